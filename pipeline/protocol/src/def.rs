@@ -1,0 +1,207 @@
+//! How a stage describes itself: kind, version, grain, columns, parameters. Knows nothing of running one.
+
+use manifests::Type;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// What `PROVIDER describe` prints.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Description {
+    /// Version of this protocol; see [`crate::PROTOCOL`].
+    pub protocol: u32,
+    /// Name of the provider.
+    pub provider: String,
+    /// Version of the provider.
+    pub version: String,
+    /// Versions of what it is built on (`libtorch`, `opencv`), recorded with every run; never part of a key.
+    #[serde(default)]
+    pub software: serde_json::Map<String, Value>,
+    /// Its stages.
+    pub stages: Vec<StageDef>,
+}
+
+/// How rows are cut into units of work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Grain {
+    /// Each row is a unit.
+    Row,
+    /// Rows equal in the columns named by `by:` are a unit.
+    Group,
+    /// All rows are one unit.
+    Whole,
+}
+
+/// A column that a stage reads or writes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ColumnDef {
+    /// Name of the column.
+    pub name: String,
+    /// Its type; `floats[0]` stands for floats of any width.
+    #[serde(rename = "type")]
+    pub ty: Type,
+    /// For columns read: the stage can do without.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub optional: bool,
+}
+
+/// A constant table that a stage takes by `with:`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct WithDef {
+    /// Name under `with:`.
+    pub name: String,
+    /// The stage can do without.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub optional: bool,
+    /// The columns it reads of it.
+    pub reads: Vec<ColumnDef>,
+}
+
+/// What a task of a stage takes up while it runs. Never part of a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Needs {
+    /// Threads; 0 means all that the run may use.
+    pub threads: usize,
+    /// Memory in MiB; 0 means not worth mentioning.
+    #[serde(default)]
+    pub memory_mb: u64,
+}
+
+impl Default for Needs {
+    fn default() -> Needs {
+        Needs { threads: 1, memory_mb: 0 }
+    }
+}
+
+/// What an engine has to know of a stage to plan with it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct StageDef {
+    /// The name recipes use after `stage:`.
+    pub kind: String,
+    /// Version of the computation: enters every key. Bump it when results can change.
+    pub version: u32,
+    /// One sentence for `effigy stages`.
+    #[serde(default)]
+    pub doc: String,
+    /// How rows are cut into units.
+    pub grain: Grain,
+    /// The stage takes no `from:`; it runs once, as a unit without rows.
+    #[serde(default)]
+    pub source: bool,
+    /// The columns it reads: no others are shown to it, and no others enter the key.
+    #[serde(default)]
+    pub reads: Vec<ColumnDef>,
+    /// The columns it writes; those of the input row are carried along by the engine.
+    pub writes: Vec<ColumnDef>,
+    /// The constants it takes.
+    #[serde(default)]
+    pub with: Vec<WithDef>,
+    /// JSON Schema of its parameters, an object.
+    #[serde(default)]
+    pub params: Value,
+    /// Parameters that are paths of files or folders, whose content enters the key in place of the path.
+    #[serde(default)]
+    pub files: Vec<String>,
+    /// How many units one call gets: more where a network gains from a batch.
+    #[serde(default = "one")]
+    pub batch: usize,
+    /// What it takes up while it runs.
+    #[serde(default)]
+    pub needs: Needs,
+}
+
+fn one() -> usize {
+    1
+}
+
+impl StageDef {
+    /// A stage of this kind, version and grain that reads and writes nothing yet.
+    pub fn new(kind: &str, version: u32, grain: Grain) -> StageDef {
+        StageDef {
+            kind: kind.into(),
+            version,
+            doc: String::new(),
+            grain,
+            source: false,
+            reads: Vec::new(),
+            writes: Vec::new(),
+            with: Vec::new(),
+            params: Value::Null,
+            files: Vec::new(),
+            batch: 1,
+            needs: Needs::default(),
+        }
+    }
+
+    /// Sets [`StageDef::doc`].
+    pub fn doc(mut self, doc: &str) -> StageDef {
+        self.doc = doc.into();
+        self
+    }
+
+    /// Makes it a source; see [`StageDef::source`].
+    pub fn source(mut self) -> StageDef {
+        self.source = true;
+        self
+    }
+
+    /// Adds columns it reads.
+    pub fn reads<const N: usize>(mut self, columns: [(&str, Type); N]) -> StageDef {
+        self.reads.extend(columns.map(|column| column_def(column, false)));
+        self
+    }
+
+    /// Adds columns it reads if they are there.
+    pub fn may_read<const N: usize>(mut self, columns: [(&str, Type); N]) -> StageDef {
+        self.reads.extend(columns.map(|column| column_def(column, true)));
+        self
+    }
+
+    /// Adds columns it writes.
+    pub fn writes<const N: usize>(mut self, columns: [(&str, Type); N]) -> StageDef {
+        self.writes.extend(columns.map(|column| column_def(column, false)));
+        self
+    }
+
+    /// Adds a constant and the columns it reads of it.
+    pub fn with<const N: usize>(mut self, name: &str, columns: [(&str, Type); N]) -> StageDef {
+        let reads = columns.map(|column| column_def(column, false)).into();
+        self.with.push(WithDef { name: name.into(), optional: false, reads });
+        self
+    }
+
+    /// Adds a constant it can do without.
+    pub fn may_take<const N: usize>(self, name: &str, columns: [(&str, Type); N]) -> StageDef {
+        let mut def = self.with(name, columns);
+        def.with.last_mut().expect("it was just added").optional = true;
+        def
+    }
+
+    /// Names a parameter that is a path; see [`StageDef::files`].
+    pub fn file_param(mut self, name: &str) -> StageDef {
+        self.files.push(name.into());
+        self
+    }
+
+    /// Sets [`StageDef::batch`].
+    pub fn batch(mut self, units: usize) -> StageDef {
+        self.batch = units;
+        self
+    }
+
+    /// Sets [`Needs::threads`].
+    pub fn threads(mut self, threads: usize) -> StageDef {
+        self.needs.threads = threads;
+        self
+    }
+
+    /// Sets [`Needs::memory_mb`].
+    pub fn memory_mb(mut self, memory_mb: u64) -> StageDef {
+        self.needs.memory_mb = memory_mb;
+        self
+    }
+}
+
+fn column_def((name, ty): (&str, Type), optional: bool) -> ColumnDef {
+    ColumnDef { name: name.into(), ty, optional }
+}
