@@ -53,6 +53,32 @@ impl Manifest {
         Manifest::from_arrays(schema, arrays, rows.len())
     }
 
+    /// A table from columns of values, all of the same length.
+    ///
+    /// # Errors
+    /// If there are not as many columns as in `schema`, their lengths differ, or a value has another type than its column.
+    pub fn from_columns(schema: Schema, rows: usize, columns: &[Vec<Value>]) -> Result<Manifest> {
+        if columns.len() != schema.columns().len() || columns.iter().any(|column| column.len() != rows) {
+            return Err(Error::Malformed(format!("expected {} columns of {rows} values", schema.columns().len())));
+        }
+        let pairs = schema.columns().iter().zip(columns);
+        let arrays = pairs.map(|(column, values)| build(&column.name, column.ty, values.iter(), rows));
+        let arrays = arrays.collect::<Result<Vec<_>>>()?;
+        Manifest::from_arrays(schema, arrays, rows)
+    }
+
+    /// The same table with other names for its columns.
+    ///
+    /// # Errors
+    /// If there are not as many names as columns, one is not an identifier, or one is there twice.
+    pub fn renamed(&self, names: &[&str]) -> Result<Manifest> {
+        if names.len() != self.schema.columns().len() {
+            return Err(Error::Malformed(format!("{} names for {} columns", names.len(), self.schema.columns().len())));
+        }
+        let columns = names.iter().zip(self.schema.columns()).map(|(name, column)| (*name, column.ty));
+        Manifest::from_arrays(Schema::new(columns)?, self.batch.columns().to_vec(), self.len())
+    }
+
     /// A table of whole columns.
     pub(crate) fn from_arrays(schema: Schema, arrays: Vec<ArrayRef>, rows: usize) -> Result<Manifest> {
         let fields: Fields = schema.columns().iter().map(|column| Arc::new(field(&column.name, column.ty))).collect();
@@ -143,6 +169,22 @@ impl Manifest {
             .iter()
             .map(|column| arrow::compute::take(column, &indices, None).expect("indices were checked"))
             .collect();
+        Manifest::from_arrays(self.schema.clone(), arrays, rows.len()).expect("the columns are as before")
+    }
+
+    /// Some rows, in the order asked for; nulls where none is named.
+    ///
+    /// # Panics
+    /// If an index is out of range.
+    pub fn take_or_null(&self, rows: &[Option<usize>]) -> Manifest {
+        let indices = UInt32Array::from_iter(rows.iter().map(|row| {
+            row.map(|row| {
+                assert!(row < self.len(), "row {row} of {}", self.len());
+                row as u32
+            })
+        }));
+        let take = |column: &ArrayRef| arrow::compute::take(column, &indices, None).expect("indices were checked");
+        let arrays = self.batch.columns().iter().map(take).collect();
         Manifest::from_arrays(self.schema.clone(), arrays, rows.len()).expect("the columns are as before")
     }
 

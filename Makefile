@@ -1,0 +1,48 @@
+# The verbs of the project. `make` alone lists them. Everything is built with one Cargo profile (dev, tuned in Cargo.toml)
+# and always for the whole workspace: selecting one package would give shared crates other features, and Cargo would
+# compile the heavy ones again.
+
+PROFILE ?= default
+RECIPE  ?= pipeline/recipes/avatar.yaml
+GOLDEN  ?= tests/golden
+CARGO   ?= cargo
+
+bin := $(or $(CARGO_TARGET_DIR),target)/debug
+
+.DEFAULT_GOAL := help
+.PHONY: help setup build pipeline test check parity prior bless clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo
+	@echo '  PROFILE=smoke|default|paper for pipeline, GOLDEN=DIR for parity'
+
+setup: ## install what is missing: Debian packages, CPU libtorch, data packages
+	@stages/setup.sh
+
+build: setup ## build everything (about ten minutes the first time)
+	@$(CARGO) build --workspace
+
+pipeline: build ## make an avatar, its renders, scores and report from the default data
+	@$(bin)/effigy run $(RECIPE) --profile $(PROFILE)
+
+test: build ## run all tests
+	$(CARGO) test --workspace --no-fail-fast
+
+check: build ## what a change has to pass: format, lints, tests, documentation
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
+	$(CARGO) test --workspace --no-fail-fast
+	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --workspace --no-deps
+
+parity: build ## compare the networks and the geometry with reference cases (GOLDEN=DIR)
+	@$(bin)/parity $(GOLDEN)
+
+prior: build ## make the shipped image prior again, from scratch (hours)
+	@$(bin)/effigy run pipeline/recipes/prior.yaml
+
+bless: build ## accept that changed code gives the same results (see CONTRIBUTING.md)
+	$(CARGO) test --workspace --test tidy -- --ignored bless
+
+clean: ## remove what was built; results (.effigy, out) and downloads stay
+	$(CARGO) clean

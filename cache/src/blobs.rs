@@ -1,0 +1,192 @@
+//! Files by the digest of their content: `blobs/ab/cdef…`, read-only, each put in place by one rename.
+//!
+//! A file of the right name and length is taken to be right in daily work; [`crate::Cache::verify`] reads them all. Knows no
+//! records.
+
+use crate::Result;
+use crate::error::io;
+use manifests::{Blob, Digest};
+use std::collections::HashSet;
+use std::fs::{File, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+/// More new files than this are brought to the disk by one request for the whole file system.
+const FEW: usize = 8;
+
+/// How a file gets in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Take {
+    /// The file is moved: it was made for us.
+    Move,
+    /// The file stays; its content is copied (shared, where the file system can).
+    Copy,
+}
+
+/// The folder of blobs.
+#[derive(Clone)]
+pub struct Blobs {
+    root: PathBuf,
+    /// What came in since the last sync, with the folder it lies in.
+    fresh: std::sync::Arc<Mutex<HashSet<Digest>>>,
+}
+
+impl Blobs {
+    /// The blobs below `root`, which is made if it is not there.
+    ///
+    /// # Errors
+    /// If it cannot be made.
+    pub fn open(root: &Path) -> Result<Blobs> {
+        std::fs::create_dir_all(root).map_err(io("make", root))?;
+        Ok(Blobs { root: root.into(), fresh: std::sync::Arc::default() })
+    }
+
+    /// Where the file of this digest lies, if we have it.
+    pub fn path(&self, digest: &Digest) -> PathBuf {
+        let hex = digest.to_string();
+        self.root.join(&hex[..2]).join(&hex[2..])
+    }
+
+    /// Whether we have the file, at its full length.
+    pub fn has(&self, blob: &Blob) -> bool {
+        std::fs::metadata(self.path(&blob.digest)).is_ok_and(|meta| meta.len() == blob.len)
+    }
+
+    /// The digest of a file that lies in here, by its name.
+    pub fn digest_of(&self, path: &Path) -> Option<Digest> {
+        let mut parts = path.strip_prefix(&self.root).ok()?.components();
+        let hex: String = parts.by_ref().take(2).filter_map(|part| part.as_os_str().to_str()).collect();
+        parts.next().is_none().then(|| hex.parse().ok())?
+    }
+
+    /// Takes a file in.
+    ///
+    /// # Errors
+    /// If it cannot be read, or there is no room for it.
+    pub fn ingest(&self, file: &Path, ext: &str, take: Take) -> Result<Blob> {
+        let copy;
+        let (source, temporary) = match take {
+            Take::Move => (file, None),
+            Take::Copy => {
+                // copied first and hashed then: the original may change in between
+                copy = self.temporary()?;
+                std::fs::copy(file, &copy).map_err(io("copy", file))?;
+                (copy.as_ref(), Some(&copy))
+            }
+        };
+        let (digest, len) = Digest::of_file(source).map_err(io("read", source))?;
+        let blob = Blob { digest, len, ext: ext.into() };
+        let placed = self.place(source, &blob);
+        if let (Err(_), Some(temporary)) = (&placed, temporary) {
+            // what could not be placed is of no use to anybody
+            let _ = std::fs::remove_file(temporary);
+        }
+        placed.map(|()| blob)
+    }
+
+    /// Moves a file whose content is known into its place.
+    fn place(&self, source: &Path, blob: &Blob) -> Result<()> {
+        let target = self.path(&blob.digest);
+        let known = self.fresh.lock().expect("no thread panics while it holds this").contains(&blob.digest);
+        // an old file of that name may be the remains of a power failure: it is believed only if it reads right
+        if known || Digest::of_file(&target).is_ok_and(|(digest, _)| digest == blob.digest) {
+            return std::fs::remove_file(source).map_err(io("remove", source));
+        }
+        let folder = target.parent().expect("a blob lies in a folder");
+        std::fs::create_dir_all(folder).map_err(io("make", folder))?;
+        std::fs::set_permissions(source, Permissions::from_mode(0o444)).map_err(io("protect", source))?;
+        match std::fs::rename(source, &target) {
+            Ok(()) => {}
+            Err(error) if error.kind() == std::io::ErrorKind::CrossesDevices => {
+                let temporary = self.temporary()?;
+                std::fs::copy(source, &temporary).map_err(io("copy", source))?;
+                std::fs::rename(&temporary, &target).map_err(io("write", &target))?;
+                std::fs::remove_file(source).map_err(io("remove", source))?;
+            }
+            Err(error) => return Err(io("write", &target)(error)),
+        }
+        self.fresh.lock().expect("no thread panics while it holds this").insert(blob.digest);
+        Ok(())
+    }
+
+    fn temporary(&self) -> Result<PathBuf> {
+        static NEXT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
+        let dir = self.root.join("tmp");
+        std::fs::create_dir_all(&dir).map_err(io("make", &dir))?;
+        let n = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        Ok(dir.join(format!("{}-{n}", std::process::id())))
+    }
+
+    /// Brings everything that came in since the last call to the disk.
+    pub(crate) fn sync(&self) -> Result<()> {
+        let fresh: Vec<Digest> = self.fresh.lock().expect("no thread panics while it holds this").drain().collect();
+        if fresh.len() > FEW {
+            let root = File::open(&self.root).map_err(io("open", &self.root))?;
+            return rustix::fs::syncfs(&root).map_err(|error| io("sync", &self.root)(error.into()));
+        }
+        for digest in &fresh {
+            let path = self.path(digest);
+            let folder = path.parent().expect("a blob lies in a folder");
+            for place in [path.as_path(), folder] {
+                File::open(place).and_then(|file| file.sync_all()).map_err(io("sync", place))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// All files, by digest, in order.
+    pub(crate) fn list(&self) -> Result<Vec<(Digest, PathBuf, u64)>> {
+        let mut found = Vec::new();
+        let read = |dir: &Path| std::fs::read_dir(dir).map_err(io("read", dir));
+        for folder in read(&self.root)? {
+            let folder = folder.map_err(io("read", &self.root))?.path();
+            if folder.file_name().is_none_or(|name| name.len() != 2) {
+                continue;
+            }
+            for entry in read(&folder)? {
+                let entry = entry.map_err(io("read", &folder))?;
+                let len = entry.metadata().map_err(io("read", &folder))?.len();
+                if let Some(digest) = self.digest_of(&entry.path()) {
+                    found.push((digest, entry.path(), len));
+                }
+            }
+        }
+        found.sort_by_key(|(digest, ..)| *digest);
+        Ok(found)
+    }
+
+    /// Removes what a killed process left half copied.
+    pub(crate) fn sweep(&self) {
+        // nothing refers to these; a failure to remove them is no reason to stop
+        let _ = std::fs::remove_dir_all(self.root.join("tmp"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_come_in_once_and_damaged_ones_are_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("a.txt");
+        let write = || std::fs::write(&file, "hello").unwrap();
+        write();
+        let blob = Blobs::open(&dir.path().join("blobs")).unwrap().ingest(&file, "txt", Take::Copy).unwrap();
+        let blobs = Blobs::open(&dir.path().join("blobs")).unwrap();
+        let path = blobs.path(&blob.digest);
+        assert!(file.exists() && blobs.has(&blob));
+        assert_eq!(blobs.digest_of(&path), Some(blob.digest));
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o444);
+
+        std::fs::set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
+        std::fs::write(&path, "jello").unwrap();
+        assert_eq!(blobs.ingest(&file, "txt", Take::Move).unwrap(), blob);
+        assert_eq!(std::fs::read(&path).unwrap(), b"hello");
+        assert!(!file.exists());
+        write();
+        std::fs::write(path.with_extension("x"), "").unwrap();
+        assert_eq!(blobs.list().unwrap().len(), 1, "strangers are not listed");
+    }
+}

@@ -1,0 +1,59 @@
+//! What can go wrong with a workspace. Knows no recipe: the command line adds hints.
+
+use std::path::{Path, PathBuf};
+
+/// A workspace that cannot be used as asked.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A file or folder could not be read or written.
+    #[error("cannot {doing} {}: {source}", path.display())]
+    Io {
+        /// The verb: `read`, `write`, `make`.
+        doing: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// Another process works in this workspace.
+    #[error("the workspace {} is in use by process {holder}", path.display())]
+    Busy {
+        /// The workspace.
+        path: PathBuf,
+        /// Process id, host and start of the holder, as it wrote them down.
+        holder: String,
+    },
+    /// A record could not be decoded although its checksum is right: written by another version.
+    #[error("a record in {} is not understood: {reason}", path.display())]
+    Foreign {
+        /// The journal.
+        path: PathBuf,
+        /// What is odd about it.
+        reason: String,
+    },
+    /// A blob that is needed is nowhere.
+    #[error("the file with digest {digest} is gone: {reason}")]
+    Gone {
+        /// Its digest.
+        digest: String,
+        /// Where it was looked for.
+        reason: String,
+    },
+    /// The index failed in the middle of work; it will be rebuilt at the next start.
+    #[error("the index of the workspace failed: {0}")]
+    Index(String),
+}
+
+impl Error {
+    /// Whether the disk (or a quota) is full.
+    pub fn is_full(&self) -> bool {
+        matches!(self, Error::Io { source, .. } if matches!(source.kind(),
+            std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded | std::io::ErrorKind::FileTooLarge))
+    }
+}
+
+/// For `map_err`: names what was being done to which file.
+pub(crate) fn io(doing: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Error {
+    let path = path.to_path_buf();
+    move |source| Error::Io { doing, path, source }
+}

@@ -1,0 +1,64 @@
+//! Fingerprints of files: device, inode, size and both times, so that an unchanged file need not be read again.
+//!
+//! The rule is git's: a fingerprint taken while the file's times are younger than the clock's grain proves nothing (the file
+//! may change again without its times changing), so it is not kept. Knows no index.
+
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// What the file system says of a file without reading it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+pub struct Fingerprint {
+    /// Device.
+    pub dev: u64,
+    /// Inode.
+    pub ino: u64,
+    /// Length in bytes.
+    pub size: u64,
+    /// Time of the last change of content, nanoseconds since 1970.
+    pub mtime: i64,
+    /// Time of the last change of content or attributes, which no program can set.
+    pub ctime: i64,
+}
+
+/// File times step with the kernel's tick, at most 10 ms; some file systems are coarser.
+const GRAIN_NS: i64 = 50_000_000;
+
+impl Fingerprint {
+    /// The fingerprint of a file (symbolic links are followed).
+    pub fn of(path: &Path) -> std::io::Result<Fingerprint> {
+        Ok(Fingerprint::from(&std::fs::metadata(path)?))
+    }
+
+    /// Whether the file's times are at least the clock's grain older than `now` (see [`Fingerprint::now`]), so that a later
+    /// change is bound to show.
+    pub fn is_settled(&self, now: i64) -> bool {
+        self.mtime.max(self.ctime) < now - GRAIN_NS
+    }
+
+    /// The present in nanoseconds since 1970.
+    pub fn now() -> i64 {
+        SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as i64)
+    }
+
+    pub(crate) fn to_bytes(self) -> [u8; 40] {
+        let mut bytes = [0; 40];
+        for (i, field) in [self.dev, self.ino, self.size, self.mtime as u64, self.ctime as u64].into_iter().enumerate() {
+            bytes[8 * i..8 * i + 8].copy_from_slice(&field.to_le_bytes());
+        }
+        bytes
+    }
+}
+
+impl From<&std::fs::Metadata> for Fingerprint {
+    fn from(meta: &std::fs::Metadata) -> Fingerprint {
+        Fingerprint {
+            dev: meta.dev(),
+            ino: meta.ino(),
+            size: meta.size(),
+            mtime: meta.mtime() * 1_000_000_000 + meta.mtime_nsec(),
+            ctime: meta.ctime() * 1_000_000_000 + meta.ctime_nsec(),
+        }
+    }
+}

@@ -1,0 +1,26 @@
+//! What is already known: unit records in plain files, blobs by digest, and a rebuildable index over both.
+//!
+//! Truth lies in plain files. A finished unit is a [`Unit`] record in an append-only journal; large outputs are blobs
+//! beside it; the index (sled) only says where a record lies and can be thrown away at any time.
+//!
+//! Knows manifests, and neither stages nor recipes: a key is a digest, a record is what was put under it.
+
+mod blobs;
+mod codec;
+mod error;
+mod fingerprint;
+mod fsck;
+mod index;
+mod lock;
+mod records;
+mod store;
+
+pub use blobs::{Blobs, Take};
+pub use error::Error;
+pub use fingerprint::Fingerprint;
+pub use fsck::{Damage, Verified};
+pub use records::{Entry, OutRow, Place, StageFacts, Unit, scan_all};
+pub use store::Cache;
+
+/// What functions of this crate return.
+pub type Result<T, E = Error> = std::result::Result<T, E>;

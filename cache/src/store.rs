@@ -1,0 +1,457 @@
+//! The cache of a workspace: `get`, `put`, files in and out. Blobs first, the record next, the index last.
+//!
+//! Knows no stage and no recipe.
+
+use crate::error::io;
+use crate::index::{Broken, Index};
+use crate::lock::Lock;
+use crate::records::{Entry, Journal, Place, StageFacts, Unit};
+use crate::{Blobs, Error, Fingerprint, Result, Take};
+use manifests::{Blob, Digest, Manifest, Value};
+use rayon::prelude::*;
+use std::collections::{HashMap, HashSet};
+use std::path::{Path, PathBuf};
+
+/// An open workspace. There is one in the process that runs a recipe, and none anywhere else.
+pub struct Cache {
+    root: PathBuf,
+    blobs: Blobs,
+    journal: Journal,
+    /// Opened when first asked: a run in which nothing changed never needs it.
+    index: Option<Index>,
+    /// Where the records of this process lie, until the index has them.
+    places: HashMap<Digest, Place>,
+    unindexed: Vec<(Digest, Place)>,
+    known_stages: HashSet<Digest>,
+    files: HashMap<PathBuf, (Fingerprint, Digest)>,
+    new_files: HashSet<PathBuf>,
+    /// Files that lie elsewhere and are not copied: a user's videos.
+    elsewhere: HashMap<Digest, (PathBuf, Fingerprint)>,
+    by_path: HashMap<PathBuf, Digest>,
+    warnings: Vec<String>,
+    #[expect(dead_code, reason = "held, not used")]
+    lock: Lock,
+}
+
+impl Cache {
+    /// Opens the workspace `root`, makes it if need be, and locks it. `program` is written into new journals.
+    ///
+    /// # Errors
+    /// [`Error::Busy`] if another process has it; [`Error::Io`] if it cannot be made or written.
+    pub fn open(root: &Path, program: &str) -> Result<Cache> {
+        std::fs::create_dir_all(root).map_err(io("make", root))?;
+        let root = root.canonicalize().map_err(io("read", root))?;
+        let lock = Lock::take(&root)?;
+        // workspaces are nobody's source code
+        let ignore = root.join(".gitignore");
+        if !ignore.exists() {
+            std::fs::write(&ignore, "*\n").map_err(io("write", &ignore))?;
+        }
+        let blobs = Blobs::open(&root.join("blobs"))?;
+        blobs.sweep();
+        // what a killed run was working on
+        let _ = std::fs::remove_dir_all(root.join("tasks"));
+        let journal = Journal::open(&root.join("records"), program)?;
+        Ok(Cache {
+            root,
+            blobs,
+            journal,
+            index: None,
+            places: HashMap::new(),
+            unindexed: Vec::new(),
+            known_stages: HashSet::new(),
+            files: HashMap::new(),
+            new_files: HashSet::new(),
+            elsewhere: HashMap::new(),
+            by_path: HashMap::new(),
+            warnings: Vec::new(),
+            lock,
+        })
+    }
+
+    /// The workspace's folder, absolute.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The blobs.
+    pub fn blobs(&self) -> &Blobs {
+        &self.blobs
+    }
+
+    /// What the user should be told: an index that had to be rebuilt. Each is given out once.
+    pub fn take_warnings(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.warnings)
+    }
+
+    /// The finished unit of this key, if there is one and all its files are there.
+    ///
+    /// # Errors
+    /// If the workspace cannot be read.
+    pub fn get(&mut self, key: &Digest) -> Result<Option<Unit>> {
+        let place = match self.places.get(key) {
+            Some(place) => Some(*place),
+            None => self.indexed(|index| index.unit(key))?,
+        };
+        let Some(place) = place else { return Ok(None) };
+        let unit = self.journal.read(place)?.filter(|unit| unit.key == *key);
+        Ok(unit.filter(|unit| unit.blobs().all(|blob| self.has(blob))))
+    }
+
+    /// The unit of this key if this process has put it.
+    ///
+    /// # Errors
+    /// If the workspace cannot be read.
+    pub fn fresh(&mut self, key: &Digest) -> Result<Option<Unit>> {
+        if self.places.contains_key(key) { self.get(key) } else { Ok(None) }
+    }
+
+    /// Keeps a finished unit, whose files have been taken in. From now on a killed process loses it no more.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn put(&mut self, unit: &Unit, facts: &StageFacts) -> Result<()> {
+        if self.known_stages.insert(facts.digest) {
+            self.journal.append(&Entry::Stage(facts.clone()))?;
+        }
+        let place = self.journal.append(&Entry::Unit(unit.clone()))?;
+        self.places.insert(unit.key, place);
+        self.unindexed.push((unit.key, place));
+        Ok(())
+    }
+
+    /// Makes what was put safe from a power failure, and tells the index.
+    ///
+    /// # Errors
+    /// If it cannot be written. What was put stays usable.
+    pub fn commit(&mut self) -> Result<()> {
+        if self.journal.is_dirty() {
+            self.blobs.sync()?;
+            self.journal.commit()?;
+        }
+        let units = std::mem::take(&mut self.unindexed);
+        let files: Vec<_> = std::mem::take(&mut self.new_files)
+            .into_iter()
+            .filter_map(|path| self.files.get(&path).map(|&(fingerprint, digest)| (path.clone(), fingerprint, digest)))
+            .collect();
+        if units.is_empty() && files.is_empty() {
+            return Ok(());
+        }
+        let segments = self.journal.segments()?;
+        self.indexed(|index| index.add(&units, &files, &segments))
+    }
+
+    /// Whether a file can be had.
+    pub fn has(&self, blob: &Blob) -> bool {
+        self.blobs.has(blob) || self.elsewhere.contains_key(&blob.digest)
+    }
+
+    /// Whether all files of a blob column can be had.
+    ///
+    /// # Errors
+    /// If there is no such column.
+    pub fn has_all(&self, table: &Manifest, column: &str) -> Result<bool, manifests::Error> {
+        let values = table.column(column)?;
+        Ok(values.par_iter().with_min_len(64).all(|value| match value {
+            Value::Blob(blob) => self.has(blob),
+            _ => true,
+        }))
+    }
+
+    /// Where a file can be read.
+    ///
+    /// # Errors
+    /// [`Error::Gone`] if it cannot.
+    pub fn path(&self, blob: &Blob) -> Result<PathBuf> {
+        if self.blobs.has(blob) {
+            return Ok(self.blobs.path(&blob.digest));
+        }
+        self.elsewhere.get(&blob.digest).map(|(path, _)| path.clone()).ok_or_else(|| Error::Gone {
+            digest: blob.digest.short(),
+            reason: format!("it is not at {}", self.blobs.path(&blob.digest).display()),
+        })
+    }
+
+    /// Where files can be read, for use after the cache is closed.
+    pub fn places(&self) -> impl Fn(&Blob) -> Option<PathBuf> + 'static {
+        let (blobs, elsewhere) = (self.blobs.clone(), self.elsewhere.clone());
+        move |blob| match blobs.has(blob) {
+            true => Some(blobs.path(&blob.digest)),
+            false => elsewhere.get(&blob.digest).map(|(path, _)| path.clone()),
+        }
+    }
+
+    /// Takes a file in; see [`Blobs::ingest`]. One that lies among the blobs already is recognised, and so is one that
+    /// [`Cache::refer`] knows: a stage may put out the videos of a folder it was given, and nobody wants them twice.
+    ///
+    /// # Errors
+    /// If it cannot be read, or there is no room for it.
+    pub fn ingest(&self, file: &Path, ext: &str, take: Take) -> Result<Blob> {
+        let real = file.canonicalize().map_err(io("read", file))?;
+        if let Some(digest) = self.blobs.digest_of(&real) {
+            let len = std::fs::metadata(&real).map_err(io("read", &real))?.len();
+            return Ok(Blob { digest, len, ext: ext.into() });
+        }
+        for path in [file, &real] {
+            let Some((digest, (_, seen))) = self.by_path.get(path).and_then(|digest| Some((digest, self.elsewhere.get(digest)?)))
+            else {
+                continue;
+            };
+            if Fingerprint::of(path).is_ok_and(|now| now == *seen) {
+                return Ok(Blob { digest: *digest, len: seen.size, ext: ext.into() });
+            }
+        }
+        // a link cannot be moved in place of what it points to
+        let is_link = std::fs::symlink_metadata(file).is_ok_and(|meta| meta.is_symlink());
+        self.blobs.ingest(&real, ext, if is_link { Take::Copy } else { take })
+    }
+
+    /// The files of a user, in place: their digests and lengths, and from now on [`Cache::path`] finds them. Files with a
+    /// known fingerprint are not read.
+    ///
+    /// # Errors
+    /// The first file that cannot be read.
+    pub fn refer(&mut self, paths: &[PathBuf]) -> Result<Vec<(Digest, u64)>> {
+        let stats: Vec<Fingerprint> = paths
+            .par_iter()
+            .with_min_len(64)
+            .map(|path| Fingerprint::of(path).map_err(io("read", path)))
+            .collect::<Result<_>>()?;
+        let mut digests: Vec<Option<Digest>> = Vec::with_capacity(paths.len());
+        for (path, stat) in paths.iter().zip(&stats) {
+            let known = match self.files.get(path) {
+                Some((fingerprint, digest)) => (fingerprint == stat).then_some(*digest),
+                None => self.indexed(|index| index.file(path, *stat))?,
+            };
+            digests.push(known);
+        }
+        let now = Fingerprint::now();
+        let unknown: Vec<usize> = (0..paths.len()).filter(|&i| digests[i].is_none()).collect();
+        let hashed: Vec<Digest> = unknown
+            .par_iter()
+            .map(|&i| Digest::of_file(&paths[i]).map(|(digest, _)| digest).map_err(io("read", &paths[i])))
+            .collect::<Result<_>>()?;
+        for (&i, digest) in unknown.iter().zip(hashed) {
+            digests[i] = Some(digest);
+            if stats[i].is_settled(now) {
+                self.files.insert(paths[i].clone(), (stats[i], digest));
+                self.new_files.insert(paths[i].clone());
+            } else {
+                self.files.remove(&paths[i]);
+            }
+        }
+        let mut found = Vec::with_capacity(paths.len());
+        for ((path, stat), digest) in paths.iter().zip(&stats).zip(digests) {
+            let digest = digest.expect("every file was looked up or hashed");
+            self.elsewhere.insert(digest, (path.clone(), *stat));
+            self.by_path.insert(path.clone(), digest);
+            found.push((digest, stat.size));
+        }
+        Ok(found)
+    }
+
+    /// Tells of fingerprints that were kept elsewhere, so that the index need not be asked.
+    pub fn remember(&mut self, path: PathBuf, fingerprint: Fingerprint, digest: Digest) {
+        self.files.entry(path).or_insert((fingerprint, digest));
+    }
+
+    /// The fingerprint and digest that are known of a file.
+    pub fn known(&self, path: &Path) -> Option<(Fingerprint, Digest)> {
+        self.files.get(path).copied()
+    }
+
+    /// Whether a file lies outside of the workspace.
+    pub fn is_referred(&self, digest: &Digest) -> bool {
+        self.elsewhere.contains_key(digest)
+    }
+
+    /// The first of these files outside of the workspace that is not what it was when [`Cache::refer`] saw it: what was
+    /// computed from it meanwhile cannot be kept.
+    pub fn changed(&self, digests: &[Digest]) -> Option<&Path> {
+        let outside = digests.iter().filter_map(|digest| self.elsewhere.get(digest));
+        let mut changed = outside.filter(|(path, seen)| Fingerprint::of(path).ok() != Some(*seen));
+        changed.next().map(|(path, _)| path.as_path())
+    }
+
+    /// The folder in which a unit may keep checkpoints: it survives a kill, and is removed by [`Cache::drop_scratch`].
+    pub fn scratch(&self, key: &Digest) -> PathBuf {
+        self.root.join("scratch").join(key.to_string())
+    }
+
+    /// Removes a unit's checkpoints.
+    pub fn drop_scratch(&self, key: &Digest) {
+        // left-over checkpoints of a finished unit harm nobody
+        let _ = std::fs::remove_dir_all(self.scratch(key));
+    }
+
+    /// Makes the index anew from the journal; gives back how many units it holds.
+    ///
+    /// # Errors
+    /// If the journal cannot be read or the index not written.
+    pub fn rebuild(&mut self) -> Result<usize> {
+        self.index = None;
+        self.set_aside()?;
+        let mut units = HashSet::new();
+        crate::records::scan_all(&self.root, &mut |_, entry| {
+            if let Entry::Unit(unit) = entry {
+                units.insert(unit.key);
+            }
+        })?;
+        self.indexed(|_| Ok(()))?;
+        Ok(units.len())
+    }
+
+    fn set_aside(&self) -> Result<()> {
+        let (dir, aside) = (self.root.join("index"), self.root.join("index.broken"));
+        if dir.exists() {
+            // only the latest is of interest
+            let _ = std::fs::remove_dir_all(&aside);
+            std::fs::rename(&dir, &aside).map_err(io("set aside", &dir))?;
+        }
+        Ok(())
+    }
+
+    /// Asks the index; one that fails is set aside and made anew, once.
+    fn indexed<T>(&mut self, ask: impl Fn(&Index) -> Result<T, Broken>) -> Result<T> {
+        for attempt in 0..2 {
+            let index = match self.index.take() {
+                Some(index) => Ok(index),
+                None => self.open_index(),
+            };
+            match index.and_then(|index| Ok((ask(&index)?, index))) {
+                Ok((answer, index)) => {
+                    self.index = Some(index);
+                    return Ok(answer);
+                }
+                Err(Broken(reason)) if attempt == 0 => {
+                    self.set_aside()?;
+                    self.warnings.push(format!("the index was damaged ({reason}); it was rebuilt from the records"));
+                }
+                Err(Broken(reason)) => return Err(Error::Index(reason)),
+            }
+        }
+        unreachable!("the second attempt returns")
+    }
+
+    /// Opens the index and brings it up to date with the journal.
+    fn open_index(&self) -> Result<Index, Broken> {
+        let index = Index::open(&self.root.join("index"))?;
+        let unreadable = |error: Error| Broken(error.to_string());
+        for (segment, length) in self.journal.segments().map_err(unreadable)? {
+            let from = index.segment(segment)?.unwrap_or(0);
+            if from >= length {
+                continue;
+            }
+            let mut units = Vec::new();
+            self.journal
+                .scan(segment, from, &mut |place, entry| {
+                    if let Entry::Unit(unit) = entry {
+                        units.push((unit.key, place));
+                    }
+                })
+                .map_err(unreadable)?;
+            index.add(&units, &[], &[(segment, length)])?;
+        }
+        Ok(index)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::OutRow;
+    use manifests::Type;
+
+    fn facts() -> StageFacts {
+        StageFacts { digest: Digest([1; 32]), kind: "k".into(), facts: Vec::new() }
+    }
+
+    fn unit(key: u8, blob: Option<Blob>) -> Unit {
+        let value = blob.map_or(Value::Null, Value::Blob);
+        Unit {
+            key: Digest([key; 32]),
+            stage: Digest([1; 32]),
+            node: "a".into(),
+            inputs: Vec::new(),
+            columns: vec![("file".into(), Type::Blob)],
+            rows: vec![OutRow { of: Some(0), values: vec![value] }],
+            at: 0,
+            seconds: 0.0,
+        }
+    }
+
+    #[test]
+    fn units_are_found_again_with_and_without_an_index() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("f");
+        std::fs::write(&file, "content").unwrap();
+        let root = dir.path().join("ws");
+        let mut cache = Cache::open(&root, "test").unwrap();
+        let blob = cache.ingest(&file, "", Take::Move).unwrap();
+        cache.put(&unit(1, Some(blob.clone())), &facts()).unwrap();
+        cache.commit().unwrap();
+        // put, but the process ends before it can commit
+        cache.put(&unit(2, None), &facts()).unwrap();
+        drop(cache);
+
+        let mut cache = Cache::open(&root, "test").unwrap();
+        assert_eq!(cache.get(&Digest([1; 32])).unwrap(), Some(unit(1, Some(blob.clone()))));
+        assert_eq!(cache.get(&Digest([2; 32])).unwrap(), Some(unit(2, None)));
+        assert_eq!(cache.get(&Digest([3; 32])).unwrap(), None);
+        drop(cache);
+
+        // every kind of damage to the index leaves the same answers
+        for damage in ["delete", "zero", "truncate"] {
+            for entry in std::fs::read_dir(root.join("index")).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() || damage == "delete" {
+                    continue;
+                }
+                let len = std::fs::metadata(&path).unwrap().len() as usize;
+                let bytes = if damage == "zero" { vec![0; len] } else { std::fs::read(&path).unwrap()[..len / 2].to_vec() };
+                std::fs::write(&path, bytes).unwrap();
+            }
+            if damage == "delete" {
+                std::fs::remove_dir_all(root.join("index")).unwrap();
+            }
+            let mut cache = Cache::open(&root, "test").unwrap();
+            assert!(cache.get(&Digest([1; 32])).unwrap().is_some(), "{damage}");
+            assert!(cache.get(&Digest([2; 32])).unwrap().is_some(), "{damage}");
+            cache.commit().unwrap();
+        }
+
+        // a blob that is gone or cut makes its unit a miss
+        let mut cache = Cache::open(&root, "test").unwrap();
+        assert!(cache.verify().unwrap().damaged.is_empty());
+        std::fs::remove_file(cache.path(&blob).unwrap()).unwrap();
+        assert_eq!(cache.get(&Digest([1; 32])).unwrap(), None);
+        let damaged = cache.verify().unwrap().damaged;
+        assert_eq!((damaged.len(), damaged[0].stage.as_deref()), (1, Some("a")));
+        assert_eq!(cache.rebuild().unwrap(), 2);
+    }
+
+    #[test]
+    fn one_process_at_a_time() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = Cache::open(dir.path(), "test").unwrap();
+        let error = Cache::open(dir.path(), "test").err().expect("it is locked").to_string();
+        assert!(error.contains(&std::process::id().to_string()), "{error}");
+        drop(first);
+        Cache::open(dir.path(), "test").unwrap();
+    }
+
+    #[test]
+    fn files_are_read_again_only_when_they_may_have_changed() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("f");
+        std::fs::write(&file, "one").unwrap();
+        let mut cache = Cache::open(&dir.path().join("ws"), "test").unwrap();
+        let one = cache.refer(std::slice::from_ref(&file)).unwrap();
+        assert_eq!(cache.known(&file), None, "written just now: its fingerprint proves nothing");
+        std::fs::write(&file, "two").unwrap();
+        assert_ne!(cache.refer(std::slice::from_ref(&file)).unwrap(), one);
+        std::thread::sleep(std::time::Duration::from_millis(80));
+        cache.refer(std::slice::from_ref(&file)).unwrap();
+        assert!(cache.known(&file).is_some());
+    }
+}

@@ -1,0 +1,121 @@
+//! Films posed heads: pictures with coverage masks, and the rig of cameras around the head.
+//!
+//! Knows heads only through [`PosedHead`]. Writes no files; a [`Frame`] is raw pixels. Rendering is a pure function:
+//! call it from as many threads as you like.
+
+use geometry::Camera;
+use glam::Vec3;
+
+use crate::heads::PosedHead;
+use crate::heads::pose::Material;
+
+mod rig;
+mod shade;
+mod strands;
+
+pub use rig::{FRONTAL, SERIALS, look_at, portrait_camera, rig};
+
+/// A picture.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Frame {
+    /// Width in pixels.
+    pub width: u32,
+    /// Height in pixels.
+    pub height: u32,
+    /// sRGB, row by row, three bytes a pixel, the head in front of white.
+    pub rgb: Vec<u8>,
+    /// Coverage, one byte a pixel: 255 wholly head.
+    pub alpha: Vec<u8>,
+}
+
+/// What is known at a drawn vertex, packed so that a pixel reads three short rows.
+type Attributes = [f32; 18];
+
+/// Renders a posed head, `supersample` x `supersample` samples a pixel (3 is good; 1 to 8).
+pub fn render(posed: &PosedHead<'_>, camera: &Camera, supersample: u32) -> Frame {
+    let factor = supersample.clamp(1, 8);
+    let fine = camera.resized(camera.width * factor, camera.height * factor);
+    let faces = posed.head.faces();
+    let raster = geometry::raster::rasterize(&posed.drawn, &faces.triangles, &fine, 0.05);
+    let attributes = attributes(posed);
+    let painter = shade::Painter::new(posed, camera.center().as_vec3());
+    let mut colour = vec![Vec3::ONE; raster.tri_id.len()];
+    for (pixel, out) in colour.iter_mut().enumerate() {
+        let id = raster.tri_id[pixel];
+        if id < 0 {
+            continue;
+        }
+        let bary = raster.bary[pixel];
+        let corners = faces.triangles[id as usize].map(|v| v as usize);
+        let mut mixed = [0.0f32; 18];
+        let mut position = Vec3::ZERO;
+        for k in 0..3 {
+            let row = &attributes[corners[k]];
+            for (m, a) in mixed.iter_mut().zip(row) {
+                *m += bary[k] * a;
+            }
+            position += posed.drawn[corners[k]] * bary[k];
+        }
+        *out = painter.surface(faces.material(id as usize), position, &mixed);
+    }
+    let mut depth = raster.depth;
+    let mut covered: Vec<bool> = raster.tri_id.iter().map(|id| *id >= 0).collect();
+    strands::draw(posed, &fine, &mut colour, &mut depth, &mut covered);
+    resolve(camera, factor, &colour, &covered)
+}
+
+/// Averages the samples of each pixel (linear light) over white.
+fn resolve(camera: &Camera, factor: u32, colour: &[Vec3], covered: &[bool]) -> Frame {
+    let (w, h, f) = (camera.width as usize, camera.height as usize, factor as usize);
+    let mut frame = Frame { width: camera.width, height: camera.height, rgb: Vec::new(), alpha: Vec::new() };
+    frame.rgb.reserve(3 * w * h);
+    let share = 1.0 / (f * f) as f32;
+    for y in 0..h {
+        for x in 0..w {
+            let (mut sum, mut count) = (Vec3::ZERO, 0usize);
+            for sy in 0..f {
+                for sx in 0..f {
+                    let at = (y * f + sy) * w * f + x * f + sx;
+                    if covered[at] {
+                        count += 1;
+                        sum += shade::tone_map(colour[at]);
+                    } else {
+                        sum += Vec3::ONE;
+                    }
+                }
+            }
+            let mean = sum * share;
+            frame.rgb.extend([mean.x, mean.y, mean.z].map(shade::encode));
+            frame.alpha.push((255.0 * count as f32 * share + 0.5) as u8);
+        }
+    }
+    frame
+}
+
+/// Template position, reflectance, gloss, normal, irradiance, openness, soft boxes.
+fn attributes(posed: &PosedHead<'_>) -> Vec<Attributes> {
+    let head = posed.head;
+    let fine = head.albedo.len();
+    let teeth = posed.teeth();
+    let row = |v: usize| {
+        let t = posed.template(v);
+        let (albedo, gloss) = if v < fine {
+            (head.albedo[v], head.gloss[v])
+        } else if v - fine < teeth.len() {
+            shade::tooth(teeth.along[v - fine], teeth.depth[v - fine])
+        } else {
+            (Vec3::ZERO, 0.2)
+        };
+        let (n, e, k) = (posed.normals[v], posed.lighting.irradiance[v], posed.lighting.keys[v]);
+        [
+            t.x, t.y, t.z, albedo.x, albedo.y, albedo.z, gloss, n.x, n.y, n.z, e.x, e.y, e.z, posed.lighting.openness[v],
+            k[0], k[1], k[2], k[3],
+        ]
+    };
+    (0..posed.drawn.len()).map(row).collect()
+}
+
+/// Which material a drawn triangle has; for tools that look at raw rasters.
+pub fn material(posed: &PosedHead<'_>, triangle: usize) -> Material {
+    posed.head.faces().material(triangle)
+}

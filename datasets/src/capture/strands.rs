@@ -1,0 +1,137 @@
+//! Draws strands as thin lines with depth.
+//!
+//! A strand thinner than a sample covers it by chance, the chance being its width; averaging samples gives the right
+//! coverage. The chance is a hash of strand and sample, so pictures are repeatable.
+
+use geometry::Camera;
+use glam::{Vec2, Vec3};
+
+use crate::heads::PosedHead;
+
+/// Strands may lie this much behind a surface and still be drawn, metres.
+const BIAS: f32 = 0.0008;
+
+struct Point {
+    at: Vec2,
+    z: f32,
+    colour: Vec3,
+    width: f32,
+}
+
+/// Draws all strands of a posed head into the samples.
+pub fn draw(posed: &PosedHead<'_>, camera: &Camera, colour: &mut [Vec3], depth: &mut [f32], covered: &mut [bool]) {
+    let hair = &posed.strands;
+    let view = camera.world_to_cam.as_mat4();
+    let k = camera.intrinsics.as_mat3();
+    let (fx, fy, cx, cy) = (k.x_axis.x, k.y_axis.y, k.z_axis.x, k.z_axis.y);
+    let eye = camera.center().as_vec3();
+    let (w, h) = (camera.width as i32, camera.height as i32);
+    let mut points: Vec<Point> = Vec::new();
+    for s in 0..hair.strands.len() {
+        let range = hair.strands.starts[s] as usize..hair.strands.starts[s + 1] as usize;
+        let strand = &hair.strands.points[range.clone()];
+        let last = strand.len() - 1;
+        points.clear();
+        for (i, p) in strand.iter().enumerate() {
+            let c = view.transform_point3(*p);
+            if c.z < 0.05 {
+                break;
+            }
+            let tangent = strand[(i + 1).min(last)] - strand[i.saturating_sub(1)];
+            let share = i as f32 / last as f32;
+            let body = if s < hair.scalp { 1.0 - 0.55 * share * share } else { 1.0 - 0.75 * share };
+            points.push(Point {
+                at: Vec2::new(fx * c.x / c.z + cx, fy * c.y / c.z + cy),
+                z: c.z - BIAS,
+                colour: shade(posed, s, range.start + i, *p, tangent.normalize_or_zero(), eye),
+                width: hair.strands.width[s] * body * fx / c.z,
+            });
+        }
+        for pair in points.windows(2) {
+            segment(&pair[0], &pair[1], s as u32, w, h, colour, depth, covered);
+        }
+    }
+}
+
+/// Light that a strand sends to the camera: scattered light, a white sheen from its surface and a coloured one from
+/// inside (after Kajiya and Kay, with the two shifted highlights of Marschner et al. 2003).
+fn shade(posed: &PosedHead<'_>, strand: usize, point: usize, p: Vec3, tangent: Vec3, eye: Vec3) -> Vec3 {
+    let hair = &posed.strands;
+    let reflectance = hair.strands.colour[strand];
+    let (around, keys) = hair.light[point];
+    let view = (eye - p).normalize();
+    let scalp = if strand < hair.scalp { 1.0 } else { 0.35 };
+    let mut sum = reflectance * around * if strand < hair.scalp { 1.9 } else { 0.8 };
+    for (key, share) in posed.head.environment().keys.iter().zip(keys) {
+        if share <= 0.0 {
+            continue;
+        }
+        let half = (key.direction + view).normalize_or_zero();
+        let lobe = |shift: f32, power: f32| {
+            let th = (tangent.dot(half) + shift).clamp(-1.0, 1.0);
+            (1.0 - th * th).sqrt().powf(power)
+        };
+        let tl = tangent.dot(key.direction);
+        let diffuse = (1.0 - tl * tl).max(0.0).sqrt();
+        let light = key.radiance * share;
+        sum += light * (reflectance * (0.10 * diffuse + 0.16 * scalp * lobe(0.12, 22.0)));
+        sum += light * (0.020 * scalp * lobe(-0.06, 70.0));
+    }
+    sum
+}
+
+/// A hash of a strand and a sample in [0, 1).
+fn chance(strand: u32, x: i32, y: i32) -> f32 {
+    let mut h = strand.wrapping_mul(0x9E37_79B1) ^ (x as u32).wrapping_mul(0x85EB_CA6B) ^ (y as u32).wrapping_mul(0xC2B2_AE35);
+    h ^= h >> 15;
+    h = h.wrapping_mul(0x2C1B_3C6D);
+    h ^= h >> 13;
+    (h >> 8) as f32 / (1u32 << 24) as f32
+}
+
+fn segment(
+    a: &Point,
+    b: &Point,
+    strand: u32,
+    w: i32,
+    h: i32,
+    colour: &mut [Vec3],
+    depth: &mut [f32],
+    covered: &mut [bool],
+) {
+    let d = b.at - a.at;
+    let steep = d.y.abs() > d.x.abs();
+    let length = d.x.abs().max(d.y.abs());
+    let steps = length.ceil().max(1.0) as i32;
+    if steps > 4096 {
+        return;
+    }
+    // Width along the minor axis.
+    let slope = d.length().max(1e-6) / length.max(1e-6);
+    for i in 0..steps {
+        let t = (i as f32 + 0.5) / steps as f32;
+        let at = a.at + d * t;
+        let width = (a.width + (b.width - a.width) * t) * slope.min(1.42);
+        let z = a.z + (b.z - a.z) * t;
+        let minor = if steep { at.x } else { at.y };
+        let (first, last) = ((minor - 0.5 * width).floor() as i32, (minor + 0.5 * width).floor() as i32);
+        let thin = width < 1.0;
+        let (first, last) = if thin { (minor.floor() as i32, minor.floor() as i32) } else { (first, last) };
+        for m in first..=last {
+            let (x, y) = if steep { (m, at.y.floor() as i32) } else { (at.x.floor() as i32, m) };
+            if x < 0 || y < 0 || x >= w || y >= h {
+                continue;
+            }
+            let pixel = (y * w + x) as usize;
+            if depth[pixel] > 0.0 && depth[pixel] < z {
+                continue;
+            }
+            if thin && chance(strand, x, y) > width {
+                continue;
+            }
+            depth[pixel] = z;
+            covered[pixel] = true;
+            colour[pixel] = a.colour.lerp(b.colour, t);
+        }
+    }
+}

@@ -1,0 +1,85 @@
+//! Deterministic value noise in three dimensions and small helpers on numbers.
+//!
+//! Knows nothing about heads: coordinates in, numbers in [-1, 1] out. The same point and seed give the same bits.
+
+use glam::{IVec3, Vec3};
+
+/// A well-mixed 32-bit hash of a lattice point.
+fn hash(p: IVec3, seed: u32) -> u32 {
+    let mut h = seed ^ 0x9E37_79B9;
+    for c in [p.x, p.y, p.z] {
+        h = (h ^ c as u32).wrapping_mul(0x85EB_CA6B);
+        h ^= h >> 13;
+    }
+    h = h.wrapping_mul(0xC2B2_AE35);
+    h ^ (h >> 16)
+}
+
+/// Smooth noise in [-1, 1] whose features are about one unit wide.
+pub fn value_noise(p: Vec3, seed: u32) -> f32 {
+    let cell = p.floor();
+    let f = p - cell;
+    let f = f * f * (3.0 - 2.0 * f);
+    let i = cell.as_ivec3();
+    let corner = |dx, dy, dz| hash(i + IVec3::new(dx, dy, dz), seed) as f32 * (2.0 / u32::MAX as f32) - 1.0;
+    let line = |dy, dz| lerp(corner(0, dy, dz), corner(1, dy, dz), f.x);
+    lerp(lerp(line(0, 0), line(1, 0), f.y), lerp(line(0, 1), line(1, 1), f.y), f.z)
+}
+
+/// Round spots: 1 in the middle of a spot, 0 away from it. About `share` of the unit cells hold one, of random size.
+pub fn spots(p: Vec3, share: f32, seed: u32) -> f32 {
+    let base = (p - 0.5).floor().as_ivec3();
+    let mut most = 0.0f32;
+    for k in 0..8 {
+        let cell = base + IVec3::new(k & 1, k >> 1 & 1, k >> 2 & 1);
+        let h = hash(cell, seed);
+        if (h & 0xff) as f32 >= share * 256.0 {
+            continue;
+        }
+        let part = |shift: u32| ((h >> shift) & 0x3f) as f32 / 63.0;
+        let centre = cell.as_vec3() + 0.3 + 0.4 * Vec3::new(part(8), part(14), part(20));
+        let radius = 0.14 + 0.26 * part(26);
+        most = most.max(smoothstep(radius, 0.4 * radius, p.distance(centre)));
+    }
+    most
+}
+
+/// A sum of `octaves` noises, each twice as fine and half as strong; about [-1, 1].
+pub fn fractal_noise(p: Vec3, octaves: u32, seed: u32) -> f32 {
+    let mut sum = 0.0;
+    let mut total = 0.0;
+    for octave in 0..octaves {
+        let strength = 0.5f32.powi(octave as i32);
+        let offset = Vec3::splat(17.31 * octave as f32);
+        sum += strength * value_noise(p * (1u32 << octave) as f32 + offset, seed.wrapping_add(octave));
+        total += strength;
+    }
+    sum / total
+}
+
+/// Linear interpolation.
+pub fn lerp(a: f32, b: f32, t: f32) -> f32 {
+    a + (b - a) * t
+}
+
+/// 0 below `low`, 1 above `high`, smooth between; `low > high` gives the falling step.
+pub fn smoothstep(low: f32, high: f32, x: f32) -> f32 {
+    let t = ((x - low) / (high - low)).clamp(0.0, 1.0);
+    t * t * (3.0 - 2.0 * t)
+}
+
+/// A bump: 1 at `centre`, 0.61 one `width` away.
+pub fn bump(x: f32, centre: f32, width: f32) -> f32 {
+    let t = (x - centre) / width;
+    (-0.5 * t * t).exp()
+}
+
+/// The value of a piecewise linear curve through `points` (sorted by their first coordinate) at `x`; constant outside.
+pub fn curve(points: &[(f32, f32)], x: f32) -> f32 {
+    let Some(after) = points.iter().position(|p| p.0 > x) else { return points[points.len() - 1].1 };
+    if after == 0 {
+        return points[0].1;
+    }
+    let (a, b) = (points[after - 1], points[after]);
+    lerp(a.1, b.1, smoothstep(a.0, b.0, x) * 0.5 + 0.5 * (x - a.0) / (b.0 - a.0))
+}

@@ -1,0 +1,105 @@
+//! `concat: [A, B, ...]`: tables below each other, columns matched by name, nulls where a table lacks one. `label: {column:,
+//! values: [...]}` adds a column that says which table a row comes from.
+
+use crate::builtin::{Columns, PlannedColumn, fits, rows};
+use crate::fields::Fields;
+use crate::key::Facts;
+use crate::yaml::Node;
+use anyhow::Result;
+use manifests::{Manifest, Schema, Type, Value};
+
+/// The stage.
+#[derive(Clone, Debug)]
+pub struct Concat {
+    label: Option<(String, Vec<Value>)>,
+}
+
+impl Concat {
+    /// Understands the stanza.
+    pub fn parse(fields: &mut Fields<'_>, inputs: usize) -> Concat {
+        let Some((at, items)) = fields.map("label") else { return Concat { label: None } };
+        let place = fields.place(at);
+        let mut own = Fields::new(&place.file, "`label`", at, items);
+        let column = own.text("column");
+        let values = own.list("values");
+        let mut problems = own.finish();
+        let mut label = None;
+        match (column, values) {
+            (Some((_, column)), Some((at, items))) => {
+                let values: Option<Vec<Value>> = items.iter().map(rows::value_of).collect();
+                match values {
+                    Some(values) if values.len() == inputs && !items.iter().any(|item| matches!(item.node, Node::List(_))) => {
+                        label = Some((column, values));
+                    }
+                    _ => fields.wrong(at, format!("`values` of `label` must be {inputs} scalars, one for each table")),
+                }
+            }
+            _ if problems.is_empty() => fields.wrong(at, "`label` needs `column:` and `values:`"),
+            _ => {}
+        }
+        fields.problems.append(&mut problems);
+        Concat { label }
+    }
+
+    /// The columns of its table.
+    pub fn columns(&self, inputs: &[&Columns], fields: &mut Fields<'_>) -> Columns {
+        let mut columns: Columns = Vec::new();
+        for input in inputs {
+            for column in *input {
+                match columns.iter_mut().find(|known| known.name == column.name) {
+                    None => columns.push(column.clone()),
+                    Some(known) if fits(known.ty, column.ty) => {
+                        known.sure |= column.sure;
+                        if known.ty == Type::Floats(0) {
+                            known.ty = column.ty;
+                        }
+                    }
+                    Some(known) => {
+                        let message = format!("column `{}` is {} in one table and {} in another", column.name, known.ty, column.ty);
+                        let at = fields.at();
+                        fields.wrong(at, message);
+                    }
+                }
+            }
+        }
+        if let Some((name, values)) = &self.label {
+            columns.retain(|column| column.name != *name);
+            columns.push(PlannedColumn::sure(name, rows::column_type(values.iter())));
+        }
+        columns
+    }
+
+    /// Its facts.
+    pub fn facts(&self, facts: &mut dyn Facts) {
+        if let Some((column, values)) = &self.label {
+            let values: Vec<String> = values.iter().map(Value::to_json_text).collect();
+            facts.text(&format!("label {column}"), &values.join(","));
+        }
+    }
+
+    /// Its rows.
+    pub fn evaluate(&self, inputs: &[&Manifest]) -> Result<Manifest> {
+        let labelled: Vec<Manifest> = match &self.label {
+            None => inputs.iter().map(|input| (*input).clone()).collect(),
+            Some((name, values)) => {
+                let ty = rows::column_type(values.iter());
+                let label = |(input, value): (&&Manifest, &Value)| {
+                    let value = match (ty, value) {
+                        (Type::F64, Value::I64(value)) => Value::F64(*value as f64),
+                        _ => value.clone(),
+                    };
+                    let schema = Schema::new([(name.as_str(), ty)])?;
+                    input.beside(&Manifest::from_columns(schema, input.len(), &[vec![value; input.len()]])?)
+                };
+                inputs.iter().zip(values).map(label).collect::<manifests::Result<_>>()?
+            }
+        };
+        let mut schema = Schema::default();
+        for column in labelled.iter().flat_map(|table| table.schema().columns()) {
+            if schema.position(&column.name).is_none() {
+                schema.push(column.name.clone(), column.ty)?;
+            }
+        }
+        Ok(Manifest::concat(&schema, &labelled.iter().collect::<Vec<_>>())?)
+    }
+}

@@ -1,0 +1,159 @@
+//! `where:`: which rows to keep. Every condition must hold:
+//!
+//! ```yaml
+//! where: { camera: [3, 5], split: train, sequence: { not: idle }, psnr: { min: 20, max: 40 } }
+//! ```
+//!
+//! A null fulfils only `not:`.
+
+use crate::builtin::Columns;
+use crate::error::Problem;
+use crate::fields::Fields;
+use crate::key::Facts;
+use crate::yaml::{Item, Node};
+use anyhow::Result;
+use manifests::{Manifest, Type, Value};
+
+/// Conditions on columns.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Filter {
+    /// Column and condition.
+    pub conditions: Vec<(String, Condition)>,
+}
+
+/// A condition on a value.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Condition {
+    /// It is one of these.
+    In(Vec<Value>),
+    /// It is none of these.
+    NotIn(Vec<Value>),
+    /// It is a number between these, both included.
+    Between(Option<f64>, Option<f64>),
+}
+
+impl Filter {
+    /// Understands the field `where`, against the columns there are; `None` if there is no such field.
+    pub fn parse(fields: &mut Fields<'_>, columns: &Columns) -> Option<Filter> {
+        let (_, items) = fields.map("where")?;
+        Some(Filter::of(items, fields, columns))
+    }
+
+    /// Understands conditions.
+    pub fn of(items: Vec<(crate::yaml::Key, Item)>, fields: &mut Fields<'_>, columns: &Columns) -> Filter {
+        let mut conditions = Vec::new();
+        for (key, item) in items {
+            let Some(column) = columns.iter().find(|column| column.name == key.name) else {
+                let place = fields.place(key.at);
+                let problem = Problem::at(&place, format!("there is no column `{}` to ask for here", key.name));
+                fields.problems.push(problem.did_you_mean(&key.name, columns.iter().map(|column| column.name.as_str())));
+                continue;
+            };
+            if let Some(condition) = condition(&item, &key.name, column.ty, fields) {
+                conditions.push((key.name, condition));
+            }
+        }
+        Filter { conditions }
+    }
+
+    /// Its facts.
+    pub fn facts(&self, facts: &mut dyn Facts) {
+        let mut texts: Vec<(String, String)> = self
+            .conditions
+            .iter()
+            .map(|(column, condition)| {
+                let list = |values: &[Value]| values.iter().map(Value::to_json_text).collect::<Vec<_>>().join(",");
+                let text = match condition {
+                    Condition::In(values) => format!("in [{}]", list(values)),
+                    Condition::NotIn(values) => format!("not in [{}]", list(values)),
+                    Condition::Between(low, high) => format!("between {low:?} and {high:?}"),
+                };
+                (format!("where {column}"), text)
+            })
+            .collect();
+        texts.sort();
+        texts.iter().for_each(|(name, text)| facts.text(name, text));
+    }
+
+    /// The rows that fulfil it.
+    pub fn rows(&self, table: &Manifest) -> Result<Vec<usize>> {
+        let mut keep = vec![true; table.len()];
+        for (column, condition) in &self.conditions {
+            for (keep, value) in keep.iter_mut().zip(table.column(column)?) {
+                *keep &= condition.holds(&value);
+            }
+        }
+        Ok((0..table.len()).filter(|&row| keep[row]).collect())
+    }
+}
+
+impl Condition {
+    fn holds(&self, value: &Value) -> bool {
+        match self {
+            Condition::In(values) => values.contains(value),
+            Condition::NotIn(values) => !values.contains(value),
+            Condition::Between(low, high) => {
+                let number = match value {
+                    Value::I64(value) => *value as f64,
+                    Value::F64(value) => *value,
+                    _ => return false,
+                };
+                low.is_none_or(|low| number >= low) && high.is_none_or(|high| number <= high)
+            }
+        }
+    }
+}
+
+fn condition(item: &Item, column: &str, ty: Type, fields: &mut Fields<'_>) -> Option<Condition> {
+    match &item.node {
+        Node::Map(items) => {
+            let mut own = Fields::new("", format!("the condition on `{column}`"), item.at, items.clone());
+            let not = own.take("not");
+            let (low, high) = (own.number("min"), own.number("max"));
+            let problems = own.finish();
+            for mut problem in problems {
+                problem.place = Some(fields.place(item.at));
+                fields.problems.push(problem);
+            }
+            match (not, low, high) {
+                (Some(item), None, None) => values(&item, column, ty, fields).map(Condition::NotIn),
+                (None, low, high) if low.is_some() || high.is_some() => {
+                    if !matches!(ty, Type::I64 | Type::F64) {
+                        fields.wrong(item.at, format!("column `{column}` is {ty}: only numbers have `min` and `max`"));
+                    }
+                    Some(Condition::Between(low.map(|(_, low)| low), high.map(|(_, high)| high)))
+                }
+                _ => {
+                    fields.wrong(item.at, format!("the condition on `{column}` must be either `not:` or `min:`/`max:`"));
+                    None
+                }
+            }
+        }
+        _ => values(item, column, ty, fields).map(Condition::In),
+    }
+}
+
+fn values(item: &Item, column: &str, ty: Type, fields: &mut Fields<'_>) -> Option<Vec<Value>> {
+    let one = std::slice::from_ref(item);
+    let items = match &item.node {
+        Node::List(items) => items,
+        _ => one,
+    };
+    let mut values = Vec::new();
+    for item in items {
+        let value = match (&item.node, ty) {
+            (Node::Null, _) => Value::Null,
+            (Node::Bool(value), Type::Bool) => Value::Bool(*value),
+            (Node::Int(value), Type::I64) => Value::I64(*value),
+            (Node::Int(value), Type::F64) => Value::F64(*value as f64),
+            (Node::Float(value), Type::F64) => Value::F64(*value),
+            (Node::Text(value), Type::Str) => Value::Str(value.clone()),
+            (node, _) => {
+                fields.wrong(item.at, format!("column `{column}` is {ty}, it cannot be compared with {}", node.what()));
+                return None;
+            }
+        };
+        values.push(value);
+    }
+    Some(values)
+}

@@ -1,0 +1,110 @@
+//! `join: [A, B]` with `on: [columns]`: each row of A with the row of B that has the same values there. B's columns that A
+//! lacks are appended. A row of B may serve many rows of A, but no row of A may have two. `how: left` keeps rows of A
+//! without one, with nulls.
+
+use crate::builtin::Columns;
+use crate::error::Problem;
+use crate::fields::Fields;
+use crate::key::Facts;
+use anyhow::{Result, bail};
+use manifests::{Manifest, Value};
+use std::collections::HashMap;
+
+/// The stage.
+#[derive(Clone, Debug)]
+pub struct Join {
+    on: Vec<String>,
+    left: bool,
+}
+
+impl Join {
+    /// Understands the stanza.
+    pub fn parse(fields: &mut Fields<'_>, inputs: &[&Columns]) -> Option<Join> {
+        let on = fields.texts("on");
+        let left = match fields.text("how") {
+            None => false,
+            Some((_, how)) if how == "left" => true,
+            Some((_, how)) if how == "inner" => false,
+            Some((at, how)) => {
+                let place = fields.place(at);
+                let problem = Problem::at(&place, format!("`how` of a join cannot be `{how}`"));
+                fields.problems.push(problem.did_you_mean(&how, ["inner", "left"]));
+                false
+            }
+        };
+        let Some(on) = on else {
+            fields.missing("on", "the columns that must be equal, for example `on: [frame]`");
+            return None;
+        };
+        let [a, b] = inputs else { return None };
+        for (at, name) in &on {
+            let find = |columns: &Columns| columns.iter().find(|column| column.name == *name).map(|column| column.ty);
+            match (find(a), find(b)) {
+                (Some(a), Some(b)) if a == b => {}
+                (Some(a), Some(b)) => fields.wrong(*at, format!("column `{name}` is {a} in one table and {b} in the other")),
+                _ => {
+                    let place = fields.place(*at);
+                    let common = a.iter().filter(|column| b.iter().any(|other| other.name == column.name));
+                    let problem = Problem::at(&place, format!("column `{name}` is not in both tables"));
+                    fields.problems.push(problem.did_you_mean(name, common.map(|column| column.name.as_str())));
+                }
+            }
+        }
+        Some(Join { on: on.into_iter().map(|(_, name)| name).collect(), left })
+    }
+
+    /// The columns of its table.
+    pub fn columns(&self, inputs: &[&Columns]) -> Columns {
+        let [a, b] = inputs else { return Vec::new() };
+        let new = b.iter().filter(|column| !a.iter().any(|known| known.name == column.name));
+        a.iter().chain(new).cloned().collect()
+    }
+
+    /// Its facts.
+    pub fn facts(&self, facts: &mut dyn Facts) {
+        facts.text("on", &self.on.join(","));
+        facts.text("how", if self.left { "left" } else { "inner" });
+    }
+
+    /// Its rows.
+    pub fn evaluate(&self, a: &Manifest, b: &Manifest) -> Result<Manifest> {
+        let on: Vec<&str> = self.on.iter().map(String::as_str).collect();
+        let mut partners: HashMap<Vec<u8>, (usize, usize)> = HashMap::new();
+        for (row, key) in b.map_encoded(&on, <[u8]>::to_vec)?.into_iter().enumerate() {
+            partners.entry(key).or_insert((row, 0)).1 += 1;
+        }
+        let (mut rows, mut partner) = (Vec::new(), Vec::new());
+        for (row, key) in a.map_encoded(&on, <[u8]>::to_vec)?.into_iter().enumerate() {
+            match partners.get(&key) {
+                Some((_, n)) if *n > 1 => {
+                    let values: Vec<String> =
+                        on.iter().map(|name| Ok(format!("{name}={}", crate::key::show(&a.value(row, name)?)))).collect::<Result<_>>()?;
+                    bail!("the second table has {n} rows for {}; a join needs at most one", values.join(", "));
+                }
+                Some((other, _)) => {
+                    rows.push(row);
+                    partner.push(Some(*other));
+                }
+                None if self.left => {
+                    rows.push(row);
+                    partner.push(None);
+                }
+                None => {}
+            }
+        }
+        let new: Vec<&str> =
+            b.schema().names().into_iter().filter(|name| a.schema().position(name).is_none()).collect();
+        let right = b.select(&new)?;
+        let right = if partner.iter().all(Option::is_some) {
+            right.take(&partner.iter().flatten().copied().collect::<Vec<_>>())
+        } else {
+            let column = |name: &&str| -> Result<Vec<Value>> {
+                let values = right.column(name)?;
+                Ok(partner.iter().map(|row| row.map_or(Value::Null, |row| values[row].clone())).collect())
+            };
+            let columns = new.iter().map(column).collect::<Result<Vec<_>>>()?;
+            Manifest::from_columns(right.schema().clone(), partner.len(), &columns)?
+        };
+        Ok(a.take(&rows).beside(&right)?)
+    }
+}

@@ -1,0 +1,215 @@
+//! `select: FROM`: a choice of rows and columns, in this order: `where`, `every`, `distinct`, `limit` choose rows; `set` and
+//! `overrides` write constants; `rename: {new: old}` and `columns` choose columns.
+//!
+//! `every: n` keeps the first, the (n+1)th, ... row; with `by: [columns]`, of each group of rows equal there.
+
+use crate::builtin::filter::Filter;
+use crate::builtin::{Columns, PlannedColumn, rows};
+use crate::error::Problem;
+use crate::fields::Fields;
+use crate::key::Facts;
+use crate::yaml::{At, Item, Key};
+use anyhow::Result;
+use manifests::{Manifest, Schema, Type, Value};
+use std::collections::{HashMap, HashSet};
+
+/// The stage.
+#[derive(Clone, Debug, Default)]
+pub struct Select {
+    filter: Filter,
+    every: Option<u64>,
+    by: Vec<String>,
+    distinct: Option<Vec<String>>,
+    limit: Option<u64>,
+    set: Vec<(String, Value)>,
+    overrides: Vec<(Filter, Vec<(String, Value)>)>,
+    rename: Vec<(String, String)>,
+    columns: Option<Vec<String>>,
+}
+
+impl Select {
+    /// Understands the stanza; gives the stage and the columns of its table.
+    pub fn parse(fields: &mut Fields<'_>, input: &Columns) -> (Select, Columns) {
+        let mut columns = input.clone();
+        let filter = Filter::parse(fields, &columns).unwrap_or_default();
+        let every = fields.count("every");
+        if let Some((at, 0)) = every {
+            fields.wrong(at, "`every` must be at least 1");
+        }
+        let by = fields.texts("by").unwrap_or_default();
+        let distinct = fields.texts("distinct");
+        for (at, name) in by.iter().chain(distinct.iter().flatten()) {
+            require(fields, &columns, *at, name);
+        }
+        let limit = fields.count("limit").map(|(_, limit)| limit);
+        let set = fields.map("set").map_or(Vec::new(), |(_, items)| constants(fields, items));
+        for (name, value) in &set {
+            columns.retain(|column| column.name != *name);
+            columns.push(PlannedColumn::sure(name, value.ty().unwrap_or(Type::Str)));
+        }
+        let mut overrides = Vec::new();
+        for item in fields.list("overrides").map_or(Vec::new(), |(_, items)| items) {
+            overrides.extend(override_of(fields, item, &columns));
+        }
+        let mut rename = Vec::new();
+        for (key, item) in fields.map("rename").map_or(Vec::new(), |(_, items)| items) {
+            let crate::yaml::Node::Text(old) = &item.node else {
+                fields.wrong(item.at, format!("`rename` takes `new: old`, not {}", item.node.what()));
+                continue;
+            };
+            if require(fields, &columns, item.at, old) {
+                let column = columns.iter_mut().find(|column| column.name == *old).expect("it was just found");
+                column.name = key.name.clone();
+                rename.push((key.name, old.clone()));
+            }
+        }
+        let chosen = fields.texts("columns");
+        if let Some(chosen) = &chosen {
+            let mut kept = Vec::new();
+            for (at, name) in chosen {
+                if require(fields, &columns, *at, name) {
+                    kept.push(columns.iter().find(|column| column.name == *name).expect("it was just found").clone());
+                }
+            }
+            columns = kept;
+        }
+        let names = |texts: Vec<(At, String)>| texts.into_iter().map(|(_, name)| name).collect::<Vec<_>>();
+        let select = Select {
+            filter,
+            every: every.map(|(_, every)| every),
+            by: names(by),
+            distinct: distinct.map(names),
+            limit,
+            set,
+            overrides,
+            rename,
+            columns: chosen.map(names),
+        };
+        (select, columns)
+    }
+
+    /// Its facts.
+    pub fn facts(&self, facts: &mut dyn Facts) {
+        self.filter.facts(facts);
+        facts.text("every", &format!("{:?} by {}", self.every, self.by.join(",")));
+        facts.text("distinct", &format!("{:?}", self.distinct));
+        facts.text("limit", &format!("{:?}", self.limit));
+        let write = |set: &[(String, Value)], facts: &mut dyn Facts| {
+            set.iter().for_each(|(name, value)| facts.text(&format!("set {name}"), &value.to_json_text()));
+        };
+        write(&self.set, facts);
+        for (filter, set) in &self.overrides {
+            facts.text("override", "");
+            filter.facts(facts);
+            write(set, facts);
+        }
+        self.rename.iter().for_each(|(new, old)| facts.text(&format!("rename {new}"), old));
+        facts.text("columns", &format!("{:?}", self.columns));
+    }
+
+    /// Its rows.
+    pub fn evaluate(&self, input: &Manifest) -> Result<Manifest> {
+        let mut rows = self.filter.rows(input)?;
+        if let Some(every) = self.every {
+            let mut seen: HashMap<Vec<u8>, u64> = HashMap::new();
+            let groups = encoded(input, &self.by)?;
+            rows.retain(|&row| {
+                let count = seen.entry(groups[row].clone()).or_insert(0);
+                *count += 1;
+                (*count - 1) % every == 0
+            });
+        }
+        if let Some(columns) = &self.distinct {
+            let values = encoded(input, columns)?;
+            let mut seen = HashSet::new();
+            rows.retain(|&row| seen.insert(values[row].clone()));
+        }
+        if let Some(limit) = self.limit {
+            rows.truncate(limit as usize);
+        }
+        let whole = rows.len() == input.len() && rows.iter().enumerate().all(|(i, row)| i == *row);
+        let mut table = if whole { input.clone() } else { input.take(&rows) };
+        for (name, value) in &self.set {
+            let schema = Schema::new([(name.as_str(), value.ty().unwrap_or(Type::Str))])?;
+            table = table.beside(&Manifest::from_columns(schema, table.len(), &[vec![value.clone(); table.len()]])?)?;
+        }
+        for (filter, set) in &self.overrides {
+            let rows = filter.rows(&table)?;
+            for (name, value) in set {
+                let mut values = table.column(name)?;
+                rows.iter().for_each(|&row| values[row] = value.clone());
+                let ty = table.schema().ty(name).expect("it is a column of the table");
+                let schema = Schema::new([(name.as_str(), ty)])?;
+                let position = table.schema().names().iter().map(|name| name.to_string()).collect::<Vec<_>>();
+                table = table.beside(&Manifest::from_columns(schema, table.len(), &[values])?)?;
+                table = table.select(&position.iter().map(String::as_str).collect::<Vec<_>>())?;
+            }
+        }
+        if !self.rename.is_empty() {
+            let names: Vec<String> = table
+                .schema()
+                .names()
+                .into_iter()
+                .map(|name| self.rename.iter().find(|(_, old)| old == name).map_or(name.to_string(), |(new, _)| new.clone()))
+                .collect();
+            table = table.renamed(&names.iter().map(String::as_str).collect::<Vec<_>>())?;
+        }
+        if let Some(columns) = &self.columns {
+            table = table.select(&columns.iter().map(String::as_str).collect::<Vec<_>>())?;
+        }
+        Ok(table)
+    }
+}
+
+fn encoded(table: &Manifest, columns: &[String]) -> Result<Vec<Vec<u8>>> {
+    Ok(table.map_encoded(&columns.iter().map(String::as_str).collect::<Vec<_>>(), <[u8]>::to_vec)?)
+}
+
+/// Whether there is such a column; complains if not.
+fn require(fields: &mut Fields<'_>, columns: &Columns, at: At, name: &str) -> bool {
+    let found = columns.iter().any(|column| column.name == name);
+    if !found {
+        let place = fields.place(at);
+        let problem = Problem::at(&place, format!("there is no column `{name}` here"));
+        fields.problems.push(problem.did_you_mean(name, columns.iter().map(|column| column.name.as_str())));
+    }
+    found
+}
+
+fn constants(fields: &mut Fields<'_>, items: Vec<(Key, Item)>) -> Vec<(String, Value)> {
+    let mut set = Vec::new();
+    for (key, item) in items {
+        match rows::value_of(&item) {
+            Some(value) => set.push((key.name, value)),
+            None => fields.wrong(item.at, format!("`{}` cannot be set to {}", key.name, item.node.what())),
+        }
+    }
+    set
+}
+
+fn override_of(fields: &mut Fields<'_>, item: Item, columns: &Columns) -> Option<(Filter, Vec<(String, Value)>)> {
+    let place = fields.place(item.at);
+    let mut own = match Fields::of(&place.file, "an override", item) {
+        Ok(own) => own,
+        Err(problem) => {
+            fields.problems.push(problem);
+            return None;
+        }
+    };
+    let filter = Filter::parse(&mut own, columns).unwrap_or_default();
+    let items = own.map("set").map_or(Vec::new(), |(_, items)| items);
+    let mut set = Vec::new();
+    for (key, item) in items {
+        if !require(&mut own, columns, key.at, &key.name) {
+            continue;
+        }
+        let ty = columns.iter().find(|column| column.name == key.name).expect("it was just found").ty;
+        match rows::value_of(&item) {
+            Some(Value::I64(value)) if ty == Type::F64 => set.push((key.name, Value::F64(value as f64))),
+            Some(value) if value.ty().is_none_or(|found| crate::builtin::fits(ty, found)) => set.push((key.name, value)),
+            _ => own.wrong(item.at, format!("column `{}` is {ty}, it cannot be set to {}", key.name, item.node.what())),
+        }
+    }
+    fields.problems.append(&mut own.finish());
+    Some((filter, set))
+}

@@ -1,0 +1,74 @@
+//! Where we are: the machine, the program, the commit. Recorded with every run, never part of a key.
+
+use crate::finished::HostInfo;
+use crate::provider::Provider;
+use std::path::Path;
+
+/// Version of the program.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// Threads that tasks may use.
+pub fn threads() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// Everything about the place of a run.
+pub fn info(dir: &Path, providers: &[Provider]) -> HostInfo {
+    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+    let cpu = read("/proc/cpuinfo")
+        .lines()
+        .find_map(|line| line.strip_prefix("model name")?.split_once(':').map(|(_, name)| name.trim().to_string()));
+    let mut software: Vec<(String, String)> = Vec::new();
+    for provider in providers {
+        software.push((provider.description.provider.clone(), provider.description.version.clone()));
+        for (name, version) in &provider.description.software {
+            software.push((name.clone(), version.as_str().map_or(version.to_string(), str::to_string)));
+        }
+    }
+    HostInfo {
+        name: read("/proc/sys/kernel/hostname").trim().to_string(),
+        cpu: cpu.unwrap_or_else(|| "unknown".into()),
+        threads: threads(),
+        version: VERSION.into(),
+        software,
+        commit: commit(dir),
+    }
+}
+
+/// The commit that is checked out in the git repository around a folder, read from its files.
+fn commit(dir: &Path) -> Option<String> {
+    let git = dir.ancestors().map(|dir| dir.join(".git")).find(|git| git.is_dir())?;
+    let head = std::fs::read_to_string(git.join("HEAD")).ok()?;
+    let Some(name) = head.trim().strip_prefix("ref: ") else { return Some(head.trim().to_string()) };
+    if let Ok(commit) = std::fs::read_to_string(git.join(name)) {
+        return Some(commit.trim().to_string());
+    }
+    let packed = std::fs::read_to_string(git.join("packed-refs")).ok()?;
+    packed.lines().find_map(|line| line.strip_suffix(name).map(|commit| commit.trim().to_string()))
+}
+
+/// A time as `2026-11-22 21:55:12`, UTC.
+pub fn utc(millis: u64) -> String {
+    let seconds = millis / 1000;
+    let (days, rest) = (seconds / 86_400, seconds % 86_400);
+    // days since 1970 to a date, after Howard Hinnant's civil_from_days
+    let z = days as i64 + 719_468;
+    let era = z.div_euclid(146_097);
+    let day_of_era = z.rem_euclid(146_097);
+    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let shifted = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * shifted + 2) / 5 + 1;
+    let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
+    let year = year_of_era + era * 400 + i64::from(month <= 2);
+    format!("{year:04}-{month:02}-{day:02} {:02}:{:02}:{:02}", rest / 3600, rest % 3600 / 60, rest % 60)
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn times_are_written_as_dates() {
+        assert_eq!(super::utc(0), "1970-01-01 00:00:00");
+        assert_eq!(super::utc(1_709_210_096_000), "2024-02-29 12:34:56");
+    }
+}

@@ -1,0 +1,95 @@
+//! From arguments to a plan: finds the recipe and the providers, reads, plans.
+
+use super::{RecipeArgs, WorkspaceArgs};
+use crate::error::Problem;
+use crate::plan::{Plan, plan};
+use crate::provider::{self, Candidate, Provider};
+use crate::spec::{Does, Overrides, Spec, read};
+use anyhow::Result;
+use std::path::{Path, PathBuf};
+
+/// A planned recipe.
+pub struct Loaded {
+    /// The plan.
+    pub plan: Plan,
+    /// The recipe's file, absolute: names its memory.
+    pub recipe: PathBuf,
+}
+
+/// Reads and plans a recipe.
+pub fn load(args: &RecipeArgs) -> Result<Loaded> {
+    let path = find(&args.recipe)?;
+    let overrides = Overrides {
+        profile: args.profile.clone(),
+        params: args.params.clone(),
+        set: args.set.clone(),
+        packages: packages_folder(),
+    };
+    let spec = read(&path, &overrides)?;
+    let providers = providers(&spec, &args.workspace)?;
+    let plan = plan(spec, providers)?;
+    let recipe = path.canonicalize().unwrap_or(path);
+    Ok(Loaded { plan, recipe })
+}
+
+/// The providers of a recipe; none is asked if no stage needs one.
+pub fn providers(spec: &Spec, workspace: &WorkspaceArgs) -> Result<Vec<Provider>> {
+    if !spec.stages.iter().any(|stanza| stanza.does == Does::Stage) {
+        return Ok(Vec::new());
+    }
+    let mut candidates: Vec<Candidate> =
+        spec.providers.iter().map(|(_, words)| provider::of_words(words, &spec.dir)).collect();
+    candidates.extend(default_provider());
+    Ok(provider::ask_all(&candidates, &workspace.workspace.join("providers.json"))?)
+}
+
+/// Where `make setup` puts data packages.
+pub fn packages_folder() -> PathBuf {
+    let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache"));
+    let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).or_else(home).unwrap_or_default();
+    cache.join("effigy/downloads")
+}
+
+/// The provider that came with effigy.
+pub fn default_provider() -> Option<Candidate> {
+    provider::beside(&std::env::current_exe().ok()?)
+}
+
+/// The recipe's file: a path, or the name of one that came with effigy.
+fn find(name: &str) -> Result<PathBuf> {
+    let path = Path::new(name);
+    if path.is_file() {
+        return Ok(path.into());
+    }
+    let shipped = shipped_folder();
+    let plain = !name.contains('/');
+    if let Some(folder) = shipped.as_ref().filter(|_| plain) {
+        for candidate in [folder.join(name), folder.join(format!("{name}.yaml"))] {
+            if candidate.is_file() {
+                return Ok(nearer(&candidate));
+            }
+        }
+    }
+    let known = shipped.map_or(Vec::new(), |folder| shipped_names(&folder));
+    let problem = Problem::new(format!("there is no recipe `{name}`"));
+    Err(if plain { problem.did_you_mean(name, known.iter().map(String::as_str)) } else { problem }.into())
+}
+
+/// A path relative to where we are, if it lies below: messages are shorter so.
+fn nearer(path: &Path) -> PathBuf {
+    let here = std::env::current_dir().ok();
+    let relative = here.and_then(|here| path.strip_prefix(here).ok().map(Path::to_path_buf));
+    relative.unwrap_or_else(|| path.to_path_buf())
+}
+
+/// `pipeline/recipes` of the tree that the program was built in.
+fn shipped_folder() -> Option<PathBuf> {
+    let exe = std::env::current_exe().ok()?;
+    exe.ancestors().skip(1).map(|dir| dir.join("pipeline/recipes")).find(|folder| folder.is_dir())
+}
+
+fn shipped_names(folder: &Path) -> Vec<String> {
+    let names = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+    let yaml = names.filter(|path| path.extension().is_some_and(|ext| ext == "yaml"));
+    yaml.filter_map(|path| Some(path.file_stem()?.to_str()?.to_string())).collect()
+}

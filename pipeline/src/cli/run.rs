@@ -1,0 +1,136 @@
+//! `effigy run`.
+
+use super::{DONE, FAILED, INTERRUPTED, RecipeArgs, host, load, progress};
+use crate::event::{Event, Reader};
+use crate::finished::{FinishedRun, NodeState};
+use crate::plan::Plan;
+use crate::run::{INTERRUPTS, Options, Outcome, run};
+use anyhow::{Context, Result};
+use cache::Cache;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+/// Run a recipe: compute what is not known yet
+#[derive(clap::Args)]
+pub struct Run {
+    #[command(flatten)]
+    recipe: RecipeArgs,
+    /// Print events as JSON lines; the last is {"event":"done","executed":N,...}
+    #[arg(long)]
+    json: bool,
+    /// Say only what failed
+    #[arg(long, short)]
+    quiet: bool,
+    /// Threads for all tasks together [default: all]
+    #[arg(long, short, value_name = "N")]
+    jobs: Option<usize>,
+    /// Only this stage and what it needs (may be given more than once)
+    #[arg(long, value_name = "STAGE")]
+    only: Vec<String>,
+    /// Folder for the report
+    #[arg(long, value_name = "DIR", default_value = "out")]
+    out: PathBuf,
+}
+
+impl Run {
+    /// Runs the recipe.
+    pub fn run(self) -> Result<u8> {
+        let began = Instant::now();
+        let started = (cache::Fingerprint::now() / 1_000_000) as u64;
+        let loaded = load::load(&self.recipe)?;
+        let plan = &loaded.plan;
+        let only = self.only.iter().map(|name| plan.node(name)).collect::<Result<Vec<_>, _>>()?;
+        let jobs = self.jobs.unwrap_or_else(host::threads).max(1);
+        let mut cache = Cache::open(&self.recipe.workspace.workspace, host::VERSION)?;
+        catch_interrupts();
+        let mut readers = vec![progress::reader(self.json, self.quiet)];
+        let id = run_id(started);
+        let emit = |readers: &mut Vec<Box<dyn Reader>>, event: Event| readers.iter_mut().for_each(|reader| reader.hear(&event));
+        let stages = plan.nodes.iter().map(|node| node.name.clone()).collect();
+        emit(&mut readers, Event::Start { run: id.clone(), recipe: plan.spec.name.clone(), stages });
+        let options = Options { jobs, recipe: loaded.recipe.clone(), only };
+        let outcome = run(plan, &mut cache, &options, &mut readers)?;
+        let (executed, cached, failed) = outcome.totals();
+        let seconds = began.elapsed().as_secs_f64();
+        let report = if outcome.states.iter().all(|state| *state == NodeState::Done) {
+            self.report(plan, &outcome, &cache, started, seconds)?
+        } else {
+            None
+        };
+        super::record::write(&self.recipe, plan, &outcome, cache.root(), &id, started, seconds)?;
+        let seconds = began.elapsed().as_secs_f64();
+        emit(&mut readers, Event::Done { executed, cached, failed, seconds });
+        if let (Some(path), false) = (report, self.json || self.quiet) {
+            println!("report: {}", path.display());
+        }
+        Ok(if outcome.interrupted {
+            INTERRUPTED
+        } else if outcome.states.contains(&NodeState::Failed) {
+            FAILED
+        } else {
+            DONE
+        })
+    }
+
+    /// Writes the report, if the recipe has one and it would say something new.
+    fn report(&self, plan: &Plan, outcome: &Outcome, cache: &Cache, started: u64, seconds: f64) -> Result<Option<PathBuf>> {
+        if plan.report.is_empty() {
+            return Ok(None);
+        }
+        let page = self.out.join("report.html");
+        let mark = cache.root().join("runs").join("report");
+        let state: Vec<String> =
+            outcome.tallies.iter().map(|tally| tally.table.map_or(String::new(), |table| table.to_string())).collect();
+        let out = self.out.canonicalize().unwrap_or_else(|_| self.out.clone());
+        let state = format!("{}\n{:?}\n{}", out.display(), plan.report, state.join("\n"));
+        let same = std::fs::read_to_string(&mark).is_ok_and(|old| old == state);
+        if same && page.exists() {
+            return Ok(Some(page));
+        }
+        let finished = finished(plan, outcome, cache, started, seconds)?;
+        crate::report::write(&finished, &self.out).context("the report cannot be written")?;
+        crate::memory::write(&mark, state.as_bytes())?;
+        Ok(Some(page))
+    }
+}
+
+/// A finished run as plain data.
+pub fn finished(plan: &Plan, outcome: &Outcome, cache: &Cache, started: u64, seconds: f64) -> Result<FinishedRun> {
+    let nodes = (0..plan.nodes.len()).map(|i| outcome.node(plan, i)).collect::<Result<_>>()?;
+    let text = |item: &crate::yaml::Item| item.to_json().as_str().map_or(item.to_json().to_string(), str::to_string);
+    Ok(FinishedRun {
+        recipe: plan.spec.name.clone(),
+        file: plan.spec.file.clone(),
+        text: plan.spec.text.clone(),
+        profile: plan.spec.profile.clone(),
+        params: plan.spec.params.iter().map(|(name, item)| (name.clone(), text(item))).collect(),
+        nodes,
+        report: plan.report.clone(),
+        workspace: cache.root().to_path_buf(),
+        started,
+        seconds,
+        host: host::info(&plan.spec.dir, &plan.providers),
+        blob_path: Box::new(cache.places()),
+    })
+}
+
+/// A name for a run: when it began, and a few digits against collisions.
+fn run_id(started: u64) -> String {
+    let time = host::utc(started).replace(['-', ':'], "").replace(' ', "-");
+    format!("{time}-{:03}", started % 1000)
+}
+
+/// Ctrl-C once drains, twice stops. Whoever cannot install a handler is stopped at once, as ever.
+fn catch_interrupts() {
+    let _ = ctrlc::set_handler(|| {
+        if INTERRUPTS.fetch_add(1, Ordering::Relaxed) == 0 {
+            eprintln!("\nfinishing what has begun; Ctrl-C once more stops it");
+        }
+    });
+}
+
+/// Where records of runs lie.
+pub fn runs_folder(workspace: &Path) -> PathBuf {
+    workspace.join("runs")
+}

@@ -1,0 +1,107 @@
+//! `effigy show`: the rows of a stage.
+
+use super::{DONE, FAILED, RecipeArgs, load};
+use crate::memory::Store;
+use anyhow::{Context, Result};
+use manifests::{Manifest, Type, Value};
+use polars::prelude::{Column, DataFrame, NamedFrom, Series};
+use std::io::Write;
+use std::path::PathBuf;
+
+/// Show the rows of a stage, as the last run left them
+#[derive(clap::Args)]
+pub struct Show {
+    #[command(flatten)]
+    recipe: RecipeArgs,
+    /// The stage
+    stage: String,
+    /// Print a JSON object for each row, files as digests
+    #[arg(long)]
+    json: bool,
+    /// At most so many rows
+    #[arg(long, value_name = "N")]
+    limit: Option<usize>,
+    /// Only these columns
+    #[arg(long, value_name = "A,B,...", value_delimiter = ',')]
+    select: Vec<String>,
+    /// Print paths of files instead of digests
+    #[arg(long)]
+    paths: bool,
+}
+
+impl Show {
+    /// Shows them.
+    pub fn run(self) -> Result<u8> {
+        let loaded = load::load(&self.recipe)?;
+        loaded.plan.node(&self.stage)?;
+        let workspace = &self.recipe.workspace.workspace;
+        let store = Store::new(workspace);
+        let memory = store.load(&loaded.recipe, loaded.plan.spec.profile.as_deref());
+        let Some(remembered) = memory.stages.get(&self.stage) else {
+            eprintln!("error: stage `{}` has not been finished yet in this workspace", self.stage);
+            eprintln!("  hint: effigy run {} --only {}", self.recipe.recipe, self.stage);
+            return Ok(FAILED);
+        };
+        let mut table = store
+            .table(&remembered.table)
+            .with_context(|| format!("the table of stage `{}` is gone; run the recipe again", self.stage))?;
+        if !self.select.is_empty() {
+            table = table.select(&self.select.iter().map(String::as_str).collect::<Vec<_>>())?;
+        }
+        if let Some(limit) = self.limit {
+            table = table.take(&(0..table.len().min(limit)).collect::<Vec<_>>());
+        }
+        let blobs = cache::Blobs::open(&workspace.join("blobs"))?;
+        let path = |value: &Value| match value {
+            Value::Blob(blob) if self.paths => Value::Str(shown(blobs.path(&blob.digest))),
+            other => other.clone(),
+        };
+        if self.json {
+            let mut out = std::io::stdout().lock();
+            for row in 0..table.len() {
+                // a reader that has seen enough closes the pipe
+                if writeln!(out, "{}", json_row(&table, row, &path)).is_err() {
+                    break;
+                }
+            }
+            return Ok(DONE);
+        }
+        println!("{}", frame(&table, &path)?);
+        Ok(DONE)
+    }
+}
+
+fn shown(path: PathBuf) -> String {
+    path.canonicalize().unwrap_or(path).display().to_string()
+}
+
+fn json_row(table: &Manifest, row: usize, path: &impl Fn(&Value) -> Value) -> String {
+    let names = table.schema().names();
+    let cells = table.row(row);
+    let cell = |(name, value): (&str, &Value)| format!("{}:{}", serde_json::Value::from(name), path(value).to_json_text());
+    format!("{{{}}}", names.into_iter().zip(&cells).map(cell).collect::<Vec<_>>().join(","))
+}
+
+/// The table as polars prints it; files as short digests.
+fn frame(table: &Manifest, path: &impl Fn(&Value) -> Value) -> Result<DataFrame> {
+    let mut columns = Vec::new();
+    for column in table.schema().columns() {
+        let values = table.column(&column.name)?;
+        let name = column.name.as_str().into();
+        let series = match column.ty {
+            Type::Bool => Series::new(name, each(&values, |value| if let Value::Bool(x) = value { Some(*x) } else { None })),
+            Type::I64 => Series::new(name, each(&values, |value| if let Value::I64(x) = value { Some(*x) } else { None })),
+            Type::F64 => Series::new(name, each(&values, |value| if let Value::F64(x) = value { Some(*x) } else { None })),
+            _ => Series::new(name, each(&values, |value| match path(value) {
+                Value::Null => None,
+                other => Some(crate::key::show(&other)),
+            })),
+        };
+        columns.push(Column::from(series));
+    }
+    Ok(DataFrame::new(table.len(), columns)?)
+}
+
+fn each<T>(values: &[Value], get: impl Fn(&Value) -> Option<T>) -> Vec<Option<T>> {
+    values.iter().map(get).collect()
+}

@@ -1,0 +1,288 @@
+//! `run:`: anybody's program as a stage. Parses the command line with its placeholders, and fills them for a task.
+//!
+//! `{column}` is a value of the row, or the path of its file; `{in}` and `{with.NAME}` are Arrow files, `{params}` a JSON file,
+//! `{param.NAME}` one of `params:`, `{out}` the folder to write into; `{{` and `}}` are braces. Braces around anything that is
+//! not a name, and `${...}`, are left alone: they are the program's. Knows no task directory but the paths it is given.
+
+use crate::builtin::Columns;
+use crate::error::Problem;
+use crate::fields::Fields;
+use crate::key::Facts;
+use crate::yaml::{At, Item, Node};
+use std::path::{Path, PathBuf};
+
+/// A piece of a command line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Piece {
+    /// Text as it is.
+    Text(String),
+    /// A value of the row.
+    Column(String),
+    /// The Arrow file of the unit's rows.
+    In,
+    /// The folder for results.
+    Out,
+    /// The JSON file of parameters.
+    Params,
+    /// One parameter.
+    Param(String),
+    /// The Arrow file of a constant.
+    With(String),
+}
+
+/// A program and how to call it.
+#[derive(Clone, Debug)]
+pub struct Command {
+    /// The words; only one if a shell takes it.
+    pub words: Vec<Vec<Piece>>,
+    /// Whether a shell takes it.
+    pub shell: bool,
+    /// Files whose content is part of the program.
+    pub code: Vec<(String, PathBuf)>,
+    /// The command as written, which is a fact of the key.
+    pub written: String,
+    /// Folder it runs in: the recipe's.
+    pub dir: PathBuf,
+}
+
+impl Command {
+    /// Understands the stanza's command.
+    pub fn parse(what: &Item, fields: &mut Fields<'_>, dir: &Path) -> Option<Command> {
+        let shell = fields.flag("shell");
+        let texts: Vec<(At, String)> = match &what.node {
+            Node::Text(text) if shell => vec![(what.at, text.clone())],
+            Node::Text(text) => match split_words(text) {
+                Ok(words) => words.into_iter().map(|word| (what.at, word)).collect(),
+                Err(message) => {
+                    let place = fields.place(what.at);
+                    fields.problems.push(Problem::at(&place, message).hint("or give a list of words"));
+                    return None;
+                }
+            },
+            Node::List(_) if shell => {
+                fields.wrong(what.at, "with `shell: true` the command is one text, not a list of words");
+                return None;
+            }
+            Node::List(items) => {
+                let mut words = Vec::new();
+                for item in items {
+                    match &item.node {
+                        Node::Text(text) => words.push((item.at, text.clone())),
+                        Node::Int(number) => words.push((item.at, number.to_string())),
+                        Node::Float(number) => words.push((item.at, number.to_string())),
+                        node => {
+                            fields.wrong(item.at, format!("a word of a command cannot be {}", node.what()));
+                            return None;
+                        }
+                    }
+                }
+                words
+            }
+            node => {
+                fields.wrong(what.at, format!("`run:` takes a command line or a list of words, not {}", node.what()));
+                return None;
+            }
+        };
+        if texts.is_empty() {
+            fields.wrong(what.at, "the command is empty");
+            return None;
+        }
+        let mut code = Vec::new();
+        for (at, name) in fields.texts("code").unwrap_or_default() {
+            let path = dir.join(&name);
+            if !path.exists() {
+                let place = fields.place(at);
+                let problem = Problem::at(&place, format!("the file `{name}` under `code:` is not there"));
+                fields.problems.push(problem.hint(format!("looked for {}", path.display())));
+            }
+            code.push((name, path));
+        }
+        let words = texts.iter().map(|(_, text)| pieces(text)).collect();
+        let written = texts.into_iter().map(|(_, text)| text).collect::<Vec<_>>().join("\u{1f}");
+        Some(Command { words, shell, code, written, dir: dir.into() })
+    }
+
+    /// All its placeholders.
+    pub fn pieces(&self) -> impl Iterator<Item = &Piece> {
+        self.words.iter().flatten()
+    }
+
+    /// The columns it names.
+    pub fn columns(&self) -> Vec<&str> {
+        let mut names: Vec<&str> = self
+            .pieces()
+            .filter_map(|piece| match piece {
+                Piece::Column(name) => Some(name.as_str()),
+                _ => None,
+            })
+            .collect();
+        names.sort_unstable();
+        names.dedup();
+        names
+    }
+
+    /// Complains about placeholders that stand for nothing.
+    pub fn check(&self, at: At, columns: &Columns, with: &[String], params: &[String], row: bool, fields: &mut Fields<'_>) {
+        for piece in self.pieces() {
+            let (wrong, known): (String, Vec<String>) = match piece {
+                Piece::Column(name) if !row => {
+                    let place = fields.place(at);
+                    let problem = Problem::at(&place, format!("`{{{name}}}` is a value of a row, and this stage runs once for several"));
+                    fields.problems.push(problem.hint("use `{in}`, the Arrow file of all its rows, or `grain: row`"));
+                    continue;
+                }
+                Piece::Column(name) if !columns.iter().any(|column| column.name == *name) => {
+                    let known = columns.iter().map(|column| column.name.clone());
+                    (format!("`{{{name}}}` is neither a column of the rows nor one of {{in}}, {{out}}, {{params}}"), known.collect())
+                }
+                Piece::With(name) if !with.contains(name) => (format!("`{{with.{name}}}` is not under `with:`"), with.to_vec()),
+                Piece::Param(name) if !params.contains(name) => {
+                    (format!("`{{param.{name}}}` is not under `params:`"), params.to_vec())
+                }
+                _ => continue,
+            };
+            let name = match piece {
+                Piece::Column(name) | Piece::With(name) | Piece::Param(name) => name.as_str(),
+                _ => "",
+            };
+            let place = fields.place(at);
+            let problem = Problem::at(&place, wrong).did_you_mean(name, known.iter().map(String::as_str));
+            let braces = "; for a brace of the program's own write `{{` or `}}`";
+            let problem = Problem { hint: Some(problem.hint.unwrap_or_default() + braces), ..problem };
+            fields.problems.push(problem);
+        }
+    }
+
+    /// Its facts but the code, whose content the plan knows.
+    pub fn facts(&self, facts: &mut dyn Facts) {
+        facts.text("command", &self.written.replace('\u{1f}', " "));
+        // words are told apart also where they hold blanks
+        facts.text("words", &if self.shell { "shell".into() } else { self.words.len().to_string() });
+    }
+
+    /// The words to execute, with placeholders filled by `fill`.
+    pub fn fill(&self, fill: impl Fn(&Piece) -> String) -> Vec<String> {
+        let word = |pieces: &Vec<Piece>| {
+            pieces
+                .iter()
+                .map(|piece| match piece {
+                    Piece::Text(text) => text.clone(),
+                    other if self.shell => quote(&fill(other)),
+                    other => fill(other),
+                })
+                .collect::<String>()
+        };
+        let words = self.words.iter().map(word);
+        if self.shell { ["sh".into(), "-c".into()].into_iter().chain(words).collect() } else { words.collect() }
+    }
+}
+
+/// A text as one word for a POSIX shell.
+fn quote(text: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "_-./,:+@%=".contains(c);
+    if !text.is_empty() && text.chars().all(plain) { text.into() } else { format!("'{}'", text.replace('\'', "'\\''")) }
+}
+
+/// Splits a command line at blanks; quotes hold words together.
+fn split_words(text: &str) -> Result<Vec<String>, String> {
+    let (mut words, mut word, mut quoted) = (Vec::new(), None::<String>, None);
+    let mut chars = text.chars();
+    while let Some(c) = chars.next() {
+        match (quoted, c) {
+            (None, '\'' | '"') => {
+                quoted = Some(c);
+                word.get_or_insert_default();
+            }
+            (Some(quote), c) if c == quote => quoted = None,
+            (None | Some('"'), '\\') => word.get_or_insert_default().extend(chars.next()),
+            (None, c) if c.is_whitespace() => words.extend(word.take()),
+            (_, c) => word.get_or_insert_default().push(c),
+        }
+    }
+    if let Some(quote) = quoted {
+        return Err(format!("the command has a `{quote}` that is never closed"));
+    }
+    words.extend(word);
+    Ok(words)
+}
+
+fn pieces(text: &str) -> Vec<Piece> {
+    let mut pieces = Vec::new();
+    let mut plain = String::new();
+    let mut rest = text;
+    while let Some(c) = rest.chars().next() {
+        if rest.starts_with("{{") || rest.starts_with("}}") {
+            plain.push(c);
+            rest = &rest[2..];
+            continue;
+        }
+        let placeholder = rest.strip_prefix('{').filter(|_| !plain.ends_with('$')).and_then(|inner| {
+            let end = inner.find('}')?;
+            piece(&inner[..end]).map(|piece| (piece, &inner[end + 1..]))
+        });
+        match placeholder {
+            Some((piece, after)) => {
+                if !plain.is_empty() {
+                    pieces.push(Piece::Text(std::mem::take(&mut plain)));
+                }
+                pieces.push(piece);
+                rest = after;
+            }
+            None => {
+                plain.push(c);
+                rest = &rest[c.len_utf8()..];
+            }
+        }
+    }
+    if !plain.is_empty() || pieces.is_empty() {
+        pieces.push(Piece::Text(plain));
+    }
+    pieces
+}
+
+fn piece(name: &str) -> Option<Piece> {
+    let identifier = |name: &str| {
+        name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+            && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-')
+    };
+    Some(match name {
+        "in" => Piece::In,
+        "out" => Piece::Out,
+        "params" => Piece::Params,
+        _ => match name.split_once('.') {
+            Some(("with", name)) if identifier(name) => Piece::With(name.into()),
+            Some(("param", name)) if identifier(name) => Piece::Param(name.into()),
+            None if identifier(name) => Piece::Column(name.into()),
+            _ => return None,
+        },
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_split_as_people_expect() {
+        let check = |text: &str, expected: &[&str]| assert_eq!(split_words(text).unwrap(), expected, "{text}");
+        check("python3 fit.py  {in} {out}", &["python3", "fit.py", "{in}", "{out}"]);
+        check(r#"echo "a b" 'c "d"' e\ f """#, &["echo", "a b", "c \"d\"", "e f", ""]);
+        assert!(split_words("echo 'a").unwrap_err().contains("never closed"));
+    }
+
+    #[test]
+    fn placeholders_are_found_and_other_braces_left_alone() {
+        let text = |text: &str| Piece::Text(text.into());
+        assert_eq!(pieces("{out}/file"), [Piece::Out, text("/file")]);
+        assert_eq!(pieces("{with.model}{x}"), [Piece::With("model".into()), Piece::Column("x".into())]);
+        assert_eq!(pieces("awk '{print $1}' ${HOME} {{x}} {}"), [text("awk '{print $1}' ${HOME} {x} {}")]);
+    }
+
+    #[test]
+    fn a_shell_sees_values_as_single_words() {
+        let words = vec![pieces("cat {file} > {out}/x")];
+        let command = Command { words, shell: true, code: vec![], written: String::new(), dir: PathBuf::new() };
+        let filled = command.fill(|piece| if *piece == Piece::Out { "/o".into() } else { "it's a b".into() });
+        assert_eq!(filled, ["sh", "-c", r"cat 'it'\''s a b' > /o/x"]);
+    }
+}

@@ -1,0 +1,138 @@
+//! What a user is told when something is wrong: a place, a sentence, a hint. Knows no particular mistake.
+
+use std::fmt;
+
+/// Where in the user's files something is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// The file as the user named it, or `command line`.
+    pub file: String,
+    /// Line from 1; 0 if it has none.
+    pub line: u32,
+    /// Column from 1.
+    pub column: u32,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.file)?;
+        if self.line > 0 { write!(f, ":{}:{}", self.line, self.column) } else { Ok(()) }
+    }
+}
+
+/// One thing that is wrong, told so that the user can put it right.
+#[derive(Clone, Debug)]
+pub struct Problem {
+    /// Where.
+    pub place: Option<Place>,
+    /// What, in a sentence.
+    pub message: String,
+    /// What to do about it.
+    pub hint: Option<String>,
+}
+
+impl Problem {
+    /// A problem at a place.
+    pub fn at(place: &Place, message: impl Into<String>) -> Problem {
+        Problem { place: Some(place.clone()), message: message.into(), hint: None }
+    }
+
+    /// A problem without a place in a file.
+    pub fn new(message: impl Into<String>) -> Problem {
+        Problem { place: None, message: message.into(), hint: None }
+    }
+
+    /// Adds what to do about it.
+    pub fn hint(mut self, hint: impl Into<String>) -> Problem {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// Adds the nearest of the names there are, or all of them if none is near.
+    pub fn did_you_mean<'a>(self, wrong: &str, known: impl IntoIterator<Item = &'a str>) -> Problem {
+        let mut known: Vec<&str> = known.into_iter().collect();
+        known.sort_unstable();
+        known.dedup();
+        match nearest(wrong, &known) {
+            Some(name) => self.hint(format!("did you mean `{name}`?")),
+            None if known.is_empty() => self,
+            None => self.hint(format!("there are: {}", known.join(", "))),
+        }
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(place) = &self.place {
+            write!(f, "{place}: ")?;
+        }
+        f.write_str(&self.message)?;
+        if let Some(hint) = &self.hint {
+            write!(f, "\n  hint: {hint}")?;
+        }
+        Ok(())
+    }
+}
+
+/// All that is wrong with the user's input. Ends the program with code 2.
+#[derive(Clone, Debug)]
+pub struct Problems(pub Vec<Problem>);
+
+impl From<Problem> for Problems {
+    fn from(problem: Problem) -> Problems {
+        Problems(vec![problem])
+    }
+}
+
+impl fmt::Display for Problems {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, problem) in self.0.iter().enumerate() {
+            if i > 0 {
+                f.write_str("\n")?;
+            }
+            write!(f, "{problem}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Problems {}
+
+/// The known name that is nearest to a wrong one, if one is near enough to be meant.
+fn nearest<'a>(wrong: &str, known: &[&'a str]) -> Option<&'a str> {
+    let limit = (wrong.chars().count() / 3).max(1);
+    let ranked = known.iter().map(|name| (distance(&wrong.to_lowercase(), &name.to_lowercase()), *name));
+    ranked.filter(|(distance, _)| *distance <= limit).min().map(|(_, name)| name)
+}
+
+/// Edits (insert, remove, replace, swap neighbours) that lead from one word to another.
+fn distance(a: &str, b: &str) -> usize {
+    let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
+    let mut rows = vec![(0..=b.len()).collect::<Vec<_>>()];
+    for i in 1..=a.len() {
+        let mut row = vec![i];
+        for j in 1..=b.len() {
+            let mut best = (rows[i - 1][j] + 1).min(row[j - 1] + 1).min(rows[i - 1][j - 1] + usize::from(a[i - 1] != b[j - 1]));
+            if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
+                best = best.min(rows[i - 2][j - 2] + 1);
+            }
+            row.push(best);
+        }
+        rows.push(row);
+    }
+    rows[a.len()][b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn near_names_are_suggested_and_far_ones_listed() {
+        let hint = |wrong: &str, known: &[&str]| Problem::new("").did_you_mean(wrong, known.iter().copied()).hint;
+        assert_eq!(hint("stpes", &["steps", "size"]).unwrap(), "did you mean `steps`?");
+        assert_eq!(hint("colour", &["steps", "size"]).unwrap(), "there are: size, steps");
+        assert_eq!(hint("x", &[]), None);
+        assert_eq!(distance("kitten", "sitting"), 3);
+    }
+}

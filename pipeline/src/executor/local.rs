@@ -1,0 +1,344 @@
+//! Processes on this machine: programs, started for one task, and workers, kept alive and fed over standard input.
+//!
+//! Every process is a group of its own, so that Ctrl-C at the terminal reaches only us, and dies with us, however we die: an
+//! orphaned worker would go on writing checkpoints beside its successor. Knows no stages.
+
+use crate::executor::{By, Ended, Report, Task, tail};
+use protocol::Event;
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::Path;
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+/// Lines of a process's last words that are shown.
+const LAST_WORDS: usize = 12;
+
+/// Runs tasks as processes of this machine. Use it from one thread that lives as long as the tasks.
+pub struct Local {
+    send: Sender<Heard>,
+    receive: Receiver<Heard>,
+    running: HashMap<usize, Running>,
+    workers: HashMap<u64, Worker>,
+    next_worker: u64,
+}
+
+struct Running {
+    group: u32,
+    worker: Option<u64>,
+    deadline: Option<Instant>,
+    timed_out: bool,
+}
+
+struct Worker {
+    argv: Vec<String>,
+    group: u32,
+    stdin: ChildStdin,
+    task: Option<usize>,
+    stage_key: String,
+    log: Arc<Mutex<Log>>,
+}
+
+/// Where a worker's text goes: the log of its task.
+#[derive(Default)]
+struct Log {
+    file: Option<File>,
+    tail: String,
+}
+
+enum Heard {
+    Program(usize, std::io::Result<ExitStatus>, String),
+    Worker(u64, Event),
+    WorkerGone(u64, std::io::Result<ExitStatus>, String),
+}
+
+impl Default for Local {
+    fn default() -> Local {
+        let (send, receive) = channel();
+        Local { send, receive, running: HashMap::new(), workers: HashMap::new(), next_worker: 0 }
+    }
+}
+
+impl Local {
+    /// Starts a task. One that cannot be started is reported like one that died.
+    pub fn submit(&mut self, task: &Task) -> Option<Ended> {
+        let started = match &task.by {
+            By::Program { argv, dir } => self.program(task, argv, dir).map(|group| (group, None)),
+            By::Worker { argv, dir, stage_key } => self.worker(task, argv, dir, stage_key),
+        };
+        match started {
+            Ok((group, worker)) => {
+                let deadline = task.timeout.map(|timeout| Instant::now() + timeout);
+                self.running.insert(task.id, Running { group, worker, deadline, timed_out: false });
+                None
+            }
+            Err(error) => {
+                let (By::Program { argv, .. } | By::Worker { argv, .. }) = &task.by;
+                let name = argv.first().map_or("", String::as_str);
+                Some(Ended::NotStarted(format!("`{name}` cannot be started: {error}")))
+            }
+        }
+    }
+
+    fn program(&mut self, task: &Task, argv: &[String], dir: &Path) -> std::io::Result<u32> {
+        let log = task.dir.join("log.txt");
+        let out = File::create(&log)?;
+        let mut command = command(argv, dir);
+        command.stdin(Stdio::null()).stdout(out.try_clone()?).stderr(out);
+        let mut child = command.spawn()?;
+        let (group, id, send) = (child.id(), task.id, self.send.clone());
+        std::thread::Builder::new().stack_size(64 << 10).spawn(move || {
+            let status = child.wait();
+            let words = match &status {
+                Ok(status) if status.success() => String::new(),
+                _ => last_words(&log),
+            };
+            // a coordinator that is gone does not listen
+            let _ = send.send(Heard::Program(id, status, words));
+        })?;
+        Ok(group)
+    }
+
+    fn worker(&mut self, task: &Task, argv: &[String], dir: &Path, stage_key: &str) -> std::io::Result<(u32, Option<u64>)> {
+        let idle = |same: bool| {
+            let mut ids = self.workers.iter().filter(|(_, worker)| {
+                worker.task.is_none() && worker.argv == argv && (!same || worker.stage_key == stage_key)
+            });
+            ids.next().map(|(id, _)| *id)
+        };
+        let id = match idle(true).or_else(|| idle(false)) {
+            Some(id) => id,
+            None => self.start_worker(argv, dir)?,
+        };
+        let worker = self.workers.get_mut(&id).expect("it is idle or was just started");
+        {
+            let mut log = worker.log.lock().expect("no thread panics while it holds this");
+            log.file = Some(File::create(task.dir.join("log.txt"))?);
+            log.tail.clear();
+        }
+        worker.task = Some(task.id);
+        worker.stage_key = stage_key.into();
+        // a worker that has just died is reported by its reader
+        let _ = writeln!(worker.stdin, "{}", task.dir.display()).and_then(|()| worker.stdin.flush());
+        Ok((worker.group, Some(id)))
+    }
+
+    fn start_worker(&mut self, argv: &[String], dir: &Path) -> std::io::Result<u64> {
+        let mut command = command(argv, dir);
+        command.arg("worker").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn()?;
+        let id = self.next_worker;
+        self.next_worker += 1;
+        let log: Arc<Mutex<Log>> = Arc::default();
+        let stdin = child.stdin.take().expect("it was asked for");
+        let (out, err) = (child.stdout.take().expect("it was asked for"), child.stderr.take().expect("it was asked for"));
+        let group = child.id();
+        let text_log = log.clone();
+        let text = std::thread::spawn(move || copy_text(err, &text_log));
+        let (send, event_log) = (self.send.clone(), log.clone());
+        std::thread::spawn(move || listen(id, child, out, text, &event_log, &send));
+        let worker = Worker { argv: argv.into(), group, stdin, task: None, stage_key: String::new(), log };
+        self.workers.insert(id, worker);
+        Ok(id)
+    }
+
+    /// What was heard since the last call; waits so long for something to be heard.
+    pub fn poll(&mut self, wait: Duration) -> Vec<(usize, Report)> {
+        let now = Instant::now();
+        for running in self.running.values_mut() {
+            if running.deadline.is_some_and(|deadline| deadline <= now) && !running.timed_out {
+                running.timed_out = true;
+                kill(running.group);
+            }
+        }
+        let next = self.running.values().filter_map(|running| running.deadline).min();
+        let wait = next.map_or(wait, |deadline| wait.min(deadline.saturating_duration_since(now)));
+        let mut reports = Vec::new();
+        let first = match self.receive.recv_timeout(wait) {
+            Ok(heard) => heard,
+            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => return reports,
+        };
+        let mut next = Some(first);
+        while let Some(heard) = next {
+            reports.extend(self.understand(heard));
+            next = self.receive.try_recv().ok();
+        }
+        reports
+    }
+
+    fn understand(&mut self, heard: Heard) -> Option<(usize, Report)> {
+        match heard {
+            Heard::Program(id, status, words) => {
+                let running = self.running.remove(&id)?;
+                Some((id, Report::Ended(ended(&running, status, words))))
+            }
+            Heard::Worker(worker, event) => {
+                let worker = self.workers.get_mut(&worker)?;
+                let id = worker.task?;
+                if matches!(event, Event::Done) {
+                    worker.task = None;
+                    self.running.remove(&id);
+                    return Some((id, Report::Ended(Ended::Done)));
+                }
+                Some((id, Report::Event(event)))
+            }
+            Heard::WorkerGone(worker, status, words) => {
+                let worker = self.workers.remove(&worker)?;
+                let id = worker.task?;
+                let running = self.running.remove(&id)?;
+                let died = match ended(&running, status, words) {
+                    Ended::Done => Ended::Died { how: "ended in the middle of a task".into(), tail: String::new() },
+                    other => other,
+                };
+                Some((id, Report::Ended(died)))
+            }
+        }
+    }
+
+    /// Whether a task is being worked on.
+    pub fn is_busy(&self) -> bool {
+        !self.running.is_empty()
+    }
+
+    /// Ends a task's process.
+    pub fn stop(&mut self, id: usize) {
+        if let Some(running) = self.running.remove(&id) {
+            kill(running.group);
+            if let Some(worker) = running.worker {
+                self.workers.remove(&worker);
+            }
+        }
+    }
+
+    /// Ends all processes.
+    pub fn stop_all(&mut self) {
+        let ids: Vec<usize> = self.running.keys().copied().collect();
+        ids.into_iter().for_each(|id| self.stop(id));
+        self.workers.clear();
+    }
+}
+
+impl Drop for Local {
+    fn drop(&mut self) {
+        self.stop_all();
+    }
+}
+
+fn command(argv: &[String], dir: &Path) -> Command {
+    let program = argv.first().map_or("", String::as_str);
+    let local = dir.join(program);
+    // as a shell would: a name with a slash is a path (ours are relative to `dir`), one without is looked up
+    let mut command = if program.contains('/') { Command::new(local) } else { Command::new(program) };
+    command.args(argv.get(1..).unwrap_or_default()).current_dir(dir).process_group(0);
+    let parent = std::process::id() as libc::pid_t;
+    // SAFETY: only async-signal-safe system calls are made between fork and exec.
+    unsafe {
+        command.pre_exec(move || {
+            if libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) != 0 {
+                return Err(std::io::Error::last_os_error());
+            }
+            // we may have died before it was set
+            if libc::getppid() != parent { Err(std::io::Error::other("the parent is gone")) } else { Ok(()) }
+        });
+    }
+    command
+}
+
+fn kill(group: u32) {
+    // SAFETY: a system call without memory effects; a group that is gone is none of our business.
+    unsafe { libc::killpg(group as libc::pid_t, libc::SIGKILL) };
+}
+
+fn ended(running: &Running, status: std::io::Result<ExitStatus>, tail: String) -> Ended {
+    if running.timed_out {
+        return Ended::TimedOut;
+    }
+    match status {
+        Ok(status) if status.success() => Ended::Done,
+        Ok(status) => {
+            let how = match (status.code(), status.signal()) {
+                (Some(code), _) => format!("exited with code {code}"),
+                (None, Some(signal)) => format!("was killed by signal {signal}{}", signal_name(signal)),
+                (None, None) => "ended in an unknown way".into(),
+            };
+            Ended::Died { how, tail }
+        }
+        Err(error) => Ended::Died { how: format!("could not be waited for: {error}"), tail },
+    }
+}
+
+fn signal_name(signal: i32) -> &'static str {
+    match signal {
+        libc::SIGSEGV => " (segmentation fault)",
+        libc::SIGABRT => " (aborted)",
+        libc::SIGKILL => " (SIGKILL; out of memory?)",
+        libc::SIGBUS => " (bus error)",
+        libc::SIGFPE => " (arithmetic error)",
+        libc::SIGILL => " (illegal instruction)",
+        libc::SIGTERM => " (SIGTERM)",
+        _ => "",
+    }
+}
+
+fn last_words(log: &Path) -> String {
+    let mut text = Vec::new();
+    if let Ok(mut file) = File::open(log) {
+        use std::io::Seek;
+        let len = file.metadata().map_or(0, |meta| meta.len());
+        let _ = file.seek(std::io::SeekFrom::Start(len.saturating_sub(16 << 10)));
+        let _ = file.read_to_end(&mut text);
+    }
+    tail(&String::from_utf8_lossy(&text), LAST_WORDS)
+}
+
+/// Copies what a worker writes to standard error into the log of its task.
+fn copy_text(mut from: impl Read, log: &Mutex<Log>) {
+    let mut buffer = [0; 8192];
+    while let Ok(n @ 1..) = from.read(&mut buffer) {
+        note(log, &buffer[..n]);
+    }
+}
+
+fn note(log: &Mutex<Log>, text: &[u8]) {
+    let mut log = log.lock().expect("no thread panics while it holds this");
+    if let Some(file) = &mut log.file {
+        // a log that cannot be written must not stop the work
+        let _ = file.write_all(text);
+    }
+    log.tail.push_str(&String::from_utf8_lossy(text));
+    if log.tail.len() > 32 << 10 {
+        log.tail = tail(&log.tail, LAST_WORDS);
+        log.tail.push('\n');
+    }
+}
+
+fn listen(
+    id: u64,
+    mut child: Child,
+    out: impl Read,
+    text: std::thread::JoinHandle<()>,
+    log: &Mutex<Log>,
+    send: &Sender<Heard>,
+) {
+    for line in BufReader::new(out).split(b'\n') {
+        let Ok(line) = line else { break };
+        match serde_json::from_slice(&line) {
+            Ok(event) => {
+                if send.send(Heard::Worker(id, event)).is_err() {
+                    return;
+                }
+            }
+            // a library of the worker's that prints
+            Err(_) => note(log, &[&line[..], b"\n"].concat()),
+        }
+    }
+    let status = child.wait();
+    // its last words are complete when its standard error is closed
+    let _ = text.join();
+    let words = tail(&log.lock().expect("no thread panics while it holds this").tail, LAST_WORDS);
+    let _ = send.send(Heard::WorkerGone(id, status, words));
+}

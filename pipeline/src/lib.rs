@@ -1,0 +1,29 @@
+//! The engine: recipes in, tables out.
+//!
+//! A recipe ([`spec`]) becomes a [`plan`]; a [`mod@run`] cuts each stage's rows into units, whose [`key`]s the cache knows or not,
+//! and hands the misses to workers as [`task`] directories. Everything that happens is an [`event`]; only [`cli`] prints and
+//! reads the environment.
+//!
+//! Knows no tensor, image or dataset, and links no library that does.
+
+pub mod builtin;
+pub mod cli;
+pub mod command;
+pub mod error;
+pub mod event;
+pub mod executor;
+pub mod fields;
+pub mod finished;
+pub mod key;
+pub mod memory;
+pub mod params;
+pub mod plan;
+pub mod provider;
+pub mod report;
+pub mod report_items;
+pub mod run;
+pub mod spec;
+pub mod stage;
+pub mod task;
+pub mod units;
+pub mod yaml;

@@ -1,0 +1,117 @@
+//! What the last run of a recipe came to: for each stage the facts of its table, the table itself, and the fingerprints of the
+//! files it read. A stage whose facts are the same has the same table, and nobody needs to look at its rows.
+//!
+//! All of it can be thrown away: then every unit is looked up again.
+
+use anyhow::{Context, Result};
+use cache::Fingerprint;
+use manifests::{Digest, Hasher, Manifest};
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, HashSet};
+use std::path::{Path, PathBuf};
+
+/// The memory of a recipe.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Memory {
+    /// Stages by name.
+    pub stages: BTreeMap<String, Remembered>,
+    /// Files that were read.
+    pub files: Vec<(PathBuf, Fingerprint, Digest)>,
+}
+
+/// A stage of the last run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Remembered {
+    /// Digest of everything that decides its table.
+    pub key: Digest,
+    /// Digest of its kind, version, parameters and constants.
+    pub head: Digest,
+    /// Digest of its table.
+    pub table: Digest,
+    /// Rows of its table.
+    pub rows: usize,
+    /// Its units.
+    pub units: usize,
+    /// Seconds of work that made it.
+    pub worth: f64,
+}
+
+/// Where a workspace keeps memories and tables.
+#[derive(Clone, Debug)]
+pub struct Store {
+    root: PathBuf,
+}
+
+impl Store {
+    /// The store of a workspace.
+    pub fn new(root: &Path) -> Store {
+        Store { root: root.into() }
+    }
+
+    fn path(&self, recipe: &Path, profile: Option<&str>) -> PathBuf {
+        let mut hasher = Hasher::new("recipe/1");
+        hasher.bytes(recipe.as_os_str().as_encoded_bytes());
+        hasher.bytes(profile.unwrap_or_default().as_bytes());
+        self.root.join("runs/last").join(format!("{}.json", hasher.finish().short()))
+    }
+
+    /// The memory of a recipe; empty if there is none or it is damaged.
+    pub fn load(&self, recipe: &Path, profile: Option<&str>) -> Memory {
+        let bytes = std::fs::read(self.path(recipe, profile));
+        bytes.ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
+    }
+
+    /// Keeps the memory of a recipe.
+    pub fn save(&self, recipe: &Path, profile: Option<&str>, memory: &Memory) -> Result<()> {
+        write(&self.path(recipe, profile), &serde_json::to_vec(memory)?)
+    }
+
+    /// Where a table lies.
+    pub fn table_path(&self, table: &Digest) -> PathBuf {
+        self.root.join("tables").join(format!("{table}.arrow"))
+    }
+
+    /// A table, if it is there and whole.
+    pub fn table(&self, digest: &Digest) -> Option<Manifest> {
+        manifests::read_ipc(&self.table_path(digest)).ok()
+    }
+
+    /// Keeps a table.
+    pub fn keep(&self, digest: &Digest, table: &Manifest) -> Result<()> {
+        let path = self.table_path(digest);
+        if path.exists() {
+            return Ok(());
+        }
+        let folder = self.root.join("tables");
+        std::fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+        Ok(manifests::write_ipc(&path, table)?)
+    }
+
+    /// Removes tables that no memory names any more.
+    pub fn sweep(&self) {
+        let mut named: HashSet<String> = HashSet::new();
+        for entry in std::fs::read_dir(self.root.join("runs/last")).into_iter().flatten().flatten() {
+            let memory = std::fs::read(entry.path()).ok().and_then(|bytes| serde_json::from_slice::<Memory>(&bytes).ok());
+            // while one cannot be read nothing is known to be unnamed
+            let Some(memory) = memory else { return };
+            named.extend(memory.stages.values().map(|stage| stage.table.to_string()));
+        }
+        for entry in std::fs::read_dir(self.root.join("tables")).into_iter().flatten().flatten() {
+            let path = entry.path();
+            if path.file_stem().and_then(|stem| stem.to_str()).is_some_and(|stem| !named.contains(stem)) {
+                // a table that stays costs room, nothing else
+                let _ = std::fs::remove_file(path);
+            }
+        }
+    }
+}
+
+/// Writes a file under a temporary name, then renames it.
+pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
+    let folder = path.parent().context("a file lies in a folder")?;
+    std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    let temporary = path.with_extension(format!("{}.tmp", std::process::id()));
+    std::fs::write(&temporary, bytes)
+        .and_then(|()| std::fs::rename(&temporary, path))
+        .with_context(|| format!("cannot write {}", path.display()))
+}

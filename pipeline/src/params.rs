@@ -1,0 +1,291 @@
+//! Parameters of a stage against its JSON Schema: unknown names, wrong types, values out of range; defaults filled in, so that
+//! a parameter left out and one set to its default are the same fact. Knows the part of JSON Schema that describes plain
+//! structs: types, enums, alternatives, ranges, lists, nested objects, references.
+
+use crate::error::{Place, Problem};
+use crate::yaml::{At, Item, Key, Node};
+use serde_json::{Map, Value};
+
+/// Checks and completes the parameters of a stage.
+pub struct Checker<'a> {
+    /// The whole schema, which references point into.
+    pub schema: &'a Value,
+    /// Names the stage in messages.
+    pub owner: &'a str,
+    /// Makes a place of a position.
+    pub place: &'a dyn Fn(At) -> Place,
+}
+
+impl Checker<'_> {
+    /// The complete parameters.
+    ///
+    /// # Errors
+    /// All that is wrong with them.
+    pub fn check(&self, at: At, fields: &[(Key, Item)]) -> Result<Map<String, Value>, Vec<Problem>> {
+        let mut problems = Vec::new();
+        let checked = self.object(self.resolve(self.schema), "", at, fields, &mut problems);
+        if problems.is_empty() { Ok(checked) } else { Err(problems) }
+    }
+
+    fn resolve<'s>(&'s self, schema: &'s Value) -> &'s Value {
+        let mut schema = schema;
+        // a chain of references longer than this is a circle
+        for _ in 0..32 {
+            let Some(target) = schema.get("$ref").and_then(Value::as_str) else { return schema };
+            match target.strip_prefix('#').and_then(|pointer| self.schema.pointer(pointer)) {
+                Some(found) => schema = found,
+                None => return schema,
+            }
+        }
+        schema
+    }
+
+    fn object(&self, schema: &Value, path: &str, at: At, fields: &[(Key, Item)], problems: &mut Vec<Problem>) -> Map<String, Value> {
+        let empty = Map::new();
+        let properties = schema.get("properties").and_then(Value::as_object).unwrap_or(&empty);
+        let extra = schema.get("additionalProperties");
+        let mut checked = Map::new();
+        for (key, item) in fields {
+            match (properties.get(&key.name), extra) {
+                (Some(property), _) => {
+                    let path = join(path, &key.name);
+                    checked.insert(key.name.clone(), self.value(property, &path, item, problems));
+                }
+                (None, Some(Value::Object(_))) => {
+                    let path = join(path, &key.name);
+                    let extra = extra.expect("it was just matched");
+                    checked.insert(key.name.clone(), self.value(extra, &path, item, problems));
+                }
+                (None, _) => {
+                    let what = if path.is_empty() { self.owner.to_string() } else { format!("`{path}` of {}", self.owner) };
+                    let message = format!("{what} has no parameter `{}`", key.name);
+                    let mut names: Vec<&str> = properties.keys().map(String::as_str).collect();
+                    if path.is_empty() {
+                        names.extend(["from", "with", "by", "where"]);
+                    }
+                    problems.push(Problem::at(&(self.place)(key.at), message).did_you_mean(&key.name, names));
+                }
+            }
+        }
+        for name in schema.get("required").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str) {
+            if !fields.iter().any(|(key, _)| key.name == name) {
+                let message = format!("{} needs the parameter `{}`", self.owner, join(path, name));
+                let problem = Problem::at(&(self.place)(at), message);
+                let doc = properties.get(name).and_then(|property| property.get("description")).and_then(Value::as_str);
+                problems.push(match doc {
+                    Some(doc) => problem.hint(format!("`{name}`: {doc}")),
+                    None => problem,
+                });
+            }
+        }
+        for (name, property) in properties {
+            if let (false, Some(default)) = (checked.contains_key(name), property.get("default")) {
+                checked.insert(name.clone(), self.normal(property, default));
+            }
+        }
+        checked
+    }
+
+    /// Numbers in one form: a float parameter is a float also where it is written `1`.
+    fn normal(&self, schema: &Value, value: &Value) -> Value {
+        let schema = self.resolve(schema);
+        match value {
+            Value::Number(number) if has_type(schema, "number") && !has_type(schema, "integer") => {
+                number.as_f64().and_then(serde_json::Number::from_f64).map_or(value.clone(), Value::Number)
+            }
+            Value::Array(items) => {
+                let item = schema.get("items").unwrap_or(&Value::Null);
+                items.iter().map(|value| self.normal(item, value)).collect()
+            }
+            _ => value.clone(),
+        }
+    }
+
+    fn value(&self, schema: &Value, path: &str, item: &Item, problems: &mut Vec<Problem>) -> Value {
+        let schema = self.resolve(schema);
+        let mut wrong = |message: String| problems.push(Problem::at(&(self.place)(item.at), message));
+        let name = format!("`{path}` of {}", self.owner);
+        if let Some(alternatives) = schema.get("oneOf").or(schema.get("anyOf")).and_then(Value::as_array) {
+            return self.alternative(alternatives, path, item, problems);
+        }
+        let json = item.to_json();
+        if let Some(values) = schema.get("enum").and_then(Value::as_array) {
+            if !values.contains(&json) {
+                let known: Vec<&str> = values.iter().filter_map(Value::as_str).collect();
+                let found = json.as_str().map_or(json.to_string(), str::to_string);
+                let problem = Problem::at(&(self.place)(item.at), format!("{name} cannot be `{found}`"));
+                problems.push(problem.did_you_mean(&found, known));
+            }
+            return json;
+        }
+        if let Some(only) = schema.get("const") {
+            if *only != json {
+                wrong(format!("{name} must be {only}, not {json}"));
+            }
+            return json;
+        }
+        if schema.get("type").is_some() && !fits(schema, &item.node) {
+            let wanted = types(schema).join(" or ");
+            wrong(format!("{name} must be {wanted}, not {}", item.node.what()));
+            return json;
+        }
+        match &item.node {
+            Node::Int(_) | Node::Float(_) => {
+                let number = json.as_f64().unwrap_or(f64::NAN);
+                type Test = fn(f64, f64) -> bool;
+                let limits: [(&str, &str, Test); 4] = [
+                    ("minimum", "at least", |number, limit| number >= limit),
+                    ("maximum", "at most", |number, limit| number <= limit),
+                    ("exclusiveMinimum", "more than", |number, limit| number > limit),
+                    ("exclusiveMaximum", "less than", |number, limit| number < limit),
+                ];
+                for (keyword, words, holds) in limits {
+                    if let Some(limit) = schema.get(keyword).filter(|limit| !holds(number, limit.as_f64().unwrap_or(f64::NAN))) {
+                        wrong(format!("{name} must be {words} {limit}, not {json}"));
+                    }
+                }
+                self.normal(schema, &json)
+            }
+            Node::List(items) => {
+                let count = |keyword: &str| schema.get(keyword).and_then(Value::as_u64);
+                let (least, most) = (count("minItems").unwrap_or(0), count("maxItems").unwrap_or(u64::MAX));
+                if !(least..=most).contains(&(items.len() as u64)) {
+                    let wanted = if least == most { least.to_string() } else { format!("{least} to {most}") };
+                    wrong(format!("{name} must have {wanted} items, not {}", items.len()));
+                }
+                let each = schema.get("items").unwrap_or(&Value::Null);
+                let value = |(i, item)| self.value(each, &format!("{path}[{i}]"), item, problems);
+                items.iter().enumerate().map(value).collect()
+            }
+            Node::Map(fields) if schema.get("properties").is_some() || schema.get("additionalProperties").is_some() => {
+                Value::Object(self.object(schema, path, item.at, fields, problems))
+            }
+            _ => json,
+        }
+    }
+
+    /// The first alternative that the value fits.
+    fn alternative(&self, alternatives: &[Value], path: &str, item: &Item, problems: &mut Vec<Problem>) -> Value {
+        let mut first = None;
+        for schema in alternatives {
+            let mut own = Vec::new();
+            let value = self.value(schema, path, item, &mut own);
+            if own.is_empty() {
+                return value;
+            }
+            // the complaint of the alternative of the right shape is the helpful one
+            let schema = self.resolve(schema);
+            if first.is_none() || fits(schema, &item.node) && schema.get("type").is_some_and(|ty| ty != "null") {
+                first = Some(own);
+            }
+        }
+        let known: Vec<&str> = alternatives
+            .iter()
+            .flat_map(|schema| {
+                let schema = self.resolve(schema);
+                let one = schema.get("const").and_then(Value::as_str);
+                let many = schema.get("enum").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
+                one.into_iter().chain(many)
+            })
+            .collect();
+        match &item.node {
+            Node::Text(text) if !known.is_empty() => {
+                let message = format!("`{path}` of {} cannot be `{text}`", self.owner);
+                problems.push(Problem::at(&(self.place)(item.at), message).did_you_mean(text, known));
+            }
+            _ => problems.extend(first.unwrap_or_default()),
+        }
+        item.to_json()
+    }
+}
+
+fn join(path: &str, name: &str) -> String {
+    if path.is_empty() { name.into() } else { format!("{path}.{name}") }
+}
+
+fn has_type(schema: &Value, wanted: &str) -> bool {
+    match schema.get("type") {
+        Some(Value::String(ty)) => ty == wanted,
+        Some(Value::Array(types)) => types.iter().any(|ty| ty == wanted),
+        _ => false,
+    }
+}
+
+fn types(schema: &Value) -> Vec<&str> {
+    let one = |ty: &'_ Value| match ty.as_str() {
+        Some("integer") => "an integer",
+        Some("number") => "a number",
+        Some("string") => "text",
+        Some("boolean") => "`true` or `false`",
+        Some("array") => "a list",
+        Some("object") => "a mapping",
+        _ => "nothing (`~`)",
+    };
+    match schema.get("type") {
+        Some(Value::Array(types)) => types.iter().map(one).collect(),
+        Some(ty) => vec![one(ty)],
+        None => Vec::new(),
+    }
+}
+
+fn fits(schema: &Value, node: &Node) -> bool {
+    let names: &[&str] = match node {
+        Node::Null => &["null"],
+        Node::Bool(_) => &["boolean"],
+        Node::Int(_) => &["integer", "number"],
+        Node::Float(_) => &["number"],
+        Node::Text(_) => &["string"],
+        Node::List(_) => &["array"],
+        Node::Map(_) => &["object"],
+    };
+    names.iter().any(|name| has_type(schema, name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(yaml: &str, expected: Result<&str, &str>) {
+        let schema: Value = serde_json::from_str(
+            r##"{"type": "object", "required": ["steps"], "properties": {
+                "steps": {"type": "integer", "minimum": 1},
+                "rate": {"type": "number", "default": 1},
+                "mode": {"oneOf": [{"type": "string", "enum": ["tokens", "none"]}, {"const": "map", "type": "string"}]},
+                "size": {"type": ["integer", "null"], "default": null},
+                "inner": {"$ref": "#/$defs/Inner"}},
+               "additionalProperties": false,
+               "$defs": {"Inner": {"type": "object", "properties": {"x": {"type": "array", "items": {"type": "number"},
+                         "minItems": 2, "maxItems": 2}}, "additionalProperties": false}}}"##,
+        )
+        .unwrap();
+        let item = crate::yaml::parse("r", yaml).unwrap();
+        let Node::Map(fields) = item.node else { panic!() };
+        let place = |at: At| Place { file: "r".into(), line: at.line, column: at.column };
+        let checker = Checker { schema: &schema, owner: "stage `s`", place: &place };
+        let found = checker.check(At::default(), &fields).map(|map| crate::key::canonical(&Value::Object(map)));
+        match (found, expected) {
+            (Ok(found), Ok(expected)) => assert_eq!(found, expected),
+            (Err(problems), Err(expected)) => {
+                let text = problems.iter().map(Problem::to_string).collect::<Vec<_>>().join("\n");
+                assert!(text.contains(expected), "expected {expected:?} in {text}");
+            }
+            (found, expected) => panic!("{found:?} for {expected:?}"),
+        }
+    }
+
+    #[test]
+    fn parameters_are_completed_and_mistakes_told() {
+        check("{steps: 5}", Ok(r#"{"rate":1.0,"size":null,"steps":5}"#));
+        check("{steps: 5, rate: 2, mode: map, inner: {x: [1, 2]}}", Ok(
+            r#"{"inner":{"x":[1.0,2.0]},"mode":"map","rate":2.0,"size":null,"steps":5}"#,
+        ));
+        check("{stepz: 5}", Err("did you mean `steps`?"));
+        check("{}", Err("needs the parameter `steps`"));
+        check("{steps: 0}", Err("at least 1"));
+        check("{steps: x}", Err("must be an integer, not text"));
+        check("{steps: 1, mode: token}", Err("did you mean `tokens`?"));
+        check("{steps: 1, inner: {x: [1]}}", Err("must have 2 items, not 1"));
+        check("{steps: 1, inner: {y: 1}}", Err("`inner` of stage `s` has no parameter `y`"));
+        check("{steps: 1, size: a}", Err("an integer or nothing"));
+    }
+}

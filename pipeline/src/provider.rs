@@ -1,0 +1,153 @@
+//! Programs that provide stages: where they are, what they say of themselves, and remembering it.
+//!
+//! A description is asked for once and kept in the workspace under the fingerprints of the program's files, so that a run in
+//! which nothing changed starts no program. Knows nothing of plans.
+
+use crate::error::Problem;
+use cache::Fingerprint;
+use protocol::{Description, PROTOCOL, StageDef};
+use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// A provider and what it said.
+#[derive(Clone, Debug)]
+pub struct Provider {
+    /// The words that start it, before the verb.
+    pub argv: Vec<String>,
+    /// Folder it is started in.
+    pub dir: PathBuf,
+    /// What it said of itself.
+    pub description: Description,
+}
+
+/// A provider that is to be asked.
+#[derive(Clone, Debug)]
+pub struct Candidate {
+    /// The words that start it.
+    pub argv: Vec<String>,
+    /// Folder it is started in.
+    pub dir: PathBuf,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Remembered {
+    argv: Vec<String>,
+    dir: PathBuf,
+    prints: Vec<(PathBuf, Fingerprint)>,
+    description: Description,
+}
+
+impl Provider {
+    /// The definition of a stage.
+    pub fn stage(&self, kind: &str) -> Option<&StageDef> {
+        self.description.stages.iter().find(|def| def.kind == kind)
+    }
+}
+
+/// The program beside `exe` that is asked by default.
+pub fn beside(exe: &Path) -> Option<Candidate> {
+    let path = exe.with_file_name("effigy-stages");
+    path.is_file().then(|| Candidate { argv: vec![path.display().to_string()], dir: PathBuf::from("/") })
+}
+
+/// A provider of a recipe: its words, relative to the recipe's folder.
+pub fn of_words(text: &str, dir: &Path) -> Candidate {
+    Candidate { argv: text.split_whitespace().map(str::to_string).collect(), dir: dir.into() }
+}
+
+/// What the candidates say of themselves; from `memory` (a file) where their files have not changed.
+///
+/// # Errors
+/// If one cannot be started, or says something that is not understood.
+pub fn ask_all(candidates: &[Candidate], memory: &Path) -> Result<Vec<Provider>, Problem> {
+    let mut remembered: Vec<Remembered> = std::fs::read(memory)
+        .ok()
+        .and_then(|bytes| serde_json::from_slice(&bytes).ok())
+        // a memory that is damaged is no memory
+        .unwrap_or_default();
+    let mut providers = Vec::new();
+    let mut changed = false;
+    for candidate in candidates {
+        let prints = prints(candidate);
+        let known = remembered.iter().find(|known| {
+            known.argv == candidate.argv && known.dir == candidate.dir && known.prints == prints && !prints.is_empty()
+        });
+        let description = match known {
+            Some(known) => known.description.clone(),
+            None => {
+                let description = ask(candidate)?;
+                remembered.retain(|known| known.argv != candidate.argv || known.dir != candidate.dir);
+                remembered.push(Remembered {
+                    argv: candidate.argv.clone(),
+                    dir: candidate.dir.clone(),
+                    prints,
+                    description: description.clone(),
+                });
+                changed = true;
+                description
+            }
+        };
+        providers.push(Provider { argv: candidate.argv.clone(), dir: candidate.dir.clone(), description });
+    }
+    if changed {
+        let temporary = memory.with_extension(format!("{}.tmp", std::process::id()));
+        let text = serde_json::to_vec(&remembered).expect("descriptions are plain data");
+        // not being able to remember costs time, nothing else
+        let _ = memory.parent().map(std::fs::create_dir_all);
+        let _ = std::fs::write(&temporary, text).and_then(|()| std::fs::rename(&temporary, memory));
+    }
+    Ok(providers)
+}
+
+/// The fingerprints of the files that the words name: the program, and a script it interprets.
+fn prints(candidate: &Candidate) -> Vec<(PathBuf, Fingerprint)> {
+    let mut files = Vec::new();
+    for (i, word) in candidate.argv.iter().enumerate() {
+        let path = candidate.dir.join(word);
+        if path.is_file() {
+            files.push(path);
+        } else if i == 0 && !word.contains('/') {
+            files.extend(which(word));
+        }
+    }
+    files.into_iter().filter_map(|path| Fingerprint::of(&path).ok().map(|print| (path, print))).collect()
+}
+
+fn which(name: &str) -> Option<PathBuf> {
+    crate::cli::path_dirs().into_iter().map(|dir| dir.join(name)).find(|path| path.is_file())
+}
+
+/// Asks a provider to describe itself.
+pub fn ask(candidate: &Candidate) -> Result<Description, Problem> {
+    let name = candidate.argv.join(" ");
+    let [program, args @ ..] = &candidate.argv[..] else {
+        return Err(Problem::new("a provider needs a program").hint("`providers: [\"python3 my_stages.py\"]`"));
+    };
+    let local = candidate.dir.join(program);
+    let program = if program.contains('/') { local.as_os_str() } else { program.as_ref() };
+    let output = Command::new(program)
+        .args(args)
+        .arg("describe")
+        .current_dir(&candidate.dir)
+        .stdin(Stdio::null())
+        .output()
+        .map_err(|error| Problem::new(format!("the provider `{name}` cannot be started: {error}")))?;
+    if !output.status.success() {
+        let tail = crate::executor::tail(&String::from_utf8_lossy(&output.stderr), 8);
+        return Err(Problem::new(format!("the provider `{name}` does not describe itself ({}):\n{tail}", output.status))
+            .hint(format!("run `{name} describe` to see why")));
+    }
+    let description: Description = serde_json::from_slice(&output.stdout)
+        .map_err(|error| Problem::new(format!("what the provider `{name}` says of itself is not understood: {error}")))?;
+    if description.protocol != PROTOCOL {
+        let found = description.protocol;
+        return Err(Problem::new(format!("the provider `{name}` speaks version {found} of the protocol, not {PROTOCOL}")));
+    }
+    for (i, def) in description.stages.iter().enumerate() {
+        if description.stages[..i].iter().any(|other| other.kind == def.kind) {
+            return Err(Problem::new(format!("the provider `{name}` describes its stage `{}` twice", def.kind)));
+        }
+    }
+    Ok(description)
+}

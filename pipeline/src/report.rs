@@ -1,0 +1,331 @@
+//! The report of a finished run: `report.md` with its pictures beside it, and one `report.html` that needs nothing else.
+//!
+//! A pure function of [`FinishedRun`]. The run is first told as a [`Document`], which both renderings share. What a
+//! recipe asks for and the run cannot show is said on the page, with the reason: a report never fails for a missing
+//! column. Knows neither recipes' syntax nor the cache.
+
+mod curve;
+mod document;
+mod fold;
+mod graph;
+mod html;
+mod layers;
+mod markdown;
+mod media;
+mod numbers;
+mod palette;
+mod prose;
+mod table;
+#[cfg(test)]
+mod tests;
+
+use crate::finished::{FinishedNode, FinishedRun, NodeState, ReportItem};
+use anyhow::Context;
+use document::{Block, Cell, Document, Head, Table};
+use manifests::{Manifest, Type, Value};
+use numbers::{counted, duration};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// The folder of pictures beside the Markdown; written anew each time.
+const FILES: &str = "report_files";
+
+/// Where a report was written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Written {
+    /// The Markdown; its pictures lie in `report_files` beside it.
+    pub markdown: PathBuf,
+    /// The page, complete in one file.
+    pub html: PathBuf,
+}
+
+/// Writes the report of a run into the folder `out`, which is made if it is not there.
+///
+/// Each file is written under another name first, so that an interrupted report leaves the older one whole.
+///
+/// # Errors
+/// If a file cannot be read or written; the message names it.
+pub fn write(run: &FinishedRun, out: &Path) -> anyhow::Result<Written> {
+    let document = document(run)?;
+    let html = html::render(&document)?;
+    fs::create_dir_all(out).with_context(|| format!("cannot make the folder {}", out.display()))?;
+    write_files(&document, out)?;
+    let written = Written { markdown: out.join("report.md"), html: out.join("report.html") };
+    replace(&written.markdown, markdown::render(&document).as_bytes())?;
+    replace(&written.html, html.as_bytes())?;
+    Ok(written)
+}
+
+fn replace(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
+    let temporary = path.with_extension("tmp");
+    fs::write(&temporary, bytes)
+        .and_then(|()| fs::rename(&temporary, path))
+        .with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// Writes pictures, videos and drawings into a fresh folder, which then takes the place of the last report's.
+fn write_files(document: &Document, out: &Path) -> anyhow::Result<()> {
+    let (fresh, place) = (out.join(format!("{FILES}.tmp")), out.join(FILES));
+    remove(&fresh)?;
+    fill(document, &fresh).with_context(|| format!("cannot write the report's files to {}", fresh.display()))?;
+    remove(&place)?;
+    fs::rename(&fresh, &place).with_context(|| format!("cannot write {}", place.display()))
+}
+
+fn remove(folder: &Path) -> anyhow::Result<()> {
+    match fs::remove_dir_all(folder) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("cannot remove {}", folder.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn fill(document: &Document, folder: &Path) -> std::io::Result<()> {
+    fs::create_dir_all(folder)?;
+    for block in &document.blocks {
+        match block {
+            Block::Pictures(media, _) | Block::Videos(media, _) => {
+                media.iter().try_for_each(|media| fs::copy(&media.source, folder.join(&media.name)).map(drop))?;
+            }
+            Block::Drawings(drawings, _) => drawings
+                .iter()
+                .try_for_each(|drawing| fs::write(folder.join(&drawing.name), palette::standalone(&drawing.svg)))?,
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Tells a run: what the recipe asks for first, then how it came about.
+fn document(run: &FinishedRun) -> anyhow::Result<Document> {
+    let mut blocks = Vec::new();
+    for (i, item) in run.report.iter().enumerate() {
+        // anchors of the files' names: two items may show the same column
+        blocks.extend(self::item(run, item, &format!("{:02}", i + 1))?);
+    }
+    blocks.push(Block::Heading(2, "How it was made".into()));
+    if let Some((drawing, legend)) = graph::draw(&run.nodes) {
+        blocks.push(Block::Drawings(vec![drawing], Some(legend)));
+    }
+    blocks.push(Block::Heading(3, "Stages".into()));
+    blocks.push(Block::Table(stages(&run.nodes)));
+    if let Some(parameters) = parameters(run) {
+        blocks.push(Block::Listing("Parameters".into(), parameters));
+    }
+    blocks.push(Block::Listing(format!("Recipe {}", run.file), run.text.clone()));
+    Ok(Document { title: run.recipe.clone(), summary: summary(run), trouble: trouble(run), facts: facts(run), blocks })
+}
+
+/// The blocks of one item of the recipe's `report:`.
+fn item(run: &FinishedRun, item: &ReportItem, number: &str) -> anyhow::Result<Vec<Block>> {
+    let (stage, title) = match item {
+        ReportItem::Text { text } => return Ok(vec![Block::Prose(text.clone())]),
+        ReportItem::Table { stage, title, .. }
+        | ReportItem::Images { stage, title, .. }
+        | ReportItem::Curve { stage, title, .. }
+        | ReportItem::Videos { stage, title, .. } => (stage, title),
+    };
+    let mut blocks = vec![Block::Heading(3, title.clone().unwrap_or_else(|| capital(stage)))];
+    let node = run.nodes.iter().find(|node| node.name == *stage);
+    let Some(manifest) = node.and_then(|node| node.manifest.as_ref()) else {
+        let why = match node.map(|node| node.state) {
+            None => "the recipe has no such stage",
+            Some(NodeState::Failed) => "it failed",
+            Some(NodeState::Skipped) => "something it needs failed",
+            Some(NodeState::Done) => "its rows are not there",
+        };
+        blocks.push(Block::Notice(format!("not available: stage `{stage}`: {why}")));
+        return Ok(blocks);
+    };
+    let prefix = |column: &str| format!("{number}-{}-{}", file_name(stage), file_name(column));
+    blocks.extend(match item {
+        ReportItem::Text { .. } => Vec::new(),
+        ReportItem::Table { by, mean, columns, higher, lower, filter, .. } => {
+            vec![table::table(manifest, &table::Asked { by, mean, columns, higher, lower, filter })?]
+        }
+        ReportItem::Images { column, caption, limit, .. } => {
+            let (kind, prefix) = (media::Kind::Picture, &prefix(column));
+            media::media(run, manifest, &media::Asked { kind, column, caption, limit: *limit, prefix })?
+        }
+        ReportItem::Videos { column, caption, .. } => {
+            let (kind, prefix) = (media::Kind::Video, &prefix(column));
+            media::media(run, manifest, &media::Asked { kind, column, caption, limit: None, prefix })?
+        }
+        ReportItem::Curve { column, .. } => curves(run, manifest, column, &prefix(column))?,
+    });
+    Ok(blocks)
+}
+
+/// Curves of the first so many rows; nobody compares more by eye.
+const CURVES: usize = 8;
+
+fn curves(run: &FinishedRun, manifest: &Manifest, column: &str, prefix: &str) -> anyhow::Result<Vec<Block>> {
+    match manifest.schema().ty(column) {
+        None => return Ok(vec![Block::Notice(table::absent(manifest, column))]),
+        Some(Type::Blob) => {}
+        Some(ty) => return Ok(vec![Block::Notice(format!("not available: column `{column}` is {ty}, not blob"))]),
+    }
+    let mut blocks = Vec::new();
+    for row in 0..manifest.len().min(CURVES) {
+        let Value::Blob(blob) = manifest.value(row, column)? else { continue };
+        let Some(path) = (run.blob_path)(&blob) else {
+            let digest = blob.digest.short();
+            blocks.push(Block::Notice(format!(
+                "not available: the file of row {row}, {digest}, is no longer in the cache"
+            )));
+            continue;
+        };
+        let text = fs::read(&path).with_context(|| format!("reading {} for the report", path.display()))?;
+        match curve::read(&String::from_utf8_lossy(&text)) {
+            Err(reason) => blocks.push(Block::Notice(format!("not available: the file of row {row}: {reason}"))),
+            Ok(log) => {
+                let mut notes = row_name(manifest, row).into_iter().collect::<Vec<_>>();
+                if log.terms.iter().any(|(_, points)| curve::is_noisy(points)) {
+                    notes.push("thin: every step; bold: moving average".into());
+                }
+                if log.dropped > 0 {
+                    notes.push(format!("{} not drawn: text, NaN or infinite", counted(log.dropped, "value")));
+                }
+                let note = (!notes.is_empty()).then(|| notes.join("; "));
+                blocks.push(Block::Drawings(curve::draw(&log, &format!("{prefix}-{:02}", row + 1))?, note));
+            }
+        }
+    }
+    if manifest.len() > CURVES {
+        blocks.push(Block::Notice(format!("the first {CURVES} of {}", counted(manifest.len(), "row"))));
+    }
+    if blocks.is_empty() {
+        blocks.push(Block::Notice(format!("not available: no row has a `{column}`")));
+    }
+    Ok(blocks)
+}
+
+/// What tells a row from the others: its small values; `None` if it is the only one.
+fn row_name(manifest: &Manifest, row: usize) -> Option<String> {
+    let tells = |ty| matches!(ty, Type::Str | Type::I64 | Type::Bool);
+    let columns = manifest.schema().columns().iter().filter(|column| tells(column.ty)).take(4);
+    let part = |name: &str| Some(format!("{name} {}", numbers::value(&manifest.value(row, name).ok()?)));
+    let parts: Vec<String> = columns.filter_map(|column| part(&column.name)).collect();
+    (manifest.len() > 1 && !parts.is_empty()).then(|| parts.join(" · "))
+}
+
+/// A stage's name as a heading.
+fn capital(name: &str) -> String {
+    let mut text = name.replace('_', " ");
+    if let Some(first) = text.get_mut(..1) {
+        first.make_ascii_uppercase();
+    }
+    text
+}
+
+fn file_name(text: &str) -> String {
+    text.chars().map(|c| if c.is_ascii_alphanumeric() || c == '_' { c } else { '-' }).collect()
+}
+
+/// The table of stages.
+fn stages(nodes: &[FinishedNode]) -> Table {
+    let head = [
+        ("stage", false),
+        ("kind", false),
+        ("version", true),
+        ("works on", false),
+        ("rows", true),
+        ("ran", true),
+        ("cached", true),
+        ("failed", true),
+        ("time", true),
+        ("key", false),
+    ];
+    let count = |n: usize| if n == 0 { Cell::faint("0") } else { Cell::new(n.to_string()) };
+    let row = |node: &FinishedNode| {
+        let time = match (node.state, node.seconds) {
+            (NodeState::Skipped, _) => Cell::faint("skipped"),
+            // what was known took time once, and that is worth knowing
+            (_, seconds) if node.executed == 0 && seconds < 0.05 && node.worth >= 0.05 => {
+                Cell::faint(format!("once {}", duration(node.worth)))
+            }
+            (_, seconds) => Cell::new(duration(seconds)),
+        };
+        vec![
+            Cell::new(&node.name),
+            Cell::new(&node.kind),
+            Cell::faint(node.version.to_string()),
+            Cell::new(&node.grain),
+            node.manifest.as_ref().map_or(Cell::faint("–"), |manifest| count(manifest.len())),
+            count(node.executed),
+            count(node.cached),
+            Cell { bad: node.failed > 0, ..count(node.failed) },
+            time,
+            Cell::faint(&node.key),
+        ]
+    };
+    Table {
+        head: head.map(|(text, number)| Head { text: text.into(), number, code: text == "key" }).into(),
+        rows: nodes.iter().map(row).collect(),
+        note: Some("time: work in this run, summed over its tasks; once: work in the run that made the rows".into()),
+    }
+}
+
+fn parameters(run: &FinishedRun) -> Option<String> {
+    let mut text = String::new();
+    let list = |params: &[(String, String)]| -> String {
+        params.iter().map(|(name, value)| format!("  {name}: {value}\n")).collect()
+    };
+    if !run.params.is_empty() {
+        text += &format!("params\n{}\n", list(&run.params));
+    }
+    for node in run.nodes.iter().filter(|node| !node.params.is_empty()) {
+        text += &format!("{}\n{}\n", node.name, list(&node.params));
+    }
+    (!text.is_empty()).then(|| text.trim_end().to_string())
+}
+
+fn summary(run: &FinishedRun) -> String {
+    let sum = |of: fn(&FinishedNode) -> usize| run.nodes.iter().map(of).sum::<usize>();
+    let (ran, cached, failed) = (sum(|node| node.executed), sum(|node| node.cached), sum(|node| node.failed));
+    let units = counted(ran + cached + failed, "unit");
+    let stages = counted(run.nodes.len(), "stage");
+    let ending = if failed > 0 { format!(", {failed} failed") } else { String::new() };
+    format!(
+        "{stages}, {units} of work: {ran} ran, {cached} known from earlier runs{ending}. {}.",
+        duration(run.seconds)
+    )
+}
+
+fn trouble(run: &FinishedRun) -> Vec<String> {
+    let sentence = |node: &FinishedNode| match node.state {
+        NodeState::Failed => Some(format!("Stage {} failed: {}.", node.name, counted(node.failed, "failed unit"))),
+        NodeState::Done if node.failed > 0 => {
+            Some(format!("Stage {} goes on without {}, as it may.", node.name, counted(node.failed, "failed unit")))
+        }
+        NodeState::Done | NodeState::Skipped => None,
+    };
+    let mut sentences: Vec<String> = run.nodes.iter().filter_map(sentence).collect();
+    let skipped = run.nodes.iter().filter(|node| node.state == NodeState::Skipped);
+    let skipped: Vec<&str> = skipped.map(|node| node.name.as_str()).collect();
+    if !skipped.is_empty() {
+        sentences.push(format!("What these stages need is missing, so they did not run: {}.", skipped.join(", ")));
+    }
+    sentences
+}
+
+fn facts(run: &FinishedRun) -> Vec<(String, String)> {
+    let host = &run.host;
+    let machine = [host.name.clone(), host.cpu.clone(), counted(host.threads, "thread")];
+    let machine: Vec<String> = machine.into_iter().filter(|part| !part.is_empty()).collect();
+    let mut software = vec![format!("effigy {}", host.version)];
+    software.extend(host.software.iter().map(|(name, version)| format!("{name} {version}")));
+    let mut facts = vec![
+        ("Recipe", run.file.clone()),
+        ("Profile", run.profile.clone().unwrap_or_else(|| "none".into())),
+        ("Begun", numbers::moment(run.started)),
+        ("Machine", machine.join(", ")),
+        ("Software", software.join(", ")),
+    ];
+    if let Some(commit) = &host.commit {
+        facts.push(("Commit", commit.clone()));
+    }
+    facts.push(("Workspace", run.workspace.display().to_string()));
+    facts.into_iter().map(|(name, value)| (name.to_string(), value)).collect()
+}

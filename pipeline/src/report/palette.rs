@@ -1,0 +1,58 @@
+//! The colours of the page and its drawings, by day and by night. Knows nothing else.
+
+/// One colour: its name, and its value on light and on dark ground.
+pub(super) struct Color {
+    /// Name in the style sheet, without the dashes.
+    pub name: &'static str,
+    /// On light ground.
+    pub light: &'static str,
+    /// On dark ground.
+    pub dark: &'static str,
+}
+
+/// All colours. Drawings name them as `var(--NAME)`.
+pub(super) const PALETTE: [Color; 14] = [
+    color("ground", "#fdfdfb", "#17191b"),
+    color("panel", "#f5f5f1", "#1f2225"),
+    color("line", "#dddcd6", "#363a3e"),
+    color("grid", "#ecebe6", "#26292c"),
+    color("ink", "#1f2225", "#e3e2dd"),
+    color("faint", "#686d73", "#989da3"),
+    color("link", "#235f94", "#86b6de"),
+    color("edge", "#a3a7ab", "#5f656b"),
+    color("ran", "#2f7d4f", "#67b98a"),
+    color("ran-ground", "#eaf4ec", "#1c2b22"),
+    color("bad", "#b3261e", "#f0857c"),
+    color("bad-ground", "#fbecea", "#35201f"),
+    color("curve", "#235f94", "#86b6de"),
+    color("raw", "#b5cbe0", "#36506a"),
+];
+
+const fn color(name: &'static str, light: &'static str, dark: &'static str) -> Color {
+    Color { name, light, dark }
+}
+
+/// A drawing that stands alone, as a file: light colours on their own ground instead of the page's.
+pub(super) fn standalone(svg: &str) -> String {
+    let mut out = svg.to_string();
+    for color in &PALETTE {
+        out = out.replace(&format!("var(--{})", color.name), color.light);
+    }
+    let end = out.find('>').map_or(0, |at| at + 1);
+    let ground = PALETTE[0].light;
+    out.insert_str(end, &format!("<rect width=\"100%\" height=\"100%\" fill=\"{ground}\"/>"));
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_drawing_alone_needs_no_style_sheet() {
+        let text: String = PALETTE.iter().map(|c| format!("<a fill=\"var(--{})\"/>", c.name)).collect();
+        let alone = standalone(&format!("<svg width=\"1\">{text}</svg>"));
+        assert!(!alone.contains("var("), "{alone}");
+        assert!(alone.starts_with("<svg width=\"1\"><rect "));
+    }
+}

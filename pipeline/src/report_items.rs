@@ -1,0 +1,110 @@
+//! The recipe's `report:`: what to show, checked against the stages there are. Makes no report.
+
+use crate::error::Problem;
+use crate::fields::Fields;
+use crate::finished::ReportItem;
+use crate::plan::Node;
+use crate::spec::Spec;
+use crate::yaml::{At, Item, Node as YamlNode};
+use manifests::{Type, Value};
+
+const KINDS: [&str; 5] = ["text", "table", "images", "curve", "videos"];
+
+/// Understands the items.
+pub fn parse(spec: &Spec, nodes: &[Node], problems: &mut Vec<Problem>) -> Vec<ReportItem> {
+    let Some(report) = &spec.report else { return Vec::new() };
+    let YamlNode::List(items) = &report.node else {
+        problems.push(Problem::at(&spec.place(report.at), format!("`report:` takes a list, not {}", report.node.what())));
+        return Vec::new();
+    };
+    let mut parsed = Vec::new();
+    for item in items {
+        match Fields::of(&spec.file, "an item of the report", item.clone()) {
+            Ok(mut fields) => {
+                parsed.extend(one(item, nodes, &mut fields));
+                problems.append(&mut fields.finish());
+            }
+            Err(problem) => problems.push(problem),
+        }
+    }
+    parsed
+}
+
+fn one(item: &Item, nodes: &[Node], fields: &mut Fields<'_>) -> Option<ReportItem> {
+    let YamlNode::Map(entries) = &item.node else { return None };
+    let kinds: Vec<&str> =
+        KINDS.into_iter().filter(|kind| entries.iter().any(|(key, _)| key.name == *kind)).collect();
+    let [kind] = kinds[..] else {
+        fields.rest();
+        let problem = Problem::at(&fields.place(item.at), "an item of the report must be one thing");
+        fields.problems.push(problem.hint(format!("give it one of {}", KINDS.join(", "))));
+        return None;
+    };
+    if kind == "text" {
+        return fields.text("text").map(|(_, text)| ReportItem::Text { text });
+    }
+    let (at, stage) = fields.text(kind)?;
+    let Some(node) = nodes.iter().find(|node| node.name == stage) else {
+        fields.rest();
+        let problem = Problem::at(&fields.place(at), format!("there is no stage `{stage}`"));
+        fields.problems.push(problem.did_you_mean(&stage, nodes.iter().map(|node| node.name.as_str())));
+        return None;
+    };
+    let title = fields.text("title").map(|(_, title)| title);
+    if kind == "table" {
+        let mut names = |field: &str| {
+            let names = fields.texts(field).unwrap_or_default();
+            names.iter().for_each(|(at, name)| {
+                require(fields, node, *at, name);
+            });
+            names.into_iter().map(|(_, name)| name).collect::<Vec<_>>()
+        };
+        let (by, mean, columns) = (names("by"), names("mean"), names("columns"));
+        let (higher, lower) = (names("higher"), names("lower"));
+        let filter = filter(fields, node);
+        return Some(ReportItem::Table { stage, title, by, mean, columns, higher, lower, filter });
+    }
+    let column = match fields.text("column") {
+        Some((at, column)) => {
+            if require(fields, node, at, &column).is_some_and(|ty| ty != Type::Blob) {
+                fields.wrong(at, format!("column `{column}` of `{stage}` holds no files"));
+            }
+            column
+        }
+        None => {
+            fields.missing("column", "the blob column to show");
+            return None;
+        }
+    };
+    if kind == "curve" {
+        return Some(ReportItem::Curve { stage, title, column });
+    }
+    let caption = fields.texts("caption").unwrap_or_default().into_iter().map(|(_, name)| name).collect();
+    if kind == "videos" {
+        return Some(ReportItem::Videos { stage, title, column, caption });
+    }
+    let limit = fields.count("limit").map(|(_, limit)| limit as usize);
+    Some(ReportItem::Images { stage, title, column, caption, limit })
+}
+
+fn require(fields: &mut Fields<'_>, node: &Node, at: At, name: &str) -> Option<Type> {
+    let found = node.columns.iter().find(|column| column.name == name).map(|column| column.ty);
+    if found.is_none() {
+        let problem = Problem::at(&fields.place(at), format!("stage `{}` has no column `{name}`", node.name));
+        fields.problems.push(problem.did_you_mean(name, node.columns.iter().map(|column| column.name.as_str())));
+    }
+    found
+}
+
+fn filter(fields: &mut Fields<'_>, node: &Node) -> Vec<(String, Vec<Value>)> {
+    use crate::builtin::filter::{Condition, Filter};
+    let at = fields.at();
+    let mut plain = Vec::new();
+    for (column, condition) in Filter::parse(fields, &node.columns).unwrap_or_default().conditions {
+        match condition {
+            Condition::In(values) => plain.push((column, values)),
+            _ => fields.wrong(at, "the `where:` of a report's table takes values only; use a `select:` for more"),
+        }
+    }
+    plain
+}

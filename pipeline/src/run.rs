@@ -1,0 +1,720 @@
+//! The run: one thread that decides. For a stage whose inputs are done it cuts units, looks them all up, hands the misses to
+//! the executor, keeps each unit the moment it is finished, and assembles the table in input order.
+//!
+//! Knows what workers say, not what they do; prints nothing.
+
+mod active;
+mod tables;
+
+use crate::event::{Event, Reader};
+use crate::executor::{By, Ended, Local, Report, Task};
+use crate::finished::{FinishedNode, NodeState};
+use crate::memory::{Memory, Remembered, Store};
+use crate::plan::{Node, Plan, Work};
+use crate::stage::{UnitStage, Worker};
+use crate::task;
+use active::{Active, Flight};
+use anyhow::{Context, Result};
+use cache::Cache;
+use manifests::{Digest, Manifest};
+use std::cell::OnceCell;
+use std::collections::{HashMap, HashSet};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+pub use tables::{Prepared, folder_digest, prepare, stage_head};
+
+/// What a run may do.
+pub struct Options {
+    /// Threads for all tasks together.
+    pub jobs: usize,
+    /// Recipe's path, absolute: names its memory.
+    pub recipe: PathBuf,
+    /// Only these stages and what they need; all if empty.
+    pub only: Vec<usize>,
+}
+
+/// How often the user has asked to stop: once drains, twice stops.
+pub static INTERRUPTS: AtomicUsize = AtomicUsize::new(0);
+
+/// A stage's table, read from the disk only if somebody needs its rows.
+pub struct Done {
+    /// Digest of the table.
+    pub digest: Digest,
+    /// Its rows.
+    pub rows: usize,
+    table: OnceCell<Manifest>,
+    path: PathBuf,
+}
+
+impl Done {
+    /// The rows.
+    ///
+    /// # Errors
+    /// If they lie on the disk and cannot be read any more.
+    pub fn table(&self) -> Result<&Manifest> {
+        if let Some(table) = self.table.get() {
+            return Ok(table);
+        }
+        let table = manifests::read_ipc(&self.path)?;
+        Ok(self.table.get_or_init(|| table))
+    }
+
+    /// A table that is at hand.
+    pub fn of(digest: Digest, table: Manifest) -> Done {
+        Done { digest, rows: table.len(), table: OnceCell::from(table), path: PathBuf::new() }
+    }
+}
+
+/// Where a stage stands. Every change goes through [`Run::set`].
+enum State {
+    /// Something it needs is not done.
+    Waiting,
+    /// Its units are being worked on.
+    Active(Box<Active>),
+    /// Its table is there.
+    Done(Done),
+    /// Units failed, more than it allows.
+    Failed,
+    /// Something it needs failed, or the run was stopped before it began.
+    Skipped,
+}
+
+/// What became of a stage, for summaries and records.
+#[derive(Clone, Debug, Default)]
+pub struct Tally {
+    /// Units that ran.
+    pub executed: usize,
+    /// Units that were known.
+    pub cached: usize,
+    /// Units that failed.
+    pub failed: usize,
+    /// Seconds of work in this run.
+    pub seconds: f64,
+    /// Seconds of work in its table, whenever they were spent.
+    pub worth: f64,
+    /// Digest of kind, version, parameters and constants.
+    pub head: Option<Digest>,
+    /// Digest of its table.
+    pub table: Option<Digest>,
+}
+
+/// A run in progress.
+pub struct Run<'a> {
+    plan: &'a Plan,
+    cache: &'a mut Cache,
+    readers: &'a mut [Box<dyn Reader>],
+    options: &'a Options,
+    executor: Local,
+    states: Vec<State>,
+    tallies: Vec<Tally>,
+    store: Store,
+    memory: Memory,
+    used: Memory,
+    flights: HashMap<usize, Flight>,
+    in_flight: HashSet<Digest>,
+    free: usize,
+    next_task: usize,
+    last_commit: Instant,
+}
+
+/// What a run came to.
+pub struct Outcome {
+    /// What became of each stage.
+    pub tallies: Vec<Tally>,
+    /// How each stage ended.
+    pub states: Vec<NodeState>,
+    /// The tables of the stages that are done.
+    pub tables: Vec<Option<Done>>,
+    /// Whether the user stopped it.
+    pub interrupted: bool,
+}
+
+impl Outcome {
+    /// Units over all stages: executed, cached, failed.
+    pub fn totals(&self) -> (usize, usize, usize) {
+        let sum = |get: fn(&Tally) -> usize| self.tallies.iter().map(get).sum();
+        (sum(|tally| tally.executed), sum(|tally| tally.cached), sum(|tally| tally.failed))
+    }
+
+    /// A stage's part of a finished run.
+    pub fn node(&self, plan: &Plan, i: usize) -> Result<FinishedNode> {
+        let node = &plan.nodes[i];
+        let tally = &self.tallies[i];
+        let name = |&i: &usize| plan.nodes[i].name.clone();
+        let (version, grain, params) = match &node.work {
+            Work::Table(_) => (1, "table".to_string(), Vec::new()),
+            Work::Units(stage) => {
+                let grain = serde_json::to_value(stage.def.grain).expect("a grain is a word");
+                let mut params: Vec<(String, String)> = stage
+                    .params
+                    .iter()
+                    .map(|(name, value)| (name.clone(), value.as_str().map_or(value.to_string(), str::to_string)))
+                    .collect();
+                if let Worker::Command(command) = &stage.worker {
+                    params.insert(0, ("command".into(), command.written.replace('\u{1f}', " ")));
+                }
+                (stage.def.version, grain.as_str().unwrap_or_default().to_string(), params)
+            }
+        };
+        Ok(FinishedNode {
+            name: node.name.clone(),
+            kind: node.kind().into(),
+            version,
+            grain,
+            state: self.states[i],
+            executed: tally.executed,
+            cached: tally.cached,
+            failed: tally.failed,
+            seconds: tally.seconds,
+            worth: tally.worth,
+            key: tally.head.map_or(String::new(), |head| head.short()),
+            params,
+            from: node.from.iter().map(name).collect(),
+            with: node.with.iter().map(|(own, i)| (own.clone(), name(i))).collect(),
+            manifest: self.tables[i].as_ref().map(|done| done.table().cloned()).transpose()?,
+        })
+    }
+}
+
+/// Runs a plan.
+///
+/// # Errors
+/// If the workspace cannot be used any more (no room, an I/O error). A stage that fails is no error here, but in the outcome.
+pub fn run(plan: &Plan, cache: &mut Cache, options: &Options, readers: &mut [Box<dyn Reader>]) -> Result<Outcome> {
+    let store = Store::new(cache.root());
+    let memory = store.load(&options.recipe, plan.spec.profile.as_deref());
+    for (path, fingerprint, digest) in &memory.files {
+        cache.remember(path.clone(), *fingerprint, *digest);
+    }
+    let count = plan.nodes.len();
+    let mut run = Run {
+        plan,
+        cache,
+        readers,
+        options,
+        executor: Local::default(),
+        states: (0..count).map(|_| State::Waiting).collect(),
+        tallies: vec![Tally::default(); count],
+        store,
+        used: Memory { stages: memory.stages.clone(), files: Vec::new() },
+        memory,
+        flights: HashMap::new(),
+        in_flight: HashSet::new(),
+        free: options.jobs,
+        next_task: 0,
+        last_commit: Instant::now(),
+    };
+    let outcome = run.all();
+    run.executor.stop_all();
+    // what was put is worth keeping whatever happened after
+    let kept = run.keep();
+    let interrupted = outcome?;
+    kept?;
+    let states = run.states.iter().map(|state| match state {
+        State::Done(_) => NodeState::Done,
+        State::Failed => NodeState::Failed,
+        _ => NodeState::Skipped,
+    });
+    let states = states.collect();
+    let table = |state| if let State::Done(done) = state { Some(done) } else { None };
+    let tables = std::mem::take(&mut run.states).into_iter().map(table).collect();
+    Ok(Outcome { tallies: run.tallies, states, tables, interrupted })
+}
+
+impl<'a> Run<'a> {
+    /// Works until nothing is left; says whether the user stopped it.
+    fn all(&mut self) -> Result<bool> {
+        let wanted = self.wanted();
+        loop {
+            let stops = INTERRUPTS.load(Ordering::Relaxed);
+            if stops > 1 {
+                return Ok(true);
+            }
+            if stops == 0 {
+                while self.begin_ready(&wanted)? {}
+                self.submit()?;
+            }
+            if self.flights.is_empty() {
+                let active = self.states.iter().any(|state| matches!(state, State::Active(_)));
+                if stops > 0 || !active {
+                    return Ok(stops > 0 && !self.complete(&wanted));
+                }
+            }
+            for (id, report) in self.executor.poll(Duration::from_millis(100)) {
+                self.hear(id, report)?;
+            }
+            if self.last_commit.elapsed() > Duration::from_secs(5) {
+                self.cache.commit()?;
+                self.last_commit = Instant::now();
+            }
+            self.warn();
+        }
+    }
+
+    /// The stages that were asked for and all they need.
+    fn wanted(&self) -> Vec<bool> {
+        let mut wanted = vec![self.options.only.is_empty(); self.plan.nodes.len()];
+        self.options.only.iter().for_each(|&i| wanted[i] = true);
+        for i in (0..wanted.len()).rev() {
+            if wanted[i] {
+                self.plan.nodes[i].needs().for_each(|need| wanted[need] = true);
+            }
+        }
+        wanted
+    }
+
+    fn complete(&self, wanted: &[bool]) -> bool {
+        self.states.iter().zip(wanted).all(|(state, wanted)| !wanted || matches!(state, State::Done(_)))
+    }
+
+    fn emit(&mut self, event: &Event) {
+        self.readers.iter_mut().for_each(|reader| reader.hear(event));
+    }
+
+    fn warn(&mut self) {
+        for text in self.cache.take_warnings() {
+            self.emit(&Event::Warning { text });
+        }
+    }
+
+    /// The only place where a stage changes its state.
+    fn set(&mut self, i: usize, state: State) {
+        let tally = &self.tallies[i];
+        let (word, rows) = match &state {
+            State::Waiting | State::Active(_) => {
+                self.states[i] = state;
+                return;
+            }
+            State::Done(done) => ("done", done.rows),
+            State::Failed => ("failed", 0),
+            State::Skipped => ("skipped", 0),
+        };
+        let event = Event::Finished {
+            stage: self.plan.nodes[i].name.clone(),
+            state: word,
+            executed: tally.executed,
+            cached: tally.cached,
+            failed: tally.failed,
+            rows,
+            seconds: tally.seconds,
+        };
+        self.states[i] = state;
+        self.emit(&event);
+    }
+
+    /// Begins every stage whose inputs are there; says whether one changed its state for good.
+    fn begin_ready(&mut self, wanted: &[bool]) -> Result<bool> {
+        let mut moved = false;
+        for i in 0..self.plan.nodes.len() {
+            if !wanted[i] || !matches!(self.states[i], State::Waiting) {
+                continue;
+            }
+            let node = &self.plan.nodes[i];
+            let states: Vec<&State> = node.needs().map(|need| &self.states[need]).collect();
+            if states.iter().any(|state| matches!(state, State::Failed | State::Skipped)) {
+                self.set(i, State::Skipped);
+                moved = true;
+            } else if states.iter().all(|state| matches!(state, State::Done(_))) {
+                self.begin(i, node)?;
+                moved |= !matches!(self.states[i], State::Active(_));
+            }
+        }
+        Ok(moved)
+    }
+
+    fn done(&self, i: usize) -> &Done {
+        match &self.states[i] {
+            State::Done(done) => done,
+            _ => unreachable!("a stage begins when all it needs is done"),
+        }
+    }
+
+    fn begin(&mut self, i: usize, node: &'a Node) -> Result<()> {
+        match &node.work {
+            Work::Table(_) => self.begin_table(i, node),
+            Work::Units(stage) => self.begin_units(i, node, stage),
+        }
+    }
+
+    fn begin_units(&mut self, i: usize, node: &'a Node, stage: &'a UnitStage) -> Result<()> {
+        for text in &stage.warnings {
+            self.emit(&Event::Warning { text: text.clone() });
+        }
+        let head = {
+            let (states, cache) = (&self.states, &mut *self.cache);
+            let table = |need: usize| match &states[need] {
+                State::Done(done) => done.table(),
+                _ => unreachable!("a stage begins when all it needs is done"),
+            };
+            stage_head(node, stage, cache, &table)
+        };
+        let head = match head {
+            Ok(head) => head,
+            Err(error) => return self.fail_whole(i, error),
+        };
+        let input = node.from.first().map(|&from| self.done(from).digest);
+        let key = tables::node_key(stage, &head.facts.digest, input);
+        self.tallies[i].head = Some(head.facts.digest);
+        if let Some((remembered, done)) = self.remembered(i, key)? {
+            let units = remembered.units;
+            self.tallies[i].cached = units;
+            self.tallies[i].worth = remembered.worth;
+            self.set(i, State::Done(done));
+            return Ok(());
+        }
+        let table = match node.from.first() {
+            Some(&from) => Some(self.done(from).table()?.clone()),
+            None => None,
+        };
+        let prepared = match prepare(stage, head, table) {
+            Ok(prepared) => prepared,
+            Err(error) => return self.fail_whole(i, error),
+        };
+        let mut active = Active::new(prepared, key);
+        active.look_up(self.cache)?;
+        let (units, cached) = (active.prepared.units.len(), active.cached());
+        if active.is_over() {
+            return self.finish(i, active);
+        }
+        let with = match self.write_with(i, node, stage) {
+            Ok(with) => with,
+            Err(error) => return self.fail_whole(i, error),
+        };
+        active.begin(with, stage, self.options.jobs);
+        self.emit(&Event::Stage { stage: node.name.clone(), units, cached });
+        self.set(i, State::Active(Box::new(active)));
+        Ok(())
+    }
+
+    /// The Arrow files of a stage's constants, made once for all its tasks.
+    fn write_with(&mut self, i: usize, node: &Node, stage: &UnitStage) -> Result<active::With> {
+        let mut with = active::With::default();
+        let dir = self.cache.root().join("tasks").join(format!("with-{i}"));
+        for ((name, need), columns) in node.with.iter().zip(&stage.with_reads) {
+            std::fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
+            let table = tables::project(self.done(*need).table()?, columns)?;
+            let (table, outside) = task::with_paths(&table, &dir, self.cache)?;
+            let path = dir.join(format!("{name}.arrow"));
+            manifests::write_ipc(&path, &table)?;
+            with.outside.extend(outside);
+            with.files.insert(name.clone(), path);
+        }
+        Ok(with)
+    }
+
+    /// A stage that cannot even begin.
+    fn fail_whole(&mut self, i: usize, error: anyhow::Error) -> Result<()> {
+        let error = fatal(error)?;
+        self.tallies[i].failed += 1;
+        let stage = self.plan.nodes[i].name.clone();
+        let error = sentence(&error);
+        self.emit(&Event::Failed { stage, unit: "the whole stage".into(), error, hint: None, log: None });
+        self.set(i, State::Failed);
+        Ok(())
+    }
+
+    /// Hands tasks to the executor as long as there is room.
+    fn submit(&mut self) -> Result<()> {
+        for i in 0..self.plan.nodes.len() {
+            let Work::Units(stage) = &self.plan.nodes[i].work else { continue };
+            let threads = stage.def.needs.threads;
+            let threads = if threads == 0 { self.options.jobs } else { threads.min(self.options.jobs) };
+            while self.free >= threads {
+                let State::Active(active) = &mut self.states[i] else { break };
+                let Some(slots) = active.next_task(self.cache, &self.in_flight)? else { break };
+                self.start(i, stage, slots, threads)?;
+            }
+            // looking up may have finished it: another stage had the same unit
+            self.finish_if_over(i)?;
+        }
+        Ok(())
+    }
+
+    fn start(&mut self, i: usize, stage: &'a UnitStage, slots: Vec<usize>, threads: usize) -> Result<()> {
+        let id = self.next_task;
+        self.next_task += 1;
+        let dir = self.cache.root().join("tasks").join(format!("{id:06}"));
+        let State::Active(active) = &self.states[i] else { unreachable!("only active stages have tasks") };
+        let order = active.order(stage, &slots, threads);
+        let made = task::make(&dir, &order, self.cache);
+        let keys: Vec<Digest> = order.keys.clone();
+        let stage_key = order.stage_key.to_string();
+        let made = match made {
+            Ok(mut made) => {
+                made.outside.extend(&active.with.outside);
+                made
+            }
+            Err(error) => {
+                let error = sentence(&fatal(error)?);
+                let flight = Flight::new(i, slots, dir, threads, Vec::new(), keys);
+                return self.over(id, flight, Some((error, None)), false);
+            }
+        };
+        let by = match &stage.worker {
+            Worker::Provider(provider) => {
+                let provider = &self.plan.providers[*provider];
+                By::Worker { argv: provider.argv.clone(), dir: provider.dir.clone(), stage_key }
+            }
+            Worker::Command(command) => By::Program { argv: made.argv, dir: command.dir.clone() },
+        };
+        let flight = Flight::new(i, slots, dir.clone(), threads, made.outside, keys);
+        let task = Task { id, dir, by, timeout: stage.timeout };
+        if let Some(ended) = self.executor.submit(&task) {
+            return self.ended(id, flight, ended);
+        }
+        self.free -= threads;
+        self.in_flight.extend(&flight.keys);
+        self.flights.insert(id, flight);
+        Ok(())
+    }
+
+    fn hear(&mut self, id: usize, report: Report) -> Result<()> {
+        match report {
+            Report::Event(event) => self.said(id, event),
+            Report::Ended(ended) => {
+                let Some(flight) = self.flights.remove(&id) else { return Ok(()) };
+                self.free += flight.threads;
+                flight.keys.iter().for_each(|key| {
+                    self.in_flight.remove(key);
+                });
+                self.ended(id, flight, ended)
+            }
+        }
+    }
+
+    fn said(&mut self, id: usize, event: protocol::Event) -> Result<()> {
+        let Some(mut flight) = self.flights.remove(&id) else { return Ok(()) };
+        match event {
+            protocol::Event::Progress { done, total, note } => {
+                flight.within = if total > 0 { (done as f64 / total as f64).min(1.0) } else { 0.0 };
+                if !note.is_empty() {
+                    flight.note = note;
+                }
+                let i = flight.node;
+                self.flights.insert(id, flight);
+                self.progress(i);
+                return Ok(());
+            }
+            protocol::Event::Part { file } => {
+                if let Err(error) = self.part(&mut flight, &file) {
+                    flight.error = Some((sentence(&fatal(error)?), None));
+                }
+            }
+            protocol::Event::Failed { unit, error, hint } => match unit {
+                Some(unit) if unit < flight.slots.len() => {
+                    flight.failed.insert(unit, (error, hint));
+                }
+                _ => flight.error = Some((error, hint)),
+            },
+            protocol::Event::Done => {}
+        }
+        self.flights.insert(id, flight);
+        Ok(())
+    }
+
+    fn progress(&mut self, i: usize) {
+        let State::Active(active) = &self.states[i] else { return };
+        let flights: Vec<&Flight> = self.flights.values().filter(|flight| flight.node == i).collect();
+        let open = |flight: &&Flight| flight.within * flight.slots.len() as f64 - flight.delivered.len() as f64;
+        let within = flights.iter().map(|flight| open(flight).max(0.0)).sum();
+        let note = flights.iter().map(|flight| flight.note.clone()).max_by_key(String::len).unwrap_or_default();
+        let (ran, of) = (active.executed, active.to_run());
+        let stage = self.plan.nodes[i].name.clone();
+        self.emit(&Event::Progress { stage, ran, of, within, note });
+    }
+
+    /// Some units of a task are finished: keep them.
+    fn part(&mut self, flight: &mut Flight, file: &str) -> Result<()> {
+        let (i, Work::Units(stage)) = (flight.node, &self.plan.nodes[flight.node].work) else { return Ok(()) };
+        let State::Active(active) = &mut self.states[i] else { return Ok(()) };
+        let sizes = active.sizes(&flight.slots);
+        let outputs = task::collect(&flight.dir, file, stage, &sizes, self.cache)?;
+        self.put(stage, flight, outputs)?;
+        // what was collected is not needed any more, and disks are small
+        let _ = std::fs::remove_file(flight.dir.join(file));
+        self.progress(i);
+        Ok(())
+    }
+
+    fn put(&mut self, stage: &UnitStage, flight: &mut Flight, outputs: Vec<(usize, task::Output)>) -> Result<()> {
+        if let Some(path) = self.cache.changed(&flight.outside) {
+            anyhow::bail!("the file {} changed while it was being read; run again", path.display());
+        }
+        let i = flight.node;
+        let State::Active(active) = &mut self.states[i] else { return Ok(()) };
+        let seconds = flight.since.elapsed().as_secs_f64() / outputs.len().max(1) as f64;
+        flight.since = Instant::now();
+        for (unit, output) in outputs {
+            if flight.delivered.insert(unit) {
+                let slot = flight.slots[unit];
+                active.put(slot, output, seconds, &self.plan.nodes[i].name, self.cache)?;
+                if stage.def.grain != protocol::Grain::Row || stage.def.source {
+                    self.cache.drop_scratch(&flight.keys[unit]);
+                }
+                self.tallies[i].seconds += seconds;
+            }
+        }
+        Ok(())
+    }
+
+    fn ended(&mut self, id: usize, mut flight: Flight, ended: Ended) -> Result<()> {
+        let Work::Units(stage) = &self.plan.nodes[flight.node].work else { return Ok(()) };
+        let mut crashed = false;
+        let error = match ended {
+            Ended::Done if matches!(stage.worker, Worker::Command(_)) => {
+                let State::Active(active) = &self.states[flight.node] else { return Ok(()) };
+                let size = active.sizes(&flight.slots)[0];
+                let output = task::collect_program(&flight.dir, stage, size, self.cache);
+                match output.and_then(|output| self.put(stage, &mut flight, vec![(0, output)])) {
+                    Ok(()) => None,
+                    Err(error) => Some((sentence(&fatal(error)?), None)),
+                }
+            }
+            Ended::Done => flight.error.take(),
+            Ended::Died { how, tail } => {
+                crashed = true;
+                let who = if matches!(stage.worker, Worker::Command(_)) { "the program" } else { "the worker" };
+                let tail = if tail.is_empty() { "; it wrote nothing".into() } else { format!(":\n{tail}") };
+                Some((format!("{who} {how}{tail}"), None))
+            }
+            Ended::NotStarted(error) => Some((error, Some("is the program installed, and its path right?".into()))),
+            Ended::TimedOut => {
+                let limit = stage.timeout.unwrap_or_default().as_secs_f64();
+                Some((format!("it took longer than its `timeout` of {limit} s and was stopped"), None))
+            }
+        };
+        self.over(id, flight, error, crashed)
+    }
+
+    /// A task is over: what it did not deliver is tried once more, unit by unit, or has failed.
+    fn over(&mut self, id: usize, flight: Flight, error: Option<(String, Option<String>)>, crashed: bool) -> Result<()> {
+        let i = flight.node;
+        let left: Vec<usize> = (0..flight.slots.len()).filter(|unit| !flight.delivered.contains(unit)).collect();
+        let mut keep_log = false;
+        if !left.is_empty() {
+            let general = error.unwrap_or_else(|| ("the worker ended the task without delivering it".into(), None));
+            let alone = flight.slots.len() == 1;
+            for unit in left {
+                let slot = flight.slots[unit];
+                let State::Active(active) = &mut self.states[i] else { break };
+                let (error, hint) = flight.failed.get(&unit).unwrap_or(&general).clone();
+                if !alone && (crashed || active.slots[slot].tries == 0) {
+                    active.retry(slot);
+                    continue;
+                }
+                keep_log = true;
+                active.fail(slot);
+                let Work::Units(stage) = &self.plan.nodes[i].work else { break };
+                let rows = active.prepared.units.rows(active.slots[slot].unit);
+                let name = crate::units::name(stage, active.prepared.named(), rows);
+                let log = Some(flight.dir.join("log.txt")).filter(|log| log.exists());
+                let log = log.and_then(|log| self.keep_log(&log, &flight.keys[unit]));
+                let stage = self.plan.nodes[i].name.clone();
+                self.emit(&Event::Failed { stage, unit: name, error, hint, log });
+            }
+        }
+        let _ = (id, keep_log);
+        // what is left of the task is of use to nobody
+        let _ = std::fs::remove_dir_all(&flight.dir);
+        self.progress(i);
+        self.finish_if_over(i)
+    }
+
+    /// Failed units leave their log behind.
+    fn keep_log(&self, log: &Path, key: &Digest) -> Option<String> {
+        let target = self.cache.root().join("failed").join(format!("{}.txt", key.short()));
+        std::fs::create_dir_all(target.parent()?).ok()?;
+        std::fs::rename(log, &target).ok()?;
+        Some(target.display().to_string())
+    }
+
+    fn finish_if_over(&mut self, i: usize) -> Result<()> {
+        let over = matches!(&self.states[i], State::Active(active) if active.is_over());
+        if !over || self.flights.values().any(|flight| flight.node == i) {
+            return Ok(());
+        }
+        match std::mem::replace(&mut self.states[i], State::Waiting) {
+            State::Active(active) => self.finish(i, *active),
+            _ => unreachable!("it was just seen to be active"),
+        }
+    }
+
+    /// All units of a stage are known or have failed.
+    fn finish(&mut self, i: usize, active: Active) -> Result<()> {
+        let Work::Units(stage) = &self.plan.nodes[i].work else { return Ok(()) };
+        let tally = &mut self.tallies[i];
+        (tally.executed, tally.failed) = (active.executed, active.failed_units());
+        tally.cached = active.prepared.units.len() - tally.failed - tally.executed;
+        tally.worth = active.worth();
+        let share = tally.failed as f64 / active.prepared.units.len().max(1) as f64;
+        if tally.failed > 0 && share > stage.allow_failures {
+            self.set(i, State::Failed);
+            return Ok(());
+        }
+        let table = match active.table(stage) {
+            Ok(table) => table,
+            Err(error) => return self.fail_whole(i, error),
+        };
+        let whole = tally.failed == 0;
+        let (units, key, head) = (active.prepared.units.len(), active.key, active.prepared.head.facts.digest);
+        self.settle(i, table, key, head, units, whole)
+    }
+
+    /// A stage's table is known: keep it and remember what it came from.
+    fn settle(&mut self, i: usize, table: Manifest, key: Digest, head: Digest, units: usize, whole: bool) -> Result<()> {
+        let digest = table.digest();
+        self.store.keep(&digest, &table)?;
+        let name = &self.plan.nodes[i].name;
+        if whole {
+            let worth = self.tallies[i].worth;
+            let remembered = Remembered { key, head, table: digest, rows: table.len(), units, worth };
+            self.used.stages.insert(name.clone(), remembered);
+        } else {
+            // units that failed are tried again next time
+            self.used.stages.remove(name);
+        }
+        self.tallies[i].table = Some(digest);
+        self.set(i, State::Done(Done::of(digest, table)));
+        Ok(())
+    }
+
+    /// Makes everything that was found out last.
+    fn keep(&mut self) -> Result<()> {
+        self.cache.commit()?;
+        self.used.files = tables::files_of(self.plan, self.cache);
+        let same = self.used.stages == self.memory.stages && self.used.files == self.memory.files;
+        if !same {
+            let names: HashSet<&str> = self.plan.nodes.iter().map(|node| node.name.as_str()).collect();
+            self.used.stages.retain(|name, _| names.contains(name.as_str()));
+            self.store.save(&self.options.recipe, self.plan.spec.profile.as_deref(), &self.used)?;
+            self.store.sweep();
+        }
+        self.warn();
+        Ok(())
+    }
+}
+
+/// An error that ends the run, because the workspace cannot be written; others end a unit.
+fn fatal(error: anyhow::Error) -> Result<anyhow::Error> {
+    let full = error.chain().any(|cause| {
+        let io = cause.downcast_ref::<std::io::Error>();
+        io.is_some_and(|io| matches!(io.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded))
+            || cause.downcast_ref::<cache::Error>().is_some_and(cache::Error::is_full)
+    });
+    if full { Err(error) } else { Ok(error) }
+}
+
+/// An error and its causes in one sentence.
+pub fn sentence(error: &anyhow::Error) -> String {
+    let mut parts: Vec<String> = Vec::new();
+    for cause in error.chain() {
+        let text = cause.to_string();
+        // libraries like to repeat their cause
+        if !parts.iter().any(|part| part.contains(&text)) {
+            parts.push(text);
+        }
+    }
+    parts.join(": ")
+}

@@ -1,0 +1,238 @@
+//! From a stage's inputs to the keys of its units, and the engine's own tables. What `plan` and `why` need as well as `run`.
+
+use crate::builtin::Table;
+use crate::key::Head;
+use crate::memory::Remembered;
+use crate::plan::{Node, Plan, Work};
+use crate::run::{Done, Run, State};
+use crate::stage::{UnitStage, Worker};
+use crate::units::Units;
+use anyhow::{Context, Result, anyhow};
+use cache::{Cache, Fingerprint};
+use manifests::{Digest, Hasher, Manifest};
+use std::cell::OnceCell;
+use std::path::{Path, PathBuf};
+
+/// A stage with its units and their keys.
+pub struct Prepared {
+    /// What all its units share.
+    pub head: Head,
+    /// Its input after `where:`, with all columns.
+    pub table: Option<Manifest>,
+    /// Its input projected to what it reads.
+    pub projected: Manifest,
+    /// Its units.
+    pub units: Units,
+    /// Their keys.
+    pub keys: Vec<Digest>,
+}
+
+impl Prepared {
+    /// The table in which units have names.
+    pub fn named(&self) -> &Manifest {
+        self.table.as_ref().unwrap_or(&self.projected)
+    }
+}
+
+/// The head of a stage's keys: its facts with the contents of its files and constants.
+///
+/// # Errors
+/// If a file cannot be read, or a constant lacks a column.
+pub fn stage_head<'t>(
+    node: &Node,
+    stage: &UnitStage,
+    cache: &mut Cache,
+    table: &dyn Fn(usize) -> Result<&'t Manifest>,
+) -> Result<Head> {
+    let mut files = Vec::new();
+    for (name, path) in named_files(stage) {
+        let digest = folder_digest(&path, cache).with_context(|| format!("`{name}` of stage `{}`", node.name))?;
+        files.push((name, digest));
+    }
+    let mut with = Vec::new();
+    for ((name, need), columns) in node.with.iter().zip(&stage.with_reads) {
+        with.push((name.clone(), project(table(*need)?, columns)?.digest()));
+    }
+    Ok(Head::new(&stage.def.kind, |facts| stage.facts(facts, &with, &files)))
+}
+
+/// The files whose content is a fact of a stage: parameters that are paths, and the code of a program.
+fn named_files(stage: &UnitStage) -> Vec<(String, PathBuf)> {
+    let mut files = stage.files.clone();
+    if let Worker::Command(command) = &stage.worker {
+        files.extend(command.code.iter().cloned());
+    }
+    files
+}
+
+/// The digest of a file, or of a folder: its relative paths and contents, sorted.
+///
+/// # Errors
+/// If something cannot be read.
+pub fn folder_digest(path: &Path, cache: &mut Cache) -> Result<Digest> {
+    if !path.is_dir() {
+        let found = cache.refer(std::slice::from_ref(&path.to_path_buf()))?;
+        return Ok(found[0].0);
+    }
+    let mut files = Vec::new();
+    list(path, Path::new(""), &mut files)?;
+    files.sort();
+    let paths: Vec<PathBuf> = files.iter().map(|file| path.join(file)).collect();
+    let mut hasher = Hasher::new("folder/1");
+    for (file, (digest, _)) in files.iter().zip(cache.refer(&paths)?) {
+        hasher.bytes(file.as_os_str().as_encoded_bytes());
+        hasher.digest(&digest);
+    }
+    Ok(hasher.finish())
+}
+
+fn list(root: &Path, relative: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
+    let dir = root.join(relative);
+    for entry in std::fs::read_dir(&dir).with_context(|| format!("cannot read the folder {}", dir.display()))? {
+        let entry = entry.with_context(|| format!("cannot read the folder {}", dir.display()))?;
+        let name = relative.join(entry.file_name());
+        if entry.path().is_dir() { list(root, &name, files)? } else { files.push(name) }
+    }
+    Ok(())
+}
+
+/// Some columns of a table.
+///
+/// # Errors
+/// If one is missing: rows that stand alone carry none of their input's.
+pub fn project(table: &Manifest, columns: &[String]) -> Result<Manifest> {
+    let names: Vec<&str> = columns.iter().map(String::as_str).collect();
+    table.select(&names).map_err(|error| anyhow!("{error} (rows of a unit of several rows carry on columns only if they extend one of its rows)"))
+}
+
+/// Cuts a stage's input into units and computes their keys.
+///
+/// # Errors
+/// If the input lacks a column.
+pub fn prepare(stage: &UnitStage, head: Head, table: Option<Manifest>) -> Result<Prepared> {
+    let table = match (&stage.filter, table) {
+        (Some(filter), Some(table)) => Some(table.take(&filter.rows(&table)?)),
+        (_, table) => table,
+    };
+    let units = Units::cut(stage, table.as_ref())?;
+    let projected = match &table {
+        // a column that nothing carried on is not missed by a table without rows
+        Some(table) if table.is_empty() => Manifest::unit(0),
+        Some(table) => project(table, &stage.reads)?,
+        None => Manifest::unit(0),
+    };
+    let keys = match &units {
+        Units::Rows(_) => head.row_keys(&projected),
+        Units::Many(units) => head.unit_keys(&projected, units),
+    };
+    Ok(Prepared { head, table, projected, units, keys })
+}
+
+/// Digest of everything that decides a stage's table.
+pub fn node_key(stage: &UnitStage, head: &Digest, input: Option<Digest>) -> Digest {
+    let mut hasher = Hasher::new("node/1");
+    hasher.digest(head);
+    hasher.number(u64::from(input.is_some()));
+    input.iter().for_each(|input| hasher.digest(input));
+    stage.by.iter().for_each(|name| hasher.bytes(name.as_bytes()));
+    hasher.number(stage.reads.len() as u64);
+    stage.reads.iter().for_each(|name| hasher.bytes(name.as_bytes()));
+    if let Some(filter) = &stage.filter {
+        filter.facts(&mut hasher);
+    }
+    hasher.finish()
+}
+
+/// Digest of everything that decides a table of the engine's own.
+pub fn table_key(table: &Table, inputs: &[Digest]) -> Digest {
+    let mut hasher = Hasher::new("table/1");
+    hasher.bytes(table.kind().as_bytes());
+    table.facts(&mut hasher);
+    inputs.iter().for_each(|input| hasher.digest(input));
+    hasher.finish()
+}
+
+/// The files that a plan read, with their fingerprints, as far as these prove something.
+pub fn files_of(plan: &Plan, cache: &Cache) -> Vec<(PathBuf, Fingerprint, Digest)> {
+    let mut paths: Vec<PathBuf> = Vec::new();
+    for node in &plan.nodes {
+        match &node.work {
+            Work::Table(Table::Files(files)) => {
+                paths.extend(files.list().unwrap_or_default().into_iter().map(|(_, path)| path));
+            }
+            Work::Table(_) => {}
+            Work::Units(stage) => {
+                for (_, path) in named_files(stage) {
+                    let mut inside = Vec::new();
+                    if path.is_dir() && list(&path, Path::new(""), &mut inside).is_ok() {
+                        paths.extend(inside.into_iter().map(|file| path.join(file)));
+                    } else {
+                        paths.push(path);
+                    }
+                }
+            }
+        }
+    }
+    paths.sort();
+    paths.dedup();
+    let known = |path: PathBuf| cache.known(&path).map(|(fingerprint, digest)| (path, fingerprint, digest));
+    paths.into_iter().filter_map(known).collect()
+}
+
+impl<'a> Run<'a> {
+    /// A table of the engine's own: evaluated, unless nothing it is made from has changed.
+    pub(super) fn begin_table(&mut self, i: usize, node: &'a Node) -> Result<()> {
+        let Work::Table(table) = &node.work else { return Ok(()) };
+        let inputs: Vec<Digest> = node.from.iter().map(|&from| self.done(from).digest).collect();
+        let key = table_key(table, &inputs);
+        // files may have changed without any fact of the recipe changing
+        if !matches!(table, Table::Files(_)) {
+            if let Some((_, done)) = self.remembered(i, key)? {
+                self.set(i, State::Done(done));
+                return Ok(());
+            }
+        }
+        let evaluated = {
+            let mut tables = Vec::new();
+            for &from in &node.from {
+                match &self.states[from] {
+                    State::Done(done) => tables.push(done.table()?),
+                    _ => unreachable!("a stage begins when all it needs is done"),
+                }
+            }
+            table.evaluate(&tables, self.cache)
+        };
+        match evaluated {
+            Ok(manifest) => self.settle(i, manifest, key, key, 0, true),
+            Err(error) => self.fail_whole(i, error),
+        }
+    }
+
+    /// The table of the last run, if everything that decides it is the same and its files are all there.
+    pub(super) fn remembered(&mut self, i: usize, key: Digest) -> Result<Option<(Remembered, Done)>> {
+        let node = &self.plan.nodes[i];
+        let Some(remembered) = self.memory.stages.get(&node.name).filter(|remembered| remembered.key == key) else {
+            return Ok(None);
+        };
+        let path = self.store.table_path(&remembered.table);
+        let writes_blobs = match &node.work {
+            Work::Table(_) => false,
+            Work::Units(stage) => stage.def.writes.iter().any(|column| column.ty == manifests::Type::Blob),
+        };
+        let done = Done { digest: remembered.table, rows: remembered.rows, table: OnceCell::new(), path };
+        if !done.path.exists() {
+            return Ok(None);
+        }
+        if writes_blobs {
+            let Ok(table) = done.table() else { return Ok(None) };
+            let Work::Units(stage) = &node.work else { return Ok(None) };
+            for column in stage.def.writes.iter().filter(|column| column.ty == manifests::Type::Blob) {
+                if !self.cache.has_all(table, &column.name)? {
+                    return Ok(None);
+                }
+            }
+        }
+        self.tallies[i].table = Some(remembered.table);
+        Ok(Some((remembered.clone(), done)))
+    }
+}

@@ -1,0 +1,420 @@
+//! A recipe as written: YAML into stanzas, with parameters, profile and command line applied, every item with its line.
+//!
+//! Says what is wrong with the writing (unknown sections, `${}` that stand for nothing). What stanzas mean is the plan's
+//! business.
+
+use crate::error::{Place, Problem, Problems};
+use crate::fields::Fields;
+use crate::yaml::{self, At, Item, Key, Node};
+use std::path::{Path, PathBuf};
+
+/// What the command line changes about a recipe.
+#[derive(Clone, Debug, Default)]
+pub struct Overrides {
+    /// The profile.
+    pub profile: Option<String>,
+    /// `name=value` for the recipe's parameters.
+    pub params: Vec<String>,
+    /// `stage.field=value`.
+    pub set: Vec<String>,
+    /// The folder of data packages.
+    pub packages: PathBuf,
+}
+
+/// What a stanza does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Does {
+    /// A provider's stage.
+    Stage,
+    /// A program.
+    Run,
+    /// Files by pattern.
+    Files,
+    /// An inline table.
+    Rows,
+    /// A choice of rows and columns.
+    Select,
+    /// Two tables side by side.
+    Join,
+    /// Tables below each other.
+    Concat,
+}
+
+/// The field that says what a stanza does.
+pub const DOES: [(&str, Does); 7] = [
+    ("stage", Does::Stage),
+    ("run", Does::Run),
+    ("files", Does::Files),
+    ("rows", Does::Rows),
+    ("select", Does::Select),
+    ("join", Does::Join),
+    ("concat", Does::Concat),
+];
+
+/// A stage as the recipe writes it.
+#[derive(Clone, Debug)]
+pub struct Stanza {
+    /// Its name.
+    pub name: String,
+    /// Where it stands.
+    pub at: At,
+    /// What it does.
+    pub does: Does,
+    /// The value of the field that says so.
+    pub what: Item,
+    /// Its other fields.
+    pub fields: Vec<(Key, Item)>,
+}
+
+/// A recipe, read.
+#[derive(Clone, Debug)]
+pub struct Spec {
+    /// The file as messages name it.
+    pub file: String,
+    /// The folder that paths in the recipe are relative to, absolute.
+    pub dir: PathBuf,
+    /// The folder of data packages, which `package:NAME` refers to.
+    pub packages: PathBuf,
+    /// The file's text.
+    pub text: String,
+    /// The recipe's name.
+    pub name: String,
+    /// The profile that was applied.
+    pub profile: Option<String>,
+    /// Parameters after profile and command line.
+    pub params: Vec<(String, Item)>,
+    /// Programs that provide stages.
+    pub providers: Vec<(At, String)>,
+    /// The stages, in the order of the file.
+    pub stages: Vec<Stanza>,
+    /// The report's items, not yet understood.
+    pub report: Option<Item>,
+}
+
+impl Spec {
+    /// The place of an item of this recipe.
+    pub fn place(&self, at: At) -> Place {
+        place(&self.file, at)
+    }
+}
+
+fn place(file: &str, at: At) -> Place {
+    if at.line == 0 {
+        return Place { file: "command line".into(), line: 0, column: 0 };
+    }
+    Place { file: file.into(), line: at.line, column: at.column }
+}
+
+/// Reads a recipe.
+///
+/// # Errors
+/// All that is wrong with the writing, each with its line.
+pub fn read(path: &Path, overrides: &Overrides) -> Result<Spec, Problems> {
+    let file = path.display().to_string();
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| Problem::new(format!("cannot read the recipe {file}: {error}")))?;
+    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let dir = dir.canonicalize().map_err(|error| Problem::new(format!("cannot read {}: {error}", dir.display())))?;
+    parse(&file, dir, text, overrides)
+}
+
+/// Reads a recipe's text.
+pub fn parse(file: &str, dir: PathBuf, text: String, overrides: &Overrides) -> Result<Spec, Problems> {
+    let root = yaml::parse(file, &text)?;
+    let mut top = Fields::of(file, "a recipe", root)?;
+    let stem = Path::new(file).file_stem().and_then(|stem| stem.to_str()).unwrap_or("recipe").to_string();
+    let name = top.text("recipe").map_or(stem, |(_, name)| name);
+    let mut params: Vec<(Key, Item)> = top.map("params").map_or(Vec::new(), |(_, items)| items);
+    let profiles = top.map("profiles").map_or(Vec::new(), |(_, items)| items);
+    let providers = top.texts("providers").unwrap_or_default();
+    let stages = top.map("stages");
+    let report = top.take("report");
+    for later in ["matrix", "variants"] {
+        if let Some(item) = top.take(later) {
+            top.wrong(item.at, format!("`{later}:` is not supported yet"));
+        }
+    }
+    if stages.is_none() && top.problems.is_empty() {
+        top.missing("stages", "for example `stages: { src: { files: \"in/*.txt\" } }`");
+    }
+    let (stages_at, mut stages) = stages.unwrap_or_default();
+    if stages.is_empty() && top.problems.is_empty() {
+        top.wrong(stages_at, "a recipe needs at least one stage");
+    }
+    let mut problems = top.finish();
+
+    if let Some(wanted) = &overrides.profile {
+        match profiles.iter().find(|(key, _)| key.name == *wanted) {
+            None => problems.push(
+                Problem::new(format!("{file} has no profile `{wanted}`"))
+                    .did_you_mean(wanted, profiles.iter().map(|(key, _)| key.name.as_str())),
+            ),
+            Some((key, item)) => apply_profile(file, key, item, &mut params, &mut stages, &mut problems),
+        }
+    }
+    for text in &overrides.params {
+        match assignment(text) {
+            Ok((name, value)) => set_param(&mut params, &name, value, &mut problems),
+            Err(problem) => problems.push(problem),
+        }
+    }
+    for text in &overrides.set {
+        let outcome = assignment(text).and_then(|(target, value)| set_field(&mut stages, &target, value));
+        problems.extend(outcome.err());
+    }
+
+    let params: Vec<(String, Item)> = params.into_iter().map(|(key, item)| (key.name, item)).collect();
+    let mut used = Vec::new();
+    let mut stanzas: Vec<Stanza> = Vec::new();
+    for (key, item) in stages {
+        match stanza(file, key, item) {
+            Ok(mut stanza) => {
+                let command = stanza.does == Does::Run;
+                substitute(file, &mut stanza.what, &params, command, &mut used, &mut problems);
+                for (_, item) in &mut stanza.fields {
+                    substitute(file, item, &params, false, &mut used, &mut problems);
+                }
+                stanzas.push(stanza);
+            }
+            Err(problem) => problems.push(problem),
+        }
+    }
+    let mut report = report;
+    if let Some(item) = &mut report {
+        substitute(file, item, &params, false, &mut used, &mut problems);
+    }
+    if problems.is_empty() {
+        let profile = overrides.profile.clone();
+        let packages = overrides.packages.clone();
+        Ok(Spec { file: file.into(), dir, packages, text, name, profile, params, providers, stages: stanzas, report })
+    } else {
+        Err(Problems(problems))
+    }
+}
+
+fn apply_profile(
+    file: &str,
+    key: &Key,
+    item: &Item,
+    params: &mut Vec<(Key, Item)>,
+    stages: &mut Vec<(Key, Item)>,
+    problems: &mut Vec<Problem>,
+) {
+    let Node::Map(items) = &item.node else {
+        let message = format!("profile `{}` must be a mapping, not {}", key.name, item.node.what());
+        problems.push(Problem::at(&place(file, item.at), message));
+        return;
+    };
+    for (key, item) in items {
+        if key.name == "stages" {
+            let Node::Map(changed) = &item.node else {
+                let message = format!("`stages` of a profile must be a mapping, not {}", item.node.what());
+                problems.push(Problem::at(&place(file, item.at), message));
+                continue;
+            };
+            for (key, item) in changed {
+                match stages.iter_mut().find(|(old, _)| old.name == key.name) {
+                    Some(old) => *old = (key.clone(), item.clone()),
+                    None => stages.push((key.clone(), item.clone())),
+                }
+            }
+            continue;
+        }
+        match params.iter_mut().find(|(old, _)| old.name == key.name) {
+            Some((_, old)) => *old = item.clone(),
+            None => problems.push(
+                Problem::at(&place(file, key.at), format!("the recipe has no parameter `{}`", key.name))
+                    .did_you_mean(&key.name, params.iter().map(|(key, _)| key.name.as_str()).chain(["stages"])),
+            ),
+        }
+    }
+}
+
+/// `name=value` of the command line; the value is YAML.
+fn assignment(text: &str) -> Result<(String, Item), Problem> {
+    let (name, value) = text
+        .split_once('=')
+        .ok_or_else(|| Problem::new(format!("`{text}` is not of the form NAME=VALUE")))?;
+    let mut item = yaml::parse("command line", value).map_err(|problem| Problem::new(problem.message))?;
+    forget_places(&mut item);
+    Ok((name.trim().into(), item))
+}
+
+/// Items of the command line stand in no file.
+fn forget_places(item: &mut Item) {
+    item.at = At::default();
+    match &mut item.node {
+        Node::List(items) => items.iter_mut().for_each(forget_places),
+        Node::Map(items) => items.iter_mut().for_each(|(key, item)| {
+            key.at = At::default();
+            forget_places(item);
+        }),
+        _ => {}
+    }
+}
+
+fn set_param(params: &mut [(Key, Item)], name: &str, value: Item, problems: &mut Vec<Problem>) {
+    match params.iter_mut().find(|(key, _)| key.name == name) {
+        Some((_, old)) => *old = value,
+        None => problems.push(
+            Problem::new(format!("the recipe has no parameter `{name}`"))
+                .did_you_mean(name, params.iter().map(|(key, _)| key.name.as_str())),
+        ),
+    }
+}
+
+fn set_field(stages: &mut [(Key, Item)], target: &str, value: Item) -> Result<(), Problem> {
+    let (stage, field) = target
+        .split_once('.')
+        .ok_or_else(|| Problem::new(format!("`{target}` is not of the form STAGE.FIELD")))?;
+    let names: Vec<String> = stages.iter().map(|(key, _)| key.name.clone()).collect();
+    let (_, item) = stages.iter_mut().find(|(key, _)| key.name == stage).ok_or_else(|| {
+        Problem::new(format!("the recipe has no stage `{stage}`")).did_you_mean(stage, names.iter().map(String::as_str))
+    })?;
+    // a stanza that is no mapping is complained about elsewhere
+    if let Node::Map(items) = &mut item.node {
+        match items.iter_mut().find(|(key, _)| key.name == field) {
+            Some((_, old)) => *old = value,
+            None => items.push((Key { at: At::default(), name: field.into() }, value)),
+        }
+    }
+    Ok(())
+}
+
+fn stanza(file: &str, key: Key, item: Item) -> Result<Stanza, Problem> {
+    let name = &key.name;
+    let plain = !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-');
+    if !plain {
+        let message = format!("`{name}` cannot be the name of a stage");
+        return Err(Problem::at(&place(file, key.at), message).hint("use letters, digits, `_` and `-`"));
+    }
+    let Node::Map(mut fields) = item.node else {
+        let message = format!("stage `{name}` must be a mapping, not {}", item.node.what());
+        return Err(Problem::at(&place(file, item.at), message));
+    };
+    let found: Vec<(usize, Does)> = DOES
+        .iter()
+        .filter_map(|(field, does)| fields.iter().position(|(key, _)| key.name == *field).map(|i| (i, *does)))
+        .collect();
+    let names = DOES.map(|(field, _)| field).join(", ");
+    match found[..] {
+        [(i, does)] => {
+            let (_, what) = fields.remove(i);
+            Ok(Stanza { name: key.name, at: key.at, does, what, fields })
+        }
+        [] => {
+            let wrong = fields.iter().map(|(key, _)| key);
+            let problem = Problem::at(&place(file, key.at), format!("stage `{name}` does not say what it does"));
+            // a misspelt `stage:` is likelier than a missing one
+            for key in wrong {
+                let hinted = Problem::new("").did_you_mean(&key.name, DOES.map(|(field, _)| field)).hint;
+                if let Some(hint) = hinted.filter(|hint| hint.starts_with("did you mean")) {
+                    let message = format!("stage `{name}` has no field `{}`", key.name);
+                    return Err(Problem::at(&place(file, key.at), message).hint(hint));
+                }
+            }
+            Err(problem.hint(format!("give it one of {names}")))
+        }
+        _ => {
+            let message = format!("stage `{name}` says more than once what it does");
+            Err(Problem::at(&place(file, key.at), message).hint(format!("give it only one of {names}")))
+        }
+    }
+}
+
+/// Replaces whole scalars `${name}` by the recipe's parameters. In command lines `${...}` in the middle is the shell's.
+fn substitute(
+    file: &str,
+    item: &mut Item,
+    params: &[(String, Item)],
+    command: bool,
+    used: &mut Vec<String>,
+    problems: &mut Vec<Problem>,
+) {
+    match &mut item.node {
+        Node::Text(text) if text.contains("${") && !command || text.starts_with("${") => {
+            let whole = text.strip_prefix("${").and_then(|rest| rest.strip_suffix('}'));
+            match whole.filter(|name| !name.contains(['$', '{', '}'])) {
+                Some(name) => match params.iter().find(|(param, _)| param == name) {
+                    Some((_, value)) => {
+                        used.push(name.into());
+                        item.node = value.node.clone();
+                    }
+                    None if command => {}
+                    None => problems.push(
+                        Problem::at(&place(file, item.at), format!("`${{{name}}}` stands for no parameter of the recipe"))
+                            .did_you_mean(name, params.iter().map(|(param, _)| param.as_str())),
+                    ),
+                },
+                None if command => {}
+                None => problems.push(
+                    Problem::at(&place(file, item.at), format!("`{text}` mixes `${{...}}` with other text"))
+                        .hint("`${name}` stands for a whole value; make the whole text a parameter"),
+                ),
+            }
+        }
+        Node::List(items) => {
+            items.iter_mut().for_each(|item| substitute(file, item, params, command, used, problems));
+        }
+        Node::Map(items) => {
+            items.iter_mut().for_each(|(_, item)| substitute(file, item, params, command, used, problems));
+        }
+        _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spec(text: &str, overrides: &Overrides) -> Result<Spec, Problems> {
+        parse("r.yaml", PathBuf::from("."), text.into(), overrides)
+    }
+
+    const RECIPE: &str = "
+params: { size: 64, device: auto }
+profiles:
+  smoke: { size: 32, stages: { extra: { files: '*.b' } } }
+stages:
+  a: { files: '*.a' }
+  b: { stage: thing, from: a, size: '${size}' }
+";
+
+    fn size(spec: &Spec) -> Node {
+        let stage = spec.stages.iter().find(|stanza| stanza.name == "b").unwrap();
+        stage.fields.iter().find(|(key, _)| key.name == "size").unwrap().1.node.clone()
+    }
+
+    #[test]
+    fn parameters_come_from_recipe_profile_and_command_line() {
+        let plain = spec(RECIPE, &Overrides::default()).unwrap();
+        assert_eq!((size(&plain), plain.stages.len()), (Node::Int(64), 2));
+        let mut overrides = Overrides { profile: Some("smoke".into()), ..Overrides::default() };
+        let smoke = spec(RECIPE, &overrides).unwrap();
+        assert_eq!((size(&smoke), smoke.stages.len()), (Node::Int(32), 3));
+        overrides.params.push("size=16".into());
+        assert_eq!(size(&spec(RECIPE, &overrides).unwrap()), Node::Int(16));
+        overrides.set.push("b.size=8".into());
+        assert_eq!(size(&spec(RECIPE, &overrides).unwrap()), Node::Int(8));
+    }
+
+    fn check(text: &str, expected: &[&str]) {
+        let problems = spec(text, &Overrides::default()).unwrap_err().to_string();
+        for part in expected {
+            assert!(problems.contains(part), "expected {part:?} in:\n{problems}");
+        }
+    }
+
+    #[test]
+    fn mistakes_are_told_with_place_and_hint() {
+        check("stags: {}", &["r.yaml:1:1: a recipe has no field `stags`", "did you mean `stages`?"]);
+        check("stages:\n  a: { fles: x }", &["r.yaml:2:8: stage `a` has no field `fles`", "did you mean `files`?"]);
+        check("stages: { a: { files: x, rows: [] } }", &["more than once"]);
+        check("params: { size: 1 }\nstages: { a: { stage: x, n: '${sise}' } }", &["`${sise}`", "did you mean `size`?"]);
+        check("params: { size: 1 }\nstages: { a: { stage: x, n: 'a${size}' } }", &["mixes"]);
+        check("stages: { a: 3 }", &["must be a mapping, not an integer"]);
+        check("stages: {}", &["at least one stage"]);
+        let missing = Overrides { profile: Some("smok".into()), ..Overrides::default() };
+        assert!(spec(RECIPE, &missing).unwrap_err().to_string().contains("did you mean `smoke`?"));
+    }
+}

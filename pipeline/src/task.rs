@@ -1,0 +1,339 @@
+//! Task directories: rows and parameters in, rows and files out. The only place that turns files by digest into paths and
+//! back: programs see paths, the cache sees digests. Knows neither keys nor who runs the task.
+
+use crate::builtin::fits;
+use crate::command::Piece;
+use crate::key::show;
+use crate::stage::{UnitStage, Worker};
+use anyhow::{Context, Result, anyhow, bail};
+use cache::{Cache, OutRow, Take};
+use manifests::{Digest, Manifest, Schema, Type, Value, read_ipc, write_ipc};
+use protocol::{Grain, OF, TaskParams, UNIT};
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+
+/// What a task is made of.
+pub struct Order<'a> {
+    /// The stage.
+    pub stage: &'a UnitStage,
+    /// The rows of its input, projected to what it reads.
+    pub table: &'a Manifest,
+    /// The rows of each unit.
+    pub units: Vec<&'a [usize]>,
+    /// The units' keys.
+    pub keys: Vec<Digest>,
+    /// Digest of what all units of the stage share.
+    pub stage_key: Digest,
+    /// Threads it may use.
+    pub threads: usize,
+    /// Arrow files of its constants, blobs as paths: written once for all tasks of the stage.
+    pub with: &'a BTreeMap<String, PathBuf>,
+}
+
+/// A task directory that was made.
+pub struct Made {
+    /// For programs: the words to execute.
+    pub argv: Vec<String>,
+    /// Digests of files that it may read outside of the workspace.
+    pub outside: Vec<Digest>,
+}
+
+/// A unit's output.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Output {
+    /// New columns and their types.
+    pub columns: Vec<(String, Type)>,
+    /// New rows.
+    pub rows: Vec<OutRow>,
+}
+
+/// Makes a task directory.
+///
+/// # Errors
+/// If it cannot be written, or a file it needs is gone.
+pub fn make(dir: &Path, order: &Order<'_>, cache: &Cache) -> Result<Made> {
+    let out = dir.join("out");
+    std::fs::create_dir_all(&out).with_context(|| format!("cannot make {}", out.display()))?;
+    match &order.stage.worker {
+        Worker::Provider(_) => {
+            let outside = write_in(dir, order, cache)?;
+            write_params(dir, order, cache)?;
+            if !order.with.is_empty() {
+                std::fs::create_dir_all(dir.join("with")).with_context(|| format!("cannot make {}", dir.display()))?;
+            }
+            for (name, file) in order.with {
+                let target = dir.join("with").join(format!("{name}.arrow"));
+                std::fs::hard_link(file, &target).with_context(|| format!("cannot make {}", target.display()))?;
+            }
+            Ok(Made { argv: Vec::new(), outside })
+        }
+        Worker::Command(command) => {
+            let mut outside = Vec::new();
+            let mut values: HashMap<&str, String> = HashMap::new();
+            if command.pieces().any(|piece| *piece == Piece::In) {
+                outside = write_in(dir, order, cache)?;
+            }
+            if command.pieces().any(|piece| *piece == Piece::Params) {
+                write_params(dir, order, cache)?;
+            }
+            for name in command.columns() {
+                let row = order.units[0][0];
+                let value = order.table.value(row, name)?;
+                if let Value::Blob(blob) = &value {
+                    if cache.is_referred(&blob.digest) {
+                        outside.push(blob.digest);
+                    }
+                    values.insert(name, readable(dir, blob, Some(name), cache)?);
+                } else {
+                    values.insert(name, if value == Value::Null { String::new() } else { show(&value) });
+                }
+            }
+            let argv = command.fill(|piece| match piece {
+                Piece::Text(text) => text.clone(),
+                Piece::Column(name) => values[name.as_str()].clone(),
+                Piece::In => dir.join("in.arrow").display().to_string(),
+                Piece::Out => out.display().to_string(),
+                Piece::Params => dir.join("params.json").display().to_string(),
+                Piece::Param(name) => match &order.stage.params[name] {
+                    serde_json::Value::String(text) => text.clone(),
+                    other => other.to_string(),
+                },
+                Piece::With(name) => order.with[name].display().to_string(),
+            });
+            Ok(Made { argv, outside })
+        }
+    }
+}
+
+fn write_params(dir: &Path, order: &Order<'_>, cache: &Cache) -> Result<()> {
+    let stage = order.stage;
+    let path = dir.join("params.json");
+    let mut params: serde_json::Map<String, serde_json::Value> = stage.params.clone().into_iter().collect();
+    for (name, file) in &stage.files {
+        params.insert(name.clone(), file.display().to_string().into());
+    }
+    let text = match stage.worker {
+        // a program of the user's gets its parameters, nothing else
+        Worker::Command(_) => serde_json::to_vec_pretty(&params)?,
+        Worker::Provider(_) => {
+            let alone = stage.def.grain != Grain::Row || stage.def.source;
+            serde_json::to_vec(&TaskParams {
+                kind: stage.def.kind.clone(),
+                version: stage.def.version,
+                params: params.into(),
+                threads: order.threads,
+                scratch: order.keys.first().filter(|_| alone).map(|key| cache.scratch(key)),
+                keys: order.keys.iter().map(Digest::to_string).collect(),
+                stage_key: order.stage_key.to_string(),
+            })?
+        }
+    };
+    std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))
+}
+
+fn write_in(dir: &Path, order: &Order<'_>, cache: &Cache) -> Result<Vec<Digest>> {
+    let rows: Vec<usize> = order.units.iter().flat_map(|unit| unit.iter().copied()).collect();
+    let whole = rows.len() == order.table.len() && rows.iter().enumerate().all(|(i, row)| i == *row);
+    let table = if whole { order.table.clone() } else { order.table.take(&rows) };
+    let (table, outside) = with_paths(&table, dir, cache)?;
+    let units = order.units.iter().enumerate().flat_map(|(i, unit)| std::iter::repeat_n(Value::I64(i as i64), unit.len()));
+    let unit_column = Manifest::from_columns(Schema::new([(UNIT, Type::I64)])?, rows.len(), &[units.collect()])?;
+    let path = dir.join("in.arrow");
+    write_ipc(&path, &unit_column.beside(&table)?)?;
+    Ok(outside)
+}
+
+/// The table with paths in place of files by digest, and the digests of those that lie outside of the workspace. `dir` gets
+/// links with the right extension, where the file itself has none.
+pub fn with_paths(table: &Manifest, dir: &Path, cache: &Cache) -> Result<(Manifest, Vec<Digest>)> {
+    let mut outside = Vec::new();
+    let mut result = table.clone();
+    for column in table.schema().columns().iter().filter(|column| column.ty == Type::Blob) {
+        let mut paths = Vec::with_capacity(table.len());
+        for value in table.column(&column.name)? {
+            paths.push(match value {
+                Value::Blob(blob) => {
+                    if cache.is_referred(&blob.digest) {
+                        outside.push(blob.digest);
+                    }
+                    Value::Str(readable(dir, &blob, None, cache)?)
+                }
+                other => other,
+            });
+        }
+        let order: Vec<String> = table.schema().names().iter().map(|name| name.to_string()).collect();
+        let paths = Manifest::from_columns(Schema::new([(column.name.as_str(), Type::Str)])?, table.len(), &[paths])?;
+        result = result.beside(&paths)?.select(&order.iter().map(String::as_str).collect::<Vec<_>>())?;
+    }
+    Ok((result, outside))
+}
+
+/// A path under which a blob can be read, with its extension: programs go by it.
+fn readable(dir: &Path, blob: &manifests::Blob, name: Option<&str>, cache: &Cache) -> Result<String> {
+    let path = cache.path(blob)?;
+    let ext = path.extension().and_then(|ext| ext.to_str()).unwrap_or_default();
+    if blob.ext.is_empty() || ext == blob.ext {
+        return Ok(path.display().to_string());
+    }
+    let links = dir.join("blobs");
+    let link = links.join(format!("{}.{}", name.map_or(blob.digest.to_string()[..24].to_string(), str::to_string), blob.ext));
+    std::fs::create_dir_all(&links).with_context(|| format!("cannot make {}", links.display()))?;
+    match std::os::unix::fs::symlink(&path, &link) {
+        Ok(()) => {}
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+        Err(error) => return Err(error).with_context(|| format!("cannot make {}", link.display())),
+    }
+    Ok(link.display().to_string())
+}
+
+/// Reads what a worker put out: the outputs of some units, by their index in the task. Files are taken into the cache.
+///
+/// # Errors
+/// If the table is not readable, has other columns than the stage declares, or names files that are not there.
+pub fn collect(dir: &Path, file: &str, stage: &UnitStage, sizes: &[usize], cache: &Cache) -> Result<Vec<(usize, Output)>> {
+    let path = dir.join(file);
+    let table = read_ipc(&path).map_err(|error| anyhow!("what it put out cannot be used: {}", without_dir(&error.to_string(), dir)))?;
+    let columns = columns(&table, stage)?;
+    let int = |name: &str, row: usize| -> Result<Option<i64>> {
+        match table.schema().position(name).map(|_| table.value(row, name)).transpose()? {
+            None | Some(Value::Null) => Ok(None),
+            Some(Value::I64(value)) => Ok(Some(value)),
+            Some(other) => bail!("column `{name}` holds {}, expected an integer", other.to_json_text()),
+        }
+    };
+    let mut outputs: BTreeMap<usize, Vec<OutRow>> = BTreeMap::new();
+    let is_command = matches!(stage.worker, Worker::Command(_));
+    if is_command {
+        // a program that puts out no rows has put out no rows: its unit is finished
+        outputs.insert(0, Vec::new());
+    }
+    let cells: Vec<Vec<Value>> = columns.iter().map(|(name, _)| table.column(name)).collect::<Result<_, _>>()?;
+    for row in 0..table.len() {
+        let unit = match int(UNIT, row)? {
+            Some(unit) => unit,
+            None if is_command => 0,
+            None => bail!("row {row} of what it put out has no `{UNIT}`"),
+        };
+        let size = usize::try_from(unit).ok().and_then(|unit| sizes.get(unit));
+        let size = *size.with_context(|| format!("row {row} of what it put out is for unit {unit}, which is not in the task"))?;
+        let rows = outputs.entry(unit as usize).or_default();
+        let of = match int(OF, row)? {
+            Some(-1) => continue,
+            Some(of) if (0..size as i64).contains(&of) => Some(of as u32),
+            Some(of) => bail!("row {row} of what it put out has `{OF}` {of}, but the unit has {size} rows"),
+            None => (stage.def.grain == Grain::Row && size > 0).then_some(0),
+        };
+        let mut values = Vec::with_capacity(columns.len());
+        for (column, (name, ty)) in cells.iter().zip(&columns) {
+            values.push(cell(dir, name, *ty, &column[row], cache)?);
+        }
+        rows.push(OutRow { of, values });
+    }
+    Ok(outputs.into_iter().map(|(unit, rows)| (unit, Output { columns: columns.clone(), rows })).collect())
+}
+
+/// The declared columns with the types they have here.
+fn columns(table: &Manifest, stage: &UnitStage) -> Result<Vec<(String, Type)>> {
+    for column in table.schema().columns() {
+        let name = column.name.as_str();
+        if name != UNIT && name != OF && !stage.def.writes.iter().any(|wanted| wanted.name == name) {
+            let declared: Vec<&str> = stage.def.writes.iter().map(|column| column.name.as_str()).collect();
+            bail!("it put out a column `{name}` that it does not declare; it declares {}", declared.join(", "));
+        }
+    }
+    let mut columns = Vec::new();
+    for wanted in &stage.def.writes {
+        let found = table.schema().ty(&wanted.name).with_context(|| {
+            let present: Vec<&str> = table.schema().names();
+            format!("it declares the column `{}` but did not put it out; there are: {}", wanted.name, present.join(", "))
+        })?;
+        let ty = match (wanted.ty, found) {
+            (Type::Blob, Type::Str) => Type::Blob,
+            (Type::F64, Type::I64) => Type::F64,
+            // a column of nothing but nulls has no type of its own
+            (ty, Type::Str) if all_null(table, &wanted.name) => ty,
+            (Type::Floats(0), Type::Floats(_)) => found,
+            (ty, found) if fits(ty, found) => ty,
+            (ty, found) => bail!("it declares the column `{}` as {ty} but put it out as {found}", wanted.name),
+        };
+        columns.push((wanted.name.clone(), ty));
+    }
+    Ok(columns)
+}
+
+fn all_null(table: &Manifest, name: &str) -> bool {
+    table.column(name).is_ok_and(|values| values.iter().all(|value| *value == Value::Null))
+}
+
+fn cell(dir: &Path, name: &str, ty: Type, value: &Value, cache: &Cache) -> Result<Value> {
+    Ok(match (ty, value) {
+        (Type::F64, Value::I64(value)) => Value::F64(*value as f64),
+        (Type::Blob, Value::Str(path)) => {
+            let given = Path::new(path);
+            let path = [dir.join(given), dir.join("out").join(given)].into_iter().find(|path| path.is_file());
+            let path = path.with_context(|| format!("column `{name}` names the file {}, which is not there", given.display()))?;
+            Value::Blob(take_in(dir, &path, cache)?)
+        }
+        (_, value) => value.clone(),
+    })
+}
+
+fn take_in(dir: &Path, path: &Path, cache: &Cache) -> Result<manifests::Blob> {
+    let ext = path.extension().and_then(|ext| ext.to_str()).unwrap_or_default().to_string();
+    // what lies elsewhere is somebody's: it stays where it is
+    let take = if path.starts_with(dir) { Take::Move } else { Take::Copy };
+    Ok(cache.ingest(path, &ext, take)?)
+}
+
+/// What a program left in its `{out}`: a table, or a file for each column.
+pub fn collect_program(dir: &Path, stage: &UnitStage, size: usize, cache: &Cache) -> Result<Output> {
+    if dir.join("out/out.arrow").exists() {
+        let mut outputs = collect(dir, "out/out.arrow", stage, &[size], cache)?;
+        return Ok(outputs.pop().expect("a program's unit is always among them").1);
+    }
+    let mut values = Vec::new();
+    let mut columns = Vec::new();
+    for column in &stage.def.writes {
+        if column.ty != Type::Blob {
+            bail!(
+                "the program wrote no {{out}}/out.arrow, so the column `{}` ({}) has no value; only blob columns can be files",
+                column.name,
+                column.ty
+            );
+        }
+        let path = file_of(&dir.join("out"), &column.name)?;
+        values.push(Value::Blob(take_in(dir, &path, cache)?));
+        columns.push((column.name.clone(), Type::Blob));
+    }
+    let of = (stage.def.grain == Grain::Row && size > 0).then_some(0);
+    Ok(Output { columns, rows: vec![OutRow { of, values }] })
+}
+
+/// The file `name` or `name.EXT` in a folder.
+fn file_of(out: &Path, name: &str) -> Result<PathBuf> {
+    let exact = out.join(name);
+    if exact.is_file() {
+        return Ok(exact);
+    }
+    let mut found = Vec::new();
+    let mut others = Vec::new();
+    for entry in std::fs::read_dir(out).with_context(|| format!("cannot read {}", out.display()))? {
+        let path = entry?.path();
+        if path.file_stem().is_some_and(|stem| stem == name) && path.is_file() {
+            found.push(path);
+        } else {
+            others.push(path.file_name().unwrap_or_default().to_string_lossy().into_owned());
+        }
+    }
+    others.sort();
+    match &found[..] {
+        [one] => Ok(one.clone()),
+        [] if others.is_empty() => bail!("the program ended well but wrote no file {{out}}/{name}; the folder is empty"),
+        [] => bail!("the program ended well but wrote no file {{out}}/{name}; it wrote {}", others.join(", ")),
+        _ => bail!("the program wrote several files {{out}}/{name}.*; which one is meant?"),
+    }
+}
+
+fn without_dir(text: &str, dir: &Path) -> String {
+    text.replace(&format!("{}/", dir.display()), "")
+}

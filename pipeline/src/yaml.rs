@@ -1,0 +1,223 @@
+//! YAML as a tree in which every item knows its line: the only file that names the parser. Knows no recipe.
+//!
+//! Duplicate keys are errors of the parser; anchors and merge keys are YAML's own and work. Scalars have YAML 1.2's types:
+//! `true` is a truth value, `yes` and `no` are text.
+
+use crate::error::{Place, Problem};
+use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde_yaml::Spanned;
+use std::fmt;
+
+/// Line and column, from 1; both 0 for what does not come from a file.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct At {
+    /// Line.
+    pub line: u32,
+    /// Column.
+    pub column: u32,
+}
+
+/// A YAML node with its place.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Item {
+    /// Where it begins.
+    pub at: At,
+    /// What it is.
+    pub node: Node,
+}
+
+/// What a YAML node is.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Node {
+    /// Nothing.
+    Null,
+    /// A truth value.
+    Bool(bool),
+    /// An integer.
+    Int(i64),
+    /// A number with a point.
+    Float(f64),
+    /// Text.
+    Text(String),
+    /// A sequence.
+    List(Vec<Item>),
+    /// A mapping, in the order of the file.
+    Map(Vec<(Key, Item)>),
+}
+
+/// A key of a mapping.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Key {
+    /// Where it stands.
+    pub at: At,
+    /// The key.
+    pub name: String,
+}
+
+impl Node {
+    /// What to call it in a message.
+    pub fn what(&self) -> &'static str {
+        match self {
+            Node::Null => "nothing",
+            Node::Bool(_) => "a truth value",
+            Node::Int(_) => "an integer",
+            Node::Float(_) => "a number",
+            Node::Text(_) => "text",
+            Node::List(_) => "a list",
+            Node::Map(_) => "a mapping",
+        }
+    }
+}
+
+impl Item {
+    /// The item as JSON.
+    pub fn to_json(&self) -> serde_json::Value {
+        match &self.node {
+            Node::Null => serde_json::Value::Null,
+            Node::Bool(value) => (*value).into(),
+            Node::Int(value) => (*value).into(),
+            Node::Float(value) => {
+                serde_json::Number::from_f64(*value).map_or(serde_json::Value::Null, serde_json::Value::Number)
+            }
+            Node::Text(value) => value.as_str().into(),
+            Node::List(items) => items.iter().map(Item::to_json).collect(),
+            Node::Map(items) => {
+                items.iter().map(|(key, item)| (key.name.clone(), item.to_json())).collect::<serde_json::Map<_, _>>().into()
+            }
+        }
+    }
+}
+
+/// Parses a file's text; `file` is its name in messages.
+///
+/// # Errors
+/// If it is not YAML, has a key twice, or is absurdly large.
+pub fn parse(file: &str, text: &str) -> Result<Item, Problem> {
+    let budget = serde_yaml::budget! { max_nodes: 20_000_000, max_events: 40_000_000, max_total_scalar_bytes: 1 << 30, max_depth: 200 };
+    let options = serde_yaml::options! { budget: budget, strict_booleans: true, with_snippet: false };
+    serde_yaml::from_str_with_options::<Item>(text, options).map_err(|error| {
+        let at = error.location().map_or(At::default(), |location| at(&location));
+        let place = Place { file: file.into(), line: at.line, column: at.column };
+        let text = error.without_snippet().to_string();
+        // the place is said already, and only once
+        let text = text.lines().next().unwrap_or_default();
+        let text = text.split(" at line ").next().unwrap_or(text).trim_end_matches([':', ',']);
+        let problem = Problem::at(&place, format!("this is not valid YAML here: {text}"));
+        if text.contains("duplicate") {
+            problem.hint("each key may stand once; rename or remove one of the two")
+        } else {
+            problem
+        }
+    })
+}
+
+fn at(location: &serde_yaml::Location) -> At {
+    At { line: location.line() as u32, column: location.column() as u32 }
+}
+
+impl<'de> Deserialize<'de> for Item {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Item, D::Error> {
+        let spanned = Spanned::<Node>::deserialize(deserializer)?;
+        Ok(Item { at: at(&spanned.referenced), node: spanned.value })
+    }
+}
+
+impl<'de> Deserialize<'de> for Key {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Key, D::Error> {
+        let spanned = Spanned::<String>::deserialize(deserializer)?;
+        Ok(Key { at: at(&spanned.referenced), name: spanned.value })
+    }
+}
+
+impl<'de> Deserialize<'de> for Node {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Node, D::Error> {
+        deserializer.deserialize_any(NodeVisitor)
+    }
+}
+
+struct NodeVisitor;
+
+impl<'de> Visitor<'de> for NodeVisitor {
+    type Value = Node;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a scalar, a list or a mapping")
+    }
+
+    fn visit_unit<E>(self) -> Result<Node, E> {
+        Ok(Node::Null)
+    }
+
+    fn visit_none<E>(self) -> Result<Node, E> {
+        Ok(Node::Null)
+    }
+
+    fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<Node, D::Error> {
+        Node::deserialize(deserializer)
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Node, E> {
+        Ok(Node::Bool(value))
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<Node, E> {
+        Ok(Node::Int(value))
+    }
+
+    fn visit_u64<E: serde::de::Error>(self, value: u64) -> Result<Node, E> {
+        i64::try_from(value).map(Node::Int).map_err(|_| E::custom("an integer beyond 64 bits"))
+    }
+
+    fn visit_f64<E>(self, value: f64) -> Result<Node, E> {
+        Ok(Node::Float(value))
+    }
+
+    fn visit_str<E>(self, value: &str) -> Result<Node, E> {
+        Ok(Node::Text(value.into()))
+    }
+
+    fn visit_string<E>(self, value: String) -> Result<Node, E> {
+        Ok(Node::Text(value))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut access: A) -> Result<Node, A::Error> {
+        let mut items = Vec::new();
+        while let Some(item) = access.next_element()? {
+            items.push(item);
+        }
+        Ok(Node::List(items))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Node, A::Error> {
+        let mut items = Vec::new();
+        while let Some(entry) = access.next_entry()? {
+            items.push(entry);
+        }
+        Ok(Node::Map(items))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn items_know_their_lines_and_types() {
+        let item = parse("r.yaml", "a: 1\nb:\n  - x\n  - 0.5\n  - no\n  - true\n  - ~\n").unwrap();
+        let Node::Map(items) = item.node else { panic!("{item:?}") };
+        assert_eq!((items[1].0.name.as_str(), items[1].0.at.line), ("b", 2));
+        let Node::List(list) = &items[1].1.node else { panic!() };
+        let nodes: Vec<Node> = list.iter().map(|item| item.node.clone()).collect();
+        let text = |text: &str| Node::Text(text.into());
+        assert_eq!(nodes, [text("x"), Node::Float(0.5), text("no"), Node::Bool(true), Node::Null]);
+        assert_eq!(list[1].at, At { line: 4, column: 5 });
+    }
+
+    #[test]
+    fn what_is_no_yaml_is_told_with_its_line() {
+        for (text, line) in [("a: 1\na: 2\n", 2), ("a: [1\nb: 2\n", 2), ("a:\n\t- 1\n", 2), ("x: {s: 1, s: 2}", 1)] {
+            let problem = parse("r.yaml", text).unwrap_err();
+            assert_eq!(problem.place.as_ref().map(|place| place.line), Some(line), "{text:?}: {problem}");
+        }
+    }
+}

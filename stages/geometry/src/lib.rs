@@ -1,0 +1,24 @@
+//! Geometry for head avatars: cameras, meshes, an exact rasteriser, iso-surfaces, point clouds, nearest neighbours.
+//!
+//! Pure numbers in, pure numbers out. This crate knows no manifest rows, cache keys, configuration files, tensors or
+//! progress bars; results are the same whatever the number of threads.
+
+pub mod align;
+pub mod band;
+pub mod camera;
+pub mod cloud;
+pub mod cut;
+pub mod distance;
+pub mod eigen;
+pub mod gbuffer;
+pub mod marching_cubes;
+pub mod mesh;
+pub mod nearest;
+pub mod ply;
+pub mod pose;
+pub mod quantize;
+pub mod raster;
+pub mod stereo;
+
+pub use camera::Camera;
+pub use mesh::Mesh;

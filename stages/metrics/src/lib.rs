@@ -1,0 +1,8 @@
+//! Image and geometry metrics, each with the definition it is known by.
+//!
+//! Images are 8-bit, row-major, interleaved; values are value / 255, data range 1. Learned metrics take tensors and go
+//! through `models`. Knows no rows, files or reports.
+
+pub mod points;
+pub mod psnr;
+pub mod ssim;

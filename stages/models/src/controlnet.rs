@@ -1,0 +1,212 @@
+//! The ControlNet of Stable Diffusion (diffusers' `ControlNetModel`): a copy of the U-Net's contracting half that also
+//! sees a condition image and speaks through zero-initialised 1x1 convolutions. Does not know what the condition shows.
+
+use serde_json::Value;
+use tch::Tensor;
+use tch::nn::{Path, VarStore};
+
+use crate::blocks::Context;
+use crate::layers::Conv2d;
+use crate::unet::{Encoder, Features, Probe, Reader, UNetConfig};
+use crate::weights::{self, WeightsError};
+
+/// Sizes of a ControlNet. The default is the one of DiffusionAvatars: 73 condition channels, an eighth of the resolution.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ControlNetConfig {
+    /// The U-Net it belongs to.
+    pub unet: UNetConfig,
+    /// Channels of the condition image.
+    pub condition_channels: i64,
+    /// Widths of the condition encoder, one for each resolution: four widths halve three times.
+    pub encoder_channels: Vec<i64>,
+}
+
+impl Default for ControlNetConfig {
+    fn default() -> Self {
+        Self { unet: UNetConfig::default(), condition_channels: 73, encoder_channels: vec![16, 32, 96, 256] }
+    }
+}
+
+impl ControlNetConfig {
+    /// For [`UNetConfig::small`]: a quarter of the resolution.
+    pub fn small(condition_channels: i64) -> Self {
+        Self { unet: UNetConfig::small(), condition_channels, encoder_channels: vec![16, 32, 64] }
+    }
+
+    /// Reads diffusers' `config.json`. `place` names it in errors.
+    pub fn from_json(value: &Value, place: &str) -> Result<Self, WeightsError> {
+        let read = Reader { value, place };
+        read.refuse_unless("controlnet_conditioning_channel_order", &[Value::from("rgb")])?;
+        read.refuse_unless("global_pool_conditions", &[Value::from(false)])?;
+        Ok(Self {
+            unet: UNetConfig::from_json(value, place)?,
+            condition_channels: read.integer("conditioning_channels", 3)?,
+            encoder_channels: match value.get("conditioning_embedding_out_channels") {
+                None => vec![16, 32, 96, 256],
+                Some(_) => read.integers("conditioning_embedding_out_channels", None)?,
+            },
+        })
+    }
+
+    /// The diffusers `config.json` that describes this network.
+    pub fn to_json(&self) -> Value {
+        let mut value = self.unet.to_json();
+        let fields = value.as_object_mut().expect("a configuration is an object");
+        fields.remove("up_block_types");
+        fields.remove("out_channels");
+        fields.insert("_class_name".into(), "ControlNetModel".into());
+        fields.insert("conditioning_channels".into(), self.condition_channels.into());
+        fields.insert("conditioning_embedding_out_channels".into(), self.encoder_channels.clone().into());
+        value
+    }
+}
+
+/// What a ControlNet adds to its U-Net.
+pub struct Residuals {
+    /// For every skip connection, in order.
+    pub down: Vec<Tensor>,
+    /// For the middle.
+    pub mid: Tensor,
+}
+
+/// The ControlNet.
+#[derive(Debug)]
+pub struct ControlNet {
+    encoder: Encoder,
+    condition: ConditionEncoder,
+    zero_down: Vec<Conv2d>,
+    zero_mid: Conv2d,
+}
+
+impl ControlNet {
+    /// Creates the variables at the root of `p`, under diffusers' names.
+    pub fn new(p: &Path, config: &ControlNetConfig) -> Self {
+        let unet = &config.unet;
+        let last = unet.block_out_channels.len() - 1;
+        // One for the first convolution, one per residual block, one per down-sampling.
+        let mut widths = vec![unet.block_out_channels[0]];
+        for (i, &width) in unet.block_out_channels.iter().enumerate() {
+            let stages = unet.layers_per_block + i64::from(i != last);
+            widths.extend(std::iter::repeat_n(width, stages as usize));
+        }
+        let zero = |p: &Path, width: i64| Conv2d::new(p, width, width, 1, 1, 0);
+        let down = widths.iter().enumerate().map(|(i, &width)| zero(&(p / "controlnet_down_blocks" / i), width));
+        Self {
+            encoder: Encoder::new(p, unet),
+            condition: ConditionEncoder::new(&(p / "controlnet_cond_embedding"), config),
+            zero_down: down.collect(),
+            zero_mid: zero(&(p / "controlnet_mid_block"), unet.block_out_channels[last]),
+        }
+    }
+
+    /// Starts it from a U-Net: the contracting half is copied, everything that could be heard is zero, the rest of the
+    /// condition encoder keeps its random values. `vs` is this network's store, `unet` the U-Net's.
+    pub fn start_from(&self, vs: &VarStore, unet: &VarStore) {
+        let source = unet.variables();
+        tch::no_grad(|| {
+            for (name, variable) in weights::sorted(vs) {
+                if let Some(value) = source.get(&name) {
+                    variable.shallow_clone().copy_(value);
+                }
+            }
+            for conv in self.zero_down.iter().chain([&self.zero_mid, &self.condition.conv_out]) {
+                _ = conv.weight.shallow_clone().zero_();
+                _ = conv.bias.shallow_clone().zero_();
+            }
+        });
+    }
+
+    /// Condition image `[B, channels, H, W]` -> `[B, width, H/f, W/f]`. Does not depend on time: encode once per image.
+    pub fn encode(&self, condition: &Tensor) -> Tensor {
+        self.condition.forward(condition)
+    }
+
+    /// Residuals for a noisy latent `[B, in, h, w]` at times `t` `[B]` with text `[B, M, ctx]` and an encoded condition,
+    /// multiplied by `scale`.
+    pub fn forward(&self, sample: &Tensor, t: &Tensor, text: &Tensor, encoded: &Tensor, scale: f64) -> Residuals {
+        let time = self.encoder.time(t, Probe::default());
+        let c = Context { time: &time, text, expression: None };
+        let Features { x, skips } = self.encoder.down(sample, c, Some(encoded), None, Probe::default());
+        let mid = self.encoder.mid(&x, c);
+        let speak = |conv: &Conv2d, x: &Tensor| {
+            let y = conv.forward(x);
+            if scale == 1.0 { y } else { y * scale }
+        };
+        Residuals {
+            down: self.zero_down.iter().zip(&skips).map(|(conv, x)| speak(conv, x)).collect(),
+            mid: speak(&self.zero_mid, &mid),
+        }
+    }
+}
+
+/// Convolutions that bring the condition image to the latent's resolution.
+#[derive(Debug)]
+pub struct ConditionEncoder {
+    conv_in: Conv2d,
+    blocks: Vec<Conv2d>,
+    conv_out: Conv2d,
+}
+
+impl ConditionEncoder {
+    /// Creates the variables at `p`.
+    pub fn new(p: &Path, config: &ControlNetConfig) -> Self {
+        let widths = &config.encoder_channels;
+        let mut blocks = Vec::new();
+        for pair in widths.windows(2) {
+            for (outputs, stride) in [(pair[0], 1), (pair[1], 2)] {
+                let p = p / "blocks" / blocks.len();
+                blocks.push(Conv2d::new(&p, pair[0], outputs, 3, stride, 1));
+            }
+        }
+        Self {
+            conv_in: Conv2d::new(&(p / "conv_in"), config.condition_channels, widths[0], 3, 1, 1),
+            blocks,
+            conv_out: Conv2d::new(
+                &(p / "conv_out"),
+                widths[widths.len() - 1],
+                config.unet.block_out_channels[0],
+                3,
+                1,
+                1,
+            ),
+        }
+    }
+
+    /// `[B, channels, H, W]` -> `[B, width, H/f, W/f]`.
+    pub fn forward(&self, condition: &Tensor) -> Tensor {
+        let mut x = self.conv_in.forward(condition).silu();
+        for block in &self.blocks {
+            x = block.forward(&x).silu();
+        }
+        self.conv_out.forward(&x)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::init;
+    use crate::unet::{Extras, UNet, times};
+    use tch::Device;
+
+    #[test]
+    fn a_fresh_controlnet_is_silent() {
+        let config = ControlNetConfig::small(7);
+        let (unet_vs, unet) = init::build(Device::Cpu, 0, |p| UNet::new(p, &config.unet));
+        let (vs, net) = init::build(Device::Cpu, 1, |p| ControlNet::new(p, &config));
+        net.start_from(&vs, &unet_vs);
+        let (x, text) = (init::normal(0, 0, &[2, 4, 16, 16]), init::normal(0, 1, &[2, 3, 64]));
+        let t = times(700, 2, Device::Cpu);
+        tch::no_grad(|| {
+            let encoded = net.encode(&init::normal(0, 2, &[2, 7, 64, 64]));
+            let residuals = net.forward(&x, &t, &text, &encoded, 1.0);
+            let extras = Extras { down: Some(&residuals.down), mid: Some(&residuals.mid), ..Extras::default() };
+            assert_eq!(unet.forward(&x, &t, &text, extras), unet.forward(&x, &t, &text, Extras::default()));
+            assert_eq!(
+                vs.variables()["down_blocks.1.resnets.0.conv1.weight"],
+                unet_vs.variables()["down_blocks.1.resnets.0.conv1.weight"]
+            );
+        });
+        assert_eq!(ControlNetConfig::from_json(&config.to_json(), "here").unwrap(), config);
+    }
+}

@@ -1,0 +1,40 @@
+//! Embeddings of the diffusion time. Does not know what is denoised.
+
+use tch::nn::Path;
+use tch::{Kind, Tensor};
+
+use crate::layers::Linear;
+
+/// Sinusoids of the time (Ho et al. 2020, with Stable Diffusion's ordering): `[B]` integers -> `[B, width]`, f32.
+/// `flip` puts the cosines first; `shift` lowers the number of steps that the frequencies are spread over.
+pub fn sinusoids(t: &Tensor, width: i64, flip: bool, shift: f64) -> Tensor {
+    let half = width / 2;
+    let steps = Tensor::arange(half, (Kind::Float, t.device()));
+    let frequencies = (steps * (-(10000f64.ln()) / (half as f64 - shift))).exp();
+    let angles = t.to_kind(Kind::Float).unsqueeze(1) * frequencies.unsqueeze(0);
+    let (sin, cos) = (angles.sin(), angles.cos());
+    let pair = if flip { Tensor::cat(&[cos, sin], 1) } else { Tensor::cat(&[sin, cos], 1) };
+    pair.constant_pad_nd([0, width - 2 * half])
+}
+
+/// Two-layer network on the sinusoids: `linear_1`, SiLU, `linear_2`.
+#[derive(Debug)]
+pub struct TimeEmbedding {
+    linear_1: Linear,
+    linear_2: Linear,
+}
+
+impl TimeEmbedding {
+    /// From `inputs` sinusoids to `width` values.
+    pub fn new(p: &Path, inputs: i64, width: i64) -> Self {
+        Self {
+            linear_1: Linear::new(&(p / "linear_1"), inputs, width),
+            linear_2: Linear::new(&(p / "linear_2"), width, width),
+        }
+    }
+
+    /// `[B, inputs]` -> `[B, width]`.
+    pub fn forward(&self, x: &Tensor) -> Tensor {
+        self.linear_2.forward(&self.linear_1.forward(x).silu())
+    }
+}

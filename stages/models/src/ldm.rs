@@ -1,0 +1,98 @@
+//! Losses of the two networks that stand in for Stable Diffusion: the auto-encoder and the unconditional latent diffusion
+//! prior. Loops, optimisers and data lie with whoever trains.
+
+use tch::{Kind, Tensor};
+
+use crate::init;
+use crate::lpips::Lpips;
+use crate::schedule::{Schedule, time_tensor};
+use crate::unet::{Extras, UNet};
+use crate::vae::Vae;
+
+/// Weights of the auto-encoder's loss terms.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct VaeLossConfig {
+    /// Mean absolute error.
+    pub l1: f64,
+    /// LPIPS.
+    pub perceptual: f64,
+    /// Divergence of the posterior, per image and summed over the latent (Rombach et al. 2022).
+    pub kl: f64,
+}
+
+impl Default for VaeLossConfig {
+    fn default() -> Self {
+        Self { l1: 1.0, perceptual: 0.2, kl: 1e-6 }
+    }
+}
+
+/// A loss and its terms, before weighting.
+#[derive(Debug)]
+pub struct VaeLoss {
+    /// What to minimise.
+    pub total: Tensor,
+    /// Mean absolute error.
+    pub l1: f64,
+    /// LPIPS; none when it is not used.
+    pub perceptual: Option<f64>,
+    /// Divergence.
+    pub kl: f64,
+}
+
+/// Loss of reconstructing `images` `[B, 3, H, W]` in [-1, 1] from a posterior sample drawn with `noise` (latent-shaped).
+pub fn vae_loss(vae: &Vae, lpips: Option<&Lpips>, images: &Tensor, noise: &Tensor, weights: VaeLossConfig) -> VaeLoss {
+    let posterior = vae.encode(images);
+    let decoded = vae.decode(&posterior.sample(noise));
+    let (l1, kl) = ((&decoded - images).abs().mean(Kind::Float), posterior.kl());
+    let perceptual = lpips.map(|lpips| {
+        // The truth's features need no graph.
+        let truth = tch::no_grad(|| lpips.features(images));
+        lpips.compare(&truth, &lpips.features(&decoded)).0.mean(Kind::Float)
+    });
+    let mut total = &l1 * weights.l1 + &kl * weights.kl;
+    if let Some(perceptual) = &perceptual {
+        total += perceptual * weights.perceptual;
+    }
+    let value = |t: &Tensor| t.double_value(&[]);
+    VaeLoss { l1: value(&l1), perceptual: perceptual.as_ref().map(value), kl: value(&kl), total }
+}
+
+/// Per-channel mean and one standard deviation over all of the latents `[N, C, h, w]`: what [`crate::vae::VaeConfig`]
+/// wants as `shift` and, inverted, as `scaling_factor`.
+pub fn latent_statistics(latents: &Tensor) -> (Vec<f64>, f64) {
+    let mean = latents.mean_dim(&[0i64, 2, 3][..], true, Kind::Double);
+    let deviation = (latents - &mean).square().mean(Kind::Double).sqrt().double_value(&[]);
+    (Vec::try_from(mean.flatten(0, -1)).expect("means are f64"), deviation)
+}
+
+/// The random draws of one training step of a diffusion model.
+pub struct Draw {
+    /// A time for every sample.
+    pub t: Vec<i64>,
+    /// Noise, shaped like the latents.
+    pub noise: Tensor,
+}
+
+impl Draw {
+    /// Times uniform over 0..T and standard normal noise: a function of `seed` and `step`.
+    pub fn new(schedule: &Schedule, shape: &[i64], seed: u64, step: u64) -> Self {
+        let t = init::integers(seed, 2 * step, shape[0] as usize, schedule.config.train_steps as i64);
+        Self { t, noise: init::normal(seed, 2 * step + 1, shape) }
+    }
+}
+
+/// Mean squared error of the U-Net's prediction on scaled `latents` `[B, C, h, w]`. `text` `[1, M, ctx]` is the same for
+/// every sample: the null prompt.
+pub fn prior_loss(unet: &UNet, schedule: &Schedule, latents: &Tensor, text: &Tensor, draw: &Draw) -> Tensor {
+    let noise = draw.noise.to_device(latents.device());
+    let noisy = schedule.add_noise(latents, &noise, &draw.t);
+    let text = text.expand([latents.size()[0], -1, -1], false);
+    let out = unet.forward(&noisy, &time_tensor(&draw.t, latents), &text, Extras::default());
+    (out - schedule.target(latents, &noise, &draw.t)).square().mean(Kind::Float)
+}
+
+/// Tokens `[1, tokens, width]` that stand for the empty prompt where there is no text encoder: fixed standard normal
+/// numbers, a function of the seed. They are saved with the prior, which is trained with them.
+pub fn null_prompt(tokens: i64, width: i64, seed: u64) -> Tensor {
+    init::normal(seed, init::name_stream("null_prompt"), &[1, tokens, width])
+}

@@ -1,0 +1,373 @@
+//! The identity network: anchors predicted from the global code, and an ensemble of local signed distance functions around them
+//! (NPHM section 3, MonoNPHM section 3.1). Knows nothing of expressions: a query is a canonical point with its ambient coordinates.
+
+use super::blend;
+use super::config::{Blend, IdentityConfig, Layout};
+use super::mlp::{self, Between, Layer, Owner, Wiring};
+use crate::weights::WeightsError;
+use tch::{Kind, Tensor, nn};
+
+/// What is known of the field far from all anchors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Far {
+    /// The global member's own output.
+    Learned,
+    /// The global member says +1 everywhere: outside. The evident intention of NPHM's evaluation mode; for mesh extraction with
+    /// released NPHM weights.
+    Outside,
+    /// NPHM's evaluation mode to the letter: all members say +1 at the last point of each scan, and nowhere else. For parity tests.
+    LastPointOutside,
+}
+
+/// What the identity network says at `N` points of `B` scans.
+pub struct Sample {
+    /// `[B, N]` signed distance in model units (25 cm), positive outside.
+    pub sdf: Tensor,
+    /// `[B, N, 3]` colour in about [-1, 1], if the model has a colour branch and appearance codes were given.
+    pub color: Option<Tensor>,
+    /// `[B, N, k + 1]` what each member said before blending; see [`Identity::nearest`] for the order.
+    pub members: Tensor,
+    /// `[B, N]` sum of the un-normalised weights.
+    pub weight_sum: Tensor,
+}
+
+/// The identity network.
+pub struct Identity {
+    /// Dimensions.
+    pub config: IdentityConfig,
+    /// `[K, 3]` mean anchor positions. Not a variable: published checkpoints do not hold them.
+    pub mean_anchors: Tensor,
+    geometry: Ensemble,
+    pos: [(Tensor, Tensor); 3],
+    color: Option<Color>,
+}
+
+struct Color {
+    ensemble: Ensemble,
+    bottleneck: [(Tensor, Tensor); 2],
+}
+
+/// Weights of the unique members, layer by layer.
+enum Ensemble {
+    Stacked(Vec<(Tensor, Tensor)>),
+    Separate(Vec<Vec<(Tensor, Tensor)>>),
+}
+
+impl Identity {
+    /// Creates the variables under `path`, filled with zeros. `mean_anchors` is `[K, 3]` in model units, pairs first.
+    pub fn new(path: &nn::Path<'_>, config: &IdentityConfig, mean_anchors: &Tensor) -> Result<Self, WeightsError> {
+        if mean_anchors.size() != [config.anchors(), 3] {
+            return Err(WeightsError::Config {
+                place: "mean anchors".into(),
+                reason: format!("their shape is {:?}; the model has {} anchors", mean_anchors.size(), config.anchors()),
+                hint: "give one xyz row per anchor, symmetric pairs first".into(),
+            });
+        }
+        let unique = config.unique_members();
+        let widths = |input: i64, hidden: i64, layers: i64, out: i64, skip: Option<i64>| -> Vec<(i64, i64)> {
+            (0..=layers)
+                .map(|i| {
+                    let from = if i == 0 { input } else { hidden };
+                    let to = if i == layers { out } else { hidden };
+                    (from, if skip == Some(i + 1) { to - input } else { to })
+                })
+                .collect()
+        };
+        let geo = widths(config.member_input(), config.hidden, config.layers, 1, config.skip_layer);
+        let geometry = match config.layout {
+            Layout::Nphm => {
+                let path = path / "ensembled_deep_sdf";
+                // a layer behind a narrowed one reads the narrowed activations and the input: again `hidden` columns
+                Ensemble::Stacked(
+                    geo.iter()
+                        .enumerate()
+                        .map(|(i, &(from, to))| linear(&(&path / format!("lin{i}")), &[unique], from, to))
+                        .collect(),
+                )
+            }
+            Layout::MonoNphm => Ensemble::separate(&(path / "deepSDFensemble"), unique, &geo),
+        };
+        let pos = path / "mlp_pos";
+        let pos = [
+            linear(&(&pos / 0), &[], config.d_glob, config.pos_hidden),
+            linear(&(&pos / 2), &[], config.pos_hidden, config.pos_hidden),
+            linear(&(&pos / 4), &[], config.pos_hidden, 3 * config.anchors()),
+        ];
+        let color = config.color.as_ref().map(|c| Color {
+            ensemble: Ensemble::separate(
+                &(path / "aggr_app"),
+                unique,
+                &widths(config.d_glob + config.d_loc + c.bottleneck, c.hidden, c.layers, 3, None),
+            ),
+            // spelled like this in the published checkpoints
+            bottleneck: [
+                linear(&(path / "communcation_bottleneck1"), &[], config.hidden, c.bottleneck),
+                linear(&(path / "communcation_bottleneck2"), &[], c.bottleneck, c.bottleneck),
+            ],
+        });
+        Ok(Self { config: config.clone(), mean_anchors: mean_anchors.detach().copy(), geometry, pos, color })
+    }
+
+    /// Anchors `[B, K, 3]` of identities `z [B, d_id]`; only the global part of the code counts.
+    pub fn anchors(&self, z: &Tensor) -> Tensor {
+        let mut xs = z.narrow(1, 0, self.config.d_glob);
+        for (i, (weight, bias)) in self.pos.iter().enumerate() {
+            xs = xs.linear(weight, Some(bias));
+            if i < 2 {
+                xs = xs.relu();
+            }
+        }
+        xs.reshape([-1, self.config.anchors(), 3]) + self.mean_anchors.to_kind(z.kind()).to_device(z.device())
+    }
+
+    /// The field at queries `q [B, N, 3 + n_hyper]` (canonical xyz, then ambient coordinates) of identities `z [B, d_id]` with
+    /// `anchors [B, K, 3]` from [`Identity::anchors`]. Appearance codes `z_app [B, d_id]` are for models with a colour branch.
+    ///
+    /// Only members that take part at a point are evaluated there.
+    pub fn forward(&self, q: &Tensor, z: &Tensor, z_app: Option<&Tensor>, anchors: &Tensor, far: Far) -> Sample {
+        let (scans, per_scan, dims) = q.size3().expect("queries are [B, N, 3 + n_hyper]");
+        let (points, k_all) = (scans * per_scan, self.config.anchors());
+        let xyz = q.narrow(2, 0, 3);
+        let offsets = (xyz.unsqueeze(2) - anchors.unsqueeze(1)).reshape([points, k_all, 3]);
+        let squared = offsets.square().sum_dim_intlist(2, false, None::<Kind>);
+        let blend::Weights { nearest, normalized, sum } = blend::weights(&self.config.blend, &squared);
+
+        // every (point, member) that is evaluated, sorted by member
+        let k = nearest.size()[1];
+        let flat = nearest.reshape([-1]);
+        let order = flat.argsort_stable(true, 0, false);
+        let member = flat.index_select(0, &order);
+        let point = order.divide_scalar_mode(k, "floor");
+        let counts = Vec::<i64>::try_from(member.bincount(None::<Tensor>, k_all)).expect("counts are integers");
+        let offset = offsets.reshape([-1, 3]).index_select(0, &(&point * k_all + &member));
+        let mirror = self.mirror(q).index_select(0, &member);
+        let hyper = q.reshape([points, dims]).narrow(1, 3, dims - 3);
+        let coords = Tensor::cat(&[offset * mirror, hyper.index_select(0, &point)], 1);
+        let scan = point.divide_scalar_mode(per_scan, "floor");
+
+        let mut sdfs = Vec::new();
+        let mut colors = Vec::new();
+        let mut start = 0;
+        for unique in 0..self.config.unique_members() - 1 {
+            let first = if unique < self.config.pairs { 2 * unique } else { unique + self.config.pairs };
+            let sharing = if unique < self.config.pairs { 2 } else { 1 };
+            let count: i64 = counts[first as usize..(first + sharing) as usize].iter().sum();
+            if count == 0 {
+                continue;
+            }
+            let owner = scan.narrow(0, start, count) * sharing + (member.narrow(0, start, count) - first);
+            let (f, c) = self.member(
+                unique,
+                &coords.narrow(0, start, count),
+                &self.latents(z, first, sharing),
+                z_app.map(|z| self.latents(z, first, sharing)).as_ref(),
+                &Owner::Of(&owner),
+            );
+            sdfs.push(f);
+            colors.extend(c);
+            start += count;
+        }
+        let back = order.argsort_stable(true, 0, false);
+        let unsort =
+            |sorted: &[Tensor], width: i64| Tensor::cat(sorted, 0).index_select(0, &back).reshape([points, k, width]);
+        let (global, global_color) = self.member(
+            self.config.unique_members() - 1,
+            &q.reshape([points, dims]),
+            &self.latents(z, k_all, 1),
+            z_app.map(|z| self.latents(z, k_all, 1)).as_ref(),
+            &Owner::InOrder,
+        );
+        let global = if far == Far::Outside { global.ones_like() } else { global };
+        let mut members = Tensor::cat(&[unsort(&sdfs, 1).squeeze_dim(2), global], 1);
+        if far == Far::LastPointOutside {
+            let last =
+                Tensor::arange(points, (Kind::Int64, q.device())).remainder(per_scan).eq(per_scan - 1).unsqueeze(1);
+            members = members.ones_like().where_self(&last, &members);
+        }
+        let sdf = (&members * &normalized).sum_dim_intlist(1, false, None::<Kind>);
+        let color = global_color.map(|global| {
+            let all = Tensor::cat(&[unsort(&colors, 3), global.unsqueeze(1)], 1);
+            (all * normalized.unsqueeze(2)).sum_dim_intlist(1, false, None::<Kind>).reshape([scans, per_scan, 3])
+        });
+        Sample {
+            sdf: sdf.reshape([scans, per_scan]),
+            color,
+            members: members.reshape([scans, per_scan, k + 1]),
+            weight_sum: sum.reshape([scans, per_scan]),
+        }
+    }
+
+    /// Mean over identities and pairs of `|z_k - z_k*|`, the symmetry prior on codes `z [B, d_id]`.
+    pub fn asymmetry(&self, z: &Tensor) -> Tensor {
+        let c = &self.config;
+        if c.pairs == 0 {
+            return z.sum(z.kind()) * 0.0;
+        }
+        let local = z.narrow(1, c.d_glob, 2 * c.pairs * c.d_loc).reshape([-1, c.pairs, 2, c.d_loc]);
+        let difference = local.select(2, 0) - local.select(2, 1);
+        // the root's gradient is infinite where codes are equal, as they are at the start
+        let norm = (difference.square().sum_dim_intlist(2, false, None::<Kind>) + 1e-12).sqrt();
+        norm.mean(None::<Kind>)
+    }
+
+    /// One set of member weights at `coords [P, C]`: distance `[P, 1]` and colour `[P, 3]`.
+    fn member(
+        &self,
+        unique: i64,
+        coords: &Tensor,
+        latents: &Tensor,
+        latents_app: Option<&Tensor>,
+        owner: &Owner<'_>,
+    ) -> (Tensor, Option<Tensor>) {
+        let wiring = Wiring {
+            coords_first: self.config.layout == Layout::Nphm,
+            skip: self.config.skip_layer,
+            between: Between::Smooth(self.config.activation),
+        };
+        let layers = self.geometry.layers(unique);
+        let (sdf, hidden) = mlp::run(&layers, &wiring, &coords.unsqueeze(0), latents, owner);
+        let color = self.color.as_ref().zip(latents_app).map(|(color, latents)| {
+            let [(w1, b1), (w2, b2)] = &color.bottleneck;
+            let said = hidden.linear(w1, Some(b1)).relu().linear(w2, Some(b2));
+            let wiring = Wiring { coords_first: false, skip: None, between: Between::Relu };
+            mlp::run(&color.ensemble.layers(unique), &wiring, &said, latents, owner).0.squeeze_dim(0)
+        });
+        (sdf.squeeze_dim(0), color)
+    }
+
+    /// `[1, B * sharing, d_glob + d_loc]`: codes of the members `first..first + sharing`, scan by scan.
+    fn latents(&self, z: &Tensor, first: i64, sharing: i64) -> Tensor {
+        let (glob, loc) = (self.config.d_glob, self.config.d_loc);
+        let scans = z.size()[0];
+        let global = z.narrow(1, 0, glob).unsqueeze(1).expand([scans, sharing, glob], false);
+        let local = z.narrow(1, glob + first * loc, sharing * loc).reshape([scans, sharing, loc]);
+        Tensor::cat(&[global, local], 2).reshape([1, scans * sharing, glob + loc])
+    }
+
+    /// `[K, 3]` signs: mirrored members see -x.
+    fn mirror(&self, like: &Tensor) -> Tensor {
+        let signs: Vec<f32> = (0..self.config.anchors())
+            .flat_map(|k| [if self.config.mirrored(k) { -1.0 } else { 1.0 }, 1.0, 1.0])
+            .collect();
+        Tensor::from_slice(&signs).reshape([-1, 3]).to_kind(like.kind()).to_device(like.device())
+    }
+}
+
+impl Ensemble {
+    fn separate(path: &nn::Path<'_>, unique: i64, widths: &[(i64, i64)]) -> Self {
+        let member = |u: i64| -> Vec<(Tensor, Tensor)> {
+            let path = path / "layers" / u / "layers";
+            widths.iter().enumerate().map(|(i, &(from, to))| linear(&(&path / (2 * i)), &[], from, to)).collect()
+        };
+        Self::Separate((0..unique).map(member).collect())
+    }
+
+    /// Layers of one unique member, as a group of one.
+    fn layers(&self, unique: i64) -> Vec<Layer> {
+        match self {
+            Self::Stacked(layers) => layers
+                .iter()
+                .map(|(w, b)| Layer { weight: w.narrow(0, unique, 1), bias: b.narrow(0, unique, 1) })
+                .collect(),
+            Self::Separate(members) => members[unique as usize]
+                .iter()
+                .map(|(w, b)| Layer { weight: w.unsqueeze(0), bias: b.unsqueeze(0) })
+                .collect(),
+        }
+    }
+}
+
+/// `weight [.., out, in]` and `bias [.., out]` under `path`.
+pub(crate) fn linear(path: &nn::Path<'_>, lead: &[i64], from: i64, to: i64) -> (Tensor, Tensor) {
+    (path.zeros("weight", &[lead, &[to, from]].concat()), path.zeros("bias", &[lead, &[to]].concat()))
+}
+
+/// Far rule that mesh extraction should use with a blending rule: only NPHM's literal one loses the sign far from the anchors.
+pub fn far_for_extraction(blend: &Blend) -> Far {
+    match blend {
+        Blend::Gaussian { .. } => Far::Outside,
+        Blend::Softmax { .. } | Blend::Adaptive { .. } => Far::Learned,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::init;
+    use crate::nphm::{HeadConfig, HeadModel};
+    use tch::Device;
+
+    fn model(config: &HeadConfig, anchors: &[f32]) -> HeadModel {
+        let mut model = HeadModel::new(config, &Tensor::from_slice(anchors).reshape([-1, 3]), Device::Cpu).unwrap();
+        model.seed(5);
+        model
+    }
+
+    fn set(model: &HeadModel, name: &str, f: impl Fn(&mut Tensor)) {
+        let mut variable = model.vs.variables().remove(name).expect(name);
+        tch::no_grad(|| f(&mut variable));
+    }
+
+    const PAIRED: [f32; 9] = [-0.2, 0.1, 0.1, 0.2, 0.1, 0.1, 0.0, -0.1, 0.3];
+
+    #[test]
+    fn equal_codes_of_a_pair_give_a_symmetric_field() {
+        let model = model(&HeadConfig::mini(1, 1), &PAIRED);
+        let c = &model.config.identity;
+        // anchors stay where they are; the middle and the global member say nothing
+        set(&model, "id_decoder.mlp_pos.4.weight", |w| _ = w.zero_());
+        set(&model, "id_decoder.mlp_pos.4.bias", |b| _ = b.zero_());
+        for unique in 1..c.unique_members() {
+            set(&model, "id_decoder.ensembled_deep_sdf.lin4.weight", |w| _ = w.get(unique).zero_());
+            set(&model, "id_decoder.ensembled_deep_sdf.lin4.bias", |b| _ = b.get(unique).zero_());
+        }
+        let z = init::normal(1, 2, &[1, c.d_id()]) * 0.3;
+        let _ = z.narrow(1, c.d_glob + c.d_loc, c.d_loc).copy_(&z.narrow(1, c.d_glob, c.d_loc));
+        let q = init::normal(1, 3, &[1, 50, 5]) * 0.3;
+        let mirrored = &q * Tensor::from_slice(&[-1f32, 1.0, 1.0, 1.0, 1.0]);
+        let anchors = model.identity.anchors(&z);
+        let at = |q: &Tensor| model.identity.forward(q, &z, None, &anchors, Far::Learned).sdf;
+        let (a, b) = (at(&q), at(&mirrored));
+        assert!((&a - &b).abs().max().double_value(&[]) < 1e-6);
+        assert!((&a - at(&(&q + 0.01))).abs().max().double_value(&[]) > 1e-4, "the field is constant");
+    }
+
+    #[test]
+    fn constant_members_are_blended_by_normalized_weights() {
+        let mut config = HeadConfig::mini(1, 1);
+        for blend in [
+            Blend::Softmax { denominator: 0.02, background: -0.2, neighbors: 2 },
+            Blend::Gaussian { denominator: 0.01, distance_eps: 1e-5, background: -0.2, sum_eps: 1e-6 },
+            Blend::Adaptive { neighbors: 2, blend_std: 3.75, global_distance: 0.75, sum_eps: 1e-8 },
+        ] {
+            config.identity.blend = blend.clone();
+            let model = model(&config, &PAIRED);
+            set(&model, "id_decoder.ensembled_deep_sdf.lin4.weight", |w| _ = w.zero_());
+            set(&model, "id_decoder.ensembled_deep_sdf.lin4.bias", |b| _ = b.fill_(0.75));
+            let z = Tensor::zeros([2, config.identity.d_id()], (Kind::Float, Device::Cpu));
+            let q = init::normal(1, 3, &[2, 30, 5]) * 0.3;
+            let sample = model.identity.forward(&q, &z, None, &model.identity.anchors(&z), Far::Learned);
+            let expected = match blend {
+                Blend::Gaussian { sum_eps, .. } => &sample.weight_sum * 0.75 / (&sample.weight_sum + sum_eps),
+                _ => sample.weight_sum.full_like(0.75),
+            };
+            assert!((sample.sdf - expected).abs().max().double_value(&[]) < 1e-5, "{blend:?}");
+        }
+    }
+
+    #[test]
+    fn members_that_are_left_out_hardly_matter() {
+        // the mini preset looks at 6 of its 13 anchors
+        let anchors: Vec<f32> = Vec::try_from((init::normal(9, 9, &[39])) * 0.3).unwrap();
+        let mut config = HeadConfig::mini(4, 5);
+        let z = init::normal(1, 2, &[1, config.identity.d_id()]) * 0.2;
+        let q = init::normal(1, 3, &[1, 400, 5]) * 0.3;
+        let mut at = |neighbors: i64| {
+            config.identity.blend = Blend::Softmax { denominator: 0.02, background: -0.2, neighbors };
+            let model = model(&config, &anchors);
+            model.identity.forward(&q, &z, None, &model.identity.anchors(&z), Far::Learned).sdf
+        };
+        let (six, all) = (at(6), at(13));
+        assert!((six - all).abs().max().double_value(&[]) < 2e-3);
+    }
+}

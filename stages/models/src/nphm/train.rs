@@ -1,0 +1,360 @@
+//! One joint training step of a backward head model: codes, identity and expression networks together (MonoNPHM section 3.4), with a
+//! signed far field and signed distances near the surface, which small models need. Knows no loop, files or schedules.
+
+use super::codes::{CodeTable, Picked};
+use super::config::{Direction, HeadConfig};
+use super::field::{HeadModel, gradient};
+use super::identity::Far;
+use super::sample::Batch;
+use crate::adamw::{AdamW, Group};
+use crate::weights::{self, Tensors, WeightsError};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::path::Path;
+use tch::{Kind, Reduction, Tensor};
+
+/// Weights of the loss terms. The defaults train the `mini` preset; MonoNPHM's own are in brackets.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct LossWeights {
+    /// Mean |F| on the surface (1).
+    pub surface: f64,
+    /// Mean |grad F - n| on the surface (0.3).
+    pub normals: f64,
+    /// Mean ||grad F| - 1| on the surface and near it (0.15).
+    pub eikonal: f64,
+    /// Mean |F - d| near the surface (not in MonoNPHM, which knows no distances).
+    pub near: f64,
+    /// Mean relu(0.5 |d| - sign(d) F) anywhere. MonoNPHM's exp(-10 |F|) leaves the sign open, and small models then grow surfaces far out.
+    pub far: f64,
+    /// Mean squared error of canonical positions (1000).
+    pub correspondence: f64,
+    /// Mean squared error of anchors (7.5).
+    pub anchors: f64,
+    /// Mean |omega| (0.05).
+    pub hyper: f64,
+    /// The same on neutral scans, on top (0.5).
+    pub hyper_neutral: f64,
+    /// Mean |delta|^2 on neutral scans (0.001).
+    pub neutral_zero: f64,
+    /// Mean |delta|^2 at far points (0.0025).
+    pub zero_deformation: f64,
+    /// Mean |z_id|^2 (0.01).
+    pub z_id: f64,
+    /// Mean |z_ex|^2 (0.05).
+    pub z_ex: f64,
+    /// Mean |z_k - z_k*| over pairs (0.01).
+    pub symmetry: f64,
+}
+
+impl Default for LossWeights {
+    fn default() -> Self {
+        Self {
+            surface: 2.0,
+            normals: 0.3,
+            eikonal: 0.1,
+            near: 2.0,
+            far: 1.0,
+            correspondence: 1000.0,
+            anchors: 7.5,
+            hyper: 0.05,
+            hyper_neutral: 0.5,
+            neutral_zero: 0.1,
+            zero_deformation: 0.0025,
+            z_id: 0.01,
+            z_ex: 0.05,
+            symmetry: 0.01,
+        }
+    }
+}
+
+/// The loss of one batch.
+pub struct Losses {
+    /// Weighted sum, to be differentiated.
+    pub total: Tensor,
+    /// Each term before weighting, by name.
+    pub terms: Vec<(&'static str, f64)>,
+}
+
+/// Loss of a batch under the codes picked for it. With a backward model.
+///
+/// Spatial gradients, which cost a second differentiation, are taken at surface points only.
+pub fn training_step(model: &HeadModel, z_id: &Tensor, z_ex: &Tensor, batch: &Batch, weights: &LossWeights) -> Losses {
+    debug_assert_eq!(model.config.deformation.direction, Direction::Backward);
+    let mean = |t: Tensor| t.mean(None::<Kind>);
+    let person = model.person(z_id, None);
+
+    // points with spatial gradients, from the posed space through both networks
+    let x = batch.surface.detach().copy().set_requires_grad(true);
+    let q = model.query(&person, z_ex, &x);
+    let surface = model.canonical_field(&person, &q, Far::Learned).sdf;
+    let slope = gradient(&surface, &x, true);
+    let length = |v: &Tensor| (v.square().sum_dim_intlist(2, false, None::<Kind>) + 1e-12).sqrt();
+
+    // points without
+    let [near, far, pairs] = [&batch.near, &batch.far, &batch.posed].map(|t| t.size()[1]);
+    let points = Tensor::cat(&[&batch.near, &batch.far, &batch.posed], 1);
+    let others = model.query(&person, z_ex, &points);
+    let moved = &others.narrow(2, 0, 3) - &points;
+    let omega = others.narrow(2, 3, model.config.identity.n_hyper);
+    let field = model.canonical_field(&person, &others.narrow(1, 0, near + far), Far::Learned).sdf;
+    let (near_field, far_field) = (field.narrow(1, 0, near), field.narrow(1, near, far));
+    let hinge = (batch.far_distance.abs() * 0.5 - batch.far_distance.sign() * far_field).relu();
+
+    let all_omega = Tensor::cat(&[q.narrow(2, 3, omega.size()[2]), omega], 1).abs().mean_dim(
+        [1i64, 2].as_slice(),
+        false,
+        None::<Kind>,
+    );
+    let neutral_share = batch.neutral.sum(None::<Kind>).clamp_min(1.0);
+    let at_neutral = |per_scan: Tensor| (per_scan * &batch.neutral).sum(None::<Kind>) / &neutral_share;
+    let moved_squared = moved.square().mean_dim([1i64, 2].as_slice(), false, None::<Kind>);
+
+    let terms = [
+        ("surface", weights.surface, mean(surface.abs())),
+        ("normals", weights.normals, mean(length(&(&slope - &batch.normals)))),
+        ("eikonal", weights.eikonal, mean((length(&slope) - 1.0).abs())),
+        ("near", weights.near, mean((near_field - &batch.near_distance).abs())),
+        ("far", weights.far, mean(hinge)),
+        (
+            "correspondence",
+            weights.correspondence,
+            others.narrow(1, near + far, pairs).narrow(2, 0, 3).mse_loss(&batch.canonical, Reduction::Mean),
+        ),
+        ("anchors", weights.anchors, person.anchors.mse_loss(&batch.anchors, Reduction::Mean)),
+        ("hyper", weights.hyper, mean(all_omega.shallow_clone())),
+        ("hyper_neutral", weights.hyper_neutral, at_neutral(all_omega)),
+        ("neutral_zero", weights.neutral_zero, at_neutral(moved_squared)),
+        ("zero_deformation", weights.zero_deformation, mean(moved.narrow(1, near, far).square())),
+        ("z_id", weights.z_id, mean(z_id.square().sum_dim_intlist(1, false, None::<Kind>))),
+        ("z_ex", weights.z_ex, mean(z_ex.square().sum_dim_intlist(1, false, None::<Kind>))),
+        ("symmetry", weights.symmetry, model.identity.asymmetry(z_id)),
+    ];
+    let mut total = Tensor::zeros([], (surface.kind(), surface.device()));
+    let mut report = Vec::with_capacity(terms.len());
+    for (name, weight, value) in terms {
+        report.push((name, value.double_value(&[])));
+        total += value * weight;
+    }
+    Losses { total, terms: report }
+}
+
+/// Learning rates and limits.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Rates {
+    /// Both networks.
+    pub network: f64,
+    /// Weight decay of both networks.
+    pub weight_decay: f64,
+    /// Largest gradient norm of each network, and of the codes of each kind.
+    pub clip: f64,
+    /// Identity codes.
+    pub z_id: f64,
+    /// Expression codes.
+    pub z_ex: f64,
+}
+
+impl Default for Rates {
+    fn default() -> Self {
+        Self { network: 1e-3, weight_decay: 5e-4, clip: 1.0, z_id: 2e-3, z_ex: 5e-3 }
+    }
+}
+
+/// A model in training: networks, codes and optimisers.
+pub struct Trainer {
+    /// The networks.
+    pub model: HeadModel,
+    /// A code per identity.
+    pub z_id: CodeTable,
+    /// A code per scan.
+    pub z_ex: CodeTable,
+    /// Weights of the loss terms.
+    pub weights: LossWeights,
+    /// Learning rates.
+    pub rates: Rates,
+    optimizer: AdamW,
+}
+
+impl Trainer {
+    /// Starts at the model's weights and at codes that are 0 (as MonoNPHM's are), of length at most 1.
+    pub fn new(model: HeadModel, identities: i64, scans: i64, weights: LossWeights, rates: Rates) -> Self {
+        let HeadConfig { identity, deformation } = &model.config;
+        let mut optimizer = AdamW::default();
+        let variables = weights::sorted(&model.vs);
+        for part in ["id_decoder", "ex_decoder"] {
+            let group = Group {
+                name: part.into(),
+                lr: rates.network,
+                weight_decay: rates.weight_decay,
+                max_grad_norm: Some(rates.clip),
+            };
+            let own = variables.iter().filter(|(name, _)| name.starts_with(part));
+            optimizer.add_tensors(group, own.map(|(name, t)| (name.clone(), t.shallow_clone())).collect());
+        }
+        let z_id = CodeTable::new(identities, identity.d_id(), 0.0, 1.0, 0);
+        let z_ex = CodeTable::new(scans, deformation.d_ex, 0.0, 1.0, 0);
+        Self { model, z_id, z_ex, weights, rates, optimizer }
+    }
+
+    /// One update from one batch; `factor` multiplies every learning rate.
+    pub fn step(&mut self, batch: &Batch, factor: f64) -> Losses {
+        let id: Picked = self.z_id.pick(&batch.identities);
+        let ex: Picked = self.z_ex.pick(&batch.expressions);
+        let losses = training_step(&self.model, &id.codes, &ex.codes, batch, &self.weights);
+        self.optimizer.zero_grad();
+        losses.total.backward();
+        self.optimizer.step(factor);
+        self.z_id.update(&id, self.rates.z_id * factor, self.rates.clip);
+        self.z_ex.update(&ex, self.rates.z_ex * factor, self.rates.clip);
+        losses
+    }
+
+    /// Updates done so far.
+    pub fn steps(&self) -> u64 {
+        self.optimizer.steps() as u64
+    }
+
+    /// Writes everything a resumed run needs into a folder: `model.safetensors`, `codes.safetensors`, `optimizer.safetensors`.
+    pub fn save(&self, dir: &Path) -> Result<(), WeightsError> {
+        let write = |name: &str, tensors: &Tensors| {
+            weights::write(&dir.join(name), tensors, &BTreeMap::new(), weights::Precision::Keep)
+        };
+        write("model.safetensors", &self.model.tensors())?;
+        write("codes.safetensors", &prefixed([("z_id", self.z_id.state()), ("z_ex", self.z_ex.state())]))?;
+        self.optimizer.save(&dir.join("optimizer.safetensors"))
+    }
+
+    /// Takes up what [`Trainer::save`] wrote: going on from there gives bit for bit what not stopping would have given.
+    pub fn load(&mut self, dir: &Path) -> Result<(), WeightsError> {
+        let source = |name: &str| dir.join(name).display().to_string();
+        self.model.set_tensors(&weights::read(&dir.join("model.safetensors"))?, &source("model.safetensors"))?;
+        let codes = weights::read(&dir.join("codes.safetensors"))?;
+        for (prefix, table) in [("z_id", &mut self.z_id), ("z_ex", &mut self.z_ex)] {
+            let own: Tensors = codes
+                .iter()
+                .filter_map(|(name, t)| {
+                    Some((name.strip_prefix(prefix)?.strip_prefix('.')?.to_owned(), t.shallow_clone()))
+                })
+                .collect();
+            table.restore(&own, &source("codes.safetensors"))?;
+        }
+        self.optimizer.load(&dir.join("optimizer.safetensors"))
+    }
+}
+
+/// Factor of the learning rates at `step` of `total`: halved at one half and at three quarters.
+pub fn halving(step: u64, total: u64) -> f64 {
+    match 4 * step / total.max(1) {
+        0 | 1 => 1.0,
+        2 => 0.5,
+        _ => 0.25,
+    }
+}
+
+fn prefixed<const N: usize>(groups: [(&str, Tensors); N]) -> Tensors {
+    groups
+        .into_iter()
+        .flat_map(|(prefix, tensors)| tensors.into_iter().map(move |(name, t)| (format!("{prefix}.{name}"), t)))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::init;
+    use crate::nphm::sample::{Counts, Scan, draw};
+    use crate::nphm::{Cloud, FitConfig, Frame, Pose, fit_identity};
+    use tch::Device;
+
+    /// A ball with a bump at the front whose height is the identity, squeezed along y by the expression.
+    fn ball(identity: i64, expression: i64, bump: f32, squeeze: f32) -> Scan {
+        let directions = init::normal(17, expression as u64, &[600, 3]);
+        let directions = &directions / directions.square().sum_dim_intlist(1, true, None::<Kind>).sqrt();
+        let directions: Vec<f32> = directions.reshape([-1]).try_into().unwrap();
+        let mut scan = Scan { identity, expression, neutral: squeeze == 0.0, ..Scan::default() };
+        let place = |d: [f32; 3], offset: f32, squeeze: f32| {
+            let r = 0.4 + bump * (-8.0 * (1.0 - d[2])).exp() + offset;
+            [r * d[0], r * d[1] * (1.0 - squeeze), r * d[2]]
+        };
+        for (i, d) in directions.as_chunks::<3>().0.iter().enumerate() {
+            let offset = 0.04 * ((i % 5) as f32 - 2.0);
+            scan.surface.push(place(*d, 0.0, squeeze));
+            scan.normals.push(*d);
+            scan.near.push(place(*d, offset, squeeze));
+            scan.near_distance.push(offset);
+            scan.far.push(place(*d, 6.0 * offset, squeeze));
+            scan.far_distance.push(6.0 * offset);
+            scan.posed.push(place(*d, 0.0, squeeze));
+            scan.canonical.push(place(*d, 0.0, 0.0));
+        }
+        scan.anchors = vec![[-0.3, 0.1, 0.2], [0.3, 0.1, 0.2], place([0.0, 0.0, 1.0], 0.0, 0.0), [0.0, -0.3, 0.2]];
+        scan
+    }
+
+    fn setting() -> (Vec<Scan>, Trainer) {
+        let scans = vec![ball(0, 0, 0.02, 0.0), ball(0, 1, 0.02, 0.15), ball(1, 2, 0.1, 0.0), ball(1, 3, 0.1, 0.15)];
+        let mut config = HeadConfig::mini(1, 2);
+        (config.identity.hidden, config.deformation.hidden, config.deformation.layers) = (40, 48, 3);
+        let anchors = Tensor::from_slice(scans[0].anchors.as_flattened()).reshape([-1, 3]);
+        let mut model = HeadModel::new(&config, &anchors, Device::Cpu).unwrap();
+        model.seed(2);
+        let rates = Rates { network: 3e-3, z_id: 1e-2, z_ex: 1e-2, ..Rates::default() };
+        (scans, Trainer::new(model, 2, 4, LossWeights::default(), rates))
+    }
+
+    fn run(trainer: &mut Trainer, scans: &[Scan], steps: std::ops::Range<u64>) -> Vec<Losses> {
+        let counts = Counts { surface: 24, near: 32, far: 16, correspondences: 24 };
+        steps.map(|step| trainer.step(&draw(scans, 4, &counts, 1, step), 1.0)).collect()
+    }
+
+    #[test]
+    fn training_and_tracking_work_on_bumpy_balls() {
+        let (scans, mut trainer) = setting();
+        let losses = run(&mut trainer, &scans, 0..120);
+        let mean = |name: &str, range: std::ops::Range<usize>| {
+            let of = |l: &Losses| l.terms.iter().find(|t| t.0 == name).unwrap().1;
+            losses[range.clone()].iter().map(of).sum::<f64>() / range.len() as f64
+        };
+        for (name, factor) in [("surface", 0.35), ("near", 0.5), ("normals", 0.6), ("far", 0.3)] {
+            let (early, late) = (mean(name, 0..5), mean(name, 115..120));
+            assert!(late < factor * early, "{name}: {early} -> {late}");
+        }
+
+        // a ball in a pose that is not told exactly
+        let truth = Pose { rotation: [0.1, -0.2, 0.05], translation: [0.01, 0.02, -0.03] };
+        let start = Pose { rotation: [0.07, -0.22, 0.08], translation: [0.018, 0.016, -0.026] };
+        let cloud =
+            Cloud { points: scans[2].surface.iter().map(|p| truth.to_world(*p, 1.0)).collect(), ..Cloud::default() };
+        let frame = Frame { z_ex: Vec::new(), pose: start, residual: 0.0, kept: 0.0 };
+        let config = FitConfig { steps: 60, points: 150, normal_points: 0, ..FitConfig::default() };
+        let mut told = Vec::new();
+        let fit = fit_identity(&trainer.model, &[(&cloud, frame.clone())], &config, &mut |_, loss| told.push(loss));
+        assert!(told[59] < 0.5 * told[0], "{} -> {}", told[0], told[59]);
+        let off =
+            |pose: &Pose| (0..3).map(|i| (pose.translation[i] - truth.translation[i]).powi(2)).sum::<f64>().sqrt();
+        assert!(off(&fit.frames[0].pose) < 0.6 * off(&start), "{:?}", fit.frames[0]);
+        let again = fit_identity(&trainer.model, &[(&cloud, frame)], &config, &mut |_, _| ());
+        assert_eq!(fit.frames, again.frames);
+    }
+
+    #[test]
+    fn a_resumed_run_is_the_run() {
+        let (scans, mut whole) = setting();
+        run(&mut whole, &scans, 0..6);
+        let dir = std::env::temp_dir().join(format!("effigy-nphm-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        let (_, mut first) = setting();
+        run(&mut first, &scans, 0..3);
+        first.save(&dir).unwrap();
+        let (_, mut second) = setting();
+        second.load(&dir).unwrap();
+        assert_eq!(second.steps(), 3);
+        run(&mut second, &scans, 3..6);
+        let (a, b) = (whole.model.tensors(), second.model.tensors());
+        assert!(a.iter().all(|(name, t)| *t == b[name]));
+        assert_eq!(whole.z_id.weight, second.z_id.weight);
+        assert_eq!(whole.z_ex.weight, second.z_ex.weight);
+        std::fs::remove_dir_all(&dir).unwrap();
+    }
+}

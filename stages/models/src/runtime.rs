@@ -1,0 +1,26 @@
+//! Settings of the process for running networks on the CPU. Knows no network.
+
+/// Sets the number of threads of the calling thread's operations, and tells the C allocator to keep freed memory.
+///
+/// By default glibc gives blocks above 128 kB back to the system when they are freed, so every activation of every step is
+/// mapped and cleared again: 20 to 25 % of the time of a convolution at 64 pixels. Call it once, early.
+pub fn prepare(threads: usize) {
+    tch::set_num_threads(threads.max(1) as i32);
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    keep_freed_memory();
+}
+
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+fn keep_freed_memory() {
+    use std::ffi::c_int;
+    unsafe extern "C" {
+        fn mallopt(parameter: c_int, value: c_int) -> c_int;
+    }
+    const M_TRIM_THRESHOLD: c_int = -1;
+    const M_MMAP_THRESHOLD: c_int = -3;
+    // SAFETY: mallopt only sets parameters of the allocator and accepts any value; it returns 0 for those it refuses.
+    unsafe {
+        mallopt(M_MMAP_THRESHOLD, 512 << 20);
+        mallopt(M_TRIM_THRESHOLD, c_int::MAX);
+    }
+}

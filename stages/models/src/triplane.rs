@@ -1,0 +1,231 @@
+//! The spatial features of DiffusionAvatars: three feature planes and an ambient map, looked up where the rasterised head
+//! says, and stacked with the G-buffer to the ControlNet's condition. Does not know how a G-buffer is made.
+
+use tch::nn::Path;
+use tch::{Kind, Tensor};
+
+use crate::init;
+
+/// Sizes of the feature maps. The default is published: 512 texels a side, 16 channels each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FeatureMapConfig {
+    /// Texels on each side.
+    pub resolution: i64,
+    /// Channels of each plane.
+    pub plane_channels: i64,
+    /// Channels of the ambient map; 0 for none.
+    pub ambient_channels: i64,
+}
+
+impl Default for FeatureMapConfig {
+    fn default() -> Self {
+        Self { resolution: 512, plane_channels: 16, ambient_channels: 16 }
+    }
+}
+
+impl FeatureMapConfig {
+    /// For 64-pixel avatars: 64 texels a side, 8 channels each.
+    pub fn small() -> Self {
+        Self { resolution: 64, plane_channels: 8, ambient_channels: 8 }
+    }
+
+    /// Channels that the features add to the condition.
+    pub fn channels(&self) -> i64 {
+        3 * self.plane_channels + self.ambient_channels
+    }
+}
+
+/// The learned maps of one avatar.
+#[derive(Debug)]
+pub struct FeatureMaps {
+    /// `[3, H, W, C]`, looked up at (c0, c1), (c0, c2) and (c1, c2) of the canonical coordinates.
+    pub planes: Tensor,
+    /// `[H, W, CA]`, looked up at the two ambient coordinates; none where there are no channels.
+    pub ambient: Option<Tensor>,
+}
+
+impl FeatureMaps {
+    /// Creates the variables `planes` and `ambient`.
+    pub fn new(p: &Path, config: &FeatureMapConfig) -> Self {
+        let side = config.resolution;
+        Self {
+            planes: p.zeros("planes", &[3, side, side, config.plane_channels]),
+            ambient: (config.ambient_channels > 0).then(|| p.zeros("ambient", &[side, side, config.ambient_channels])),
+        }
+    }
+
+    /// Standard normal values.
+    pub fn seed(&self, seed: u64) {
+        tch::no_grad(|| {
+            for (name, map) in [("planes", Some(&self.planes)), ("ambient", self.ambient.as_ref())] {
+                if let Some(map) = map {
+                    map.shallow_clone().copy_(&init::normal(seed, init::name_stream(name), &map.size()));
+                }
+            }
+        });
+    }
+}
+
+/// A decoded G-buffer of B images. Where `mask` is 0, every other entry is 0.
+#[derive(Debug)]
+pub struct GBuffer {
+    /// Clip-space depth in [0, 2], `[B, H, W]`.
+    pub depth: Tensor,
+    /// Canonical coordinates in [0, 1], `[B, H, W, 3]`.
+    pub canonical: Tensor,
+    /// World-space unit normals, `[B, H, W, 3]`.
+    pub normals: Tensor,
+    /// Ambient coordinates in [0, 1], `[B, H, W, 2]`; none for head models without them.
+    pub ambient: Option<Tensor>,
+    /// 1 on the head, 0 elsewhere, `[B, H, W]`.
+    pub mask: Tensor,
+}
+
+impl GBuffer {
+    /// Channels of its part of the condition: 9, or 7 without ambient coordinates.
+    pub fn channels(ambient: bool) -> i64 {
+        if ambient { 9 } else { 7 }
+    }
+
+    /// Image `i` alone, batch size 1.
+    pub fn select(&self, i: i64) -> Self {
+        self.narrow(i, 1)
+    }
+
+    /// `count` images from `start` on.
+    pub fn narrow(&self, start: i64, count: i64) -> Self {
+        let cut = |t: &Tensor| t.narrow(0, start, count);
+        Self {
+            depth: cut(&self.depth),
+            canonical: cut(&self.canonical),
+            normals: cut(&self.normals),
+            ambient: self.ambient.as_ref().map(cut),
+            mask: cut(&self.mask),
+        }
+    }
+
+    /// Number of images.
+    pub fn len(&self) -> i64 {
+        self.depth.size()[0]
+    }
+
+    /// True without images.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// The network's condition image `[B, 9 + 3C + CA, H, W]`: depth, canonical, normals, ambient coordinates, planes,
+/// ambient map. Depth and coordinates are spread to [-1, 1], so their background is -1; normals and features are 0 there.
+pub fn condition(g: &GBuffer, maps: Option<&FeatureMaps>) -> Tensor {
+    let channels_first = |t: &Tensor| t.permute([0, 3, 1, 2]);
+    let mut parts =
+        vec![g.depth.unsqueeze(1) - 1.0, channels_first(&(&g.canonical * 2.0 - 1.0)), channels_first(&g.normals)];
+    parts.extend(g.ambient.as_ref().map(|ambient| channels_first(&(ambient * 2.0 - 1.0))));
+    if let Some(maps) = maps {
+        let mask = g.mask.to_kind(Kind::Float).unsqueeze(1);
+        parts.push(lookup_planes(&maps.planes, &g.canonical) * &mask);
+        if let (Some(map), Some(uv)) = (&maps.ambient, &g.ambient) {
+            parts.push(lookup(&map.unsqueeze(0), &uv.unsqueeze(0)).squeeze_dim(0) * &mask);
+        }
+    }
+    Tensor::cat(&parts, 1)
+}
+
+/// Looks canonical coordinates `[B, H, W, 3]` up in planes `[3, R, R, C]`: `[B, 3C, H, W]`, one plane after the other.
+pub fn lookup_planes(planes: &Tensor, points: &Tensor) -> Tensor {
+    let axis = |k: i64| points.select(-1, k);
+    let pair = |a: i64, b: i64| Tensor::stack(&[axis(a), axis(b)], -1);
+    let features = lookup(planes, &Tensor::stack(&[pair(0, 1), pair(0, 2), pair(1, 2)], 0));
+    features.transpose(0, 1).flatten(1, 2)
+}
+
+/// Bilinear look-up with wrap-around: textures `[N, R, S, C]` at `uv` `[N, B, H, W, 2]` gives `[N, B, C, H, W]`. The first
+/// coordinate runs along the width, 1 is a whole turn, and texel i's centre lies at (i + 0.5) / S.
+pub fn lookup(textures: &Tensor, uv: &Tensor) -> Tensor {
+    let (n, rows, columns, _) = textures.size4().expect("textures are [N, R, S, C]");
+    let size = uv.size();
+    let [batch, h, w] = [size[1], size[2], size[3]];
+    // One texel of the opposite side around each texture turns wrap-around into plain sampling of the first turn.
+    let padded = textures.permute([0, 3, 1, 2]).pad([1, 1, 1, 1], "circular", None);
+    let turn = uv - uv.detach().floor();
+    // From a share of the turn to the padded texture's [-1, 1], whose ends are the outer edges of its outer texels.
+    let inner = Tensor::from_slice(&[columns as f32, rows as f32]).to_kind(uv.kind()).to_device(uv.device());
+    let grid = (turn * &inner * 2.0 + 2.0) / (&inner + 2.0) - 1.0;
+    let out = padded.grid_sampler_2d(&grid.view([n, batch * h, w, 2]), 0, 0, false);
+    out.unflatten(2, [batch, h]).transpose(1, 2)
+}
+
+/// What lies outside the planes in [`sample_planes`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Padding {
+    /// Zeros.
+    Zeros,
+    /// The nearest border value.
+    Border,
+}
+
+/// The common other convention: planes `[3, C, R, R]` at points `[N, 3]` in [-1, 1]; plane 0 at (x, y), 1 at (x, z), 2 at
+/// (y, z). Gives `[3, N, C]`, to be summed or multiplied. `align_corners`: -1 and 1 are texel centres, not edges.
+pub fn sample_planes(planes: &Tensor, points: &Tensor, padding: Padding, align_corners: bool) -> Tensor {
+    let axis = |k: i64| points.select(-1, k);
+    let pair = |a: i64, b: i64| Tensor::stack(&[axis(a), axis(b)], -1);
+    let grid = Tensor::stack(&[pair(0, 1), pair(0, 2), pair(1, 2)], 0).unsqueeze(1);
+    let out = planes.grid_sampler_2d(&grid, 0, padding as i64, align_corners);
+    out.squeeze_dim(2).transpose(1, 2)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tch::Device;
+
+    /// One look-up, written out.
+    fn naive(texture: &[f32], side: i64, channels: i64, u: f64, v: f64, c: i64) -> f64 {
+        let texel = |x: i64, y: i64| {
+            let at = (y.rem_euclid(side) * side + x.rem_euclid(side)) * channels + c;
+            f64::from(texture[at as usize])
+        };
+        let (x, y) = (u * side as f64 - 0.5, v * side as f64 - 0.5);
+        let (i, j) = (x.floor(), y.floor());
+        let (fx, fy, i, j) = (x - i, y - j, i as i64, j as i64);
+        let row = |j| texel(i, j) * (1.0 - fx) + texel(i + 1, j) * fx;
+        row(j) * (1.0 - fy) + row(j + 1) * fy
+    }
+
+    #[test]
+    fn look_ups_wrap_around() {
+        let (side, channels) = (8, 3);
+        let texture = init::normal(0, 0, &[1, side, side, channels]);
+        let values: Vec<f32> = Vec::try_from(texture.flatten(0, -1)).unwrap();
+        let uv = init::uniform(0, 1, &[1, 1, 6, 5, 2], -1.5, 2.5);
+        let out = lookup(&texture, &uv);
+        assert_eq!(out.size(), [1, 1, 3, 6, 5]);
+        for (i, j, c) in [(0, 0, 0), (3, 4, 1), (5, 2, 2), (1, 1, 1), (4, 0, 0)] {
+            let at = |k| uv.double_value(&[0, 0, i, j, k]);
+            let want = naive(&values, side, channels, at(0), at(1), c);
+            assert!((out.double_value(&[0, 0, c, i, j]) - want).abs() < 1e-5);
+        }
+    }
+
+    #[test]
+    fn the_published_condition_has_73_channels() {
+        assert_eq!(GBuffer::channels(true) + FeatureMapConfig::default().channels(), 73);
+        let zeros = |tail: &[i64]| Tensor::zeros([&[2, 4, 4], tail].concat(), (Kind::Float, Device::Cpu));
+        let g = GBuffer {
+            depth: zeros(&[]),
+            canonical: zeros(&[3]),
+            normals: zeros(&[3]),
+            ambient: Some(zeros(&[2])),
+            mask: zeros(&[]),
+        };
+        let (vs, maps) = init::build(Device::Cpu, 0, |p| FeatureMaps::new(p, &FeatureMapConfig::small()));
+        maps.seed(1);
+        assert!((vs.variables()["planes"].std(true).double_value(&[]) - 1.0).abs() < 0.05);
+        let background = condition(&g, Some(&maps));
+        assert_eq!(background.size(), [2, 41, 4, 4]);
+        let channel: Vec<f32> = Vec::try_from(background.select(0, 1).select(-1, 2).select(-1, 3)).unwrap();
+        assert_eq!(channel[..9], [-1., -1., -1., -1., 0., 0., 0., -1., -1.]);
+        assert!(channel[9..].iter().all(|&x| x == 0.0));
+    }
+}

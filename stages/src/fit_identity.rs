@@ -1,0 +1,103 @@
+//! `fit_identity`: who the person is: one identity code, jointly fitted to point clouds of several moments.
+//!
+//! reads: sequence, timestep, cloud; with head_model   writes: person (JSON), residual (mm)
+//!
+//! Key frames are spread evenly over all timesteps given; each has its own expression code and rigid pose, all share the
+//! identity (specs of NPHM fitting, section 5: joint identity on diverse key frames). Poses start upright, facing +z of the
+//! rig, at `center`; the size of the head is the model's, since rig and model are both metric. Sees points only.
+
+use crate::head_models::{self, Person, observations};
+use anyhow::{Context, Result};
+use manifests::Type;
+use models::nphm::fit::{Cloud, FitConfig, Frame, fit_identity};
+use models::nphm::pose::Pose;
+use protocol::{Cx, Grain, OutRow, Rows, Stage, StageDef, Unit};
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+/// Parameters.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Params {
+    /// Key frames.
+    #[serde(default = "key_frames")]
+    key_frames: usize,
+    /// Updates.
+    #[serde(default = "steps")]
+    steps: usize,
+    /// Points kept of each cloud.
+    #[serde(default = "points")]
+    points: usize,
+    /// Where the head is about to be, world frame, metres.
+    #[serde(default)]
+    center: [f64; 3],
+}
+
+fn key_frames() -> usize {
+    8
+}
+fn steps() -> usize {
+    300
+}
+fn points() -> usize {
+    5000
+}
+
+/// One unit of the head model in millimetres.
+pub const UNIT_MM: f64 = 250.0;
+
+fn def() -> StageDef {
+    StageDef::new("fit_identity", 1, Grain::Group)
+        .doc("Fits a person's identity code to point clouds of several moments.")
+        .reads([("sequence", Type::Str), ("timestep", Type::I64), ("cloud", Type::Blob)])
+        .with("head_model", head_models::COLUMNS)
+        .writes([("person", Type::Blob), ("residual", Type::F64)])
+        .memory_mb(1000)
+}
+
+protocol::register!(Params, def, |params, _: &Cx<'_>| anyhow::Ok(FitIdentity { params }));
+
+struct FitIdentity {
+    params: Params,
+}
+
+impl Stage for FitIdentity {
+    fn run(&mut self, units: &[Unit<'_>], cx: &Cx<'_>) -> Result<Vec<Rows>> {
+        units.iter().map(|unit| self.fit(unit, cx)).collect()
+    }
+}
+
+/// A frame to start from: neutral, upright, facing +z, the centre of the head at `center` (world, metres).
+pub fn initial_frame(center: [f64; 3]) -> Frame {
+    let translation = [0, 1, 2].map(|i| center[i] - f64::from(head_models::HEAD_CENTER[i]) * UNIT_MM / 1000.0);
+    Frame { z_ex: Vec::new(), pose: Pose { rotation: [0.0; 3], translation }, residual: 0.0, kept: 0.0 }
+}
+
+impl FitIdentity {
+    fn fit(&self, unit: &Unit<'_>, cx: &Cx<'_>) -> Result<Rows> {
+        let p = &self.params;
+        let model = head_models::read(cx.with("head_model")?)?;
+        let mut rows = unit.rows().into_iter().map(|row| {
+            Ok(((row.str("sequence")?, row.i64("timestep")?), row.path("cloud")?))
+        }).collect::<Result<Vec<_>>>()?;
+        rows.sort();
+        let n = p.key_frames.clamp(1, rows.len());
+        let mut clouds = Vec::new();
+        for i in 0..n {
+            let path = &rows[(2 * i + 1) * rows.len() / (2 * n)].1;
+            clouds.push(observations(&geometry::ply::read_cloud(path)?, p.points));
+        }
+        let frames: Vec<(&Cloud, Frame)> = clouds.iter().map(|cloud| (cloud, initial_frame(p.center))).collect();
+        let config = FitConfig { steps: p.steps, ..FitConfig::default() };
+        let fit = fit_identity(&model, &frames, &config, &mut |step, loss| {
+            if step % 5 == 0 || step == p.steps {
+                cx.progress(step, p.steps, format!("loss {loss:.4}"));
+            }
+        });
+        let residual = fit.frames.iter().map(|frame| frame.residual).sum::<f64>() / n as f64 * UNIT_MM;
+        let person = Person { z_id: fit.z_id, scale: config.scale };
+        let path = cx.file(unit, "person.json");
+        std::fs::write(&path, serde_json::to_string(&person)?).with_context(|| format!("cannot write {}", path.display()))?;
+        Ok(vec![OutRow::new().file("person", &path).f64("residual", residual)])
+    }
+}

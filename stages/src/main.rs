@@ -1,0 +1,32 @@
+//! `effigy-stages`: the provider of the avatar stages. One file a stage; each registers itself, so a new stage is a new
+//! file here and a stanza in a recipe, and no list is edited.
+//!
+//! `media` is no stage but what several need: images, videos and arrays on disk.
+//!
+//! Knows no recipes, keys or caches: rows come in, rows go out (see the `protocol` crate).
+
+automod::dir!("src");
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let software = [
+        ("libtorch", tch_version()),
+        ("opencv", opencv::core::get_version_string().unwrap_or_else(|error| error.to_string())),
+    ];
+    protocol::provider_main("effigy-stages", env!("CARGO_PKG_VERSION"), &software, prepare)
+}
+
+/// The libtorch this binary was built against: torch-sys of this version takes no other.
+fn tch_version() -> String {
+    "2.13".into()
+}
+
+/// Holds every thread pool of the process to the threads of the task: two pools on the same cores stall each other.
+fn prepare(threads: usize) {
+    tch::set_num_threads(threads as i32);
+    // the pool of a process is made once; a later task of another width uses what is there
+    let _ = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
+    // OpenCV's own pool would fight rayon's
+    let _ = opencv::core::set_num_threads(1);
+}

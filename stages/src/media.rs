@@ -1,0 +1,350 @@
+//! What several stages need: images and videos through OpenCV, cameras from rows, arrays in safetensors.
+//!
+//! Knows file formats and column names of cameras, and no stage.
+
+use anyhow::{Context, Result, bail};
+use geometry::Camera;
+use opencv::core::{Mat, Size, Vector};
+use opencv::prelude::*;
+use opencv::{imgcodecs, imgproc, videoio};
+use protocol::Row;
+use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// An 8-bit image: `height x width x channels`, row by row; colour is RGB.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Image {
+    /// Pixels in a row.
+    pub width: usize,
+    /// Rows.
+    pub height: usize,
+    /// 1 or 3.
+    pub channels: usize,
+    /// The samples.
+    pub data: Vec<u8>,
+}
+
+impl Image {
+    /// An image of these samples.
+    ///
+    /// # Panics
+    /// If their number is not `width * height * channels`.
+    pub fn new(width: usize, height: usize, channels: usize, data: Vec<u8>) -> Image {
+        assert_eq!(data.len(), width * height * channels, "samples of a {width} x {height} x {channels} image");
+        Image { width, height, channels, data }
+    }
+
+    /// Reads an image file as RGB, or as grey if `channels` is 1.
+    ///
+    /// # Errors
+    /// If the file is missing or is no image; the message names it.
+    pub fn read(path: &Path, channels: usize) -> Result<Image> {
+        let flags = if channels == 1 { imgcodecs::IMREAD_GRAYSCALE } else { imgcodecs::IMREAD_COLOR };
+        let mat = imgcodecs::imread(path, flags)?;
+        if mat.empty() {
+            bail!("cannot read an image from {}", path.display());
+        }
+        Image::from_mat(&mat)
+    }
+
+    /// Writes a PNG.
+    ///
+    /// # Errors
+    /// If the file cannot be written.
+    pub fn write_png(&self, path: &Path) -> Result<()> {
+        let written = imgcodecs::imwrite(path, &self.to_mat()?, &Vector::new())?;
+        if !written {
+            bail!("cannot write {}", path.display());
+        }
+        Ok(())
+    }
+
+    fn from_mat(mat: &Mat) -> Result<Image> {
+        let (width, height) = (mat.cols() as usize, mat.rows() as usize);
+        let channels = mat.channels() as usize;
+        let mut data = mat.data_bytes()?.to_vec();
+        if channels == 3 {
+            data.chunks_exact_mut(3).for_each(|pixel| pixel.swap(0, 2));
+        }
+        Ok(Image::new(width, height, channels, data))
+    }
+
+    fn to_mat(&self) -> Result<Mat> {
+        let mut data = self.data.clone();
+        if self.channels == 3 {
+            data.chunks_exact_mut(3).for_each(|pixel| pixel.swap(0, 2));
+        }
+        let flat = Mat::from_slice(&data)?;
+        Ok(flat.reshape(self.channels as i32, self.height as i32)?.try_clone()?)
+    }
+
+    /// Resized: by area when smaller (no aliasing), bilinear when larger.
+    ///
+    /// # Errors
+    /// If OpenCV refuses, for a size of 0.
+    pub fn resized(&self, width: usize, height: usize) -> Result<Image> {
+        if (width, height) == (self.width, self.height) {
+            return Ok(self.clone());
+        }
+        let smaller = width * height < self.width * self.height;
+        let filter = if smaller { imgproc::INTER_AREA } else { imgproc::INTER_LINEAR };
+        let mut out = Mat::default();
+        imgproc::resize(&self.to_mat()?, &mut out, Size::new(width as i32, height as i32), 0.0, 0.0, filter)?;
+        Image::from_mat(&out)
+    }
+
+    /// A square of side `side` px at (`x0`, `y0`), in px of this image, resampled to `out x out`; what lies outside the
+    /// image is `outside`. Every output pixel averages a grid of bilinear samples over its footprint.
+    pub fn crop(&self, x0: f64, y0: f64, side: f64, out: usize, outside: u8) -> Image {
+        let scale = side / out as f64;
+        let taps = scale.ceil().max(1.0) as usize;
+        let mut data = Vec::with_capacity(out * out * self.channels);
+        let mut sum = vec![0.0f64; self.channels];
+        for y in 0..out {
+            for x in 0..out {
+                sum.fill(0.0);
+                for ty in 0..taps {
+                    for tx in 0..taps {
+                        let sx = x0 + (x as f64 + (tx as f64 + 0.5) / taps as f64) * scale;
+                        let sy = y0 + (y as f64 + (ty as f64 + 0.5) / taps as f64) * scale;
+                        self.sample(sx, sy, outside, &mut sum);
+                    }
+                }
+                let n = (taps * taps) as f64;
+                data.extend(sum.iter().map(|value| (value / n).round().clamp(0.0, 255.0) as u8));
+            }
+        }
+        Image::new(out, out, self.channels, data)
+    }
+
+    /// Adds the bilinear sample at a continuous pixel position (centres at + 0.5) to `sum`.
+    fn sample(&self, x: f64, y: f64, outside: u8, sum: &mut [f64]) {
+        let (fx, fy) = (x - 0.5, y - 0.5);
+        let (ix, iy) = (fx.floor() as i64, fy.floor() as i64);
+        for (dy, wy) in [(0, 1.0 - (fy - fy.floor())), (1, fy - fy.floor())] {
+            for (dx, wx) in [(0, 1.0 - (fx - fx.floor())), (1, fx - fx.floor())] {
+                let (px, py) = (ix + dx, iy + dy);
+                let inside = (0..self.width as i64).contains(&px) && (0..self.height as i64).contains(&py);
+                for (c, value) in sum.iter_mut().enumerate() {
+                    let sample = if inside {
+                        self.data[(py as usize * self.width + px as usize) * self.channels + c]
+                    } else {
+                        outside
+                    };
+                    *value += wx * wy * f64::from(sample);
+                }
+            }
+        }
+    }
+
+    /// Laid over white by a matte of the same size.
+    ///
+    /// # Errors
+    /// If the sizes differ.
+    pub fn over_white(&self, matte: &Image) -> Result<Image> {
+        if (self.width, self.height, 1) != (matte.width, matte.height, matte.channels) {
+            bail!("a {} x {} matte does not fit a {} x {} image", matte.width, matte.height, self.width, self.height);
+        }
+        let mut out = self.clone();
+        for (pixel, &alpha) in out.data.chunks_exact_mut(self.channels).zip(&matte.data) {
+            let alpha = u32::from(alpha);
+            for sample in pixel {
+                *sample = ((u32::from(*sample) * alpha + 255 * (255 - alpha) + 127) / 255) as u8;
+            }
+        }
+        Ok(out)
+    }
+}
+
+/// Reads frames of a video one after the other.
+pub struct VideoReader {
+    capture: videoio::VideoCapture,
+    path: String,
+    read: usize,
+}
+
+impl VideoReader {
+    /// Opens a video.
+    ///
+    /// # Errors
+    /// If the file is missing or no decoder takes it; the message names it.
+    pub fn open(path: &Path) -> Result<VideoReader> {
+        if !path.exists() {
+            bail!("there is no video {}", path.display());
+        }
+        let text = path.display().to_string();
+        let capture = videoio::VideoCapture::from_file(path, videoio::CAP_FFMPEG)?;
+        if !capture.is_opened()? {
+            bail!("cannot decode the video {text}: it is damaged, truncated or in no format that ffmpeg knows");
+        }
+        Ok(VideoReader { capture, path: text, read: 0 })
+    }
+
+    /// The number of frames that the container promises.
+    pub fn promised(&self) -> Result<usize> {
+        Ok(self.capture.get(videoio::CAP_PROP_FRAME_COUNT)?.max(0.0) as usize)
+    }
+
+    /// The next frame, RGB; none at the end.
+    ///
+    /// # Errors
+    /// If the video ends before the number of frames its container promises.
+    pub fn next_frame(&mut self) -> Result<Option<Image>> {
+        let mut mat = Mat::default();
+        if self.capture.read(&mut mat)? && !mat.empty() {
+            self.read += 1;
+            return Ok(Some(Image::from_mat(&mat)?));
+        }
+        let promised = self.promised()?;
+        if self.read < promised {
+            bail!("the video {} breaks off after {} of {promised} frames", self.path, self.read);
+        }
+        Ok(None)
+    }
+
+    /// Passes over a frame without converting it; false at the end.
+    pub fn skip_frame(&mut self) -> Result<bool> {
+        let there = self.capture.grab()?;
+        self.read += usize::from(there);
+        Ok(there)
+    }
+}
+
+/// Writes an H.264 video, falling back on MPEG-4 where this OpenCV has no H.264 encoder.
+///
+/// # Errors
+/// If neither encoder opens, or the file cannot be written.
+pub fn write_video(path: &Path, fps: f64, frames: &[Image]) -> Result<()> {
+    let first = frames.first().context("a video needs at least one frame")?;
+    let size = Size::new(first.width as i32, first.height as i32);
+    let text = path.display();
+    let open = |code: [char; 4]| -> Result<videoio::VideoWriter> {
+        let fourcc = videoio::VideoWriter::fourcc(code[0], code[1], code[2], code[3])?;
+        let api = videoio::CAP_FFMPEG;
+        Ok(videoio::VideoWriter::new_with_backend(path, api, fourcc, fps, size, first.channels == 3)?)
+    };
+    let mut writer = open(['a', 'v', 'c', '1'])?;
+    if !writer.is_opened()? {
+        writer = open(['m', 'p', '4', 'v'])?;
+    }
+    if !writer.is_opened()? {
+        bail!("this OpenCV can encode neither H.264 nor MPEG-4, so {text} cannot be written");
+    }
+    for frame in frames {
+        writer.write(&frame.to_mat()?)?;
+    }
+    writer.release()?;
+    let written = std::fs::metadata(path).map(|meta| meta.len()).unwrap_or(0);
+    if written == 0 {
+        bail!("the video {text} could not be written; is the disk full?");
+    }
+    Ok(())
+}
+
+/// The camera of a row, for an image of this size: columns `intrinsics` (row-major, for a `width x height` image, px) and
+/// `world_to_cam` (row-major, metres).
+///
+/// # Errors
+/// If a column is missing or has another width.
+pub fn camera_of(row: &Row<'_>, image: Option<(usize, usize)>) -> Result<Camera> {
+    let size = (row.i64("width")? as u32, row.i64("height")? as u32);
+    let camera = Camera::from_row_major(&row.array("intrinsics")?, &row.array("world_to_cam")?, size.0, size.1);
+    Ok(match image {
+        Some((width, height)) => camera.resized(width as u32, height as u32),
+        None => camera,
+    })
+}
+
+/// An array on its way to or from a safetensors file.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Array {
+    /// Element type.
+    pub dtype: Dtype,
+    /// Shape.
+    pub shape: Vec<usize>,
+    /// Little-endian bytes.
+    pub bytes: Vec<u8>,
+}
+
+macro_rules! array_of {
+    ($name:ident, $read:ident, $ty:ty, $dtype:expr) => {
+        /// An array of this type and shape.
+        pub fn $name(shape: &[usize], values: impl IntoIterator<Item = $ty>) -> Array {
+            let bytes: Vec<u8> = values.into_iter().flat_map(|value| value.to_le_bytes()).collect();
+            Array { dtype: $dtype, shape: shape.to_vec(), bytes }
+        }
+
+        /// The values of an array of this type.
+        ///
+        /// # Errors
+        /// If it is of another type.
+        pub fn $read(&self) -> Result<Vec<$ty>> {
+            if self.dtype != $dtype {
+                bail!("expected {:?}, found {:?}", $dtype, self.dtype);
+            }
+            let size = std::mem::size_of::<$ty>();
+            Ok(self.bytes.chunks_exact(size).map(|b| <$ty>::from_le_bytes(b.try_into().expect("exact chunks"))).collect())
+        }
+    };
+}
+
+impl Array {
+    array_of!(of_f32, to_f32, f32, Dtype::F32);
+    array_of!(of_u8, to_u8, u8, Dtype::U8);
+    array_of!(of_u16, to_u16, u16, Dtype::U16);
+    array_of!(of_u32, to_u32, u32, Dtype::U32);
+    array_of!(of_f16, to_f16, half::f16, Dtype::F16);
+}
+
+/// Named arrays.
+pub type Arrays = BTreeMap<String, Array>;
+
+/// Writes named arrays as a safetensors file.
+///
+/// # Errors
+/// If the file cannot be written, or a shape does not fit its bytes.
+pub fn write_arrays(path: &Path, arrays: &Arrays) -> Result<()> {
+    let views = arrays
+        .iter()
+        .map(|(name, array)| Ok((name, TensorView::new(array.dtype, array.shape.clone(), &array.bytes)?)))
+        .collect::<Result<Vec<_>>>()?;
+    let bytes = safetensors::serialize(views, None)?;
+    std::fs::write(path, bytes).with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// Reads a safetensors file.
+///
+/// # Errors
+/// If the file is missing, truncated or damaged; the message names it.
+pub fn read_arrays(path: &Path) -> Result<Arrays> {
+    let bytes = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let file = SafeTensors::deserialize(&bytes).with_context(|| format!("{} is no safetensors file", path.display()))?;
+    Ok(file
+        .tensors()
+        .into_iter()
+        .map(|(name, view)| {
+            (name, Array { dtype: view.dtype(), shape: view.shape().to_vec(), bytes: view.data().to_vec() })
+        })
+        .collect())
+}
+
+/// One array of a file.
+///
+/// # Errors
+/// If it is not there.
+pub fn array<'a>(arrays: &'a Arrays, name: &str) -> Result<&'a Array> {
+    arrays.get(name).with_context(|| {
+        format!("there is no array `{name}`; there are: {}", arrays.keys().cloned().collect::<Vec<_>>().join(", "))
+    })
+}
+
+/// Greyscale of an RGB image, ITU-R 601 weights.
+///
+/// # Errors
+/// If OpenCV refuses.
+pub fn grey(image: &Image) -> Result<Image> {
+    let mut out = Mat::default();
+    imgproc::cvt_color_def(&image.to_mat()?, &mut out, imgproc::COLOR_BGR2GRAY)?;
+    Image::from_mat(&out)
+}

@@ -1,0 +1,93 @@
+//! `reconstruct_points`: calibrated multi-view stereo of one timestep: images of several cameras to one point cloud.
+//!
+//! reads: image, matte, intrinsics, world_to_cam, width, height   writes: cloud (PLY: metres, normals, colours), points
+//!
+//! A group is what was filmed at one moment (`by: [participant, sequence, timestep]`). The search volume is a sphere in
+//! the world frame, where the rig is calibrated to have the head. Knows no head model: any object would do.
+
+use crate::media::{Image, camera_of};
+use anyhow::{Context, Result, bail};
+use geometry::stereo::{StereoConfig, View, reconstruct};
+use glam::Vec3;
+use manifests::Type;
+use protocol::{Cx, Grain, OutRow, Rows, Stage, StageDef, Unit};
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+/// Parameters.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Params {
+    /// Centre of the sphere in which the head moves, world frame, metres.
+    #[serde(default)]
+    center: [f32; 3],
+    /// Its radius, metres.
+    #[serde(default = "radius")]
+    radius: f32,
+    /// Fewer points than this are an error: the views do not see the same thing.
+    #[serde(default = "min_points")]
+    min_points: usize,
+}
+
+fn radius() -> f32 {
+    0.25
+}
+
+fn min_points() -> usize {
+    200
+}
+
+fn def() -> StageDef {
+    let camera = [
+        ("intrinsics", Type::Floats(9)),
+        ("world_to_cam", Type::Floats(16)),
+        ("width", Type::I64),
+        ("height", Type::I64),
+    ];
+    StageDef::new("reconstruct_points", 1, Grain::Group)
+        .doc("Multi-view stereo: the images of one timestep to a point cloud with normals.")
+        .reads([("image", Type::Blob), ("matte", Type::Blob)])
+        .reads(camera)
+        .writes([("cloud", Type::Blob), ("points", Type::I64)])
+}
+
+protocol::register!(Params, def, |params, _: &Cx<'_>| anyhow::Ok(ReconstructPoints { params }));
+
+struct ReconstructPoints {
+    params: Params,
+}
+
+impl Stage for ReconstructPoints {
+    fn run(&mut self, units: &[Unit<'_>], cx: &Cx<'_>) -> Result<Vec<Rows>> {
+        units.iter().map(|unit| self.cloud(unit, cx)).collect()
+    }
+}
+
+impl ReconstructPoints {
+    fn cloud(&self, unit: &Unit<'_>, cx: &Cx<'_>) -> Result<Rows> {
+        let mut seen = Vec::new();
+        for row in unit.rows() {
+            let image = Image::read(&row.path("image")?, 3)?;
+            let matte = row.path("matte").context("stereo needs mattes to tell the head from the background")?;
+            let matte = Image::read(&matte, 1)?;
+            seen.push((camera_of(&row, Some((image.width, image.height)))?, image, matte));
+        }
+        if seen.len() < 2 {
+            bail!("stereo needs at least two cameras, this timestep has {}", seen.len());
+        }
+        let views: Vec<View<'_>> =
+            seen.iter().map(|(camera, image, matte)| View { camera, rgb: &image.data, mask: &matte.data }).collect();
+        let config = StereoConfig::around(Vec3::from(self.params.center), self.params.radius);
+        let cloud = reconstruct(&views, &config);
+        if cloud.positions.len() < self.params.min_points {
+            bail!(
+                "only {} points were reconstructed, fewer than min_points: {}; are calibration and mattes of these videos?",
+                cloud.positions.len(),
+                self.params.min_points
+            );
+        }
+        let path = cx.file(unit, "cloud.ply");
+        geometry::ply::write_cloud(&path, &cloud)?;
+        Ok(vec![OutRow::new().file("cloud", &path).i64("points", cloud.positions.len())])
+    }
+}

@@ -1,0 +1,96 @@
+//! `render_avatar`: what the avatar looks like for a G-buffer and an expression code.
+//!
+//! reads: gbuffer, expression; with avatar (config, checkpoint), backbone   writes: render (RGB PNG)
+//!
+//! Ancestral DDPM sampling with trailing spacing; all frames share one initial noise and the same noise at every step,
+//! which keeps neighbouring frames alike without any temporal network (DiffusionAvatars, section 5.2). So a row is a unit:
+//! a frame's picture does not depend on the others.
+
+use crate::backbone;
+use crate::encode_latents::to_image;
+use crate::gbuffers;
+use crate::train_avatar::Description;
+use anyhow::{Context, Result};
+use manifests::Type;
+use models::avatar::Avatar;
+use models::vae::Vae;
+use models::weights;
+use protocol::{Cx, Grain, OutRow, Rows, Stage, StageDef, Unit};
+use schemars::JsonSchema;
+use serde::Deserialize;
+use tch::nn::VarStore;
+
+/// Parameters.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Params {
+    /// Sampling steps; the paper takes 20.
+    #[serde(default = "steps")]
+    steps: usize,
+    /// Seed of the noise that all frames share; the paper's is 181998.
+    #[serde(default = "seed")]
+    seed: u64,
+}
+
+fn steps() -> usize {
+    20
+}
+fn seed() -> u64 {
+    181_998
+}
+
+fn def() -> StageDef {
+    StageDef::new("render_avatar", 1, Grain::Row)
+        .doc("Samples the avatar's image for each G-buffer and expression code.")
+        .reads([("gbuffer", Type::Blob), ("expression", Type::Floats(0))])
+        .with("avatar", [("config", Type::Blob), ("checkpoint", Type::Blob)])
+        .with("backbone", backbone::COLUMNS)
+        .writes([("render", Type::Blob)])
+        .batch(4)
+        .memory_mb(1000)
+}
+
+protocol::register!(Params, def, |params, cx: &Cx<'_>| {
+    let trained = cx.with("avatar")?.only().context("`avatar` is what train_avatar puts out")?;
+    let path = trained.path("config")?;
+    let description: Description = serde_json::from_slice(&std::fs::read(&path)?)
+        .with_context(|| format!("{} does not describe an avatar", path.display()))?;
+    let backbone = cx.with("backbone")?;
+    let avatar = description.build(backbone)?;
+    avatar.restore(&weights::read(&trained.path("checkpoint")?)?, "the avatar's checkpoint")?;
+    let (vs, vae) = backbone::load_vae(backbone)?;
+    anyhow::Ok(RenderAvatar { params, description, avatar, vae, _vs: vs })
+});
+
+struct RenderAvatar {
+    params: Params,
+    description: Description,
+    avatar: Avatar,
+    vae: Vae,
+    _vs: VarStore,
+}
+
+impl Stage for RenderAvatar {
+    fn run(&mut self, units: &[Unit<'_>], cx: &Cx<'_>) -> Result<Vec<Rows>> {
+        let rows: Vec<_> = units.iter().map(Unit::row).collect();
+        let gbuffers = rows.iter().map(|row| gbuffers::read(&row.path("gbuffer")?)).collect::<Result<Vec<_>>>()?;
+        let codes = self.description.codes(&rows)?;
+        let gbuffers = gbuffers::to_tensors(&gbuffers)?;
+        let latents = self
+            .avatar
+            .sample(&gbuffers, &codes, self.params.steps, self.params.seed)
+            .map_err(anyhow::Error::msg)?;
+        units
+            .iter()
+            .enumerate()
+            .map(|(i, unit)| {
+                // one at a time: a frame's bits must not depend on its neighbours
+                let latent = self.vae.unscale(&latents.narrow(0, i as i64, 1));
+                let image = tch::no_grad(|| self.vae.decode(&latent)).squeeze_dim(0);
+                let path = cx.file(unit, "render.png");
+                to_image(&image)?.write_png(&path)?;
+                Ok(vec![OutRow::new().file("render", &path)])
+            })
+            .collect()
+    }
+}

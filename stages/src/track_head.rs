@@ -1,0 +1,150 @@
+//! `track_head`: a sequence of point clouds to expression codes, head poses and meshes that carry canonical coordinates.
+//!
+//! reads: timestep, cloud; with head_model, person   writes: mesh (PLY), expression, pose, residual (mm), kept
+//!
+//! A group is a sequence: frames are fitted one after the other, each starting from the one before, the identity fixed
+//! (specs of NPHM tracking, section 5.5). Then the posed field's zero set is extracted coarse to fine and the field is
+//! queried at every vertex for the 5-d canonical coordinate. `residual` is the mean distance of the points that trimming
+//! kept, `kept` their share: a frame that failed shows itself. Sees points only, never an image or any truth.
+
+use crate::fit_identity::{UNIT_MM, initial_frame};
+use crate::head_models::{self, Person, observations};
+use crate::tracked;
+use anyhow::{Context, Result};
+use geometry::{Mesh, band};
+use glam::Vec3;
+use manifests::Type;
+use models::nphm::field::{HeadModel, canonical, field_values};
+use models::nphm::fit::{FitConfig, Frame, fit_frame};
+use protocol::{Cx, Grain, OutRow, Rows, Stage, StageDef, Unit};
+use schemars::JsonSchema;
+use serde::Deserialize;
+use std::path::Path;
+use tch::Tensor;
+
+/// Parameters.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Params {
+    /// Updates for every frame but the first.
+    #[serde(default = "steps")]
+    steps: usize,
+    /// Updates for the first frame, which starts at the neutral face.
+    #[serde(default = "first_steps")]
+    first_steps: usize,
+    /// Points kept of each cloud.
+    #[serde(default = "points")]
+    points: usize,
+    /// Where the head is about to be, world frame, metres.
+    #[serde(default)]
+    center: [f64; 3],
+    /// Grid points on a side of the coarse grid on which the surface is sought.
+    #[serde(default = "coarse")]
+    coarse: usize,
+    /// How often the grid is halved around the surface.
+    #[serde(default = "levels")]
+    levels: u32,
+}
+
+fn steps() -> usize {
+    60
+}
+fn first_steps() -> usize {
+    150
+}
+fn points() -> usize {
+    5000
+}
+fn coarse() -> usize {
+    25
+}
+fn levels() -> u32 {
+    2
+}
+
+fn def() -> StageDef {
+    StageDef::new("track_head", 1, Grain::Group)
+        .doc("Tracks the head model through a sequence of point clouds and extracts its meshes.")
+        .reads([("timestep", Type::I64), ("cloud", Type::Blob)])
+        .with("head_model", head_models::COLUMNS)
+        .with("person", [("person", Type::Blob)])
+        .writes([("mesh", Type::Blob), ("expression", Type::Floats(0)), ("pose", Type::Floats(6))])
+        .writes([("residual", Type::F64), ("kept", Type::F64)])
+        .memory_mb(1000)
+}
+
+protocol::register!(Params, def, |params, cx: &Cx<'_>| {
+    let model = head_models::read(cx.with("head_model")?)?;
+    let path = cx.with("person")?.only().context("`person` is what fit_identity puts out")?.path("person")?;
+    let person: Person = serde_json::from_slice(&std::fs::read(&path)?)
+        .with_context(|| format!("{} does not describe a person", path.display()))?;
+    anyhow::Ok(TrackHead { params, model, person })
+});
+
+struct TrackHead {
+    params: Params,
+    model: HeadModel,
+    person: Person,
+}
+
+impl Stage for TrackHead {
+    fn run(&mut self, units: &[Unit<'_>], cx: &Cx<'_>) -> Result<Vec<Rows>> {
+        units.iter().map(|unit| self.track(unit, cx)).collect()
+    }
+}
+
+impl TrackHead {
+    fn track(&self, unit: &Unit<'_>, cx: &Cx<'_>) -> Result<Rows> {
+        let rows = unit.rows();
+        let mut order = rows
+            .iter()
+            .enumerate()
+            .map(|(i, row)| Ok((row.i64("timestep")?, i)))
+            .collect::<Result<Vec<_>>>()?;
+        order.sort_unstable();
+        let p = &self.params;
+        let mut out = Rows::new();
+        let mut last: Option<Frame> = None;
+        for (done, (timestep, i)) in order.iter().copied().enumerate() {
+            let cloud = observations(&geometry::ply::read_cloud(&rows[i].path("cloud")?)?, p.points);
+            let (start, config) = match last.take() {
+                Some(frame) => (frame, FitConfig { steps: p.steps, ..FitConfig::frame() }),
+                None => (initial_frame(p.center), FitConfig { steps: p.first_steps, ..FitConfig::default() }),
+            };
+            let config = FitConfig { scale: self.person.scale, ..config };
+            let frame = fit_frame(&self.model, &cloud, &start, &self.person.z_id, &config);
+            let path = cx.file(unit, &format!("{timestep:05}.ply"));
+            self.extract(&frame, &path).with_context(|| format!("timestep {timestep}"))?;
+            let pose = frame.pose.rotation.into_iter().chain(frame.pose.translation);
+            let row = OutRow::of(i)
+                .file("mesh", &path)
+                .floats("expression", frame.z_ex.iter().copied())
+                .floats("pose", pose)
+                .f64("residual", frame.residual * UNIT_MM)
+                .f64("kept", frame.kept);
+            out.push(row);
+            last = Some(frame);
+            cx.progress(done + 1, order.len(), "");
+        }
+        Ok(out)
+    }
+
+    /// The posed surface with its canonical coordinates, in the world frame.
+    fn extract(&self, frame: &Frame, path: &Path) -> Result<()> {
+        let p = &self.params;
+        let z_id = Tensor::from_slice(&self.person.z_id).unsqueeze(0);
+        let z_ex = Tensor::from_slice(&frame.z_ex).unsqueeze(0);
+        let field = |points: &[Vec3]| {
+            let flat: Vec<f32> = points.iter().flat_map(|p| p.to_array()).collect();
+            field_values(&self.model, &z_id, &z_ex, &flat)
+        };
+        let [low, high] = head_models::BOX.map(Vec3::from);
+        let surface = band::extract(&field, low, high, p.coarse, p.levels);
+        let (surface, _) = surface.largest_component();
+        anyhow::ensure!(!surface.faces.is_empty(), "the fitted field has no surface: tracking failed");
+        let vertices: Vec<[f32; 3]> = surface.positions.iter().map(|v| v.to_array()).collect();
+        let canonical = canonical(&self.model, &z_id, &z_ex, &vertices);
+        let world = vertices.iter().map(|v| Vec3::from(frame.pose.to_world(*v, self.person.scale))).collect();
+        tracked::write_mesh(path, &Mesh { positions: world, faces: surface.faces }, &canonical)
+    }
+}

@@ -1,0 +1,148 @@
+//! `train_head_model`: a small NPHM on scans of other people: identity and expression networks with their code tables.
+//!
+//! reads: identity, scans   writes: head_config (JSON), head_weights (safetensors), losses (CSV)
+//!
+//! The `mini` preset (backward deformation, two ambient dimensions; every mechanism and loss term of the published models,
+//! see `models::nphm`). All scans of all people are in memory; each step draws points from some of them. The loop stands
+//! here from top to bottom. A killed training continues from its last checkpoint.
+
+use crate::head_models;
+use crate::scan_synthetic::read_scans;
+use crate::trainer::{Checkpoints, LossCurve};
+use anyhow::Result;
+use manifests::Type;
+use models::nphm::config::HeadConfig;
+use models::nphm::field::HeadModel;
+use models::nphm::sample::{Counts, Scan, draw};
+use models::nphm::train::{LossWeights, Rates, Trainer, halving};
+use protocol::{Cx, Grain, OutRow, Rows, Stage, StageDef, Unit};
+use schemars::JsonSchema;
+use serde::Deserialize;
+use std::path::Path;
+use tch::{Device, Tensor};
+
+/// Parameters.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Params {
+    /// Optimiser steps.
+    steps: u64,
+    /// Scans in a step.
+    #[serde(default = "batch_size")]
+    batch: usize,
+    /// Pairs of symmetric anchors; the anchors after them lie in the middle.
+    #[serde(default = "anchor_pairs")]
+    anchor_pairs: i64,
+    /// Steps between checkpoints.
+    #[serde(default = "checkpoint_every")]
+    checkpoint_every: u64,
+    /// Seed of weights and draws.
+    #[serde(default)]
+    seed: u64,
+}
+
+fn batch_size() -> usize {
+    8
+}
+fn anchor_pairs() -> i64 {
+    4
+}
+fn checkpoint_every() -> u64 {
+    100
+}
+
+fn def() -> StageDef {
+    StageDef::new("train_head_model", 1, Grain::Whole)
+        .doc("Trains a small neural parametric head model on scans.")
+        .reads([("identity", Type::I64), ("scans", Type::Blob)])
+        .writes(head_models::COLUMNS)
+        .writes([("losses", Type::Blob)])
+        .memory_mb(2000)
+}
+
+protocol::register!(Params, def, |params, _: &Cx<'_>| anyhow::Ok(TrainHeadModel { params }));
+
+struct TrainHeadModel {
+    params: Params,
+}
+
+impl Stage for TrainHeadModel {
+    fn run(&mut self, units: &[Unit<'_>], cx: &Cx<'_>) -> Result<Vec<Rows>> {
+        units.iter().map(|unit| self.train(unit, cx)).collect()
+    }
+}
+
+impl TrainHeadModel {
+    fn train(&self, unit: &Unit<'_>, cx: &Cx<'_>) -> Result<Rows> {
+        let p = &self.params;
+        let mut scans: Vec<Scan> = Vec::new();
+        for (identity, row) in unit.rows().into_iter().enumerate() {
+            let more = read_scans(&row.path("scans")?, identity as i64, scans.len() as i64)?;
+            scans.extend(more);
+        }
+        anyhow::ensure!(!scans.is_empty(), "there are no scans to train on");
+        let people = 1 + scans.iter().map(|scan| scan.identity).max().unwrap_or(0);
+        let anchors = mean_anchors(&scans, p.anchor_pairs)?;
+        let config = HeadConfig::mini(p.anchor_pairs, anchors.size()[0] - 2 * p.anchor_pairs);
+        let mut model = HeadModel::new(&config, &anchors, Device::Cpu)?;
+        model.seed(p.seed);
+        let mut trainer =
+            Trainer::new(model, people, scans.len() as i64, LossWeights::default(), Rates::default());
+        let counts = Counts { surface: 64, near: 128, far: 48, correspondences: 96 };
+        let names = ["loss", "surface", "normals", "correspondence"];
+        let mut curve = LossCurve::new(&names, p.steps, 100);
+
+        let checkpoints = Checkpoints::new(cx.scratch()?);
+        let load = |dir: &Path| {
+            trainer.load(dir)?;
+            curve.restore(&dir.join("losses.csv"))
+        };
+        let start = checkpoints.resume(load, |text| cx.log(text))?;
+
+        for step in start..p.steps {
+            let batch = draw(&scans, p.batch, &counts, p.seed, step);
+            let losses = trainer.step(&batch, halving(step, p.steps));
+            let term = |name: &str| losses.terms.iter().find(|(n, _)| *n == name).map_or(f64::NAN, |(_, v)| *v);
+            let total = losses.total.double_value(&[]);
+            anyhow::ensure!(total.is_finite(), "the loss is {total} at step {step}");
+            curve.push(step + 1, &[total, term("surface"), term("normals"), term("correspondence")]);
+            if step % 5 == 4 || step + 1 == p.steps {
+                cx.progress(step as usize + 1, p.steps as usize, format!("loss {:.4}", curve.last()));
+            }
+            if (step + 1) % p.checkpoint_every == 0 {
+                checkpoints.save(step + 1, |dir| {
+                    trainer.save(dir)?;
+                    curve.save(&dir.join("losses.csv"))
+                })?;
+            }
+        }
+
+        let [config, weights, losses] =
+            ["head.json", "head.safetensors", "losses.csv"].map(|name| cx.file(unit, name));
+        head_models::write(&config, &weights, &trainer.model, &anchors)?;
+        curve.write(&losses)?;
+        let row = OutRow::new().file("head_config", &config).file("head_weights", &weights).file("losses", &losses);
+        Ok(vec![row])
+    }
+}
+
+/// The mean anchors of all neutral scans, made symmetric, `[K, 3]`.
+fn mean_anchors(scans: &[Scan], pairs: i64) -> Result<Tensor> {
+    let neutral: Vec<&Scan> = scans.iter().filter(|scan| scan.neutral).collect();
+    anyhow::ensure!(!neutral.is_empty(), "there is no neutral scan");
+    let k = neutral[0].anchors.len();
+    anyhow::ensure!(k as i64 >= 2 * pairs, "the scans have {k} anchors, too few for {pairs} pairs");
+    let mut mean = vec![[0.0f32; 3]; k];
+    for scan in &neutral {
+        for (mean, anchor) in mean.iter_mut().zip(&scan.anchors) {
+            mean.iter_mut().zip(anchor).for_each(|(m, a)| *m += a / neutral.len() as f32);
+        }
+    }
+    for pair in 0..pairs as usize {
+        let (a, b) = (mean[2 * pair], mean[2 * pair + 1]);
+        let [x, y, z] = [(a[0] - b[0]) / 2.0, (a[1] + b[1]) / 2.0, (a[2] + b[2]) / 2.0];
+        (mean[2 * pair], mean[2 * pair + 1]) = ([x, y, z], [-x, y, z]);
+    }
+    mean[2 * pairs as usize..].iter_mut().for_each(|anchor| anchor[0] = 0.0);
+    Ok(Tensor::from_slice(mean.as_flattened()).view([k as i64, 3]))
+}

@@ -1,0 +1,196 @@
+//! `train_prior`: the small latent diffusion model on portraits of other people: the "pre-trained LDM" of the default.
+//!
+//! reads: image; with vae   writes: component (`unet`, `scheduler`, `null_prompt`), config, weights, losses (CSV, unet's)
+//!
+//! Unconditional but for a constant null prompt, v-prediction, zero terminal SNR: the same schedule an avatar is trained
+//! with. Latents of all images and their mirror images are encoded once. The loop stands here from top to bottom.
+
+use crate::backbone;
+use crate::train_vae::{load_images, load_state, save_state, to_signed};
+use crate::trainer::{Checkpoints, LossCurve, batch};
+use anyhow::Result;
+use manifests::Type;
+use models::adamw::{AdamW, Ema, Group, cosine};
+use models::ldm::{Draw, null_prompt, prior_loss};
+use models::schedule::{Schedule, ScheduleConfig};
+use models::unet::{UNet, UNetConfig};
+use models::vae::Vae;
+use models::{init, weights};
+use protocol::{Cx, Grain, OutRow, Rows, Stage, StageDef, Unit};
+use schemars::JsonSchema;
+use serde::Deserialize;
+use std::collections::BTreeMap;
+use std::path::Path;
+use tch::nn::VarStore;
+use tch::{Device, Tensor};
+
+/// Parameters.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Params {
+    /// Optimiser steps.
+    steps: u64,
+    /// Latents in a step.
+    #[serde(default = "batch_size")]
+    batch: usize,
+    /// Learning rate at the start; half a cosine takes it to a hundredth.
+    #[serde(default = "lr")]
+    lr: f64,
+    /// Widths of the levels; each level after the first halves the resolution.
+    #[serde(default = "widths")]
+    widths: Vec<i64>,
+    /// Residual blocks in a level.
+    #[serde(default = "layers")]
+    layers: i64,
+    /// Decay of the moving average of the weights.
+    #[serde(default = "ema")]
+    ema: f64,
+    /// Steps between checkpoints.
+    #[serde(default = "checkpoint_every")]
+    checkpoint_every: u64,
+    /// Seed of weights, batches and noise.
+    #[serde(default)]
+    seed: u64,
+}
+
+fn batch_size() -> usize {
+    16
+}
+fn lr() -> f64 {
+    1e-3
+}
+fn widths() -> Vec<i64> {
+    UNetConfig::small().block_out_channels
+}
+fn layers() -> i64 {
+    1
+}
+fn ema() -> f64 {
+    0.998
+}
+fn checkpoint_every() -> u64 {
+    500
+}
+
+/// Tokens of the null prompt: enough for a softmax to be one, no more than that is worth.
+const NULL_TOKENS: i64 = 8;
+/// Channels of an attention head.
+const HEAD_WIDTH: i64 = 16;
+
+fn def() -> StageDef {
+    StageDef::new("train_prior", 1, Grain::Whole)
+        .doc("Trains a small unconditional latent diffusion model on images.")
+        .reads([("image", Type::Blob)])
+        .with("vae", backbone::COLUMNS)
+        .writes(backbone::COLUMNS)
+        .writes([("losses", Type::Blob)])
+        .memory_mb(2000)
+}
+
+protocol::register!(Params, def, |params, _: &Cx<'_>| anyhow::Ok(TrainPrior { params }));
+
+struct TrainPrior {
+    params: Params,
+}
+
+impl Stage for TrainPrior {
+    fn run(&mut self, units: &[Unit<'_>], cx: &Cx<'_>) -> Result<Vec<Rows>> {
+        units.iter().map(|unit| self.train(unit, cx)).collect()
+    }
+}
+
+impl TrainPrior {
+    fn train(&self, unit: &Unit<'_>, cx: &Cx<'_>) -> Result<Rows> {
+        let p = &self.params;
+        let (_vae_vs, vae) = backbone::load_vae(cx.with("vae")?)?;
+        let posteriors = encode_all(&vae, &load_images(&unit.rows(), "image")?, cx);
+
+        let config = UNetConfig {
+            block_out_channels: p.widths.clone(),
+            layers_per_block: p.layers,
+            heads: p.widths.iter().map(|width| width / HEAD_WIDTH).collect(),
+            attention_levels: (0..p.widths.len()).map(|level| level + 1 < p.widths.len()).collect(),
+            ..UNetConfig::small()
+        };
+        config.check("train_prior")?;
+        let schedule_config = ScheduleConfig::default();
+        let schedule = Schedule::new(&schedule_config);
+        let text = null_prompt(NULL_TOKENS, config.cross_attention_dim, p.seed);
+        let mut vs = VarStore::new(Device::Cpu);
+        let unet = UNet::new(&vs.root(), &config);
+        init::seed(&vs, p.seed);
+        let mut optimiser = AdamW::default();
+        optimiser.add(Group { max_grad_norm: Some(1.0), ..Group::network("unet", p.lr) }, &vs);
+        let variables = weights::sorted(&vs);
+        let mut average = Ema::new(&variables, p.ema);
+        let mut curve = LossCurve::new(&["loss"], p.steps, 100);
+
+        let checkpoints = Checkpoints::new(cx.scratch()?);
+        let load = |dir: &Path| load_state(dir, &vs, &mut optimiser, &mut average, &mut curve);
+        let start = checkpoints.resume(load, |text| cx.log(text))?;
+
+        let (mean, std) = &posteriors;
+        for step in start..p.steps {
+            let at: Vec<i64> =
+                batch(p.seed, step, p.batch, mean.size()[0] as usize).into_iter().map(|i| i as i64).collect();
+            let at = Tensor::from_slice(&at);
+            let mean = mean.index_select(0, &at);
+            let sampled = &mean + std.index_select(0, &at) * init::normal(p.seed ^ 0x5A, step, &mean.size());
+            let latents = vae.scale(&sampled);
+            let draw = Draw::new(&schedule, &latents.size(), p.seed, step);
+            let loss = prior_loss(&unet, &schedule, &latents, &text, &draw);
+            optimiser.zero_grad();
+            loss.backward();
+            optimiser.step(cosine(step, p.steps, 50, 0.01));
+            average.update(&variables);
+            curve.push(step + 1, &[loss.double_value(&[])]);
+            if step % 10 == 9 || step + 1 == p.steps {
+                cx.progress(step as usize + 1, p.steps as usize, format!("loss {:.4}", curve.last()));
+            }
+            if (step + 1) % p.checkpoint_every == 0 {
+                checkpoints.save(step + 1, |dir| save_state(dir, &vs, &optimiser, &average, &curve))?;
+            }
+        }
+
+        let plain = BTreeMap::new();
+        weights::load_tensors(&vs, average.tensors(), "the moving average")?;
+        let file = |name: &str| cx.file(unit, name);
+        let (config_path, weights_path) = (file("unet_config.json"), file("unet.safetensors"));
+        backbone::write_config(&config_path, &config.to_json())?;
+        weights::save(&vs, &weights_path, &plain, weights::Precision::Half)?;
+        let scheduler_path = file("scheduler_config.json");
+        backbone::write_config(&scheduler_path, &schedule_config.to_json())?;
+        let prompt_path = file("null_prompt.safetensors");
+        let prompt = [("null_prompt".to_string(), text)].into();
+        weights::write(&prompt_path, &prompt, &plain, weights::Precision::Half)?;
+        let losses = file("losses.csv");
+        curve.write(&losses)?;
+        Ok(vec![
+            OutRow::new()
+                .str("component", "unet")
+                .file("config", &config_path)
+                .file("weights", &weights_path)
+                .file("losses", &losses),
+            OutRow::new().str("component", "scheduler").file("config", &scheduler_path),
+            OutRow::new().str("component", "null_prompt").file("weights", &prompt_path),
+        ])
+    }
+}
+
+/// Mean and deviation of the posteriors of all images and of their mirror images, each `[2 N, C, h, w]`.
+fn encode_all(vae: &Vae, images: &Tensor, cx: &Cx<'_>) -> (Tensor, Tensor) {
+    let (mut means, mut deviations) = (Vec::new(), Vec::new());
+    let total = 2 * images.size()[0] as usize;
+    tch::no_grad(|| {
+        for mirrored in [false, true] {
+            for batch in images.split(32, 0) {
+                let batch = if mirrored { batch.flip([3]) } else { batch };
+                let posterior = vae.encode(&to_signed(&batch));
+                deviations.push((posterior.logvar * 0.5).exp());
+                means.push(posterior.mean);
+                cx.progress(means.len() * 32, total, "encoding");
+            }
+        }
+    });
+    (Tensor::cat(&means, 0), Tensor::cat(&deviations, 0))
+}

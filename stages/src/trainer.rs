@@ -1,0 +1,243 @@
+//! What every training loop needs around its step: checkpoints that a killed run continues from, and the loss curve.
+//!
+//! A checkpoint is a folder `step_000500/` in the scratch folder, written under another name and renamed when complete.
+//! Random draws are functions of seed and step (see `models::init`), so there is no generator state to keep.
+//!
+//! Knows nothing of what is trained.
+
+use anyhow::{Context, Result};
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+/// How many complete checkpoints stay on disk: the newest, and one in case that is damaged.
+const KEEP: usize = 2;
+
+/// The checkpoints of one training.
+pub struct Checkpoints {
+    dir: PathBuf,
+}
+
+impl Checkpoints {
+    /// Those in a scratch folder.
+    pub fn new(scratch: &Path) -> Checkpoints {
+        Checkpoints { dir: scratch.to_path_buf() }
+    }
+
+    /// The steps there are checkpoints of, newest first.
+    ///
+    /// # Errors
+    /// If the folder cannot be listed.
+    pub fn steps(&self) -> Result<Vec<u64>> {
+        let entries = std::fs::read_dir(&self.dir).with_context(|| format!("cannot list {}", self.dir.display()))?;
+        let mut steps: Vec<u64> = Vec::new();
+        for entry in entries {
+            let name = entry?.file_name();
+            if let Some(step) = name.to_string_lossy().strip_prefix("step_").and_then(|step| step.parse().ok()) {
+                steps.push(step);
+            }
+        }
+        steps.sort_unstable_by(|a, b| b.cmp(a));
+        Ok(steps)
+    }
+
+    /// Resumes from the newest checkpoint that `load` takes; a damaged one is put aside for the one before it.
+    ///
+    /// Returns the number of steps done.
+    ///
+    /// # Errors
+    /// If the folder cannot be listed.
+    pub fn resume(&self, mut load: impl FnMut(&Path) -> Result<()>, log: impl Fn(&str)) -> Result<u64> {
+        for step in self.steps()? {
+            let path = self.path(step);
+            match load(&path) {
+                Ok(()) => return Ok(step),
+                Err(error) => {
+                    log(&format!("checkpoint {} is not usable and set aside: {error:#}", path.display()));
+                    std::fs::remove_dir_all(&path).with_context(|| format!("cannot remove {}", path.display()))?;
+                }
+            }
+        }
+        Ok(0)
+    }
+
+    /// Writes the checkpoint of a step with `save`, and drops those that are older than the last few.
+    ///
+    /// # Errors
+    /// If a file cannot be written.
+    pub fn save(&self, step: u64, save: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+        let partial = self.dir.join("partial");
+        if partial.exists() {
+            std::fs::remove_dir_all(&partial)?;
+        }
+        std::fs::create_dir_all(&partial).with_context(|| format!("cannot make {}", partial.display()))?;
+        save(&partial)?;
+        let path = self.path(step);
+        if path.exists() {
+            std::fs::remove_dir_all(&path)?;
+        }
+        std::fs::rename(&partial, &path).with_context(|| format!("cannot finish {}", path.display()))?;
+        for old in self.steps()?.into_iter().skip(KEEP) {
+            std::fs::remove_dir_all(self.path(old))?;
+        }
+        Ok(())
+    }
+
+    fn path(&self, step: u64) -> PathBuf {
+        self.dir.join(format!("step_{step:06}"))
+    }
+}
+
+/// A loss curve: a CSV with a column `step` and one for each term, a row every so many steps, each value the mean since
+/// the row before.
+#[derive(Clone, Debug, Default)]
+pub struct LossCurve {
+    text: String,
+    every: u64,
+    terms: usize,
+    sums: Vec<f64>,
+    count: usize,
+}
+
+impl LossCurve {
+    /// A curve of these terms with about `points` rows over `steps` steps.
+    pub fn new(terms: &[&str], steps: u64, points: u64) -> LossCurve {
+        let text = format!("step,{}\n", terms.join(","));
+        LossCurve { text, every: (steps / points).max(1), terms: terms.len(), sums: vec![0.0; terms.len()], count: 0 }
+    }
+
+    /// Adds the terms of a step (counted from 1).
+    pub fn push(&mut self, step: u64, values: &[f64]) {
+        assert_eq!(values.len(), self.terms, "a value for each term");
+        self.sums.iter_mut().zip(values).for_each(|(sum, value)| *sum += value);
+        self.count += 1;
+        if step % self.every == 0 {
+            self.flush(step);
+        }
+    }
+
+    fn flush(&mut self, step: u64) {
+        let means: Vec<String> = self.sums.iter().map(|sum| format!("{:.6}", sum / self.count as f64)).collect();
+        writeln!(self.text, "{step},{}", means.join(",")).expect("writing to a string");
+        self.sums.fill(0.0);
+        self.count = 0;
+    }
+
+    /// The last full row's first term.
+    pub fn last(&self) -> f64 {
+        let last = self.text.lines().last().and_then(|line| line.split(',').nth(1)?.parse().ok());
+        last.unwrap_or(f64::NAN)
+    }
+
+    /// Writes the curve, with what has come since the last full row in a comment that [`LossCurve::read`] understands.
+    ///
+    /// # Errors
+    /// If the file cannot be written.
+    pub fn save(&self, path: &Path) -> Result<()> {
+        let rest = serde_json::json!({"sums": self.sums, "count": self.count});
+        std::fs::write(path.with_extension("rest.json"), rest.to_string())?;
+        self.write(path)
+    }
+
+    /// Writes the curve as CSV.
+    ///
+    /// # Errors
+    /// If the file cannot be written.
+    pub fn write(&self, path: &Path) -> Result<()> {
+        std::fs::write(path, &self.text).with_context(|| format!("cannot write {}", path.display()))
+    }
+
+    /// Continues a curve that [`LossCurve::save`] wrote.
+    ///
+    /// # Errors
+    /// If the files are missing or not of these terms.
+    pub fn restore(&mut self, path: &Path) -> Result<()> {
+        let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+        let rest: serde_json::Value = serde_json::from_slice(&std::fs::read(path.with_extension("rest.json"))?)?;
+        let sums: Vec<f64> = serde_json::from_value(rest["sums"].clone())?;
+        anyhow::ensure!(
+            text.lines().next() == self.text.lines().next() && sums.len() == self.terms,
+            "the loss curve {} is of other terms",
+            path.display()
+        );
+        (self.text, self.sums) = (text, sums);
+        self.count = rest["count"].as_u64().context("count")? as usize;
+        Ok(())
+    }
+}
+
+/// The samples of a step: a function of seed and step, every sample once in each pass over the data.
+pub fn batch(seed: u64, step: u64, size: usize, samples: usize) -> Vec<usize> {
+    let (size, samples) = (size as u64, samples as u64);
+    let mut order: Option<(u64, Vec<usize>)> = None;
+    (step * size..(step + 1) * size)
+        .map(|drawn| {
+            let pass = drawn / samples;
+            if order.as_ref().is_none_or(|(of, _)| *of != pass) {
+                order = Some((pass, shuffled(seed, pass, samples as usize)));
+            }
+            order.as_ref().expect("it was just made").1[(drawn % samples) as usize]
+        })
+        .collect()
+}
+
+fn shuffled(seed: u64, pass: u64, n: usize) -> Vec<usize> {
+    use rand_chacha::rand_core::{RngCore, SeedableRng};
+    let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(seed);
+    rng.set_stream(pass);
+    let mut order: Vec<usize> = (0..n).collect();
+    for i in (1..n).rev() {
+        // the bias of the remainder is below 2^-40 for any number of samples we could hold
+        order.swap(i, (rng.next_u64() % (i as u64 + 1)) as usize);
+    }
+    order
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pass_takes_every_sample_once() {
+        let mut seen: Vec<usize> = (0..5).flat_map(|step| batch(7, step, 4, 10)).collect();
+        seen[..10].sort_unstable();
+        seen[10..].sort_unstable();
+        let pass: Vec<usize> = (0..10).collect();
+        assert_eq!((&seen[..10], &seen[10..]), (&pass[..], &pass[..]));
+        assert_ne!(batch(7, 0, 10, 10), batch(8, 0, 10, 10));
+    }
+
+    #[test]
+    fn a_damaged_checkpoint_gives_way_to_the_one_before() {
+        let dir = std::env::temp_dir().join(format!("effigy-trainer-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        let checkpoints = Checkpoints::new(&dir);
+        for step in [10, 20, 30] {
+            let text = if step == 30 { "broken" } else { "good" };
+            checkpoints.save(step, |path| Ok(std::fs::write(path.join("state"), text)?)).unwrap();
+        }
+        assert_eq!(checkpoints.steps().unwrap(), [30, 20]);
+        let load = |path: &Path| {
+            anyhow::ensure!(std::fs::read_to_string(path.join("state"))? == "good", "bad");
+            Ok(())
+        };
+        assert_eq!(checkpoints.resume(load, |_| ()).unwrap(), 20);
+        std::fs::remove_dir_all(&dir).unwrap();
+    }
+
+    #[test]
+    fn a_curve_continues_as_if_nothing_had_happened() {
+        let path = std::env::temp_dir().join(format!("effigy-curve-{}.csv", std::process::id()));
+        let mut whole = LossCurve::new(&["loss"], 40, 10);
+        let mut first = whole.clone();
+        (1..=40).for_each(|step| whole.push(step, &[step as f64]));
+        (1..=18).for_each(|step| first.push(step, &[step as f64]));
+        first.save(&path).unwrap();
+        let mut second = LossCurve::new(&["loss"], 40, 10);
+        second.restore(&path).unwrap();
+        (19..=40).for_each(|step| second.push(step, &[step as f64]));
+        assert_eq!(second.text, whole.text);
+        assert_eq!(whole.last(), 38.5);
+        std::fs::remove_file(path.with_extension("rest.json")).unwrap();
+        std::fs::remove_file(&path).unwrap();
+    }
+}

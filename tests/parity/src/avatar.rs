@@ -1,0 +1,316 @@
+//! What lies around the networks of an avatar: quantisers, condition channels, TriPlane, the noise schedule and sampling
+//! with shared noise, and the transforms from head model to camera. Tolerances come with each case.
+
+use anyhow::{Context, Result, bail, ensure};
+use geometry::quantize::{self, Quantizer};
+use geometry::{Camera, gbuffer, pose};
+use glam::{DMat3, DMat4, DVec3};
+use models::schedule::{BetaSchedule, Sampler, Schedule, ScheduleConfig};
+use models::triplane::{self, FeatureMaps, GBuffer, Padding};
+use std::path::Path;
+use tch::{Kind, Tensor};
+
+use crate::check::{Case, Checks, Report};
+use crate::folder::Folder;
+
+/// Runs one case by its kind.
+pub fn run(kind: &str, case: &Folder, checks: &mut Checks) -> Result<()> {
+    match kind {
+        "quantizer" => quantizer(case, checks),
+        "quantizer_normals" => normals(case, checks),
+        "condition_channels" => condition(case, checks),
+        "triplane_lookup" => lookup(case, checks),
+        "noise_schedule" => noise_schedule(case, checks),
+        "ddpm_trajectory" => trajectory(case, checks),
+        "flame_to_world" => flame_to_world(case, checks),
+        "camera_projection" => camera(case, checks),
+        other => bail!("the kind {other} is unknown"),
+    }
+}
+
+/// The quantiser that a case's configuration describes; single numbers stand for all channels.
+fn described<const N: usize>(case: &Folder) -> Result<Quantizer<N>> {
+    let ends = |key: &str| -> Result<[f64; N]> {
+        let value = &case.meta["config"][key];
+        if let Some(all) = value.as_f64() {
+            return Ok([all; N]);
+        }
+        let list: Vec<f64> = serde_json::from_value(value.clone()).with_context(|| format!("config {key}"))?;
+        list.try_into().map_err(|_| anyhow::anyhow!("config {key} does not have {N} entries"))
+    };
+    let mask_bin = case.meta["config"]["reserved_mask_bin"].as_bool().context("config reserved_mask_bin")?;
+    Ok(Quantizer { min: ends("min")?, max: ends("max")?, bits: case.config("bits")? as u32, mask_bin })
+}
+
+fn entries<const N: usize>(case: &Case, name: &str) -> Result<Vec<[f32; N]>> {
+    let values: Vec<f32> = Vec::try_from(case.get(name)?.flatten(0, -1))?;
+    ensure!(values.len() % N == 0, "{name} is not made of {N} channels");
+    Ok(values.chunks_exact(N).map(|c| c.try_into().expect("chunks of N")).collect())
+}
+
+fn flat<T: Copy, const N: usize>(list: &[[T; N]]) -> Vec<T> {
+    list.iter().flatten().copied().collect()
+}
+
+/// Bins must be equal where `safe`, off by at most one elsewhere (`wrap`: or at the other end of a full turn).
+fn compare_bins(case: &Folder, checks: &mut Checks, got: &[i64], wrap: Option<i64>) -> Result<()> {
+    let (want, safe) = (case.io.integers("out.q")?, case.io.bytes("out.safe")?);
+    ensure!(want.len() == got.len() && safe.len() == got.len(), "another number of bins");
+    let difference = |i: usize| match wrap {
+        Some(turn) if i % 3 == 2 => {
+            let d = (want[i] - got[i]).abs();
+            d.min((turn - 1 - d).abs())
+        }
+        _ => (want[i] - got[i]).abs(),
+    };
+    let (sure, unsure): (Vec<usize>, Vec<usize>) = (0..got.len()).partition(|&i| safe[i] != 0);
+    let exact = sure.into_iter().map(|i| (want[i] - got[i]).abs()).max().unwrap_or(0);
+    checks.error("out.q where safe", exact as f64, 0.0);
+    checks.error("out.q elsewhere", unsure.into_iter().map(difference).max().unwrap_or(0) as f64, 1.0);
+    if let Ok(png) = case.io.integers("out.png_channels") {
+        let channels = got.len() * 3 / png.len();
+        let ours = got.chunks(channels).flat_map(|q| (0..3).map(|c| q.get(c).copied().unwrap_or(0)));
+        let safe = safe.chunks(channels).flat_map(|s| (0..3).map(|c| s.get(c).copied().unwrap_or(1)));
+        let equal = png.iter().zip(ours).zip(safe).all(|((a, b), safe)| *a == b || (safe == 0 && (a - b).abs() <= 1));
+        checks.exact("out.png_channels", equal);
+    }
+    Ok(())
+}
+
+fn quantizer(case: &Folder, checks: &mut Checks) -> Result<()> {
+    match case.config("channels")? as i64 {
+        1 => quantize_channels::<1>(case, checks),
+        2 => quantize_channels::<2>(case, checks),
+        3 => quantize_channels::<3>(case, checks),
+        5 => quantize_channels::<5>(case, checks),
+        other => bail!("no quantiser has {other} channels"),
+    }
+}
+
+fn bins<const N: usize>(case: &Folder, name: &str) -> Result<Vec<[u16; N]>> {
+    let list = case.io.integers(name)?;
+    Ok(list.chunks_exact(N).map(|c| std::array::from_fn(|k| c[k] as u16)).collect())
+}
+
+fn f32_tensor(values: &[f32], like: &Tensor) -> Tensor {
+    Tensor::from_slice(values).view(like.size().as_slice())
+}
+
+fn quantize_channels<const N: usize>(case: &Folder, checks: &mut Checks) -> Result<()> {
+    let quantizer = described::<N>(case)?;
+    let values = entries::<N>(&case.io, "in.values")?;
+    let encoded = if N == 1 && case.meta["config"].get("above_max").is_some() {
+        ensure!(quantizer.max[0] == quantize::DEPTH.max[0] && quantizer.bits == 16, "depth has another range");
+        quantize::encode_depth(&flat(&values))?.into_iter().map(i64::from).collect()
+    } else {
+        flat(&quantizer.encode(&values)?).into_iter().map(i64::from).collect::<Vec<i64>>()
+    };
+    compare_bins(case, checks, &encoded, None)?;
+    let decoded = quantizer.decode(&bins::<N>(case, "out.q")?);
+    case.f32(checks, "out.decoded", &f32_tensor(&flat(&decoded), case.io.raw("out.decoded")?))?;
+    if let Ok(table) = bins::<N>(case, "in.q_table") {
+        let want = case.io.raw("out.q_table_decoded")?;
+        case.f32(checks, "out.q_table_decoded", &f32_tensor(&flat(&quantizer.decode(&table)), want))?;
+    }
+    if let Ok(want) = case.io.raw("out.normalised") {
+        let normalised: Vec<[f32; N]> = values.iter().map(|v| quantizer.normalize(*v)).collect();
+        case.f32(checks, "out.normalised", &f32_tensor(&flat(&normalised), want))?;
+    }
+    Ok(())
+}
+
+fn normals(case: &Folder, checks: &mut Checks) -> Result<()> {
+    let quantizer = described::<3>(case)?;
+    let values = entries::<3>(&case.io, "in.values")?;
+    let spherical: Vec<[f32; 3]> = values.iter().map(|n| quantize::to_spherical(*n)).collect();
+    let (want, safe) = (case.io.numbers("out.spherical")?, case.io.bytes("out.safe")?);
+    let pairs = flat(&spherical).into_iter().zip(&want).zip(&safe).enumerate();
+    // The azimuth has two names at the seam and none at the poles: compared where marked safe.
+    let errors =
+        pairs.filter(|(i, (_, safe))| i % 3 != 2 || **safe != 0).map(|(_, ((a, b), _))| (f64::from(a) - b).abs());
+    checks.error("out.spherical", errors.fold(0.0, f64::max), case.tolerance("out.spherical", "f32_abs")?);
+    let encoded = flat(&quantize::encode_normals(&quantizer, &values)?).into_iter().map(i64::from).collect::<Vec<_>>();
+    compare_bins(case, checks, &encoded, Some(1 << quantizer.bits))?;
+    let decoded = quantize::decode_normals(&quantizer, &bins::<3>(case, "out.q")?);
+    case.f32(checks, "out.decoded", &f32_tensor(&flat(&decoded), case.io.raw("out.decoded")?))
+}
+
+fn condition(case: &Folder, checks: &mut Checks) -> Result<()> {
+    let batch = |name: &str| -> Result<Tensor> { Ok(case.io.get(name)?.unsqueeze(0)) };
+    let g = GBuffer {
+        depth: batch("in.depth")?,
+        canonical: batch("in.uv")?,
+        normals: batch("in.normals")?,
+        ambient: Some(batch("in.uv_ambient")?),
+        mask: batch("in.mask")?,
+    };
+    let maps = FeatureMaps { planes: case.io.get("in.planes")?, ambient: Some(case.io.get("in.ambient_map")?) };
+    case.f32(checks, "out.condition", &triplane::condition(&g, Some(&maps)).squeeze_dim(0))
+}
+
+fn lookup(case: &Folder, checks: &mut Checks) -> Result<()> {
+    let leaf = |name: &str| case.io.leaf(name);
+    let (planes, map) = (leaf("in.planes")?, leaf("in.ambient_map")?);
+    let (points, ambient_points) = (leaf("in.points")?, leaf("in.ambient_points")?);
+    // A list of N points is an image of N x 1 pixels.
+    let pixels = |t: &Tensor| t.unsqueeze(0).unsqueeze(2);
+    let list = |t: Tensor| t.squeeze_dim(3).squeeze_dim(0).transpose(0, 1);
+    let features = list(triplane::lookup_planes(&planes, &pixels(&points)));
+    let ambient = list(triplane::lookup(&map.unsqueeze(0), &pixels(&ambient_points).unsqueeze(0)).squeeze_dim(0));
+    case.f32(checks, "out.features", &features)?;
+    case.f32(checks, "out.ambient", &ambient)?;
+    let objective = (&features * case.io.get("in.cot")?).sum(Kind::Float)
+        + (&ambient * case.io.get("in.cot_ambient")?).sum(Kind::Float);
+    objective.backward();
+    case.f32(checks, "out.grad_planes", &planes.grad())?;
+    case.f32(checks, "out.grad_ambient_map", &map.grad())?;
+    // On a texel's line the gradient has two one-sided values.
+    let safe = case.io.raw("out.grad_safe")?.to_kind(Kind::Bool);
+    for (output, leaf) in [("out.grad_points", points), ("out.grad_ambient_points", ambient_points)] {
+        let rows = |t: &Tensor| t.index(&[Some(&safe)]);
+        let tolerance = case.tolerance(output, "f32_abs")?;
+        checks.absolute(output, &rows(&leaf.grad()), &rows(case.io.raw(output)?), tolerance);
+    }
+    Ok(())
+}
+
+fn schedule_config(case: &Folder, zero_terminal_snr: bool) -> Result<ScheduleConfig> {
+    let beta_schedule = match case.meta["config"]["beta_schedule"].as_str() {
+        Some("scaled_linear") => BetaSchedule::ScaledLinear,
+        Some("linear") => BetaSchedule::Linear,
+        other => bail!("the beta schedule {other:?} is unknown"),
+    };
+    Ok(ScheduleConfig {
+        train_steps: case.config("T")? as usize,
+        beta_start: case.config("beta_start")?,
+        beta_end: case.config("beta_end")?,
+        beta_schedule,
+        zero_terminal_snr,
+        ..ScheduleConfig::default()
+    })
+}
+
+fn noise_schedule(case: &Folder, checks: &mut Checks) -> Result<()> {
+    let plain = Schedule::new(&schedule_config(case, false)?);
+    let rescaled = case.meta["config"]["rescale_zero_snr"].as_bool().context("config rescale_zero_snr")?;
+    let schedule = Schedule::new(&schedule_config(case, rescaled)?);
+    case.f64(checks, "out.betas_plain", &plain.betas)?;
+    case.f64(checks, "out.alphas_cumprod_plain", &plain.alphas_cumprod)?;
+    case.f64(checks, "out.betas", &schedule.betas)?;
+    case.f64(checks, "out.alphas_cumprod", &schedule.alphas_cumprod)?;
+    if rescaled {
+        let ends = (schedule.alphas_cumprod.last().copied(), schedule.betas.last().copied());
+        checks.exact("the last alpha is 0 and the last beta 1", ends == (Some(0.0), Some(1.0)));
+    }
+    let (x0, eps, t) = (case.io.get("in.x0")?, case.io.get("in.eps")?, case.io.integers("in.t")?);
+    case.f32(checks, "out.x_t", &schedule.add_noise(&x0, &eps, &t))?;
+    case.f32(checks, "out.v", &schedule.velocity(&x0, &eps, &t))
+}
+
+/// A linear stand-in for the network; what is tested is the sampler and that all frames share their noise.
+fn trajectory(case: &Folder, checks: &mut Checks) -> Result<()> {
+    let config = ScheduleConfig { train_steps: case.config("T")? as usize, ..ScheduleConfig::default() };
+    let plan =
+        Schedule::new(&config).plan(Sampler::Ddpm, case.config("steps")? as usize).map_err(anyhow::Error::msg)?;
+    let times: Vec<i64> = plan.iter().map(|s| s.t).collect();
+    checks.exact("out.timesteps", times == case.io.integers("out.timesteps")?);
+    let variances: Vec<f64> = plan.iter().map(|s| s.noise_std * s.noise_std).collect();
+    case.f64(checks, "out.variance", &variances)?;
+
+    let (mixing, slope, offset) = (case.io.get("in.A")?, case.io.get("in.b")?, case.io.get("in.offset")?);
+    let noise = case.io.get("in.step_noise")?;
+    let mut x = case.io.get("in.x_T")?.expand(offset.size().as_slice(), false);
+    let (mut states, mut clean) = (vec![x.contiguous()], Vec::new());
+    for (k, step) in plan.iter().enumerate() {
+        let share = step.t as f64 / config.train_steps as f64;
+        let out = Tensor::einsum("ij,bjhw->bihw", &[&mixing, &x], None::<i64>) + &slope * share + &offset;
+        clean.push(step.pred_x0(&x, &out));
+        x = step.advance(&x, &out, Some(&noise.get(k as i64)));
+        states.push(x.shallow_clone());
+    }
+    case.f32(checks, "out.trajectory", &Tensor::stack(&states, 0))?;
+    case.f32(checks, "out.pred_x0", &Tensor::stack(&clean, 0))
+}
+
+fn points(case: &Folder, name: &str) -> Result<Vec<DVec3>> {
+    Ok(case.io.numbers(name)?.chunks_exact(3).map(DVec3::from_slice).collect())
+}
+
+fn row_major(m: DMat3) -> [f64; 9] {
+    m.transpose().to_cols_array()
+}
+
+fn flame_to_world(case: &Folder, checks: &mut Checks) -> Result<()> {
+    let (rotations, translations) = (points(case, "in.rotation")?, points(case, "in.translation")?);
+    let scale = points(case, "in.scale")?[0];
+    let vertices = points(case, "in.vertices_nphm")?;
+    let (mut matrices, mut world) = (Vec::new(), Vec::new());
+    for (&rotation, &translation) in rotations.iter().zip(&translations) {
+        matrices.extend(row_major(pose::euler_xyz(rotation)));
+        let to_world = pose::FlamePose { rotation, translation, scale }.nphm_to_world();
+        world.extend(vertices.iter().flat_map(|v| to_world.transform_point3(*v).to_array()));
+    }
+    case.f64(checks, "out.rotation_matrix", &matrices)?;
+    case.f64(checks, "out.world", &world)
+}
+
+fn camera(case: &Folder, checks: &mut Checks) -> Result<()> {
+    ensure!(
+        case.config("near")? == gbuffer::NEAR && case.config("far")? == gbuffer::FAR,
+        "the near and far planes are not the renderer's"
+    );
+    let depths = case.io.numbers("in.camera_depth")?;
+    let clip: Vec<f64> = depths.iter().map(|d| gbuffer::clip_depth(*d)).collect();
+    case.f64(checks, "out.z_clip", &clip)?;
+    let network: Vec<f32> = clip.iter().map(|z| gbuffer::network_depth(*z as f32)).collect();
+    case.f32(checks, "out.network_depth", &Tensor::from_slice(&network))?;
+
+    let rotation = pose::rodrigues(points(case, "in.rodrigues")?[0]);
+    case.f64(checks, "out.rotation", &row_major(rotation))?;
+    let world_to_cam = DMat4::from_mat3_translation(rotation, points(case, "in.t")?[0]);
+    case.f64(checks, "out.world_to_gl", &pose::opengl_from_opencv(world_to_cam).transpose().to_cols_array())?;
+    let size: Vec<u32> = serde_json::from_value(case.meta["config"]["render_size"].clone()).context("render_size")?;
+    let k: [f64; 9] = case.io.numbers("in.K")?.try_into().map_err(|_| anyhow::anyhow!("K is not 3x3"))?;
+    let camera = Camera::from_row_major(&k, &world_to_cam.transpose().to_cols_array(), size[0], size[1]);
+    let world = points(case, "in.points_world")?;
+    let pixels: Vec<f64> = world.iter().flat_map(|p| camera.project(*p).0.to_array()).collect();
+    case.f64(checks, "out.pixels", &pixels)?;
+    let clip: Vec<f64> = world.iter().flat_map(|p| gbuffer::clip_coordinates(&camera, *p).to_array()).collect();
+    case.f64(checks, "out.clip", &clip)?;
+    let sizes = [1100, 1604, 101, 88, 104, 81];
+    let padded: Vec<i64> = sizes.iter().map(|&n| i64::from(gbuffer::padded_size(n))).collect();
+    checks.exact("out.padded_size", padded == case.io.integers("out.padded_size")?);
+    Ok(())
+}
+
+/// The other TriPlane convention: points in [-1, 1], sums or products over planes, with both corner rules and paddings.
+pub fn planes(path: &Path, report: &mut Report) {
+    report.case("triplane", |checks| {
+        let io = Case::read(path)?;
+        for (corners, align) in [("ac0", false), ("ac1", true)] {
+            for (name, padding) in [("zeros", Padding::Zeros), ("border", Padding::Border)] {
+                let leaf = |name: &str| io.leaf(name);
+                let (planes, points) = (leaf("planes")?, leaf("points")?);
+                let features = triplane::sample_planes(&planes, &points, padding, align);
+                let sum = features.sum_dim_intlist(0, false, Kind::Float);
+                let mut value = |what: &str, got: &Tensor, tolerance: f64| -> Result<()> {
+                    let name = format!("{corners}.{name}.{what}");
+                    match io.get(&name) {
+                        Ok(want) => checks.absolute(name, got, &want, tolerance),
+                        // The set leaves out one of the per-plane tensors to save space.
+                        Err(_) if what == "per_plane" => {}
+                        Err(error) => return Err(error),
+                    }
+                    Ok(())
+                };
+                value("per_plane", &features, 2e-5)?;
+                value("sum", &sum, 2e-5)?;
+                value("product", &(features.get(0) * features.get(1) * features.get(2)), 2e-5)?;
+                (sum * io.get("upstream_for_sum")?).sum(Kind::Float).backward();
+                value("grad_planes", &planes.grad(), 2e-4)?;
+                value("grad_points", &points.grad(), 2e-4)?;
+            }
+        }
+        Ok(())
+    });
+}

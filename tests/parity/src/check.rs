@@ -1,0 +1,190 @@
+//! What a case is: a name, checks with an error and a tolerance each, or a reason why it could not run. Knows tensors
+//! and files, no case.
+
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use models::weights::{self, Tensors};
+use serde_json::Value;
+use tch::{Kind, Tensor};
+
+/// One comparison.
+pub struct Check {
+    what: String,
+    error: f64,
+    tolerance: f64,
+}
+
+/// The comparisons of one case.
+#[derive(Default)]
+pub struct Checks(Vec<Check>);
+
+impl Checks {
+    /// Records an error that must not exceed the tolerance; not-a-number never passes.
+    pub fn error(&mut self, what: impl Into<String>, error: f64, tolerance: f64) {
+        self.0.push(Check { what: what.into(), error, tolerance });
+    }
+
+    /// Records something that must hold exactly.
+    pub fn exact(&mut self, what: impl Into<String>, equal: bool) {
+        self.error(what, if equal { 0.0 } else { f64::INFINITY }, 0.0);
+    }
+
+    /// Largest absolute difference.
+    pub fn absolute(&mut self, what: impl Into<String>, got: &Tensor, want: &Tensor, tolerance: f64) {
+        self.weighted(what, got, want, tolerance, |want| want.ones_like());
+    }
+
+    /// Largest difference in units of max(1, |reference|).
+    pub fn scaled(&mut self, what: impl Into<String>, got: &Tensor, want: &Tensor, tolerance: f64) {
+        self.weighted(what, got, want, tolerance, |want| want.abs().clamp_min(1.0));
+    }
+
+    fn weighted(
+        &mut self,
+        what: impl Into<String>,
+        got: &Tensor,
+        want: &Tensor,
+        tolerance: f64,
+        unit: impl Fn(&Tensor) -> Tensor,
+    ) {
+        let what = what.into();
+        if got.size() != want.size() {
+            self.error(
+                format!("{what}: shape {:?} instead of {:?}", got.size(), want.size()),
+                f64::INFINITY,
+                tolerance,
+            );
+        } else if got.numel() == 0 {
+            self.error(what, 0.0, tolerance);
+        } else {
+            let (got, want) = (got.detach().to_kind(Kind::Double), want.to_kind(Kind::Double));
+            let error = ((got - &want).abs() / unit(&want)).max().double_value(&[]);
+            self.error(what, error, tolerance);
+        }
+    }
+}
+
+/// All cases run so far.
+#[derive(Default)]
+pub struct Report {
+    /// Cases that passed.
+    pub passed: usize,
+    /// Names of cases that did not.
+    pub failed: Vec<String>,
+}
+
+impl Report {
+    /// Runs a case and prints its line: the check that came closest to, or went furthest beyond, its tolerance.
+    pub fn case(&mut self, name: &str, run: impl FnOnce(&mut Checks) -> Result<()>) {
+        let mut checks = Checks::default();
+        // A panic in a network (libtorch's way of refusing a shape) is that case's failure, not the end of the run.
+        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run(&mut checks)));
+        let outcome = outcome.unwrap_or_else(|_| Err(anyhow::anyhow!("it panicked (message above)")));
+        let share = |c: &Check| match c {
+            c if c.error.is_nan() => f64::INFINITY,
+            c if c.error == 0.0 => 0.0,
+            c => c.error / c.tolerance,
+        };
+        let worst = checks.0.iter().max_by(|a, b| share(a).total_cmp(&share(b)));
+        match (outcome, worst) {
+            (Err(error), _) => self.fail(name, &format!("{error:#}")),
+            (Ok(()), None) => self.fail(name, "it checked nothing"),
+            (Ok(()), Some(c)) if share(c) > 1.0 => {
+                self.fail(name, &format!("error {:.3e}, tolerance {:.1e}, at {}", c.error, c.tolerance, c.what));
+            }
+            (Ok(()), Some(c)) => {
+                self.passed += 1;
+                let count = checks.0.len();
+                println!("ok    {name:<36} worst {:.2e} of {:.1e}  ({}, {count} checks)", c.error, c.tolerance, c.what);
+            }
+        }
+    }
+
+    /// Records a case that cannot pass.
+    pub fn fail(&mut self, name: &str, reason: &str) {
+        println!("FAIL  {name:<36} {reason}");
+        self.failed.push(name.to_owned());
+    }
+}
+
+/// Tensors of a case, with errors for absent ones.
+pub struct Case(Tensors, String);
+
+impl Case {
+    /// Reads a safetensors file.
+    pub fn read(path: &Path) -> Result<Self> {
+        Ok(Self(weights::read(path)?, path.display().to_string()))
+    }
+
+    /// A tensor as it is stored.
+    pub fn raw(&self, name: &str) -> Result<&Tensor> {
+        self.0.get(name).with_context(|| format!("{} has no tensor {name}", self.1))
+    }
+
+    /// A tensor as f32.
+    pub fn get(&self, name: &str) -> Result<Tensor> {
+        Ok(self.raw(name)?.to_kind(Kind::Float))
+    }
+
+    /// A fresh f32 copy that gathers a gradient.
+    pub fn leaf(&self, name: &str) -> Result<Tensor> {
+        Ok(self.get(name)?.copy().set_requires_grad(true))
+    }
+
+    /// Whole numbers.
+    pub fn integers(&self, name: &str) -> Result<Vec<i64>> {
+        Ok(Vec::try_from(self.raw(name)?.to_kind(Kind::Int64).flatten(0, -1))?)
+    }
+
+    /// Numbers in f64, flattened.
+    pub fn numbers(&self, name: &str) -> Result<Vec<f64>> {
+        Ok(Vec::try_from(self.raw(name)?.to_kind(Kind::Double).flatten(0, -1))?)
+    }
+
+    /// Bytes, flattened.
+    pub fn bytes(&self, name: &str) -> Result<Vec<u8>> {
+        Ok(Vec::try_from(self.raw(name)?.to_kind(Kind::Uint8).flatten(0, -1))?)
+    }
+
+    /// All names, sorted.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.keys().map(String::as_str)
+    }
+
+    /// Tensors `stem.0`, `stem.1`, ... as f32; at least one.
+    pub fn series(&self, stem: &str) -> Result<Vec<Tensor>> {
+        let list: Vec<Tensor> = (0..).map_while(|i| self.get(&format!("{stem}.{i}")).ok()).collect();
+        if list.is_empty() {
+            bail!("{} has no tensors {stem}.0, {stem}.1, ...", self.1);
+        }
+        Ok(list)
+    }
+}
+
+/// Reads a JSON file.
+pub fn json(path: &Path) -> Result<Value> {
+    Ok(weights::read_json(path)?)
+}
+
+/// A number at a path like `optimiser/lr` of a JSON value.
+pub fn number(value: &Value, path: &str) -> Result<f64> {
+    let found = path.split('/').try_fold(value, |v, key| v.get(key));
+    found.and_then(Value::as_f64).with_context(|| format!("there is no number {path}"))
+}
+
+/// Weights that sets do not store: element i of tensor k is uniform in +-bound, from splitmix64 of (seed, k, i).
+pub fn closed_form(seed: u64, k: u64, count: u64, bound: f64) -> Vec<f32> {
+    let value = |i: u64| {
+        let u = (splitmix64((seed << 48 | k << 40) + i) >> 40) as f64 / (1u64 << 24) as f64;
+        ((2.0 * u - 1.0) * bound) as f32
+    };
+    (0..count).map(value).collect()
+}
+
+fn splitmix64(x: u64) -> u64 {
+    let z = x.wrapping_add(0x9E37_79B9_7F4A_7C15);
+    let z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    let z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    z ^ (z >> 31)
+}

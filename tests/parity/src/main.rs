@@ -1,0 +1,65 @@
+//! `parity DIR`: runs every case of a folder of reference inputs and outputs against our implementations, prints the
+//! worst error of each beside its tolerance, and fails if one is over, unknown or missing. This file only looks what lies
+//! in the folder; each family of cases has a file of its own.
+
+mod avatar;
+mod check;
+mod diffusion;
+mod folder;
+mod mc;
+mod metrics;
+mod nphm;
+mod raster;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use check::Report;
+
+fn main() -> ExitCode {
+    let mut arguments = std::env::args_os().skip(1);
+    let (Some(dir), None) = (arguments.next(), arguments.next()) else {
+        eprintln!("usage: parity DIR   (a folder of reference cases)");
+        return ExitCode::from(2);
+    };
+    let report = run(&PathBuf::from(dir));
+    println!("{} passed, {} failed", report.passed, report.failed.len());
+    if report.failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Runs everything in `dir`. What is not understood is a failure, as is a folder without cases.
+fn run(dir: &Path) -> Report {
+    let mut report = Report::default();
+    let names = names(dir);
+    for name in &names {
+        let path = dir.join(name);
+        match name.as_str() {
+            "metrics" => metrics::run(&path, &mut report),
+            "mc" => mc::run(&path, &mut report),
+            "raster" => raster::run(&path, &mut report),
+            "avatar" => folder::run(&path, "avatar", &mut report, avatar::run),
+            "nphm" => folder::run(&path, "nphm", &mut report, nphm::run),
+            "triplane.safetensors" => avatar::planes(&path, &mut report),
+            "unet.safetensors" | "vae.safetensors" | "pipeline.safetensors" => {}
+            "schedulers.json" | "schedulers.safetensors" | "train_step.json" | "train_step.safetensors" => {}
+            // The weights of those cases, and notes.
+            "models" | "noise_floor.json" => {}
+            other if other.ends_with(".md") || other.ends_with(".py") => {}
+            other => report.fail(other, "this kind of case is unknown"),
+        }
+    }
+    diffusion::run(dir, &mut report);
+    if report.passed == 0 && report.failed.is_empty() {
+        report.fail(&dir.display().to_string(), "there are no reference cases in this folder");
+    }
+    report
+}
+
+/// What lies in a folder, sorted; hidden files are not looked at.
+fn names(dir: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    let mut names: Vec<String> = entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+    names.retain(|name| !name.starts_with('.'));
+    names.sort();
+    names
+}

@@ -1,0 +1,104 @@
+//! Image metrics: PSNR and SSIM on 8-bit pairs, LPIPS with backbones that follow from a closed form.
+
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use metrics::psnr;
+use metrics::ssim::{Definition, ssim};
+use models::lpips::{Lpips, Net};
+use models::weights::Tensors;
+use serde_json::Value;
+use tch::{Kind, Tensor};
+
+use crate::check::{Case, Checks, Report, closed_form, json, number};
+
+/// Runs the folder's cases: one for each pair of images, and one for each pair and network.
+pub fn run(dir: &Path, report: &mut Report) {
+    let expected = match json(&dir.join("expected.json")) {
+        Ok(expected) => expected,
+        Err(error) => return report.fail("metrics", &format!("{error:#}")),
+    };
+    if let Some(pairs) = expected["pairs"].as_object() {
+        report.case("metrics/pairs", |checks| {
+            let images = Case::read(&dir.join("images.safetensors"))?;
+            pairs.iter().try_for_each(|(name, want)| pair(&images, name, want, checks))
+        });
+    }
+    for net in [Net::Alex, Net::Vgg, Net::Squeeze] {
+        report.case(&format!("metrics/lpips_{}", net.name()), |checks| {
+            tch::no_grad(|| lpips(dir, &expected, net, checks))
+        });
+    }
+}
+
+fn pair(images: &Case, name: &str, want: &Value, checks: &mut Checks) -> Result<()> {
+    let (a, b) = (images.bytes(&format!("{name}.a"))?, images.bytes(&format!("{name}.b"))?);
+    let (height, width, channels) = images.raw(&format!("{name}.a"))?.size3()?;
+    let mse = psnr::mse(&a, &b);
+    checks.error(format!("{name} mse"), (mse - number(want, "mse")?).abs(), 1e-9);
+    for key in ["psnr_skimage", "psnr_torchmetrics"] {
+        let got = psnr::psnr(mse);
+        match want.get(key) {
+            // Not a number in JSON: equal images.
+            Some(Value::Null) => checks.exact(format!("{name} {key}"), got == f64::INFINITY),
+            _ => checks.error(format!("{name} {key}"), (got - number(want, key)?).abs(), 1e-3),
+        }
+    }
+    for (key, definition) in [
+        ("ssim_torchmetrics", Definition::Torchmetrics),
+        ("ssim_skimage_gaussian", Definition::Gaussian),
+        ("ssim_skimage_uniform7", Definition::Uniform7),
+    ] {
+        let got = ssim(&a, &b, width as usize, height as usize, channels as usize, definition);
+        checks.error(format!("{name} {key}"), (got - number(want, key)?).abs(), 2e-5);
+    }
+    Ok(())
+}
+
+fn lpips(dir: &Path, expected: &Value, net: Net, checks: &mut Checks) -> Result<()> {
+    let seed = number(expected, "lpips_seed")? as u64;
+    let heads = Case::read(&dir.join("lpips_heads.safetensors"))?;
+    let mut weights = Tensors::new();
+    for (k, (name, shape)) in net.weights().into_iter().enumerate() {
+        let tensor = if name.starts_with("lin") {
+            heads.get(&format!("{}.{name}", net.name()))?
+        } else {
+            // Weights are uniform in +-sqrt(6 / fan in), biases in +-0.1.
+            let count = shape.iter().product::<i64>();
+            let bound = if shape.len() > 1 { (6.0 * shape[0] as f64 / count as f64).sqrt() } else { 0.1 };
+            let tensor = Tensor::from_slice(&closed_form(seed, k as u64, count as u64, bound)).view(shape.as_slice());
+            let about = &expected["backbone_check"][net.name()][&name];
+            checks.error(
+                format!("sum of {name}"),
+                (tensor.sum(Kind::Double).double_value(&[]) - number(about, "sum_f64")?).abs(),
+                1e-6,
+            );
+            tensor
+        };
+        weights.insert(name, tensor);
+    }
+    let lpips = Lpips::from_tensors(net, weights, "the closed form")?;
+    let images = Case::read(&dir.join("lpips_images.safetensors"))?;
+    let image = |name: String| -> Result<Tensor> {
+        Ok((images.get(&name)? / 127.5 - 1.0).permute([2, 0, 1]).unsqueeze(0).contiguous())
+    };
+    for (name, want) in expected["lpips"].as_object().context("expected.json has no lpips")? {
+        let want = want.get(net.name()).with_context(|| format!("no value of {} for {name}", net.name()))?;
+        let (a, b) = (lpips.features(&image(format!("{name}.a"))?), lpips.features(&image(format!("{name}.b"))?));
+        let (d, layers) = lpips.compare(&a, &b);
+        let mut check = |what: String, got: &Tensor, want: f64| {
+            checks.error(
+                what,
+                (got.double_value(&[0]) - want).abs(),
+                if want == 0.0 { 0.0 } else { 1e-6 + 1e-4 * want },
+            );
+        };
+        check(format!("{name} d"), &d, number(want, "d")?);
+        let per_layer = want["per_layer"].as_array().context("no per_layer")?;
+        anyhow::ensure!(per_layer.len() == layers.len(), "{} layers, not {}", layers.len(), per_layer.len());
+        for (k, (got, want)) in layers.iter().zip(per_layer).enumerate() {
+            check(format!("{name} layer {k}"), got, want.as_f64().context("a layer is no number")?);
+        }
+    }
+    Ok(())
+}

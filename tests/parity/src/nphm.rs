@@ -1,0 +1,411 @@
+//! The head model: published NPHM and MonoNPHM networks on random or closed-form weights, in single and in double precision.
+//! Tolerances come with each case.
+
+use anyhow::{Context, Result, bail, ensure};
+use models::nphm::config::{Activation, ColorConfig};
+use models::nphm::roots::Options;
+use models::nphm::{Blend, Deformation, DeformationConfig, Direction, Far, Identity, IdentityConfig, Layout, gradient};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use tch::{Device, Kind, Tensor, nn};
+
+use crate::check::{Checks, closed_form};
+use crate::folder::Folder;
+
+type Named = BTreeMap<String, Tensor>;
+
+/// Runs one case by its kind, in single and in double precision: the same code, two tolerances.
+pub fn run(kind: &str, folder: &Folder, checks: &mut Checks) -> Result<()> {
+    for (precision, key) in [(Kind::Float, "f32_abs"), (Kind::Double, "f64_abs")] {
+        let computed = Case { folder, kind: precision }.compute(kind)?;
+        for output in folder.io.names().filter(|name| name.starts_with("out.")) {
+            let expected = folder.io.raw(output)?;
+            let got = computed.get(output).with_context(|| format!("{output} is not computed"))?;
+            ensure!(got.numel() == expected.numel(), "{output} has another number of values");
+            let got = got.reshape(expected.size());
+            checks.absolute(format!("{output} {precision:?}"), &got, expected, folder.tolerance(output, key)?);
+        }
+    }
+    Ok(())
+}
+
+/// A case in one precision.
+struct Case<'a> {
+    folder: &'a Folder,
+    kind: Kind,
+}
+
+impl Case<'_> {
+    fn input(&self, name: &str) -> Result<Tensor> {
+        Ok(self.folder.io.raw(&format!("in.{name}"))?.to_kind(self.kind))
+    }
+
+    /// A leaf that collects gradients.
+    fn leaf(&self, name: &str) -> Result<Tensor> {
+        Ok(self.input(name)?.copy().set_requires_grad(true))
+    }
+
+    /// `[1, 1, D]` or `[B, 1, D]` codes as a leaf `[B, D]`.
+    fn code(&self, name: &str) -> Result<Tensor> {
+        Ok(self.input(name)?.squeeze_dim(1).copy().set_requires_grad(true))
+    }
+
+    fn has(&self, name: &str) -> bool {
+        self.folder.io.raw(name).is_ok()
+    }
+
+    fn compute(&self, kind: &str) -> Result<Named> {
+        match kind {
+            "nphm_identity_forward" => self.identity_forward(),
+            "mononphm_identity_backward" => self.identity_backward(),
+            "nphm_deformation_forward" => self.deformation_forward(),
+            "mononphm_deformation_backward" => self.deformation_backward(),
+            "nphm_forward_fit_gradient" => self.forward_fit(),
+            "mononphm_composed_field" => self.composed(),
+            "mirror_symmetry" => self.mirror(),
+            "partition_of_unity" => self.partition(),
+            other => bail!("the kind {other} is unknown"),
+        }
+    }
+
+    fn identity_forward(&self) -> Result<Named> {
+        let (vs, net) = self.identity(&self.folder.meta["config"], "weights")?;
+        let (x, z) = (self.leaf("x")?, self.code("z")?);
+        let anchors = net.anchors(&z);
+        let train = net.forward(&x, &z, None, &anchors, Far::Learned);
+        let mut out = Named::new();
+        out.insert("out.anchors".into(), anchors.shallow_clone());
+        out.insert("out.grad_sdf_x".into(), gradient(&train.sdf, &x, false));
+        out.insert("out.members".into(), train.members.shallow_clone());
+        for (name, far) in [("eval_reference", Far::LastPointOutside), ("global_outside", Far::Outside)] {
+            out.insert(format!("out.sdf_{name}"), net.forward(&x, &z, None, &anchors, far).sdf);
+        }
+        if self.has("in.cot_sdf") {
+            let weights = [("lin0_weight", "ensembled_deep_sdf.lin0.weight"), ("mlp_pos0_weight", "mlp_pos.0.weight")];
+            let value = (self.input("cot_sdf")?.squeeze_dim(2) * &train.sdf).sum(None::<Kind>);
+            put_gradients(&mut out, "vjp", &value, &[("z", &z)], &vs, &weights);
+            let eikonal = eikonal(&train.sdf, &x);
+            put_gradients(&mut out, "eikonal_grad", &eikonal, &[("z", &z)], &vs, &weights);
+            out.insert("out.eikonal".into(), eikonal);
+        }
+        out.insert("out.sdf_train".into(), train.sdf);
+        Ok(out)
+    }
+
+    fn identity_backward(&self) -> Result<Named> {
+        let (vs, net) = self.identity(&self.folder.meta["config"], "weights")?;
+        let (q, z, z_app) = (self.leaf("q")?, self.code("z_geo")?, self.code("z_app")?);
+        let anchors = net.anchors(&z);
+        let sample = net.forward(&q, &z, Some(&z_app), &anchors, Far::Learned);
+        let color = sample.color.context("no colour")?;
+        let mut out = Named::new();
+        out.insert("out.anchors".into(), anchors.shallow_clone());
+        out.insert("out.grad_sdf_q".into(), gradient(&sample.sdf, &q, false));
+        if self.has("in.cot_sdf") {
+            let value = (self.input("cot_sdf")?.squeeze_dim(2) * &sample.sdf).sum(None::<Kind>)
+                + (self.input("cot_color")? * &color).sum(None::<Kind>);
+            let geo = [("geo0_lin0_weight", "deepSDFensemble.layers.0.layers.0.weight")];
+            let rest = [
+                ("mlp_pos0_weight", "mlp_pos.0.weight"),
+                ("bottleneck1_weight", "communcation_bottleneck1.weight"),
+                ("app0_lin0_weight", "aggr_app.layers.0.layers.0.weight"),
+            ];
+            let leaves = [("q", &q), ("z_geo", &z), ("z_app", &z_app)];
+            put_gradients(&mut out, "vjp", &value, &leaves, &vs, &[&geo[..], &rest].concat());
+            let eikonal = eikonal(&sample.sdf, &q);
+            put_gradients(&mut out, "eikonal_grad", &eikonal, &[("z_geo", &z)], &vs, &geo);
+            out.insert("out.eikonal".into(), eikonal);
+        }
+        out.insert("out.sdf".into(), sample.sdf);
+        out.insert("out.color".into(), color);
+        Ok(out)
+    }
+
+    fn deformation_forward(&self) -> Result<Named> {
+        let net = self.deformation(&self.folder.meta["config"], "weights")?;
+        let (x, z_id, z_ex, anchors) = (self.leaf("x")?, self.code("z_id")?, self.code("z_ex")?, self.leaf("anchors")?);
+        let delta = net.forward(&x, &net.compress(&z_id, &anchors), &z_ex).0;
+        let mut out = Named::new();
+        let total = delta.sum(None::<Kind>);
+        put_gradients(
+            &mut out,
+            "grad_sum",
+            &total,
+            &[("x", &x), ("z_ex", &z_ex)],
+            &nn::VarStore::new(Device::Cpu),
+            &[],
+        );
+        out.insert("out.delta".into(), delta);
+        if !self.has("in.x_obs") {
+            return Ok(out);
+        }
+        let map = |x: &Tensor| x + net.forward(x, &net.compress(&z_id, &anchors), &z_ex).0;
+        let x_obs = self.leaf("x_obs")?;
+        let steps = &self.folder.meta["config"]["broyden"];
+        let published = Options {
+            broyden_steps: steps["max_steps"].as_u64().context("broyden.max_steps")? as usize,
+            newton_steps: 0,
+            converge: number(steps, "converge")?,
+            diverge: number(steps, "diverge")?,
+        };
+        let broyden = models::nphm::roots::solve(&map, &x_obs, &x_obs, &published);
+        ensure!(broyden.converged.all().int64_value(&[]) == 1, "Broyden did not converge everywhere");
+        out.insert("out.broyden_reference_xc".into(), broyden.x);
+        out.insert("out.broyden_reference_residual".into(), broyden.residual);
+
+        let root = models::nphm::roots::solve(&map, &x_obs, &x_obs, &Options { newton_steps: 4, ..published });
+        let cot = self.input("cot")?;
+        let value = (&cot * &root.x).sum(None::<Kind>);
+        let none = nn::VarStore::new(Device::Cpu);
+        let leaves = [("z_ex", &z_ex), ("z_id", &z_id), ("anchors", &anchors), ("x_obs", &x_obs)];
+        put_gradients(&mut out, "grad", &value, &leaves, &none, &[]);
+        let xc = root.x.detach().set_requires_grad(true);
+        let posed = map(&xc);
+        let rows: Vec<Tensor> = (0..3).map(|i| gradient(&posed.select(2, i), &xc, false)).collect();
+        out.insert("out.jac_g_at_xc".into(), Tensor::stack(&rows, 2));
+        let value = (&cot * (posed - &xc)).sum(None::<Kind>);
+        put_gradients(&mut out, "vjp_delta", &value, &[("x", &xc), ("z_ex", &z_ex), ("z_id", &z_id)], &none, &[]);
+        out.insert("out.xc".into(), root.x);
+        Ok(out)
+    }
+
+    fn deformation_backward(&self) -> Result<Named> {
+        let net = self.deformation(&self.folder.meta["config"], "weights")?;
+        let (x, z, z_ex, anchors) = (self.leaf("x")?, self.code("z_geo")?, self.code("z_ex")?, self.leaf("anchors")?);
+        let (delta, omega) = net.forward(&x, &net.compress(&z, &anchors), &z_ex);
+        let mut out = Named::new();
+        let none = nn::VarStore::new(Device::Cpu);
+        let both = Tensor::cat(&[&delta, &omega], 2);
+        put_gradients(&mut out, "grad_sum", &both.sum(None::<Kind>), &[("x", &x), ("z_ex", &z_ex)], &none, &[]);
+        if self.has("in.cot_delta") {
+            let rows: Vec<Tensor> = (0..both.size()[2]).map(|i| gradient(&both.select(2, i), &x, false)).collect();
+            out.insert("out.jac".into(), Tensor::stack(&rows, 2));
+            let cot = Tensor::cat(&[self.input("cot_delta")?, self.input("cot_omega")?], 2);
+            let leaves = [("x", &x), ("z_geo", &z), ("z_ex", &z_ex), ("anchors", &anchors)];
+            put_gradients(&mut out, "vjp", &(cot * &both).sum(None::<Kind>), &leaves, &none, &[]);
+        }
+        out.insert("out.delta".into(), delta);
+        out.insert("out.omega".into(), omega);
+        Ok(out)
+    }
+
+    fn forward_fit(&self) -> Result<Named> {
+        let (_vs, identity) = self.identity(&self.folder.meta["config"]["identity"], "weights_id")?;
+        let net = self.deformation(&self.folder.meta["config"]["deformation"], "weights_ex")?;
+        let (x_obs, z_id, z_ex) = (self.input("x_obs")?, self.code("z_id")?, self.code("z_ex")?);
+        let anchors = identity.anchors(&z_id);
+        let compressed = net.compress(&z_id, &anchors);
+        let map = |x: &Tensor| x + net.forward(x, &compressed, &z_ex).0;
+        let root = models::nphm::roots::solve(&map, &x_obs, &x_obs, &Options { newton_steps: 4, ..Options::default() });
+        let sdf = identity.forward(&root.x, &z_id, None, &anchors, Far::Learned).sdf;
+        let mut out = Named::new();
+        let value = (self.input("cot_sdf")?.squeeze_dim(2) * &sdf).sum(None::<Kind>);
+        put_gradients(
+            &mut out,
+            "grad",
+            &value,
+            &[("z_id", &z_id), ("z_ex", &z_ex)],
+            &nn::VarStore::new(Device::Cpu),
+            &[],
+        );
+        out.insert("out.xc".into(), root.x);
+        out.insert("out.sdf".into(), sdf);
+        Ok(out)
+    }
+
+    fn composed(&self) -> Result<Named> {
+        let (_vs, identity) = self.identity(&self.folder.meta["config"]["identity"], "weights_id")?;
+        let net = self.deformation(&self.folder.meta["config"]["deformation"], "weights_ex")?;
+        let (x, z, z_app, z_ex) = (self.leaf("x")?, self.code("z_geo")?, self.code("z_app")?, self.code("z_ex")?);
+        let anchors = identity.anchors(&z);
+        let (delta, omega) = net.forward(&x, &net.compress(&z, &anchors), &z_ex);
+        let q = Tensor::cat(&[&x + delta, omega], 2);
+        let sample = identity.forward(&q, &z, Some(&z_app), &anchors, Far::Learned);
+        let color = sample.color.context("no colour")?;
+        let mut out = Named::new();
+        out.insert("out.grad_sdf_x".into(), gradient(&sample.sdf, &x, false));
+        let value = (self.input("cot_sdf")?.squeeze_dim(2) * &sample.sdf).sum(None::<Kind>)
+            + (self.input("cot_color")? * &color).sum(None::<Kind>);
+        let none = nn::VarStore::new(Device::Cpu);
+        let leaves = [("x", &x), ("z_geo", &z), ("z_app", &z_app), ("z_ex", &z_ex)];
+        put_gradients(&mut out, "vjp", &value, &leaves, &none, &[]);
+        let eikonal = eikonal(&sample.sdf, &x);
+        put_gradients(&mut out, "eikonal_grad", &eikonal, &[("z_geo", &z), ("z_ex", &z_ex)], &none, &[]);
+        out.insert("out.eikonal".into(), eikonal);
+        out.insert("out.q".into(), q);
+        out.insert("out.sdf".into(), sample.sdf);
+        out.insert("out.color".into(), color);
+        Ok(out)
+    }
+
+    fn mirror(&self) -> Result<Named> {
+        let (_vs, net) = self.identity(&self.folder.meta["config"], "weights")?;
+        let (points, code) = if self.has("in.q") { ("q", "z_geo") } else { ("x", "z") };
+        let z = self.code(code)?;
+        let z_app = self.has("in.z_app").then(|| self.code("z_app")).transpose()?;
+        let anchors = net.anchors(&z);
+        let mut out = Named::new();
+        for suffix in ["", "_mirrored"] {
+            let q = self.input(&format!("{points}{suffix}"))?;
+            let sample = net.forward(&q, &z, z_app.as_ref(), &anchors, Far::Learned);
+            out.insert(format!("out.sdf{suffix}"), sample.sdf);
+            out.extend(sample.color.map(|c| (format!("out.color{suffix}"), c)));
+        }
+        out.insert("out.anchors".into(), anchors);
+        Ok(out)
+    }
+
+    fn partition(&self) -> Result<Named> {
+        let (vs, net) = self.identity(&self.folder.meta["config"], "weights")?;
+        let (x, z) = (self.input("x")?, self.code("z")?);
+        let anchors = net.anchors(&z);
+        let constants = net.forward(&x, &z, None, &anchors, Far::Learned);
+        let mut out = Named::new();
+        out.insert("out.sum_w".into(), constants.weight_sum);
+        out.insert("out.sdf_per_member_constants".into(), constants.sdf);
+        let last = format!("ensembled_deep_sdf.lin{}.bias", net.config.layers);
+        let mut bias = vs.variables().remove(&last).context("no last bias")?;
+        tch::no_grad(|| _ = bias.fill_(0.75));
+        out.insert("out.sdf_all_0_75".into(), net.forward(&x, &z, None, &anchors, Far::Learned).sdf);
+        out.insert("out.anchors".into(), anchors);
+        Ok(out)
+    }
+
+    fn identity(&self, config: &Value, weights: &str) -> Result<(nn::VarStore, Identity)> {
+        let mut vs = nn::VarStore::new(Device::Cpu);
+        let net = Identity::new(&vs.root(), &identity_config(config)?, &self.input("mean_anchors")?)?;
+        vs.set_kind(self.kind);
+        models::weights::load_tensors(&vs, &self.weights(weights)?, &self.folder.dir.display().to_string())?;
+        Ok((vs, net))
+    }
+
+    fn deformation(&self, config: &Value, weights: &str) -> Result<Deformation> {
+        let mut vs = nn::VarStore::new(Device::Cpu);
+        let net = Deformation::new(&vs.root(), &deformation_config(config)?);
+        vs.set_kind(self.kind);
+        models::weights::load_tensors(&vs, &self.weights(weights)?, &self.folder.dir.display().to_string())?;
+        Ok(net)
+    }
+
+    /// Weights from the named file, or by the closed form of `config.weight_rule`.
+    fn weights(&self, name: &str) -> Result<Named> {
+        if let Some(file) = self.folder.meta["files"][name].as_str() {
+            let path = self.folder.dir.join(file);
+            return Ok(models::weights::read(&path)?);
+        }
+        let config = &self.folder.meta["config"];
+        let seed = config["weight_seed"].as_u64().context("neither a weights file nor weight_seed")?;
+        let manifest = config["manifest"].as_array().context("config.manifest")?;
+        let mut all = Named::new();
+        for (t, row) in manifest.iter().enumerate() {
+            let key = row[0].as_str().context("manifest key")?;
+            let shape: Vec<i64> = serde_json::from_value(row[1].clone())?;
+            let bound = row[2].as_f64().context("manifest bound")?;
+            let values = closed_form(seed, t as u64, shape.iter().product::<i64>() as u64, bound);
+            if let Some(first) = config["weight_first8"][key].as_array() {
+                let same = first.iter().zip(&values).all(|(a, b)| a.as_f64() == Some(f64::from(*b)));
+                ensure!(same, "closed-form weights of {key} do not start as recorded");
+            }
+            all.insert(key.into(), Tensor::from_slice(&values).reshape(shape));
+        }
+        Ok(all)
+    }
+}
+
+/// Mean over points of | |grad_xyz sdf| - 1 |, differentiable again.
+fn eikonal(sdf: &Tensor, x: &Tensor) -> Tensor {
+    let xyz = gradient(sdf, x, true).narrow(2, 0, 3);
+    (xyz.square().sum_dim_intlist(2, false, None::<Kind>).sqrt() - 1.0).abs().mean(None::<Kind>)
+}
+
+/// Puts `out.{prefix}_{name}` = d value / d leaf for leaves and variables.
+fn put_gradients(
+    out: &mut Named,
+    prefix: &str,
+    value: &Tensor,
+    leaves: &[(&str, &Tensor)],
+    vs: &nn::VarStore,
+    variables: &[(&str, &str)],
+) {
+    let all = vs.variables();
+    let mut names: Vec<String> = leaves.iter().map(|(name, _)| name.to_string()).collect();
+    let mut inputs: Vec<Tensor> = leaves.iter().map(|(_, leaf)| leaf.shallow_clone()).collect();
+    for (name, key) in variables {
+        names.push(name.to_string());
+        inputs.push(all[*key].shallow_clone());
+    }
+    let gradients = Tensor::run_backward(&[value], &inputs, true, false);
+    out.extend(names.iter().map(|name| format!("out.{prefix}_{name}")).zip(gradients));
+}
+
+fn number(config: &Value, key: &str) -> Result<f64> {
+    config[key].as_f64().with_context(|| format!("config.{key} is missing"))
+}
+
+fn integer(config: &Value, key: &str) -> Result<i64> {
+    config[key].as_i64().with_context(|| format!("config.{key} is missing"))
+}
+
+fn identity_config(c: &Value) -> Result<IdentityConfig> {
+    let mono = match c["generation"].as_str() {
+        Some("nphm_forward") => false,
+        Some("mononphm_backward") => true,
+        other => bail!("unknown generation {other:?}"),
+    };
+    let b = &c["blend"];
+    Ok(IdentityConfig {
+        pairs: integer(c, "n_pairs")?,
+        middle: integer(c, "n_mid")?,
+        d_glob: integer(c, "d_glob")?,
+        d_loc: integer(c, "d_loc")?,
+        n_hyper: if mono { integer(c, "n_hyper")? } else { 0 },
+        hidden: integer(c, if mono { "hidden_geo" } else { "hidden" })?,
+        layers: integer(c, if mono { "layers_geo" } else { "n_layers" })?,
+        skip_layer: if mono { None } else { Some(integer(c, "skip_layer")?) },
+        pos_hidden: integer(c, "pos_mlp_dim")?,
+        activation: Activation::Softplus(c["softplus_beta"].as_f64().unwrap_or(100.0)),
+        layout: if mono { Layout::MonoNphm } else { Layout::Nphm },
+        blend: if mono {
+            Blend::Adaptive {
+                neighbors: integer(c, "n_neighbors")?,
+                blend_std: number(b, "blend_std")?,
+                global_distance: number(b, "global_distance")?,
+                sum_eps: number(b, "sum_eps")?,
+            }
+        } else {
+            Blend::Gaussian {
+                denominator: number(b, "denominator")?,
+                distance_eps: number(b, "dist_eps")?,
+                background: number(b, "background_exponent")?,
+                sum_eps: number(b, "sum_eps")?,
+            }
+        },
+        color: if mono {
+            Some(ColorConfig {
+                hidden: integer(c, "hidden_app")?,
+                layers: integer(c, "layers_app")?,
+                bottleneck: integer(c, "communication_dim")?,
+            })
+        } else {
+            None
+        },
+    })
+}
+
+fn deformation_config(c: &Value) -> Result<DeformationConfig> {
+    let (anchors, d_loc) = (integer(c, "n_anchors")?, integer(c, "d_loc")?);
+    Ok(DeformationConfig {
+        d_id: integer(c, "d_glob")? + (anchors + 1) * d_loc,
+        anchors,
+        d_ex: integer(c, "d_ex")?,
+        d_compress: integer(c, "d_compress")?,
+        hidden: integer(c, "hidden")?,
+        layers: integer(c, "n_layers")?,
+        skip_layer: integer(c, "skip_layer")?,
+        narrow: c["skip_narrow"].as_bool().context("config.skip_narrow")?,
+        n_hyper: integer(c, "n_hyper")?,
+        direction: if integer(c, "n_hyper")? > 0 { Direction::Backward } else { Direction::Forward },
+        activation: Activation::Softplus(c["softplus_beta"].as_f64().unwrap_or(100.0)),
+        last_std: None,
+    })
+}

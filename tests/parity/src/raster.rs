@@ -1,0 +1,117 @@
+//! The rasteriser against brute-force ray casting in f64, and the top-left rule bit by bit.
+
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
+use geometry::Camera;
+use geometry::raster::{Raster, rasterize_at};
+use glam::Vec3;
+use serde_json::Value;
+
+use crate::check::{Case, Checks, Report, json, number};
+
+/// Runs every scene of the folder.
+pub fn run(dir: &Path, report: &mut Report) {
+    match json(&dir.join("scenes.json")) {
+        Ok(Value::Object(scenes)) => {
+            for (name, about) in &scenes {
+                report.case(&format!("raster/{name}"), |checks| scene(dir, name, about, checks));
+            }
+        }
+        Ok(_) => report.fail("raster", "scenes.json is not a table of scenes"),
+        Err(error) => report.fail("raster", &format!("{error:#}")),
+    }
+}
+
+fn vectors(io: &Case, name: &str) -> Result<Vec<[f32; 3]>> {
+    let values: Vec<f32> = Vec::try_from(io.get(name)?.flatten(0, -1))?;
+    Ok(values.chunks_exact(3).map(|v| [v[0], v[1], v[2]]).collect())
+}
+
+fn scene(dir: &Path, name: &str, about: &Value, checks: &mut Checks) -> Result<()> {
+    let io = Case::read(&dir.join(format!("{name}.safetensors")))?;
+    let rows = |key: &str| -> Result<Vec<Vec<f64>>> {
+        serde_json::from_value(about[key].clone()).with_context(|| format!("{key} of {name}"))
+    };
+    let k: Vec<f64> = rows("K")?.concat();
+    let t: Vec<f64> = serde_json::from_value(about["t"].clone()).context("t")?;
+    let mut w2c: Vec<f64> = rows("R")?.iter().zip(&t).flat_map(|(row, t)| [row[0], row[1], row[2], *t]).collect();
+    w2c.extend([0.0, 0.0, 0.0, 1.0]);
+    let matrix = "a matrix has another size";
+    let camera = Camera::from_row_major(
+        k.as_slice().try_into().context(matrix)?,
+        w2c.as_slice().try_into().context(matrix)?,
+        number(about, "width")? as u32,
+        number(about, "height")? as u32,
+    );
+    let positions: Vec<Vec3> = vectors(&io, "vertices")?.into_iter().map(Vec3::from).collect();
+    let faces: Vec<[u32; 3]> =
+        io.integers("faces")?.chunks_exact(3).map(|f| std::array::from_fn(|k| f[k] as u32)).collect();
+    let (near, center) = (number(about, "near")? as f32, number(about, "pixel_center")?);
+    let draw = |faces: &[[u32; 3]]| rasterize_at(&positions, faces, &camera, near, center);
+    if io.raw("tri_masks").is_ok() {
+        return coverage(&io, &faces, draw, checks);
+    }
+    maps(&io, name, &positions, &faces, &draw(&faces), checks)
+}
+
+/// Every triangle alone must cover exactly the given pixels, in either winding.
+fn coverage(io: &Case, faces: &[[u32; 3]], draw: impl Fn(&[[u32; 3]]) -> Raster, checks: &mut Checks) -> Result<()> {
+    let (masks, want) = (io.bytes("tri_masks")?, io.bytes("coverage_count")?);
+    ensure!(masks.len() == want.len() * faces.len(), "tri_masks does not have a mask per triangle");
+    let mut count = vec![0u8; want.len()];
+    for (k, (face, mask)) in faces.iter().zip(masks.chunks_exact(want.len())).enumerate() {
+        for (winding, face) in [("", *face), (" reversed", [face[0], face[2], face[1]])] {
+            let got = draw(&[face]).mask();
+            checks.exact(format!("triangle {k}{winding}"), got.iter().zip(mask).all(|(g, m)| *g == (*m != 0)));
+            if winding.is_empty() {
+                count.iter_mut().zip(got).for_each(|(n, g)| *n += u8::from(g));
+            }
+        }
+    }
+    checks.exact("coverage_count", count == want);
+    Ok(())
+}
+
+fn maps(
+    io: &Case,
+    name: &str,
+    positions: &[Vec3],
+    faces: &[[u32; 3]],
+    got: &Raster,
+    checks: &mut Checks,
+) -> Result<()> {
+    let (safe, safe_id) = (io.bytes("safe")?, io.bytes("safe_id")?);
+    let pixels = |flags: &[u8]| -> Vec<usize> { (0..flags.len()).filter(|&i| flags[i] != 0).collect() };
+    let (safe, safe_id) = (pixels(&safe), pixels(&safe_id));
+    let (mask, ids) = (io.bytes("mask")?, io.integers("tri_id")?);
+    let wrong = safe.iter().filter(|&&i| (got.tri_id[i] >= 0) != (mask[i] != 0)).count();
+    checks.error("mask, wrong pixels", wrong as f64, 0.0);
+    let wrong = safe_id.iter().filter(|&&i| i64::from(got.tri_id[i]) != ids[i]).count();
+    checks.error("tri_id, wrong pixels", wrong as f64, 0.0);
+
+    let covered = |i: &&usize| mask[**i] != 0;
+    let depth = io.numbers("depth")?;
+    let error = |&i: &usize| (f64::from(got.depth[i]) - depth[i]).abs() / depth[i];
+    checks.error("depth, relative", safe.iter().filter(covered).map(error).fold(0.0, f64::max), 1e-4);
+    let empty = safe.iter().filter(|&&i| mask[i] == 0).all(|&i| got.depth[i] == 0.0);
+    checks.exact("depth is 0 where there is nothing", empty);
+
+    let compare = |map: &str, values: &[[f32; 3]], at: &[usize]| -> Result<(f64, f64)> {
+        let (want, got) = (vectors(io, map)?, got.interpolate(faces, values, [0.0; 3]));
+        let distance = |i: usize| (0..3).map(|c| f64::from((got[i][c] - want[i][c]).abs())).fold(0.0, f64::max);
+        let angle = |i: usize| {
+            let (a, b) = (Vec3::from(got[i]).as_dvec3(), Vec3::from(want[i]).as_dvec3());
+            a.cross(b).length().atan2(a.dot(b)).to_degrees()
+        };
+        let worst = |f: &dyn Fn(usize) -> f64| at.iter().filter(covered).map(|&i| f(i)).fold(0.0, f64::max);
+        Ok((worst(&distance), worst(&angle)))
+    };
+    let corners: Vec<[f32; 3]> = positions.iter().map(|p| p.to_array()).collect();
+    checks.error("position_world", compare("position_world", &corners, &safe)?.0, 2e-4);
+    checks.error("normal_world, degrees", compare("normal_world", &vectors(io, "vertex_normals")?, &safe)?.1, 0.1);
+    // Where planes cross within a pixel, canonical coordinates are as ambiguous as the triangle.
+    let at = if name.starts_with("crossing") { &safe_id } else { &safe };
+    checks.error("canonical", compare("canonical", &vectors(io, "vertex_canonical")?, at)?.0, 2e-4);
+    Ok(())
+}
