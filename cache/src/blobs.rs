@@ -156,6 +156,30 @@ impl Blobs {
         Ok(found)
     }
 
+    /// How many files there are, and their bytes.
+    ///
+    /// # Errors
+    /// If the folder cannot be read.
+    pub fn total(&self) -> Result<(usize, u64)> {
+        let list = self.list()?;
+        Ok((list.len(), list.iter().map(|(.., len)| len).sum()))
+    }
+
+    /// The number and bytes of the files that are not among `held`; removes them if `delete`.
+    ///
+    /// # Errors
+    /// If the folder cannot be read, or a file not removed.
+    pub fn unheld(&self, held: &HashSet<Digest>, delete: bool) -> Result<(usize, u64)> {
+        let mut loose = self.list()?;
+        loose.retain(|(digest, ..)| !held.contains(digest));
+        if delete {
+            for (_, path, _) in &loose {
+                std::fs::remove_file(path).map_err(io("remove", path))?;
+            }
+        }
+        Ok((loose.len(), loose.iter().map(|(.., len)| len).sum()))
+    }
+
     /// Removes what a killed process left half copied.
     pub(crate) fn sweep(&self) {
         // nothing refers to these; a failure to remove them is no reason to stop

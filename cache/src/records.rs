@@ -39,6 +39,8 @@ pub struct Unit {
     pub stage: Digest,
     /// Name of the stage in the recipe that asked for it first.
     pub node: String,
+    /// What tells it from other units of its stage, for people: `path=in/7.txt`.
+    pub name: String,
     /// What it read, for people: column and value; for units of many rows, column and a digest of all its values.
     pub inputs: Vec<(String, String)>,
     /// The columns it put out.
@@ -143,6 +145,7 @@ impl Entry {
                 out.extend(unit.key.0);
                 out.extend(unit.stage.0);
                 put_str(&mut out, &unit.node);
+                put_str(&mut out, &unit.name);
                 put_pairs(&mut out, &unit.inputs);
                 put_u32(&mut out, unit.columns.len() as u32);
                 for (name, ty) in &unit.columns {
@@ -177,7 +180,8 @@ impl Entry {
                 facts: read_pairs(&mut reader)?,
             }),
             2 => {
-                let (key, stage, node) = (reader.digest()?, reader.digest()?, reader.str()?);
+                let (key, stage) = (reader.digest()?, reader.digest()?);
+                let (node, name) = (reader.str()?, reader.str()?);
                 let inputs = read_pairs(&mut reader)?;
                 let n = reader.u32()?;
                 let columns = (0..n).map(|_| Ok((reader.str()?, reader.ty()?))).collect::<Result<Vec<_>, Odd>>()?;
@@ -189,7 +193,7 @@ impl Entry {
                     rows.push(OutRow { of, values });
                 }
                 let (at, seconds) = (reader.u64()?, reader.f64()?);
-                Entry::Unit(Unit { key, stage, node, inputs, columns, rows, at, seconds })
+                Entry::Unit(Unit { key, stage, node, name, inputs, columns, rows, at, seconds })
             }
             3 => Entry::Commit,
             _ => return Err("a record of an unknown kind"),
@@ -251,6 +255,23 @@ impl Journal {
             Entry::Head { boot: boot().into(), host: host().into(), program: self.program.clone(), at: millis() };
         let place = write_frame(&file, segment, 0, &head).map_err(io("write", &path))?;
         self.current = Some((segment, file, FRAME as u64 + u64::from(place.len)));
+        Ok(())
+    }
+
+    /// Ends the present segment; gives back the numbers of all there are. What is appended next begins a new one.
+    pub(crate) fn next_segment(&mut self) -> Result<Vec<u32>> {
+        self.current = None;
+        self.committed = 0;
+        segments(&self.dir)
+    }
+
+    /// Removes segments.
+    pub(crate) fn remove(&mut self, old: &[u32]) -> Result<()> {
+        for segment in old {
+            self.readers.remove(segment);
+            let path = segment_path(&self.dir, *segment);
+            std::fs::remove_file(&path).map_err(io("remove", &path))?;
+        }
         Ok(())
     }
 
@@ -430,6 +451,7 @@ mod tests {
             key: Digest([n; 32]),
             stage: Digest([9; 32]),
             node: "a".into(),
+            name: "x=1".into(),
             inputs: vec![("x".into(), "1".into())],
             columns: vec![("y".into(), Type::Floats(2)), ("f".into(), Type::Blob)],
             rows: vec![OutRow { of: Some(0), values: vec![Value::Floats(vec![0.1, f64::NAN.abs()]), Value::Blob(blob)] }],

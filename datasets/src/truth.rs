@@ -105,7 +105,10 @@ pub struct Truth {
 
 /// Triangles of skin and eyes over fine vertices.
 pub fn surface(assets: &HeadAssets) -> Vec<[u32; 3]> {
-    [Part::Body, Part::EyeLeft, Part::EyeRight].iter().flat_map(|p| assets.triangles[assets.triangles_of(*p)].to_vec()).collect()
+    [Part::Body, Part::EyeLeft, Part::EyeRight]
+        .iter()
+        .flat_map(|p| assets.triangles[assets.triangles_of(*p)].to_vec())
+        .collect()
 }
 
 /// The truth about a posed head. Vertices keep the numbering of the fine mesh; those of teeth bands, tongue and lashes
@@ -180,5 +183,31 @@ impl Truth {
             landmarks: vectors("landmarks")?,
             eyes: vectors("eyes")?.try_into().map_err(|_| sized("eyes"))?,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::heads::testing::assets;
+    use crate::heads::{Expression, Head, Identity};
+
+    #[test]
+    fn truth_round_trips_and_a_foreign_file_is_refused() {
+        let a = assets();
+        let head = Head::new(a, &Identity::random(a, 8)).unwrap();
+        let mut e = Expression { head: Vec3::new(0.0, 0.2, 0.0), ..Expression::default() };
+        e.add("mouthSmile", 0.7).unwrap();
+        let landmarks = Landmarks::new(a);
+        let truth = truth(&head.pose(&e), &landmarks);
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("truth.safetensors");
+        truth.write(&path).unwrap();
+        assert_eq!(Truth::read(&path).unwrap(), truth);
+        std::fs::write(&path, b"no tensors").unwrap();
+        assert!(Truth::read(&path).unwrap_err().to_string().contains("truth.safetensors"));
+        // The left eye's outer corner lies on the left, and pairs are mirrored.
+        let at = |name: &str| a.template[landmarks.vertex(name).unwrap() as usize];
+        assert!(at("eyeOuterLeft").x > 0.4 && (at("eyeOuterLeft").x + at("eyeOuterRight").x).abs() < 0.01);
     }
 }

@@ -1,15 +1,24 @@
 //! The command line: arguments, dispatch, exit codes. Only here, and below, is anything printed or the environment read.
 
+mod cache;
+mod doctor;
 mod host;
+mod live;
 mod load;
+mod plan;
 mod progress;
 mod record;
+mod report;
 mod run;
 mod show;
 mod stages;
+mod status;
+mod why;
 
 use crate::error::{Problem, Problems};
+use ::cache::Error;
 use clap::{Args, Parser, Subcommand};
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -33,8 +42,15 @@ struct Line {
 #[derive(Subcommand)]
 enum Verb {
     Run(run::Run),
+    Plan(plan::Plan),
+    Why(why::Why),
     Show(show::Show),
+    Status(status::Status),
+    Log(status::Log),
     Stages(stages::Stages),
+    Report(report::Report),
+    Cache(cache::Cache),
+    Doctor(doctor::Doctor),
 }
 
 /// Which recipe, and what about it is different this time.
@@ -68,12 +84,26 @@ pub fn main() -> ExitCode {
     let line = Line::parse();
     let outcome = match line.verb {
         Verb::Run(verb) => verb.run(),
+        Verb::Plan(verb) => verb.run(),
+        Verb::Why(verb) => verb.run(),
         Verb::Show(verb) => verb.run(),
+        Verb::Status(verb) => verb.run(),
+        Verb::Log(verb) => verb.run(),
         Verb::Stages(verb) => verb.run(),
+        Verb::Report(verb) => verb.run(),
+        Verb::Cache(verb) => verb.run(),
+        Verb::Doctor(verb) => verb.run(),
     };
     match outcome {
         Ok(code) => ExitCode::from(code),
         Err(error) => ExitCode::from(complain(&error)),
+    }
+}
+
+/// Prints a line. Whoever reads it may have seen enough and closed the pipe: then we are done.
+fn print(text: &str) {
+    if writeln!(std::io::stdout(), "{text}").is_err() {
+        std::process::exit(i32::from(DONE));
     }
 }
 
@@ -86,8 +116,8 @@ fn complain(error: &anyhow::Error) -> u8 {
         return WRONG;
     }
     eprintln!("error: {}", crate::run::sentence(error));
-    match error.chain().find_map(|cause| cause.downcast_ref::<cache::Error>()) {
-        Some(cache::Error::Busy { .. }) => {
+    match error.chain().find_map(|cause| cause.downcast_ref::<Error>()) {
+        Some(Error::Busy { .. }) => {
             eprintln!("  hint: wait until it is done, or use another folder with --workspace");
             WRONG
         }

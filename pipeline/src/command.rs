@@ -1,6 +1,7 @@
 //! `run:`: anybody's program as a stage. Parses the command line with its placeholders, and fills them for a task.
 //!
-//! `{column}` is a value of the row, or the path of its file; `{in}` and `{with.NAME}` are Arrow files, `{params}` a JSON file,
+//! `{column}` is a value of the row, or the path of its file, and in a stage that runs once for several rows all of them, as
+//! words of their own; `{in}` and `{with.NAME}` are Arrow files, `{params}` a JSON file,
 //! `{param.NAME}` one of `params:`, `{out}` the folder to write into; `{{` and `}}` are braces. Braces around anything that is
 //! not a name, and `${...}`, are left alone: they are the program's. Knows no task directory but the paths it is given.
 
@@ -122,15 +123,16 @@ impl Command {
     }
 
     /// Complains about placeholders that stand for nothing.
-    pub fn check(&self, at: At, columns: &Columns, with: &[String], params: &[String], row: bool, fields: &mut Fields<'_>) {
+    pub fn check(&self, at: At, columns: &Columns, with: &[String], params: &[String], many: bool, fields: &mut Fields<'_>) {
+        for word in self.words.iter().filter(|word| many && !self.shell && word.len() > 1) {
+            if let Some(Piece::Column(name)) = word.iter().find(|piece| matches!(piece, Piece::Column(_))) {
+                let place = fields.place(at);
+                let problem = Problem::at(&place, format!("`{{{name}}}` stands for the values of several rows here"));
+                fields.problems.push(problem.hint("write it as a word of its own, or use `{in}`, the Arrow file of all rows"));
+            }
+        }
         for piece in self.pieces() {
             let (wrong, known): (String, Vec<String>) = match piece {
-                Piece::Column(name) if !row => {
-                    let place = fields.place(at);
-                    let problem = Problem::at(&place, format!("`{{{name}}}` is a value of a row, and this stage runs once for several"));
-                    fields.problems.push(problem.hint("use `{in}`, the Arrow file of all its rows, or `grain: row`"));
-                    continue;
-                }
                 Piece::Column(name) if !columns.iter().any(|column| column.name == *name) => {
                     let known = columns.iter().map(|column| column.name.clone());
                     (format!("`{{{name}}}` is neither a column of the rows nor one of {{in}}, {{out}}, {{params}}"), known.collect())
@@ -160,20 +162,22 @@ impl Command {
         facts.text("words", &if self.shell { "shell".into() } else { self.words.len().to_string() });
     }
 
-    /// The words to execute, with placeholders filled by `fill`.
-    pub fn fill(&self, fill: impl Fn(&Piece) -> String) -> Vec<String> {
-        let word = |pieces: &Vec<Piece>| {
-            pieces
-                .iter()
-                .map(|piece| match piece {
-                    Piece::Text(text) => text.clone(),
-                    other if self.shell => quote(&fill(other)),
-                    other => fill(other),
-                })
-                .collect::<String>()
-        };
-        let words = self.words.iter().map(word);
-        if self.shell { ["sh".into(), "-c".into()].into_iter().chain(words).collect() } else { words.collect() }
+    /// The words to execute, with placeholders filled by `fill`: one text, or several for the rows of a unit.
+    pub fn fill(&self, fill: impl Fn(&Piece) -> Vec<String>) -> Vec<String> {
+        let mut argv = Vec::new();
+        for word in &self.words {
+            if let ([piece @ Piece::Column(_)], false) = (&word[..], self.shell) {
+                argv.extend(fill(piece));
+                continue;
+            }
+            let text = word.iter().map(|piece| match piece {
+                Piece::Text(text) => text.clone(),
+                other if self.shell => fill(other).iter().map(|text| quote(text)).collect::<Vec<_>>().join(" "),
+                other => fill(other).join(" "),
+            });
+            argv.push(text.collect::<String>());
+        }
+        if self.shell { ["sh".into(), "-c".into()].into_iter().chain(argv).collect() } else { argv }
     }
 }
 
@@ -282,7 +286,7 @@ mod tests {
     fn a_shell_sees_values_as_single_words() {
         let words = vec![pieces("cat {file} > {out}/x")];
         let command = Command { words, shell: true, code: vec![], written: String::new(), dir: PathBuf::new() };
-        let filled = command.fill(|piece| if *piece == Piece::Out { "/o".into() } else { "it's a b".into() });
+        let filled = command.fill(|piece| vec![if *piece == Piece::Out { "/o".into() } else { "it's a b".into() }]);
         assert_eq!(filled, ["sh", "-c", r"cat 'it'\''s a b' > /o/x"]);
     }
 }

@@ -87,15 +87,46 @@ impl Store {
         Ok(manifests::write_ipc(&path, table)?)
     }
 
+    /// All memories; `None` while one of them cannot be read.
+    fn all(&self) -> Option<Vec<Memory>> {
+        let entries = std::fs::read_dir(self.root.join("runs/last")).into_iter().flatten().flatten();
+        let json = entries.map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|ext| ext == "json"));
+        json.map(|path| serde_json::from_slice(&std::fs::read(path).ok()?).ok()).collect()
+    }
+
+    /// The files that tables of last runs hold; `None` if one of them cannot be read, for then nobody can tell.
+    pub fn held(&self) -> Option<HashSet<Digest>> {
+        let mut held = HashSet::new();
+        for stage in self.all()?.iter().flat_map(|memory| memory.stages.values()) {
+            let table = self.table(&stage.table)?;
+            for column in table.schema().columns().iter().filter(|column| column.ty == manifests::Type::Blob) {
+                let digests = table.column(&column.name).ok()?.into_iter().filter_map(|value| match value {
+                    manifests::Value::Blob(blob) => Some(blob.digest),
+                    _ => None,
+                });
+                held.extend(digests);
+            }
+        }
+        Some(held)
+    }
+
+    /// Tells a cache of the files outside of the workspace that runs have read.
+    pub fn refer_all(&self, cache: &mut cache::Cache) {
+        for memory in self.all().unwrap_or_default() {
+            for (path, fingerprint, digest) in memory.files {
+                cache.remember(path.clone(), fingerprint, digest);
+                // one that is gone is not there to be referred to
+                let _ = cache.refer(&[path]);
+            }
+        }
+    }
+
     /// Removes tables that no memory names any more.
     pub fn sweep(&self) {
-        let mut named: HashSet<String> = HashSet::new();
-        for entry in std::fs::read_dir(self.root.join("runs/last")).into_iter().flatten().flatten() {
-            let memory = std::fs::read(entry.path()).ok().and_then(|bytes| serde_json::from_slice::<Memory>(&bytes).ok());
-            // while one cannot be read nothing is known to be unnamed
-            let Some(memory) = memory else { return };
-            named.extend(memory.stages.values().map(|stage| stage.table.to_string()));
-        }
+        // while a memory cannot be read nothing is known to be unnamed
+        let Some(memories) = self.all() else { return };
+        let stages = memories.iter().flat_map(|memory| memory.stages.values());
+        let named: HashSet<String> = stages.map(|stage| stage.table.to_string()).collect();
         for entry in std::fs::read_dir(self.root.join("tables")).into_iter().flatten().flatten() {
             let path = entry.path();
             if path.file_stem().and_then(|stem| stem.to_str()).is_some_and(|stem| !named.contains(stem)) {

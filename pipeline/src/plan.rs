@@ -9,7 +9,7 @@ use crate::builtin::select::Select;
 use crate::builtin::{Columns, PlannedColumn, Table};
 use crate::error::{Problem, Problems};
 use crate::fields::{Fields, texts_of};
-use crate::finished::ReportItem;
+use crate::finished::{FinishedNode, NodeState, ReportItem};
 use crate::provider::Provider;
 use crate::spec::{Does, Spec, Stanza};
 use crate::stage::{Inputs, UnitStage};
@@ -70,6 +70,33 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// What a plan tells of a stage without having run it.
+    pub fn describe(&self, i: usize) -> FinishedNode {
+        let node = &self.nodes[i];
+        let name = |i: &usize| self.nodes[*i].name.clone();
+        let (version, grain, params) = match &node.work {
+            Work::Table(_) => (1, "table".to_string(), Vec::new()),
+            Work::Units(stage) => (stage.def.version, stage.grain(), stage.shown_params()),
+        };
+        FinishedNode {
+            name: node.name.clone(),
+            kind: node.kind().into(),
+            version,
+            grain,
+            state: NodeState::Skipped,
+            executed: 0,
+            cached: 0,
+            failed: 0,
+            seconds: 0.0,
+            worth: 0.0,
+            key: String::new(),
+            params,
+            from: node.from.iter().map(name).collect(),
+            with: node.with.iter().map(|(own, i)| (own.clone(), name(i))).collect(),
+            manifest: None,
+        }
+    }
+
     /// The node of this name.
     pub fn node(&self, name: &str) -> Result<usize, Problem> {
         self.nodes.iter().position(|node| node.name == name).ok_or_else(|| {

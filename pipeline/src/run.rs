@@ -23,7 +23,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-pub use tables::{Prepared, folder_digest, prepare, stage_head};
+pub use tables::{Prepared, folder_digest, node_key, prepare, stage_head, table_key};
 
 /// What a run may do.
 pub struct Options {
@@ -140,29 +140,8 @@ impl Outcome {
 
     /// A stage's part of a finished run.
     pub fn node(&self, plan: &Plan, i: usize) -> Result<FinishedNode> {
-        let node = &plan.nodes[i];
         let tally = &self.tallies[i];
-        let name = |&i: &usize| plan.nodes[i].name.clone();
-        let (version, grain, params) = match &node.work {
-            Work::Table(_) => (1, "table".to_string(), Vec::new()),
-            Work::Units(stage) => {
-                let grain = serde_json::to_value(stage.def.grain).expect("a grain is a word");
-                let mut params: Vec<(String, String)> = stage
-                    .params
-                    .iter()
-                    .map(|(name, value)| (name.clone(), value.as_str().map_or(value.to_string(), str::to_string)))
-                    .collect();
-                if let Worker::Command(command) = &stage.worker {
-                    params.insert(0, ("command".into(), command.written.replace('\u{1f}', " ")));
-                }
-                (stage.def.version, grain.as_str().unwrap_or_default().to_string(), params)
-            }
-        };
         Ok(FinishedNode {
-            name: node.name.clone(),
-            kind: node.kind().into(),
-            version,
-            grain,
             state: self.states[i],
             executed: tally.executed,
             cached: tally.cached,
@@ -170,10 +149,8 @@ impl Outcome {
             seconds: tally.seconds,
             worth: tally.worth,
             key: tally.head.map_or(String::new(), |head| head.short()),
-            params,
-            from: node.from.iter().map(name).collect(),
-            with: node.with.iter().map(|(own, i)| (own.clone(), name(i))).collect(),
             manifest: self.tables[i].as_ref().map(|done| done.table().cloned()).transpose()?,
+            ..plan.describe(i)
         })
     }
 }
@@ -449,7 +426,7 @@ impl<'a> Run<'a> {
             Err(error) => {
                 let error = sentence(&fatal(error)?);
                 let flight = Flight::new(i, slots, dir, threads, Vec::new(), keys);
-                return self.over(id, flight, Some((error, None)), false);
+                return self.over(flight, Some((error, None)), false);
             }
         };
         let by = match &stage.worker {
@@ -462,7 +439,7 @@ impl<'a> Run<'a> {
         let flight = Flight::new(i, slots, dir.clone(), threads, made.outside, keys);
         let task = Task { id, dir, by, timeout: stage.timeout };
         if let Some(ended) = self.executor.submit(&task) {
-            return self.ended(id, flight, ended);
+            return self.ended(flight, ended);
         }
         self.free -= threads;
         self.in_flight.extend(&flight.keys);
@@ -479,7 +456,7 @@ impl<'a> Run<'a> {
                 flight.keys.iter().for_each(|key| {
                     self.in_flight.remove(key);
                 });
-                self.ended(id, flight, ended)
+                self.ended(flight, ended)
             }
         }
     }
@@ -549,7 +526,7 @@ impl<'a> Run<'a> {
         for (unit, output) in outputs {
             if flight.delivered.insert(unit) {
                 let slot = flight.slots[unit];
-                active.put(slot, output, seconds, &self.plan.nodes[i].name, self.cache)?;
+                active.put(slot, output, seconds, (&self.plan.nodes[i].name, stage), self.cache)?;
                 if stage.def.grain != protocol::Grain::Row || stage.def.source {
                     self.cache.drop_scratch(&flight.keys[unit]);
                 }
@@ -559,7 +536,7 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    fn ended(&mut self, id: usize, mut flight: Flight, ended: Ended) -> Result<()> {
+    fn ended(&mut self, mut flight: Flight, ended: Ended) -> Result<()> {
         let Work::Units(stage) = &self.plan.nodes[flight.node].work else { return Ok(()) };
         let mut crashed = false;
         let error = match ended {
@@ -585,14 +562,13 @@ impl<'a> Run<'a> {
                 Some((format!("it took longer than its `timeout` of {limit} s and was stopped"), None))
             }
         };
-        self.over(id, flight, error, crashed)
+        self.over(flight, error, crashed)
     }
 
     /// A task is over: what it did not deliver is tried once more, unit by unit, or has failed.
-    fn over(&mut self, id: usize, flight: Flight, error: Option<(String, Option<String>)>, crashed: bool) -> Result<()> {
+    fn over(&mut self, flight: Flight, error: Option<(String, Option<String>)>, crashed: bool) -> Result<()> {
         let i = flight.node;
         let left: Vec<usize> = (0..flight.slots.len()).filter(|unit| !flight.delivered.contains(unit)).collect();
-        let mut keep_log = false;
         if !left.is_empty() {
             let general = error.unwrap_or_else(|| ("the worker ended the task without delivering it".into(), None));
             let alone = flight.slots.len() == 1;
@@ -604,7 +580,6 @@ impl<'a> Run<'a> {
                     active.retry(slot);
                     continue;
                 }
-                keep_log = true;
                 active.fail(slot);
                 let Work::Units(stage) = &self.plan.nodes[i].work else { break };
                 let rows = active.prepared.units.rows(active.slots[slot].unit);
@@ -615,7 +590,6 @@ impl<'a> Run<'a> {
                 self.emit(&Event::Failed { stage, unit: name, error, hint, log });
             }
         }
-        let _ = (id, keep_log);
         // what is left of the task is of use to nobody
         let _ = std::fs::remove_dir_all(&flight.dir);
         self.progress(i);

@@ -168,7 +168,7 @@ impl UnitStage {
         let columns = inputs.from.unwrap_or(&empty);
         let names: Vec<String> = inputs.with.iter().map(|(name, ..)| name.clone()).collect();
         let given: Vec<String> = params.keys().cloned().collect();
-        command.check(what.at, columns, &names, &given, grain == Grain::Row, fields);
+        command.check(what.at, columns, &names, &given, grain != Grain::Row, fields);
         let by = groups(fields, grain, inputs.from);
         let filter = inputs.from.and_then(|columns| Filter::parse(fields, columns));
         let declared = fields.texts("reads");
@@ -236,6 +236,23 @@ impl UnitStage {
         }
     }
 
+    /// Its grain in a word.
+    pub fn grain(&self) -> String {
+        let grain = serde_json::to_value(self.def.grain).expect("a grain is a word");
+        grain.as_str().unwrap_or_default().to_string()
+    }
+
+    /// Its parameters as text, a program's command first.
+    pub fn shown_params(&self) -> Vec<(String, String)> {
+        let command = match &self.worker {
+            Worker::Command(command) => Some(("command".to_string(), command.written.replace('\u{1f}', " "))),
+            Worker::Provider(_) => None,
+        };
+        let text = |value: &Value| value.as_str().map_or(value.to_string(), str::to_string);
+        let params = self.params.iter().map(|(name, value)| (name.clone(), text(value)));
+        command.into_iter().chain(params).collect()
+    }
+
     /// The facts of its key that all units share. `with` and `files` give contents in the order of the plan.
     pub fn facts(
         &self,
@@ -247,8 +264,7 @@ impl UnitStage {
         facts.text("version", &self.def.version.to_string());
         if let Worker::Command(command) = &self.worker {
             command.facts(facts);
-            let grain = serde_json::to_value(self.def.grain).expect("a grain is a word");
-            facts.text("grain", grain.as_str().unwrap_or_default());
+            facts.text("grain", &self.grain());
             for column in &self.def.writes {
                 facts.text(&format!("writes {}", column.name), &column.ty.to_string());
             }

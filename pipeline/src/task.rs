@@ -69,7 +69,7 @@ pub fn make(dir: &Path, order: &Order<'_>, cache: &Cache) -> Result<Made> {
         }
         Worker::Command(command) => {
             let mut outside = Vec::new();
-            let mut values: HashMap<&str, String> = HashMap::new();
+            let mut values: HashMap<&str, Vec<String>> = HashMap::new();
             if command.pieces().any(|piece| *piece == Piece::In) {
                 outside = write_in(dir, order, cache)?;
             }
@@ -77,28 +77,35 @@ pub fn make(dir: &Path, order: &Order<'_>, cache: &Cache) -> Result<Made> {
                 write_params(dir, order, cache)?;
             }
             for name in command.columns() {
-                let row = order.units[0][0];
-                let value = order.table.value(row, name)?;
-                if let Value::Blob(blob) = &value {
-                    if cache.is_referred(&blob.digest) {
-                        outside.push(blob.digest);
-                    }
-                    values.insert(name, readable(dir, blob, Some(name), cache)?);
-                } else {
-                    values.insert(name, if value == Value::Null { String::new() } else { show(&value) });
+                let mut all = Vec::new();
+                for &row in order.units[0] {
+                    all.push(match order.table.value(row, name)? {
+                        Value::Blob(blob) => {
+                            if cache.is_referred(&blob.digest) {
+                                outside.push(blob.digest);
+                            }
+                            // the only row's file may bear the column's name, several need names of their own
+                            let alone = order.units[0].len() == 1;
+                            readable(dir, &blob, alone.then_some(name), cache)?
+                        }
+                        Value::Null => String::new(),
+                        other => show(&other),
+                    });
                 }
+                values.insert(name, all);
             }
+            let path = |path: &Path| vec![path.display().to_string()];
             let argv = command.fill(|piece| match piece {
-                Piece::Text(text) => text.clone(),
+                Piece::Text(text) => vec![text.clone()],
                 Piece::Column(name) => values[name.as_str()].clone(),
-                Piece::In => dir.join("in.arrow").display().to_string(),
-                Piece::Out => out.display().to_string(),
-                Piece::Params => dir.join("params.json").display().to_string(),
-                Piece::Param(name) => match &order.stage.params[name] {
+                Piece::In => path(&dir.join("in.arrow")),
+                Piece::Out => path(&out),
+                Piece::Params => path(&dir.join("params.json")),
+                Piece::Param(name) => vec![match &order.stage.params[name] {
                     serde_json::Value::String(text) => text.clone(),
                     other => other.to_string(),
-                },
-                Piece::With(name) => order.with[name].display().to_string(),
+                }],
+                Piece::With(name) => path(&order.with[name]),
             });
             Ok(Made { argv, outside })
         }

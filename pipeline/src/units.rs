@@ -55,22 +55,19 @@ impl Units {
     }
 }
 
-/// What to call a unit when speaking to people: its row, or its group.
+/// What tells a unit from the others of its stage, for people: the group it is, or the text and integers of its row.
 pub fn name(stage: &UnitStage, table: &Manifest, rows: &[usize]) -> String {
     let Some(&first) = rows.first() else { return "the whole stage".into() };
+    let fact = |name: &str| table.value(first, name).map(|value| format!("{name}={}", crate::key::show(&value)));
     match stage.def.grain {
         Grain::Whole => "all rows".into(),
-        Grain::Group => {
-            let value = |name: &String| Some(format!("{name}={}", crate::key::show(&table.value(first, name).ok()?)));
-            stage.by.iter().filter_map(value).collect::<Vec<_>>().join(", ")
-        }
+        Grain::Group => stage.by.iter().filter_map(|name| fact(name).ok()).collect::<Vec<_>>().join(", "),
         Grain::Row => {
-            // text and integers tell rows apart; files and floats tell people nothing
+            // files and floats tell people nothing
             let tells = |ty: Type| matches!(ty, Type::Str | Type::I64);
             let columns = table.schema().columns().iter().filter(|column| tells(column.ty)).take(4);
-            let value = |name: &str| table.value(first, name).map_or(String::new(), |value| crate::key::show(&value));
-            let facts: Vec<String> = columns.map(|column| format!("{}={}", column.name, value(&column.name))).collect();
-            format!("row {first} ({})", facts.join(", "))
+            let facts: Vec<String> = columns.filter_map(|column| fact(&column.name).ok()).collect();
+            if facts.is_empty() { format!("row {first}") } else { facts.join(", ") }
         }
     }
 }

@@ -12,7 +12,7 @@ use models::weights;
 use protocol::{Row, Table};
 use std::path::Path;
 use tch::nn::VarStore;
-use tch::{Device, Tensor};
+use tch::{Device, Kind, Tensor};
 
 /// The columns of a component.
 pub const COLUMNS: [(&str, Type); 3] = [("component", Type::Str), ("config", Type::Blob), ("weights", Type::Blob)];
@@ -63,7 +63,9 @@ pub fn load_schedule(table: &Table) -> Result<Schedule> {
 /// The embedding of the empty prompt `[1, tokens, width]`.
 pub fn load_null_prompt(table: &Table) -> Result<Tensor> {
     let path = component(table, "null_prompt")?.path("weights")?;
-    weights::read(&path)?.remove("null_prompt").with_context(|| format!("{} holds no `null_prompt`", path.display()))
+    let mut tensors = weights::read(&path)?;
+    let prompt = tensors.remove("null_prompt").with_context(|| format!("{} holds no `null_prompt`", path.display()))?;
+    Ok(prompt.to_kind(Kind::Float))
 }
 
 /// Writes a component's config.

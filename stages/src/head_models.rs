@@ -15,7 +15,7 @@ use protocol::Table;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::Path;
-use tch::{Device, Kind, Tensor};
+use tch::Device;
 
 /// The columns of a head model.
 pub const COLUMNS: [(&str, Type); 2] = [("head_config", Type::Blob), ("head_weights", Type::Blob)];
@@ -31,12 +31,10 @@ pub const BOX: [[f32; 3]; 2] = [[-0.55, -0.5, -0.95], [0.55, 0.75, 0.4]];
 ///
 /// # Errors
 /// If a file cannot be written.
-pub fn write(config: &Path, file: &Path, model: &HeadModel, mean_anchors: &Tensor) -> Result<()> {
+pub fn write(config: &Path, file: &Path, model: &HeadModel) -> Result<()> {
     std::fs::write(config, serde_json::to_string_pretty(&model.config)? + "\n")
         .with_context(|| format!("cannot write {}", config.display()))?;
-    let mut tensors = model.tensors();
-    tensors.insert("mean_anchors".into(), mean_anchors.shallow_clone());
-    Ok(weights::write(file, &tensors, &BTreeMap::new(), weights::Precision::Keep)?)
+    Ok(weights::write(file, &model.tensors(), &BTreeMap::new(), weights::Precision::Keep)?)
 }
 
 /// Reads the head model of a table's only row, frozen.
@@ -49,9 +47,9 @@ pub fn read(table: &Table) -> Result<HeadModel> {
     let config: HeadConfig = serde_json::from_slice(&std::fs::read(&path)?)
         .with_context(|| format!("{} does not describe a head model", path.display()))?;
     let path = row.path("head_weights")?;
-    let mut tensors = weights::read(&path)?;
-    let anchors = tensors.remove("mean_anchors").with_context(|| format!("{} has no mean_anchors", path.display()))?;
-    let mut model = HeadModel::new(&config, &anchors.to_kind(Kind::Float), Device::Cpu)?;
+    let tensors = weights::read(&path)?;
+    let anchors = tensors.get("mean_anchors").with_context(|| format!("{} has no mean_anchors", path.display()))?;
+    let mut model = HeadModel::new(&config, anchors, Device::Cpu)?;
     model.set_tensors(&tensors, &path.display().to_string())?;
     model.vs.freeze();
     Ok(model)

@@ -24,7 +24,7 @@ fn tch_version() -> String {
 
 /// Holds every thread pool of the process to the threads of the task: two pools on the same cores stall each other.
 fn prepare(threads: usize) {
-    tch::set_num_threads(threads as i32);
+    models::runtime::prepare(threads);
     // the pool of a process is made once; a later task of another width uses what is there
     let _ = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
     // OpenCV's own pool would fight rayon's

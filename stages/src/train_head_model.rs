@@ -119,7 +119,7 @@ impl TrainHeadModel {
 
         let [config, weights, losses] =
             ["head.json", "head.safetensors", "losses.csv"].map(|name| cx.file(unit, name));
-        head_models::write(&config, &weights, &trainer.model, &anchors)?;
+        head_models::write(&config, &weights, &trainer.model)?;
         curve.write(&losses)?;
         let row = OutRow::new().file("head_config", &config).file("head_weights", &weights).file("losses", &losses);
         Ok(vec![row])

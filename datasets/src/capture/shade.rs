@@ -67,7 +67,8 @@ impl<'a> Painter<'a> {
             }
             Material::Tooth => {
                 let albedo = Vec3::new(a[3], a[4], a[5]);
-                albedo * self.in_mouth(irradiance) * 1.05 + self.gloss(normal, view, keys, openness, 0.9, 30.0, 120.0)
+                albedo * (self.in_mouth(irradiance) * 1.1 + 0.10)
+                    + self.gloss(normal, view, keys, openness, 0.9, 30.0, 120.0)
             }
         }
     }
@@ -78,7 +79,16 @@ impl<'a> Painter<'a> {
     }
 
     /// Highlights of the soft boxes: a broad and a narrow lobe, stronger at grazing angles.
-    fn gloss(&self, n: Vec3, view: Vec3, keys: [f32; 4], openness: f32, strength: f32, broad: f32, narrow: f32) -> Vec3 {
+    fn gloss(
+        &self,
+        n: Vec3,
+        view: Vec3,
+        keys: [f32; 4],
+        openness: f32,
+        strength: f32,
+        broad: f32,
+        narrow: f32,
+    ) -> Vec3 {
         let mut sum = Vec3::ZERO;
         for (key, visible) in self.environment.keys.iter().zip(keys) {
             let cosine = n.dot(key.direction);
@@ -97,7 +107,9 @@ impl<'a> Painter<'a> {
 
     fn shirt(&self, t: Vec3, irradiance: Vec3) -> Vec3 {
         let weave = 1.0 + 0.10 * value_noise(t * 90.0, 21) + 0.08 * value_noise(t * 7.0, 22);
-        let hem = 1.0 - 0.35 * bump(regions::below_collar(t), 0.16, 0.012) - 0.25 * bump(regions::below_collar(t), 0.01, 0.012);
+        let hem = 1.0
+            - 0.35 * bump(regions::below_collar(t), 0.16, 0.012)
+            - 0.25 * bump(regions::below_collar(t), 0.01, 0.012);
         self.posed.head.identity.shirt * irradiance * (weave * hem)
     }
 
@@ -113,7 +125,8 @@ impl<'a> Painter<'a> {
         let turn = across.dot(up).atan2(across.dot(up.cross(gaze)));
         let seed = id.seed as u32 ^ 77;
         // White: warmer towards the corners, faint veins.
-        let vein = smoothstep(0.35, 0.6, value_noise(radial * Vec3::new(14.0, 40.0, 14.0), seed)) * smoothstep(1.2, 2.6, r);
+        let vein =
+            smoothstep(0.35, 0.6, value_noise(radial * Vec3::new(14.0, 40.0, 14.0), seed)) * smoothstep(1.2, 2.6, r);
         let white = Vec3::new(0.66, 0.61, 0.57).lerp(Vec3::new(0.62, 0.44, 0.38), 0.55 * smoothstep(1.1, 2.8, r));
         let white = white * (1.0 - 0.25 * vein * Vec3::new(0.2, 1.0, 1.0));
         // Iris: fibres, a lighter ring, a dark rim.

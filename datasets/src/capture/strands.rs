@@ -60,7 +60,7 @@ fn shade(posed: &PosedHead<'_>, strand: usize, point: usize, p: Vec3, tangent: V
     let reflectance = hair.strands.colour[strand];
     let (around, keys) = hair.light[point];
     let view = (eye - p).normalize();
-    let scalp = if strand < hair.scalp { 1.0 } else { 0.35 };
+    let scalp = if strand < hair.scalp { 1.0 } else { 0.12 };
     let mut sum = reflectance * around * if strand < hair.scalp { 1.9 } else { 0.8 };
     for (key, share) in posed.head.environment().keys.iter().zip(keys) {
         if share <= 0.0 {
@@ -82,7 +82,8 @@ fn shade(posed: &PosedHead<'_>, strand: usize, point: usize, p: Vec3, tangent: V
 
 /// A hash of a strand and a sample in [0, 1).
 fn chance(strand: u32, x: i32, y: i32) -> f32 {
-    let mut h = strand.wrapping_mul(0x9E37_79B1) ^ (x as u32).wrapping_mul(0x85EB_CA6B) ^ (y as u32).wrapping_mul(0xC2B2_AE35);
+    let mut h =
+        strand.wrapping_mul(0x9E37_79B1) ^ (x as u32).wrapping_mul(0x85EB_CA6B) ^ (y as u32).wrapping_mul(0xC2B2_AE35);
     h ^= h >> 15;
     h = h.wrapping_mul(0x2C1B_3C6D);
     h ^= h >> 13;

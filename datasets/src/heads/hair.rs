@@ -178,9 +178,14 @@ impl Groom {
         let normals = mesh.vertex_normals();
         // Long hair covers the ears, short hair passes behind them.
         let over_ears = matches!(id.hair, HairStyle::Bob | HairStyle::Wavy);
-        let skull: Vec<[u32; 3]> = body.iter().copied().filter(|tri| {
-            tri.iter().all(|v| neutral[*v as usize].y > -0.125 && (over_ears || assets.regions.ears[*v as usize] < 0.4))
-        }).collect();
+        let skull: Vec<[u32; 3]> = body
+            .iter()
+            .copied()
+            .filter(|tri| {
+                tri.iter()
+                    .all(|v| neutral[*v as usize].y > -0.125 && (over_ears || assets.regions.ears[*v as usize] < 0.4))
+            })
+            .collect();
         let shell = shell::Shell::new(neutral, &skull);
         let roots = scatter_roots(assets, neutral, &normals, &|v| scalp[v], styles::roots_per_area(id), &mut rng);
         let scalp = styles::grow(id, &shell, &roots, &mut rng);
@@ -193,7 +198,16 @@ impl Groom {
     }
 
     /// Adds a hair that leaves the skin in direction `way` and bends by `bend`.
-    fn add_skin_hair(&mut self, neutral: &[Vec3], root: &Root, way: Vec3, bend: Vec3, length: f32, colour: Vec3, width: f32) {
+    fn add_skin_hair(
+        &mut self,
+        neutral: &[Vec3],
+        root: &Root,
+        way: Vec3,
+        bend: Vec3,
+        length: f32,
+        colour: Vec3,
+        width: f32,
+    ) {
         let axes = frame(root.triangle.map(|v| neutral[v as usize])).transpose();
         let (mut point, mut direction) = (Vec3::ZERO, way.normalize_or_zero());
         let points = std::array::from_fn(|_| {
@@ -204,16 +218,24 @@ impl Groom {
         self.skin.push(SkinHair { triangle: root.triangle, bary: root.bary, points, colour, width });
     }
 
-    fn grow_brows(&mut self, assets: &HeadAssets, id: &Identity, neutral: &[Vec3], normals: &[Vec3], rng: &mut ChaCha8Rng) {
+    fn grow_brows(
+        &mut self,
+        assets: &HeadAssets,
+        id: &Identity,
+        neutral: &[Vec3],
+        normals: &[Vec3],
+        rng: &mut ChaCha8Rng,
+    ) {
         let density = |v: usize| regions::brow(assets.template[v], id.brow).0;
-        let dark = (id.hair_colour * 0.8).min(Vec3::splat(0.16));
-        for root in scatter_roots(assets, neutral, normals, &density, 1.5e6, rng) {
+        let dark = id.hair_colour * (0.75_f32).min(0.13 / id.hair_colour.max_element());
+        for root in scatter_roots(assets, neutral, normals, &density, 2.0e6, rng) {
             let (_, way) = regions::brow(root.template, id.brow);
             let lean = Vec3::new(rng.random::<f32>() - 0.5, rng.random::<f32>() - 0.5, rng.random::<f32>() - 0.5) * 0.5;
             let n = root.normal;
             let way = (way + lean - n * way.dot(n)).normalize_or_zero() + n * 0.28;
             let length = 0.0048 + 0.0026 * rng.random::<f32>();
-            let colour = dark.lerp(Vec3::splat(0.3), 0.6 * id.grey * rng.random::<f32>()) * (0.7 + 0.6 * rng.random::<f32>());
+            let colour =
+                dark.lerp(Vec3::splat(0.3), 0.6 * id.grey * rng.random::<f32>()) * (0.7 + 0.6 * rng.random::<f32>());
             self.add_skin_hair(neutral, &root, way, -n * 0.16, length, colour, 0.00016);
         }
     }
@@ -247,7 +269,8 @@ impl Groom {
         let t = &assets.template;
         let near = |tri: &[u32; 3]| regions::eye_distance(t[tri[0] as usize]) < 0.4;
         let body = assets.triangles[assets.triangles_of(Part::Body)].iter().filter(|tri| near(tri));
-        let (lining, lids): (Vec<&[u32; 3]>, Vec<&[u32; 3]>) = body.partition(|tri| regions::in_socket(tri.map(|v| t[v as usize])));
+        let (lining, lids): (Vec<&[u32; 3]>, Vec<&[u32; 3]>) =
+            body.partition(|tri| regions::in_socket(tri.map(|v| t[v as usize])));
         let inner: HashSet<[u32; 2]> = lining.iter().flat_map(|f| [[f[1], f[0]], [f[2], f[1]], [f[0], f[2]]]).collect();
         let colour = (id.hair_colour * 0.25).min(Vec3::splat(0.02));
         let long = 0.0075 - 0.0015 * id.sex;
@@ -272,7 +295,8 @@ impl Groom {
                     let rise = if upper { -0.18 } else { -0.45 };
                     let way = Vec3::new(fan, rise, 1.0);
                     let bend = if upper { Vec3::Y * 0.55 } else { Vec3::Y * 0.05 };
-                    let length = if upper { long * (0.65 + 0.9 * (x - 0.2)) } else { 0.0042 } * (0.8 + 0.4 * rng.random::<f32>());
+                    let length = if upper { long * (0.65 + 0.9 * (x - 0.2)) } else { 0.0042 }
+                        * (0.8 + 0.4 * rng.random::<f32>());
                     let root = Root {
                         triangle: turned,
                         bary: [1.0 - at, at, 0.0],

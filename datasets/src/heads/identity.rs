@@ -190,7 +190,7 @@ impl Identity {
                 Some(left) => self.sliders[left] + 0.12 * own,
                 None => own,
             };
-            if name.ends_with("mouth-angles") {
+            if name.contains("mouth-angles") {
                 value += 0.15;
             }
             // Whole-head translations only move the camera's subject away.
@@ -226,7 +226,7 @@ impl Identity {
                 (0.9, Vec3::new(0.045, 0.025, 0.014)),
                 (0.9 * fair, Vec3::new(0.13, 0.072, 0.036)),
                 (1.0 * fair, Vec3::new(0.36, 0.23, 0.11)),
-                (0.35 * fair, Vec3::new(0.30, 0.095, 0.025)),
+                (0.35 * fair, Vec3::new(0.21, 0.082, 0.030)),
             ],
         ) * (0.8 + 0.4 * rng.random::<f32>());
         self.grey = ((self.age - 0.30) * 2.6 + 0.12 * normal(rng)).clamp(0.0, 0.95);

@@ -83,6 +83,8 @@ pub struct RenderFaces {
     pub triangles: Vec<[u32; 3]>,
     /// Material of consecutive ranges of `triangles`.
     pub materials: Vec<(Range<usize>, Material)>,
+    /// A coarser mesh over the same vertices that casts the shadows.
+    pub casters: Vec<[u32; 3]>,
 }
 
 impl RenderFaces {
@@ -130,7 +132,8 @@ impl<'a> Head<'a> {
                 expected: "the base mesh hm08",
             })
         };
-        let [top, chin, brow, back] = [vertex(MIDLINE[0])?, vertex(MIDLINE[1])?, vertex(MIDLINE[2])?, vertex(MIDLINE[3])?];
+        let [top, chin, brow, back] =
+            [vertex(MIDLINE[0])?, vertex(MIDLINE[1])?, vertex(MIDLINE[2])?, vertex(MIDLINE[3])?];
         let centre = Vec3::new(0.0, 0.5 * (top.y + chin.y), 0.5 * (brow.z + back.z));
         let to_world = |p: Vec3| (p - centre) * METRES;
         let mut neutral: Vec<Vec3> = assets.subdivision.apply(&cage).into_iter().map(to_world).collect();
@@ -176,7 +179,9 @@ impl<'a> Head<'a> {
     fn motions(&self, expression: &Expression) -> (Mat4, Mat4) {
         let about = |joint: Vec3, turn: Vec3| {
             let pivot = (joint - self.template_centre()) * METRES;
-            Mat4::from_translation(pivot) * Mat4::from_quat(Quat::from_scaled_axis(turn)) * Mat4::from_translation(-pivot)
+            Mat4::from_translation(pivot)
+                * Mat4::from_quat(Quat::from_scaled_axis(turn))
+                * Mat4::from_translation(-pivot)
         };
         let neck = about(NECK_JOINT, expression.neck);
         (neck, neck * about(HEAD_JOINT, expression.head))
@@ -224,7 +229,6 @@ impl<'a> Head<'a> {
     /// Gives the person an expression and lights it. A fraction of a second; film the result from many cameras.
     pub fn pose(&'a self, expression: &Expression) -> PosedHead<'a> {
         let (vertices, teeth, head_pose, turns) = self.shape(expression);
-let __t=std::time::Instant::now();
         let mut drawn = vertices.clone();
         drawn.extend(teeth);
         for edge in &self.rim {
@@ -233,7 +237,6 @@ let __t=std::time::Instant::now();
         let mesh = geometry::Mesh { positions: drawn, faces: self.faces.triangles.clone() };
         let mut normals = mesh.vertex_normals();
         let drawn = mesh.positions;
-eprintln!("0 {:?} let drawn = mesh.pos", __t.elapsed());
         for (e, part) in [Part::EyeLeft, Part::EyeRight].into_iter().enumerate() {
             let centre = head_pose.transform_point3(self.eyes[e].centre);
             for v in vertices_of(self.assets, part) {
@@ -241,17 +244,18 @@ eprintln!("0 {:?} let drawn = mesh.pos", __t.elapsed());
             }
         }
         let mut strands = self.groom.pose(self, &drawn, head_pose);
-eprintln!("1 {:?} let mut strands = se", __t.elapsed());
-        let maps = light::shadow_maps(&self.environment, &drawn, &self.faces.triangles);
-eprintln!("2 {:?} let maps =", __t.elapsed());
+        let maps = light::shadow_maps(&self.environment, &drawn, &self.faces.casters);
         let mut lighting = light::light_mesh(&self.environment, &maps, &drawn, &normals, |v, d| {
             strands.shade.at(drawn[v] + normals[v] * 0.002, d)
         });
         strands.light(&self.environment, &maps, &lighting);
-eprintln!("3 {:?} strands.light(&self.", __t.elapsed());
         let skin: Vec<bool> = (0..drawn.len()).map(|v| v < self.neutral.len() && self.scatters(v)).collect();
-        light::scatter(&mut lighting.irradiance[..self.neutral.len()], &self.neighbours, &skin[..self.neutral.len()], [5, 2, 1]);
-eprintln!("4 {:?} light::scatter", __t.elapsed());
+        light::scatter(
+            &mut lighting.irradiance[..self.neutral.len()],
+            &self.neighbours,
+            &skin[..self.neutral.len()],
+            [5, 2, 1],
+        );
         let rotation = Mat3::from_mat4(head_pose);
         PosedHead {
             head: self,
@@ -296,13 +300,14 @@ pub fn vertices_of(assets: &HeadAssets, part: Part) -> Vec<usize> {
 /// How far a template point follows the neck and the head.
 fn follow(t: Vec3) -> [f32; 2] {
     let s = t.y + 0.25 * (t.z - 0.1);
-    [smoothstep(5.30, 6.0, s), smoothstep(5.85, 6.42, s)]
+    [smoothstep(5.45, 6.05, s), smoothstep(5.85, 6.42, s)]
 }
 
 /// The sphere of an eyeball, from its extent across (the cornea bulges at the front).
 fn eyeball(assets: &HeadAssets, neutral: &[Vec3], part: Part) -> Eyeball {
     let all = vertices_of(assets, part);
-    let (low, high) = all.iter().fold((Vec3::INFINITY, Vec3::NEG_INFINITY), |(l, h), v| (l.min(neutral[*v]), h.max(neutral[*v])));
+    let (low, high) =
+        all.iter().fold((Vec3::INFINITY, Vec3::NEG_INFINITY), |(l, h), v| (l.min(neutral[*v]), h.max(neutral[*v])));
     let radius = 0.25 * (high.x - low.x + high.y - low.y);
     Eyeball { centre: Vec3::new(0.5 * (low.x + high.x), 0.5 * (low.y + high.y), low.z + radius), radius }
 }
@@ -321,7 +326,7 @@ fn lowered(p: Vec3) -> Vec3 {
 }
 
 fn render_faces(assets: &HeadAssets, teeth: &Teeth, rim: &[[u32; 2]]) -> RenderFaces {
-    let mut faces = RenderFaces { triangles: Vec::new(), materials: Vec::new() };
+    let mut faces = RenderFaces { triangles: Vec::new(), materials: Vec::new(), casters: Vec::new() };
     let mut push = |triangles: Vec<[u32; 3]>, material: Material| {
         let start = faces.triangles.len();
         faces.triangles.extend(triangles);
@@ -335,13 +340,18 @@ fn render_faces(assets: &HeadAssets, teeth: &Teeth, rim: &[[u32; 2]]) -> RenderF
     push(part(Part::TeethLower), Material::Gum);
     push(part(Part::Tongue), Material::Tongue);
     let first = assets.template.len() as u32;
-    push(teeth.triangles.iter().map(|t| t.map(|v| v + first)).collect(), Material::Tooth);
+    let crowns: Vec<[u32; 3]> = teeth.triangles.iter().map(|t| t.map(|v| v + first)).collect();
+    push(crowns.clone(), Material::Tooth);
     let below = first + teeth.len() as u32;
     let skirt = rim.iter().enumerate().flat_map(|(i, [a, b])| {
         let (c, d) = (below + 2 * i as u32, below + 2 * i as u32 + 1);
         [[*a, *b, d], [*a, d, c]]
     });
     push(skirt.collect(), Material::Skin);
+    // The first fine vertices are those of the cage: its quads are a mesh over them.
+    let solid = assets.quads.iter().zip(&assets.parts).filter(|(_, p)| **p != Part::Lashes).map(|(q, _)| *q);
+    faces.casters = topology::triangles(&solid.collect::<Vec<_>>());
+    faces.casters.extend(crowns);
     faces
 }
 

@@ -65,18 +65,23 @@ pub fn brow(t: Vec3, thickness: f32) -> (f32, Vec3) {
 }
 
 /// How densely a beard grows, [0, 1].
-pub fn beard(t: Vec3, lips: f32) -> f32 {
+pub fn beard(t: Vec3, lips: f32, ears: f32) -> f32 {
     if t.z < 0.2 || t.y > 7.2 || t.y < 5.75 {
         return 0.0;
     }
     let x = t.x.abs();
     // Upper edge on the cheek: falls from the ear to the corner of the mouth.
-    let edge = curve(&[(0.0, 6.98), (0.16, 6.93), (0.28, 6.74), (0.42, 6.62), (0.58, 6.72), (0.70, 7.02)], x);
-    let lower = curve(&[(0.0, 5.95), (0.4, 6.02), (0.7, 6.25)], x);
+    let edge =
+        curve(&[(0.0, 6.80), (0.12, 6.81), (0.20, 6.80), (0.30, 6.70), (0.42, 6.60), (0.58, 6.70), (0.70, 7.0)], x);
+    let lower = curve(&[(0.0, 6.06), (0.4, 6.10), (0.7, 6.28)], x);
     let below_nose = smoothstep(0.0, 0.07, edge - t.y) * smoothstep(0.0, 0.14, t.y - lower);
     // Bare spots under the corners of the lower lip.
     let bare = 0.6 * bump(x, 0.17, 0.06) * bump(t.y, 6.42, 0.05) * smoothstep(1.3, 1.4, t.z);
-    below_nose * (1.0 - smoothstep(0.08, 0.35, lips)) * (1.0 - bare) * smoothstep(0.25, 0.6, t.z)
+    below_nose
+        * (1.0 - smoothstep(0.08, 0.35, lips))
+        * (1.0 - bare)
+        * smoothstep(0.25, 0.6, t.z)
+        * (1.0 - smoothstep(0.1, 0.3, ears))
 }
 
 /// Distance of a template point from the middle of the nearer eyeball.

@@ -24,9 +24,7 @@ pub fn vertices(assets: &HeadAssets, id: &Identity, scalp: &[f32], beard: &[f32]
         let t = assets.template[v];
         let r = &assets.regions;
         let x = t.x.abs();
-        let near = |cx: f32, cy: f32, cz: f32, w: f32| {
-            bump(x, cx, w) * bump(t.y, cy, w) * bump(t.z, cz, 1.6 * w)
-        };
+        let near = |cx: f32, cy: f32, cz: f32, w: f32| bump(x, cx, w) * bump(t.y, cy, w) * bump(t.z, cz, 1.6 * w);
         let cheeks = near(0.45, 6.92, 1.25, 0.22);
         let nose = near(0.0, 6.92, 1.62, 0.13);
         let chin = near(0.0, 6.27, 1.45, 0.12);
@@ -71,10 +69,7 @@ pub fn texture(t: Vec3, id: &Identity, strength: f32) -> Vec3 {
     let pores = 0.055 * value_noise(t * 34.0, seed ^ 2) + 0.045 * value_noise(t * 75.0, seed ^ 3);
     let patches = 0.05 * value_noise(t * 9.0, seed ^ 4);
     let spot = spots(t * 12.0, 0.012 + 0.05 * id.age, seed ^ 5);
-    let freckle = id.freckles
-        * spots(t * 30.0, 0.5, seed ^ 7)
-        * bump(t.y, 7.1, 0.3)
-        * smoothstep(0.6, 1.2, t.z);
+    let freckle = id.freckles * spots(t * 30.0, 0.5, seed ^ 7) * bump(t.y, 7.1, 0.3) * smoothstep(0.6, 1.2, t.z);
     let dark = Vec3::new(0.20, 0.30, 0.34) * spot + Vec3::new(0.20, 0.32, 0.40) * freckle;
     Vec3::ONE + strength * (Vec3::splat(pores) + Vec3::new(0.2, 1.0, 0.9) * patches - dark)
 }
@@ -87,7 +82,7 @@ pub fn cover(assets: &HeadAssets, id: &Identity) -> (Vec<f32>, Vec<f32>) {
         .map(|v| regions::scalp(assets.template[v], r.ears[v], id.receding, seed) * (1.0 - r.mouth[v]))
         .collect();
     let beard = (0..assets.template.len())
-        .map(|v| regions::beard(assets.template[v], r.lips[v]) * (1.0 - smoothstep(0.1, 0.4, r.mouth[v])))
+        .map(|v| regions::beard(assets.template[v], r.lips[v], r.ears[v]) * (1.0 - smoothstep(0.1, 0.4, r.mouth[v])))
         .collect();
     (scalp, beard)
 }

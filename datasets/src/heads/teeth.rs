@@ -17,9 +17,11 @@ const LOWER_WIDTHS: [f32; 7] = [5.5, 6.0, 7.0, 7.1, 7.3, 10.0, 9.6];
 const UPPER_HEIGHTS: [f32; 7] = [10.2, 9.2, 10.2, 8.4, 7.8, 7.2, 6.8];
 const LOWER_HEIGHTS: [f32; 7] = [8.6, 8.8, 9.6, 8.2, 7.6, 7.0, 6.6];
 /// Across a tooth: position in [-1, 1] and how far that column is set back, in millimetres.
-const ACROSS: [(f32, f32); 7] = [(-1.0, -1.6), (-0.93, -0.35), (-0.6, 0.25), (0.0, 0.45), (0.6, 0.25), (0.93, -0.35), (1.0, -1.6)];
+const ACROSS: [(f32, f32); 7] =
+    [(-1.0, -1.6), (-0.93, -0.35), (-0.6, 0.25), (0.0, 0.45), (0.6, 0.25), (0.93, -0.35), (1.0, -1.6)];
 /// Down a tooth: fraction of the crown height from gum to edge, and the set-back; the last rows turn over the edge.
-const DOWN: [(f32, f32); 7] = [(-0.15, -1.3), (0.0, -0.1), (0.3, 0.45), (0.65, 0.25), (0.93, -0.35), (1.0, -1.0), (0.8, -3.2)];
+const DOWN: [(f32, f32); 7] =
+    [(-0.15, -1.3), (0.0, -0.1), (0.3, 0.45), (0.65, 0.25), (0.93, -0.35), (1.0, -1.0), (0.8, -3.2)];
 
 /// The ribbon of one arch as a grid of cage vertices.
 struct Ribbon {
@@ -91,7 +93,8 @@ impl Teeth {
             let columns = [column.saturating_sub(1), column, column + 1, (column + 2).min(COLUMNS - 1)];
             for (down, back) in DOWN {
                 // Round the corners of the edge, and narrow the crown towards the gum by a higher gum line at its sides.
-                let round = 0.10 * a.powi(4) * down.clamp(0.0, 1.0).powi(3) + if tooth == 2 { 0.12 * a * a } else { 0.0 };
+                let round =
+                    0.10 * a.powi(4) * down.clamp(0.0, 1.0).powi(3) + if tooth == 2 { 0.12 * a * a } else { 0.0 };
                 let arched = 0.12 * a * a * (1.0 - down.clamp(0.0, 1.0));
                 self.bonds.push(Bond {
                     arch,
@@ -221,7 +224,9 @@ fn ribbon(assets: &HeadAssets, part: Part) -> Result<Ribbon, HeadError> {
         let mut line = vec![corner, start];
         while line.len() < 4 {
             let (before, at) = (line[line.len() - 2], line[line.len() - 1]);
-            let Some(next) = next_to(at).into_iter().find(|n| *n != before && edge_mates(at, *n).count() == 1) else { break };
+            let Some(next) = next_to(at).into_iter().find(|n| *n != before && edge_mates(at, *n).count() == 1) else {
+                break;
+            };
             line.push(next);
         }
         if line.len() == 4 && uses(line[3]) == 1 {
@@ -236,8 +241,11 @@ fn ribbon(assets: &HeadAssets, part: Part) -> Result<Ribbon, HeadError> {
             let seen = |q: &[u32; 4]| c >= 2 && q.contains(&grid[c - 2][row]) && q.contains(&grid[c - 2][row + 1]);
             let quad = edge_mates(a, b).find(|q| !seen(q)).ok_or_else(|| broken(format!("{c} columns")))?;
             let k = quad.iter().position(|v| *v == a).expect("the quad contains it");
-            let (next_a, next_b) =
-                if quad[(k + 1) % 4] == b { (quad[(k + 3) % 4], quad[(k + 2) % 4]) } else { (quad[(k + 1) % 4], quad[(k + 2) % 4]) };
+            let (next_a, next_b) = if quad[(k + 1) % 4] == b {
+                (quad[(k + 3) % 4], quad[(k + 2) % 4])
+            } else {
+                (quad[(k + 1) % 4], quad[(k + 2) % 4])
+            };
             grid[c][row] = next_a;
             grid[c][row + 1] = next_b;
         }

@@ -157,10 +157,8 @@ pub fn triangles(quads: &[[u32; 4]]) -> Vec<[u32; 3]> {
 
 /// For each of `vertices` vertices, the vertices it shares a quad edge with, sorted, as (row starts, columns).
 pub fn neighbours(vertices: usize, quads: &[[u32; 4]]) -> (Vec<u32>, Vec<u32>) {
-    let mut pairs: Vec<[u32; 2]> = quads
-        .iter()
-        .flat_map(|q| (0..4).flat_map(move |k| [[q[k], q[(k + 1) % 4]], [q[(k + 1) % 4], q[k]]]))
-        .collect();
+    let mut pairs: Vec<[u32; 2]> =
+        quads.iter().flat_map(|q| (0..4).flat_map(move |k| [[q[k], q[(k + 1) % 4]], [q[(k + 1) % 4], q[k]]])).collect();
     pairs.sort_unstable();
     pairs.dedup();
     let mut starts = vec![0u32; vertices + 1];
@@ -179,9 +177,8 @@ mod tests {
 
     #[test]
     fn a_cube_shrinks_towards_its_centre_and_keeps_its_symmetry() {
-        let cage: Vec<Vec3> = (0..8)
-            .map(|i| Vec3::new((i & 1) as f32, (i >> 1 & 1) as f32, (i >> 2 & 1) as f32) * 2.0 - 1.0)
-            .collect();
+        let cage: Vec<Vec3> =
+            (0..8).map(|i| Vec3::new((i & 1) as f32, (i >> 1 & 1) as f32, (i >> 2 & 1) as f32) * 2.0 - 1.0).collect();
         let quads = [[0, 2, 3, 1], [4, 5, 7, 6], [0, 1, 5, 4], [2, 6, 7, 3], [0, 4, 6, 2], [1, 3, 7, 5]];
         let subdivision = catmull_clark(8, &quads);
         assert_eq!(subdivision.len(), 8 + 12 + 6);

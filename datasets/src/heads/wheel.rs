@@ -123,7 +123,12 @@ struct Line<'a> {
 
 impl Line<'_> {
     fn broken(&self, expected: &'static str) -> HeadError {
-        HeadError::Broken { entry: self.entry.to_owned(), line: self.number, found: format!("`{}`", self.text), expected }
+        HeadError::Broken {
+            entry: self.entry.to_owned(),
+            line: self.number,
+            found: format!("`{}`", self.text),
+            expected,
+        }
     }
 
     fn number<'b>(&self, words: &mut impl Iterator<Item = &'b str>, expected: &'static str) -> Result<f32, HeadError> {
@@ -176,8 +181,10 @@ pub fn parse_obj(entry: &str, bytes: &[u8]) -> Result<ObjQuads, HeadError> {
                 let shape = "`f v/vt v/vt v/vt v/vt` with indices that exist, after a `g` line";
                 for corner in 0..4 {
                     let (v, t) = words.next().and_then(|w| w.split_once('/')).ok_or_else(|| line.broken(shape))?;
-                    quad[corner] = v.parse::<u32>().ok().and_then(|v| v.checked_sub(1)).ok_or_else(|| line.broken(shape))?;
-                    uv[corner] = t.parse::<u32>().ok().and_then(|t| t.checked_sub(1)).ok_or_else(|| line.broken(shape))?;
+                    quad[corner] =
+                        v.parse::<u32>().ok().and_then(|v| v.checked_sub(1)).ok_or_else(|| line.broken(shape))?;
+                    uv[corner] =
+                        t.parse::<u32>().ok().and_then(|t| t.checked_sub(1)).ok_or_else(|| line.broken(shape))?;
                     if quad[corner] as usize >= mesh.positions.len() || uv[corner] as usize >= mesh.uvs.len() {
                         return Err(line.broken(shape));
                     }

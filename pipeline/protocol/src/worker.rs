@@ -80,7 +80,7 @@ fn work(dir: &Path, built: &mut Built, prepare: fn(usize)) {
             // the stage may be in any state
             *built = None;
             let text = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
-            Some(format!("the stage panicked: {}", first_line(text.unwrap_or("no message"))))
+            Some(format!("the stage panicked: {}", one_line(text.unwrap_or("no message"))))
         }
     };
     if let Some(error) = error {
@@ -89,20 +89,26 @@ fn work(dir: &Path, built: &mut Built, prepare: fn(usize)) {
     say(&Event::Done);
 }
 
-/// An error and its causes in one line; libtorch's carry thirty lines of stack trace, of which the first says it all.
+/// An error and its causes in one line.
 fn sentence(error: &anyhow::Error) -> String {
     let mut parts: Vec<String> = Vec::new();
     for cause in error.chain() {
-        let line = first_line(&cause.to_string());
-        if parts.last() != Some(&line) {
+        let line = one_line(&cause.to_string());
+        // a cause that its wrapper has quoted already
+        if !parts.iter().any(|part| part.contains(&line)) {
             parts.push(line);
         }
     }
     parts.join(": ")
 }
 
-fn first_line(text: &str) -> String {
-    text.lines().next().unwrap_or_default().trim().to_string()
+/// A text in one line; of libtorch's, which carry thirty lines of stack trace, the first.
+fn one_line(text: &str) -> String {
+    // unwrapped errors come through a panic with their line ends spelled out
+    let text = text.replace("\\n", "\n");
+    let trace = text.contains("Exception raised from");
+    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+    lines.take(if trace { 1 } else { 12 }).collect::<Vec<_>>().join(" ")
 }
 
 fn task(dir: &Path, built: &mut Built, prepare: fn(usize)) -> Result<()> {

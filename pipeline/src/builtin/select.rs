@@ -88,6 +88,11 @@ impl Select {
         (select, columns)
     }
 
+    /// Whether each row's fate is its own: then some rows can be told before others are there.
+    pub fn is_row_wise(&self) -> bool {
+        self.every.is_none() && self.distinct.is_none() && self.limit.is_none()
+    }
+
     /// Its facts.
     pub fn facts(&self, facts: &mut dyn Facts) {
         self.filter.facts(facts);

@@ -47,6 +47,12 @@ fn commit(dir: &Path) -> Option<String> {
     packed.lines().find_map(|line| line.strip_suffix(name).map(|commit| commit.trim().to_string()))
 }
 
+/// Room on the disk of a folder that we may use, MB.
+pub fn free_mb(folder: &Path) -> Option<u64> {
+    let stat = rustix::fs::statvfs(folder).ok()?;
+    Some(stat.f_bavail * stat.f_frsize >> 20)
+}
+
 /// A time as `2026-11-22 21:55:12`, UTC.
 pub fn utc(millis: u64) -> String {
     let seconds = millis / 1000;

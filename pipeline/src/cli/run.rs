@@ -1,6 +1,6 @@
 //! `effigy run`.
 
-use super::{DONE, FAILED, INTERRUPTED, RecipeArgs, host, load, progress};
+use super::{DONE, FAILED, INTERRUPTED, RecipeArgs, host, live, load, print, progress};
 use crate::event::{Event, Reader};
 use crate::finished::{FinishedRun, NodeState};
 use crate::plan::Plan;
@@ -44,8 +44,8 @@ impl Run {
         let jobs = self.jobs.unwrap_or_else(host::threads).max(1);
         let mut cache = Cache::open(&self.recipe.workspace.workspace, host::VERSION)?;
         catch_interrupts();
-        let mut readers = vec![progress::reader(self.json, self.quiet)];
         let id = run_id(started);
+        let mut readers: Vec<Box<dyn Reader>> = vec![progress::reader(self.json, self.quiet), live::reader(cache.root(), started)];
         let emit = |readers: &mut Vec<Box<dyn Reader>>, event: Event| readers.iter_mut().for_each(|reader| reader.hear(&event));
         let stages = plan.nodes.iter().map(|node| node.name.clone()).collect();
         emit(&mut readers, Event::Start { run: id.clone(), recipe: plan.spec.name.clone(), stages });
@@ -62,7 +62,7 @@ impl Run {
         let seconds = began.elapsed().as_secs_f64();
         emit(&mut readers, Event::Done { executed, cached, failed, seconds });
         if let (Some(path), false) = (report, self.json || self.quiet) {
-            println!("report: {}", path.display());
+            print(&format!("report: {}", path.display()));
         }
         Ok(if outcome.interrupted {
             INTERRUPTED

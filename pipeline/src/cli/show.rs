@@ -1,11 +1,10 @@
 //! `effigy show`: the rows of a stage.
 
-use super::{DONE, FAILED, RecipeArgs, load};
+use super::{DONE, FAILED, RecipeArgs, load, print};
 use crate::memory::Store;
 use anyhow::{Context, Result};
 use manifests::{Manifest, Type, Value};
 use polars::prelude::{Column, DataFrame, NamedFrom, Series};
-use std::io::Write;
 use std::path::PathBuf;
 
 /// Show the rows of a stage, as the last run left them
@@ -57,16 +56,10 @@ impl Show {
             other => other.clone(),
         };
         if self.json {
-            let mut out = std::io::stdout().lock();
-            for row in 0..table.len() {
-                // a reader that has seen enough closes the pipe
-                if writeln!(out, "{}", json_row(&table, row, &path)).is_err() {
-                    break;
-                }
-            }
+            (0..table.len()).for_each(|row| print(&json_row(&table, row, &path)));
             return Ok(DONE);
         }
-        println!("{}", frame(&table, &path)?);
+        print(&frame(&table, &path)?.to_string());
         Ok(DONE)
     }
 }

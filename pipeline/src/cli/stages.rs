@@ -1,6 +1,6 @@
 //! `effigy stages`: what stages there are.
 
-use super::{DONE, WorkspaceArgs, load};
+use super::{DONE, WorkspaceArgs, load, print};
 use crate::error::Problem;
 use crate::provider;
 use anyhow::Result;
@@ -42,14 +42,14 @@ impl Stages {
             }
         };
         if self.json {
-            println!("{}", serde_json::to_string_pretty(&chosen)?);
+            print(&serde_json::to_string_pretty(&chosen)?);
             return Ok(DONE);
         }
         for def in &chosen {
-            print!("{}", text(def));
+            print(&text(def));
         }
         if self.kind.is_none() {
-            println!("In the engine itself: files, rows, select, join, concat, run.");
+            print("In the engine itself: files, rows, select, join, concat, run.");
         }
         Ok(DONE)
     }
@@ -86,7 +86,6 @@ fn text(def: &StageDef) -> String {
             text.push_str(&format!("            {}\n", line.trim()));
         }
     }
-    text.push('\n');
     text
 }
 

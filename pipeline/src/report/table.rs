@@ -42,11 +42,20 @@ pub(super) fn table(manifest: &Manifest, asked: &Asked<'_>) -> anyhow::Result<Bl
         return Ok(Block::Notice(format!("not available: {why}")));
     }
     let kept = manifest.take(&rows);
-    let table = if asked.mean.is_empty() && (asked.by.is_empty() || !asked.columns.is_empty()) {
+    let mut table = if asked.mean.is_empty() && (asked.by.is_empty() || !asked.columns.is_empty()) {
         plain(&kept, asked)
     } else {
         means(&kept, asked)?
     };
+    if !asked.filter.is_empty() {
+        let condition = |(column, values): &(String, Vec<Value>)| {
+            let values: Vec<String> = values.iter().map(numbers::value).collect();
+            format!("{column} is {}", values.join(" or "))
+        };
+        let conditions: Vec<String> = asked.filter.iter().map(condition).collect();
+        let which = format!("rows where {}", conditions.join(" and "));
+        table.note = Some(table.note.into_iter().chain([which]).collect::<Vec<_>>().join("; "));
+    }
     Ok(Block::Table(table))
 }
 
@@ -79,7 +88,7 @@ fn means(manifest: &Manifest, asked: &Asked<'_>) -> anyhow::Result<Table> {
     let mut table = Table::default();
     table.head.extend(asked.by.iter().map(|name| Head {
         text: name.clone(),
-        number: numeric(manifest, name),
+        number: flush_right(manifest, name),
         code: false,
     }));
     table.head.push(Head { text: "n".into(), number: true, code: false });
@@ -125,6 +134,10 @@ fn means(manifest: &Manifest, asked: &Asked<'_>) -> anyhow::Result<Table> {
 
 fn numeric(manifest: &Manifest, column: &str) -> bool {
     matches!(manifest.schema().ty(column), Some(Type::I64 | Type::F64 | Type::Bool))
+}
+
+fn flush_right(manifest: &Manifest, column: &str) -> bool {
+    matches!(manifest.schema().ty(column), Some(Type::I64 | Type::F64))
 }
 
 fn grouped(manifest: &Manifest, by: &[String], mean: &[String]) -> anyhow::Result<Vec<Group>> {
@@ -217,7 +230,7 @@ fn plain(manifest: &Manifest, asked: &Asked<'_>) -> Table {
     let mut table = Table { rows: vec![Vec::new(); shown], ..Table::default() };
     let mut notes = Vec::new();
     for name in &chosen {
-        let number = numeric(manifest, name);
+        let number = flush_right(manifest, name);
         let code = manifest.schema().ty(name) == Some(Type::Blob);
         table.head.push(Head { text: format!("{name}{}", arrow(asked, name)), number, code });
         let Ok(values) = manifest.column(name) else {
@@ -289,7 +302,7 @@ mod tests {
         assert_eq!(rows[0], ["ours", "2", "*25.00 ± 1.41*", "not available", "not available"]);
         assert_eq!(rows[1], ["mean", "2", "18.50 (n = 1)", "not available", "not available"]);
         assert_eq!(rows.len(), 2);
-        assert!(note.unwrap().ends_with("there is no column `ssim`"));
+        assert!(note.unwrap().ends_with("there is no column `ssim`; rows where held_out is yes"));
 
         let everything = Asked { by: &[], filter: &[], lower: &higher, higher: &[], ..asked };
         let (head, rows, _) = texts(table(&scores(), &everything).unwrap());

@@ -171,12 +171,20 @@ impl Active {
     }
 
     /// Keeps a finished unit.
-    pub fn put(&mut self, slot: usize, output: Output, seconds: f64, node: &str, cache: &mut Cache) -> Result<()> {
+    pub fn put(
+        &mut self,
+        slot: usize,
+        output: Output,
+        seconds: f64,
+        (node, stage): (&str, &UnitStage),
+        cache: &mut Cache,
+    ) -> Result<()> {
         let rows = self.prepared.units.rows(self.slots[slot].unit);
         let unit = Unit {
             key: self.slots[slot].key,
             stage: self.prepared.head.facts.digest,
             node: node.into(),
+            name: units::name(stage, self.prepared.named(), rows),
             inputs: key::inputs(&self.prepared.projected, rows),
             columns: output.columns.clone(),
             rows: output.rows.clone(),

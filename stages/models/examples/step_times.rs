@@ -2,10 +2,12 @@
 use std::time::Instant;
 
 use models::adamw::{AdamW, Group};
+use models::avatar::{Avatar, AvatarConfig, Batch, Prior};
 use models::init;
 use models::ldm::{self, Draw, VaeLossConfig};
 use models::lpips::{Lpips, Net};
 use models::schedule::{Schedule, ScheduleConfig};
+use models::triplane::GBuffer;
 use models::unet::{UNet, UNetConfig};
 use models::vae::{Vae, VaeConfig};
 use models::weights;
@@ -62,8 +64,37 @@ fn main() {
             let _ = tch::no_grad(|| vae.decode(&vae.encode(&images).mean));
         });
     }
-    let schedule = Schedule::new(&ScheduleConfig::default());
+    let config = AvatarConfig::small(58);
+    let (unet_vs, _) = init::build(Device::Cpu, 0, |p| UNet::new(p, &config.unet));
     let text = ldm::null_prompt(8, 64, 0);
+    let zeros = |tail: &[i64]| init::uniform(0, 0, &[&[8, 64, 64], tail].concat(), 0.0, 1.0);
+    let gbuffer = GBuffer {
+        depth: zeros(&[]),
+        canonical: zeros(&[3]),
+        normals: zeros(&[3]),
+        ambient: Some(zeros(&[2])),
+        mask: zeros(&[]).gt(0.5),
+    };
+    let (latents, codes) = (init::normal(0, 1, &[8, 4, 16, 16]), init::normal(0, 2, &[8, 58]));
+    for prior in [Prior::Frozen, Prior::Tuned, Prior::None] {
+        let name = format!("avatar, prior {prior:?}, batch 8");
+        if !name.contains(&only) {
+            continue;
+        }
+        let config = AvatarConfig { prior, ..config.clone() };
+        let avatar = Avatar::new(&config, &weights::sorted(&unet_vs), &text, 0, Device::Cpu).unwrap();
+        let mut optimiser = avatar.optimiser();
+        let batch = Batch { latents: &latents, gbuffer: &gbuffer, codes: &codes };
+        time(&name, |step| {
+            let draw = Draw::new(&avatar.schedule, &latents.size(), 0, step);
+            optimiser.zero_grad();
+            avatar.training_loss(&batch, &draw).backward();
+            optimiser.step(1.0);
+        });
+        let (one, code) = (gbuffer.select(0), codes.narrow(0, 0, 1));
+        time(&format!("{name}, 10 sampling steps of a frame"), |seed| _ = avatar.sample(&one, &code, 10, seed));
+    }
+    let schedule = Schedule::new(&ScheduleConfig::default());
     for (widths, batch) in [([32, 64, 96], 8), ([32, 64, 96], 16), ([48, 96, 96], 16), ([64, 96, 128], 16)] {
         let heads = widths.iter().map(|w| w / 16).collect();
         let config = UNetConfig { block_out_channels: widths.to_vec(), heads, ..UNetConfig::small() };

@@ -6,8 +6,9 @@ use tch::Tensor;
 use tch::nn::{Path, VarStore};
 
 use crate::blocks::Context;
+use crate::config::Reader;
 use crate::layers::Conv2d;
-use crate::unet::{Encoder, Features, Probe, Reader, UNetConfig};
+use crate::unet::{Encoder, Features, Probe, UNetConfig};
 use crate::weights::{self, WeightsError};
 
 /// Sizes of a ControlNet. The default is the one of DiffusionAvatars: 73 condition channels, an eighth of the resolution.

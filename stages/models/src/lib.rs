@@ -9,6 +9,7 @@ pub mod adamw;
 pub mod attention;
 pub mod avatar;
 pub mod blocks;
+pub mod config;
 pub mod controlnet;
 pub mod embeddings;
 pub mod init;

@@ -5,7 +5,7 @@
 use serde_json::Value;
 use tch::{Kind, Tensor};
 
-use crate::unet::Reader;
+use crate::config::Reader;
 use crate::weights::WeightsError;
 
 /// How the variances grow from `beta_start` to `beta_end`.

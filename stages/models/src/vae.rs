@@ -7,8 +7,8 @@ use tch::nn::Path;
 
 use crate::attention::attend;
 use crate::blocks::{Norms, ResnetBlock, Upsample};
+use crate::config::Reader;
 use crate::layers::{Conv2d, GroupNorm, Linear};
-use crate::unet::Reader;
 use crate::weights::WeightsError;
 
 /// Sizes of the auto-encoder. The default is Stable Diffusion's.

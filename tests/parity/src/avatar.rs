@@ -44,7 +44,7 @@ fn described<const N: usize>(case: &Folder) -> Result<Quantizer<N>> {
 
 fn entries<const N: usize>(case: &Case, name: &str) -> Result<Vec<[f32; N]>> {
     let values: Vec<f32> = Vec::try_from(case.get(name)?.flatten(0, -1))?;
-    ensure!(values.len() % N == 0, "{name} is not made of {N} channels");
+    ensure!(values.len().is_multiple_of(N), "{name} is not made of {N} channels");
     Ok(values.chunks_exact(N).map(|c| c.try_into().expect("chunks of N")).collect())
 }
 

@@ -176,7 +176,7 @@ pub fn number(value: &Value, path: &str) -> Result<f64> {
 /// Weights that sets do not store: element i of tensor k is uniform in +-bound, from splitmix64 of (seed, k, i).
 pub fn closed_form(seed: u64, k: u64, count: u64, bound: f64) -> Vec<f32> {
     let value = |i: u64| {
-        let u = (splitmix64((seed << 48 | k << 40) + i) >> 40) as f64 / (1u64 << 24) as f64;
+        let u = (splitmix64((seed << 48).wrapping_add(k << 40).wrapping_add(i)) >> 40) as f64 / (1u64 << 24) as f64;
         ((2.0 * u - 1.0) * bound) as f32
     };
     (0..count).map(value).collect()

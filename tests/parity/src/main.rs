@@ -63,3 +63,60 @@ fn names(dir: &Path) -> Vec<String> {
     names.sort();
     names
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use models::weights::{self, Precision};
+
+    fn golden() -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../golden")
+    }
+
+    fn scratch(name: &str) -> PathBuf {
+        let dir = std::env::temp_dir().join(format!("effigy-parity-{name}-{}", std::process::id()));
+        std::fs::create_dir_all(dir.join("avatar")).unwrap();
+        dir
+    }
+
+    #[test]
+    fn the_committed_cases_pass() {
+        models::runtime::prepare(1);
+        let report = run(&golden());
+        assert!(report.failed.is_empty(), "{:?}", report.failed);
+        assert!(report.passed > 40);
+    }
+
+    #[test]
+    fn a_changed_reference_is_noticed() {
+        let dir = scratch("changed");
+        let name = "triplane.safetensors";
+        let mut tensors = weights::read(&golden().join(name)).unwrap();
+        let copy = |tensors: &weights::Tensors| {
+            std::fs::remove_dir(dir.join("avatar")).ok();
+            weights::write(&dir.join(name), tensors, &Default::default(), Precision::Keep).unwrap();
+            run(&dir)
+        };
+        assert_eq!((copy(&tensors).passed, copy(&tensors).failed.len()), (1, 0));
+        for wrong in [1e-3, f64::NAN] {
+            let sum = tensors.remove("ac0.zeros.sum").unwrap();
+            tensors.insert("ac0.zeros.sum".into(), &sum + wrong);
+            assert_eq!(copy(&tensors).failed, ["triplane"], "{wrong}");
+            tensors.insert("ac0.zeros.sum".into(), sum);
+        }
+        tensors.remove("ac0.zeros.sum");
+        assert_eq!(copy(&tensors).failed, ["triplane"]);
+        std::fs::remove_dir_all(&dir).unwrap();
+    }
+
+    #[test]
+    fn what_is_unknown_missing_or_empty_fails() {
+        let dir = scratch("unknown");
+        std::fs::write(dir.join("avatar/cases.json"), r#"[{"case": "absent", "kind": "quantizer"}]"#).unwrap();
+        std::fs::create_dir(dir.join("avatar/unlisted")).unwrap();
+        std::fs::write(dir.join("new.safetensors"), "").unwrap();
+        assert_eq!(run(&dir).failed, ["avatar/absent", "avatar/unlisted", "new.safetensors"]);
+        std::fs::remove_dir_all(&dir).unwrap();
+        assert_eq!(run(&dir).failed.len(), 1);
+    }
+}

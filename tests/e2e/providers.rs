@@ -1,0 +1,121 @@
+//! Stages of a provider: grains, constants, parts, failures, and how its description is remembered.
+
+use crate::support::{Space, provider};
+
+fn recipe(count: &str, more: &str) -> String {
+    format!(
+        "
+providers: [\"{}\"]
+params: {{ steps: 4 }}
+stages:
+  src: {{ files: \"in/*.txt\" }}
+  bias: {{ rows: [{{ value: 0.5, unread: 1 }}] }}
+  count: {{ stage: count, from: src, log: '{{LOG}}'{count} }}
+  sides: {{ select: count, set: {{ side: left }}, overrides: [{{ where: {{ path: in/0.txt }}, set: {{ side: right }} }}] }}
+  rank: {{ stage: rank, from: sides, by: [side], log: '{{LOG}}' }}
+  train: {{ stage: train, from: count, with: {{ bias: bias }}, steps: '${{steps}}', log: '{{LOG}}' }}
+{more}",
+        provider()
+    )
+}
+
+fn start(count: &str, more: &str) -> Space {
+    let space = Space::new();
+    for i in 0..6 {
+        space.write(&format!("in/{i}.txt"), &"o".repeat(i + 1));
+    }
+    write(&space, count, more);
+    space.settle();
+    space
+}
+
+fn write(space: &Space, count: &str, more: &str) {
+    let log = space.path("ran.log").display().to_string();
+    space.write("r.yaml", &recipe(count, more).replace("{LOG}", &log));
+}
+
+#[test]
+fn all_grains_and_a_second_run_that_does_nothing() {
+    let space = start("", "");
+    assert_eq!(space.run(), (9, 0, 0));
+    assert_eq!(space.ran().len(), 6 + 2 + 4);
+    assert_eq!(space.run(), (0, 9, 0));
+    assert!(space.ran().is_empty());
+    assert_eq!(space.rows("train")[0]["total"], f64::from((1 + 2 + 3 + 4 + 5 + 6) * 4) + 0.5);
+    let ranks: Vec<_> = space.rows("rank").iter().map(|row| row["rank"].as_i64().expect("a number")).collect();
+    assert_eq!(ranks, [0, 0, 1, 2, 3, 4], "rows of a group extend its input rows, in the input's order");
+    assert_eq!(space.rows("rank")[1]["both"][0], 2.0);
+}
+
+#[test]
+fn parameters_constants_and_files_are_facts() {
+    let space = start("", "");
+    space.run();
+    space.ran();
+    let set = |what: &str| space.effigy(&["run", "r.yaml", "--json", "--set", what]).counts();
+    assert_eq!(set("train.steps=5"), (1, 8, 0));
+    assert_eq!(set("bias.rows=[{value: 0.5, unread: 2}]"), (0, 9, 0), "a column that is not read of a constant");
+    assert_eq!(set("bias.rows=[{value: 1.5, unread: 1}]"), (1, 8, 0));
+    assert_eq!(set("count.factor=1"), (0, 9, 0), "a parameter set to its default");
+    assert_eq!(set("count.factor=2"), (9, 0, 0));
+    space.write("words.txt", "abc");
+    space.settle();
+    assert_eq!(set("count.words=words.txt"), (9, 0, 0));
+    space.write("other/words.txt", "abc");
+    space.settle();
+    assert_eq!(set("count.words=other/words.txt"), (0, 9, 0), "the same content elsewhere");
+}
+
+#[test]
+fn rows_fan_out_and_are_dropped() {
+    let space = start("", "  words: { stage: split, from: src, log: '{LOG}' }\n");
+    space.write("in/1.txt", "two words");
+    space.write("in/2.txt", "");
+    space.run();
+    let rows = space.rows("words");
+    let of = |name: &str| rows.iter().filter(|row| row["path"] == name).count();
+    assert_eq!((of("in/1.txt"), of("in/2.txt"), of("in/0.txt")), (2, 0, 1));
+    assert_eq!(space.run().0, 0, "a unit without rows is known as well");
+}
+
+#[test]
+fn a_unit_that_fails_does_not_take_the_others_with_it() {
+    for (mishap, words) in [
+        ("error", vec!["there is an x in it"]),
+        ("panic", vec!["panicked", "an x makes me panic"]),
+        ("abort", vec!["killed by signal 6", "last words of the worker"]),
+    ] {
+        let space = start(&format!(", mishap: {mishap}"), "");
+        space.write("in/3.txt", "x");
+        let said = space.effigy(&["run", "r.yaml"]);
+        said.expect_error(1, &[&["stage `count`", "in/3.txt"][..], &words[..]].concat());
+        assert_eq!(said.err.matches("failed: stage").count(), 1, "one clear message: {}", said.err);
+        assert!(said.err.contains("skipped, because"), "{}", said.err);
+        let mut ran = space.ran();
+        ran.dedup();
+        assert_eq!(ran.len(), 5, "{mishap}: the others were finished: {ran:?}");
+        // the next run tries only what failed
+        space.write("in/3.txt", "good");
+        assert_eq!(space.run(), (1 + 2 + 1, 5, 0), "{mishap}");
+    }
+}
+
+#[test]
+fn a_no_op_run_starts_no_provider() {
+    use std::os::unix::fs::PermissionsExt;
+    let space = start("", "");
+    let script = |end: &str| format!("#!/bin/sh\necho $1 >> '{}'\n{end}\n", space.path("starts.log").display());
+    space.write("my-provider", &script(&format!("exec {} \"$@\"", provider())));
+    let executable = std::fs::Permissions::from_mode(0o755);
+    std::fs::set_permissions(space.path("my-provider"), executable).expect("permissions");
+    space.write("r.yaml", &space.read("r.yaml").replace(&provider(), "./my-provider"));
+    space.settle();
+    space.run();
+    let starts = space.read("starts.log");
+    assert_eq!(starts.matches("describe").count(), 1, "{starts}");
+    assert!((1..=2).contains(&starts.matches("worker").count()), "workers are kept alive: {starts}");
+    assert_eq!(space.run(), (0, 9, 0));
+    assert_eq!(space.read("starts.log"), starts);
+    space.write("my-provider", &script("exit 3"));
+    space.effigy(&["run", "r.yaml"]).expect_error(2, &["does not describe itself", "exit status: 3"]);
+}
