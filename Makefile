@@ -38,8 +38,9 @@ check: build ## what a change has to pass: format, lints, tests, documentation
 parity: build ## compare the networks and the geometry with reference cases (GOLDEN=DIR)
 	@$(bin)/parity $(GOLDEN)
 
-prior: build ## make the shipped image prior again, from scratch (hours)
-	@$(bin)/effigy run pipeline/recipes/prior.yaml
+prior: build ## make the shipped image prior again, from scratch
+	@$(bin)/effigy run pipeline/recipes/prior.yaml --out out/prior
+	@datasets/weights/export.sh $(bin)/effigy datasets/weights/prior-64
 
 bless: build ## accept that changed code gives the same results (see CONTRIBUTING.md)
 	$(CARGO) test --workspace --test tidy -- --ignored bless

@@ -44,7 +44,8 @@ impl Fingerprint {
 
     pub(crate) fn to_bytes(self) -> [u8; 40] {
         let mut bytes = [0; 40];
-        for (i, field) in [self.dev, self.ino, self.size, self.mtime as u64, self.ctime as u64].into_iter().enumerate() {
+        for (i, field) in [self.dev, self.ino, self.size, self.mtime as u64, self.ctime as u64].into_iter().enumerate()
+        {
             bytes[8 * i..8 * i + 8].copy_from_slice(&field.to_le_bytes());
         }
         bytes

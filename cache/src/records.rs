@@ -118,8 +118,7 @@ impl Place {
 
     pub(crate) fn from_bytes(bytes: &[u8]) -> Option<Place> {
         let mut reader = Reader(bytes);
-        let place =
-            Place { segment: reader.u32().ok()?, offset: reader.u64().ok()?, len: reader.u32().ok()? };
+        let place = Place { segment: reader.u32().ok()?, offset: reader.u64().ok()?, len: reader.u32().ok()? };
         reader.0.is_empty().then_some(place)
     }
 }
@@ -241,8 +240,8 @@ impl Journal {
             self.begin()?;
         }
         let (segment, file, offset) = self.current.as_mut().expect("it was just begun");
-        let place = write_frame(file, *segment, *offset, entry)
-            .map_err(io("write", &segment_path(&self.dir, *segment)))?;
+        let place =
+            write_frame(file, *segment, *offset, entry).map_err(io("write", &segment_path(&self.dir, *segment)))?;
         *offset = place.offset + FRAME as u64 + u64::from(place.len);
         Ok(place)
     }
@@ -250,7 +249,8 @@ impl Journal {
     fn begin(&mut self) -> Result<()> {
         let segment = segments(&self.dir)?.last().map_or(1, |last| last + 1);
         let path = segment_path(&self.dir, segment);
-        let file = OpenOptions::new().read(true).write(true).create_new(true).open(&path).map_err(io("write", &path))?;
+        let file =
+            OpenOptions::new().read(true).write(true).create_new(true).open(&path).map_err(io("write", &path))?;
         let head =
             Entry::Head { boot: boot().into(), host: host().into(), program: self.program.clone(), at: millis() };
         let place = write_frame(&file, segment, 0, &head).map_err(io("write", &path))?;
@@ -412,7 +412,8 @@ fn segments(dir: &Path) -> Result<Vec<u32>> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(dir).map_err(io("read", dir))? {
         let name = entry.map_err(io("read", dir))?.file_name();
-        let number: Option<u32> = name.to_str().and_then(|name| name.strip_suffix(".journal")).and_then(|name| name.parse().ok());
+        let number: Option<u32> =
+            name.to_str().and_then(|name| name.strip_suffix(".journal")).and_then(|name| name.parse().ok());
         found.extend(number);
     }
     found.sort_unstable();
@@ -454,7 +455,10 @@ mod tests {
             name: "x=1".into(),
             inputs: vec![("x".into(), "1".into())],
             columns: vec![("y".into(), Type::Floats(2)), ("f".into(), Type::Blob)],
-            rows: vec![OutRow { of: Some(0), values: vec![Value::Floats(vec![0.1, f64::NAN.abs()]), Value::Blob(blob)] }],
+            rows: vec![OutRow {
+                of: Some(0),
+                values: vec![Value::Floats(vec![0.1, f64::NAN.abs()]), Value::Blob(blob)],
+            }],
             at: 5,
             seconds: 0.25,
         }

@@ -193,7 +193,8 @@ impl Cache {
             return Ok(Blob { digest, len, ext: ext.into() });
         }
         for path in [file, &real] {
-            let Some((digest, (_, seen))) = self.by_path.get(path).and_then(|digest| Some((digest, self.elsewhere.get(digest)?)))
+            let Some((digest, (_, seen))) =
+                self.by_path.get(path).and_then(|digest| Some((digest, self.elsewhere.get(digest)?)))
             else {
                 continue;
             };
@@ -446,7 +447,8 @@ mod tests {
                     continue;
                 }
                 let len = std::fs::metadata(&path).unwrap().len() as usize;
-                let bytes = if damage == "zero" { vec![0; len] } else { std::fs::read(&path).unwrap()[..len / 2].to_vec() };
+                let bytes =
+                    if damage == "zero" { vec![0; len] } else { std::fs::read(&path).unwrap()[..len / 2].to_vec() };
                 std::fs::write(&path, bytes).unwrap();
             }
             if damage == "delete" {

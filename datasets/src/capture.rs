@@ -7,7 +7,6 @@ use geometry::Camera;
 use glam::Vec3;
 
 use crate::heads::PosedHead;
-use crate::heads::pose::Material;
 
 mod rig;
 mod shade;
@@ -129,11 +128,6 @@ fn attributes(posed: &PosedHead<'_>) -> Vec<Attributes> {
         ]
     };
     (0..posed.drawn.len()).map(row).collect()
-}
-
-/// Which material a drawn triangle has; for tools that look at raw rasters.
-pub fn material(posed: &PosedHead<'_>, triangle: usize) -> Material {
-    posed.head.faces().material(triangle)
 }
 
 #[cfg(test)]

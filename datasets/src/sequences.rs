@@ -5,7 +5,7 @@
 //! muscles, not meshes.
 //!
 //! Two sequences hold what no other does, so that they can be held out and still ask something new: EMO-1 (wide shouts
-//! and laughter with the head thrown back) and EXP-5 (sideways mouth with an open jaw, and turns beyond 20 degrees).
+//! and laughter with the head thrown back) and EXP-5 (sideways mouth with an open jaw while the head is turned far).
 
 use glam::Vec3;
 use rand::{Rng, SeedableRng};

@@ -123,21 +123,36 @@ impl Command {
     }
 
     /// Complains about placeholders that stand for nothing.
-    pub fn check(&self, at: At, columns: &Columns, with: &[String], params: &[String], many: bool, fields: &mut Fields<'_>) {
+    pub fn check(
+        &self,
+        at: At,
+        columns: &Columns,
+        with: &[String],
+        params: &[String],
+        many: bool,
+        fields: &mut Fields<'_>,
+    ) {
         for word in self.words.iter().filter(|word| many && !self.shell && word.len() > 1) {
             if let Some(Piece::Column(name)) = word.iter().find(|piece| matches!(piece, Piece::Column(_))) {
                 let place = fields.place(at);
                 let problem = Problem::at(&place, format!("`{{{name}}}` stands for the values of several rows here"));
-                fields.problems.push(problem.hint("write it as a word of its own, or use `{in}`, the Arrow file of all rows"));
+                fields
+                    .problems
+                    .push(problem.hint("write it as a word of its own, or use `{in}`, the Arrow file of all rows"));
             }
         }
         for piece in self.pieces() {
             let (wrong, known): (String, Vec<String>) = match piece {
                 Piece::Column(name) if !columns.iter().any(|column| column.name == *name) => {
                     let known = columns.iter().map(|column| column.name.clone());
-                    (format!("`{{{name}}}` is neither a column of the rows nor one of {{in}}, {{out}}, {{params}}"), known.collect())
+                    (
+                        format!("`{{{name}}}` is neither a column of the rows nor one of {{in}}, {{out}}, {{params}}"),
+                        known.collect(),
+                    )
                 }
-                Piece::With(name) if !with.contains(name) => (format!("`{{with.{name}}}` is not under `with:`"), with.to_vec()),
+                Piece::With(name) if !with.contains(name) => {
+                    (format!("`{{with.{name}}}` is not under `with:`"), with.to_vec())
+                }
                 Piece::Param(name) if !params.contains(name) => {
                     (format!("`{{param.{name}}}` is not under `params:`"), params.to_vec())
                 }
@@ -149,8 +164,9 @@ impl Command {
             };
             let place = fields.place(at);
             let problem = Problem::at(&place, wrong).did_you_mean(name, known.iter().map(String::as_str));
-            let braces = "; for a brace of the program's own write `{{` or `}}`";
-            let problem = Problem { hint: Some(problem.hint.unwrap_or_default() + braces), ..problem };
+            let braces = "for a brace of the program's own write `{{` or `}}`";
+            let hint = problem.hint.as_ref().map_or(braces.to_string(), |hint| format!("{hint}; {braces}"));
+            let problem = problem.hint(hint);
             fields.problems.push(problem);
         }
     }

@@ -105,7 +105,8 @@ impl<'a> Fields<'a> {
         let item = self.take(name)?;
         let texts = texts_of(&item);
         if texts.is_none() {
-            let message = format!("`{name}` of {} must be a name or a list of names, not {}", self.owner, item.node.what());
+            let message =
+                format!("`{name}` of {} must be a name or a list of names, not {}", self.owner, item.node.what());
             self.wrong(item.at, message);
         }
         texts

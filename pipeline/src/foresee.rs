@@ -4,8 +4,8 @@
 use crate::builtin::Table;
 use crate::memory::{Memory, Store};
 use crate::plan::{Node, Plan, Work};
-use crate::run::{Prepared, prepare, stage_head, table_key};
 use crate::run::node_key;
+use crate::run::{Prepared, prepare, stage_head, table_key};
 use crate::stage::UnitStage;
 use crate::task::Output;
 use crate::units::assemble;
@@ -68,7 +68,13 @@ impl Forecast {
 ///
 /// # Errors
 /// If a file that a stage reads cannot be read, or tables do not fit together.
-pub fn foresee(plan: &Plan, cache: &mut Cache, recipe: &std::path::Path, last: Option<usize>, detail: bool) -> Result<Vec<Forecast>> {
+pub fn foresee(
+    plan: &Plan,
+    cache: &mut Cache,
+    recipe: &std::path::Path,
+    last: Option<usize>,
+    detail: bool,
+) -> Result<Vec<Forecast>> {
     let store = Store::new(cache.root());
     let memory = store.load(recipe, plan.spec.profile.as_deref());
     for (path, fingerprint, digest) in &memory.files {

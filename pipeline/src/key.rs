@@ -177,7 +177,7 @@ mod tests {
         assert_eq!(head().facts.facts[0], ("kind".into(), "thing".into()));
     }
 
-    const PINNED: &str = "";
+    const PINNED: &str = "0917f928d73fd0a76873f711f8455fb9a495dfaa4cf6c839ba93d962640521ad";
 
     #[test]
     fn a_row_alone_has_one_key_however_it_is_cut() {

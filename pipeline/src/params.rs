@@ -40,7 +40,14 @@ impl Checker<'_> {
         schema
     }
 
-    fn object(&self, schema: &Value, path: &str, at: At, fields: &[(Key, Item)], problems: &mut Vec<Problem>) -> Map<String, Value> {
+    fn object(
+        &self,
+        schema: &Value,
+        path: &str,
+        at: At,
+        fields: &[(Key, Item)],
+        problems: &mut Vec<Problem>,
+    ) -> Map<String, Value> {
         let empty = Map::new();
         let properties = schema.get("properties").and_then(Value::as_object).unwrap_or(&empty);
         let extra = schema.get("additionalProperties");
@@ -57,7 +64,8 @@ impl Checker<'_> {
                     checked.insert(key.name.clone(), self.value(extra, &path, item, problems));
                 }
                 (None, _) => {
-                    let what = if path.is_empty() { self.owner.to_string() } else { format!("`{path}` of {}", self.owner) };
+                    let what =
+                        if path.is_empty() { self.owner.to_string() } else { format!("`{path}` of {}", self.owner) };
                     let message = format!("{what} has no parameter `{}`", key.name);
                     let mut names: Vec<&str> = properties.keys().map(String::as_str).collect();
                     if path.is_empty() {
@@ -140,7 +148,9 @@ impl Checker<'_> {
                     ("exclusiveMaximum", "less than", |number, limit| number < limit),
                 ];
                 for (keyword, words, holds) in limits {
-                    if let Some(limit) = schema.get(keyword).filter(|limit| !holds(number, limit.as_f64().unwrap_or(f64::NAN))) {
+                    if let Some(limit) =
+                        schema.get(keyword).filter(|limit| !holds(number, limit.as_f64().unwrap_or(f64::NAN)))
+                    {
                         wrong(format!("{name} must be {words} {limit}, not {json}"));
                     }
                 }
@@ -276,9 +286,10 @@ mod tests {
     #[test]
     fn parameters_are_completed_and_mistakes_told() {
         check("{steps: 5}", Ok(r#"{"rate":1.0,"size":null,"steps":5}"#));
-        check("{steps: 5, rate: 2, mode: map, inner: {x: [1, 2]}}", Ok(
-            r#"{"inner":{"x":[1.0,2.0]},"mode":"map","rate":2.0,"size":null,"steps":5}"#,
-        ));
+        check(
+            "{steps: 5, rate: 2, mode: map, inner: {x: [1, 2]}}",
+            Ok(r#"{"inner":{"x":[1.0,2.0]},"mode":"map","rate":2.0,"size":null,"steps":5}"#),
+        );
         check("{stepz: 5}", Err("did you mean `steps`?"));
         check("{}", Err("needs the parameter `steps`"));
         check("{steps: 0}", Err("at least 1"));

@@ -143,10 +143,17 @@ pub fn plan(spec: Spec, providers: Vec<Provider>) -> Result<Plan, Problems> {
     for i in order {
         let (mut fields, stanza, wires) = stanzas[i].take().expect("each stanza comes once in the order");
         let from: Vec<usize> = wires.from.iter().map(|(_, node)| place_of[*node]).collect();
-        let with: Vec<(String, usize)> = wires.with.iter().map(|(name, _, node)| (name.clone(), place_of[*node])).collect();
+        let with: Vec<(String, usize)> =
+            wires.with.iter().map(|(name, _, node)| (name.clone(), place_of[*node])).collect();
         let inputs_known = from.iter().chain(with.iter().map(|(_, node)| node)).all(|&node| known[node]);
         let broken = !fields.problems.is_empty();
-        let built = build(&spec, &providers, stanza, &mut fields, &nodes, &from, &wires);
+        let built = if broken {
+            // with wires that lead nowhere the rest cannot be understood
+            fields.rest();
+            None
+        } else {
+            build(&spec, &providers, stanza, &mut fields, &nodes, &from, &wires)
+        };
         let own = fields.finish();
         let sound = own.is_empty() && built.is_some() && inputs_known;
         if inputs_known || broken {
@@ -159,7 +166,8 @@ pub fn plan(spec: Spec, providers: Vec<Provider>) -> Result<Plan, Problems> {
         nodes.push(Node { name: stanza.name.clone(), at: stanza.at, work, from, with, columns });
         known.push(sound);
     }
-    let report = if problems.is_empty() { crate::report_items::parse(&spec, &nodes, &mut problems) } else { Vec::new() };
+    let report =
+        if problems.is_empty() { crate::report_items::parse(&spec, &nodes, &mut problems) } else { Vec::new() };
     if problems.is_empty() { Ok(Plan { spec, providers, nodes, report }) } else { Err(Problems(problems)) }
 }
 
@@ -278,7 +286,8 @@ fn build(
         }
         Does::Rows => {
             let rows = Inline::parse(what, fields)?;
-            let columns = rows.table.schema().columns().iter().map(|column| PlannedColumn::sure(&column.name, column.ty));
+            let columns =
+                rows.table.schema().columns().iter().map(|column| PlannedColumn::sure(&column.name, column.ty));
             let columns = columns.collect();
             (Work::Table(Table::Rows(rows)), columns)
         }
@@ -329,7 +338,9 @@ fn unknown_kind(providers: &[Provider], kind: &str, at: At, fields: &mut Fields<
     let problem = Problem::at(&fields.place(at), format!("no provider has a stage of kind `{kind}`"));
     let known = providers.iter().flat_map(|provider| &provider.description.stages).map(|def| def.kind.as_str());
     let problem = if providers.is_empty() {
-        problem.hint("there is no provider: `effigy-stages` does not lie beside `effigy`, and the recipe has no `providers:`")
+        problem.hint(
+            "there is no provider: `effigy-stages` does not lie beside `effigy`, and the recipe has no `providers:`",
+        )
     } else {
         problem.did_you_mean(kind, known)
     };

@@ -135,14 +135,20 @@ pub fn ask(candidate: &Candidate) -> Result<Description, Problem> {
         .map_err(|error| Problem::new(format!("the provider `{name}` cannot be started: {error}")))?;
     if !output.status.success() {
         let tail = crate::executor::tail(&String::from_utf8_lossy(&output.stderr), 8);
-        return Err(Problem::new(format!("the provider `{name}` does not describe itself ({}):\n{tail}", output.status))
-            .hint(format!("run `{name} describe` to see why")));
+        return Err(Problem::new(format!(
+            "the provider `{name}` does not describe itself ({}):\n{tail}",
+            output.status
+        ))
+        .hint(format!("run `{name} describe` to see why")));
     }
-    let description: Description = serde_json::from_slice(&output.stdout)
-        .map_err(|error| Problem::new(format!("what the provider `{name}` says of itself is not understood: {error}")))?;
+    let description: Description = serde_json::from_slice(&output.stdout).map_err(|error| {
+        Problem::new(format!("what the provider `{name}` says of itself is not understood: {error}"))
+    })?;
     if description.protocol != PROTOCOL {
         let found = description.protocol;
-        return Err(Problem::new(format!("the provider `{name}` speaks version {found} of the protocol, not {PROTOCOL}")));
+        return Err(Problem::new(format!(
+            "the provider `{name}` speaks version {found} of the protocol, not {PROTOCOL}"
+        )));
     }
     for (i, def) in description.stages.iter().enumerate() {
         if description.stages[..i].iter().any(|other| other.kind == def.kind) {

@@ -14,7 +14,8 @@ const KINDS: [&str; 5] = ["text", "table", "images", "curve", "videos"];
 pub fn parse(spec: &Spec, nodes: &[Node], problems: &mut Vec<Problem>) -> Vec<ReportItem> {
     let Some(report) = &spec.report else { return Vec::new() };
     let YamlNode::List(items) = &report.node else {
-        problems.push(Problem::at(&spec.place(report.at), format!("`report:` takes a list, not {}", report.node.what())));
+        problems
+            .push(Problem::at(&spec.place(report.at), format!("`report:` takes a list, not {}", report.node.what())));
         return Vec::new();
     };
     let mut parsed = Vec::new();
@@ -32,8 +33,7 @@ pub fn parse(spec: &Spec, nodes: &[Node], problems: &mut Vec<Problem>) -> Vec<Re
 
 fn one(item: &Item, nodes: &[Node], fields: &mut Fields<'_>) -> Option<ReportItem> {
     let YamlNode::Map(entries) = &item.node else { return None };
-    let kinds: Vec<&str> =
-        KINDS.into_iter().filter(|kind| entries.iter().any(|(key, _)| key.name == *kind)).collect();
+    let kinds: Vec<&str> = KINDS.into_iter().filter(|kind| entries.iter().any(|(key, _)| key.name == *kind)).collect();
     let [kind] = kinds[..] else {
         fields.rest();
         let problem = Problem::at(&fields.place(item.at), "an item of the report must be one thing");

@@ -232,9 +232,8 @@ fn apply_profile(
 
 /// `name=value` of the command line; the value is YAML.
 fn assignment(text: &str) -> Result<(String, Item), Problem> {
-    let (name, value) = text
-        .split_once('=')
-        .ok_or_else(|| Problem::new(format!("`{text}` is not of the form NAME=VALUE")))?;
+    let (name, value) =
+        text.split_once('=').ok_or_else(|| Problem::new(format!("`{text}` is not of the form NAME=VALUE")))?;
     let mut item = yaml::parse("command line", value).map_err(|problem| Problem::new(problem.message))?;
     forget_places(&mut item);
     Ok((name.trim().into(), item))
@@ -264,9 +263,8 @@ fn set_param(params: &mut [(Key, Item)], name: &str, value: Item, problems: &mut
 }
 
 fn set_field(stages: &mut [(Key, Item)], target: &str, value: Item) -> Result<(), Problem> {
-    let (stage, field) = target
-        .split_once('.')
-        .ok_or_else(|| Problem::new(format!("`{target}` is not of the form STAGE.FIELD")))?;
+    let (stage, field) =
+        target.split_once('.').ok_or_else(|| Problem::new(format!("`{target}` is not of the form STAGE.FIELD")))?;
     let names: Vec<String> = stages.iter().map(|(key, _)| key.name.clone()).collect();
     let (_, item) = stages.iter_mut().find(|(key, _)| key.name == stage).ok_or_else(|| {
         Problem::new(format!("the recipe has no stage `{stage}`")).did_you_mean(stage, names.iter().map(String::as_str))
@@ -342,8 +340,11 @@ fn substitute(
                     }
                     None if command => {}
                     None => problems.push(
-                        Problem::at(&place(file, item.at), format!("`${{{name}}}` stands for no parameter of the recipe"))
-                            .did_you_mean(name, params.iter().map(|(param, _)| param.as_str())),
+                        Problem::at(
+                            &place(file, item.at),
+                            format!("`${{{name}}}` stands for no parameter of the recipe"),
+                        )
+                        .did_you_mean(name, params.iter().map(|(param, _)| param.as_str())),
                     ),
                 },
                 None if command => {}

@@ -134,7 +134,12 @@ impl UnitStage {
     }
 
     /// Understands `run: COMMAND`.
-    pub fn of_command(name: &str, what: &Item, fields: &mut Fields<'_>, inputs: &Inputs<'_>) -> Option<(UnitStage, Columns)> {
+    pub fn of_command(
+        name: &str,
+        what: &Item,
+        fields: &mut Fields<'_>,
+        inputs: &Inputs<'_>,
+    ) -> Option<(UnitStage, Columns)> {
         let owner = format!("stage `{name}`");
         let grain = match (fields.text("grain"), inputs.from) {
             (Some((at, _)), None) => {
@@ -282,8 +287,12 @@ impl UnitStage {
 
 fn takes_null(schema: &Value) -> bool {
     let null = |ty: &Value| ty == "null";
-    let listed = schema.get("type").is_some_and(|ty| null(ty) || ty.as_array().is_some_and(|types| types.iter().any(null)));
-    listed || ["anyOf", "oneOf"].iter().any(|key| schema.get(key).and_then(Value::as_array).is_some_and(|all| all.iter().any(takes_null)))
+    let listed =
+        schema.get("type").is_some_and(|ty| null(ty) || ty.as_array().is_some_and(|types| types.iter().any(null)));
+    listed
+        || ["anyOf", "oneOf"]
+            .iter()
+            .any(|key| schema.get(key).and_then(Value::as_array).is_some_and(|all| all.iter().any(takes_null)))
 }
 
 fn writes(fields: &mut Fields<'_>, owner: &str) -> Vec<ColumnDef> {
@@ -328,7 +337,8 @@ fn groups(fields: &mut Fields<'_>, grain: Grain, columns: Option<&Columns>) -> V
         }
         (Grain::Group, None) => {
             if columns.is_some() {
-                fields.missing("by", "the columns whose equal rows are worked on together, for example `by: [sequence]`");
+                fields
+                    .missing("by", "the columns whose equal rows are worked on together, for example `by: [sequence]`");
             }
             Vec::new()
         }
@@ -348,7 +358,10 @@ fn reads(fields: &mut Fields<'_>, owner: &str, at: At, declared: &[ColumnDef], c
         match columns.iter().find(|column| column.name == wanted.name) {
             Some(found) if fits(wanted.ty, found.ty) => reads.push(wanted.name.clone()),
             Some(found) => {
-                fields.wrong(at, format!("{owner} reads column `{}` as {}, but it is {}", wanted.name, wanted.ty, found.ty));
+                fields.wrong(
+                    at,
+                    format!("{owner} reads column `{}` as {}, but it is {}", wanted.name, wanted.ty, found.ty),
+                );
             }
             None if wanted.optional => {}
             None => {
@@ -386,7 +399,8 @@ fn constants(fields: &mut Fields<'_>, owner: &str, defs: &[WithDef], inputs: &In
 
 /// The columns of a stage's table: those it writes, after those that are carried along.
 fn columns_of(stage: &UnitStage, from: Option<&Columns>) -> Columns {
-    let carried = from.into_iter().flatten().filter(|column| !stage.def.writes.iter().any(|new| new.name == column.name));
+    let carried =
+        from.into_iter().flatten().filter(|column| !stage.def.writes.iter().any(|new| new.name == column.name));
     let carried = carried.map(|column| {
         let certain = stage.def.grain == Grain::Row || stage.by.contains(&column.name);
         PlannedColumn { sure: column.sure && certain, ..column.clone() }

@@ -143,7 +143,8 @@ fn write_in(dir: &Path, order: &Order<'_>, cache: &Cache) -> Result<Vec<Digest>>
     let whole = rows.len() == order.table.len() && rows.iter().enumerate().all(|(i, row)| i == *row);
     let table = if whole { order.table.clone() } else { order.table.take(&rows) };
     let (table, outside) = with_paths(&table, dir, cache)?;
-    let units = order.units.iter().enumerate().flat_map(|(i, unit)| std::iter::repeat_n(Value::I64(i as i64), unit.len()));
+    let units =
+        order.units.iter().enumerate().flat_map(|(i, unit)| std::iter::repeat_n(Value::I64(i as i64), unit.len()));
     let unit_column = Manifest::from_columns(Schema::new([(UNIT, Type::I64)])?, rows.len(), &[units.collect()])?;
     let path = dir.join("in.arrow");
     write_ipc(&path, &unit_column.beside(&table)?)?;
@@ -183,7 +184,8 @@ fn readable(dir: &Path, blob: &manifests::Blob, name: Option<&str>, cache: &Cach
         return Ok(path.display().to_string());
     }
     let links = dir.join("blobs");
-    let link = links.join(format!("{}.{}", name.map_or(blob.digest.to_string()[..24].to_string(), str::to_string), blob.ext));
+    let link =
+        links.join(format!("{}.{}", name.map_or(blob.digest.to_string()[..24].to_string(), str::to_string), blob.ext));
     std::fs::create_dir_all(&links).with_context(|| format!("cannot make {}", links.display()))?;
     match std::os::unix::fs::symlink(&path, &link) {
         Ok(()) => {}
@@ -197,9 +199,16 @@ fn readable(dir: &Path, blob: &manifests::Blob, name: Option<&str>, cache: &Cach
 ///
 /// # Errors
 /// If the table is not readable, has other columns than the stage declares, or names files that are not there.
-pub fn collect(dir: &Path, file: &str, stage: &UnitStage, sizes: &[usize], cache: &Cache) -> Result<Vec<(usize, Output)>> {
+pub fn collect(
+    dir: &Path,
+    file: &str,
+    stage: &UnitStage,
+    sizes: &[usize],
+    cache: &Cache,
+) -> Result<Vec<(usize, Output)>> {
     let path = dir.join(file);
-    let table = read_ipc(&path).map_err(|error| anyhow!("what it put out cannot be used: {}", without_dir(&error.to_string(), dir)))?;
+    let table = read_ipc(&path)
+        .map_err(|error| anyhow!("what it put out cannot be used: {}", without_dir(&error.to_string(), dir)))?;
     let columns = columns(&table, stage)?;
     let int = |name: &str, row: usize| -> Result<Option<i64>> {
         match table.schema().position(name).map(|_| table.value(row, name)).transpose()? {
@@ -222,7 +231,8 @@ pub fn collect(dir: &Path, file: &str, stage: &UnitStage, sizes: &[usize], cache
             None => bail!("row {row} of what it put out has no `{UNIT}`"),
         };
         let size = usize::try_from(unit).ok().and_then(|unit| sizes.get(unit));
-        let size = *size.with_context(|| format!("row {row} of what it put out is for unit {unit}, which is not in the task"))?;
+        let size = *size
+            .with_context(|| format!("row {row} of what it put out is for unit {unit}, which is not in the task"))?;
         let rows = outputs.entry(unit as usize).or_default();
         let of = match int(OF, row)? {
             Some(-1) => continue,
@@ -252,7 +262,11 @@ fn columns(table: &Manifest, stage: &UnitStage) -> Result<Vec<(String, Type)>> {
     for wanted in &stage.def.writes {
         let found = table.schema().ty(&wanted.name).with_context(|| {
             let present: Vec<&str> = table.schema().names();
-            format!("it declares the column `{}` but did not put it out; there are: {}", wanted.name, present.join(", "))
+            format!(
+                "it declares the column `{}` but did not put it out; there are: {}",
+                wanted.name,
+                present.join(", ")
+            )
         })?;
         let ty = match (wanted.ty, found) {
             (Type::Blob, Type::Str) => Type::Blob,
@@ -278,7 +292,8 @@ fn cell(dir: &Path, name: &str, ty: Type, value: &Value, cache: &Cache) -> Resul
         (Type::Blob, Value::Str(path)) => {
             let given = Path::new(path);
             let path = [dir.join(given), dir.join("out").join(given)].into_iter().find(|path| path.is_file());
-            let path = path.with_context(|| format!("column `{name}` names the file {}, which is not there", given.display()))?;
+            let path = path
+                .with_context(|| format!("column `{name}` names the file {}, which is not there", given.display()))?;
             Value::Blob(take_in(dir, &path, cache)?)
         }
         (_, value) => value.clone(),
@@ -335,7 +350,9 @@ fn file_of(out: &Path, name: &str) -> Result<PathBuf> {
     others.sort();
     match &found[..] {
         [one] => Ok(one.clone()),
-        [] if others.is_empty() => bail!("the program ended well but wrote no file {{out}}/{name}; the folder is empty"),
+        [] if others.is_empty() => {
+            bail!("the program ended well but wrote no file {{out}}/{name}; the folder is empty")
+        }
         [] => bail!("the program ended well but wrote no file {{out}}/{name}; it wrote {}", others.join(", ")),
         _ => bail!("the program wrote several files {{out}}/{name}.*; which one is meant?"),
     }

@@ -77,7 +77,12 @@ pub fn name(stage: &UnitStage, table: &Manifest, rows: &[usize]) -> String {
 ///
 /// # Errors
 /// If rows of different units do not fit into one table.
-pub fn assemble(stage: &UnitStage, table: Option<&Manifest>, units: &Units, outputs: &[Option<&Output>]) -> Result<Manifest> {
+pub fn assemble(
+    stage: &UnitStage,
+    table: Option<&Manifest>,
+    units: &Units,
+    outputs: &[Option<&Output>],
+) -> Result<Manifest> {
     let types = column_types(stage, outputs)?;
     let count = outputs.iter().flatten().map(|output| output.rows.len()).sum();
     let mut columns: Vec<Vec<Value>> = types.iter().map(|_| Vec::with_capacity(count)).collect();
@@ -103,7 +108,8 @@ pub fn assemble(stage: &UnitStage, table: Option<&Manifest>, units: &Units, outp
         groups(stage, table, &firsts)?
     };
     // columns stand in the order of the input, then the new ones
-    let order: Vec<&str> = table.schema().names().into_iter().filter(|name| carried.schema().position(name).is_some()).collect();
+    let order: Vec<&str> =
+        table.schema().names().into_iter().filter(|name| carried.schema().position(name).is_some()).collect();
     Ok(carried.select(&order)?.beside(&new)?)
 }
 

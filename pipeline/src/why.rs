@@ -122,7 +122,9 @@ fn diff(prefix: &str, old: &[(String, String)], new: &[(String, String)]) -> Vec
         let mut map = BTreeMap::new();
         for (name, value) in facts {
             // facts of the same name (several overrides) are one list
-            map.entry(name.clone()).and_modify(|all: &mut String| all.push_str(&format!("; {value}"))).or_insert(value.clone());
+            map.entry(name.clone())
+                .and_modify(|all: &mut String| all.push_str(&format!("; {value}")))
+                .or_insert(value.clone());
         }
         map
     };
@@ -130,7 +132,11 @@ fn diff(prefix: &str, old: &[(String, String)], new: &[(String, String)]) -> Vec
     let names: std::collections::BTreeSet<&String> = old.keys().chain(new.keys()).collect();
     let changed = names.into_iter().filter(|name| old.get(*name) != new.get(*name));
     changed
-        .map(|name| Change { fact: format!("{prefix}{name}"), old: old.get(name).cloned(), new: new.get(name).cloned() })
+        .map(|name| Change {
+            fact: format!("{prefix}{name}"),
+            old: old.get(name).cloned(),
+            new: new.get(name).cloned(),
+        })
         .collect()
 }
 
@@ -143,7 +149,8 @@ mod tests {
         let facts = |pairs: &[(&str, &str)]| -> Vec<(String, String)> {
             pairs.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect()
         };
-        let changes = diff("", &facts(&[("a", "1"), ("b", "2"), ("c", "3")]), &facts(&[("b", "2"), ("c", "4"), ("d", "5")]));
+        let changes =
+            diff("", &facts(&[("a", "1"), ("b", "2"), ("c", "3")]), &facts(&[("b", "2"), ("c", "4"), ("d", "5")]));
         let text: Vec<String> = changes.iter().map(|c| format!("{} {:?} {:?}", c.fact, c.old, c.new)).collect();
         assert_eq!(text, [r#"a Some("1") None"#, r#"c Some("3") Some("4")"#, r#"d None Some("5")"#]);
     }

@@ -81,9 +81,11 @@ impl Item {
             }
             Node::Text(value) => value.as_str().into(),
             Node::List(items) => items.iter().map(Item::to_json).collect(),
-            Node::Map(items) => {
-                items.iter().map(|(key, item)| (key.name.clone(), item.to_json())).collect::<serde_json::Map<_, _>>().into()
-            }
+            Node::Map(items) => items
+                .iter()
+                .map(|(key, item)| (key.name.clone(), item.to_json()))
+                .collect::<serde_json::Map<_, _>>()
+                .into(),
         }
     }
 }

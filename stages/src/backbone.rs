@@ -6,7 +6,6 @@
 use anyhow::{Context, Result, bail};
 use manifests::Type;
 use models::schedule::{Schedule, ScheduleConfig};
-use models::unet::{UNet, UNetConfig};
 use models::vae::{Vae, VaeConfig};
 use models::weights;
 use protocol::{Row, Table};
@@ -40,17 +39,6 @@ pub fn load_vae(table: &Table) -> Result<(VarStore, Vae)> {
     weights::load(&vs, &row.path("weights")?).context("the vae does not fit its config")?;
     vs.freeze();
     Ok((vs, vae))
-}
-
-/// The U-Net, frozen, with its weights.
-pub fn load_unet(table: &Table) -> Result<(VarStore, UNet)> {
-    let row = component(table, "unet")?;
-    let config = UNetConfig::from_json(&weights::read_json(&row.path("config")?)?, "unet/config.json")?;
-    let mut vs = VarStore::new(Device::Cpu);
-    let unet = UNet::new(&vs.root(), &config);
-    weights::load(&vs, &row.path("weights")?).context("the unet does not fit its config")?;
-    vs.freeze();
-    Ok((vs, unet))
 }
 
 /// The noise schedule.

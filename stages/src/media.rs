@@ -202,13 +202,6 @@ impl VideoReader {
         }
         Ok(None)
     }
-
-    /// Passes over a frame without converting it; false at the end.
-    pub fn skip_frame(&mut self) -> Result<bool> {
-        let there = self.capture.grab()?;
-        self.read += usize::from(there);
-        Ok(there)
-    }
 }
 
 /// Writes an H.264 video, falling back on MPEG-4 where this OpenCV has no H.264 encoder.
@@ -293,7 +286,6 @@ impl Array {
     array_of!(of_f32, to_f32, f32, Dtype::F32);
     array_of!(of_u8, to_u8, u8, Dtype::U8);
     array_of!(of_u16, to_u16, u16, Dtype::U16);
-    array_of!(of_u32, to_u32, u32, Dtype::U32);
     array_of!(of_f16, to_f16, half::f16, Dtype::F16);
 }
 
@@ -339,12 +331,83 @@ pub fn array<'a>(arrays: &'a Arrays, name: &str) -> Result<&'a Array> {
     })
 }
 
-/// Greyscale of an RGB image, ITU-R 601 weights.
-///
-/// # Errors
-/// If OpenCV refuses.
-pub fn grey(image: &Image) -> Result<Image> {
-    let mut out = Mat::default();
-    imgproc::cvt_color_def(&image.to_mat()?, &mut out, imgproc::COLOR_BGR2GRAY)?;
-    Image::from_mat(&out)
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn scratch(name: &str) -> std::path::PathBuf {
+        let dir = std::env::temp_dir().join(format!("effigy-media-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        dir.join(name)
+    }
+
+    /// A moving gradient, which a codec cannot reduce to nothing.
+    fn film(frames: usize) -> Vec<Image> {
+        let picture = |t: usize| (0..64 * 48 * 3).map(|i| ((i * 7 + t * 13 + i / 192 * 5) % 256) as u8).collect();
+        (0..frames).map(|t| Image::new(64, 48, 3, picture(t))).collect()
+    }
+
+    #[test]
+    fn videos_come_back_frame_by_frame() {
+        let path = scratch("whole.mp4");
+        write_video(&path, 24.0, &film(9)).unwrap();
+        let mut video = VideoReader::open(&path).unwrap();
+        let mut count = 0;
+        while let Some(frame) = video.next_frame().unwrap() {
+            assert_eq!((frame.width, frame.height, frame.channels), (64, 48, 3));
+            count += 1;
+        }
+        assert_eq!(count, 9);
+    }
+
+    #[test]
+    fn missing_and_broken_videos_are_named() {
+        let error = VideoReader::open(Path::new("no/such.mp4")).err().unwrap().to_string();
+        assert!(error.contains("no/such.mp4"), "{error}");
+
+        let path = scratch("cut.mp4");
+        write_video(&path, 24.0, &film(30)).unwrap();
+        let bytes = std::fs::read(&path).unwrap();
+        for keep in [0, bytes.len() / 3, bytes.len() / 2] {
+            std::fs::write(&path, &bytes[..keep]).unwrap();
+            let read = || -> Result<usize> {
+                let mut video = VideoReader::open(&path)?;
+                let mut count = 0;
+                while video.next_frame()?.is_some() {
+                    count += 1;
+                }
+                Ok(count)
+            };
+            let error = read().expect_err("a cut video is no video").to_string();
+            assert!(error.contains("cut.mp4"), "{keep} bytes: {error}");
+        }
+    }
+
+    #[test]
+    fn a_crop_of_everything_is_the_image_and_outside_is_filled() {
+        let image = Image::new(4, 4, 1, (0..16).map(|i| i * 16).collect());
+        assert_eq!(image.crop(0.0, 0.0, 4.0, 4, 255), image);
+        assert_eq!(image.crop(10.0, 10.0, 4.0, 2, 255).data, [255; 4]);
+        // two by two means
+        assert_eq!(image.crop(0.0, 0.0, 4.0, 2, 255).data, [40, 72, 168, 200]);
+    }
+
+    #[test]
+    fn a_matte_lays_an_image_over_white() {
+        let image = Image::new(2, 1, 3, vec![100; 6]);
+        let matte = Image::new(2, 1, 1, vec![255, 0]);
+        assert_eq!(image.over_white(&matte).unwrap().data, [100, 100, 100, 255, 255, 255]);
+        assert!(image.over_white(&Image::new(1, 1, 1, vec![0])).is_err());
+    }
+
+    #[test]
+    fn damaged_arrays_are_named() {
+        let path = scratch("arrays.safetensors");
+        write_arrays(&path, &[("a".to_string(), Array::of_f32(&[2], [1.0, 2.0]))].into()).unwrap();
+        assert_eq!(array(&read_arrays(&path).unwrap(), "a").unwrap().to_f32().unwrap(), [1.0, 2.0]);
+        let bytes = std::fs::read(&path).unwrap();
+        std::fs::write(&path, &bytes[..bytes.len() - 3]).unwrap();
+        let error = format!("{:#}", read_arrays(&path).unwrap_err());
+        assert!(error.contains("arrays.safetensors"), "{error}");
+    }
 }

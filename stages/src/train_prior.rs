@@ -116,7 +116,7 @@ impl TrainPrior {
         let schedule_config = ScheduleConfig::default();
         let schedule = Schedule::new(&schedule_config);
         let text = null_prompt(NULL_TOKENS, config.cross_attention_dim, p.seed);
-        let mut vs = VarStore::new(Device::Cpu);
+        let vs = VarStore::new(Device::Cpu);
         let unet = UNet::new(&vs.root(), &config);
         init::seed(&vs, p.seed);
         let mut optimiser = AdamW::default();

@@ -14,7 +14,7 @@ use anyhow::{Context, Result, bail};
 use manifests::Type;
 use models::adamw::{AdamW, Ema, Group, cosine};
 use models::ldm::{VaeLossConfig, latent_statistics, vae_loss};
-use models::lpips::{Lpips, Net};
+use models::lpips::Net;
 use models::vae::{Vae, VaeConfig};
 use models::{init, weights};
 use protocol::{Cx, Grain, OutRow, Row, Rows, Stage, StageDef, Unit};
@@ -195,8 +195,14 @@ impl TrainVae {
 /// The config with the latents' mean per channel and the inverse of their deviation.
 fn centred(vae: &Vae, config: &VaeConfig, images: &Tensor) -> Result<VaeConfig> {
     let sample = images.narrow(0, 0, images.size()[0].min(512));
-    let latents: Vec<Tensor> =
-        tch::no_grad(|| sample.split(16, 0).iter().map(|batch| vae.encode(&to_signed(batch)).mean).collect());
+    let latents: Vec<Tensor> = tch::no_grad(|| {
+        let encode = |(i, batch): (usize, &Tensor)| {
+            let posterior = vae.encode(&to_signed(batch));
+            // samples, as the diffusion model will see them: a vague posterior is part of the spread
+            posterior.sample(&init::normal(0xCE, i as u64, &posterior.mean.size()))
+        };
+        sample.split(16, 0).iter().enumerate().map(encode).collect()
+    });
     let (mean, deviation) = latent_statistics(&Tensor::cat(&latents, 0));
     anyhow::ensure!(deviation.is_finite() && deviation > 0.0, "the latents do not vary: the auto-encoder collapsed");
     Ok(VaeConfig { scaling_factor: 1.0 / deviation, shift: mean, ..config.clone() })

@@ -63,7 +63,7 @@ fn why_names_the_fact_that_changed() {
     assert!(why(&["upper"]).contains("nothing like it has been run before"));
     space.run();
     let text = why(&["ended", "--param", "suffix=b"]);
-    assert!(text.contains("4 to run, 0 known") && text.contains("parameter `suffix`: a -> b"), "{text}");
+    assert!(text.contains("4 to run, 0 known") && text.contains("parameter `suffix`: \"a\" -> \"b\""), "{text}");
     space.write("in/3.txt", "other\n");
     let text = why(&["upper"]);
     assert!(text.contains("1 to run, 3 known") && text.contains("path=in/3.txt"), "{text}");
@@ -150,7 +150,8 @@ fn unused_files_are_removed_on_request() {
 fn stages_and_doctor_tell_what_is_there() {
     let space = Space::new();
     let said = space.effigy(&["stages", "train", "--provider", &provider()]);
-    for part in ["train (version 3, whole)", "with    bias: value: f64", "param   steps (required)", "How many steps."] {
+    for part in ["train (version 3, whole)", "with    bias: value: f64", "param   steps (required)", "How many steps."]
+    {
         assert!(said.out.contains(part), "{part}: {}", said.out);
     }
     let said = space.effigy(&["doctor", "--json"]);

@@ -123,7 +123,7 @@ fn a_full_disk_is_one_clear_error_and_loses_nothing() {
 stages:
   src: { files: 'in/*.txt' }
   small: { run: 'echo {path} > {out}/file && echo small >> ran.log', shell: true, from: src, writes: { file: blob } }
-  big: { run: 'head -c 200000 /dev/zero > {out}/file', shell: true, from: small, writes: { file: blob } }
+  big: { run: 'head -c 200000 /dev/zero > {out}/file # {path}', shell: true, from: small, writes: { file: blob } }
 ",
     );
     space.settle();

@@ -12,7 +12,9 @@ const GROUP: usize = 8;
 fn by_stages() -> String {
     let mut yaml = String::from("recipe: probes\nstages:\n");
     let shell = |name: &str, command: &str, from: &str| {
-        format!("  {name}: {{ run: \"{command} && echo {name} >> ran.log\", shell: true, from: {from}, grain: whole, writes: {{ file: blob }} }}\n")
+        format!(
+            "  {name}: {{ run: \"{command} && echo {name} >> ran.log\", shell: true, from: {from}, grain: whole, writes: {{ file: blob }} }}\n"
+        )
     };
     for i in 0..WIDTH {
         let _ = writeln!(yaml, "  i{i}: {{ files: in/{i}.txt }}");
@@ -31,8 +33,7 @@ fn by_stages() -> String {
 
 /// Four stages over rows.
 fn by_rows() -> String {
-    let rows: Vec<String> =
-        (0..WIDTH).map(|i| format!("{{ path: in/{i}.txt, i: {i}, g: {} }}", i / GROUP)).collect();
+    let rows: Vec<String> = (0..WIDTH).map(|i| format!("{{ path: in/{i}.txt, i: {i}, g: {} }}", i / GROUP)).collect();
     let shell = |command: &str, rest: &str| {
         format!("{{ run: \"{command} >> ran.log\", shell: true, {rest}, writes: {{ file: blob }} }}")
     };

@@ -17,7 +17,8 @@ stages:
 }
 
 fn rows(texts: &[(&str, i64)]) -> String {
-    let row = |(i, (text, extra)): (usize, &(&str, i64))| format!("      - {{ id: {i}, text: {text}, extra: {extra} }}");
+    let row =
+        |(i, (text, extra)): (usize, &(&str, i64))| format!("      - {{ id: {i}, text: {text}, extra: {extra} }}");
     texts.iter().enumerate().map(row).collect::<Vec<_>>().join("\n")
 }
 
@@ -91,7 +92,9 @@ fn equal_output_stops_the_change() {
 #[test]
 fn renamed_stage_runs_nothing() {
     let space = start(&[("a", 1), ("b", 2)]);
-    let renamed = recipe(&rows(&[("a", 1), ("b", 2)]), "").replace("upper:", "capitals:").replace("from: upper", "from: capitals");
+    let renamed = recipe(&rows(&[("a", 1), ("b", 2)]), "")
+        .replace("upper:", "capitals:")
+        .replace("from: upper", "from: capitals");
     space.write("r.yaml", &renamed);
     assert_eq!(space.run(), (0, 4, 0));
 }

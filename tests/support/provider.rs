@@ -124,7 +124,8 @@ impl Stage for Rank {
             let letters = unit.rows().iter().map(|row| row.f64("letters")).collect::<Result<Vec<_>>>()?;
             note(&self.log, &format!("rank of {}", letters.len()))?;
             let rank = |mine: f64| letters.iter().filter(|other| **other < mine).count();
-            let row = |(i, mine): (usize, &f64)| OutRow::of(i).i64("rank", rank(*mine) as i64).floats("both", [*mine, 0.5]);
+            let row =
+                |(i, mine): (usize, &f64)| OutRow::of(i).i64("rank", rank(*mine) as i64).floats("both", [*mine, 0.5]);
             all.push(letters.iter().enumerate().map(row).collect());
         }
         Ok(all)

@@ -36,7 +36,7 @@ const STEP: f64 = 6.2;
 /// Metres from the head.
 const DISTANCE: f64 = 1.05;
 /// What the shorter side of a picture spans at the head, metres.
-const SPAN: f64 = 0.318;
+const SPAN: f64 = 0.32;
 /// Where all cameras look.
 const TARGET: DVec3 = DVec3::new(0.0, -0.004, 0.0);
 

@@ -73,7 +73,7 @@ pub fn beard(t: Vec3, lips: f32, ears: f32) -> f32 {
     // Upper edge on the cheek: falls from the ear to the corner of the mouth.
     let edge =
         curve(&[(0.0, 6.80), (0.12, 6.81), (0.20, 6.80), (0.30, 6.70), (0.42, 6.60), (0.58, 6.70), (0.70, 7.0)], x);
-    let lower = curve(&[(0.0, 6.06), (0.4, 6.10), (0.7, 6.28)], x);
+    let lower = curve(&[(0.0, 6.06), (0.4, 6.10), (0.7, 6.27)], x);
     let below_nose = smoothstep(0.0, 0.07, edge - t.y) * smoothstep(0.0, 0.14, t.y - lower);
     // Bare spots under the corners of the lower lip.
     let bare = 0.6 * bump(x, 0.17, 0.06) * bump(t.y, 6.42, 0.05) * smoothstep(1.3, 1.4, t.z);

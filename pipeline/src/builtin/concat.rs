@@ -28,7 +28,9 @@ impl Concat {
             (Some((_, column)), Some((at, items))) => {
                 let values: Option<Vec<Value>> = items.iter().map(rows::value_of).collect();
                 match values {
-                    Some(values) if values.len() == inputs && !items.iter().any(|item| matches!(item.node, Node::List(_))) => {
+                    Some(values)
+                        if values.len() == inputs && !items.iter().any(|item| matches!(item.node, Node::List(_))) =>
+                    {
                         label = Some((column, values));
                     }
                     _ => fields.wrong(at, format!("`values` of `label` must be {inputs} scalars, one for each table")),
@@ -55,7 +57,10 @@ impl Concat {
                         }
                     }
                     Some(known) => {
-                        let message = format!("column `{}` is {} in one table and {} in another", column.name, known.ty, column.ty);
+                        let message = format!(
+                            "column `{}` is {} in one table and {} in another",
+                            column.name, known.ty, column.ty
+                        );
                         let at = fields.at();
                         fields.wrong(at, message);
                     }

@@ -46,7 +46,9 @@ impl Filter {
             let Some(column) = columns.iter().find(|column| column.name == key.name) else {
                 let place = fields.place(key.at);
                 let problem = Problem::at(&place, format!("there is no column `{}` to ask for here", key.name));
-                fields.problems.push(problem.did_you_mean(&key.name, columns.iter().map(|column| column.name.as_str())));
+                fields
+                    .problems
+                    .push(problem.did_you_mean(&key.name, columns.iter().map(|column| column.name.as_str())));
                 continue;
             };
             if let Some(condition) = condition(&item, &key.name, column.ty, fields) {
@@ -124,7 +126,8 @@ fn condition(item: &Item, column: &str, ty: Type, fields: &mut Fields<'_>) -> Op
                     Some(Condition::Between(low.map(|(_, low)| low), high.map(|(_, high)| high)))
                 }
                 _ => {
-                    fields.wrong(item.at, format!("the condition on `{column}` must be either `not:` or `min:`/`max:`"));
+                    fields
+                        .wrong(item.at, format!("the condition on `{column}` must be either `not:` or `min:`/`max:`"));
                     None
                 }
             }

@@ -41,7 +41,9 @@ impl Join {
             let find = |columns: &Columns| columns.iter().find(|column| column.name == *name).map(|column| column.ty);
             match (find(a), find(b)) {
                 (Some(a), Some(b)) if a == b => {}
-                (Some(a), Some(b)) => fields.wrong(*at, format!("column `{name}` is {a} in one table and {b} in the other")),
+                (Some(a), Some(b)) => {
+                    fields.wrong(*at, format!("column `{name}` is {a} in one table and {b} in the other"))
+                }
                 _ => {
                     let place = fields.place(*at);
                     let common = a.iter().filter(|column| b.iter().any(|other| other.name == column.name));
@@ -77,8 +79,10 @@ impl Join {
         for (row, key) in a.map_encoded(&on, <[u8]>::to_vec)?.into_iter().enumerate() {
             match partners.get(&key) {
                 Some((_, n)) if *n > 1 => {
-                    let values: Vec<String> =
-                        on.iter().map(|name| Ok(format!("{name}={}", crate::key::show(&a.value(row, name)?)))).collect::<Result<_>>()?;
+                    let values: Vec<String> = on
+                        .iter()
+                        .map(|name| Ok(format!("{name}={}", crate::key::show(&a.value(row, name)?))))
+                        .collect::<Result<_>>()?;
                     bail!("the second table has {n} rows for {}; a join needs at most one", values.join(", "));
                 }
                 Some((other, _)) => {

@@ -155,7 +155,9 @@ impl Select {
                 .schema()
                 .names()
                 .into_iter()
-                .map(|name| self.rename.iter().find(|(_, old)| old == name).map_or(name.to_string(), |(new, _)| new.clone()))
+                .map(|name| {
+                    self.rename.iter().find(|(_, old)| old == name).map_or(name.to_string(), |(new, _)| new.clone())
+                })
                 .collect();
             table = table.renamed(&names.iter().map(String::as_str).collect::<Vec<_>>())?;
         }
@@ -211,7 +213,9 @@ fn override_of(fields: &mut Fields<'_>, item: Item, columns: &Columns) -> Option
         let ty = columns.iter().find(|column| column.name == key.name).expect("it was just found").ty;
         match rows::value_of(&item) {
             Some(Value::I64(value)) if ty == Type::F64 => set.push((key.name, Value::F64(value as f64))),
-            Some(value) if value.ty().is_none_or(|found| crate::builtin::fits(ty, found)) => set.push((key.name, value)),
+            Some(value) if value.ty().is_none_or(|found| crate::builtin::fits(ty, found)) => {
+                set.push((key.name, value))
+            }
             _ => own.wrong(item.at, format!("column `{}` is {ty}, it cannot be set to {}", key.name, item.node.what())),
         }
     }

@@ -93,10 +93,17 @@ fn verify(workspace: &WorkspaceArgs, discard: bool, json: bool) -> Result<u8> {
             print(&format!("damaged: {}{stage}: {}", one.path.display(), one.what));
         }
         let mb = found.bytes >> 20;
-        print(&format!("{} files ({mb} MB) and {} records read, {} damaged", found.blobs, found.records, found.damaged.len()));
+        print(&format!(
+            "{} files ({mb} MB) and {} records read, {} damaged",
+            found.blobs,
+            found.records,
+            found.damaged.len()
+        ));
         match (found.damaged.is_empty(), discard) {
             (false, true) => print("the damaged files were removed: what made them runs again"),
-            (false, false) => print("  hint: `effigy cache verify --discard` removes them, and the next run makes them again"),
+            (false, false) => {
+                print("  hint: `effigy cache verify --discard` removes them, and the next run makes them again")
+            }
             _ => {}
         }
     }

@@ -48,7 +48,8 @@ impl Doctor {
     pub fn run(self) -> Result<u8> {
         let workspace = &self.workspace.workspace;
         let findings: Vec<Finding> =
-            [vec![machine()], provider_findings(), packages(), vec![ffmpeg(), room(workspace)], health(workspace)].concat_all();
+            [vec![machine()], provider_findings(), packages(), vec![ffmpeg(), room(workspace)], health(workspace)]
+                .concat_all();
         let missing = findings.iter().any(|finding| finding.state == State::Missing);
         let word = |state: State| match state {
             State::Good => "ok",
@@ -172,7 +173,8 @@ fn health(workspace: &Path) -> Vec<Finding> {
     }
     let mut findings = Vec::new();
     let mut records = 0usize;
-    let read = cache::scan_all(workspace, &mut |_, entry| records += usize::from(matches!(entry, cache::Entry::Unit(_))));
+    let read =
+        cache::scan_all(workspace, &mut |_, entry| records += usize::from(matches!(entry, cache::Entry::Unit(_))));
     findings.push(match read {
         Ok(()) => good("workspace", format!("{}: {records} units recorded", workspace.display())),
         Err(error) => Finding {
@@ -187,7 +189,10 @@ fn health(workspace: &Path) -> Vec<Finding> {
             what: "index",
             state: State::Lacking,
             text: "the index was damaged once and was rebuilt".into(),
-            hint: Some(format!("nothing was lost; `rm -r {}` when you are done with it", workspace.join("index.broken").display())),
+            hint: Some(format!(
+                "nothing was lost; `rm -r {}` when you are done with it",
+                workspace.join("index.broken").display()
+            )),
         });
     }
     findings

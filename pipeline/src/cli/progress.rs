@@ -84,7 +84,10 @@ impl Reader for Lines {
             }
             Event::Finished { stage, state: "done", executed, cached, rows, seconds: taken, .. } if *executed > 0 => {
                 if !self.quiet {
-                    eprintln!("{stage}: done, {executed} run, {cached} known, {rows} rows ({} of work)", seconds(*taken));
+                    eprintln!(
+                        "{stage}: done, {executed} run, {cached} known, {rows} rows ({} of work)",
+                        seconds(*taken)
+                    );
                 }
             }
             Event::Finished { stage, state: "skipped", .. } => {
@@ -150,7 +153,9 @@ impl Reader for Bars {
                 if *executed > 0 || *failed > 0 || *state != "done" {
                     let failed = if *failed > 0 { format!(", {failed} failed") } else { String::new() };
                     let taken = seconds(*taken);
-                    self.say(&format!("{stage:>16} {state}: {executed} run, {cached} known{failed}, {rows} rows ({taken})"));
+                    self.say(&format!(
+                        "{stage:>16} {state}: {executed} run, {cached} known{failed}, {rows} rows ({taken})"
+                    ));
                 }
             }
             Event::Failed { stage, unit, error, hint, log } => {

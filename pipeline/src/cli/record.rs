@@ -91,17 +91,18 @@ pub fn write(
         NodeState::Failed => "failed",
         NodeState::Skipped => "skipped",
     };
-    let stages = plan.nodes.iter().zip(&outcome.tallies).zip(&outcome.states).map(|((node, tally), state)| StageRecord {
-        name: node.name.clone(),
-        kind: node.kind().into(),
-        state: word(state).into(),
-        executed: tally.executed,
-        cached: tally.cached,
-        failed: tally.failed,
-        seconds: tally.seconds,
-        head: tally.head,
-        table: tally.table,
-    });
+    let stages =
+        plan.nodes.iter().zip(&outcome.tallies).zip(&outcome.states).map(|((node, tally), state)| StageRecord {
+            name: node.name.clone(),
+            kind: node.kind().into(),
+            state: word(state).into(),
+            executed: tally.executed,
+            cached: tally.cached,
+            failed: tally.failed,
+            seconds: tally.seconds,
+            head: tally.head,
+            table: tally.table,
+        });
     let host = host::info(&plan.spec.dir, &plan.providers);
     let record = Record {
         run: id.into(),

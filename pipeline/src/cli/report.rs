@@ -51,7 +51,8 @@ impl Report {
         let files: HashMap<manifests::Digest, PathBuf> =
             memory.files.iter().map(|(path, _, digest)| (*digest, path.clone())).collect();
         let blobs = cache::Blobs::open(&workspace.join("blobs"))?;
-        let text = |item: &crate::yaml::Item| item.to_json().as_str().map_or(item.to_json().to_string(), str::to_string);
+        let text =
+            |item: &crate::yaml::Item| item.to_json().as_str().map_or(item.to_json().to_string(), str::to_string);
         let run = FinishedRun {
             recipe: plan.spec.name.clone(),
             file: plan.spec.file.clone(),

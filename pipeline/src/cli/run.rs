@@ -45,8 +45,11 @@ impl Run {
         let mut cache = Cache::open(&self.recipe.workspace.workspace, host::VERSION)?;
         catch_interrupts();
         let id = run_id(started);
-        let mut readers: Vec<Box<dyn Reader>> = vec![progress::reader(self.json, self.quiet), live::reader(cache.root(), started)];
-        let emit = |readers: &mut Vec<Box<dyn Reader>>, event: Event| readers.iter_mut().for_each(|reader| reader.hear(&event));
+        let mut readers: Vec<Box<dyn Reader>> =
+            vec![progress::reader(self.json, self.quiet), live::reader(cache.root(), started)];
+        let emit = |readers: &mut Vec<Box<dyn Reader>>, event: Event| {
+            readers.iter_mut().for_each(|reader| reader.hear(&event))
+        };
         let stages = plan.nodes.iter().map(|node| node.name.clone()).collect();
         emit(&mut readers, Event::Start { run: id.clone(), recipe: plan.spec.name.clone(), stages });
         let options = Options { jobs, recipe: loaded.recipe.clone(), only };
@@ -74,7 +77,14 @@ impl Run {
     }
 
     /// Writes the report, if the recipe has one and it would say something new.
-    fn report(&self, plan: &Plan, outcome: &Outcome, cache: &Cache, started: u64, seconds: f64) -> Result<Option<PathBuf>> {
+    fn report(
+        &self,
+        plan: &Plan,
+        outcome: &Outcome,
+        cache: &Cache,
+        started: u64,
+        seconds: f64,
+    ) -> Result<Option<PathBuf>> {
         if plan.report.is_empty() {
             return Ok(None);
         }
@@ -82,7 +92,7 @@ impl Run {
         let mark = cache.root().join("runs").join("report");
         let state: Vec<String> =
             outcome.tallies.iter().map(|tally| tally.table.map_or(String::new(), |table| table.to_string())).collect();
-        let out = self.out.canonicalize().unwrap_or_else(|_| self.out.clone());
+        let out = std::path::absolute(&self.out).unwrap_or_else(|_| self.out.clone());
         let state = format!("{}\n{:?}\n{}", out.display(), plan.report, state.join("\n"));
         let same = std::fs::read_to_string(&mark).is_ok_and(|old| old == state);
         if same && page.exists() {

@@ -71,7 +71,8 @@ fn shown(path: PathBuf) -> String {
 fn json_row(table: &Manifest, row: usize, path: &impl Fn(&Value) -> Value) -> String {
     let names = table.schema().names();
     let cells = table.row(row);
-    let cell = |(name, value): (&str, &Value)| format!("{}:{}", serde_json::Value::from(name), path(value).to_json_text());
+    let cell =
+        |(name, value): (&str, &Value)| format!("{}:{}", serde_json::Value::from(name), path(value).to_json_text());
     format!("{{{}}}", names.into_iter().zip(&cells).map(cell).collect::<Vec<_>>().join(","))
 }
 
@@ -82,13 +83,22 @@ fn frame(table: &Manifest, path: &impl Fn(&Value) -> Value) -> Result<DataFrame>
         let values = table.column(&column.name)?;
         let name = column.name.as_str().into();
         let series = match column.ty {
-            Type::Bool => Series::new(name, each(&values, |value| if let Value::Bool(x) = value { Some(*x) } else { None })),
-            Type::I64 => Series::new(name, each(&values, |value| if let Value::I64(x) = value { Some(*x) } else { None })),
-            Type::F64 => Series::new(name, each(&values, |value| if let Value::F64(x) = value { Some(*x) } else { None })),
-            _ => Series::new(name, each(&values, |value| match path(value) {
-                Value::Null => None,
-                other => Some(crate::key::show(&other)),
-            })),
+            Type::Bool => {
+                Series::new(name, each(&values, |value| if let Value::Bool(x) = value { Some(*x) } else { None }))
+            }
+            Type::I64 => {
+                Series::new(name, each(&values, |value| if let Value::I64(x) = value { Some(*x) } else { None }))
+            }
+            Type::F64 => {
+                Series::new(name, each(&values, |value| if let Value::F64(x) = value { Some(*x) } else { None }))
+            }
+            _ => Series::new(
+                name,
+                each(&values, |value| match path(value) {
+                    Value::Null => None,
+                    other => Some(crate::key::show(&other)),
+                }),
+            ),
         };
         columns.push(Column::from(series));
     }

@@ -48,11 +48,19 @@ impl Status {
             return Ok(DONE);
         }
         if let Some(current) = &current {
-            print(&format!("running: {} (process {}, since {} UTC)", current.recipe, current.pid, host::utc(current.started)));
+            print(&format!(
+                "running: {} (process {}, since {} UTC)",
+                current.recipe,
+                current.pid,
+                host::utc(current.started)
+            ));
             for stage in &current.stages {
                 let note = if stage.note.is_empty() { String::new() } else { format!("  {}", stage.note) };
                 let of = stage.units;
-                print(&format!("  {:16} {:8} {:.1} of {of} run, {} known{note}", stage.name, stage.state, stage.ran, stage.cached));
+                print(&format!(
+                    "  {:16} {:8} {:.1} of {of} run, {} known{note}",
+                    stage.name, stage.state, stage.ran, stage.cached
+                ));
             }
         }
         if latest.is_empty() && current.is_none() {
@@ -75,7 +83,10 @@ impl Status {
                 let units = stage.executed + stage.cached + stage.failed;
                 if units > 0 || stage.state != "done" {
                     let (ran, known) = (stage.executed, stage.cached);
-                    print(&format!("  {:16} {:8} {ran} run, {known} known, {} failed", stage.name, stage.state, stage.failed));
+                    print(&format!(
+                        "  {:16} {:8} {ran} run, {known} known, {} failed",
+                        stage.name, stage.state, stage.failed
+                    ));
                 }
             }
         }

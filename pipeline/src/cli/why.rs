@@ -46,7 +46,10 @@ impl Why {
         };
         let node = &plan.nodes[stage];
         let (Work::Units(work), Some((prepared, known))) = (&node.work, &forecast.units) else {
-            print(&format!("stage `{}` is evaluated by the engine itself, each time anew: there is nothing to know", node.name));
+            print(&format!(
+                "stage `{}` is evaluated by the engine itself, each time anew: there is nothing to know",
+                node.name
+            ));
             return Ok(DONE);
         };
         let history = History::read(cache.root(), &node.name)?;
@@ -105,7 +108,9 @@ impl Why {
                 (false, true) => print(&format!("  to run: {names}\n    nothing like it has been run before")),
                 (false, false) => print(&format!("  to run: {names}\n    changed{since}:")),
                 (true, true) => print(&format!("  known: {names}{computed}")),
-                (true, false) => print(&format!("  known: {names}{computed}\n    it was run because of what had changed{since}:")),
+                (true, false) => {
+                    print(&format!("  known: {names}{computed}\n    it was run because of what had changed{since}:"))
+                }
             }
             if !first && told.is_empty() {
                 print("      nothing: its record or one of its files is gone");
@@ -136,8 +141,11 @@ fn tell(plan: &Plan, stage: usize, change: &Change) -> String {
     }
 }
 
-/// Digests are shown by their beginning, long texts too.
+/// Digests are shown by their beginning, long texts too; texts without the quotes they have in JSON.
 fn short(text: &str) -> String {
+    if let Ok(plain) = serde_json::from_str::<String>(text) {
+        return short(&plain);
+    }
     let is_digest = text.len() == 64 && text.bytes().all(|b| b.is_ascii_hexdigit());
     match text {
         _ if is_digest => text[..12].into(),

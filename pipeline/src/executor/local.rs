@@ -103,7 +103,13 @@ impl Local {
         Ok(group)
     }
 
-    fn worker(&mut self, task: &Task, argv: &[String], dir: &Path, stage_key: &str) -> std::io::Result<(u32, Option<u64>)> {
+    fn worker(
+        &mut self,
+        task: &Task,
+        argv: &[String],
+        dir: &Path,
+        stage_key: &str,
+    ) -> std::io::Result<(u32, Option<u64>)> {
         let idle = |same: bool| {
             let mut ids = self.workers.iter().filter(|(_, worker)| {
                 worker.task.is_none() && worker.argv == argv && (!same || worker.stage_key == stage_key)
@@ -135,7 +141,8 @@ impl Local {
         self.next_worker += 1;
         let log: Arc<Mutex<Log>> = Arc::default();
         let stdin = child.stdin.take().expect("it was asked for");
-        let (out, err) = (child.stdout.take().expect("it was asked for"), child.stderr.take().expect("it was asked for"));
+        let (out, err) =
+            (child.stdout.take().expect("it was asked for"), child.stderr.take().expect("it was asked for"));
         let group = child.id();
         let text_log = log.clone();
         let text = std::thread::spawn(move || copy_text(err, &text_log));

@@ -64,7 +64,14 @@ pub struct Flight {
 }
 
 impl Flight {
-    pub fn new(node: usize, slots: Vec<usize>, dir: PathBuf, threads: usize, outside: Vec<Digest>, keys: Vec<Digest>) -> Flight {
+    pub fn new(
+        node: usize,
+        slots: Vec<usize>,
+        dir: PathBuf,
+        threads: usize,
+        outside: Vec<Digest>,
+        keys: Vec<Digest>,
+    ) -> Flight {
         Flight {
             node,
             slots,

@@ -102,7 +102,9 @@ fn list(root: &Path, relative: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
 /// If one is missing: rows that stand alone carry none of their input's.
 pub fn project(table: &Manifest, columns: &[String]) -> Result<Manifest> {
     let names: Vec<&str> = columns.iter().map(String::as_str).collect();
-    table.select(&names).map_err(|error| anyhow!("{error} (rows of a unit of several rows carry on columns only if they extend one of its rows)"))
+    table.select(&names).map_err(|error| {
+        anyhow!("{error} (rows of a unit of several rows carry on columns only if they extend one of its rows)")
+    })
 }
 
 /// Cuts a stage's input into units and computes their keys.

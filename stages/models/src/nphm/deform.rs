@@ -2,7 +2,7 @@
 
 use super::config::DeformationConfig;
 use super::identity::linear;
-use super::mlp::{self, Between, Layer, Owner, Wiring};
+use super::mlp::{Between, Group, Wiring, spread};
 use tch::{Tensor, nn};
 
 /// The deformation MLP with its identity compressor.
@@ -47,15 +47,14 @@ impl Deformation {
     /// `compressed` comes from [`Deformation::compress`]. Which space `x` lies in is `config.direction`'s affair.
     pub fn forward(&self, x: &Tensor, compressed: &Tensor, z_ex: &Tensor) -> (Tensor, Tensor) {
         let (scans, per_scan, _) = x.size3().expect("points are [B, N, 3]");
+        let c = &self.config;
         let latents = Tensor::cat(&[compressed, z_ex], 1).unsqueeze(0);
-        let layers: Vec<Layer> =
-            self.layers.iter().map(|(w, b)| Layer { weight: w.unsqueeze(0), bias: b.unsqueeze(0) }).collect();
-        let wiring = Wiring {
-            coords_first: true,
-            skip: Some(self.config.skip_layer),
-            between: Between::Smooth(self.config.activation),
-        };
-        let out = mlp::run(&layers, &wiring, &x.reshape([1, -1, 3]), &latents, &Owner::InOrder).0;
+        let weights: Vec<(Tensor, Tensor)> =
+            self.layers.iter().map(|(w, b)| (w.unsqueeze(0), b.unsqueeze(0))).collect();
+        let wiring = Wiring { coords_first: true, skip: Some(c.skip_layer), between: Between::Smooth(c.activation) };
+        let group = Group::new(&weights, wiring, 3, c.d_compress + c.d_ex);
+        let shares: Vec<Tensor> = group.shares(&latents).iter().map(|s| spread(s, per_scan)).collect();
+        let out = group.run(&x.reshape([1, -1, 3]), &shares).0;
         let out = out.reshape([scans, per_scan, 3 + self.config.n_hyper]);
         (out.narrow(2, 0, 3), out.narrow(2, 3, self.config.n_hyper))
     }

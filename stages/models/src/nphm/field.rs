@@ -74,11 +74,14 @@ impl HeadModel {
         all
     }
 
-    /// Takes weights as [`HeadModel::tensors`] gives them; names and shapes must agree. `source` names them in an error.
+    /// Takes weights as [`HeadModel::tensors`] gives them; names and shapes must agree. Without `mean_anchors`, which published
+    /// checkpoints lack, the present ones stay. `source` names the weights in an error.
     pub fn set_tensors(&mut self, tensors: &Tensors, source: &str) -> Result<(), WeightsError> {
         let mut own = weights::sorted(&self.vs);
         let anchors = self.identity.mean_anchors.copy();
-        own.insert("mean_anchors".into(), anchors.shallow_clone());
+        if tensors.contains_key("mean_anchors") {
+            own.insert("mean_anchors".into(), anchors.shallow_clone());
+        }
         weights::copy_into(&own, tensors, source)?;
         self.identity.mean_anchors = anchors;
         Ok(())

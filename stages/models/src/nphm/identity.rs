@@ -3,7 +3,7 @@
 
 use super::blend;
 use super::config::{Blend, IdentityConfig, Layout};
-use super::mlp::{self, Between, Layer, Owner, Wiring};
+use super::mlp::{Between, Group, Wiring, spread};
 use crate::weights::WeightsError;
 use tch::{Kind, Tensor, nn};
 
@@ -30,6 +30,9 @@ pub struct Sample {
     /// `[B, N]` sum of the un-normalised weights.
     pub weight_sum: Tensor,
 }
+
+/// Up to this many evaluations of members that do not count, evaluating them is cheaper than sorting them out.
+const DENSE: i64 = 3000;
 
 /// The identity network.
 pub struct Identity {
@@ -122,71 +125,28 @@ impl Identity {
 
     /// The field at queries `q [B, N, 3 + n_hyper]` (canonical xyz, then ambient coordinates) of identities `z [B, d_id]` with
     /// `anchors [B, K, 3]` from [`Identity::anchors`]. Appearance codes `z_app [B, d_id]` are for models with a colour branch.
-    ///
-    /// Only members that take part at a point are evaluated there.
     pub fn forward(&self, q: &Tensor, z: &Tensor, z_app: Option<&Tensor>, anchors: &Tensor, far: Far) -> Sample {
         let (scans, per_scan, dims) = q.size3().expect("queries are [B, N, 3 + n_hyper]");
         let (points, k_all) = (scans * per_scan, self.config.anchors());
-        let xyz = q.narrow(2, 0, 3);
-        let offsets = (xyz.unsqueeze(2) - anchors.unsqueeze(1)).reshape([points, k_all, 3]);
+        let offsets = (q.narrow(2, 0, 3).unsqueeze(2) - anchors.unsqueeze(1)).reshape([points, k_all, 3]);
         let squared = offsets.square().sum_dim_intlist(2, false, None::<Kind>);
         let blend::Weights { nearest, normalized, sum } = blend::weights(&self.config.blend, &squared);
-
-        // every (point, member) that is evaluated, sorted by member
         let k = nearest.size()[1];
-        let flat = nearest.reshape([-1]);
-        let order = flat.argsort_stable(true, 0, false);
-        let member = flat.index_select(0, &order);
-        let point = order.divide_scalar_mode(k, "floor");
-        let counts = Vec::<i64>::try_from(member.bincount(None::<Tensor>, k_all)).expect("counts are integers");
-        let offset = offsets.reshape([-1, 3]).index_select(0, &(&point * k_all + &member));
-        let mirror = self.mirror(q).index_select(0, &member);
-        let hyper = q.reshape([points, dims]).narrow(1, 3, dims - 3);
-        let coords = Tensor::cat(&[offset * mirror, hyper.index_select(0, &point)], 1);
-        let scan = point.divide_scalar_mode(per_scan, "floor");
 
-        let mut sdfs = Vec::new();
-        let mut colors = Vec::new();
-        let mut start = 0;
-        for unique in 0..self.config.unique_members() - 1 {
-            let first = if unique < self.config.pairs { 2 * unique } else { unique + self.config.pairs };
-            let sharing = if unique < self.config.pairs { 2 } else { 1 };
-            let count: i64 = counts[first as usize..(first + sharing) as usize].iter().sum();
-            if count == 0 {
-                continue;
-            }
-            let owner = scan.narrow(0, start, count) * sharing + (member.narrow(0, start, count) - first);
-            let (f, c) = self.member(
-                unique,
-                &coords.narrow(0, start, count),
-                &self.latents(z, first, sharing),
-                z_app.map(|z| self.latents(z, first, sharing)).as_ref(),
-                &Owner::Of(&owner),
-            );
-            sdfs.push(f);
-            colors.extend(c);
-            start += count;
+        let at = Places { q: q.reshape([points, dims]), offsets, nearest: &nearest, per_scan };
+        let color = self.color.as_ref().zip(z_app);
+        let dense = points * (k_all - k) <= DENSE;
+        let (mut members, colors) = if dense { self.everywhere(&at, z, color) } else { self.nearby(&at, z, color) };
+        if far == Far::Outside {
+            members = Tensor::cat(&[members.narrow(1, 0, k), members.narrow(1, k, 1).ones_like()], 1);
         }
-        let back = order.argsort_stable(true, 0, false);
-        let unsort =
-            |sorted: &[Tensor], width: i64| Tensor::cat(sorted, 0).index_select(0, &back).reshape([points, k, width]);
-        let (global, global_color) = self.member(
-            self.config.unique_members() - 1,
-            &q.reshape([points, dims]),
-            &self.latents(z, k_all, 1),
-            z_app.map(|z| self.latents(z, k_all, 1)).as_ref(),
-            &Owner::InOrder,
-        );
-        let global = if far == Far::Outside { global.ones_like() } else { global };
-        let mut members = Tensor::cat(&[unsort(&sdfs, 1).squeeze_dim(2), global], 1);
         if far == Far::LastPointOutside {
             let last =
                 Tensor::arange(points, (Kind::Int64, q.device())).remainder(per_scan).eq(per_scan - 1).unsqueeze(1);
             members = members.ones_like().where_self(&last, &members);
         }
         let sdf = (&members * &normalized).sum_dim_intlist(1, false, None::<Kind>);
-        let color = global_color.map(|global| {
-            let all = Tensor::cat(&[unsort(&colors, 3), global.unsqueeze(1)], 1);
+        let color = colors.map(|all| {
             (all * normalized.unsqueeze(2)).sum_dim_intlist(1, false, None::<Kind>).reshape([scans, per_scan, 3])
         });
         Sample {
@@ -195,6 +155,104 @@ impl Identity {
             members: members.reshape([scans, per_scan, k + 1]),
             weight_sum: sum.reshape([scans, per_scan]),
         }
+    }
+
+    /// All members at all points, then those that take part: more arithmetic, few operations.
+    /// `[P, k + 1]` distances and `[P, k + 1, 3]` colours.
+    fn everywhere(&self, at: &Places<'_>, z: &Tensor, color: Option<(&Color, &Tensor)>) -> (Tensor, Option<Tensor>) {
+        let members = self.config.members();
+        let (points, dims) = at.q.size2().expect("points are [P, 3 + n_hyper]");
+        let unique: Vec<i64> = (0..members).map(|k| self.config.unique_of(k)).collect();
+        let unique = Tensor::from_slice(&unique).to_device(z.device());
+        let local = at.offsets.transpose(0, 1) * self.mirror(&at.q).unsqueeze(1);
+        let hyper = at.q.narrow(1, 3, dims - 3).expand([members - 1, points, dims - 3], false);
+        let coords = Tensor::cat(&[Tensor::cat(&[local, hyper], 2), at.q.unsqueeze(0)], 0);
+        let chosen = Tensor::cat(&[at.nearest, &at.nearest.new_full([points, 1], members - 1, at.index_options())], 1);
+
+        let group = self.group(&unique);
+        let shares: Vec<Tensor> = group.shares(&self.latents(z)).iter().map(|s| spread(s, at.per_scan)).collect();
+        let (sdf, hidden) = group.run(&coords, &shares);
+        let sdf = sdf.squeeze_dim(2).transpose(0, 1).gather(1, &chosen, false);
+        let colors = color.map(|(color, z_app)| {
+            let group = self.color_group(color, &unique);
+            let shares: Vec<Tensor> =
+                group.shares(&self.latents(z_app)).iter().map(|s| spread(s, at.per_scan)).collect();
+            let all = group.run(&color.said(&hidden), &shares).0.transpose(0, 1);
+            all.gather(1, &chosen.unsqueeze(2).expand([-1, -1, 3], false), false)
+        });
+        (sdf, colors)
+    }
+
+    /// Every member only where it takes part: the points are sorted by member. Results as from [`Identity::everywhere`].
+    fn nearby(&self, at: &Places<'_>, z: &Tensor, color: Option<(&Color, &Tensor)>) -> (Tensor, Option<Tensor>) {
+        let (k_all, scans) = (self.config.anchors(), z.size()[0]);
+        let (points, dims) = at.q.size2().expect("points are [P, 3 + n_hyper]");
+        let k = at.nearest.size()[1];
+        let flat = at.nearest.reshape([-1]);
+        let order = flat.argsort_stable(true, 0, false);
+        let member = flat.index_select(0, &order);
+        let point = order.divide_scalar_mode(k, "floor");
+        let counts = Vec::<i64>::try_from(member.bincount(None::<Tensor>, k_all)).expect("counts are integers");
+        let offset = at.offsets.reshape([-1, 3]).index_select(0, &(&point * k_all + &member));
+        let hyper = at.q.narrow(1, 3, dims - 3).index_select(0, &point);
+        let coords = Tensor::cat(&[offset * self.mirror(&at.q).index_select(0, &member), hyper], 1).unsqueeze(0);
+        let row = &member * scans + point.divide_scalar_mode(at.per_scan, "floor");
+
+        // latents' shares of all members at once, then laid out like the sorted points
+        let every: Vec<i64> = (0..self.config.members()).map(|k| self.config.unique_of(k)).collect();
+        let every = Tensor::from_slice(&every).to_device(z.device());
+        let shares = |group: &Group, z: &Tensor| -> [Vec<Tensor>; 2] {
+            let all = group.shares(&self.latents(z));
+            let local = all.iter().map(|s| s.flatten(0, 1).index_select(0, &row).unsqueeze(0)).collect();
+            [local, all.iter().map(|s| spread(&s.narrow(0, k_all, 1), at.per_scan)).collect()]
+        };
+        let range = Tensor::arange(self.config.unique_members(), (Kind::Int64, z.device()));
+        let [local, global] = shares(&self.group(&every), z);
+        let groups = self.group(&range).split();
+        let color = color.map(|(color, z_app)| {
+            let [local, global] = shares(&self.color_group(color, &every), z_app);
+            (color, self.color_group(color, &range).split(), local, global)
+        });
+
+        let (mut sdfs, mut colors, mut start) = (Vec::new(), Vec::new(), 0);
+        for (unique, group) in groups.iter().enumerate() {
+            let is_global = unique + 1 == groups.len();
+            let u = unique as i64;
+            let of: std::ops::Range<usize> = if u < self.config.pairs {
+                2 * unique..2 * unique + 2
+            } else {
+                (u + self.config.pairs) as usize..(u + self.config.pairs + 1) as usize
+            };
+            let count: i64 = if is_global { points } else { counts[of].iter().sum() };
+            if count == 0 {
+                continue;
+            }
+            let part = |all: &[Tensor]| -> Vec<Tensor> { all.iter().map(|s| s.narrow(1, start, count)).collect() };
+            let (sdf, hidden) = if is_global {
+                group.run(&at.q.unsqueeze(0), &global)
+            } else {
+                group.run(&coords.narrow(1, start, count), &part(&local))
+            };
+            sdfs.push(sdf.reshape([-1]));
+            colors.extend(color.as_ref().map(|(color, groups, local, global)| {
+                let said = color.said(&hidden);
+                groups[unique]
+                    .run(
+                        &said,
+                        &if is_global { global.iter().map(Tensor::shallow_clone).collect() } else { part(local) },
+                    )
+                    .0
+                    .squeeze_dim(0)
+            }));
+            start += count;
+        }
+        // the global member's values stand after all others
+        let back = order.argsort_stable(true, 0, false).reshape([points, k]);
+        let last = Tensor::arange(points, at.index_options()) + points * k;
+        let back = Tensor::cat(&[back, last.unsqueeze(1)], 1).reshape([-1]);
+        let sdf = Tensor::cat(&sdfs, 0).index_select(0, &back).reshape([points, k + 1]);
+        let colors = color.map(|_| Tensor::cat(&colors, 0).index_select(0, &back).reshape([points, k + 1, 3]));
+        (sdf, colors)
     }
 
     /// Mean over identities and pairs of `|z_k - z_k*|`, the symmetry prior on codes `z [B, d_id]`.
@@ -210,38 +268,30 @@ impl Identity {
         norm.mean(None::<Kind>)
     }
 
-    /// One set of member weights at `coords [P, C]`: distance `[P, 1]` and colour `[P, 3]`.
-    fn member(
-        &self,
-        unique: i64,
-        coords: &Tensor,
-        latents: &Tensor,
-        latents_app: Option<&Tensor>,
-        owner: &Owner<'_>,
-    ) -> (Tensor, Option<Tensor>) {
+    /// Members with the given sets of weights, ready to run.
+    fn group(&self, unique: &Tensor) -> Group {
+        let c = &self.config;
         let wiring = Wiring {
-            coords_first: self.config.layout == Layout::Nphm,
-            skip: self.config.skip_layer,
-            between: Between::Smooth(self.config.activation),
+            coords_first: c.layout == Layout::Nphm,
+            skip: c.skip_layer,
+            between: Between::Smooth(c.activation),
         };
-        let layers = self.geometry.layers(unique);
-        let (sdf, hidden) = mlp::run(&layers, &wiring, &coords.unsqueeze(0), latents, owner);
-        let color = self.color.as_ref().zip(latents_app).map(|(color, latents)| {
-            let [(w1, b1), (w2, b2)] = &color.bottleneck;
-            let said = hidden.linear(w1, Some(b1)).relu().linear(w2, Some(b2));
-            let wiring = Wiring { coords_first: false, skip: None, between: Between::Relu };
-            mlp::run(&color.ensemble.layers(unique), &wiring, &said, latents, owner).0.squeeze_dim(0)
-        });
-        (sdf.squeeze_dim(0), color)
+        Group::new(&self.geometry.layers(unique), wiring, 3 + c.n_hyper, c.d_glob + c.d_loc)
     }
 
-    /// `[1, B * sharing, d_glob + d_loc]`: codes of the members `first..first + sharing`, scan by scan.
-    fn latents(&self, z: &Tensor, first: i64, sharing: i64) -> Tensor {
-        let (glob, loc) = (self.config.d_glob, self.config.d_loc);
-        let scans = z.size()[0];
-        let global = z.narrow(1, 0, glob).unsqueeze(1).expand([scans, sharing, glob], false);
-        let local = z.narrow(1, glob + first * loc, sharing * loc).reshape([scans, sharing, loc]);
-        Tensor::cat(&[global, local], 2).reshape([1, scans * sharing, glob + loc])
+    fn color_group(&self, color: &Color, unique: &Tensor) -> Group {
+        let c = &self.config;
+        let wiring = Wiring { coords_first: false, skip: None, between: Between::Relu };
+        let said = color.bottleneck[1].1.size()[0];
+        Group::new(&color.ensemble.layers(unique), wiring, said, c.d_glob + c.d_loc)
+    }
+
+    /// `[M, B, d_glob + d_loc]` codes of all members.
+    fn latents(&self, z: &Tensor) -> Tensor {
+        let (c, scans) = (&self.config, z.size()[0]);
+        let global = z.narrow(1, 0, c.d_glob).unsqueeze(0).expand([c.members(), scans, c.d_glob], false);
+        let local = z.narrow(1, c.d_glob, c.members() * c.d_loc).reshape([scans, c.members(), c.d_loc]);
+        Tensor::cat(&[global, local.transpose(0, 1)], 2)
     }
 
     /// `[K, 3]` signs: mirrored members see -x.
@@ -262,18 +312,46 @@ impl Ensemble {
         Self::Separate((0..unique).map(member).collect())
     }
 
-    /// Layers of one unique member, as a group of one.
-    fn layers(&self, unique: i64) -> Vec<Layer> {
+    /// Weights `[G, out, in]` and biases `[G, out]` of the sets `unique [G]`, layer by layer.
+    fn layers(&self, unique: &Tensor) -> Vec<(Tensor, Tensor)> {
         match self {
-            Self::Stacked(layers) => layers
-                .iter()
-                .map(|(w, b)| Layer { weight: w.narrow(0, unique, 1), bias: b.narrow(0, unique, 1) })
-                .collect(),
-            Self::Separate(members) => members[unique as usize]
-                .iter()
-                .map(|(w, b)| Layer { weight: w.unsqueeze(0), bias: b.unsqueeze(0) })
-                .collect(),
+            Self::Stacked(layers) => {
+                layers.iter().map(|(w, b)| (w.index_select(0, unique), b.index_select(0, unique))).collect()
+            }
+            Self::Separate(members) => {
+                let stacked = |i: usize, f: fn(&(Tensor, Tensor)) -> &Tensor| {
+                    let all: Vec<&Tensor> = members.iter().map(|layers| f(&layers[i])).collect();
+                    Tensor::stack(&all, 0).index_select(0, unique)
+                };
+                (0..members[0].len()).map(|i| (stacked(i, |l| &l.0), stacked(i, |l| &l.1))).collect()
+            }
         }
+    }
+}
+
+impl Color {
+    /// What geometry tells colour: `[G, P, bottleneck]` from the last hidden layers `[G, P, hidden]`.
+    fn said(&self, hidden: &Tensor) -> Tensor {
+        let [(w1, b1), (w2, b2)] = &self.bottleneck;
+        hidden.linear(w1, Some(b1)).relu().linear(w2, Some(b2))
+    }
+}
+
+/// Where the field is evaluated.
+struct Places<'a> {
+    /// `[P, 3 + n_hyper]`.
+    q: Tensor,
+    /// `[P, K, 3]` positions relative to the anchors.
+    offsets: Tensor,
+    /// `[P, k]` anchors that take part.
+    nearest: &'a Tensor,
+    /// Points of each scan.
+    per_scan: i64,
+}
+
+impl Places<'_> {
+    fn index_options(&self) -> (Kind, tch::Device) {
+        (Kind::Int64, self.q.device())
     }
 }
 

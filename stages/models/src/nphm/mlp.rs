@@ -1,19 +1,12 @@
-//! Conditioned MLPs, many at once: each member of a group maps `[coordinates | latent]` with its own weights.
+//! Conditioned MLPs, several at once: each member of a group maps `[coordinates | latent]` with its own weights.
 //! The latent is the same for all points of a scan, so its share of a layer is computed once per scan and added as a bias: the
 //! result is that of concatenating first. Knows nothing of anchors, blending or variable names.
 
 use super::config::Activation;
 use tch::Tensor;
 
-/// Weights of one linear layer of a group of `M` members.
-pub(crate) struct Layer {
-    /// `[M, out, in]`.
-    pub weight: Tensor,
-    /// `[M, out]`.
-    pub bias: Tensor,
-}
-
-/// What the group computes, apart from its weights.
+/// What a group computes, apart from its weights.
+#[derive(Clone, Copy)]
 pub(crate) struct Wiring {
     /// Coordinates come first in the input (else last).
     pub coords_first: bool,
@@ -32,73 +25,126 @@ pub(crate) enum Between {
     Relu,
 }
 
-/// To which scan each point belongs.
-pub(crate) enum Owner<'a> {
-    /// `P = B * N`: the first `N` points belong to scan 0, and so on.
-    InOrder,
-    /// `[P]` scan numbers.
-    Of(&'a Tensor),
-}
-
-/// Runs a group. `coords [M, P, C]`, `latents [M, B, L]`; gives the output `[M, P, out]` and the last hidden layer before its
-/// activation, `[M, P, hidden]` (MonoNPHM's colour branch reads that).
+/// A group of `G` members, its weights laid out for evaluation.
 ///
 /// Inside, values are multiplied by the activation's beta: softplus_beta(a) = softplus(beta a) / beta, so scaling inputs and biases
 /// once replaces a scaling in every layer.
-pub(crate) fn run(
-    layers: &[Layer],
-    wiring: &Wiring,
-    coords: &Tensor,
-    latents: &Tensor,
-    owner: &Owner<'_>,
-) -> (Tensor, Tensor) {
-    let (members, points, c) = coords.size3().expect("coords are [M, P, C]");
-    let (_, scans, l) = latents.size3().expect("latents are [M, B, L]");
-    let (beta, activate): (f64, fn(&Tensor) -> Tensor) = match wiring.between {
-        Between::Smooth(Activation::Softplus(beta)) => (beta, Tensor::softplus),
-        Between::Smooth(Activation::Squareplus(beta)) => (beta, squareplus),
-        Between::Relu => (1.0, Tensor::relu),
-    };
-    let coords = coords * beta;
-    let latents = latents * beta;
-    let input_layer = |weight: &Tensor, bias: &Tensor| {
-        let (ci, li) = if wiring.coords_first { (0, c) } else { (l, 0) };
-        let per_scan = bias.baddbmm(&latents, &weight.narrow(2, li, l).transpose(1, 2), 1.0, 1.0);
-        let per_point = match owner {
-            Owner::InOrder => {
-                let width = per_scan.size()[2];
-                let size = [members, scans, points / scans, width];
-                per_scan.unsqueeze(2).expand(size, false).reshape([members, points, width])
-            }
-            Owner::Of(scan) => per_scan.index_select(1, scan),
-        };
-        per_point.baddbmm(&coords, &weight.narrow(2, ci, c).transpose(1, 2), 1.0, 1.0)
-    };
-
-    let mut hidden = Tensor::new();
-    for (i, layer) in layers.iter().enumerate() {
-        let bias = layer.bias.unsqueeze(1) * beta;
-        let pre = if i == 0 {
-            input_layer(&layer.weight, &bias)
-        } else if wiring.skip == Some(i as i64) {
-            let xs = activate(&hidden);
-            let weight = &layer.weight * std::f64::consts::FRAC_1_SQRT_2;
-            let own = xs.size()[2];
-            let from_input = input_layer(&weight.narrow(2, own, c + l), &bias);
-            from_input.baddbmm(&xs, &weight.narrow(2, 0, own).transpose(1, 2), 1.0, 1.0)
-        } else {
-            bias.baddbmm(&activate(&hidden), &layer.weight.transpose(1, 2), 1.0, 1.0)
-        };
-        if i + 1 == layers.len() {
-            return (pre / beta, hidden / beta);
-        }
-        hidden = pre;
-    }
-    unreachable!("a group has at least two layers")
+pub(crate) struct Group {
+    layers: Vec<Layer>,
+    between: Between,
+    beta: f64,
 }
 
-/// Squareplus with beta 1: `(x + sqrt(x^2 + (2 ln 2)^2)) / 2`.
-fn squareplus(x: &Tensor) -> Tensor {
-    const WIDTH: f64 = 2.0 * std::f64::consts::LN_2;
-    (x + (x.square() + WIDTH * WIDTH).sqrt()) * 0.5
+/// One layer, transposed and scaled: `out = bias + own a + coords x + latents z`.
+struct Layer {
+    /// `[G, own, out]`; layers but the first.
+    own: Option<Tensor>,
+    /// `[G, C, out]` and `[G, L, out]`; the first layer and the skip layer.
+    input: Option<[Tensor; 2]>,
+    /// `[G, 1, out]`.
+    bias: Tensor,
+}
+
+impl Group {
+    /// From weights `[G, out, in]` and biases `[G, out]`, layer by layer; the input has `c` coordinates and `l` latents.
+    pub fn new(weights: &[(Tensor, Tensor)], wiring: Wiring, c: i64, l: i64) -> Self {
+        // what `activate` gives is this many times too large
+        let (beta, excess) = match wiring.between {
+            Between::Smooth(Activation::Softplus(beta)) => (beta, 1.0),
+            Between::Smooth(Activation::Squareplus(beta)) => (beta, 2.0),
+            Between::Relu => (1.0, 1.0),
+        };
+        let layer = |(i, (weight, bias)): (usize, &(Tensor, Tensor))| {
+            let skips = wiring.skip == Some(i as i64);
+            let sees_input = i == 0 || skips;
+            let share = if skips { std::f64::consts::FRAC_1_SQRT_2 } else { 1.0 };
+            let columns = weight.size()[2];
+            let own = if sees_input { columns - c - l } else { columns };
+            let part = |from: i64, count: i64, scale: f64| {
+                let part = weight.narrow(2, from, count).transpose(1, 2);
+                if scale == 1.0 { part } else { part * scale }
+            };
+            let (coords, latents) = if wiring.coords_first { (own, own + c) } else { (own + l, own) };
+            Layer {
+                own: (i > 0).then(|| part(0, own, share / excess)),
+                input: sees_input.then(|| [part(coords, c, share * beta), part(latents, l, share * beta)]),
+                bias: bias.unsqueeze(1) * beta,
+            }
+        };
+        Self { layers: weights.iter().enumerate().map(layer).collect(), between: wiring.between, beta }
+    }
+
+    /// The members one by one, as groups of one.
+    pub fn split(&self) -> Vec<Group> {
+        let each = |t: &Tensor| t.split(1, 0).into_iter();
+        let mut groups: Vec<Group> = Vec::new();
+        for layer in &self.layers {
+            let mut own = layer.own.as_ref().map(each);
+            let mut input = layer.input.as_ref().map(|[c, l]| each(c).zip(each(l)));
+            for (g, bias) in each(&layer.bias).enumerate() {
+                if groups.len() <= g {
+                    groups.push(Group { layers: Vec::new(), between: self.between, beta: self.beta });
+                }
+                groups[g].layers.push(Layer {
+                    own: own.as_mut().and_then(Iterator::next),
+                    input: input.as_mut().and_then(Iterator::next).map(|(c, l)| [c, l]),
+                    bias,
+                });
+            }
+        }
+        groups
+    }
+
+    /// What latents `[G, B, L]` add to each layer that sees the input: `[G, B, out]`, bias included.
+    pub fn shares(&self, latents: &Tensor) -> Vec<Tensor> {
+        let share = |layer: &Layer| Some(layer.bias.baddbmm(latents, &layer.input.as_ref()?[1], 1.0, 1.0));
+        self.layers.iter().filter_map(share).collect()
+    }
+
+    /// Evaluates the group at `coords [G, P, C]`, given the latents' shares at these points (`[G, P, out]`, or `[G, 1, out]` where all
+    /// points share one). Gives the output `[G, P, out]` and the last hidden layer before its activation, `[G, P, hidden]` (which
+    /// MonoNPHM's colour branch reads).
+    pub fn run(&self, coords: &Tensor, shares: &[Tensor]) -> (Tensor, Tensor) {
+        let mut shares = shares.iter();
+        let mut hidden = Tensor::new();
+        let mut activated: Option<Tensor> = None;
+        for layer in &self.layers {
+            let mut out = match &layer.input {
+                Some([weight, _]) => {
+                    shares.next().expect("a share for each layer that sees the input").baddbmm(coords, weight, 1.0, 1.0)
+                }
+                None => layer.bias.shallow_clone(),
+            };
+            if let (Some(xs), Some(own)) = (&activated, &layer.own) {
+                out = out.baddbmm(xs, own, 1.0, 1.0);
+            }
+            if activated.is_some() && std::ptr::eq(layer, &self.layers[self.layers.len() - 1]) {
+                return (out / self.beta, hidden / self.beta);
+            }
+            activated = Some(self.activate(&out));
+            hidden = out;
+        }
+        unreachable!("a group has at least two layers")
+    }
+
+    fn activate(&self, x: &Tensor) -> Tensor {
+        match self.between {
+            Between::Smooth(Activation::Softplus(_)) => x.softplus(),
+            Between::Smooth(Activation::Squareplus(_)) => {
+                const WIDTH: f64 = 2.0 * std::f64::consts::LN_2;
+                let width = Tensor::full([1], WIDTH * WIDTH, (x.kind(), x.device()));
+                x + width.addcmul(x, x).sqrt()
+            }
+            Between::Relu => x.relu(),
+        }
+    }
+}
+
+/// Repeats rows `[G, B, H]` for the points of each scan, `[G, B * N, H]`; a single scan's row is left to broadcasting.
+pub(crate) fn spread(per_scan: &Tensor, per_point: i64) -> Tensor {
+    let (groups, scans, width) = per_scan.size3().expect("rows are [G, B, H]");
+    if scans == 1 {
+        return per_scan.shallow_clone();
+    }
+    per_scan.unsqueeze(2).expand([groups, scans, per_point, width], false).reshape([groups, scans * per_point, width])
 }

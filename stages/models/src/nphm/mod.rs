@@ -21,6 +21,6 @@ pub use codes::CodeTable;
 pub use config::{Blend, DeformationConfig, Direction, HeadConfig, IdentityConfig, Layout};
 pub use deform::Deformation;
 pub use field::{HeadModel, Person, canonical, field_values, gradient};
-pub use fit::{Cloud, FitConfig, Frame, PersonFit, fit_frame, fit_identity};
+pub use fit::{Cloud, FitConfig, Frame, PersonFit, fit_frame, fit_frames, fit_identity};
 pub use identity::{Far, Identity, Sample};
 pub use pose::Pose;

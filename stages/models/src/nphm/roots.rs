@@ -90,7 +90,7 @@ fn broyden(map: &dyn Fn(&Tensor) -> Tensor, goal: &Tensor, start: &Tensor, optio
         let denominator = row.matmul(&dg.unsqueeze(3));
         let guard = (denominator.ge(0.0).to_kind(x.kind()) * 2.0 - 1.0) * 1e-6;
         let column = (&dx - apply(&inverse, &dg)).unsqueeze(3);
-        inverse = inverse + column.matmul(&row) / (denominator + guard);
+        inverse += column.matmul(&row) / (denominator + guard);
     }
     (best, least)
 }

@@ -1,0 +1,227 @@
+//! Tasks of a run: handing them out, hearing of them, keeping what they deliver, trying again what they did not.
+
+use super::active::Flight;
+use super::{Run, State, fatal, sentence};
+use crate::event::Event;
+use crate::executor::{By, Ended, Report, Task};
+use crate::plan::Work;
+use crate::stage::{UnitStage, Worker};
+use crate::task;
+use anyhow::Result;
+use manifests::Digest;
+use std::path::Path;
+use std::time::Instant;
+
+impl<'a> Run<'a> {
+    /// Hands tasks to the executor as long as there is room.
+    pub(super) fn submit(&mut self) -> Result<()> {
+        for i in 0..self.plan.nodes.len() {
+            let Work::Units(stage) = &self.plan.nodes[i].work else { continue };
+            let threads = stage.def.needs.threads;
+            let threads = if threads == 0 { self.options.jobs } else { threads.min(self.options.jobs) };
+            while self.free >= threads {
+                let State::Active(active) = &mut self.states[i] else { break };
+                let Some(slots) = active.next_task(self.cache, &self.in_flight)? else { break };
+                self.start(i, stage, slots, threads)?;
+            }
+            // looking up may have finished it: another stage had the same unit
+            self.finish_if_over(i)?;
+        }
+        Ok(())
+    }
+
+    fn start(&mut self, i: usize, stage: &'a UnitStage, slots: Vec<usize>, threads: usize) -> Result<()> {
+        let id = self.next_task;
+        self.next_task += 1;
+        let dir = self.cache.root().join("tasks").join(format!("{id:06}"));
+        let State::Active(active) = &self.states[i] else { unreachable!("only active stages have tasks") };
+        let order = active.order(stage, &slots, threads);
+        let made = task::make(&dir, &order, self.cache);
+        let keys: Vec<Digest> = order.keys.clone();
+        let stage_key = order.stage_key.to_string();
+        let made = match made {
+            Ok(mut made) => {
+                made.outside.extend(&active.with.outside);
+                made
+            }
+            Err(error) => {
+                let error = sentence(&fatal(error)?);
+                let flight = Flight::new(i, slots, dir, threads, Vec::new(), keys);
+                return self.over(flight, Some((error, None)), false);
+            }
+        };
+        let by = match &stage.worker {
+            Worker::Provider(provider) => {
+                let provider = &self.plan.providers[*provider];
+                By::Worker { argv: provider.argv.clone(), dir: provider.dir.clone(), stage_key }
+            }
+            Worker::Command(command) => By::Program { argv: made.argv, dir: command.dir.clone() },
+        };
+        let flight = Flight::new(i, slots, dir.clone(), threads, made.outside, keys);
+        let task = Task { id, dir, by, timeout: stage.timeout };
+        if let Some(ended) = self.executor.submit(&task) {
+            return self.ended(flight, ended);
+        }
+        self.free -= threads;
+        self.in_flight.extend(&flight.keys);
+        self.flights.insert(id, flight);
+        Ok(())
+    }
+
+    pub(super) fn hear(&mut self, id: usize, report: Report) -> Result<()> {
+        match report {
+            Report::Event(event) => self.said(id, event),
+            Report::Ended(ended) => {
+                let Some(flight) = self.flights.remove(&id) else { return Ok(()) };
+                self.free += flight.threads;
+                flight.keys.iter().for_each(|key| {
+                    self.in_flight.remove(key);
+                });
+                self.ended(flight, ended)
+            }
+        }
+    }
+
+    fn said(&mut self, id: usize, event: protocol::Event) -> Result<()> {
+        let Some(mut flight) = self.flights.remove(&id) else { return Ok(()) };
+        match event {
+            protocol::Event::Progress { done, total, note } => {
+                flight.within = if total > 0 { (done as f64 / total as f64).min(1.0) } else { 0.0 };
+                if !note.is_empty() {
+                    flight.note = note;
+                }
+                let i = flight.node;
+                self.flights.insert(id, flight);
+                self.progress(i);
+                return Ok(());
+            }
+            protocol::Event::Part { file } => {
+                if let Err(error) = self.part(&mut flight, &file) {
+                    flight.error = Some((sentence(&fatal(error)?), None));
+                }
+            }
+            protocol::Event::Failed { unit, error, hint } => match unit {
+                Some(unit) if unit < flight.slots.len() => {
+                    flight.failed.insert(unit, (error, hint));
+                }
+                _ => flight.error = Some((error, hint)),
+            },
+            protocol::Event::Done => {}
+        }
+        self.flights.insert(id, flight);
+        Ok(())
+    }
+
+    fn progress(&mut self, i: usize) {
+        let State::Active(active) = &self.states[i] else { return };
+        let flights: Vec<&Flight> = self.flights.values().filter(|flight| flight.node == i).collect();
+        let open = |flight: &&Flight| flight.within * flight.slots.len() as f64 - flight.delivered.len() as f64;
+        let within = flights.iter().map(|flight| open(flight).max(0.0)).sum();
+        let note = flights.iter().map(|flight| flight.note.clone()).max_by_key(String::len).unwrap_or_default();
+        let (ran, of) = (active.executed, active.to_run());
+        let stage = self.plan.nodes[i].name.clone();
+        self.emit(&Event::Progress { stage, ran, of, within, note });
+    }
+
+    /// Some units of a task are finished: keep them.
+    fn part(&mut self, flight: &mut Flight, file: &str) -> Result<()> {
+        let (i, Work::Units(stage)) = (flight.node, &self.plan.nodes[flight.node].work) else { return Ok(()) };
+        let State::Active(active) = &mut self.states[i] else { return Ok(()) };
+        let sizes = active.sizes(&flight.slots);
+        let outputs = task::collect(&flight.dir, file, stage, &sizes, self.cache)?;
+        self.put(stage, flight, outputs)?;
+        // what was collected is not needed any more, and disks are small
+        let _ = std::fs::remove_file(flight.dir.join(file));
+        self.progress(i);
+        Ok(())
+    }
+
+    fn put(&mut self, stage: &UnitStage, flight: &mut Flight, outputs: Vec<(usize, task::Output)>) -> Result<()> {
+        if let Some(path) = self.cache.changed(&flight.outside) {
+            anyhow::bail!("the file {} changed while it was being read; run again", path.display());
+        }
+        let i = flight.node;
+        let State::Active(active) = &mut self.states[i] else { return Ok(()) };
+        let seconds = flight.since.elapsed().as_secs_f64() / outputs.len().max(1) as f64;
+        flight.since = Instant::now();
+        for (unit, output) in outputs {
+            if flight.delivered.insert(unit) {
+                let slot = flight.slots[unit];
+                active.put(slot, output, seconds, (&self.plan.nodes[i].name, stage), self.cache)?;
+                if stage.def.grain != protocol::Grain::Row || stage.def.source {
+                    self.cache.drop_scratch(&flight.keys[unit]);
+                }
+                self.tallies[i].seconds += seconds;
+            }
+        }
+        Ok(())
+    }
+
+    fn ended(&mut self, mut flight: Flight, ended: Ended) -> Result<()> {
+        let Work::Units(stage) = &self.plan.nodes[flight.node].work else { return Ok(()) };
+        let mut crashed = false;
+        let error = match ended {
+            Ended::Done if matches!(stage.worker, Worker::Command(_)) => {
+                let State::Active(active) = &self.states[flight.node] else { return Ok(()) };
+                let size = active.sizes(&flight.slots)[0];
+                let output = task::collect_program(&flight.dir, stage, size, self.cache);
+                match output.and_then(|output| self.put(stage, &mut flight, vec![(0, output)])) {
+                    Ok(()) => None,
+                    Err(error) => Some((sentence(&fatal(error)?), None)),
+                }
+            }
+            Ended::Done => flight.error.take(),
+            Ended::Died { how, tail } => {
+                crashed = true;
+                let who = if matches!(stage.worker, Worker::Command(_)) { "the program" } else { "the worker" };
+                let tail = if tail.is_empty() { "; it wrote nothing".into() } else { format!(":\n{tail}") };
+                Some((format!("{who} {how}{tail}"), None))
+            }
+            Ended::NotStarted(error) => Some((error, Some("is the program installed, and its path right?".into()))),
+            Ended::TimedOut => {
+                let limit = stage.timeout.unwrap_or_default().as_secs_f64();
+                Some((format!("it took longer than its `timeout` of {limit} s and was stopped"), None))
+            }
+        };
+        self.over(flight, error, crashed)
+    }
+
+    /// A task is over: what it did not deliver is tried once more, unit by unit, or has failed.
+    fn over(&mut self, flight: Flight, error: Option<(String, Option<String>)>, crashed: bool) -> Result<()> {
+        let i = flight.node;
+        let left: Vec<usize> = (0..flight.slots.len()).filter(|unit| !flight.delivered.contains(unit)).collect();
+        if !left.is_empty() {
+            let general = error.unwrap_or_else(|| ("the worker ended the task without delivering it".into(), None));
+            let alone = flight.slots.len() == 1;
+            for unit in left {
+                let slot = flight.slots[unit];
+                let State::Active(active) = &mut self.states[i] else { break };
+                let (error, hint) = flight.failed.get(&unit).unwrap_or(&general).clone();
+                if !alone && (crashed || active.slots[slot].tries == 0) {
+                    active.retry(slot);
+                    continue;
+                }
+                active.fail(slot);
+                let Work::Units(stage) = &self.plan.nodes[i].work else { break };
+                let rows = active.prepared.units.rows(active.slots[slot].unit);
+                let name = crate::units::name(stage, active.prepared.named(), rows);
+                let log = Some(flight.dir.join("log.txt")).filter(|log| log.exists());
+                let log = log.and_then(|log| self.keep_log(&log, &flight.keys[unit]));
+                let stage = self.plan.nodes[i].name.clone();
+                self.emit(&Event::Failed { stage, unit: name, error, hint, log });
+            }
+        }
+        // what is left of the task is of use to nobody
+        let _ = std::fs::remove_dir_all(&flight.dir);
+        self.progress(i);
+        self.finish_if_over(i)
+    }
+
+    /// Failed units leave their log behind.
+    fn keep_log(&self, log: &Path, key: &Digest) -> Option<String> {
+        let target = self.cache.root().join("failed").join(format!("{}.txt", key.short()));
+        std::fs::create_dir_all(target.parent()?).ok()?;
+        std::fs::rename(log, &target).ok()?;
+        Some(target.display().to_string())
+    }
+}
