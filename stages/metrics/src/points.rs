@@ -22,8 +22,7 @@ pub fn scan_to_mesh(points: &[Vec3], surface: &Mesh) -> Option<Deviation> {
     if points.is_empty() || surface.faces.is_empty() {
         return None;
     }
-    let mut distances: Vec<f64> =
-        MeshDistance::new(surface).distances(points).into_iter().map(f64::from).collect();
+    let mut distances: Vec<f64> = MeshDistance::new(surface).distances(points).into_iter().map(f64::from).collect();
     distances.sort_unstable_by(f64::total_cmp);
     let at = |share: f64| distances[((distances.len() - 1) as f64 * share).round() as usize];
     let mean = distances.iter().sum::<f64>() / distances.len() as f64;

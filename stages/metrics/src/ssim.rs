@@ -25,7 +25,10 @@ pub fn ssim(a: &[u8], b: &[u8], width: usize, height: usize, channels: usize, de
         Definition::Uniform7 => (vec![1.0 / 7.0; 7], 49.0 / 48.0),
     };
     let radius = taps.len() / 2;
-    assert!(width >= taps.len() && height >= taps.len(), "an image of {width} x {height} px is smaller than the window");
+    assert!(
+        width >= taps.len() && height >= taps.len(),
+        "an image of {width} x {height} px is smaller than the window"
+    );
     let border = if definition == Definition::Torchmetrics { 0 } else { radius };
     let (c1, c2) = (0.01f64.powi(2), 0.03f64.powi(2));
     let mut sum = 0.0;
