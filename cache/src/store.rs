@@ -256,9 +256,13 @@ impl Cache {
         self.files.entry(path).or_insert((fingerprint, digest));
     }
 
-    /// The fingerprint and digest that are known of a file.
-    pub fn known(&self, path: &Path) -> Option<(Fingerprint, Digest)> {
-        self.files.get(path).copied()
+    /// The files that were referred to, with fingerprints that prove something; sorted.
+    pub fn referred(&self) -> Vec<(PathBuf, Fingerprint, Digest)> {
+        let known =
+            |path: &PathBuf| self.files.get(path).map(|&(fingerprint, digest)| (path.clone(), fingerprint, digest));
+        let mut referred: Vec<_> = self.by_path.keys().filter_map(known).collect();
+        referred.sort_by(|a, b| a.0.cmp(&b.0));
+        referred
     }
 
     /// Whether a file lies outside of the workspace.
@@ -487,11 +491,11 @@ mod tests {
         std::fs::write(&file, "one").unwrap();
         let mut cache = Cache::open(&dir.path().join("ws"), "test").unwrap();
         let one = cache.refer(std::slice::from_ref(&file)).unwrap();
-        assert_eq!(cache.known(&file), None, "written just now: its fingerprint proves nothing");
+        assert!(cache.referred().is_empty(), "written just now: its fingerprint proves nothing");
         std::fs::write(&file, "two").unwrap();
         assert_ne!(cache.refer(std::slice::from_ref(&file)).unwrap(), one);
         std::thread::sleep(std::time::Duration::from_millis(80));
         cache.refer(std::slice::from_ref(&file)).unwrap();
-        assert!(cache.known(&file).is_some());
+        assert_eq!(cache.referred().len(), 1);
     }
 }

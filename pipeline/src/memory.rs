@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use cache::Fingerprint;
 use manifests::{Digest, Hasher, Manifest};
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 /// The memory of a recipe.
@@ -34,6 +34,20 @@ pub struct Remembered {
     pub units: usize,
     /// Seconds of work that made it.
     pub worth: f64,
+    /// The files that its own units put out, with their lengths, if there are only few: then nobody has to read the table to
+    /// see that they are there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub blobs: Option<Vec<(Digest, u64)>>,
+}
+
+/// A table's rows by the keys of the units that gave them, for stages of grain row.
+pub struct Prior {
+    /// The table.
+    pub table: Manifest,
+    /// Key, first row and number of rows of each unit.
+    pub units: HashMap<Digest, (usize, usize)>,
+    /// Seconds of work in it.
+    pub seconds: f64,
 }
 
 /// Where a workspace keeps memories and tables.
@@ -87,6 +101,36 @@ impl Store {
         Ok(manifests::write_ipc(&path, table)?)
     }
 
+    fn keys_path(&self, table: &Digest, head: &Digest) -> PathBuf {
+        // tables may be equal where keys are not
+        self.root.join("tables").join(format!("{table}.{}.keys", head.short()))
+    }
+
+    /// Keeps the keys of a table's units, each with its number of rows, in order.
+    pub fn keep_keys(&self, table: &Digest, head: &Digest, units: &[(Digest, usize)]) -> Result<()> {
+        let path = self.keys_path(table, head);
+        let mut bytes = Vec::with_capacity(units.len() * 36);
+        for (key, rows) in units {
+            bytes.extend(key.0);
+            bytes.extend((*rows as u32).to_le_bytes());
+        }
+        write(&path, &bytes)
+    }
+
+    /// A table with the keys of its units; `None` if they were not kept, or are not of this table.
+    pub fn prior(&self, stage: &Remembered) -> Option<Prior> {
+        let bytes = std::fs::read(self.keys_path(&stage.table, &stage.head)).ok()?;
+        let manifest = self.table(&stage.table)?;
+        let mut units = HashMap::with_capacity(bytes.len() / 36);
+        let mut row = 0;
+        for unit in bytes.chunks_exact(36) {
+            let rows = u32::from_le_bytes(unit[32..].try_into().ok()?) as usize;
+            units.insert(Digest(unit[..32].try_into().ok()?), (row, rows));
+            row += rows;
+        }
+        (row == manifest.len()).then_some(Prior { table: manifest, units, seconds: stage.worth })
+    }
+
     /// All memories; `None` while one of them cannot be read.
     fn all(&self) -> Option<Vec<Memory>> {
         let entries = std::fs::read_dir(self.root.join("runs/last")).into_iter().flatten().flatten();
@@ -127,9 +171,10 @@ impl Store {
         let Some(memories) = self.all() else { return };
         let stages = memories.iter().flat_map(|memory| memory.stages.values());
         let named: HashSet<String> = stages.map(|stage| stage.table.to_string()).collect();
+        let table_of = |path: &Path| Some(path.file_name()?.to_str()?.split('.').next()?.to_string());
         for entry in std::fs::read_dir(self.root.join("tables")).into_iter().flatten().flatten() {
             let path = entry.path();
-            if path.file_stem().and_then(|stem| stem.to_str()).is_some_and(|stem| !named.contains(stem)) {
+            if table_of(&path).is_some_and(|table| !named.contains(&table)) {
                 // a table that stays costs room, nothing else
                 let _ = std::fs::remove_file(path);
             }

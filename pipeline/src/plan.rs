@@ -15,6 +15,7 @@ use crate::spec::{Does, Spec, Stanza};
 use crate::stage::{Inputs, UnitStage};
 use crate::yaml::{At, Node as YamlNode};
 use manifests::Type;
+use std::collections::HashMap;
 
 /// What a node does.
 #[derive(Clone, Debug)]
@@ -119,10 +120,12 @@ struct Wires {
 pub fn plan(spec: Spec, providers: Vec<Provider>) -> Result<Plan, Problems> {
     let mut problems = Vec::new();
     let mut stanzas: Vec<(Fields<'_>, &Stanza, Wires)> = Vec::new();
+    let names: HashMap<&str, usize> =
+        spec.stages.iter().enumerate().map(|(i, stanza)| (stanza.name.as_str(), i)).collect();
     for stanza in &spec.stages {
         let owner = format!("stage `{}`", stanza.name);
         let mut fields = Fields::new(&spec.file, owner, stanza.at, stanza.fields.clone());
-        let wires = wires(&spec, stanza, &mut fields);
+        let wires = wires(&spec, &names, stanza, &mut fields);
         stanzas.push((fields, stanza, wires));
     }
     let order = match order(&spec, &stanzas) {
@@ -152,7 +155,8 @@ pub fn plan(spec: Spec, providers: Vec<Provider>) -> Result<Plan, Problems> {
             fields.rest();
             None
         } else {
-            build(&spec, &providers, stanza, &mut fields, &nodes, &from, &wires)
+            let with: Vec<usize> = with.iter().map(|(_, node)| *node).collect();
+            build(&spec, &providers, stanza, &mut fields, &nodes, (&from, &with), &wires)
         };
         let own = fields.finish();
         let sound = own.is_empty() && built.is_some() && inputs_known;
@@ -171,9 +175,9 @@ pub fn plan(spec: Spec, providers: Vec<Provider>) -> Result<Plan, Problems> {
     if problems.is_empty() { Ok(Plan { spec, providers, nodes, report }) } else { Err(Problems(problems)) }
 }
 
-fn wires(spec: &Spec, stanza: &Stanza, fields: &mut Fields<'_>) -> Wires {
+fn wires(spec: &Spec, names: &HashMap<&str, usize>, stanza: &Stanza, fields: &mut Fields<'_>) -> Wires {
     let find = |fields: &mut Fields<'_>, at: At, name: &str| {
-        let found = spec.stages.iter().position(|stanza| stanza.name == name);
+        let found = names.get(name).copied();
         if found.is_none() {
             let problem = Problem::at(&fields.place(at), format!("there is no stage `{name}`"));
             let known = spec.stages.iter().map(|stanza| stanza.name.as_str());
@@ -273,7 +277,7 @@ fn build(
     stanza: &Stanza,
     fields: &mut Fields<'_>,
     nodes: &[Node],
-    from: &[usize],
+    (from, with): (&[usize], &[usize]),
     wires: &Wires,
 ) -> Option<(Work, Columns)> {
     let tables: Vec<&Columns> = from.iter().map(|&node| &nodes[node].columns).collect();
@@ -306,13 +310,9 @@ fn build(
             (Work::Table(Table::Concat(concat)), columns)
         }
         Does::Stage | Does::Run => {
-            let with = wires.with.iter().map(|(name, at, _)| (name.clone(), *at)).collect::<Vec<_>>();
-            let place_of = |name: &str| nodes.iter().find(|node| node.name == name).map(|node| &node.columns);
-            let with = with
-                .into_iter()
-                .zip(&wires.with)
-                .filter_map(|((name, at), (.., node))| Some((name, at, place_of(&spec.stages[*node].name)?)))
-                .collect();
+            let with =
+                wires.with.iter().zip(with).map(|((name, at, _), &node)| (name.clone(), *at, &nodes[node].columns));
+            let with = with.collect();
             let inputs = Inputs { from: tables.first().copied(), with, dir: &spec.dir, packages: &spec.packages };
             let (stage, columns) = if stanza.does == Does::Run {
                 UnitStage::of_command(&stanza.name, what, fields, &inputs)?

@@ -10,7 +10,7 @@ mod tasks;
 use crate::event::{Event, Reader};
 use crate::executor::Local;
 use crate::finished::{FinishedNode, NodeState};
-use crate::memory::{Memory, Remembered, Store};
+use crate::memory::{Memory, Prior, Remembered, Store};
 use crate::plan::{Node, Plan, Work};
 use crate::stage::UnitStage;
 use crate::task;
@@ -35,6 +35,9 @@ pub struct Options {
     /// Only these stages and what they need; all if empty.
     pub only: Vec<usize>,
 }
+
+/// Fewer units than this are looked up one by one, and so few files are remembered by name.
+const FEW: usize = 16;
 
 /// How often the user has asked to stop: once drains, twice stops.
 pub static INTERRUPTS: AtomicUsize = AtomicUsize::new(0);
@@ -351,6 +354,7 @@ impl<'a> Run<'a> {
             Err(error) => return self.fail_whole(i, error),
         };
         let mut active = Active::new(prepared, key);
+        active.recall(stage, self.prior(i, stage))?;
         active.look_up(self.cache)?;
         let (units, cached) = (active.prepared.units.len(), active.cached());
         if active.is_over() {
@@ -364,6 +368,15 @@ impl<'a> Run<'a> {
         self.emit(&Event::Stage { stage: node.name.clone(), units, cached });
         self.set(i, State::Active(Box::new(active)));
         Ok(())
+    }
+
+    /// The last run's table of a stage of grain row, whose rows need not be looked up one by one.
+    fn prior(&self, i: usize, stage: &UnitStage) -> Option<Prior> {
+        let remembered = self.memory.stages.get(&self.plan.nodes[i].name)?;
+        if stage.def.grain != protocol::Grain::Row || stage.def.source || remembered.units < FEW {
+            return None;
+        }
+        self.store.prior(remembered)
     }
 
     /// The Arrow files of a stage's constants, made once for all its tasks.
@@ -421,26 +434,30 @@ impl<'a> Run<'a> {
             Err(error) => return self.fail_whole(i, error),
         };
         let whole = tally.failed == 0;
-        let (units, key, head) = (active.prepared.units.len(), active.key, active.prepared.head.facts.digest);
-        self.settle(i, table, key, head, units, whole)
+        let worth = tally.worth;
+        let units = active.unit_rows();
+        let remembered = Remembered {
+            key: active.key,
+            head: active.prepared.head.facts.digest,
+            table: table.digest(),
+            rows: table.len(),
+            units: units.len(),
+            worth,
+            blobs: active.few_blobs(FEW),
+        };
+        let keep_keys = stage.def.grain == protocol::Grain::Row && !stage.def.source && units.len() >= FEW;
+        if whole && keep_keys {
+            self.store.keep_keys(&remembered.table, &remembered.head, &units)?;
+        }
+        self.settle(i, table, remembered, whole)
     }
 
     /// A stage's table is known: keep it and remember what it came from.
-    fn settle(
-        &mut self,
-        i: usize,
-        table: Manifest,
-        key: Digest,
-        head: Digest,
-        units: usize,
-        whole: bool,
-    ) -> Result<()> {
-        let digest = table.digest();
+    fn settle(&mut self, i: usize, table: Manifest, remembered: Remembered, whole: bool) -> Result<()> {
+        let digest = remembered.table;
         self.store.keep(&digest, &table)?;
         let name = &self.plan.nodes[i].name;
         if whole {
-            let worth = self.tallies[i].worth;
-            let remembered = Remembered { key, head, table: digest, rows: table.len(), units, worth };
             self.used.stages.insert(name.clone(), remembered);
         } else {
             // units that failed are tried again next time
@@ -454,7 +471,7 @@ impl<'a> Run<'a> {
     /// Makes everything that was found out last.
     fn keep(&mut self) -> Result<()> {
         self.cache.commit()?;
-        self.used.files = tables::files_of(self.plan, self.cache);
+        self.used.files = self.cache.referred();
         let same = self.used.stages == self.memory.stages && self.used.files == self.memory.files;
         if !same {
             let names: HashSet<&str> = self.plan.nodes.iter().map(|node| node.name.as_str()).collect();

@@ -24,8 +24,9 @@ pub const COLUMNS: [(&str, Type); 2] = [("head_config", Type::Blob), ("head_weig
 /// extraction box and the ranges of the canonical quantiser hold.
 pub const HEAD_CENTER: [f32; 3] = [0.0, 0.1, -0.25];
 
-/// The box in which a surface is sought, model units (the published extraction box).
-pub const BOX: [[f32; 3]; 2] = [[-0.55, -0.5, -0.95], [0.55, 0.75, 0.4]];
+/// The box in which a surface is sought, model units: the published extraction box, higher by a tall head's crown and lower
+/// by the neck.
+pub const BOX: [[f32; 3]; 2] = [[-0.6, -0.6, -0.95], [0.6, 0.9, 0.4]];
 
 /// Writes a head model.
 ///

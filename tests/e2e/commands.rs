@@ -63,7 +63,7 @@ fn why_names_the_fact_that_changed() {
     assert!(why(&["upper"]).contains("nothing like it has been run before"));
     space.run();
     let text = why(&["ended", "--param", "suffix=b"]);
-    assert!(text.contains("4 to run, 0 known") && text.contains("parameter `suffix`: \"a\" -> \"b\""), "{text}");
+    assert!(text.contains("4 to run, 0 known") && text.contains("parameter `suffix`: a -> b"), "{text}");
     space.write("in/3.txt", "other\n");
     let text = why(&["upper"]);
     assert!(text.contains("1 to run, 3 known") && text.contains("path=in/3.txt"), "{text}");

@@ -1,14 +1,16 @@
 //! A stage whose units are being worked on: which are known, which wait, which failed. Knows no executor.
 
 use crate::key;
+use crate::memory::Prior;
 use crate::run::Prepared;
 use crate::stage::{UnitStage, Worker};
 use crate::task::{Order, Output};
 use crate::units;
 use anyhow::Result;
-use cache::{Cache, Unit};
-use manifests::{Digest, Manifest};
+use cache::{Cache, OutRow, Unit};
+use manifests::{Digest, Manifest, Value};
 use protocol::Grain;
+use rayon::prelude::*;
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::path::PathBuf;
 use std::time::Instant;
@@ -23,7 +25,6 @@ pub struct Slot {
     pub unit: usize,
     pub output: Option<Output>,
     pub failed: bool,
-    pub tries: usize,
     pub seconds: f64,
 }
 
@@ -44,6 +45,8 @@ pub struct Active {
     waiting: VecDeque<Vec<usize>>,
     pub with: With,
     pub executed: usize,
+    /// Failures the user was told of.
+    pub told: usize,
     open: usize,
 }
 
@@ -95,17 +98,60 @@ impl Active {
         let mut known: HashMap<Digest, usize> = HashMap::with_capacity(prepared.keys.len());
         let slot_of = prepared.keys.iter().enumerate().map(|(unit, key)| {
             *known.entry(*key).or_insert_with(|| {
-                slots.push(Slot { key: *key, unit, output: None, failed: false, tries: 0, seconds: 0.0 });
+                slots.push(Slot { key: *key, unit, output: None, failed: false, seconds: 0.0 });
                 slots.len() - 1
             })
         });
         let slot_of = slot_of.collect();
-        Active { prepared, key, slots, slot_of, waiting: VecDeque::new(), with: With::default(), executed: 0, open: 0 }
+        Active {
+            prepared,
+            key,
+            slots,
+            slot_of,
+            waiting: VecDeque::new(),
+            with: With::default(),
+            executed: 0,
+            told: 0,
+            open: 0,
+        }
     }
 
-    /// Looks all units up.
-    pub fn look_up(&mut self, cache: &mut Cache) -> Result<()> {
+    /// Takes over the units that the last run's table holds.
+    pub fn recall(&mut self, stage: &UnitStage, prior: Option<Prior>) -> Result<()> {
+        let Some(prior) = prior else { return Ok(()) };
+        let writes = || stage.def.writes.iter();
+        let mut columns = Vec::new();
+        for column in writes() {
+            // a table of another version of the stage
+            let Some(ty) = prior.table.schema().ty(&column.name) else { return Ok(()) };
+            columns.push((column.name.clone(), ty));
+        }
+        let values: Vec<Vec<Value>> =
+            writes().map(|column| prior.table.column(&column.name)).collect::<Result<_, _>>()?;
+        let worth = prior.seconds / prior.units.len().max(1) as f64;
         for slot in &mut self.slots {
+            let Some(&(first, rows)) = prior.units.get(&slot.key) else { continue };
+            let row =
+                |row: usize| OutRow { of: Some(0), values: values.iter().map(|column| column[row].clone()).collect() };
+            slot.output = Some(Output { columns: columns.clone(), rows: (first..first + rows).map(row).collect() });
+            slot.seconds = worth;
+        }
+        Ok(())
+    }
+
+    /// Looks all other units up; those whose files are gone are not known.
+    pub fn look_up(&mut self, cache: &mut Cache) -> Result<()> {
+        let known = &*cache;
+        self.slots.par_iter_mut().with_min_len(64).for_each(|slot| {
+            let whole = |output: &Output| {
+                let mut values = output.rows.iter().flat_map(|row| &row.values);
+                values.all(|value| if let Value::Blob(blob) = value { known.has(blob) } else { true })
+            };
+            if slot.output.as_ref().is_some_and(|output| !whole(output)) {
+                slot.output = None;
+            }
+        });
+        for slot in self.slots.iter_mut().filter(|slot| slot.output.is_none()) {
             if let Some(unit) = cache.get(&slot.key)? {
                 slot.output = Some(Output { columns: unit.columns, rows: unit.rows });
                 slot.seconds = unit.seconds;
@@ -209,7 +255,6 @@ impl Active {
 
     /// Tries a unit once more, alone.
     pub fn retry(&mut self, slot: usize) {
-        self.slots[slot].tries += 1;
         self.waiting.push_back(vec![slot]);
     }
 
@@ -237,6 +282,41 @@ impl Active {
     /// Units that failed, those of equal key counted each.
     pub fn failed_units(&self) -> usize {
         self.slot_of.iter().filter(|&&slot| self.slots[slot].failed).count()
+    }
+
+    /// Each unit's key and number of rows, in order.
+    pub fn unit_rows(&self) -> Vec<(Digest, usize)> {
+        let rows = |slot: &usize| self.slots[*slot].output.as_ref().map_or(0, |output| output.rows.len());
+        self.slot_of.iter().map(|slot| (self.slots[*slot].key, rows(slot))).collect()
+    }
+
+    /// The files its units put out, if there are at most so many.
+    pub fn few_blobs(&self, most: usize) -> Option<Vec<(Digest, u64)>> {
+        let rows = self.slots.iter().filter_map(|slot| slot.output.as_ref()).flat_map(|output| &output.rows);
+        let mut blobs = Vec::new();
+        for value in rows.flat_map(|row| &row.values) {
+            if let Value::Blob(blob) = value {
+                if blobs.len() == most {
+                    return None;
+                }
+                blobs.push((blob.digest, blob.len));
+            }
+        }
+        Some(blobs)
+    }
+
+    /// Units that have not begun.
+    pub fn waiting_units(&self) -> usize {
+        self.waiting.iter().map(Vec::len).sum()
+    }
+
+    /// Gives up everything that has not begun.
+    pub fn abandon(&mut self) {
+        for slots in std::mem::take(&mut self.waiting) {
+            for slot in slots {
+                self.fail(slot);
+            }
+        }
     }
 
     /// Seconds of work in its units.

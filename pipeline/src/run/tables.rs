@@ -3,13 +3,13 @@
 use crate::builtin::Table;
 use crate::key::Head;
 use crate::memory::Remembered;
-use crate::plan::{Node, Plan, Work};
+use crate::plan::{Node, Work};
 use crate::run::{Done, Run, State};
 use crate::stage::{UnitStage, Worker};
 use crate::units::Units;
 use anyhow::{Context, Result, anyhow};
-use cache::{Cache, Fingerprint};
-use manifests::{Digest, Hasher, Manifest};
+use cache::Cache;
+use manifests::{Blob, Digest, Hasher, Manifest};
 use std::cell::OnceCell;
 use std::path::{Path, PathBuf};
 
@@ -154,33 +154,6 @@ pub fn table_key(table: &Table, inputs: &[Digest]) -> Digest {
     hasher.finish()
 }
 
-/// The files that a plan read, with their fingerprints, as far as these prove something.
-pub fn files_of(plan: &Plan, cache: &Cache) -> Vec<(PathBuf, Fingerprint, Digest)> {
-    let mut paths: Vec<PathBuf> = Vec::new();
-    for node in &plan.nodes {
-        match &node.work {
-            Work::Table(Table::Files(files)) => {
-                paths.extend(files.list().unwrap_or_default().into_iter().map(|(_, path)| path));
-            }
-            Work::Table(_) => {}
-            Work::Units(stage) => {
-                for (_, path) in named_files(stage) {
-                    let mut inside = Vec::new();
-                    if path.is_dir() && list(&path, Path::new(""), &mut inside).is_ok() {
-                        paths.extend(inside.into_iter().map(|file| path.join(file)));
-                    } else {
-                        paths.push(path);
-                    }
-                }
-            }
-        }
-    }
-    paths.sort();
-    paths.dedup();
-    let known = |path: PathBuf| cache.known(&path).map(|(fingerprint, digest)| (path, fingerprint, digest));
-    paths.into_iter().filter_map(known).collect()
-}
-
 impl<'a> Run<'a> {
     /// A table of the engine's own: evaluated, unless nothing it is made from has changed.
     pub(super) fn begin_table(&mut self, i: usize, node: &'a Node) -> Result<()> {
@@ -205,7 +178,11 @@ impl<'a> Run<'a> {
             table.evaluate(&tables, self.cache)
         };
         match evaluated {
-            Ok(manifest) => self.settle(i, manifest, key, key, 0, true),
+            Ok(manifest) => {
+                let (table, rows) = (manifest.digest(), manifest.len());
+                let remembered = Remembered { key, head: key, table, rows, units: 0, worth: 0.0, blobs: None };
+                self.settle(i, manifest, remembered, true)
+            }
             Err(error) => self.fail_whole(i, error),
         }
     }
@@ -225,7 +202,14 @@ impl<'a> Run<'a> {
         if !done.path.exists() {
             return Ok(None);
         }
-        if writes_blobs {
+        if let Some(blobs) = &remembered.blobs {
+            if !blobs
+                .iter()
+                .all(|(digest, len)| self.cache.has(&Blob { digest: *digest, len: *len, ext: String::new() }))
+            {
+                return Ok(None);
+            }
+        } else if writes_blobs {
             let Ok(table) = done.table() else { return Ok(None) };
             let Work::Units(stage) = &node.work else { return Ok(None) };
             for column in stage.def.writes.iter().filter(|column| column.ty == manifests::Type::Blob) {

@@ -12,6 +12,11 @@ use manifests::Digest;
 use std::path::Path;
 use std::time::Instant;
 
+/// So many failures of a stage are told one by one.
+const TOLD: usize = 10;
+/// After so many failures without a success the rest is not tried.
+const HOPELESS: usize = 5;
+
 impl<'a> Run<'a> {
     /// Hands tasks to the executor as long as there is room.
     pub(super) fn submit(&mut self) -> Result<()> {
@@ -47,7 +52,7 @@ impl<'a> Run<'a> {
             Err(error) => {
                 let error = sentence(&fatal(error)?);
                 let flight = Flight::new(i, slots, dir, threads, Vec::new(), keys);
-                return self.over(flight, Some((error, None)), false);
+                return self.over(flight, Some((error, None)));
             }
         };
         let by = match &stage.worker {
@@ -159,7 +164,6 @@ impl<'a> Run<'a> {
 
     fn ended(&mut self, mut flight: Flight, ended: Ended) -> Result<()> {
         let Work::Units(stage) = &self.plan.nodes[flight.node].work else { return Ok(()) };
-        let mut crashed = false;
         let error = match ended {
             Ended::Done if matches!(stage.worker, Worker::Command(_)) => {
                 let State::Active(active) = &self.states[flight.node] else { return Ok(()) };
@@ -172,7 +176,6 @@ impl<'a> Run<'a> {
             }
             Ended::Done => flight.error.take(),
             Ended::Died { how, tail } => {
-                crashed = true;
                 let who = if matches!(stage.worker, Worker::Command(_)) { "the program" } else { "the worker" };
                 let tail = if tail.is_empty() { "; it wrote nothing".into() } else { format!(":\n{tail}") };
                 Some((format!("{who} {how}{tail}"), None))
@@ -183,11 +186,11 @@ impl<'a> Run<'a> {
                 Some((format!("it took longer than its `timeout` of {limit} s and was stopped"), None))
             }
         };
-        self.over(flight, error, crashed)
+        self.over(flight, error)
     }
 
     /// A task is over: what it did not deliver is tried once more, unit by unit, or has failed.
-    fn over(&mut self, flight: Flight, error: Option<(String, Option<String>)>, crashed: bool) -> Result<()> {
+    fn over(&mut self, flight: Flight, error: Option<(String, Option<String>)>) -> Result<()> {
         let i = flight.node;
         let left: Vec<usize> = (0..flight.slots.len()).filter(|unit| !flight.delivered.contains(unit)).collect();
         if !left.is_empty() {
@@ -197,11 +200,15 @@ impl<'a> Run<'a> {
                 let slot = flight.slots[unit];
                 let State::Active(active) = &mut self.states[i] else { break };
                 let (error, hint) = flight.failed.get(&unit).unwrap_or(&general).clone();
-                if !alone && (crashed || active.slots[slot].tries == 0) {
+                if !alone {
                     active.retry(slot);
                     continue;
                 }
                 active.fail(slot);
+                active.told += 1;
+                if active.told > TOLD {
+                    continue;
+                }
                 let Work::Units(stage) = &self.plan.nodes[i].work else { break };
                 let rows = active.prepared.units.rows(active.slots[slot].unit);
                 let name = crate::units::name(stage, active.prepared.named(), rows);
@@ -211,10 +218,25 @@ impl<'a> Run<'a> {
                 self.emit(&Event::Failed { stage, unit: name, error, hint, log });
             }
         }
+        self.despair(i);
         // what is left of the task is of use to nobody
         let _ = std::fs::remove_dir_all(&flight.dir);
         self.progress(i);
         self.finish_if_over(i)
+    }
+
+    /// Where nothing but failures comes, the rest is not tried.
+    fn despair(&mut self, i: usize) {
+        let State::Active(active) = &mut self.states[i] else { return };
+        let left = active.waiting_units();
+        if active.executed > 0 || active.told < HOPELESS || left == 0 {
+            return;
+        }
+        active.abandon();
+        let stage = &self.plan.nodes[i].name;
+        let text =
+            format!("stage `{stage}`: {HOPELESS} units failed and none succeeded; the other {left} are not tried");
+        self.emit(&Event::Warning { text });
     }
 
     /// Failed units leave their log behind.

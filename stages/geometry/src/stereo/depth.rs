@@ -34,7 +34,8 @@ impl DepthMap {
     /// Fits a plane around every pixel of what was found.
     pub fn of(image: &Image, found: &Found, config: &StereoConfig) -> DepthMap {
         let pixels = found.depth.len();
-        let mut map = DepthMap { depth: vec![0.0; pixels], score: found.score.clone(), normals: vec![Vec3::ZERO; pixels] };
+        let mut map =
+            DepthMap { depth: vec![0.0; pixels], score: found.score.clone(), normals: vec![Vec3::ZERO; pixels] };
         let inverse: Vec<f32> = found.depth.iter().map(|z| if *z > 0.0 { 1.0 / z } else { 0.0 }).collect();
         let (transposed, to_world) = (image.intrinsics.transpose(), DMat3::from_mat4(image.world_to_cam).transpose());
         for pixel in (0..pixels).filter(|pixel| found.depth[*pixel] > 0.0) {
@@ -80,11 +81,7 @@ fn plane(found: &Found, inverse: &[f32], width: usize, pixel: usize, config: &St
 }
 
 /// The first base of a view, from its depth ranges in the hull, and the offsets to search.
-pub(super) fn first_base(
-    image: &Image,
-    ranges: &[Option<(f32, f32)>],
-    search_depth: f32,
-) -> (Vec<f32>, (f32, f32)) {
+pub(super) fn first_base(image: &Image, ranges: &[Option<(f32, f32)>], search_depth: f32) -> (Vec<f32>, (f32, f32)) {
     // Voxel steps and the sharp ridges of a hull from few views are not surface slants: smooth them away.
     let reach = 3;
     let near: Vec<f32> = ranges.iter().map(|range| range.map_or(0.0, |(near, _)| near)).collect();

@@ -10,7 +10,9 @@ const AXES: Vec3 = Vec3::new(0.075, 0.115, 0.09);
 /// Distance of the surface from the origin in a unit direction: an ellipsoid with a nose and low bumps.
 fn surface(direction: Vec3) -> f32 {
     let nose = (direction - Vec3::new(0.0, -0.12, 1.0).normalize()).length_squared() / (2.0 * 0.15 * 0.15);
-    1.0 / (direction / AXES).length() + 0.018 * (-nose).exp() + 0.002 * (9.0 * direction.x).sin() * (11.0 * direction.y).cos()
+    1.0 / (direction / AXES).length()
+        + 0.018 * (-nose).exp()
+        + 0.002 * (9.0 * direction.x).sin() * (11.0 * direction.y).cos()
 }
 
 /// Positive outside; nearly the distance close to the surface.

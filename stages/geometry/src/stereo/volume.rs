@@ -155,6 +155,7 @@ fn robust_mean(said: &mut [(f32, f32)], spread: f32) -> Option<f32> {
         below >= half
     })?;
     let near = said.iter().filter(|(value, _)| (value - median.0).abs() <= spread);
-    let (sum, weights) = near.fold((0.0, 0.0), |(sum, weights), (value, weight)| (sum + weight * value, weights + weight));
+    let (sum, weights) =
+        near.fold((0.0, 0.0), |(sum, weights), (value, weight)| (sum + weight * value, weights + weight));
     Some(if weights > 0.0 { sum / weights } else { median.0 })
 }

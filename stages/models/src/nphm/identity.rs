@@ -25,7 +25,8 @@ pub struct Sample {
     pub sdf: Tensor,
     /// `[B, N, 3]` colour in about [-1, 1], if the model has a colour branch and appearance codes were given.
     pub color: Option<Tensor>,
-    /// `[B, N, k + 1]` what each member said before blending; see [`Identity::nearest`] for the order.
+    /// `[B, N, k + 1]` what each member that takes part said before blending: the nearest anchors', nearest first (with the
+    /// Gaussian rule all of them, in their own order), then the global member's.
     pub members: Tensor,
     /// `[B, N]` sum of the un-normalised weights.
     pub weight_sum: Tensor,
@@ -234,16 +235,12 @@ impl Identity {
                 group.run(&coords.narrow(1, start, count), &part(&local))
             };
             sdfs.push(sdf.reshape([-1]));
-            colors.extend(color.as_ref().map(|(color, groups, local, global)| {
+            if let Some((color, groups, local, global)) = &color {
                 let said = color.said(&hidden);
-                groups[unique]
-                    .run(
-                        &said,
-                        &if is_global { global.iter().map(Tensor::shallow_clone).collect() } else { part(local) },
-                    )
-                    .0
-                    .squeeze_dim(0)
-            }));
+                let out =
+                    if is_global { groups[unique].run(&said, global) } else { groups[unique].run(&said, &part(local)) };
+                colors.push(out.0.squeeze_dim(0));
+            }
             start += count;
         }
         // the global member's values stand after all others
@@ -372,6 +369,7 @@ pub fn far_for_extraction(blend: &Blend) -> Far {
 mod tests {
     use super::*;
     use crate::init;
+    use crate::nphm::config::ColorConfig;
     use crate::nphm::{HeadConfig, HeadModel};
     use tch::Device;
 
@@ -430,6 +428,31 @@ mod tests {
                 _ => sample.weight_sum.full_like(0.75),
             };
             assert!((sample.sdf - expected).abs().max().double_value(&[]) < 1e-5, "{blend:?}");
+        }
+    }
+
+    #[test]
+    fn many_points_at_once_give_what_few_give() {
+        // few points are evaluated by all members, many by those that take part
+        let mut mono = HeadConfig::mononphm();
+        let id = &mut mono.identity;
+        (id.pairs, id.middle, id.d_glob, id.d_loc, id.hidden) = (4, 5, 8, 4, 20);
+        id.color = Some(ColorConfig { hidden: 20, layers: 2, bottleneck: 4 });
+        id.blend = Blend::Adaptive { neighbors: 4, blend_std: 3.75, global_distance: 0.75, sum_eps: 1e-8 };
+        (mono.deformation.d_id, mono.deformation.anchors) = (mono.identity.d_id(), 13);
+        for config in [HeadConfig::mini(4, 5), mono] {
+            let anchors: Vec<f32> = Vec::try_from(init::normal(9, 9, &[39]) * 0.3).unwrap();
+            let model = model(&config, &anchors);
+            let n = 2 * DENSE / 9;
+            let z = init::normal(1, 2, &[2, config.identity.d_id()]) * 0.2;
+            let q = init::normal(1, 3, &[2, n, 5]) * 0.3;
+            let anchors = model.identity.anchors(&z);
+            let at = |q: &Tensor| {
+                let sample = model.identity.forward(q, &z, Some(&z), &anchors, Far::Learned);
+                Tensor::cat(&[sample.members, sample.color.unwrap_or_else(|| sample.sdf.unsqueeze(2))], 2)
+            };
+            let few: Vec<Tensor> = (0..n).step_by(50).map(|i| at(&q.narrow(1, i, 50.min(n - i)))).collect();
+            assert!((at(&q) - Tensor::cat(&few, 1)).abs().max().double_value(&[]) < 1e-5);
         }
     }
 
