@@ -91,6 +91,8 @@ impl Blobs {
         let known = self.fresh.lock().expect("no thread panics while it holds this").contains(&blob.digest);
         // an old file of that name may be the remains of a power failure: it is believed only if it reads right
         if known || Digest::of_file(&target).is_ok_and(|(digest, _)| digest == blob.digest) {
+            // it may lie there since a moment ago, by a process that was killed before its files reached the disk
+            self.still_fresh([blob.digest]);
             return std::fs::remove_file(source).map_err(io("remove", source));
         }
         let folder = target.parent().expect("a blob lies in a folder");
@@ -106,8 +108,13 @@ impl Blobs {
             }
             Err(error) => return Err(io("write", &target)(error)),
         }
-        self.fresh.lock().expect("no thread panics while it holds this").insert(blob.digest);
+        self.still_fresh([blob.digest]);
         Ok(())
+    }
+
+    /// Notes files that have not reached the disk yet, as far as is known.
+    pub(crate) fn still_fresh(&self, digests: impl IntoIterator<Item = Digest>) {
+        self.fresh.lock().expect("no thread panics while it holds this").extend(digests);
     }
 
     fn temporary(&self) -> Result<PathBuf> {
@@ -118,14 +125,17 @@ impl Blobs {
         Ok(dir.join(format!("{}-{n}", std::process::id())))
     }
 
-    /// Brings everything that came in since the last call to the disk.
-    pub(crate) fn sync(&self) -> Result<()> {
-        let fresh: Vec<Digest> = self.fresh.lock().expect("no thread panics while it holds this").drain().collect();
+    /// What came in since the last call.
+    pub(crate) fn take_fresh(&self) -> Vec<Digest> {
+        self.fresh.lock().expect("no thread panics while it holds this").drain().collect()
+    }
+
+    /// Brings files to the disk.
+    pub(crate) fn sync(&self, fresh: &[Digest]) -> Result<()> {
         if fresh.len() > FEW {
-            let root = File::open(&self.root).map_err(io("open", &self.root))?;
-            return rustix::fs::syncfs(&root).map_err(|error| io("sync", &self.root)(error.into()));
+            return self.sync_all();
         }
-        for digest in &fresh {
+        for digest in fresh {
             let path = self.path(digest);
             let folder = path.parent().expect("a blob lies in a folder");
             for place in [path.as_path(), folder] {
@@ -133,6 +143,12 @@ impl Blobs {
             }
         }
         Ok(())
+    }
+
+    /// Brings all files to the disk.
+    pub(crate) fn sync_all(&self) -> Result<()> {
+        let root = File::open(&self.root).map_err(io("open", &self.root))?;
+        rustix::fs::syncfs(&root).map_err(|error| io("sync", &self.root)(error.into()))
     }
 
     /// All files, by digest, in order.

@@ -47,9 +47,19 @@ pub enum Error {
 impl Error {
     /// Whether the disk (or a quota) is full.
     pub fn is_full(&self) -> bool {
-        matches!(self, Error::Io { source, .. } if matches!(source.kind(),
+        // the index tells only in words
+        let told = matches!(self, Error::Index(text) if FULL.iter().any(|words| text.contains(words)));
+        told || matches!(self, Error::Io { source, .. } if matches!(source.kind(),
             std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded | std::io::ErrorKind::FileTooLarge))
     }
+}
+
+/// What the system says of a full disk, of a used-up quota, and of a file that grew beyond a limit.
+const FULL: [&str; 3] = ["No space left on device", "Disk quota exceeded", "File too large"];
+
+/// Whether a text of the index tells of a disk that cannot be written rather than of damage.
+pub(crate) fn tells_of_room(text: &str) -> bool {
+    FULL.iter().chain(&["Read-only file system"]).any(|words| text.contains(words))
 }
 
 /// For `map_err`: names what was being done to which file.

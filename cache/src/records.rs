@@ -1,9 +1,8 @@
 //! The journal: unit records in append-only segments, one segment for each run that found something out.
 //!
 //! A segment is a sequence of frames: length (u32), checksum (first 8 bytes of the payload's BLAKE3), payload. A torn tail
-//! (the process was killed while writing) ends the segment at its last whole frame. A `Commit` frame says that everything
-//! before it, blobs included, has reached the disk; after a power failure (another boot) only what stands before the last
-//! commit is believed. Knows neither the index nor where blobs lie.
+//! (the process was killed while writing) ends the segment at its last whole frame. A `Commit` frame says up to where
+//! everything, blobs included, has reached the disk; after a power failure (another boot) only that much is believed. Knows neither the index nor where blobs lie.
 
 use crate::codec::{Odd, Reader, put_str, put_u32, put_u64, put_value};
 use crate::error::io;
@@ -11,13 +10,15 @@ use crate::{Error, Result};
 use manifests::{Blob, Digest, Type, Value};
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
-use std::io::{Read, Write};
+use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 const VERSION: u32 = 1;
 const FRAME: usize = 12;
+/// First byte of a commit mark.
+const COMMIT: u8 = 3;
 /// Longer frames than this are taken for damage: large things are blobs.
 const LONGEST: usize = 1 << 30;
 
@@ -92,8 +93,8 @@ pub enum Entry {
     Stage(StageFacts),
     /// A finished unit.
     Unit(Unit),
-    /// Everything before has reached the disk.
-    Commit,
+    /// Everything up to this offset of the segment has reached the disk, and the files it speaks of.
+    Commit(u64),
 }
 
 /// Where a frame lies.
@@ -159,7 +160,10 @@ impl Entry {
                 put_u64(&mut out, unit.at);
                 put_u64(&mut out, unit.seconds.to_bits());
             }
-            Entry::Commit => out.push(3),
+            Entry::Commit(upto) => {
+                out.push(COMMIT);
+                put_u64(&mut out, *upto);
+            }
         }
         out
     }
@@ -194,7 +198,9 @@ impl Entry {
                 let (at, seconds) = (reader.u64()?, reader.f64()?);
                 Entry::Unit(Unit { key, stage, node, name, inputs, columns, rows, at, seconds })
             }
-            3 => Entry::Commit,
+            // the first form of the mark had no number: it spoke of all before it
+            COMMIT if reader.0.is_empty() => Entry::Commit(u64::MAX),
+            COMMIT => Entry::Commit(reader.u64()?),
             _ => return Err("a record of an unknown kind"),
         };
         if reader.0.is_empty() { Ok(entry) } else { Err("it is longer than it should be") }
@@ -224,6 +230,8 @@ pub(crate) struct Journal {
     /// The segment of this process, begun with its first record.
     current: Option<(u32, File, u64)>,
     committed: u64,
+    /// A commit mark was written that has not reached the disk itself.
+    open_mark: bool,
     readers: HashMap<u32, File>,
     program: String,
 }
@@ -231,7 +239,14 @@ pub(crate) struct Journal {
 impl Journal {
     pub(crate) fn open(dir: &Path, program: &str) -> Result<Journal> {
         std::fs::create_dir_all(dir).map_err(io("make", dir))?;
-        Ok(Journal { dir: dir.into(), current: None, committed: 0, readers: HashMap::new(), program: program.into() })
+        Ok(Journal {
+            dir: dir.into(),
+            current: None,
+            committed: 0,
+            open_mark: false,
+            readers: HashMap::new(),
+            program: program.into(),
+        })
     }
 
     /// Appends a record. It survives the end of this process at once, and a power failure from the next commit on.
@@ -262,6 +277,7 @@ impl Journal {
     pub(crate) fn next_segment(&mut self) -> Result<Vec<u32>> {
         self.current = None;
         self.committed = 0;
+        self.open_mark = false;
         segments(&self.dir)
     }
 
@@ -275,23 +291,32 @@ impl Journal {
         Ok(())
     }
 
-    /// Whether there is something that only a commit makes safe from a power failure.
-    pub(crate) fn is_dirty(&self) -> bool {
-        self.current.as_ref().is_some_and(|(.., offset)| *offset > self.committed)
+    /// What has to reach the disk for everything that was appended so far to last: the file, and up to where it is written.
+    /// `None` if there is nothing new.
+    pub(crate) fn unsynced(&self) -> Option<(&File, u64)> {
+        let (_, file, offset) = self.current.as_ref()?;
+        (*offset > self.committed).then_some((file, *offset))
     }
 
-    /// Says that everything before has reached the disk; the caller has seen to the blobs.
-    pub(crate) fn commit(&mut self) -> Result<()> {
-        if !self.is_dirty() {
-            return Ok(());
-        }
-        self.append(&Entry::Commit)?;
-        let (segment, file, offset) = self.current.as_ref().expect("something is dirty");
-        file.sync_data().map_err(io("write", &segment_path(&self.dir, *segment)))?;
+    /// Says that everything up to `upto` has reached the disk; the caller has seen to it.
+    pub(crate) fn committed(&mut self, upto: u64) -> Result<()> {
         if self.committed == 0 {
             File::open(&self.dir).and_then(|dir| dir.sync_all()).map_err(io("write", &self.dir))?;
         }
-        self.committed = *offset;
+        let place = self.append(&Entry::Commit(upto))?;
+        // the mark itself need not be marked
+        let end = place.offset + FRAME as u64 + u64::from(place.len);
+        self.committed = if place.offset == upto { end } else { upto };
+        self.open_mark = true;
+        Ok(())
+    }
+
+    /// Brings the last commit mark to the disk; without it, nobody knows after a power failure that the rest is there.
+    pub(crate) fn sync_mark(&mut self) -> Result<()> {
+        if let (true, Some((segment, file, _))) = (self.open_mark, &self.current) {
+            file.sync_data().map_err(io("write", &segment_path(&self.dir, *segment)))?;
+            self.open_mark = false;
+        }
         Ok(())
     }
 
@@ -318,16 +343,42 @@ impl Journal {
         })
     }
 
-    /// Calls `each` for every record of a segment from `from` on that is to be believed; gives back where the last one ends.
-    pub(crate) fn scan(&self, segment: u32, from: u64, each: &mut dyn FnMut(Place, Entry)) -> Result<u64> {
+    /// Calls `each` for every record of a segment from `from` on that is to be believed; says up to where that is.
+    pub(crate) fn scan(&self, segment: u32, from: u64, each: &mut dyn FnMut(Place, Entry)) -> Result<Believed> {
         scan(&segment_path(&self.dir, segment), segment, from, each)
     }
 
-    /// Numbers and lengths of all segments, oldest first.
+    /// Marks all of a segment that a killed process left as having reached the disk; the caller has seen to it.
+    pub(crate) fn seal(&self, segment: u32, end: u64) -> Result<()> {
+        let path = segment_path(&self.dir, segment);
+        let file = OpenOptions::new().write(true).open(&path).map_err(io("write", &path))?;
+        // a torn frame at the end would hide the mark
+        file.set_len(end).map_err(io("write", &path))?;
+        (&file).seek(SeekFrom::End(0)).map_err(io("write", &path))?;
+        write_frame(&file, segment, end, &Entry::Commit(end)).map_err(io("write", &path))?;
+        file.sync_data().map_err(io("write", &path))
+    }
+
+    /// Whether this process writes that segment.
+    pub(crate) fn is_current(&self, segment: u32) -> bool {
+        self.current.as_ref().is_some_and(|(current, ..)| *current == segment)
+    }
+
+    /// A segment's length, bytes.
+    pub(crate) fn length(&self, segment: u32) -> Result<u64> {
+        let path = segment_path(&self.dir, segment);
+        Ok(std::fs::metadata(&path).map_err(io("read", &path))?.len())
+    }
+
+    /// Whether a record has reached the disk for sure, as far as this process knows.
+    pub(crate) fn is_safe(&self, place: Place) -> bool {
+        self.current.as_ref().is_none_or(|(segment, ..)| *segment != place.segment || place.offset < self.committed)
+    }
+
+    /// Numbers and lengths of all segments, oldest first; of the present one what has reached the disk.
     pub(crate) fn segments(&self) -> Result<Vec<(u32, u64)>> {
         let lengths = segments(&self.dir)?.into_iter().map(|segment| {
-            let path = segment_path(&self.dir, segment);
-            Ok((segment, std::fs::metadata(&path).map_err(io("read", &path))?.len()))
+            Ok((segment, if self.is_current(segment) { self.committed } else { self.length(segment)? }))
         });
         lengths.collect()
     }
@@ -356,9 +407,8 @@ fn write_frame(mut file: &File, segment: u32, offset: u64, entry: &Entry) -> std
     frame.extend(&payload);
     if let Err(error) = file.write_all(&frame) {
         // a half frame would hide all that come after it: take it back, for the disk may have room again later
-        use std::io::Seek;
         let _ = file.set_len(offset);
-        let _ = file.seek(std::io::SeekFrom::Start(offset));
+        let _ = file.seek(SeekFrom::Start(offset));
         return Err(error);
     }
     Ok(Place { segment, offset, len: payload.len() as u32 })
@@ -375,11 +425,17 @@ fn parse_frame(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     (checksum(payload) == head[4..]).then_some((payload, rest))
 }
 
-fn scan(path: &Path, segment: u32, from: u64, each: &mut dyn FnMut(Place, Entry)) -> Result<u64> {
+/// Up to where a segment is believed, and up to where it has reached the disk for sure.
+pub(crate) struct Believed {
+    pub(crate) end: u64,
+    pub(crate) sure: u64,
+}
+
+fn scan(path: &Path, segment: u32, from: u64, each: &mut dyn FnMut(Place, Entry)) -> Result<Believed> {
     let mut bytes = Vec::new();
     File::open(path).and_then(|mut file| file.read_to_end(&mut bytes)).map_err(io("read", path))?;
     let foreign = |reason: Odd| Error::Foreign { path: path.into(), reason: reason.into() };
-    let Some((head, _)) = parse_frame(&bytes) else { return Ok(0) };
+    let Some((head, _)) = parse_frame(&bytes) else { return Ok(Believed { end: 0, sure: 0 }) };
     let Entry::Head { boot: written, .. } = Entry::decode(head).map_err(foreign)? else {
         return Err(foreign("it has no head"));
     };
@@ -390,18 +446,22 @@ fn scan(path: &Path, segment: u32, from: u64, each: &mut dyn FnMut(Place, Entry)
         ends.push((at as u64, payload));
         at = bytes.len() - tail.len();
         rest = tail;
-        if payload == [3] {
-            sure = at;
+        if payload.first() == Some(&COMMIT)
+            && let Ok(Entry::Commit(upto)) = Entry::decode(payload)
+        {
+            // a mark that stands right behind what it speaks of needs no mark itself
+            let here = ends[ends.len() - 1].0;
+            sure = if upto >= here { at as u64 } else { upto };
         }
     }
-    let believed = if written == boot() { at } else { sure };
+    let believed = if written == boot() { at as u64 } else { sure.min(at as u64) };
     for (offset, payload) in ends {
         let end = offset + (FRAME + payload.len()) as u64;
-        if offset >= from && end <= believed as u64 {
+        if offset >= from && end <= believed {
             each(Place { segment, offset, len: payload.len() as u32 }, Entry::decode(payload).map_err(foreign)?);
         }
     }
-    Ok(believed as u64)
+    Ok(Believed { end: believed, sure })
 }
 
 fn segment_path(dir: &Path, segment: u32) -> PathBuf {
@@ -505,7 +565,8 @@ mod tests {
         let file = OpenOptions::new().write(true).create_new(true).open(&path).unwrap();
         let head = Entry::Head { boot: "another".into(), host: "h".into(), program: "p".into(), at: 0 };
         let mut offset = 0;
-        for entry in [head, Entry::Unit(unit(1)), Entry::Commit, Entry::Unit(unit(2))] {
+        for entry in [Some(head), Some(Entry::Unit(unit(1))), None, Some(Entry::Unit(unit(2)))] {
+            let entry = entry.unwrap_or(Entry::Commit(offset));
             let place = write_frame(&file, 1, offset, &entry).unwrap();
             offset = place.offset + FRAME as u64 + u64::from(place.len);
         }

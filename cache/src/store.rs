@@ -28,6 +28,10 @@ pub struct Cache {
     /// Files that lie elsewhere and are not copied: a user's videos.
     elsewhere: HashMap<Digest, (PathBuf, Fingerprint)>,
     by_path: HashMap<PathBuf, Digest>,
+    /// Files being brought to the disk, and up to where the journal is then safe.
+    syncing: Option<(std::thread::JoinHandle<Result<()>>, u64)>,
+    /// A disk that once failed to take what it was given may say later that all is well. Then nothing more is vouched for.
+    sync_failed: bool,
     warnings: Vec<String>,
     #[expect(dead_code, reason = "held, not used")]
     lock: Lock,
@@ -64,6 +68,8 @@ impl Cache {
             new_files: HashSet::new(),
             elsewhere: HashMap::new(),
             by_path: HashMap::new(),
+            syncing: None,
+            sync_failed: false,
             warnings: Vec::new(),
             lock,
         })
@@ -120,16 +126,68 @@ impl Cache {
         Ok(())
     }
 
-    /// Makes what was put safe from a power failure, and tells the index.
+    /// Begins to make what was put safe from a power failure, beside other work; finishes what was begun earlier. Disks take
+    /// their time, and nobody has to wait for them before the end.
+    ///
+    /// # Errors
+    /// If something cannot be written.
+    pub fn commit_soon(&mut self) -> Result<()> {
+        if self.sync_failed || self.syncing.as_ref().is_some_and(|(thread, _)| !thread.is_finished()) {
+            return Ok(());
+        }
+        self.finish_sync()?;
+        self.update_index()?;
+        if let Some((file, upto)) = self.journal.unsynced() {
+            let file = file.try_clone().map_err(io("write", &self.root))?;
+            let (blobs, fresh, root) = (self.blobs.clone(), self.blobs.take_fresh(), self.root.clone());
+            let again = fresh.clone();
+            let work = move || -> Result<()> {
+                blobs.sync(&fresh)?;
+                file.sync_data().map_err(io("write", &root))
+            };
+            match std::thread::Builder::new().name("sync".into()).spawn(work) {
+                Ok(thread) => self.syncing = Some((thread, upto)),
+                // no thread to be had: the next commit sees to it
+                Err(_) => self.blobs.still_fresh(again),
+            }
+        }
+        Ok(())
+    }
+
+    fn finish_sync(&mut self) -> Result<()> {
+        let Some((thread, upto)) = self.syncing.take() else { return Ok(()) };
+        let synced = thread.join().expect("it does not panic");
+        self.sync_failed |= synced.is_err();
+        synced?;
+        self.journal.committed(upto)
+    }
+
+    /// Makes what was put safe from a power failure, and tells the index. After a failure it does nothing any more.
     ///
     /// # Errors
     /// If it cannot be written. What was put stays usable.
     pub fn commit(&mut self) -> Result<()> {
-        if self.journal.is_dirty() {
-            self.blobs.sync()?;
-            self.journal.commit()?;
+        if self.sync_failed {
+            return Ok(());
         }
-        let units = std::mem::take(&mut self.unindexed);
+        self.finish_sync()?;
+        if let Some((file, upto)) = self.journal.unsynced() {
+            let synced = self.blobs.sync(&self.blobs.take_fresh());
+            let synced = synced.and_then(|()| file.sync_data().map_err(io("write", &self.root)));
+            self.sync_failed |= synced.is_err();
+            synced?;
+            self.journal.committed(upto)?;
+        }
+        self.journal.sync_mark()?;
+        self.update_index()
+    }
+
+    fn update_index(&mut self) -> Result<()> {
+        // the index must not speak of what a power failure may take back
+        let (units, later) =
+            std::mem::take(&mut self.unindexed).into_iter().partition(|(_, place)| self.journal.is_safe(*place));
+        self.unindexed = later;
+        let units: Vec<(Digest, Place)> = units;
         let files: Vec<_> = std::mem::take(&mut self.new_files)
             .into_iter()
             .filter_map(|path| self.files.get(&path).map(|&(fingerprint, digest)| (path.clone(), fingerprint, digest)))
@@ -335,7 +393,13 @@ impl Cache {
         for unit in &left {
             self.journal.append(&Entry::Unit(unit.clone()))?;
         }
-        self.journal.commit()?;
+        if let Some((file, upto)) = self.journal.unsynced() {
+            // the new segment vouches for files that the old ones may not have vouched for
+            self.blobs.sync_all()?;
+            file.sync_data().map_err(io("write", &self.root))?;
+            self.journal.committed(upto)?;
+            self.journal.sync_mark()?;
+        }
         self.journal.remove(&old)?;
         self.places.clear();
         self.unindexed.clear();
@@ -365,7 +429,8 @@ impl Cache {
                     self.index = Some(index);
                     return Ok(answer);
                 }
-                Err(Broken(reason)) if attempt == 0 => {
+                // an index that cannot be written is not damaged, and there is no room for another
+                Err(Broken(reason)) if attempt == 0 && !crate::error::tells_of_room(&reason) => {
                     self.set_aside()?;
                     self.warnings.push(format!("the index was damaged ({reason}); it was rebuilt from the records"));
                 }
@@ -385,13 +450,19 @@ impl Cache {
                 continue;
             }
             let mut units = Vec::new();
-            self.journal
-                .scan(segment, from, &mut |place, entry| {
-                    if let Entry::Unit(unit) = entry {
-                        units.push((unit.key, place));
-                    }
-                })
-                .map_err(unreadable)?;
+            let mut note = |place, entry| match entry {
+                // of the present segment only what has reached the disk: later records follow with their commit
+                Entry::Unit(unit) if self.journal.is_safe(place) => units.push((unit.key, place)),
+                _ => {}
+            };
+            let believed = self.journal.scan(segment, from, &mut note).map_err(unreadable)?;
+            let mut length = length;
+            let whole = believed.end >= from;
+            if whole && believed.sure < believed.end && !self.journal.is_current(segment) {
+                // a killed process left it; the index must not speak of what a power failure may take back
+                self.blobs.sync_all().and_then(|()| self.journal.seal(segment, believed.end)).map_err(unreadable)?;
+                length = self.journal.length(segment).map_err(unreadable)?;
+            }
             index.add(&units, &[], &[(segment, length)])?;
         }
         Ok(index)
