@@ -2,6 +2,7 @@
 //! task is for.
 
 mod local;
+mod spawn;
 
 pub use local::Local;
 

@@ -19,7 +19,7 @@ use anyhow::{Context, Result};
 use cache::Cache;
 use manifests::{Digest, Manifest};
 use std::cell::OnceCell;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -30,6 +30,8 @@ pub use tables::{Prepared, folder_digest, node_key, prepare, stage_head, table_k
 pub struct Options {
     /// Threads for all tasks together.
     pub jobs: usize,
+    /// Memory for all tasks together, MB.
+    pub memory_mb: u64,
     /// Recipe's path, absolute: names its memory.
     pub recipe: PathBuf,
     /// Only these stages and what they need; all if empty.
@@ -112,6 +114,14 @@ pub struct Run<'a> {
     options: &'a Options,
     executor: Local,
     states: Vec<State>,
+    /// Who waits for each stage.
+    dependents: Vec<Vec<usize>>,
+    /// For how many stages each waits.
+    open_needs: Vec<usize>,
+    /// Stages that can begin.
+    ready: BTreeSet<usize>,
+    /// Stages in the state `Active`.
+    active: BTreeSet<usize>,
     tallies: Vec<Tally>,
     store: Store,
     memory: Memory,
@@ -119,6 +129,7 @@ pub struct Run<'a> {
     flights: HashMap<usize, Flight>,
     in_flight: HashSet<Digest>,
     free: usize,
+    free_mb: u64,
     next_task: usize,
     last_commit: Instant,
 }
@@ -177,6 +188,10 @@ pub fn run(plan: &Plan, cache: &mut Cache, options: &Options, readers: &mut [Box
         options,
         executor: Local::default(),
         states: (0..count).map(|_| State::Waiting).collect(),
+        dependents: vec![Vec::new(); count],
+        open_needs: vec![0; count],
+        ready: BTreeSet::new(),
+        active: BTreeSet::new(),
         tallies: vec![Tally::default(); count],
         store,
         used: Memory { stages: memory.stages.clone(), files: Vec::new() },
@@ -184,6 +199,7 @@ pub fn run(plan: &Plan, cache: &mut Cache, options: &Options, readers: &mut [Box
         flights: HashMap::new(),
         in_flight: HashSet::new(),
         free: options.jobs,
+        free_mb: options.memory_mb,
         next_task: 0,
         last_commit: Instant::now(),
     };
@@ -208,26 +224,33 @@ impl<'a> Run<'a> {
     /// Works until nothing is left; says whether the user stopped it.
     fn all(&mut self) -> Result<bool> {
         let wanted = self.wanted();
+        for (i, node) in self.plan.nodes.iter().enumerate().filter(|(i, _)| wanted[*i]) {
+            node.needs().for_each(|need| self.dependents[need].push(i));
+            self.open_needs[i] = node.needs().count();
+            if self.open_needs[i] == 0 {
+                self.ready.insert(i);
+            }
+        }
         loop {
             let stops = INTERRUPTS.load(Ordering::Relaxed);
             if stops > 1 {
                 return Ok(true);
             }
             if stops == 0 {
-                while self.begin_ready(&wanted)? {}
+                self.begin_ready()?;
                 self.submit()?;
             }
-            if self.flights.is_empty() {
-                let active = self.states.iter().any(|state| matches!(state, State::Active(_)));
-                if stops > 0 || !active {
-                    return Ok(stops > 0 && !self.complete(&wanted));
-                }
+            if self.flights.is_empty() && (stops > 0 || self.active.is_empty() && self.ready.is_empty()) {
+                return Ok(stops > 0 && !self.complete(&wanted));
+            }
+            if stops == 0 && !self.ready.is_empty() {
+                continue;
             }
             for (id, report) in self.executor.poll(Duration::from_millis(100)) {
                 self.hear(id, report)?;
             }
             if self.last_commit.elapsed() > Duration::from_secs(5) {
-                self.cache.commit()?;
+                self.cache.commit_soon()?;
                 self.last_commit = Instant::now();
             }
             self.warn();
@@ -264,7 +287,9 @@ impl<'a> Run<'a> {
     fn set(&mut self, i: usize, state: State) {
         let tally = &self.tallies[i];
         let (word, rows) = match &state {
-            State::Waiting | State::Active(_) => {
+            State::Waiting => unreachable!("no stage goes back to waiting"),
+            State::Active(_) => {
+                self.active.insert(i);
                 self.states[i] = state;
                 return;
             }
@@ -282,27 +307,24 @@ impl<'a> Run<'a> {
             seconds: tally.seconds,
         };
         self.states[i] = state;
+        self.active.remove(&i);
+        for dependent in std::mem::take(&mut self.dependents[i]) {
+            self.open_needs[dependent] -= 1;
+            if self.open_needs[dependent] == 0 {
+                self.ready.insert(dependent);
+            }
+        }
         self.emit(&event);
     }
 
-    /// Begins every stage whose inputs are there; says whether one changed its state for good.
-    fn begin_ready(&mut self, wanted: &[bool]) -> Result<bool> {
-        let mut moved = false;
-        for i in 0..self.plan.nodes.len() {
-            if !wanted[i] || !matches!(self.states[i], State::Waiting) {
-                continue;
-            }
+    /// Begins every stage whose inputs are there.
+    fn begin_ready(&mut self) -> Result<()> {
+        while let Some(i) = self.ready.pop_first() {
             let node = &self.plan.nodes[i];
-            let states: Vec<&State> = node.needs().map(|need| &self.states[need]).collect();
-            if states.iter().any(|state| matches!(state, State::Failed | State::Skipped)) {
-                self.set(i, State::Skipped);
-                moved = true;
-            } else if states.iter().all(|state| matches!(state, State::Done(_))) {
-                self.begin(i, node)?;
-                moved |= !matches!(self.states[i], State::Active(_));
-            }
+            let lost = |need: usize| matches!(self.states[need], State::Failed | State::Skipped);
+            if node.needs().any(lost) { self.set(i, State::Skipped) } else { self.begin(i, node)? }
         }
-        Ok(moved)
+        Ok(())
     }
 
     fn done(&self, i: usize) -> &Done {
@@ -356,7 +378,7 @@ impl<'a> Run<'a> {
         let mut active = Active::new(prepared, key);
         active.recall(stage, self.prior(i, stage))?;
         active.look_up(self.cache)?;
-        let (units, cached) = (active.prepared.units.len(), active.cached());
+        let (units, cached) = (active.prepared.units.count(), active.cached());
         if active.is_over() {
             return self.finish(i, active);
         }
@@ -422,9 +444,9 @@ impl<'a> Run<'a> {
         let Work::Units(stage) = &self.plan.nodes[i].work else { return Ok(()) };
         let tally = &mut self.tallies[i];
         (tally.executed, tally.failed) = (active.executed, active.failed_units());
-        tally.cached = active.prepared.units.len() - tally.failed - tally.executed;
+        tally.cached = active.prepared.units.count() - tally.failed - tally.executed;
         tally.worth = active.worth();
-        let share = tally.failed as f64 / active.prepared.units.len().max(1) as f64;
+        let share = tally.failed as f64 / active.prepared.units.count().max(1) as f64;
         if tally.failed > 0 && share > stage.allow_failures {
             self.set(i, State::Failed);
             return Ok(());

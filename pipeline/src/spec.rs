@@ -196,7 +196,7 @@ fn apply_profile(
     file: &str,
     key: &Key,
     item: &Item,
-    params: &mut Vec<(Key, Item)>,
+    params: &mut [(Key, Item)],
     stages: &mut Vec<(Key, Item)>,
     problems: &mut Vec<Problem>,
 ) {

@@ -39,7 +39,7 @@ impl Units {
     }
 
     /// How many there are.
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         match self {
             Units::Rows(rows) => rows.len(),
             Units::Many(units) => units.len(),

@@ -75,31 +75,41 @@ fn work(dir: &Path, built: &mut Built, prepare: fn(usize)) {
     let outcome = std::panic::catch_unwind(AssertUnwindSafe(|| task(dir, built, prepare)));
     let error = match outcome {
         Ok(Ok(())) => None,
-        Ok(Err(error)) => Some(sentence(&error)),
+        Ok(Err(error)) => Some(told(&error)),
         Err(panic) => {
             // the stage may be in any state
             *built = None;
             let text = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
-            Some(format!("the stage panicked: {}", one_line(text.unwrap_or("no message"))))
+            Some((format!("the stage panicked: {}", one_line(text.unwrap_or("no message"))), None))
         }
     };
-    if let Some(error) = error {
-        say(&Event::Failed { unit: None, error, hint: None });
+    if let Some((error, hint)) = error {
+        say(&Event::Failed { unit: None, error, hint });
     }
     say(&Event::Done);
 }
 
-/// An error and its causes in one line.
-fn sentence(error: &anyhow::Error) -> String {
-    let mut parts: Vec<String> = Vec::new();
+/// An error and its causes in one line, and what to do: the last line of a cause that begins with `hint: `.
+fn told(error: &anyhow::Error) -> (String, Option<String>) {
+    let (mut parts, mut hint): (Vec<String>, _) = (Vec::new(), None);
     for cause in error.chain() {
-        let line = one_line(&cause.to_string());
+        use std::io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
+        if let Some(io) = cause.downcast_ref::<std::io::Error>()
+            && matches!(io.kind(), StorageFull | QuotaExceeded | FileTooLarge)
+        {
+            hint = Some("make room and run again; what was finished is kept".into());
+        }
+        let text = cause.to_string();
+        let (text, more) = text.rsplit_once("\nhint: ").map_or((text.as_str(), None), |(text, hint)| (text, Some(hint)));
+        // the innermost knows best
+        hint = more.map(one_line).or(hint);
+        let line = one_line(text);
         // a cause that its wrapper has quoted already
         if !parts.iter().any(|part| part.contains(&line)) {
             parts.push(line);
         }
     }
-    parts.join(": ")
+    (parts.join(": "), hint)
 }
 
 /// A text in one line; of libtorch's, which carry thirty lines of stack trace, the first.

@@ -39,9 +39,9 @@ impl Files {
         };
         let mut sound = Vec::new();
         for (at, pattern) in patterns {
-            match glob(&pattern) {
-                Ok(_) => sound.push(pattern),
-                Err(error) => wrong_pattern(fields, at, &pattern, &error),
+            match glob(&split_literal(&pattern).1) {
+                Some(Err(error)) => wrong_pattern(fields, at, &pattern, &error),
+                Some(Ok(_)) | None => sound.push(pattern),
             }
         }
         Some(Files { patterns: sound, root })
@@ -59,13 +59,13 @@ impl Files {
             // a pattern that climbs out of the folder or is absolute starts at its literal beginning
             let (base, rest) = split_literal(pattern);
             let start = self.root.join(&base);
-            if rest.is_empty() {
+            let Some(matcher) = glob(&rest) else {
                 if start.is_file() {
                     found.push((base, start));
                 }
                 continue;
-            }
-            let matcher = glob(&rest).with_context(|| format!("pattern `{pattern}`"))?;
+            };
+            let matcher = matcher.with_context(|| format!("pattern `{pattern}`"))?;
             let deep = rest.contains("**");
             let depth = if deep { usize::MAX } else { rest.split('/').count() };
             let hidden = rest.split('/').any(|part| part.starts_with('.'));
@@ -103,8 +103,10 @@ fn wrong_pattern(fields: &mut Fields<'_>, at: At, pattern: &str, error: &globset
     );
 }
 
-fn glob(pattern: &str) -> Result<GlobMatcher, globset::Error> {
-    Ok(GlobBuilder::new(pattern).literal_separator(true).build()?.compile_matcher())
+/// The matcher of the part of a pattern that has wildcards; `None` if it has none.
+fn glob(pattern: &str) -> Option<Result<GlobMatcher, globset::Error>> {
+    let build = || Ok(GlobBuilder::new(pattern).literal_separator(true).build()?.compile_matcher());
+    (!pattern.is_empty()).then(build)
 }
 
 /// The folders a pattern begins with that hold no wildcard, and the rest of it.

@@ -121,7 +121,7 @@ impl Select {
             rows.retain(|&row| {
                 let count = seen.entry(groups[row].clone()).or_insert(0);
                 *count += 1;
-                (*count - 1) % every == 0
+                (*count - 1).is_multiple_of(every)
             });
         }
         if let Some(columns) = &self.distinct {

@@ -50,7 +50,14 @@ fn commit(dir: &Path) -> Option<String> {
 /// Room on the disk of a folder that we may use, MB.
 pub fn free_mb(folder: &Path) -> Option<u64> {
     let stat = rustix::fs::statvfs(folder).ok()?;
-    Some(stat.f_bavail * stat.f_frsize >> 20)
+    Some((stat.f_bavail * stat.f_frsize) >> 20)
+}
+
+/// Memory of the machine, MB; without limit if it does not say.
+pub fn memory_mb() -> u64 {
+    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let total = text.lines().find_map(|line| line.strip_prefix("MemTotal:")?.split_whitespace().next()?.parse().ok());
+    total.map_or(u64::MAX, |kb: u64| kb >> 10)
 }
 
 /// A time as `2026-11-22 21:55:12`, UTC.

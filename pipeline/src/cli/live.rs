@@ -4,6 +4,7 @@
 use crate::event::{Event, Reader};
 use crate::memory;
 use serde::{Deserialize, Serialize};
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -43,13 +44,15 @@ const EVERY: Duration = Duration::from_secs(1);
 struct Writer {
     path: PathBuf,
     live: Live,
+    /// Where each stage stands in the list.
+    places: HashMap<String, usize>,
     written: Option<Instant>,
 }
 
 /// Keeps the file of a workspace up to date.
 pub fn reader(workspace: &Path, started: u64) -> Box<dyn Reader> {
     let live = Live { pid: std::process::id(), started, ..Live::default() };
-    Box::new(Writer { path: path(workspace), live, written: None })
+    Box::new(Writer { path: path(workspace), live, places: HashMap::new(), written: None })
 }
 
 /// The run that is on in a workspace, if there is one.
@@ -66,7 +69,7 @@ fn path(workspace: &Path) -> PathBuf {
 impl Writer {
     fn stage(&mut self, name: &str) -> &mut LiveStage {
         let stages = &mut self.live.stages;
-        let i = stages.iter().position(|stage| stage.name == name).unwrap_or_else(|| {
+        let i = *self.places.entry(name.into()).or_insert_with(|| {
             stages.push(LiveStage { name: name.into(), ..LiveStage::default() });
             stages.len() - 1
         });

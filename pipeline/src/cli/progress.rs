@@ -40,7 +40,7 @@ fn summary(executed: usize, cached: usize, failed: usize, taken: f64) -> String 
 }
 
 fn failure(stage: &str, unit: &str, error: &str, hint: Option<&String>, log: Option<&String>) -> String {
-    let mut text = format!("failed: stage `{stage}`, {unit}: {error}");
+    let mut text = format!("error: stage `{stage}`, {unit}: {error}");
     hint.iter().for_each(|hint| text.push_str(&format!("\n  hint: {hint}")));
     log.iter().for_each(|log| text.push_str(&format!("\n  log: {log}")));
     text
@@ -82,13 +82,11 @@ impl Reader for Lines {
                 let note = if note.is_empty() { String::new() } else { format!(" ({note})") };
                 eprintln!("{stage}: {:.1} of {of}{note}", *ran as f64 + within);
             }
-            Event::Finished { stage, state: "done", executed, cached, rows, seconds: taken, .. } if *executed > 0 => {
-                if !self.quiet {
-                    eprintln!(
-                        "{stage}: done, {executed} run, {cached} known, {rows} rows ({} of work)",
-                        seconds(*taken)
-                    );
-                }
+            Event::Finished { stage, state: "done", executed, cached, rows, seconds: taken, .. }
+                if *executed > 0 && !self.quiet =>
+            {
+                let taken = seconds(*taken);
+                eprintln!("{stage}: done, {executed} run, {cached} known, {rows} rows ({taken} of work)");
             }
             Event::Finished { stage, state: "skipped", .. } => {
                 eprintln!("{stage}: skipped, because a stage that it needs failed");

@@ -52,7 +52,7 @@ impl Run {
         };
         let stages = plan.nodes.iter().map(|node| node.name.clone()).collect();
         emit(&mut readers, Event::Start { run: id.clone(), recipe: plan.spec.name.clone(), stages });
-        let options = Options { jobs, recipe: loaded.recipe.clone(), only };
+        let options = Options { jobs, memory_mb: host::memory_mb(), recipe: loaded.recipe.clone(), only };
         let outcome = run(plan, &mut cache, &options, &mut readers)?;
         let (executed, cached, failed) = outcome.totals();
         let seconds = began.elapsed().as_secs_f64();

@@ -3,13 +3,15 @@
 //! Every process is a group of its own, so that Ctrl-C at the terminal reaches only us, and dies with us, however we die: an
 //! orphaned worker would go on writing checkpoints beside its successor. Knows no stages.
 
+use crate::executor::spawn::{spawn, wait};
 use crate::executor::{By, Ended, Report, Task, tail};
 use protocol::Event;
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex};
@@ -25,6 +27,8 @@ pub struct Local {
     running: HashMap<usize, Running>,
     workers: HashMap<u64, Worker>,
     next_worker: u64,
+    /// Programs that were looked up.
+    programs: HashMap<String, PathBuf>,
 }
 
 struct Running {
@@ -59,7 +63,14 @@ enum Heard {
 impl Default for Local {
     fn default() -> Local {
         let (send, receive) = channel();
-        Local { send, receive, running: HashMap::new(), workers: HashMap::new(), next_worker: 0 }
+        Local {
+            send,
+            receive,
+            running: HashMap::new(),
+            workers: HashMap::new(),
+            next_worker: 0,
+            programs: HashMap::new(),
+        }
     }
 }
 
@@ -85,22 +96,46 @@ impl Local {
     }
 
     fn program(&mut self, task: &Task, argv: &[String], dir: &Path) -> std::io::Result<u32> {
+        let program = self.find(argv.first().map_or("", String::as_str), dir)?;
         let log = task.dir.join("log.txt");
-        let out = File::create(&log)?;
-        let mut command = command(argv, dir);
-        command.stdin(Stdio::null()).stdout(out.try_clone()?).stderr(out);
-        let mut child = command.spawn()?;
-        let (group, id, send) = (child.id(), task.id, self.send.clone());
-        std::thread::Builder::new().stack_size(64 << 10).spawn(move || {
-            let status = child.wait();
+        let pid = spawn(&program, argv, dir, &File::create(&log)?)?;
+        let (id, send) = (task.id, self.send.clone());
+        let waiting = std::thread::Builder::new().stack_size(64 << 10).spawn(move || {
+            let status = wait(pid);
             let words = match &status {
                 Ok(status) if status.success() => String::new(),
                 _ => last_words(&log),
             };
             // a coordinator that is gone does not listen
             let _ = send.send(Heard::Program(id, status, words));
-        })?;
-        Ok(group)
+        });
+        if let Err(error) = waiting {
+            // nobody would ever hear of it
+            kill(pid);
+            let _ = wait(pid);
+            return Err(error);
+        }
+        Ok(pid)
+    }
+
+    /// Where a program lies. As a shell would have it: a name with a slash is a path (ours are relative to `dir`), one
+    /// without is looked up.
+    fn find(&mut self, name: &str, dir: &Path) -> std::io::Result<PathBuf> {
+        if name.contains('/') {
+            return Ok(dir.join(name));
+        }
+        if let Some(known) = self.programs.get(name) {
+            return Ok(known.clone());
+        }
+        let executable = |path: &PathBuf| {
+            std::fs::metadata(path).is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
+        };
+        // an entry may be relative to where the program runs; without a PATH, the shell's own default holds
+        let path = std::env::var_os("PATH").unwrap_or_else(|| "/bin:/usr/bin".into());
+        let mut places = std::env::split_paths(&path).map(|place| dir.join(place).join(name));
+        let found = places.find(executable).ok_or(std::io::ErrorKind::NotFound)?;
+        self.programs.insert(name.into(), found.clone());
+        Ok(found)
     }
 
     fn worker(

@@ -56,7 +56,8 @@ pub struct Flight {
     pub slots: Vec<usize>,
     pub keys: Vec<Digest>,
     pub dir: PathBuf,
-    pub threads: usize,
+    /// Threads and MB it takes up.
+    pub needs: (usize, u64),
     pub outside: Vec<Digest>,
     pub since: Instant,
     pub within: f64,
@@ -71,7 +72,7 @@ impl Flight {
         node: usize,
         slots: Vec<usize>,
         dir: PathBuf,
-        threads: usize,
+        needs: (usize, u64),
         outside: Vec<Digest>,
         keys: Vec<Digest>,
     ) -> Flight {
@@ -80,7 +81,7 @@ impl Flight {
             slots,
             keys,
             dir,
-            threads,
+            needs,
             outside,
             since: Instant::now(),
             within: 0.0,

@@ -161,11 +161,10 @@ impl<'a> Run<'a> {
         let inputs: Vec<Digest> = node.from.iter().map(|&from| self.done(from).digest).collect();
         let key = table_key(table, &inputs);
         // files may have changed without any fact of the recipe changing
-        if !matches!(table, Table::Files(_)) {
-            if let Some((_, done)) = self.remembered(i, key)? {
-                self.set(i, State::Done(done));
-                return Ok(());
-            }
+        let known = if matches!(table, Table::Files(_)) { None } else { self.remembered(i, key)? };
+        if let Some((_, done)) = known {
+            self.set(i, State::Done(done));
+            return Ok(());
         }
         let evaluated = {
             let mut tables = Vec::new();

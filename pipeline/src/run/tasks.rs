@@ -20,14 +20,20 @@ const HOPELESS: usize = 5;
 impl<'a> Run<'a> {
     /// Hands tasks to the executor as long as there is room.
     pub(super) fn submit(&mut self) -> Result<()> {
-        for i in 0..self.plan.nodes.len() {
+        let active: Vec<usize> = self.active.iter().copied().collect();
+        for i in active {
+            if self.free == 0 {
+                break;
+            }
             let Work::Units(stage) = &self.plan.nodes[i].work else { continue };
             let threads = stage.def.needs.threads;
             let threads = if threads == 0 { self.options.jobs } else { threads.min(self.options.jobs) };
-            while self.free >= threads {
+            // a task that needs more than there is gets all there is
+            let memory = stage.def.needs.memory_mb.min(self.options.memory_mb);
+            while self.free >= threads && self.free_mb >= memory {
                 let State::Active(active) = &mut self.states[i] else { break };
                 let Some(slots) = active.next_task(self.cache, &self.in_flight)? else { break };
-                self.start(i, stage, slots, threads)?;
+                self.start(i, stage, slots, (threads, memory))?;
             }
             // looking up may have finished it: another stage had the same unit
             self.finish_if_over(i)?;
@@ -35,7 +41,8 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    fn start(&mut self, i: usize, stage: &'a UnitStage, slots: Vec<usize>, threads: usize) -> Result<()> {
+    fn start(&mut self, i: usize, stage: &'a UnitStage, slots: Vec<usize>, needs: (usize, u64)) -> Result<()> {
+        let (threads, memory) = needs;
         let id = self.next_task;
         self.next_task += 1;
         let dir = self.cache.root().join("tasks").join(format!("{id:06}"));
@@ -51,7 +58,7 @@ impl<'a> Run<'a> {
             }
             Err(error) => {
                 let error = sentence(&fatal(error)?);
-                let flight = Flight::new(i, slots, dir, threads, Vec::new(), keys);
+                let flight = Flight::new(i, slots, dir, needs, Vec::new(), keys);
                 return self.over(flight, Some((error, None)));
             }
         };
@@ -62,12 +69,13 @@ impl<'a> Run<'a> {
             }
             Worker::Command(command) => By::Program { argv: made.argv, dir: command.dir.clone() },
         };
-        let flight = Flight::new(i, slots, dir.clone(), threads, made.outside, keys);
+        let flight = Flight::new(i, slots, dir.clone(), needs, made.outside, keys);
         let task = Task { id, dir, by, timeout: stage.timeout };
         if let Some(ended) = self.executor.submit(&task) {
             return self.ended(flight, ended);
         }
         self.free -= threads;
+        self.free_mb -= memory;
         self.in_flight.extend(&flight.keys);
         self.flights.insert(id, flight);
         Ok(())
@@ -78,7 +86,8 @@ impl<'a> Run<'a> {
             Report::Event(event) => self.said(id, event),
             Report::Ended(ended) => {
                 let Some(flight) = self.flights.remove(&id) else { return Ok(()) };
-                self.free += flight.threads;
+                self.free += flight.needs.0;
+                self.free_mb += flight.needs.1;
                 flight.keys.iter().for_each(|key| {
                     self.in_flight.remove(key);
                 });
@@ -150,13 +159,15 @@ impl<'a> Run<'a> {
         let seconds = flight.since.elapsed().as_secs_f64() / outputs.len().max(1) as f64;
         flight.since = Instant::now();
         for (unit, output) in outputs {
-            if flight.delivered.insert(unit) {
+            if !flight.delivered.contains(&unit) {
                 let slot = flight.slots[unit];
                 active.put(slot, output, seconds, (&self.plan.nodes[i].name, stage), self.cache)?;
                 if stage.def.grain != protocol::Grain::Row || stage.def.source {
                     self.cache.drop_scratch(&flight.keys[unit]);
                 }
                 self.tallies[i].seconds += seconds;
+                // only now: what could not be kept has not been delivered, and the unit is not over
+                flight.delivered.insert(unit);
             }
         }
         Ok(())
