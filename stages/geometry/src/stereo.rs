@@ -40,7 +40,7 @@ pub struct View<'a> {
     pub mask: &'a [u8],
 }
 
-/// What to reconstruct, and how carefully. Lengths are metres in the world frame of the cameras.
+/// What to reconstruct, and how carefully. Lengths are metres in the world frame of the cameras, and positive.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StereoConfig {
     /// Centre of the sphere outside which nothing is reconstructed.
@@ -101,7 +101,7 @@ impl StereoConfig {
             neighbours: 4,
             keep: 3,
             baseline: 15.0,
-            window_radius: 3,
+            window_radius: 2,
             noise: 0.6,
             coarse_pixel: 0.0025,
             coarse_rounds: 2,
@@ -109,8 +109,8 @@ impl StereoConfig {
             search_depth: 0.10,
             reach: 3.0,
             coarse_step: 1.0,
-            fine_step: 0.6,
-            penalty_one: 0.02,
+            fine_step: 0.8,
+            penalty_one: 0.01,
             penalty_more: 0.4,
             smooth_radius: 2,
             smooth_depth: 0.004,
@@ -127,6 +127,9 @@ impl StereoConfig {
 ///
 /// The cloud has outward unit normals and colours, in an order that depends on positions only; the result does not
 /// depend on the number of threads. It is empty if the sphere shows in too few views.
+///
+/// Time and memory are linear in pixels: 8 views of 192 x 280 take about 1.5 s of a 2 GHz core with the settings of
+/// [`StereoConfig::around`]; every view in work holds about 200 bytes a pixel.
 ///
 /// # Panics
 /// If a view's buffers do not have the size its camera says.

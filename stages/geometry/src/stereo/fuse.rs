@@ -89,9 +89,12 @@ fn confirmed(
     if agree < config.min_agreeing || against >= agree {
         return None;
     }
-    let index = (y - 0.5 - image.frame[1]) as usize * views[reference].view.camera.width as usize
-        + (x - 0.5 - image.frame[0]) as usize;
-    let rgb = &views[reference].view.rgb[3 * index..3 * index + 3];
+    // Through the original camera, because the depth map may have a coarser size than the photograph.
+    let View { camera, rgb, .. } = views[reference].view;
+    let (px, _) = camera.project(point.as_dvec3());
+    let clip = |value: f64, limit: u32| (value.max(0.0) as usize).min(limit as usize - 1);
+    let index = clip(px.y, camera.height) * camera.width as usize + clip(px.x, camera.width);
+    let rgb = &rgb[3 * index..3 * index + 3];
     Some(Sample {
         position: position / weights,
         normal: direction.normalize_or(normal),

@@ -9,6 +9,7 @@
 use super::image::Image;
 use glam::{DMat3, DVec3, Vec3};
 use rayon::prelude::*;
+use std::ops::Range;
 
 /// Sums that normalised cross-correlation needs: w, wa, wb, waa, wbb, wab.
 const SUMS: usize = 6;
@@ -36,7 +37,9 @@ pub(super) struct Sweep<'a> {
 impl Sweep<'_> {
     /// `[pixel][hypothesis]` costs `1 - max(NCC, 0)` in [0, 1]; 1 where there is no base.
     pub fn costs(&self) -> Vec<f32> {
-        let slices: Vec<Vec<f32>> = (0..self.count).into_par_iter().map(|k| self.slice(k)).collect();
+        let rows = self.base.chunks_exact(self.reference.width);
+        let spans: Vec<Range<usize>> = rows.map(span).collect();
+        let slices: Vec<Vec<f32>> = (0..self.count).into_par_iter().map(|k| self.slice(k, &spans)).collect();
         let pixels = self.base.len();
         let mut costs = vec![1.0; pixels * self.count];
         costs.par_chunks_mut(self.count * self.reference.width).enumerate().for_each(|(y, row)| {
@@ -51,13 +54,13 @@ impl Sweep<'_> {
     }
 
     /// The cost of one hypothesis for all pixels: the mean over the `keep` best neighbours.
-    fn slice(&self, k: usize) -> Vec<f32> {
+    fn slice(&self, k: usize, spans: &[Range<usize>]) -> Vec<f32> {
         let offset = self.first + k as f32 * self.step;
         let keep = self.keep.clamp(1, self.neighbours.len().max(1));
         let mut best = vec![vec![1.0f32; self.base.len()]; keep];
         let mut rows = Rows::new(self.reference.width, self.radius);
         for neighbour in self.neighbours {
-            self.correlate(neighbour, offset, &mut rows, &mut best);
+            self.correlate(neighbour, offset, spans, &mut rows, &mut best);
         }
         let (first, others) = best.split_at_mut(1);
         for other in others {
@@ -69,36 +72,47 @@ impl Sweep<'_> {
     }
 
     /// Adds one neighbour's costs to the sorted lists of the best.
-    fn correlate(&self, neighbour: &Image, offset: f32, rows: &mut Rows, best: &mut [Vec<f32>]) {
+    fn correlate(
+        &self,
+        neighbour: &Image,
+        offset: f32,
+        spans: &[Range<usize>],
+        rows: &mut Rows,
+        best: &mut [Vec<f32>],
+    ) {
         let (width, height, radius) = (self.reference.width, self.reference.height, self.radius);
         let warp = Warp::between(self.reference, neighbour);
         rows.clear();
         // Row `y` of products enters; the window around row `y - radius` is then complete.
         for y in 0..height + radius {
-            let slot = y % (2 * radius + 1);
-            if y < height {
-                let range = y * width..(y + 1) * width;
-                warp.row(y, &self.base[range.clone()], offset, &mut rows.x, &mut rows.y);
-                rows.products(&self.reference.grey[range], neighbour);
-            } else {
-                rows.no_products();
+            rows.no_products();
+            if y < height && !spans[y].is_empty() {
+                let span = spans[y].clone();
+                let pixels = y * width + span.start..y * width + span.end;
+                warp.row(span.start, y, &self.base[pixels.clone()], offset, &mut rows.x, &mut rows.y);
+                rows.products(span.start, &self.reference.grey[pixels], neighbour);
             }
-            rows.slide(slot);
-            if y >= radius {
+            rows.slide(y % (2 * radius + 1));
+            if y >= radius && !spans[y - radius].is_empty() {
                 let done = y - radius;
-                rows.score(done % (2 * radius + 1), self.noise * self.noise);
-                for x in 0..width {
-                    let mut cost = rows.cost[x];
-                    for list in best.iter_mut() {
-                        let kept = &mut list[done * width + x];
-                        let worse = kept.max(cost);
-                        *kept = kept.min(cost);
-                        cost = worse;
+                let span = spans[done].clone();
+                let costs = rows.score(done % (2 * radius + 1), span.clone(), self.noise * self.noise);
+                for list in best.iter_mut() {
+                    let kept = &mut list[done * width + span.start..done * width + span.end];
+                    for (kept, cost) in kept.iter_mut().zip(costs.iter_mut()) {
+                        (*kept, *cost) = (kept.min(*cost), kept.max(*cost));
                     }
                 }
             }
         }
     }
+}
+
+/// From the first to the last pixel of a row that has a base.
+fn span(row: &[f32]) -> Range<usize> {
+    let first = row.iter().position(|base| *base > 0.0);
+    let last = row.iter().rposition(|base| *base > 0.0);
+    first.zip(last).map_or(0..0, |(first, last)| first..last + 1)
 }
 
 /// Reference pixel and depth to neighbour pixel: `x = (depth * m (u, v, 1) + t) / z`.
@@ -116,9 +130,10 @@ impl Warp {
         Warp { columns, translation: translation.as_vec3() }
     }
 
-    /// Positions, relative to pixel centres, of a row of reference pixels; far outside where there is no base.
-    fn row(&self, y: usize, base: &[f32], offset: f32, out_x: &mut [f32], out_y: &mut [f32]) {
-        let start = self.columns[2] + (y as f32 + 0.5) * self.columns[1] + 0.5 * self.columns[0];
+    /// Positions, relative to pixel centres, of reference pixels from `x` on in row `y`; far outside where there is no
+    /// base.
+    fn row(&self, x: usize, y: usize, base: &[f32], offset: f32, out_x: &mut [f32], out_y: &mut [f32]) {
+        let start = self.columns[2] + (y as f32 + 0.5) * self.columns[1] + (x as f32 + 0.5) * self.columns[0];
         let (step, shift) = (self.columns[0], self.translation);
         for (x, ((&base, out_x), out_y)) in base.iter().zip(out_x).zip(out_y).enumerate() {
             let x = x as f32;
@@ -167,19 +182,19 @@ impl Rows {
         self.ring.iter_mut().flatten().chain(&mut self.sums).chain(&mut self.valid).for_each(|row| row.fill(0.0));
     }
 
-    /// Samples the neighbour along the warped row and multiplies it with the reference row.
-    fn products(&mut self, reference: &[f32], neighbour: &Image) {
+    /// Samples the neighbour along the warped row and multiplies it with the reference pixels from `start` on.
+    fn products(&mut self, start: usize, reference: &[f32], neighbour: &Image) {
         let width = reference.len();
-        let inner = self.radius..self.radius + width;
-        let [w, a, b, aa, bb, ab] = self.products.each_mut().map(|row| &mut row[inner.clone()]);
-        for i in 0..width {
-            b[i] = neighbour.sample(self.x[i], self.y[i]);
+        let inner = self.radius + start..self.radius + start + width;
+        let [w, a, b, aa, bb, ab] = self.products.each_mut().map(|row| &mut row[inner.clone()][..width]);
+        for ((out, x), y) in b.iter_mut().zip(&self.x).zip(&self.y) {
+            *out = neighbour.sample(*x, *y);
         }
         for i in 0..width {
             let (left, right) = (reference[i], b[i]);
             let valid = !(left + right).is_nan();
             let (left, right) = if valid { (left, right) } else { (0.0, 0.0) };
-            w[i] = f32::from(u8::from(valid));
+            w[i] = if valid { 1.0 } else { 0.0 };
             a[i] = left;
             b[i] = right;
             aa[i] = left * left;
@@ -206,12 +221,12 @@ impl Rows {
         }
     }
 
-    /// Costs from the window sums; `slot` holds the row in the middle of the windows.
-    fn score(&mut self, slot: usize, noise: f32) {
-        let width = self.cost.len();
-        let [w, a, b, aa, bb, ab] = self.sums.each_ref().map(|row| &row[..width]);
-        let (valid, cost) = (&self.valid[slot][..width], &mut self.cost[..width]);
-        for x in 0..width {
+    /// Costs of the pixels in `span` from the window sums; `slot` holds the row in the middle of the windows.
+    fn score(&mut self, slot: usize, span: Range<usize>, noise: f32) -> &mut [f32] {
+        let [w, a, b, aa, bb, ab] = self.sums.each_ref().map(|row| &row[span.clone()]);
+        let valid = &self.valid[slot][span.clone()];
+        let cost = &mut self.cost[span];
+        for x in 0..cost.len() {
             let count = w[x].max(1.0);
             let per = 1.0 / count;
             let covariance = ab[x] - a[x] * b[x] * per;
@@ -220,5 +235,6 @@ impl Rows {
             let ncc = covariance / (left * right).sqrt();
             cost[x] = 1.0 - valid[x] * ncc.clamp(0.0, 1.0);
         }
+        cost
     }
 }

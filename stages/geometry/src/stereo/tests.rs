@@ -108,6 +108,9 @@ fn recovers_a_bumpy_ellipsoid() {
     let tilts = cloud.positions.iter().zip(&cloud.normals).map(|(point, n)| n.dot(normal(*point)));
     assert!(tilts.filter(|cosine| *cosine > 0.9).count() as f32 > 0.9 * cloud.positions.len() as f32);
 
+    let off = cloud.positions.iter().zip(&cloud.colors).map(|(point, rgb)| (f32::from(rgb[0]) - grey(*point)).abs());
+    assert!(off.filter(|off| *off < 20.0).count() as f32 > 0.9 * cloud.colors.len() as f32);
+
     // Completeness: a grid of front directions, each within 3 mm of some point.
     let (mut found, mut all) = (0, 0);
     for i in -10..=10 {

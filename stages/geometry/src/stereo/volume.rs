@@ -77,7 +77,8 @@ impl<'a> Volume<'a> {
                     return crossing / length as f32;
                 }
                 previous = (t, value);
-                t += value.max(0.3 * cell).min(1.5 * cell);
+                // Not the whole distance: it was measured along other rays, and is only interpolated.
+                t += (0.7 * value).clamp(0.3 * cell, 2.0 * cell);
             }
             0.0
         };
@@ -87,11 +88,12 @@ impl<'a> Volume<'a> {
     /// Trilinear interpolation; positive beyond the cube.
     fn value(&self, point: Vec3) -> f32 {
         let p = (point - self.hull.center + self.hull.radius) / self.hull.cell - 0.5;
-        let base = p.floor();
-        if base.min_element() < 0.0 || base.max_element() >= (SIDE - 1) as f32 {
+        if p.min_element() < 0.0 || p.max_element() >= (SIDE - 1) as f32 {
             return TRUNCATION * self.hull.cell;
         }
-        let f = p - base;
+        // Positive, so that truncation is `floor`.
+        let base = p.as_ivec3();
+        let f = p - base.as_vec3();
         let at = (base.z as usize * SIDE + base.y as usize) * SIDE + base.x as usize;
         let lerp = |a: f32, b: f32, t: f32| a + t * (b - a);
         let row = |at: usize| lerp(self.values[at], self.values[at + 1], f.x);
@@ -123,8 +125,9 @@ impl<'a> Projection<'a> {
         if p.z <= 0.0 || x < 0.0 || y < 0.0 || x >= (image.width - 1) as f32 || y >= (image.height - 1) as f32 {
             return None;
         }
-        let (fx, fy) = (x.fract(), y.fract());
-        let at = y as usize * image.width + x as usize;
+        let (i, j) = (x as i32, y as i32);
+        let (fx, fy) = (x - i as f32, y - j as f32);
+        let at = j as usize * image.width + i as usize;
         let corners = [at, at + 1, at + image.width, at + image.width + 1];
         let nearest = corners[usize::from(fx > 0.5) + 2 * usize::from(fy > 0.5)];
         let middle = self.witness.depth[nearest];
