@@ -13,6 +13,7 @@ use crate::init;
 use crate::layers::Linear;
 use crate::ldm::Draw;
 use crate::schedule::{Sampler, Schedule, ScheduleConfig, Step, time_tensor};
+use crate::team::Member;
 use crate::triplane::{FeatureMapConfig, FeatureMaps, GBuffer, condition};
 use crate::unet::{ExpressionAttentions, Extras, UNet, UNetConfig, times};
 use crate::weights::{self, Tensors, WeightsError};
@@ -155,13 +156,27 @@ pub struct Avatar {
 }
 
 /// One training batch of B samples.
-pub struct Batch<'a> {
+pub struct Batch {
     /// Scaled latents, `[B, C, h, w]`.
-    pub latents: &'a Tensor,
+    pub latents: Tensor,
     /// What the head looks like in each.
-    pub gbuffer: &'a GBuffer,
+    pub gbuffer: GBuffer,
     /// Expression codes, `[B, code]`; not looked at without the expression path.
-    pub codes: &'a Tensor,
+    pub codes: Tensor,
+    /// Times and noise; not looked at by the direct objective.
+    pub draw: Draw,
+}
+
+impl Batch {
+    /// `count` samples from `start` on.
+    pub fn narrow(&self, start: i64, count: i64) -> Self {
+        Self {
+            latents: self.latents.narrow(0, start, count),
+            gbuffer: self.gbuffer.narrow(start, count),
+            codes: self.codes.narrow(0, start, count),
+            draw: self.draw.narrow(start, count),
+        }
+    }
 }
 
 /// What [`Avatar::condition`] prepares; it does not depend on the diffusion time.
@@ -295,10 +310,10 @@ impl Avatar {
         }
     }
 
-    /// Mean squared error over all elements of the batch. `draw` is not looked at by the direct objective.
-    pub fn training_loss(&self, batch: &Batch, draw: &Draw) -> Tensor {
-        let prepared = self.condition(batch.gbuffer, batch.codes);
-        let latents = batch.latents;
+    /// Mean squared error over all elements of the batch.
+    pub fn training_loss(&self, batch: &Batch) -> Tensor {
+        let prepared = self.condition(&batch.gbuffer, &batch.codes);
+        let Batch { latents, draw, .. } = batch;
         let (out, target) = match self.config.objective {
             Objective::Diffusion => {
                 let noise = draw.noise.to_device(self.device);
@@ -357,10 +372,26 @@ impl Avatar {
     }
 }
 
+impl Member for Avatar {
+    type Job = Batch;
+
+    fn learned(&self) -> Tensors {
+        self.learned()
+    }
+
+    /// One term: the loss.
+    fn loss(&self, batch: &Batch) -> (Tensor, Vec<f64>) {
+        let loss = self.training_loss(batch);
+        let value = loss.double_value(&[]);
+        (loss, vec![value])
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::ldm;
+    use crate::team::{Team, cut};
 
     /// Two-level networks on 4x4 latents: everything there is, in miniature.
     fn tiny(config: AvatarConfig) -> AvatarConfig {
@@ -396,12 +427,16 @@ mod tests {
         (avatar, prior, text)
     }
 
+    fn batch(avatar: &Avatar, step: u64) -> Batch {
+        let (latents, codes) = (init::normal(2, 0, &[2, 4, 4, 4]), init::normal(2, 1, &[2, 6]));
+        let draw = Draw::new(&avatar.schedule, &latents.size(), 3, step);
+        Batch { latents, gbuffer: gbuffer(2), codes, draw }
+    }
+
     fn train(avatar: &Avatar, optimiser: &mut AdamW, from: u64, to: u64) -> f64 {
-        let (latents, codes, g) = (init::normal(2, 0, &[2, 4, 4, 4]), init::normal(2, 1, &[2, 6]), gbuffer(2));
-        let batch = Batch { latents: &latents, gbuffer: &g, codes: &codes };
         let mut last = f64::NAN;
         for step in from..to {
-            let loss = avatar.training_loss(&batch, &Draw::new(&avatar.schedule, &latents.size(), 3, step));
+            let loss = avatar.training_loss(&batch(avatar, step));
             optimiser.zero_grad();
             loss.backward();
             optimiser.step(1.0);
@@ -478,6 +513,27 @@ mod tests {
             assert_eq!(second.learned()[&name], value, "{name}");
         }
         std::fs::remove_dir_all(&dir).unwrap();
+    }
+
+    #[test]
+    fn a_team_trains_as_one_would() {
+        let train = |helpers: usize| {
+            let (leader, ..) = avatar(AvatarConfig::small(6));
+            let mut optimiser = leader.optimiser();
+            let mut team = Team::new(&leader, (0..helpers).map(|_| avatar(AvatarConfig::small(6)).0).collect());
+            for step in 0..4 {
+                let batch = batch(&leader, step);
+                let jobs = cut(2, 2).into_iter().map(|(from, n, share)| (share, batch.narrow(from, n)));
+                optimiser.zero_grad();
+                team.backward(&leader, jobs.collect());
+                optimiser.step(1.0);
+            }
+            leader.learned()
+        };
+        let (alone, together) = (train(0), train(1));
+        for (name, value) in alone {
+            assert_eq!(value, together[&name], "{name}");
+        }
     }
 
     #[test]

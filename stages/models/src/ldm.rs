@@ -1,13 +1,16 @@
 //! Losses of the two networks that stand in for Stable Diffusion: the auto-encoder and the unconditional latent diffusion
 //! prior. Loops, optimisers and data lie with whoever trains.
 
-use tch::{Kind, Tensor};
+use tch::nn::VarStore;
+use tch::{Device, Kind, Tensor};
 
 use crate::init;
 use crate::lpips::Lpips;
-use crate::schedule::{Schedule, time_tensor};
-use crate::unet::{Extras, UNet};
-use crate::vae::Vae;
+use crate::schedule::{Schedule, ScheduleConfig, time_tensor};
+use crate::team::Member;
+use crate::unet::{Extras, UNet, UNetConfig};
+use crate::vae::{Vae, VaeConfig};
+use crate::weights::{self, Tensors};
 
 /// Weights of the auto-encoder's loss terms.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -57,6 +60,40 @@ pub fn vae_loss(vae: &Vae, lpips: Option<&Lpips>, images: &Tensor, noise: &Tenso
     VaeLoss { l1: value(&l1), perceptual: perceptual.as_ref().map(value), kl: value(&kl), total }
 }
 
+/// An auto-encoder in training.
+pub struct VaeTrainee {
+    /// Its weights.
+    pub vs: VarStore,
+    /// The network.
+    pub vae: Vae,
+    lpips: Option<Lpips>,
+    weights: VaeLossConfig,
+}
+
+impl VaeTrainee {
+    /// With initial weights that are a function of `seed`.
+    pub fn new(config: &VaeConfig, lpips: Option<Lpips>, weights: VaeLossConfig, seed: u64) -> Self {
+        let (vs, vae) = init::build(Device::Cpu, seed, |p| Vae::new(p, config));
+        Self { vs, vae, lpips, weights }
+    }
+}
+
+impl Member for VaeTrainee {
+    /// Images and noise, as [`vae_loss`] takes them.
+    type Job = (Tensor, Tensor);
+
+    fn learned(&self) -> Tensors {
+        weights::sorted(&self.vs)
+    }
+
+    /// Terms: total, L1, LPIPS (0 when it is not used).
+    fn loss(&self, (images, noise): &(Tensor, Tensor)) -> (Tensor, Vec<f64>) {
+        let loss = vae_loss(&self.vae, self.lpips.as_ref(), images, noise, self.weights);
+        let terms = vec![loss.total.double_value(&[]), loss.l1, loss.perceptual.unwrap_or(0.0)];
+        (loss.total, terms)
+    }
+}
+
 /// Per-channel mean and one standard deviation over all of the latents `[N, C, h, w]`: what [`crate::vae::VaeConfig`]
 /// wants as `shift` and, inverted, as `scaling_factor`.
 pub fn latent_statistics(latents: &Tensor) -> (Vec<f64>, f64) {
@@ -79,6 +116,12 @@ impl Draw {
         let t = init::integers(seed, 2 * step, shape[0] as usize, schedule.config.train_steps as i64);
         Self { t, noise: init::normal(seed, 2 * step + 1, shape) }
     }
+
+    /// The draws of `count` samples from `start` on.
+    pub fn narrow(&self, start: i64, count: i64) -> Self {
+        let t = self.t[start as usize..(start + count) as usize].to_vec();
+        Self { t, noise: self.noise.narrow(0, start, count) }
+    }
 }
 
 /// Mean squared error of the U-Net's prediction on scaled `latents` `[B, C, h, w]`. `text` `[1, M, ctx]` is the same for
@@ -89,6 +132,40 @@ pub fn prior_loss(unet: &UNet, schedule: &Schedule, latents: &Tensor, text: &Ten
     let text = text.expand([latents.size()[0], -1, -1], false);
     let out = unet.forward(&noisy, &time_tensor(&draw.t, latents), &text, Extras::default());
     (out - schedule.target(latents, &noise, &draw.t)).square().mean(Kind::Float)
+}
+
+/// A diffusion prior in training.
+pub struct PriorTrainee {
+    /// Its weights.
+    pub vs: VarStore,
+    /// The network.
+    pub unet: UNet,
+    schedule: Schedule,
+    text: Tensor,
+}
+
+impl PriorTrainee {
+    /// With initial weights that are a function of `seed`; `text` `[1, M, ctx]` is the null prompt.
+    pub fn new(config: &UNetConfig, schedule: &ScheduleConfig, text: &Tensor, seed: u64) -> Self {
+        let (vs, unet) = init::build(Device::Cpu, seed, |p| UNet::new(p, config));
+        Self { vs, unet, schedule: Schedule::new(schedule), text: text.shallow_clone() }
+    }
+}
+
+impl Member for PriorTrainee {
+    /// Scaled latents, and the draws for them.
+    type Job = (Tensor, Draw);
+
+    fn learned(&self) -> Tensors {
+        weights::sorted(&self.vs)
+    }
+
+    /// One term: the loss.
+    fn loss(&self, (latents, draw): &(Tensor, Draw)) -> (Tensor, Vec<f64>) {
+        let loss = prior_loss(&self.unet, &self.schedule, latents, &self.text, draw);
+        let value = loss.double_value(&[]);
+        (loss, vec![value])
+    }
 }
 
 /// Tokens `[1, tokens, width]` that stand for the empty prompt where there is no text encoder: fixed standard normal

@@ -19,6 +19,7 @@ pub mod lpips;
 pub mod nphm;
 pub mod runtime;
 pub mod schedule;
+pub mod team;
 pub mod triplane;
 pub mod unet;
 pub mod vae;

@@ -10,6 +10,11 @@ pub fn prepare(threads: usize) {
     keep_freed_memory();
 }
 
+/// Makes the calling thread run its operations alone. New threads begin with as many as the machine has cores.
+pub fn one_thread() {
+    tch::set_num_threads(1);
+}
+
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 fn keep_freed_memory() {
     use std::ffi::c_int;

@@ -1,0 +1,238 @@
+//! A training step's batch in parts that are computed side by side, each by a replica of the network in a thread of its own.
+//!
+//! Small networks gain little from libtorch's own threads, which share every single operation; whole parts of a batch share
+//! nothing until their gradients are added. How a batch is cut is the caller's word, not the machine's: the sum over parts has
+//! one order, so the bits do not depend on how many cores there are. Knows no network, loss or optimiser.
+
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread::JoinHandle;
+
+use tch::Tensor;
+
+use crate::runtime;
+use crate::weights::Tensors;
+
+/// A network in training, as a team sees it.
+pub trait Member {
+    /// A part of a batch.
+    type Job: Send + 'static;
+
+    /// What learns, by name: the live tensors.
+    fn learned(&self) -> Tensors;
+
+    /// The mean loss of a part, to be differentiated, and terms to report.
+    fn loss(&self, job: &Self::Job) -> (Tensor, Vec<f64>);
+}
+
+/// What a helper is sent: the share of the part in the batch, and the part.
+type Order<J> = (f64, J);
+/// What it answers: a gradient for each tensor that learns, in name order (undefined where there is none), and the terms.
+type Answer = (Vec<Tensor>, Vec<f64>);
+
+struct Helper<J> {
+    orders: Option<Sender<Order<J>>>,
+    answers: Receiver<Answer>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// The threads beside the caller's.
+pub struct Team<M: Member> {
+    helpers: Vec<Helper<M::Job>>,
+}
+
+impl<M: Member + Send + 'static> Team<M> {
+    /// A thread for each replica. They follow `leader`'s weights, whatever their own are.
+    ///
+    /// # Panics
+    /// If a replica has other weights, or the system has no thread left.
+    pub fn new(leader: &M, replicas: Vec<M>) -> Self {
+        let helpers = replicas.into_iter().map(|replica| helper(leader, replica)).collect();
+        Self { helpers }
+    }
+
+    /// Adds the gradient of the whole batch's mean loss to `leader`'s weights. `jobs` are its parts, each with its share
+    /// of the samples: one for each replica and one for the leader, or any number if there are no replicas. Gives the
+    /// terms' means over the batch.
+    ///
+    /// # Panics
+    /// If a part's loss does: with that panic.
+    pub fn backward(&mut self, leader: &M, jobs: Vec<(f64, M::Job)>) -> Vec<f64> {
+        let mut jobs = jobs.into_iter();
+        let (share, own) = jobs.next().expect("a batch has a part");
+        if self.helpers.is_empty() {
+            let mut terms = differentiate(leader, share, &own);
+            for (share, job) in jobs {
+                add(&mut terms, differentiate(leader, share, &job));
+            }
+            return terms;
+        }
+        assert!(jobs.len() <= self.helpers.len(), "more parts than members");
+        let mut busy = 0;
+        for (helper, order) in self.helpers.iter().zip(jobs) {
+            let orders = helper.orders.as_ref().expect("it is closed only when the team is dropped");
+            // a helper that is gone is noticed below
+            let _ = orders.send(order);
+            busy += 1;
+        }
+        let mut terms = differentiate(leader, share, &own);
+        let variables: Vec<Tensor> = leader.learned().into_values().collect();
+        for helper in &mut self.helpers[..busy] {
+            let Ok((gradients, more)) = helper.answers.recv() else {
+                let thread = helper.thread.take().expect("it was not waited for yet");
+                std::panic::resume_unwind(thread.join().expect_err("it ends by a panic only"));
+            };
+            tch::no_grad(|| {
+                for (variable, gradient) in variables.iter().zip(gradients).filter(|(_, g)| g.defined()) {
+                    // all members have the same graph: what one differentiates, all do
+                    let mut sum = variable.grad();
+                    sum += gradient;
+                }
+            });
+            add(&mut terms, more);
+        }
+        terms
+    }
+}
+
+fn add(sums: &mut [f64], terms: Vec<f64>) {
+    sums.iter_mut().zip(terms).for_each(|(sum, term)| *sum += term);
+}
+
+impl<M: Member> Drop for Team<M> {
+    fn drop(&mut self) {
+        for helper in &mut self.helpers {
+            helper.orders = None;
+            if let Some(thread) = helper.thread.take() {
+                // its panic was raised already, or is of no interest any more
+                let _ = thread.join();
+            }
+        }
+    }
+}
+
+fn helper<M: Member + Send + 'static>(leader: &M, replica: M) -> Helper<M::Job> {
+    let (followed, own) = (leader.learned(), replica.learned());
+    assert!(followed.keys().eq(own.keys()), "a replica has other weights than its leader");
+    let followed: Vec<Tensor> = followed.into_values().collect();
+    let (orders, inbox) = channel::<Order<M::Job>>();
+    let (outbox, answers) = channel();
+    let work = move || {
+        runtime::one_thread();
+        let own: Vec<Tensor> = replica.learned().into_values().collect();
+        for (share, job) in inbox {
+            // the leader changes its weights only between batches
+            tch::no_grad(|| {
+                for (own, followed) in own.iter().zip(&followed) {
+                    own.shallow_clone().copy_(followed);
+                    own.shallow_clone().zero_grad();
+                }
+            });
+            let terms = differentiate(&replica, share, &job);
+            // the live ones: they are cleared at the next order, which comes after the leader has added them
+            let gradients = own.iter().map(Tensor::grad).collect();
+            if outbox.send((gradients, terms)).is_err() {
+                break;
+            }
+        }
+    };
+    let thread = std::thread::Builder::new().name("team".into()).spawn(work).expect("a thread");
+    Helper { orders: Some(orders), answers, thread: Some(thread) }
+}
+
+fn differentiate<M: Member>(member: &M, share: f64, job: &M::Job) -> Vec<f64> {
+    let (loss, terms) = member.loss(job);
+    (loss * share).backward();
+    terms.into_iter().map(|term| term * share).collect()
+}
+
+/// How a batch of `samples` is cut into at most `parts` parts, as even as can be: start, length and share of each.
+pub fn cut(samples: usize, parts: usize) -> Vec<(i64, i64, f64)> {
+    let parts = parts.clamp(1, samples.max(1));
+    let edge = |i: usize| i * samples / parts;
+    let part = |i: usize| {
+        let (from, to) = (edge(i), edge(i + 1));
+        (from as i64, (to - from) as i64, (to - from) as f64 / samples as f64)
+    };
+    (0..parts).map(part).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::init;
+    use crate::layers::Linear;
+    use tch::nn::VarStore;
+    use tch::{Device, Kind};
+
+    struct Net {
+        vs: VarStore,
+        layer: Linear,
+    }
+
+    impl Net {
+        fn new(seed: u64) -> Net {
+            let (vs, layer) = init::build(Device::Cpu, seed, |p| Linear::new(&(p / "a"), 3, 2));
+            Net { vs, layer }
+        }
+    }
+
+    impl Member for Net {
+        type Job = Tensor;
+        fn learned(&self) -> Tensors {
+            crate::weights::sorted(&self.vs)
+        }
+        fn loss(&self, job: &Tensor) -> (Tensor, Vec<f64>) {
+            assert!(job.size()[1] == 3, "a job has three columns");
+            let loss = self.layer.forward(job).square().mean(Kind::Float);
+            let value = loss.double_value(&[]);
+            (loss, vec![value])
+        }
+    }
+
+    fn jobs(x: &Tensor, parts: usize) -> Vec<(f64, Tensor)> {
+        cut(x.size()[0] as usize, parts).into_iter().map(|(from, n, share)| (share, x.narrow(0, from, n))).collect()
+    }
+
+    #[test]
+    fn parts_together_have_the_gradient_of_the_whole() {
+        let x = init::normal(1, 1, &[7, 3]);
+        let whole = Net::new(1);
+        let (loss, _) = whole.loss(&x);
+        loss.backward();
+        let (leader, alone) = (Net::new(1), Net::new(1));
+        // replicas with other weights: they follow
+        let mut team = Team::new(&leader, vec![Net::new(2), Net::new(3)]);
+        for _ in 0..2 {
+            for net in [&leader, &alone] {
+                net.learned().into_values().for_each(|mut variable| variable.zero_grad());
+            }
+            let terms = team.backward(&leader, jobs(&x, 3));
+            assert!((terms[0] - loss.double_value(&[])).abs() < 1e-6);
+            assert_eq!(Team::new(&alone, Vec::new()).backward(&alone, jobs(&x, 3)), terms);
+            for (name, variable) in leader.learned() {
+                let off = (variable.grad() - whole.learned()[&name].grad()).abs().max().double_value(&[]);
+                assert!(off < 1e-6, "{name}: {off}");
+                assert_eq!(variable.grad(), alone.learned()[&name].grad(), "with as many threads as there are, the same bits");
+            }
+        }
+    }
+
+    #[test]
+    fn a_part_that_panics_panics_here() {
+        let leader = Net::new(1);
+        let mut team = Team::new(&leader, vec![Net::new(1)]);
+        let bad = vec![(0.5, init::normal(1, 1, &[2, 3])), (0.5, init::normal(1, 1, &[2, 4]))];
+        let panic = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| team.backward(&leader, bad)));
+        let text = *panic.expect_err("it panics").downcast::<&str>().expect("a text");
+        assert_eq!(text, "a job has three columns");
+    }
+
+    #[test]
+    fn cuts_are_even_and_complete() {
+        assert_eq!(cut(8, 2), [(0, 4, 0.5), (4, 4, 0.5)]);
+        assert_eq!(cut(1, 4), [(0, 1, 1.0)]);
+        let uneven = cut(7, 3);
+        assert_eq!(uneven.iter().map(|part| part.1).sum::<i64>(), 7);
+        assert!((uneven.iter().map(|part| part.2).sum::<f64>() - 1.0).abs() < 1e-12);
+    }
+}
