@@ -53,6 +53,17 @@ pub enum LayoutError {
     },
 }
 
+impl LayoutError {
+    /// What the user can do about it.
+    pub fn hint(&self) -> &'static str {
+        match self {
+            Self::Unreadable { .. } => "does it exist, and may you read it?",
+            Self::NoRecordings { .. } => "the folder is to look as `nersemble-data` leaves a download; was it cut short?",
+            Self::Field { .. } => "download the participant's calibration again",
+        }
+    }
+}
+
 /// One video of one camera.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Recording {
@@ -219,7 +230,7 @@ pub fn list(root: &Path) -> Result<Vec<Recording>, LayoutError> {
             return Err(LayoutError::NoRecordings {
                 path: calibration,
                 found: "no such file".to_owned(),
-                expected: "the calibration of the participant (download it with `nersemble-data`)",
+                expected: "the calibration of the participant",
             });
         }
         for sequence in folders(&sequences)? {
@@ -227,7 +238,17 @@ pub fn list(root: &Path) -> Result<Vec<Recording>, LayoutError> {
             if !images.is_dir() {
                 continue;
             }
-            for file in names(&images)? {
+            let files = names(&images)?;
+            let mattes = sequences.join(&sequence).join("alpha_maps");
+            let widow = if mattes.is_dir() { names(&mattes)?.into_iter().find(|f| !files.contains(f)) } else { None };
+            if let Some(file) = widow.filter(|file| file.ends_with(".mp4")) {
+                return Err(LayoutError::NoRecordings {
+                    path: images.join(file),
+                    found: "no such file, though its matte is there".to_owned(),
+                    expected: "a video for every matte",
+                });
+            }
+            for file in files {
                 let Some(camera) = file.strip_prefix("cam_").and_then(|f| f.strip_suffix(".mp4")) else { continue };
                 let alpha = sequences.join(&sequence).join("alpha_maps").join(&file);
                 recordings.push(Recording {
