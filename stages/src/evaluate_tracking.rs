@@ -2,16 +2,17 @@
 //!
 //! reads: mesh, truth; with head_model   writes: scan_to_mesh_mm, scan_to_mesh_median_mm, mean_shape_mm
 //!
-//! Points of the true skin in front of the ears and above the chin's underside (what the cameras see) to the nearest point of
-//! the tracked mesh. `mean_shape_mm` is the same for the head model's mean (all codes zero), rigidly placed by the true
+//! Points of the true skin and eyes in front of the ears and above the chin's underside, as cameras see them, to the nearest point
+//! of the tracked mesh. `mean_shape_mm` is the same for the head model's mean (all codes zero), rigidly placed by the true
 //! head motion: what one has without tracking. The only stage that reads the truth.
 
 use crate::fit_identity::initial_frame;
 use crate::head_models;
 use crate::tracked;
 use anyhow::{Context, Result};
+use datasets::capture::portrait_camera;
 use datasets::truth::Truth;
-use geometry::{Mesh, band};
+use geometry::{Mesh, band, raster};
 use glam::Vec3;
 use manifests::Type;
 use metrics::points::scan_to_mesh;
@@ -30,8 +31,11 @@ struct Params {
     center: [f64; 3],
 }
 
+/// Width and height of the views that points of the truth are taken from, px.
+const RESOLUTION: u32 = 96;
+
 fn def() -> StageDef {
-    StageDef::new("evaluate_tracking", 1, Grain::Row)
+    StageDef::new("evaluate_tracking", 2, Grain::Row)
         .doc("Distance from the true face to the tracked mesh and to the mean shape.")
         .reads([("mesh", Type::Blob), ("truth", Type::Blob)])
         .with("head_model", head_models::COLUMNS)
@@ -83,23 +87,25 @@ impl EvaluateTracking {
     }
 }
 
-/// Every few true vertices that lie in front of the head's middle and between brow-top and chin: the face.
+/// What cameras in front see of the true skin and eyes, one point a pixel, in front of the head's middle and between brow-top and
+/// chin: the face. Not vertices: those crowd around the lips, and many lie in the mouth or behind the lids.
 fn face_points(truth: &Truth) -> Vec<Vec3> {
     let eyes = (truth.eyes[0] + truth.eyes[1]) / 2.0;
     let rest = truth.head_pose.inverse();
     let eyes_at_rest = rest.transform_point3(eyes);
-    let mut used = vec![false; truth.positions.len()];
-    truth.faces.iter().flatten().for_each(|&v| used[v as usize] = true);
-    truth
-        .positions
-        .iter()
-        .zip(&used)
-        .filter(|(_, used)| **used)
-        .map(|(p, _)| *p)
-        .filter(|p| {
-            let q = rest.transform_point3(*p) - eyes_at_rest;
-            q.z > -0.035 && q.y > -0.105 && q.y < 0.05 && q.x.abs() < 0.075
-        })
-        .step_by(3)
-        .collect()
+    let is_face = |p: &Vec3| {
+        let q = rest.transform_point3(*p) - eyes_at_rest;
+        q.z > -0.035 && q.y > -0.105 && q.y < 0.05 && q.x.abs() < 0.075
+    };
+    let mut points = Vec::new();
+    for azimuth in [-50.0, -25.0, 0.0, 25.0, 50.0] {
+        let camera = portrait_camera(azimuth, 0.0, 1.0, RESOLUTION, RESOLUTION);
+        let seen = raster::rasterize(&truth.positions, &truth.faces, &camera, 0.05);
+        let hits = seen.tri_id.iter().zip(&seen.bary).filter(|(face, _)| **face >= 0);
+        let point = |(face, bary): (&i32, &[f32; 3])| -> Vec3 {
+            truth.faces[*face as usize].iter().zip(bary).map(|(&v, b)| truth.positions[v as usize] * *b).sum()
+        };
+        points.extend(hits.map(point).filter(is_face));
+    }
+    points
 }

@@ -62,7 +62,7 @@ impl ExtractFrames {
         while let Some(frame) = video.next_frame()? {
             let matte = match &mut matte_video {
                 None => None,
-                Some(video) => Some(video.next_frame()?.context("the matte video has fewer frames than the video")?),
+                Some(video) => Some(video.next_frame()?.context("the matte video has fewer frames than the video\nhint: copy or download it again")?),
             };
             if timestep % every == 0 {
                 rows.push(self.put(unit, cx, timestep, frame, matte, transform.as_ref())?);

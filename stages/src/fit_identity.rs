@@ -4,9 +4,9 @@
 //!
 //! Key frames are spread evenly over all timesteps given; each has its own expression code and rigid pose, all share the
 //! identity (specs of NPHM fitting, section 5: joint identity on diverse key frames). Poses start upright, facing +z of the
-//! rig, at `center`; the size of the head is the model's, since rig and model are both metric. Sees points only.
+//! rig, at `center`, and are first brought near by the mean shape alone; the size of the head is the model's, since rig and model are both metric. Sees points only.
 
-use crate::head_models::{self, Person, observations};
+use crate::head_models::{self, Person, align, observed};
 use anyhow::{Context, Result};
 use manifests::Type;
 use models::nphm::fit::{Cloud, FitConfig, Frame, fit_identity};
@@ -47,7 +47,7 @@ fn points() -> usize {
 pub const UNIT_MM: f64 = 250.0;
 
 fn def() -> StageDef {
-    StageDef::new("fit_identity", 1, Grain::Group)
+    StageDef::new("fit_identity", 2, Grain::Group)
         .doc("Fits a person's identity code to point clouds of several moments.")
         .reads([("sequence", Type::Str), ("timestep", Type::I64), ("cloud", Type::Blob)])
         .with("head_model", head_models::COLUMNS)
@@ -82,13 +82,17 @@ impl FitIdentity {
         }).collect::<Result<Vec<_>>>()?;
         rows.sort();
         let n = p.key_frames.clamp(1, rows.len());
-        let mut clouds = Vec::new();
+        let config = FitConfig { steps: p.steps, ..FitConfig::default() };
+        let mean = Person { z_id: vec![0.0; model.config.identity.d_id() as usize], scale: config.scale };
+        let mut seen = Vec::new();
         for i in 0..n {
             let path = &rows[(2 * i + 1) * rows.len() / (2 * n)].1;
-            clouds.push(observations(&geometry::ply::read_cloud(path)?, p.points));
+            let cloud = geometry::ply::read_cloud(path)?;
+            let place = || format!("the cloud {}", path.display());
+            let frame = align(&model, &cloud, p.points, initial_frame(p.center), &mean).with_context(place)?;
+            seen.push((observed(&cloud, p.points, &frame.pose, config.scale).with_context(place)?, frame));
         }
-        let frames: Vec<(&Cloud, Frame)> = clouds.iter().map(|cloud| (cloud, initial_frame(p.center))).collect();
-        let config = FitConfig { steps: p.steps, ..FitConfig::default() };
+        let frames: Vec<(&Cloud, Frame)> = seen.iter().map(|(cloud, frame)| (cloud, frame.clone())).collect();
         let fit = fit_identity(&model, &frames, &config, &mut |step, loss| {
             if step % 5 == 0 || step == p.steps {
                 cx.progress(step, p.steps, format!("loss {loss:.4}"));

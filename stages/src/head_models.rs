@@ -9,7 +9,8 @@ use glam::Vec3;
 use manifests::Type;
 use models::nphm::config::HeadConfig;
 use models::nphm::field::HeadModel;
-use models::nphm::fit::Cloud;
+use models::nphm::fit::{Cloud, FitConfig, Frame, fit_frame};
+use models::nphm::pose::Pose;
 use models::weights;
 use protocol::Table;
 use serde::{Deserialize, Serialize};
@@ -27,6 +28,11 @@ pub const HEAD_CENTER: [f32; 3] = [0.0, 0.1, -0.25];
 /// The box in which a surface is sought, model units: the published extraction box, higher by a tall head's crown and lower
 /// by the neck.
 pub const BOX: [[f32; 3]; 2] = [[-0.6, -0.6, -0.95], [0.6, 0.9, 0.4]];
+
+/// Updates of a rigid alignment.
+const ALIGN_STEPS: usize = 40;
+/// Fewer points than this are no face.
+const MIN_POINTS: usize = 100;
 
 /// Writes a head model.
 ///
@@ -65,11 +71,47 @@ pub struct Person {
     pub scale: f64,
 }
 
-/// A point cloud of a timestep as observations for a fit: subsampled, world metres.
-pub fn observations(cloud: &PointCloud, points: usize) -> Cloud {
+/// What is fitted to, model units: the face, the ears and the throat. Hair and clothes are no part of the model, and would
+/// pull the skull out and the shoulders in; the rest of the head follows from what the model knows of heads.
+const OBSERVED: [[f32; 3]; 2] = [[-0.42, -0.4, -0.4], [0.42, 0.42, 0.45]];
+
+/// Points of a cloud as observations for a fit: those on the face of a head in about this pose, at most `points` of them, world
+/// metres.
+///
+/// # Errors
+/// If there are too few to fit a face to.
+pub fn observed(cloud: &PointCloud, points: usize, pose: &Pose, scale: f64) -> Result<Cloud> {
+    let on_face = |p: &Vec3| {
+        let q = pose.to_model(p.to_array(), scale);
+        (0..3).all(|i| q[i] >= OBSERVED[0][i] && q[i] <= OBSERVED[1][i])
+    };
+    let kept: Vec<usize> = (0..cloud.positions.len()).filter(|&i| on_face(&cloud.positions[i])).collect();
+    anyhow::ensure!(
+        kept.len() >= MIN_POINTS,
+        "only {} of {} points lie where the face should be\nhint: is `center` the middle of the head, and does it face +z?",
+        kept.len(),
+        cloud.positions.len()
+    );
     // evenly spaced in the file's order, which is spatial enough; a fit draws its own random points from these
-    let n = cloud.positions.len();
-    let every = n.div_ceil(points.max(1)).max(1);
-    let take = |values: &[Vec3]| values.iter().step_by(every).map(|v| v.to_array()).collect();
-    Cloud { points: take(&cloud.positions), normals: take(&cloud.normals), outside: Vec::new() }
+    let every = kept.len().div_ceil(points.max(1)).max(1);
+    let take = |values: &[Vec3]| kept.iter().step_by(every).map(|&i| values[i].to_array()).collect();
+    let normals = if cloud.normals.is_empty() { Vec::new() } else { take(&cloud.normals) };
+    Ok(Cloud { points: take(&cloud.positions), normals, outside: Vec::new() })
+}
+
+/// Brings a frame's pose near: a rigid fit of a known shape to the cloud, its codes as they are.
+///
+/// # Errors
+/// If hardly a point lies where the face should be.
+pub fn align(model: &HeadModel, cloud: &PointCloud, points: usize, frame: Frame, person: &Person) -> Result<Frame> {
+    let config = FitConfig {
+        steps: ALIGN_STEPS,
+        points: 150,
+        normal_points: 50,
+        scale: person.scale,
+        rate_codes: 0.0,
+        ..FitConfig::default()
+    };
+    let seen = observed(cloud, points, &frame.pose, person.scale)?;
+    Ok(fit_frame(model, &seen, &frame, &person.z_id, &config))
 }

@@ -68,7 +68,8 @@ impl LoadDiffusers {
         let prompt = root.join("null_prompt.safetensors");
         if !prompt.exists() {
             bail!(
-                "{} is missing: the text encoder's output for the empty prompt, as `null_prompt` [1, tokens, {}]",
+                "{} is missing: the text encoder's output for the empty prompt, as `null_prompt` [1, tokens, {}]\n\
+                 hint: README.md, \"Weights of the paper profile\", says how to make it",
                 prompt.display(),
                 config.cross_attention_dim
             );

@@ -43,7 +43,11 @@ impl Image {
         let flags = if channels == 1 { imgcodecs::IMREAD_GRAYSCALE } else { imgcodecs::IMREAD_COLOR };
         let mat = imgcodecs::imread(path, flags)?;
         if mat.empty() {
-            bail!("cannot read an image from {}", path.display());
+            let reason = if path.exists() { "it is damaged or no image" } else { "there is no such file" };
+            bail!(
+                "cannot read an image from {}: {reason}\nhint: PNG and JPEG are read, and what else this OpenCV knows",
+                path.display()
+            );
         }
         Image::from_mat(&mat)
     }
@@ -53,11 +57,12 @@ impl Image {
     /// # Errors
     /// If the file cannot be written.
     pub fn write_png(&self, path: &Path) -> Result<()> {
-        let written = imgcodecs::imwrite(path, &self.to_mat()?, &Vector::new())?;
-        if !written {
-            bail!("cannot write {}", path.display());
+        // encoded first: OpenCV's own writer does not say why it could not write
+        let mut png = Vector::<u8>::new();
+        if !imgcodecs::imencode(".png", &self.to_mat()?, &mut png, &Vector::new())? {
+            bail!("this OpenCV cannot encode a {} x {} PNG", self.width, self.height);
         }
-        Ok(())
+        std::fs::write(path, png.as_slice()).with_context(|| format!("cannot write {}", path.display()))
     }
 
     fn from_mat(mat: &Mat) -> Result<Image> {
@@ -171,12 +176,15 @@ impl VideoReader {
     /// If the file is missing or no decoder takes it; the message names it.
     pub fn open(path: &Path) -> Result<VideoReader> {
         if !path.exists() {
-            bail!("there is no video {}", path.display());
+            bail!("there is no video {}\nhint: was it moved, or the download cut short?", path.display());
         }
         let text = path.display().to_string();
         let capture = videoio::VideoCapture::from_file(path, videoio::CAP_FFMPEG)?;
         if !capture.is_opened()? {
-            bail!("cannot decode the video {text}: it is damaged, truncated or in no format that ffmpeg knows");
+            bail!(
+                "cannot decode the video {text}: it is damaged, truncated or in no format that ffmpeg knows\n\
+                 hint: copy or download it again; does a video player show it?"
+            );
         }
         Ok(VideoReader { capture, path: text, read: 0 })
     }
@@ -198,7 +206,11 @@ impl VideoReader {
         }
         let promised = self.promised()?;
         if self.read < promised {
-            bail!("the video {} breaks off after {} of {promised} frames", self.path, self.read);
+            bail!(
+                "the video {} breaks off after {} of {promised} frames\nhint: copy or download it again",
+                self.path,
+                self.read
+            );
         }
         Ok(None)
     }
@@ -230,7 +242,7 @@ pub fn write_video(path: &Path, fps: f64, frames: &[Image]) -> Result<()> {
     writer.release()?;
     let written = std::fs::metadata(path).map(|meta| meta.len()).unwrap_or(0);
     if written == 0 {
-        bail!("the video {text} could not be written; is the disk full?");
+        bail!("the video {text} could not be written\nhint: is there room on the disk?");
     }
     Ok(())
 }

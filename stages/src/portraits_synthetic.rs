@@ -45,7 +45,7 @@ fn expressions() -> usize {
 const SUPERSAMPLE: u32 = 3;
 
 fn def() -> StageDef {
-    StageDef::new("portraits_synthetic", 1, Grain::Row)
+    StageDef::new("portraits_synthetic", 2, Grain::Row)
         .doc("Renders portraits of synthetic people.")
         .reads([("identity", Type::I64)])
         .writes([("view", Type::I64), ("image", Type::Blob)])
@@ -104,27 +104,36 @@ impl Portraits {
 
 /// A face as people make them: a few units of the ARKit set, mostly in pairs, sometimes strong; a look; a turned head.
 pub fn random_expression(uniform: &mut impl FnMut(f64, f64) -> f64) -> Expression {
-    const GROUPS: [&[&str]; 14] = [
-        &["jawOpen"],
-        &["mouthSmileLeft", "mouthSmileRight"],
-        &["mouthFrownLeft", "mouthFrownRight"],
-        &["mouthPucker"],
-        &["mouthFunnel"],
-        &["mouthStretchLeft", "mouthStretchRight"],
-        &["mouthUpperUpLeft", "mouthUpperUpRight"],
-        &["mouthLowerDownLeft", "mouthLowerDownRight"],
-        &["browInnerUp"],
-        &["browDownLeft", "browDownRight"],
-        &["browOuterUpLeft", "browOuterUpRight"],
-        &["eyeBlinkLeft", "eyeBlinkRight"],
-        &["eyeSquintLeft", "eyeSquintRight"],
-        &["cheekPuff"],
+    /// How often, and what; of several alternatives one is taken, so that a jaw does not go left and right at once.
+    const GROUPS: [(f64, &[&[&str]]); 21] = [
+        (0.4, &[&["jawOpen"], &["jawOpen"], &["jawOpen"], &["jawOpen", "mouthClose"]]),
+        (0.2, &[&["mouthSmileLeft", "mouthSmileRight"], &["mouthSmileLeft"], &["mouthSmileRight"]]),
+        (0.15, &[&["mouthFrownLeft", "mouthFrownRight"], &["mouthFrownLeft"], &["mouthFrownRight"]]),
+        (0.12, &[&["mouthPucker"], &["mouthFunnel"]]),
+        (0.12, &[&["mouthStretchLeft", "mouthStretchRight"]]),
+        (0.15, &[&["mouthUpperUpLeft", "mouthUpperUpRight"]]),
+        (0.15, &[&["mouthLowerDownLeft", "mouthLowerDownRight"]]),
+        (0.12, &[&["mouthLeft"], &["mouthRight"]]),
+        (0.12, &[&["jawLeft"], &["jawRight"], &["jawForward"]]),
+        (0.08, &[&["mouthRollLower"], &["mouthRollUpper"], &["mouthRollLower", "mouthRollUpper"]]),
+        (0.08, &[&["mouthPressLeft", "mouthPressRight"], &["mouthDimpleLeft", "mouthDimpleRight"]]),
+        (0.06, &[&["mouthShrugLower"], &["mouthShrugUpper"]]),
+        (0.06, &[&["jawOpen", "tongueOut"]]),
+        (0.1, &[&["noseSneerLeft", "noseSneerRight"], &["noseSneerLeft"], &["noseSneerRight"]]),
+        (0.1, &[&["cheekPuff"]]),
+        (0.1, &[&["cheekSquintLeft", "cheekSquintRight"], &["cheekSquintLeft"], &["cheekSquintRight"]]),
+        (0.2, &[&["browInnerUp"]]),
+        (0.15, &[&["browDownLeft", "browDownRight"]]),
+        (0.2, &[&["browOuterUpLeft", "browOuterUpRight"]]),
+        (0.25, &[&["eyeBlinkLeft", "eyeBlinkRight"], &["eyeSquintLeft", "eyeSquintRight"], &["eyeBlinkLeft"], &["eyeBlinkRight"]]),
+        (0.12, &[&["eyeWideLeft", "eyeWideRight"]]),
     ];
     let mut expression = Expression::default();
-    for group in GROUPS {
-        if uniform(0.0, 1.0) < 0.22 {
+    for (share, alternatives) in GROUPS {
+        if uniform(0.0, 1.0) < share {
+            let units = alternatives[(uniform(0.0, alternatives.len() as f64) as usize).min(alternatives.len() - 1)];
             let weight = uniform(0.2, 1.0);
-            for unit in group {
+            for unit in units {
                 let known = expression.add(unit, (weight * uniform(0.8, 1.0)) as f32);
                 debug_assert!(known.is_some(), "{unit} is an ARKit unit");
             }
@@ -133,4 +142,28 @@ pub fn random_expression(uniform: &mut impl FnMut(f64, f64) -> f64) -> Expressio
     expression.look(uniform(-0.35, 0.35) as f32, uniform(-0.2, 0.2) as f32);
     expression.head = glam::Vec3::new(uniform(-0.15, 0.15) as f32, uniform(-0.2, 0.2) as f32, uniform(-0.1, 0.1) as f32);
     expression
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn faces_use_every_unit_that_sequences_use() {
+        let mut rng = ChaCha8Rng::seed_from_u64(1);
+        let mut uniform = |low: f64, high: f64| low + (high - low) * (rng.next_u64() >> 11) as f64 / (1u64 << 53) as f64;
+        let mut seen = Expression::default();
+        for _ in 0..2000 {
+            let face = random_expression(&mut uniform);
+            seen.arkit.iter_mut().zip(face.arkit).for_each(|(seen, weight)| *seen = seen.max(weight));
+        }
+        for sequence in &datasets::sequences::SEQUENCES {
+            for i in 0..=(sequence.seconds * 4.0) as usize {
+                let face = datasets::sequences::expression_at(sequence.name, i as f32 / 4.0, 18).expect("it is known");
+                for (unit, (weight, seen)) in face.arkit.iter().zip(seen.arkit).enumerate() {
+                    assert!(seen > 0.0 || *weight < 0.3, "{} uses unit {unit}, which no random face has", sequence.name);
+                }
+            }
+        }
+    }
 }

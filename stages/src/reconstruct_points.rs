@@ -44,7 +44,7 @@ fn def() -> StageDef {
         ("width", Type::I64),
         ("height", Type::I64),
     ];
-    StageDef::new("reconstruct_points", 1, Grain::Group)
+    StageDef::new("reconstruct_points", 2, Grain::Group)
         .doc("Multi-view stereo: the images of one timestep to a point cloud with normals.")
         .reads([("image", Type::Blob), ("matte", Type::Blob)])
         .reads(camera)
@@ -73,7 +73,7 @@ impl ReconstructPoints {
             seen.push((camera_of(&row, Some((image.width, image.height)))?, image, matte));
         }
         if seen.len() < 2 {
-            bail!("stereo needs at least two cameras, this timestep has {}", seen.len());
+            bail!("stereo needs at least two cameras, this timestep has {}\nhint: were too many held out?", seen.len());
         }
         let views: Vec<View<'_>> =
             seen.iter().map(|(camera, image, matte)| View { camera, rgb: &image.data, mask: &matte.data }).collect();
@@ -81,7 +81,8 @@ impl ReconstructPoints {
         let cloud = reconstruct(&views, &config);
         if cloud.positions.len() < self.params.min_points {
             bail!(
-                "only {} points were reconstructed, fewer than min_points: {}; are calibration and mattes of these videos?",
+                "only {} points were reconstructed, fewer than min_points: {}\n\
+                 hint: do calibration and mattes belong to these videos, and is `center` the middle of the head?",
                 cloud.positions.len(),
                 self.params.min_points
             );

@@ -52,11 +52,13 @@ const RESOLUTION: u32 = 200;
 const NEAR: f32 = 0.04;
 /// Deviation of correspondences from the surface, model units (2.5 mm).
 const OFFSET: f32 = 0.01;
+/// Share of points on the face: there the surface is finest, and there avatars are looked at.
+const FACE_SHARE: f32 = 0.6;
 /// Half sides of the box of far points around the head's centre, model units.
 const FAR: Vec3 = Vec3::new(0.75, 0.8, 0.85);
 
 fn def() -> StageDef {
-    StageDef::new("scan_synthetic", 1, Grain::Row)
+    StageDef::new("scan_synthetic", 3, Grain::Row)
         .doc("Scans synthetic people: surface, near and far points with correspondence, to train a head model.")
         .reads([("identity", Type::I64)])
         .writes([("scans", Type::Blob)])
@@ -120,12 +122,17 @@ impl ScanSynthetic {
         let posed_mesh = mesh(posed);
         let (posed_normals, neutral_normals) = (posed_mesh.vertex_normals(), mesh(neutral).vertex_normals());
         let seen = Seen::new(&posed_mesh, &self.cameras);
-        anyhow::ensure!(!seen.samples.is_empty(), "no camera sees the scan");
         let at = |values: &[Vec3], (face, bary): (u32, [f32; 3])| -> Vec3 {
             self.topology.faces[face as usize].iter().zip(bary).map(|(&v, b)| values[v as usize] * b).sum()
         };
+        let (face, rest): (Vec<_>, Vec<_>) = seen.samples.iter().copied().partition(|s| is_face(at(posed, *s)));
+        anyhow::ensure!(!face.is_empty() && !rest.is_empty(), "the scan has no face, or nothing else");
         let mut pick = |n: usize| -> Vec<(u32, [f32; 3])> {
-            (0..n).map(|_| seen.samples[(rng.next_u64() % seen.samples.len() as u64) as usize]).collect()
+            let one = |_| {
+                let pool = if unit_float(rng) < FACE_SHARE { &face } else { &rest };
+                pool[(rng.next_u64() % pool.len() as u64) as usize]
+            };
+            (0..n).map(one).collect()
         };
         let n = self.params.points;
         let (chosen, dense) = (pick(n), pick(5 * n));
@@ -178,6 +185,12 @@ impl ScanSynthetic {
         }
         Ok(())
     }
+}
+
+/// Whether a point lies between the ears, brows and chin, in front of the cheeks' rims.
+fn is_face(p: Vec3) -> bool {
+    let q = p - Vec3::from(HEAD_CENTER);
+    q.z > 0.12 && q.x.abs() < 0.2 && q.y > -0.42 && q.y < 0.2
 }
 
 /// What cameras all around see of a mesh.

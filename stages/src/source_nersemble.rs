@@ -6,7 +6,7 @@
 //! what they show.
 
 use anyhow::{Context, Result};
-use datasets::nersemble;
+use datasets::nersemble::{self, LayoutError};
 use manifests::Type;
 use protocol::{Cx, Grain, OutRow, Rows, Stage, StageDef, Unit};
 use schemars::JsonSchema;
@@ -79,13 +79,18 @@ pub fn rows(root: &Path, calibrated_size: Option<(u32, u32)>) -> Result<Vec<(ner
     let (width, height) = calibrated_size.unwrap_or_else(self::calibrated_size);
     let mut calibrations = BTreeMap::new();
     let mut rows = Vec::new();
-    for recording in nersemble::list(root)? {
+    let hinted = |error: LayoutError| anyhow::anyhow!("{error}\nhint: {}", error.hint());
+    for recording in nersemble::list(root).map_err(hinted)? {
         if !calibrations.contains_key(&recording.calibration) {
-            let calibration = nersemble::read_calibration(&recording.calibration)?;
+            let calibration = nersemble::read_calibration(&recording.calibration).map_err(hinted)?;
             calibrations.insert(recording.calibration.clone(), calibration);
         }
         let camera = calibrations[&recording.calibration].get(&recording.camera).with_context(|| {
-            format!("{} has no camera {}, which has a video", recording.calibration.display(), recording.camera)
+            format!(
+                "{} has no camera {}, which has a video\nhint: is it the calibration of this participant?",
+                recording.calibration.display(),
+                recording.camera
+            )
         })?;
         let mut row = OutRow::new()
             .str("camera", &recording.camera)

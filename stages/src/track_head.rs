@@ -2,15 +2,19 @@
 //!
 //! reads: timestep, cloud; with head_model, person   writes: mesh (PLY), expression, pose, residual (mm), kept
 //!
-//! A group is a sequence: frames are fitted one after the other, each starting from the one before, the identity fixed
-//! (specs of NPHM tracking, section 5.5). Then the posed field's zero set is extracted coarse to fine and the field is
+//! A group is a sequence: frames are fitted one after the other, each starting from the one before, the identity
+//! fixed; the first is aligned rigidly beforehand (NPHM section 5.5). A frame that lost the face, which quick motion does to
+//! such a start, is sought again: rigidly aligned from where the face was last seen and from the upright pose, with the face
+//! neutral; the fit that explains most points stays.
+//! Then the posed field's zero set is extracted coarse to fine and the field is
 //! queried at every vertex for the 5-d canonical coordinate. `residual` is the mean distance of the points that trimming
 //! kept, `kept` their share: a frame that failed shows itself. Sees points only, never an image or any truth.
 
 use crate::fit_identity::{UNIT_MM, initial_frame};
-use crate::head_models::{self, Person, observations};
+use crate::head_models::{self, Person, align, observed};
 use crate::tracked;
 use anyhow::{Context, Result};
+use geometry::cloud::PointCloud;
 use geometry::{Mesh, band};
 use glam::Vec3;
 use manifests::Type;
@@ -46,6 +50,9 @@ struct Params {
     levels: u32,
 }
 
+/// A fit that keeps a smaller share of the points has lost the face.
+const LOST: f64 = 0.65;
+
 fn steps() -> usize {
     60
 }
@@ -63,7 +70,7 @@ fn levels() -> u32 {
 }
 
 fn def() -> StageDef {
-    StageDef::new("track_head", 1, Grain::Group)
+    StageDef::new("track_head", 3, Grain::Group)
         .doc("Tracks the head model through a sequence of point clouds and extracts its meshes.")
         .reads([("timestep", Type::I64), ("cloud", Type::Blob)])
         .with("head_model", head_models::COLUMNS)
@@ -106,15 +113,29 @@ impl TrackHead {
         let mut out = Rows::new();
         let mut last: Option<Frame> = None;
         for (done, (timestep, i)) in order.iter().copied().enumerate() {
-            let cloud = observations(&geometry::ply::read_cloud(&rows[i].path("cloud")?)?, p.points);
-            let (start, config) = match last.take() {
-                Some(frame) => (frame, FitConfig { steps: p.steps, ..FitConfig::frame() }),
-                None => (initial_frame(p.center), FitConfig { steps: p.first_steps, ..FitConfig::default() }),
+            let place = || format!("timestep {timestep}");
+            let cloud = geometry::ply::read_cloud(&rows[i].path("cloud")?)?;
+            let upright = initial_frame(p.center);
+            let frame = match last.take() {
+                None => self.seek(&cloud, upright).with_context(place)?,
+                Some(before) => {
+                    let config = FitConfig { steps: p.steps, scale: self.person.scale, ..FitConfig::frame() };
+                    let seen = observed(&cloud, p.points, &before.pose, config.scale).with_context(place)?;
+                    let mut frame = fit_frame(&self.model, &seen, &before, &self.person.z_id, &config);
+                    for start in [Frame { pose: before.pose, ..upright.clone() }, upright] {
+                        if frame.kept >= LOST {
+                            break;
+                        }
+                        let again = self.seek(&cloud, start).with_context(place)?;
+                        if again.kept > frame.kept {
+                            frame = again;
+                        }
+                    }
+                    frame
+                }
             };
-            let config = FitConfig { scale: self.person.scale, ..config };
-            let frame = fit_frame(&self.model, &cloud, &start, &self.person.z_id, &config);
             let path = cx.file(unit, &format!("{timestep:05}.ply"));
-            self.extract(&frame, &path).with_context(|| format!("timestep {timestep}"))?;
+            self.extract(&frame, &path).with_context(place)?;
             let pose = frame.pose.rotation.into_iter().chain(frame.pose.translation);
             let row = OutRow::of(i)
                 .file("mesh", &path)
@@ -129,6 +150,15 @@ impl TrackHead {
         Ok(out)
     }
 
+    /// Fits a frame whose pose is hardly known.
+    fn seek(&self, cloud: &PointCloud, start: Frame) -> Result<Frame> {
+        let p = &self.params;
+        let start = align(&self.model, cloud, p.points, start, &self.person)?;
+        let config = FitConfig { steps: p.first_steps, scale: self.person.scale, ..FitConfig::default() };
+        let seen = observed(cloud, p.points, &start.pose, config.scale)?;
+        Ok(fit_frame(&self.model, &seen, &start, &self.person.z_id, &config))
+    }
+
     /// The posed surface with its canonical coordinates, in the world frame.
     fn extract(&self, frame: &Frame, path: &Path) -> Result<()> {
         let p = &self.params;
@@ -141,7 +171,7 @@ impl TrackHead {
         let [low, high] = head_models::BOX.map(Vec3::from);
         let surface = band::extract(&field, low, high, p.coarse, p.levels);
         let (surface, _) = surface.largest_component();
-        anyhow::ensure!(!surface.faces.is_empty(), "the fitted field has no surface: tracking failed");
+        anyhow::ensure!(!surface.faces.is_empty(), "the fitted field has no surface: tracking failed\nhint: more `first_steps`, or a head model trained for longer");
         let vertices: Vec<[f32; 3]> = surface.positions.iter().map(|v| v.to_array()).collect();
         let canonical = canonical(&self.model, &z_id, &z_ex, &vertices);
         let world = vertices.iter().map(|v| Vec3::from(frame.pose.to_world(*v, self.person.scale))).collect();

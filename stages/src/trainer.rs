@@ -122,10 +122,10 @@ impl LossCurve {
         self.count = 0;
     }
 
-    /// The last full row's first term.
+    /// The last full row's first term; before there is one, its mean so far.
     pub fn last(&self) -> f64 {
         let last = self.text.lines().last().and_then(|line| line.split(',').nth(1)?.parse().ok());
-        last.unwrap_or(f64::NAN)
+        last.unwrap_or_else(|| self.sums.first().map_or(f64::NAN, |sum| sum / self.count as f64))
     }
 
     /// Writes the curve, with what has come since the last full row in a comment that [`LossCurve::read`] understands.
@@ -163,6 +163,12 @@ impl LossCurve {
         self.count = rest["count"].as_u64().context("count")? as usize;
         Ok(())
     }
+}
+
+/// How many replicas help a network whose batches come in `parts`: all parts side by side if there are threads for it, and
+/// otherwise one after the other.
+pub fn helpers(parts: usize, threads: usize) -> usize {
+    if parts > 1 && threads >= parts { parts - 1 } else { 0 }
 }
 
 /// The samples of a step: a function of seed and step, every sample once in each pass over the data.

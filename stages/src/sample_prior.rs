@@ -1,0 +1,97 @@
+//! `sample_prior`: pictures that a latent diffusion model draws of nothing but noise: what it has learned, to be looked at.
+//!
+//! no rows in; with backbone   writes: sample, image (RGB PNG)
+//!
+//! Ancestral DDPM sampling with trailing spacing, given the null prompt, each sample from noise of its own. Knows no avatar.
+
+use crate::backbone;
+use crate::encode_latents::to_image;
+use anyhow::Result;
+use manifests::Type;
+use models::schedule::{Sampler, time_tensor};
+use models::unet::{Extras, UNet, UNetConfig};
+use models::vae::VaeConfig;
+use models::{init, weights};
+use protocol::{Cx, Grain, OutRow, Rows, Stage, StageDef, Unit};
+use schemars::JsonSchema;
+use serde::Deserialize;
+use tch::Device;
+use tch::nn::VarStore;
+
+/// Parameters.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Params {
+    /// How many pictures.
+    count: i64,
+    /// Their width and height, px.
+    size: i64,
+    /// Sampling steps.
+    #[serde(default = "steps")]
+    steps: usize,
+    /// Seed of the noise.
+    #[serde(default)]
+    seed: u64,
+}
+
+fn steps() -> usize {
+    50
+}
+
+fn def() -> StageDef {
+    StageDef::new("sample_prior", 1, Grain::Whole)
+        .doc("Draws pictures from a latent diffusion model.")
+        .source()
+        .with("backbone", backbone::COLUMNS)
+        .writes([("sample", Type::I64), ("image", Type::Blob)])
+        .memory_mb(1000)
+}
+
+protocol::register!(Params, def, |params, _: &Cx<'_>| anyhow::Ok(SamplePrior { params }));
+
+struct SamplePrior {
+    params: Params,
+}
+
+impl Stage for SamplePrior {
+    fn run(&mut self, units: &[Unit<'_>], cx: &Cx<'_>) -> Result<Vec<Rows>> {
+        units.iter().map(|unit| self.sample(unit, cx)).collect()
+    }
+}
+
+impl SamplePrior {
+    fn sample(&self, unit: &Unit<'_>, cx: &Cx<'_>) -> Result<Rows> {
+        let p = &self.params;
+        let backbone = cx.with("backbone")?;
+        let (_vae_vs, vae) = backbone::load_vae(backbone)?;
+        let part = backbone::component(backbone, "unet")?;
+        let config = UNetConfig::from_json(&weights::read_json(&part.path("config")?)?, "unet/config.json")?;
+        let mut vs = VarStore::new(Device::Cpu);
+        let unet = UNet::new(&vs.root(), &config);
+        weights::load(&vs, &part.path("weights")?)?;
+        vs.freeze();
+        let text = backbone::load_null_prompt(backbone)?;
+        let plan = backbone::load_schedule(backbone)?.plan(Sampler::Ddpm, p.steps).map_err(anyhow::Error::msg)?;
+        let vae_config = backbone::component(backbone, "vae")?.path("config")?;
+        let side = p.size / VaeConfig::from_json(&weights::read_json(&vae_config)?, "vae/config.json")?.factor();
+        anyhow::ensure!(side > 0 && p.count > 0, "`count` and `size` have to be positive, and `size` at least a latent's pixel");
+        let shape = [p.count, config.in_channels, side, side];
+        let mut x = init::normal(p.seed, 0, &shape);
+        for (k, step) in plan.iter().enumerate() {
+            let times = time_tensor(&vec![step.t; p.count as usize], &x);
+            let prompt = text.expand([p.count, -1, -1], false);
+            let out = tch::no_grad(|| unet.forward(&x, &times, &prompt, Extras::default()));
+            let fresh = (step.noise_std > 0.0).then(|| init::normal(p.seed, k as u64 + 1, &shape));
+            x = step.advance(&x, &out, fresh.as_ref());
+            cx.progress(k + 1, plan.len(), "");
+        }
+        let images = tch::no_grad(|| vae.decode(&vae.unscale(&x)));
+        (0..p.count)
+            .map(|i| {
+                let path = cx.file(unit, &format!("{i:03}.png"));
+                to_image(&images.get(i))?.write_png(&path)?;
+                Ok(OutRow::new().i64("sample", i).file("image", &path))
+            })
+            .collect()
+    }
+}
