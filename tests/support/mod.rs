@@ -126,10 +126,8 @@ impl Space {
 
 impl Drop for Space {
     fn drop(&mut self) {
-        if std::thread::panicking() {
-            if let Some(dir) = self.dir.take() {
-                eprintln!("what the test left is in {}", dir.keep().display());
-            }
+        if let (true, Some(dir)) = (std::thread::panicking(), self.dir.take()) {
+            eprintln!("what the test left is in {}", dir.keep().display());
         }
     }
 }

@@ -172,9 +172,8 @@ fn segments(text: &str, name: &str) -> BTreeSet<String> {
 
 /// The file of a module, or that of an item that the crate's root re-exports; the whole crate if neither is found.
 fn resolve(folder: &Path, segment: &str) -> Vec<PathBuf> {
-    let module = folder.join(format!("{segment}.rs"));
-    if module.is_file() {
-        return vec![module];
+    if let Some(files) = module(folder, segment) {
+        return files;
     }
     let root = folder.join("lib.rs");
     if !root.is_file() {
@@ -184,12 +183,26 @@ fn resolve(folder: &Path, segment: &str) -> Vec<PathBuf> {
     for line in text.split(';').filter(|line| line.contains("pub use ")) {
         let path = line.split("pub use ").nth(1).unwrap_or_default();
         let mentions = path.split(|c: char| !c.is_alphanumeric() && c != '_').any(|word| word == segment);
-        let module = folder.join(format!("{}.rs", path.split("::").next().unwrap_or_default().trim()));
-        if mentions && module.is_file() {
-            return vec![module];
+        let files = module(folder, path.split("::").next().unwrap_or_default().trim());
+        if let (true, Some(files)) = (mentions, files) {
+            return files;
         }
     }
     let all =
         std::fs::read_dir(folder).expect("a crate's folder").filter_map(|entry| entry.ok().map(|entry| entry.path()));
     all.filter(|path| path.extension().is_some_and(|ext| ext == "rs")).collect()
+}
+
+/// The files of a module: one file, or a folder with a `mod.rs`, all of it.
+fn module(folder: &Path, name: &str) -> Option<Vec<PathBuf>> {
+    let file = folder.join(format!("{name}.rs"));
+    if file.is_file() {
+        return Some(vec![file]);
+    }
+    let folder = folder.join(name);
+    folder.join("mod.rs").is_file().then(|| {
+        let entries = std::fs::read_dir(&folder).expect("a module's folder");
+        let paths = entries.map(|entry| entry.expect("it can be read").path());
+        paths.filter(|path| path.extension().is_some_and(|ext| ext == "rs")).collect()
+    })
 }

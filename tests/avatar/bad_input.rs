@@ -1,0 +1,168 @@
+//! Bad input, as a user meets it: a folder of recordings, a recipe over it, and one thing wrong. One clear error, with the place,
+//! a sentence and what to do; what was finished is kept.
+
+use crate::base::Trial;
+use crate::support::{Said, Space};
+use serde_json::{Map, Value, json};
+use std::path::PathBuf;
+
+const CAMERAS: [&str; 2] = ["222200036", "222200037"];
+
+/// A folder in the layout of a NeRSemble download, and a recipe that extracts its frames.
+struct Recordings {
+    space: Space,
+}
+
+const RECIPE: &str = "
+recipe: recordings
+stages:
+  videos: { stage: source_nersemble, path: data, calibrated_size: [96, 140] }
+  splits: { stage: assign_split, from: videos, hold_out_cameras: ['222200037'], hold_out_sequences: [none] }
+  frames: { stage: extract_frames, from: splits, every: 2 }
+";
+
+impl Recordings {
+    fn new() -> Recordings {
+        let trial = Trial::finished();
+        let output = trial.command("show", &["capture", "--json", "--paths"]).output().expect("it starts");
+        let text = String::from_utf8_lossy(&output.stdout);
+        let rows = text.lines().map(|line| serde_json::from_str::<Value>(line).expect("a row a line"));
+        let space = Space::new();
+        let rows: Vec<Value> = rows
+            .filter(|row| row["sequence"] == "EXP-1-head" && CAMERAS.iter().any(|camera| row["camera"] == *camera))
+            .collect();
+        assert_eq!(rows.len(), CAMERAS.len());
+        let (mut poses, mut intrinsics) = (Map::new(), Value::Null);
+        for row in &rows {
+            let camera = row["camera"].as_str().expect("a serial");
+            let rows_of = |name: &str, width: usize| -> Value {
+                row[name].as_array().expect("numbers").chunks(width).map(|r| Value::from(r.to_vec())).collect()
+            };
+            poses.insert(camera.into(), rows_of("world_to_cam", 4));
+            intrinsics = rows_of("intrinsics", 3);
+            for (column, folder) in [("video", "images"), ("matte_video", "alpha_maps")] {
+                let to = space.path(&format!("data/018/sequences/EXP-1-head/{folder}/cam_{camera}.mp4"));
+                std::fs::create_dir_all(to.parent().expect("it has one")).expect("a folder");
+                std::fs::copy(row[column].as_str().expect("a path"), to).expect("a copy");
+            }
+        }
+        let calibration = json!({ "world_2_cam": poses, "intrinsics": intrinsics });
+        space.write("data/018/calibration/camera_params.json", &calibration.to_string());
+        space.write("r.yaml", RECIPE);
+        Recordings { space }
+    }
+
+    fn video(&self, camera: &str) -> PathBuf {
+        self.space.path(&format!("data/018/sequences/EXP-1-head/images/cam_{camera}.mp4"))
+    }
+
+    fn calibration(&self) -> PathBuf {
+        self.space.path("data/018/calibration/camera_params.json")
+    }
+
+    fn run(&self) -> Said {
+        self.space.settle();
+        self.space.effigy(&["run", "r.yaml"])
+    }
+}
+
+/// One error, and it says what to do.
+fn one_error(said: &Said, code: i32, parts: &[&str]) {
+    said.expect_error(code, parts);
+    assert_eq!(said.err.matches("error:").count(), 1, "one error, said once:\n{}", said.err);
+    assert!(said.err.contains("hint:"), "no hint in:\n{}", said.err);
+    assert!(!said.err.contains("panicked"), "{}", said.err);
+}
+
+#[test]
+fn recordings_that_are_as_they_should_be() {
+    let recordings = Recordings::new();
+    let said = recordings.run();
+    assert_eq!(said.code, 0, "{}", said.err);
+    assert_eq!(recordings.space.rows("frames").len(), 4, "two cameras, two of four frames");
+}
+
+#[test]
+fn a_missing_video() {
+    let recordings = Recordings::new();
+    let video = recordings.video(CAMERAS[1]);
+    let away = recordings.space.path("away.mp4");
+    std::fs::rename(&video, &away).expect("it is there");
+    one_error(&recordings.run(), 1, &["stage `videos`", "cam_222200037.mp4"]);
+    std::fs::rename(&away, &video).expect("it is there");
+    assert_eq!(recordings.run().code, 0);
+}
+
+#[test]
+fn a_truncated_video() {
+    let recordings = Recordings::new();
+    let video = recordings.video(CAMERAS[1]);
+    let whole = std::fs::read(&video).expect("it is there");
+    std::fs::write(&video, &whole[..whole.len() / 2]).expect("written");
+    one_error(&recordings.run(), 1, &["stage `frames`", "cam_222200037.mp4"]);
+    std::fs::write(&video, &whole).expect("written");
+    // the source lists anew, the video that was sound is known
+    let (executed, cached, failed) = recordings.space.run();
+    assert!(failed == 0 && executed <= 3 && cached >= 1, "{executed} executed, {cached} known");
+}
+
+#[test]
+fn a_key_that_is_not_there() {
+    let recordings = Recordings::new();
+    recordings.space.write("r.yaml", &RECIPE.replace("every: 2", "evry: 2"));
+    one_error(&recordings.run(), 2, &["r.yaml:6", "stage `frames`", "evry", "every"]);
+}
+
+#[test]
+fn a_calibration_that_cannot_be_read() {
+    let recordings = Recordings::new();
+    let sound = std::fs::read_to_string(recordings.calibration()).expect("it is there");
+    std::fs::write(recordings.calibration(), &sound[..sound.len() / 2]).expect("written");
+    one_error(&recordings.run(), 1, &["stage `videos`", "camera_params.json", "not JSON"]);
+
+    let mut other: Value = serde_json::from_str(&sound).expect("JSON");
+    other["world_2_cam"].as_object_mut().expect("an object").remove(CAMERAS[0]);
+    std::fs::write(recordings.calibration(), other.to_string()).expect("written");
+    one_error(&recordings.run(), 1, &["stage `videos`", "camera_params.json", "no camera 222200036"]);
+
+    std::fs::remove_file(recordings.calibration()).expect("it is there");
+    one_error(&recordings.run(), 1, &["stage `videos`", "camera_params.json"]);
+    std::fs::write(recordings.calibration(), &sound).expect("written");
+    assert_eq!(recordings.run().code, 0);
+}
+
+#[test]
+fn no_room_on_the_disk() {
+    let recordings = Recordings::new();
+    recordings.space.settle();
+    assert_eq!(recordings.space.effigy(&["run", "r.yaml", "--only", "splits"]).code, 0);
+    // no file may grow beyond 6 KiB: frames cannot be written, as on a full disk
+    let program = env!("CARGO_BIN_EXE_effigy");
+    let limited = format!("trap '' XFSZ; ulimit -f 12; exec {program} run r.yaml");
+    let mut command = std::process::Command::new("sh");
+    command.args(["-c", &limited]).current_dir(recordings.space.path("")).env_clear().env("PATH", "/usr/bin:/bin");
+    let output = command.output().expect("it starts");
+    let err = String::from_utf8_lossy(&output.stderr).into_owned();
+    let said = Said { code: output.status.code().unwrap_or(-1), out: String::new(), err };
+    one_error(&said, 1, &["frames"]);
+    let (executed, _, failed) = recordings.space.run();
+    assert_eq!((executed, failed), (2, 0), "what was there is kept, the rest is done now");
+}
+
+#[test]
+fn weights_of_another_shape() {
+    let space = Space::new();
+    let prior = concat!(env!("CARGO_MANIFEST_DIR"), "/datasets/weights/prior-64");
+    let copied = std::process::Command::new("cp").arg("-r").arg(prior).arg(space.path("prior")).status();
+    assert!(copied.expect("cp is there").success());
+    let config = space.read("prior/unet/config.json");
+    let mut value: Value = serde_json::from_str(&config).expect("JSON");
+    value["block_out_channels"][2] = json!(192);
+    space.write("prior/unet/config.json", &value.to_string());
+    space.write("r.yaml", "recipe: weights\nstages:\n  backbone: { stage: load_diffusers, path: prior }\n");
+    space.settle();
+    let said = space.effigy(&["run", "r.yaml"]);
+    one_error(&said, 1, &["stage `backbone`", "unet/diffusion_pytorch_model.safetensors", "192"]);
+    space.write("prior/unet/config.json", &config);
+    assert_eq!(space.run(), (1, 0, 0));
+}

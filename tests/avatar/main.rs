@@ -1,0 +1,9 @@
+//! The shipped recipe `avatar.yaml`, made small, with the real stages: kills, changes, bad input. What is long to make and
+//! not under test is made once and copied.
+
+mod bad_input;
+mod base;
+mod changes;
+mod kills;
+#[path = "../support/mod.rs"]
+mod support;
