@@ -73,14 +73,14 @@ install_packages() { # WHY NAME...
 
 debian_packages() {
     command -v dpkg-query >/dev/null || {
-        say "this is not Debian or Ubuntu: please see to OpenCV 4 with headers, clang, ffmpeg, a C++ compiler and pip yourself"
+        say "this is not Debian or Ubuntu: please see to OpenCV 4 with headers, clang, a C++ compiler and pip yourself"
         return 0
     }
-    local wanted=(clang g++ ffmpeg ca-certificates)
+    local wanted=(clang g++ ca-certificates)
     # Somebody who names include folders builds against an OpenCV of their own.
     [ -n "${OPENCV_INCLUDE_PATHS:-}" ] || wanted+=(libopencv-{core,imgproc,imgcodecs,videoio}-dev)
     # shellcheck disable=SC2046  # names have no spaces
-    install_packages "OpenCV reads and writes video, clang generates its bindings, ffmpeg encodes" \
+    install_packages "OpenCV reads and writes video, clang generates its bindings" \
         $(missing_packages "${wanted[@]}")
 }
 

@@ -11,7 +11,7 @@ pub enum Split {
     View,
     /// Test: a sequence that was held out, from a camera that was seen in training.
     Sequence,
-    /// In neither: a held-out sequence from a held-out camera, which would mix both questions.
+    /// Test: a held-out sequence from a held-out camera, the paper's self-reenactment.
     Both,
 }
 

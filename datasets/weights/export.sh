@@ -1,14 +1,18 @@
 #!/usr/bin/env bash
-# Copies the backbone that the last run of prior.yaml made into a folder in the diffusers layout.
+# Copies the backbone that the last run of prior.yaml made into a folder in the diffusers layout, with pictures it drew of noise
+# and the facts it stands on: the key of each unit and the digest of each file.
 #
-#   datasets/weights/export.sh EFFIGY FOLDER
+#   datasets/weights/export.sh EFFIGY FOLDER [WORKSPACE]
 set -euo pipefail
-effigy=$1 folder=$2
-rows=$("$effigy" show pipeline/recipes/prior.yaml backbone --json --paths)
+effigy=$1 folder=$2 workspace=${3:-.effigy}
+show() { "$effigy" show pipeline/recipes/prior.yaml "$1" --workspace "$workspace" --json --paths; }
+backbone=$(show backbone) samples=$(show samples) losses=$(show vae && show unet)
 mkdir -p "$folder"/{vae,unet,scheduler}
-python3 - "$folder" "$rows" <<'PY'
-import json, shutil, sys
-folder, rows = sys.argv[1], [json.loads(line) for line in sys.argv[2].splitlines()]
+python3 - "$folder" "$backbone" "$losses" "$samples" <<'PY'
+import hashlib, json, shutil, sys
+
+folder = sys.argv[1]
+backbone, losses, samples = ([json.loads(line) for line in text.splitlines()] for text in sys.argv[2:])
 names = {
     ("vae", "config"): "vae/config.json",
     ("vae", "weights"): "vae/diffusion_pytorch_model.safetensors",
@@ -17,9 +21,16 @@ names = {
     ("scheduler", "config"): "scheduler/scheduler_config.json",
     ("null_prompt", "weights"): "null_prompt.safetensors",
 }
-for row in rows:
+for row in backbone:
     for column in ("config", "weights"):
         if row.get(column):
-            shutil.copyfile(row[column], f"{folder}/{names[row['component'], column]}")
+            target = f"{folder}/{names[row['component'], column]}"
+            shutil.copyfile(row[column], target)
+            print(hashlib.sha256(open(target, "rb").read()).hexdigest(), target)
+for row in losses:
+    if row.get("losses"):
+        lines = open(row["losses"]).read().split()
+        print(row["component"], lines[0], lines[-1])
+print(len(samples), "samples; a contact sheet is in the run's report")
 PY
-echo "wrote $folder"
+echo "wrote $folder; its README.md, the card, is for you to bring up to date"

@@ -14,7 +14,6 @@ use crate::provider::Provider;
 use crate::spec::{Does, Spec, Stanza};
 use crate::stage::{Inputs, UnitStage};
 use crate::yaml::{At, Node as YamlNode};
-use manifests::Type;
 use std::collections::HashMap;
 
 /// What a node does.
@@ -285,7 +284,7 @@ fn build(
     Some(match stanza.does {
         Does::Files => {
             let files = Files::parse(what, fields, &spec.dir)?;
-            let columns = vec![PlannedColumn::sure("path", Type::Str), PlannedColumn::sure("file", Type::Blob)];
+            let columns = files.columns().into_iter().map(|(name, ty)| PlannedColumn::sure(name, ty)).collect();
             (Work::Table(Table::Files(files)), columns)
         }
         Does::Rows => {

@@ -1,9 +1,9 @@
 //! `assign_split`: which rows train and which are held out, by the name of their camera and sequence.
 //!
-//! reads: camera, sequence   writes: split (`train`, `view`: held-out camera, `sequence`: held-out sequence)
+//! reads: camera, sequence   writes: split (`train`, `view`: held-out camera, `sequence`: held-out sequence, `both`)
 //!
 //! The rule is the paper's (section 4.1): the held-out camera is never trained on; the held-out sequences are not
-//! either, from any camera. A row of both counts as `sequence`. Knows nothing of images.
+//! either, from any camera. Rows of both ask for the most: the paper reenacts those. Knows nothing of images.
 
 use anyhow::Result;
 use datasets::split;
@@ -31,7 +31,7 @@ fn frontal() -> Vec<String> {
 
 fn def() -> StageDef {
     StageDef::new("assign_split", 1, Grain::Row)
-        .doc("Marks rows as train, view (held-out camera) or sequence (held-out sequence).")
+        .doc("Marks rows as train, view (held-out camera), sequence (held-out sequence) or both.")
         .reads([("camera", Type::Str), ("sequence", Type::Str)])
         .writes([("split", Type::Str)])
         .batch(256)

@@ -5,13 +5,14 @@
 
 use anyhow::{Context, Result, bail};
 use manifests::Type;
+use models::runtime;
 use models::schedule::{Schedule, ScheduleConfig};
 use models::vae::{Vae, VaeConfig};
 use models::weights;
 use protocol::{Row, Table};
 use std::path::Path;
 use tch::nn::VarStore;
-use tch::{Device, Kind, Tensor};
+use tch::{Kind, Tensor};
 
 /// The columns of a component.
 pub const COLUMNS: [(&str, Type); 3] = [("component", Type::Str), ("config", Type::Blob), ("weights", Type::Blob)];
@@ -34,7 +35,7 @@ pub fn component<'a>(table: &'a Table, name: &str) -> Result<Row<'a>> {
 pub fn load_vae(table: &Table) -> Result<(VarStore, Vae)> {
     let row = component(table, "vae")?;
     let config = VaeConfig::from_json(&weights::read_json(&row.path("config")?)?, "vae/config.json")?;
-    let mut vs = VarStore::new(Device::Cpu);
+    let mut vs = VarStore::new(runtime::device());
     let vae = Vae::new(&vs.root(), &config);
     weights::load(&vs, &row.path("weights")?).context("the vae does not fit its config")?;
     vs.freeze();

@@ -10,12 +10,13 @@ use crate::media::{Array, Arrays, Image, write_arrays};
 use anyhow::{Context, Result};
 use half::f16;
 use manifests::Type;
+use models::runtime;
 use models::vae::Vae;
 use protocol::{Cx, Grain, OutRow, Rows, Stage, StageDef, Unit};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use tch::nn::VarStore;
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 /// Parameters.
 #[derive(Deserialize, JsonSchema)]
@@ -66,7 +67,7 @@ impl EncodeLatents {
     }
 
     fn encode(&self, unit: &Unit<'_>, target: &Image, cx: &Cx<'_>) -> Result<Rows> {
-        let posterior = tch::no_grad(|| self.vae.encode(&to_tensor(target)));
+        let posterior = tch::no_grad(|| self.vae.encode(&to_tensor(target).to_device(runtime::device())));
         let moments = |tensor: &Tensor| -> Result<Array> {
             let shape: Vec<usize> = tensor.size()[1..].iter().map(|&n| n as usize).collect();
             let values: Vec<f32> = Vec::try_from(tensor.flatten(0, -1)).context("latent moments")?;
@@ -94,7 +95,7 @@ pub fn to_tensor(image: &Image) -> Tensor {
 /// If it is of another shape.
 pub fn to_image(tensor: &Tensor) -> Result<Image> {
     let (channels, height, width) = tensor.size3()?;
-    let bytes = ((tensor + 1.0) * 127.5).round().clamp(0.0, 255.0).to_kind(Kind::Uint8);
+    let bytes = ((tensor + 1.0) * 127.5).round().clamp(0.0, 255.0).to_kind(Kind::Uint8).to_device(Device::Cpu);
     let data: Vec<u8> = Vec::try_from(bytes.permute([1, 2, 0]).contiguous().flatten(0, -1))?;
     Ok(Image::new(width as usize, height as usize, channels as usize, data))
 }

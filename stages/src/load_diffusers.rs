@@ -9,7 +9,7 @@
 
 use crate::backbone;
 use anyhow::{Context, Result, bail};
-use models::schedule::ScheduleConfig;
+use models::schedule::{ScheduleConfig, Spacing};
 use models::unet::{UNet, UNetConfig};
 use models::vae::{Vae, VaeConfig};
 use models::weights::{self, ModelFolder};
@@ -26,10 +26,14 @@ use tch::Device;
 struct Params {
     /// The folder.
     path: PathBuf,
+    /// Rescales the noise schedule to zero terminal SNR with trailing time steps, whatever `scheduler_config.json` says, as
+    /// DiffusionAvatars does with Stable Diffusion 2.1 (section 4.3).
+    #[serde(default)]
+    zero_terminal_snr: bool,
 }
 
 fn def() -> StageDef {
-    StageDef::new("load_diffusers", 1, Grain::Whole)
+    StageDef::new("load_diffusers", 2, Grain::Whole)
         .doc("Loads and checks a latent diffusion model in the diffusers folder layout.")
         .source()
         .file_param("path")
@@ -63,7 +67,7 @@ impl LoadDiffusers {
         weights::load(&vs, &unet.weights)?;
 
         let scheduler = root.join("scheduler").join("scheduler_config.json");
-        ScheduleConfig::from_json(&weights::read_json(&scheduler)?, &scheduler.display().to_string())?;
+        let schedule = ScheduleConfig::from_json(&weights::read_json(&scheduler)?, &scheduler.display().to_string())?;
 
         let prompt = root.join("null_prompt.safetensors");
         if !prompt.exists() {
@@ -86,6 +90,13 @@ impl LoadDiffusers {
             );
         }
 
+        let scheduler_path = cx.file(unit, "scheduler_config.json");
+        let schedule = match self.params.zero_terminal_snr {
+            true => ScheduleConfig { zero_terminal_snr: true, spacing: Spacing::Trailing, ..schedule },
+            false => schedule,
+        };
+        backbone::write_config(&scheduler_path, &schedule.to_json())?;
+
         let copy = |from: &Path, name: &str| -> Result<PathBuf> {
             let to = cx.file(unit, name);
             std::fs::copy(from, &to).with_context(|| format!("cannot copy {}", from.display()))?;
@@ -100,7 +111,7 @@ impl LoadDiffusers {
         Ok(vec![
             model("vae", &vae)?,
             model("unet", &unet)?,
-            OutRow::new().str("component", "scheduler").file("config", &copy(&scheduler, "scheduler_config.json")?),
+            OutRow::new().str("component", "scheduler").file("config", &scheduler_path),
             OutRow::new().str("component", "null_prompt").file("weights", &copy(&prompt, "null_prompt.safetensors")?),
         ])
     }

@@ -22,13 +22,13 @@ use models::team::{Team, cut};
 use models::triplane::FeatureMapConfig;
 use models::unet::UNetConfig;
 use models::vae::Vae;
-use models::{init, weights};
+use models::{init, runtime, weights};
 use protocol::{Cx, Grain, OutRow, Row, Rows, Stage, StageDef, Table, Unit};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::Path;
-use tch::{Device, Tensor};
+use tch::Tensor;
 
 /// Parameters.
 #[derive(Clone, Serialize, Deserialize, JsonSchema)]
@@ -214,7 +214,7 @@ impl Description {
         let prior = weights::read(&unet.path("weights")?)?;
         let text = backbone::load_null_prompt(backbone)?;
         let config = self.params.config(unet_config, schedule, self.code);
-        Ok(Avatar::new(&config, &prior, &text, self.params.seed, Device::Cpu)?)
+        Ok(Avatar::new(&config, &prior, &text, self.params.seed, runtime::device())?)
     }
 
     /// Codes of some rows, normalised, `[B, code]`.
@@ -303,7 +303,7 @@ impl TrainAvatar {
             let mean = means.index_select(0, &index);
             // another stream than the diffusion noise of the same step
             let posterior_noise = init::normal(p.seed ^ 0x9057, step, &mean.size());
-            let latents = vae.scale(&(&mean + deviations.index_select(0, &index) * posterior_noise));
+            let latents = vae.scale(&(&mean + deviations.index_select(0, &index) * posterior_noise).to_device(runtime::device()));
             let picked: Vec<GBuffer> = at.iter().map(|&i| gbuffers[i].clone()).collect();
             let samples = avatar::Batch {
                 draw: Draw::new(&avatar.schedule, &latents.size(), p.seed, step),

@@ -6,6 +6,7 @@
 //! Knows nothing of what is trained.
 
 use anyhow::{Context, Result};
+use models::runtime;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
@@ -128,7 +129,7 @@ impl LossCurve {
         last.unwrap_or_else(|| self.sums.first().map_or(f64::NAN, |sum| sum / self.count as f64))
     }
 
-    /// Writes the curve, with what has come since the last full row in a comment that [`LossCurve::read`] understands.
+    /// Writes the curve, and beside it what has come since the last full row, for [`LossCurve::restore`].
     ///
     /// # Errors
     /// If the file cannot be written.
@@ -166,9 +167,9 @@ impl LossCurve {
 }
 
 /// How many replicas help a network whose batches come in `parts`: all parts side by side if there are threads for it, and
-/// otherwise one after the other.
+/// otherwise one after the other, as on a GPU, which is busy with one.
 pub fn helpers(parts: usize, threads: usize) -> usize {
-    if parts > 1 && threads >= parts { parts - 1 } else { 0 }
+    if parts > 1 && threads >= parts && !runtime::device().is_cuda() { parts - 1 } else { 0 }
 }
 
 /// The samples of a step: a function of seed and step, every sample once in each pass over the data.

@@ -1,9 +1,10 @@
-//! The shipped recipe `avatar.yaml`, made small, with the real stages: kills, changes, bad input. What is long to make and
+//! The shipped recipe `avatar.yaml`, made small, with the real stages: kills, changes, bad input, the profile nobody here can run. What is long to make and
 //! not under test is made once and copied.
 
 mod bad_input;
 mod base;
 mod changes;
 mod kills;
+mod paper;
 #[path = "../support/mod.rs"]
 mod support;

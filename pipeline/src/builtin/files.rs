@@ -2,6 +2,7 @@
 //!
 //! `*` and `?` match within a name, `**` across folders, `{a,b}` either. Hidden names match only a pattern that names them.
 //! Files are not copied: their content is known by fingerprint, and programs read them where they lie.
+//! `parse: "clouds/{sequence}/frame_{timestep:i64}.ply"` reads further columns off the paths.
 
 use crate::error::Problem;
 use crate::fields::Fields;
@@ -18,6 +19,59 @@ use std::path::{Path, PathBuf};
 pub struct Files {
     patterns: Vec<String>,
     root: PathBuf,
+    parse: Option<Template>,
+}
+
+/// A path with names in it: `clouds/{sequence}/frame_{timestep:i64}.ply`.
+#[derive(Clone, Debug)]
+struct Template {
+    text: String,
+    /// What the path begins with.
+    start: String,
+    /// Each column, its type, and what follows its value in the path.
+    columns: Vec<(String, Type, String)>,
+}
+
+impl Template {
+    fn new(text: &str) -> Result<Template, String> {
+        let mut parts = text.split('{');
+        let start = parts.next().unwrap_or_default().to_string();
+        let mut columns: Vec<(String, Type, String)> = Vec::new();
+        let count = parts.clone().count();
+        for (i, part) in parts.enumerate() {
+            let Some((name, after)) = part.split_once('}') else { return Err("a `{` is not closed".into()) };
+            let (name, ty) = match name.split_once(':') {
+                None | Some((_, "str")) => (name.split(':').next().unwrap_or_default(), Type::Str),
+                Some((name, "i64")) => (name, Type::I64),
+                Some((_, other)) => return Err(format!("`{other}` is neither `i64` nor `str`")),
+            };
+            if name.is_empty() || ["path", "file"].contains(&name) || columns.iter().any(|(known, ..)| known == name) {
+                return Err(format!("`{{{name}}}` names no new column"));
+            }
+            if after.is_empty() && i + 1 < count {
+                return Err(format!("nothing tells where `{{{name}}}` ends"));
+            }
+            columns.push((name.into(), ty, after.into()));
+        }
+        if columns.is_empty() { Err("it names no column".into()) } else { Ok(Template { text: text.into(), start, columns }) }
+    }
+
+    /// The values in a path; `None` if it is not of this form. A value ends where what follows it in the template first comes,
+    /// and holds no slash.
+    fn values(&self, path: &str) -> Option<Vec<Value>> {
+        let mut rest = path.strip_prefix(self.start.as_str())?;
+        let mut values = Vec::new();
+        for (_, ty, after) in &self.columns {
+            let end = if after.is_empty() { rest.len() } else { rest.find(after.as_str())? };
+            let text = &rest[..end];
+            if text.is_empty() || text.contains('/') {
+                return None;
+            }
+            values.push(if *ty == Type::I64 { Value::I64(text.parse().ok()?) } else { Value::Str(text.into()) });
+            rest = &rest[end + after.len()..];
+        }
+        rest.is_empty().then_some(values)
+    }
 }
 
 impl Files {
@@ -44,12 +98,29 @@ impl Files {
                 Some(Ok(_)) | None => sound.push(pattern),
             }
         }
-        Some(Files { patterns: sound, root })
+        let parse = fields.text("parse").and_then(|(at, text)| match Template::new(&text) {
+            Ok(template) => Some(template),
+            Err(reason) => {
+                let place = fields.place(at);
+                let problem = Problem::at(&place, format!("`{text}` does not say how to read a path: {reason}"));
+                fields.problems.push(problem.hint("like \"clouds/{sequence}/frame_{timestep:i64}.ply\""));
+                None
+            }
+        });
+        Some(Files { patterns: sound, root, parse })
+    }
+
+    /// Its columns.
+    pub fn columns(&self) -> Vec<(String, Type)> {
+        let parsed = self.parse.iter().flat_map(|template| &template.columns);
+        let parsed = parsed.map(|(name, ty, _)| (name.clone(), *ty));
+        [("path".to_string(), Type::Str), ("file".to_string(), Type::Blob)].into_iter().chain(parsed).collect()
     }
 
     /// Facts: none but its result, which is evaluated each time.
     pub fn facts(&self, facts: &mut dyn Facts) {
         self.patterns.iter().for_each(|pattern| facts.text("pattern", pattern));
+        self.parse.iter().for_each(|template| facts.text("parse", &template.text));
     }
 
     /// The files that match now, relative and absolute, sorted.
@@ -89,9 +160,18 @@ impl Files {
             let ext = path.extension().and_then(|ext| ext.to_str()).unwrap_or_default().to_string();
             Value::Blob(Blob { digest, len, ext })
         });
-        let schema = Schema::new([("path", Type::Str), ("file", Type::Blob)])?;
-        let (rows, blobs) = (names.len(), blobs.collect());
-        Ok(Manifest::from_columns(schema, rows, &[names.into_iter().map(Value::Str).collect(), blobs])?)
+        let blobs = blobs.collect();
+        let mut parsed = vec![Vec::with_capacity(names.len()); self.columns().len() - 2];
+        for (template, name) in self.parse.iter().flat_map(|template| names.iter().map(move |name| (template, name))) {
+            let values = template.values(name).with_context(|| {
+                format!("the path {name} is not of the form `{}` that `parse:` gives", template.text)
+            })?;
+            parsed.iter_mut().zip(values).for_each(|(column, value)| column.push(value));
+        }
+        let rows = names.len();
+        let columns: Vec<Vec<Value>> =
+            [names.into_iter().map(Value::Str).collect(), blobs].into_iter().chain(parsed).collect();
+        Ok(Manifest::from_columns(Schema::new(self.columns())?, rows, &columns)?)
     }
 }
 
@@ -159,7 +239,7 @@ mod tests {
         }
         let list = |patterns: &[&str]| {
             let patterns = patterns.iter().map(|pattern| pattern.to_string()).collect();
-            let files = Files { patterns, root: dir.path().into() };
+            let files = Files { patterns, root: dir.path().into(), parse: None };
             files.list().unwrap().into_iter().map(|(name, _)| name).collect::<Vec<_>>()
         };
         assert_eq!(list(&["in/*.txt"]), ["in/a.txt", "in/b.txt"]);
@@ -167,5 +247,19 @@ mod tests {
         assert_eq!(list(&["x.png", "*.{png,jpg}"]), ["x.png"]);
         assert_eq!(list(&["none/*"]), Vec::<String>::new());
         assert_eq!(list(&["in/.h*"]), ["in/.hidden.txt"]);
+    }
+
+    #[test]
+    fn paths_hold_columns() {
+        let template = Template::new("clouds/{sequence}/frame_{timestep:i64}.ply").unwrap();
+        let values = |path| template.values(path);
+        let found = vec![Value::Str("EXP-1-head".into()), Value::I64(12)];
+        assert_eq!(values("clouds/EXP-1-head/frame_00012.ply"), Some(found));
+        for other in ["clouds/a/b/frame_1.ply", "clouds/a/frame_x.ply", "clouds//frame_1.ply", "a/frame_1.ply", ""] {
+            assert_eq!(values(other), None, "{other}");
+        }
+        for wrong in ["a", "{a}{b}", "{a", "{a}/{a}", "{path}", "{a:f64}"] {
+            assert!(Template::new(wrong).is_err(), "{wrong}");
+        }
     }
 }

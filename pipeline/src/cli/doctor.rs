@@ -1,11 +1,10 @@
 //! `effigy doctor`: what is there, what is missing, and how to get it. Changes nothing.
 
-use super::{DONE, FAILED, WorkspaceArgs, host, load, path_dirs, print};
+use super::{DONE, FAILED, WorkspaceArgs, host, load, print};
 use crate::provider;
 use anyhow::Result;
 use serde_json::json;
 use std::path::Path;
-use std::process::{Command, Stdio};
 
 /// Say what is there, what is missing and how to get it
 #[derive(clap::Args)]
@@ -48,7 +47,7 @@ impl Doctor {
     pub fn run(self) -> Result<u8> {
         let workspace = &self.workspace.workspace;
         let findings: Vec<Finding> =
-            [vec![machine()], provider_findings(), packages(), vec![ffmpeg(), room(workspace)], health(workspace)]
+            [vec![machine()], provider_findings(), packages(), vec![room(workspace)], health(workspace)]
                 .concat_all();
         let missing = findings.iter().any(|finding| finding.state == State::Missing);
         let word = |state: State| match state {
@@ -135,21 +134,6 @@ fn packages() -> Vec<Finding> {
         }
     };
     PACKAGES.into_iter().map(one).collect()
-}
-
-fn ffmpeg() -> Finding {
-    let Some(path) = path_dirs().into_iter().map(|dir| dir.join("ffmpeg")).find(|path| path.is_file()) else {
-        return Finding {
-            what: "ffmpeg",
-            state: State::Lacking,
-            text: "the program is not there: it encodes the synthetic capture".into(),
-            hint: Some("`make setup` installs it, or `apt-get install ffmpeg`".into()),
-        };
-    };
-    let output = Command::new(&path).arg("-version").stdin(Stdio::null()).output();
-    let text = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
-    let version = text.split_whitespace().nth(2).unwrap_or("of unknown version");
-    good("ffmpeg", format!("{version} at {}", path.display()))
 }
 
 fn room(workspace: &Path) -> Finding {

@@ -7,6 +7,7 @@ use super::numbers::{self, Style, counted};
 use anyhow::Context;
 use manifests::{Manifest, Type, Value};
 use polars::prelude::*;
+use std::collections::HashMap;
 
 /// More rows than this are not read by anybody; the rest is counted.
 const SHOWN: usize = 200;
@@ -75,7 +76,7 @@ fn passes(manifest: &Manifest, row: usize, filter: &[(String, Vec<Value>)]) -> b
     })
 }
 
-/// Mean, spread and count of each column in each group of rows; groups in order of their first row.
+/// Mean, spread and count of each column in each group of rows.
 struct Group {
     keys: Vec<String>,
     rows: usize,
@@ -83,8 +84,29 @@ struct Group {
     means: Vec<(Option<f64>, Option<f64>, usize)>,
 }
 
+impl Group {
+    /// What it shares with the groups it is compared with.
+    fn section(&self) -> &[String] {
+        &self.keys[..self.keys.len().saturating_sub(1)]
+    }
+}
+
+/// Groups that share their first keys stand together, each in the order of its first row.
+fn together(groups: Vec<Group>) -> Vec<Group> {
+    let mut first: HashMap<Vec<String>, usize> = HashMap::new();
+    for (i, group) in groups.iter().enumerate() {
+        for n in 1..=group.keys.len() {
+            first.entry(group.keys[..n].to_vec()).or_insert(i);
+        }
+    }
+    let rank = |group: &Group| (1..=group.keys.len()).map(|n| first[&group.keys[..n]]).collect::<Vec<_>>();
+    let mut ranked: Vec<_> = groups.into_iter().map(|group| (rank(&group), group)).collect();
+    ranked.sort_by(|a, b| a.0.cmp(&b.0));
+    ranked.into_iter().map(|(_, group)| group).collect()
+}
+
 fn means(manifest: &Manifest, asked: &Asked<'_>) -> anyhow::Result<Table> {
-    let groups = grouped(manifest, asked.by, asked.mean).context("averaging a table of the report")?;
+    let groups = together(grouped(manifest, asked.by, asked.mean).context("averaging a table of the report")?);
     let mut table = Table::default();
     table.head.extend(asked.by.iter().map(|name| Head {
         text: name.clone(),
@@ -100,8 +122,15 @@ fn means(manifest: &Manifest, asked: &Asked<'_>) -> anyhow::Result<Table> {
     for (c, name) in asked.mean.iter().enumerate() {
         table.head.push(Head { text: format!("{name}{}", arrow(asked, name)), number: true, code: false });
         let style = Style::of(groups.iter().filter_map(|group| group.means[c].0));
-        let best = best(groups.iter().filter_map(|group| group.means[c].0), direction(asked, name));
-        for (group, row) in groups.iter().zip(&mut table.rows) {
+        // compared are groups that differ in the last column of `by` alone: methods on one split, not splits
+        let best: Vec<Option<f64>> = groups
+            .chunk_by(|a, b| a.section() == b.section())
+            .flat_map(|section| {
+                let means = section.iter().filter_map(|group| group.means[c].0);
+                std::iter::repeat_n(best(means, direction(asked, name)), section.len())
+            })
+            .collect();
+        for ((group, row), best) in groups.iter().zip(&mut table.rows).zip(best) {
             let (mean, deviation, n) = group.means[c];
             let Some(mean) = mean else {
                 row.push(Cell::faint("not available"));
@@ -313,6 +342,18 @@ mod tests {
             rows.iter().map(|row| row[2].as_str()).collect::<Vec<_>>(),
             ["25.00 ± 1.41", "*18.50 (n = 1)*", "inf"]
         );
+    }
+
+    #[test]
+    fn the_best_is_that_of_rows_that_differ_in_the_last_column_alone() {
+        let schema = Schema::new([("split", Type::Str), ("method", Type::Str), ("psnr", Type::F64)]).unwrap();
+        let row = |split: &str, method: &str, psnr| vec![Value::Str(split.into()), Value::Str(method.into()), Value::F64(psnr)];
+        let rows = [row("b", "ours", 20.0), row("a", "ours", 30.0), row("b", "mean", 10.0), row("a", "mean", 31.0)];
+        let (by, mean) = (["split".to_string(), "method".into()], ["psnr".to_string()]);
+        let asked = Asked { by: &by, mean: &mean, columns: &[], higher: &mean, lower: &[], filter: &[] };
+        let (_, rows, _) = texts(table(&Manifest::from_rows(schema, &rows).unwrap(), &asked).unwrap());
+        let shown: Vec<String> = rows.iter().map(|row| [&row[..2], &row[3..]].concat().join(" ")).collect();
+        assert_eq!(shown, ["b ours *20.00*", "b mean 10.00", "a ours 30.00", "a mean *31.00*"]);
     }
 
     #[test]

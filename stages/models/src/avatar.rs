@@ -284,13 +284,14 @@ impl Avatar {
 
     /// Encodes what does not depend on time, once for all sampling steps. `codes` `[B, code]`.
     pub fn condition(&self, gbuffer: &GBuffer, codes: &Tensor) -> Prepared {
-        let image = condition(gbuffer, self.maps.as_ref());
+        let (gbuffer, codes) = (gbuffer.to_device(self.device), codes.to_device(self.device));
+        let image = condition(&gbuffer, self.maps.as_ref());
         let encoded = match &self.steering {
             Steering::Control(net) => net.encode(&image),
             Steering::Added(encoder) => encoder.forward(&image),
         };
         let width = self.config.unet.cross_attention_dim;
-        let tokens = self.expression.as_ref().map(|e| e.tokens.forward(codes).unflatten(1, [-1, width]));
+        let tokens = self.expression.as_ref().map(|e| e.tokens.forward(&codes).unflatten(1, [-1, width]));
         Prepared { encoded, tokens }
     }
 
@@ -313,7 +314,7 @@ impl Avatar {
     /// Mean squared error over all elements of the batch.
     pub fn training_loss(&self, batch: &Batch) -> Tensor {
         let prepared = self.condition(&batch.gbuffer, &batch.codes);
-        let Batch { latents, draw, .. } = batch;
+        let (latents, draw) = (&batch.latents.to_device(self.device), &batch.draw);
         let (out, target) = match self.config.objective {
             Objective::Diffusion => {
                 let noise = draw.noise.to_device(self.device);

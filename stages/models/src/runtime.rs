@@ -1,4 +1,11 @@
-//! Settings of the process for running networks on the CPU. Knows no network.
+//! Where networks run, and settings of the process for running them on the CPU. Knows no network.
+
+use tch::Device;
+
+/// The first CUDA device if this libtorch has one, else the CPU.
+pub fn device() -> Device {
+    Device::cuda_if_available()
+}
 
 /// Sets the number of threads of the calling thread's operations, and tells the C allocator to keep freed memory.
 ///

@@ -2,7 +2,7 @@
 //! says, and stacked with the G-buffer to the ControlNet's condition. Does not know how a G-buffer is made.
 
 use tch::nn::Path;
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use crate::init;
 
@@ -101,6 +101,18 @@ impl GBuffer {
             normals: cut(&self.normals),
             ambient: self.ambient.as_ref().map(cut),
             mask: cut(&self.mask),
+        }
+    }
+
+    /// The same on a device.
+    pub fn to_device(&self, device: Device) -> Self {
+        let on = |t: &Tensor| t.to_device(device);
+        Self {
+            depth: on(&self.depth),
+            canonical: on(&self.canonical),
+            normals: on(&self.normals),
+            ambient: self.ambient.as_ref().map(on),
+            mask: on(&self.mask),
         }
     }
 

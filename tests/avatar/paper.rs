@@ -1,0 +1,63 @@
+//! The paper's profile on a machine that cannot run it: it says what it lacks, and with weights in place it is sound and
+//! checks them.
+
+use crate::support::{Said, Space};
+use serde_json::Value;
+
+/// A command on the shipped recipe in that profile, with the data packages of whoever runs the tests.
+fn paper(space: &Space, verb: &str, words: &[&str]) -> Said {
+    let recipe = crate::base::recipe();
+    let mut command = space.command(&[&[verb, recipe.as_str()], words, &["--profile", "paper"]].concat());
+    for name in ["HOME", "XDG_CACHE_HOME"] {
+        if let Some(value) = std::env::var_os(name) {
+            command.env(name, value);
+        }
+    }
+    let output = command.output().expect("it starts");
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("UTF-8");
+    Said { code: output.status.code().unwrap_or(-1), out: text(output.stdout), err: text(output.stderr) }
+}
+
+#[test]
+fn without_stable_diffusion_it_says_so() {
+    let space = Space::new();
+    let said = paper(&space, "plan", &[]);
+    said.expect_error(2, &["stage `backbone`", "weights/stable-diffusion-2-1", "is not there", "hint:"]);
+}
+
+/// Weights in the layout of Stable Diffusion, with the scheduler as it is published: leading steps, no zero terminal SNR.
+#[test]
+fn with_weights_it_is_sound_and_rescales_their_schedule() {
+    let space = Space::new();
+    let shipped = concat!(env!("CARGO_MANIFEST_DIR"), "/datasets/weights/prior-64");
+    let copied = std::process::Command::new("cp").arg("-r").arg(shipped).arg(space.path("sd")).status();
+    assert!(copied.expect("cp is there").success());
+    let scheduler = "sd/scheduler/scheduler_config.json";
+    let mut config: Value = serde_json::from_str(&space.read(scheduler)).expect("JSON");
+    let published = config.as_object_mut().expect("an object");
+    published.remove("rescale_betas_zero_snr");
+    published.remove("timestep_spacing");
+    space.write(scheduler, &config.to_string());
+    space.settle();
+
+    let prior = format!("prior={}", space.path("sd").display());
+    let words = ["--param", prior.as_str()];
+    let said = paper(&space, "plan", &[&words[..], &["--json"]].concat());
+    assert_eq!(said.code, 0, "{}", said.err);
+    let plan = said.json();
+    let stages = plan["stages"].as_array().expect("a list");
+    for stage in ["capture", "tracked", "avatar", "renders", "scores"] {
+        assert!(stages.iter().any(|planned| planned["stage"] == stage), "{plan}");
+    }
+
+    let said = paper(&space, "run", &[&words[..], &["--only", "backbone"]].concat());
+    assert_eq!(said.code, 0, "{}", said.err);
+    let said = paper(&space, "show", &[&["backbone"], &words[..], &["--json", "--paths"]].concat());
+    let rows: Vec<Value> = said.out.lines().map(|line| serde_json::from_str(line).expect("a row a line")).collect();
+    let row = rows.iter().find(|row| row["component"] == "scheduler").expect("it has a schedule");
+    let path = row["config"].as_str().expect("a path");
+    let written: Value = serde_json::from_str(&std::fs::read_to_string(path).expect("it is there")).expect("JSON");
+    assert_eq!(written["rescale_betas_zero_snr"], true);
+    assert_eq!(written["timestep_spacing"], "trailing");
+    assert_eq!(written["prediction_type"], "v_prediction");
+}
