@@ -58,7 +58,9 @@ impl LayoutError {
     pub fn hint(&self) -> &'static str {
         match self {
             Self::Unreadable { .. } => "does it exist, and may you read it?",
-            Self::NoRecordings { .. } => "the folder is to look as `nersemble-data` leaves a download; was it cut short?",
+            Self::NoRecordings { .. } => {
+                "the folder is to look as `nersemble-data` leaves a download; was it cut short?"
+            }
             Self::Field { .. } => "download the participant's calibration again",
         }
     }

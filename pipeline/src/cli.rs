@@ -15,13 +15,18 @@ mod stages;
 mod status;
 mod why;
 
+use crate::command::quote;
 use crate::error::{Problem, Problems};
+use crate::hints::hint_of;
+use crate::memory::Store;
 use ::cache::Error;
 use clap::{Args, Parser, Subcommand};
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+/// The workspace, if nobody names one.
+const WORKSPACE: &str = ".effigy";
 /// Everything went well.
 const DONE: u8 = 0;
 /// A stage failed.
@@ -75,7 +80,7 @@ struct RecipeArgs {
 #[derive(Args, Clone, Debug)]
 struct WorkspaceArgs {
     /// The folder for everything that is computed [default: .effigy]
-    #[arg(long, value_name = "DIR", default_value = ".effigy", hide_default_value = true)]
+    #[arg(long, value_name = "DIR", default_value = WORKSPACE, hide_default_value = true)]
     workspace: PathBuf,
 }
 
@@ -115,17 +120,50 @@ fn complain(error: &anyhow::Error) -> u8 {
         }
         return WRONG;
     }
-    eprintln!("error: {}", crate::run::sentence(error));
-    match error.chain().find_map(|cause| cause.downcast_ref::<Error>()) {
-        Some(Error::Busy { .. }) => {
-            eprintln!("  hint: wait until it is done, or use another folder with --workspace");
-            WRONG
+    let hint = hint_of(error)
+        .unwrap_or_else(|| "`effigy doctor` tells whether this machine and the workspace are sound".into());
+    eprintln!("error: {}\n  hint: {hint}", crate::run::sentence(error));
+    let busy = error.chain().any(|cause| matches!(cause.downcast_ref(), Some(Error::Busy { .. })));
+    if busy { WRONG } else { FAILED }
+}
+
+impl WorkspaceArgs {
+    /// What was said of the workspace, as it is typed.
+    fn typed(&self) -> String {
+        let workspace = self.workspace.display().to_string();
+        if workspace == WORKSPACE { String::new() } else { format!(" --workspace {}", quote(&workspace)) }
+    }
+}
+
+impl RecipeArgs {
+    /// The recipe and all that was said of it, with this profile, as it is typed. A stage stands behind the recipe.
+    fn typed(&self, stage: Option<&str>, profile: Option<&str>) -> String {
+        let mut words = vec![quote(&self.recipe)];
+        words.extend(stage.map(quote));
+        words.extend(profile.map(|profile| format!("--profile {}", quote(profile))));
+        words.extend(self.params.iter().map(|text| format!("--param {}", quote(text))));
+        words.extend(self.set.iter().map(|text| format!("--set {}", quote(text))));
+        words.join(" ") + &self.workspace.typed()
+    }
+
+    /// Says that a command needs a run that was not there, and how to have it: by running the recipe, or, if another of its
+    /// profiles did run, by asking for that: what ran is remembered for each profile alone.
+    fn not_run(&self, message: &str, verb: &str, stage: Option<&str>, loaded: &load::Loaded, store: &Store) -> u8 {
+        let spec = &loaded.plan.spec;
+        let profiles = || std::iter::once(None).chain(spec.profiles.iter().map(|name| Some(name.as_str())));
+        let ran = |profile: Option<&str>| {
+            let stages = store.load(&loaded.recipe, profile).stages;
+            stage.map_or(!stages.is_empty(), |stage| stages.contains_key(stage))
+        };
+        let only = stage.map_or(String::new(), |stage| format!(" --only {}", quote(stage)));
+        let mut hint = format!("effigy run {}{only}", self.typed(None, self.profile.as_deref()));
+        if let Some(other) = profiles().find(|other| *other != spec.profile.as_deref() && ran(*other)) {
+            let named = other.map_or("without `--profile`".into(), |name| format!("with `--profile {name}`"));
+            hint += &format!("\n  or, since it was run {named}: effigy {verb} {}", self.typed(stage, other));
         }
-        Some(error) if error.is_full() => {
-            eprintln!("  hint: make room and run again; what was finished is kept");
-            FAILED
-        }
-        _ => FAILED,
+        let with = spec.profile.as_ref().map_or(String::new(), |profile| format!(" with `--profile {profile}`"));
+        eprintln!("error: {message}{with} in the workspace {}\n  hint: {hint}", self.workspace.workspace.display());
+        FAILED
     }
 }
 

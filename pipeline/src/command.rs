@@ -56,12 +56,13 @@ impl Command {
                 Ok(words) => words.into_iter().map(|word| (what.at, word)).collect(),
                 Err(message) => {
                     let place = fields.place(what.at);
-                    fields.problems.push(Problem::at(&place, message).hint("or give a list of words"));
+                    fields.problems.push(Problem::at(&place, message).hint("close it, or give a list of words"));
                     return None;
                 }
             },
             Node::List(_) if shell => {
-                fields.wrong(what.at, "with `shell: true` the command is one text, not a list of words");
+                let hint = "write it as one text, or leave `shell:` out";
+                fields.wrong(what.at, "with `shell: true` the command is one text, not a list of words", hint);
                 return None;
             }
             Node::List(items) => {
@@ -72,7 +73,8 @@ impl Command {
                         Node::Int(number) => words.push((item.at, number.to_string())),
                         Node::Float(number) => words.push((item.at, number.to_string())),
                         node => {
-                            fields.wrong(item.at, format!("a word of a command cannot be {}", node.what()));
+                            let hint = "words are text or numbers: put it in quotes";
+                            fields.wrong(item.at, format!("a word of a command cannot be {}", node.what()), hint);
                             return None;
                         }
                     }
@@ -80,12 +82,13 @@ impl Command {
                 words
             }
             node => {
-                fields.wrong(what.at, format!("`run:` takes a command line or a list of words, not {}", node.what()));
+                let message = format!("`run:` takes a command line or a list of words, not {}", node.what());
+                fields.wrong(what.at, message, "for example `run: \"python3 fit.py {file} {out}/fit\"`");
                 return None;
             }
         };
         if texts.is_empty() {
-            fields.wrong(what.at, "the command is empty");
+            fields.wrong(what.at, "the command is empty", "for example `run: \"python3 fit.py {file} {out}/fit\"`");
             return None;
         }
         let mut code = Vec::new();
@@ -198,7 +201,7 @@ impl Command {
 }
 
 /// A text as one word for a POSIX shell.
-fn quote(text: &str) -> String {
+pub fn quote(text: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "_-./,:+@%=".contains(c);
     if !text.is_empty() && text.chars().all(plain) { text.into() } else { format!("'{}'", text.replace('\'', "'\\''")) }
 }

@@ -20,6 +20,13 @@ impl fmt::Display for Place {
     }
 }
 
+impl Place {
+    /// What the user typed to start the program, which has no lines.
+    pub fn command_line() -> Place {
+        Place { file: "command line".into(), line: 0, column: 0 }
+    }
+}
+
 /// One thing that is wrong, told so that the user can put it right.
 #[derive(Clone, Debug)]
 pub struct Problem {
@@ -46,6 +53,11 @@ impl Problem {
     pub fn hint(mut self, hint: impl Into<String>) -> Problem {
         self.hint = Some(hint.into());
         self
+    }
+
+    /// Adds what to do about it, if that is not said yet.
+    pub fn or_hint(self, hint: impl Into<String>) -> Problem {
+        if self.hint.is_some() { self } else { self.hint(hint) }
     }
 
     /// Adds the nearest of the names there are, or all of them if none is near.
@@ -134,6 +146,8 @@ mod tests {
         assert_eq!(hint("stpes", &["steps", "size"]).unwrap(), "did you mean `steps`?");
         assert_eq!(hint("colour", &["steps", "size"]).unwrap(), "there are: size, steps");
         assert_eq!(hint("x", &[]), None);
+        let alone = Problem::new("").did_you_mean("x", []).or_hint("leave it out");
+        assert_eq!(alone.or_hint("or not").hint.unwrap(), "leave it out");
         assert_eq!(distance("kitten", "sitting"), 3);
     }
 }

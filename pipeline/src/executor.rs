@@ -8,6 +8,7 @@ pub use local::Local;
 
 use protocol::Event;
 use std::path::PathBuf;
+use std::process::ExitStatus;
 use std::time::Duration;
 
 /// Work for a process: a task directory and who takes it.
@@ -64,6 +65,8 @@ pub enum Ended {
         how: String,
         /// The last lines it wrote.
         tail: String,
+        /// What the system said of it, if that is known.
+        status: Option<ExitStatus>,
     },
     /// It could not be started.
     NotStarted(String),

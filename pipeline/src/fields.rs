@@ -4,6 +4,16 @@
 use crate::error::{Place, Problem};
 use crate::yaml::{At, Item, Key, Node};
 
+/// Fields that recipes of other programs have and ours do not have yet: told apart from mere typing errors.
+const LATER: [&str; 3] = ["foreach", "matrix", "variants"];
+
+/// What to say of a field of such a name; `None` if it is only unknown.
+pub fn not_yet(place: &Place, owner: &str, name: &str) -> Option<Problem> {
+    let instead = "write a stanza for each case and put their tables together by `concat:` with `label:`, or run the recipe \
+                   once for each profile or `--param`";
+    LATER.contains(&name).then(|| Problem::at(place, format!("{owner}: `{name}:` is not supported yet")).hint(instead))
+}
+
 /// The fields of one mapping, and what turned out to be wrong with them.
 pub struct Fields<'a> {
     file: &'a str,
@@ -21,20 +31,25 @@ impl<'a> Fields<'a> {
         Fields { file, owner: owner.into(), at, items, known: Vec::new(), problems: Vec::new() }
     }
 
-    /// The fields of an item, which must be a mapping.
-    pub fn of(file: &'a str, owner: impl Into<String>, item: Item) -> Result<Fields<'a>, Problem> {
+    /// The fields of an item, which must be a mapping like the example.
+    pub fn of(file: &'a str, owner: impl Into<String>, item: Item, example: &str) -> Result<Fields<'a>, Problem> {
         let owner = owner.into();
         match item.node {
             Node::Map(items) => Ok(Fields::new(file, owner, item.at, items)),
             node => {
                 let place = Place { file: file.into(), line: item.at.line, column: item.at.column };
-                Err(Problem::at(&place, format!("{owner} must be a mapping, not {}", node.what())))
+                let problem = Problem::at(&place, format!("{owner} must be a mapping, not {}", node.what()));
+                Err(problem.hint(format!("for example `{example}`")))
             }
         }
     }
 
     /// The place of an item of this file.
     pub fn place(&self, at: At) -> Place {
+        // `--set` puts in fields that stand in no file
+        if at.line == 0 {
+            return Place::command_line();
+        }
         Place { file: self.file.into(), line: at.line, column: at.column }
     }
 
@@ -43,10 +58,10 @@ impl<'a> Fields<'a> {
         self.at
     }
 
-    /// Notes something wrong.
-    pub fn wrong(&mut self, at: At, message: impl Into<String>) {
+    /// Notes something wrong, and what to do about it.
+    pub fn wrong(&mut self, at: At, message: impl Into<String>, hint: impl Into<String>) {
         let place = self.place(at);
-        self.problems.push(Problem::at(&place, message));
+        self.problems.push(Problem::at(&place, message).hint(hint));
     }
 
     /// A field as it is.
@@ -56,19 +71,35 @@ impl<'a> Fields<'a> {
         Some(self.items.remove(i).1)
     }
 
-    fn typed<T>(&mut self, name: &str, wanted: &str, get: impl Fn(&Node) -> Option<T>) -> Option<(At, T)> {
+    fn typed<T>(
+        &mut self,
+        name: &str,
+        (wanted, example): (&str, &str),
+        get: impl Fn(&Node) -> Option<T>,
+    ) -> Option<(At, T)> {
         let item = self.take(name)?;
         let value = get(&item.node);
         if value.is_none() {
             let message = format!("`{name}` of {} must be {wanted}, not {}", self.owner, item.node.what());
-            self.wrong(item.at, message);
+            // what was meant is plain where only the quotes are missing or too many
+            let hint = match &item.node {
+                Node::Int(number) if wanted == "text" => format!("write it in quotes: `{name}: \"{number}\"`"),
+                Node::Float(number) if wanted == "text" => format!("write it in quotes: `{name}: \"{number}\"`"),
+                Node::Bool(value) if wanted == "text" => format!("write it in quotes: `{name}: \"{value}\"`"),
+                Node::Text(text) => match unquoted(text).filter(|node| get(node).is_some()) {
+                    Some(_) => format!("write it without quotes: `{name}: {}`", text.trim()),
+                    None => format!("for example `{name}: {example}`"),
+                },
+                _ => format!("for example `{name}: {example}`"),
+            };
+            self.wrong(item.at, message, hint);
         }
         value.map(|value| (item.at, value))
     }
 
     /// A text.
     pub fn text(&mut self, name: &str) -> Option<(At, String)> {
-        self.typed(name, "text", |node| match node {
+        self.typed(name, ("text", "a name"), |node| match node {
             Node::Text(text) => Some(text.clone()),
             _ => None,
         })
@@ -76,7 +107,7 @@ impl<'a> Fields<'a> {
 
     /// A truth value; false if it is not there.
     pub fn flag(&mut self, name: &str) -> bool {
-        let flag = self.typed(name, "`true` or `false`", |node| match node {
+        let flag = self.typed(name, ("`true` or `false`", "true"), |node| match node {
             Node::Bool(value) => Some(*value),
             _ => None,
         });
@@ -85,7 +116,7 @@ impl<'a> Fields<'a> {
 
     /// An integer that is not negative.
     pub fn count(&mut self, name: &str) -> Option<(At, u64)> {
-        self.typed(name, "an integer, at least 0", |node| match node {
+        self.typed(name, ("an integer, at least 0", "1"), |node| match node {
             Node::Int(value) => u64::try_from(*value).ok(),
             _ => None,
         })
@@ -93,7 +124,7 @@ impl<'a> Fields<'a> {
 
     /// A number.
     pub fn number(&mut self, name: &str) -> Option<(At, f64)> {
-        self.typed(name, "a number", |node| match node {
+        self.typed(name, ("a number", "0.5"), |node| match node {
             Node::Int(value) => Some(*value as f64),
             Node::Float(value) => Some(*value),
             _ => None,
@@ -107,14 +138,14 @@ impl<'a> Fields<'a> {
         if texts.is_none() {
             let message =
                 format!("`{name}` of {} must be a name or a list of names, not {}", self.owner, item.node.what());
-            self.wrong(item.at, message);
+            self.wrong(item.at, message, format!("for example `{name}: a` or `{name}: [a, b]`; numbers go in quotes"));
         }
         texts
     }
 
     /// A mapping.
     pub fn map(&mut self, name: &str) -> Option<(At, Vec<(Key, Item)>)> {
-        self.typed(name, "a mapping", |node| match node {
+        self.typed(name, ("a mapping", "{ name: value }"), |node| match node {
             Node::Map(items) => Some(items.clone()),
             _ => None,
         })
@@ -122,7 +153,7 @@ impl<'a> Fields<'a> {
 
     /// A list.
     pub fn list(&mut self, name: &str) -> Option<(At, Vec<Item>)> {
-        self.typed(name, "a list", |node| match node {
+        self.typed(name, ("a list", "[value, value]"), |node| match node {
             Node::List(items) => Some(items.clone()),
             _ => None,
         })
@@ -143,11 +174,24 @@ impl<'a> Fields<'a> {
     /// Ends the reading: every field that nobody took is a mistake.
     pub fn finish(mut self) -> Vec<Problem> {
         for (key, _) in std::mem::take(&mut self.items) {
-            let problem = Problem::at(&self.place(key.at), format!("{} has no field `{}`", self.owner, key.name))
-                .did_you_mean(&key.name, self.known.iter().map(String::as_str));
+            let place = self.place(key.at);
+            let unknown = || {
+                Problem::at(&place, format!("{} has no field `{}`", self.owner, key.name))
+                    .did_you_mean(&key.name, self.known.iter().map(String::as_str))
+                    .or_hint("it takes no other fields: leave it out")
+            };
+            let problem = not_yet(&place, &self.owner, &key.name).unwrap_or_else(unknown);
             self.problems.push(problem);
         }
         self.problems
+    }
+}
+
+/// What a text would be without its quotes, if that is a number or a truth value.
+pub fn unquoted(text: &str) -> Option<Node> {
+    match crate::yaml::parse("", text).ok()?.node {
+        node @ (Node::Int(_) | Node::Float(_) | Node::Bool(_)) => Some(node),
+        _ => None,
     }
 }
 
@@ -163,5 +207,35 @@ pub fn texts_of(item: &Item) -> Option<Vec<(At, String)>> {
             })
             .collect(),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hint(yaml: &str, read: impl Fn(&mut Fields<'_>)) -> String {
+        let mut fields = Fields::of("r", "it", crate::yaml::parse("r", yaml).unwrap(), "{}").unwrap();
+        read(&mut fields);
+        let problems = fields.finish();
+        assert_eq!(problems.len(), 1, "{problems:?}");
+        problems[0].hint.clone().unwrap_or_default()
+    }
+
+    #[test]
+    fn a_wrong_type_is_answered_by_a_valid_value() {
+        let number = |fields: &mut Fields<'_>| _ = fields.number("a");
+        assert_eq!(hint("a: '2.5'", number), "write it without quotes: `a: 2.5`");
+        assert_eq!(hint("a: two", number), "for example `a: 0.5`");
+        assert_eq!(hint("a: 7", |fields| _ = fields.text("a")), "write it in quotes: `a: \"7\"`");
+        assert_eq!(hint("a: x", |fields| _ = fields.flag("a")), "for example `a: true`");
+        assert_eq!(hint("a: -1", |fields| _ = fields.count("a")), "for example `a: 1`");
+        assert_eq!(hint("a: 3", |fields| _ = fields.map("a")), "for example `a: { name: value }`");
+    }
+
+    #[test]
+    fn fields_nobody_knows_are_told_from_those_that_are_not_there_yet() {
+        assert_eq!(hint("a: 1", |_| ()), "it takes no other fields: leave it out");
+        assert!(hint("matrix: { a: [1, 2] }", |_| ()).contains("`concat:`"));
     }
 }

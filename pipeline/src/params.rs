@@ -3,6 +3,7 @@
 //! structs: types, enums, alternatives, ranges, lists, nested objects, references.
 
 use crate::error::{Place, Problem};
+use crate::fields::{not_yet, unquoted};
 use crate::yaml::{At, Item, Key, Node};
 use serde_json::{Map, Value};
 
@@ -71,7 +72,12 @@ impl Checker<'_> {
                     if path.is_empty() {
                         names.extend(["from", "with", "by", "where"]);
                     }
-                    problems.push(Problem::at(&(self.place)(key.at), message).did_you_mean(&key.name, names));
+                    let place = (self.place)(key.at);
+                    let unknown = || {
+                        let problem = Problem::at(&place, message).did_you_mean(&key.name, names);
+                        problem.or_hint("it takes no parameters: leave it out")
+                    };
+                    problems.push(not_yet(&place, &what, &key.name).unwrap_or_else(unknown));
                 }
             }
         }
@@ -82,7 +88,7 @@ impl Checker<'_> {
                 let doc = properties.get(name).and_then(|property| property.get("description")).and_then(Value::as_str);
                 problems.push(match doc {
                     Some(doc) => problem.hint(format!("`{name}`: {doc}")),
-                    None => problem,
+                    None => problem.hint(self.example(name, properties.get(name).unwrap_or(&Value::Null))),
                 });
             }
         }
@@ -111,7 +117,10 @@ impl Checker<'_> {
 
     fn value(&self, schema: &Value, path: &str, item: &Item, problems: &mut Vec<Problem>) -> Value {
         let schema = self.resolve(schema);
-        let mut wrong = |message: String| problems.push(Problem::at(&(self.place)(item.at), message));
+        let mut wrong = |message: String| {
+            let problem = Problem::at(&(self.place)(item.at), message);
+            problems.push(problem.hint(self.meant(path, schema, item)));
+        };
         let name = format!("`{path}` of {}", self.owner);
         if let Some(alternatives) = schema.get("oneOf").or(schema.get("anyOf")).and_then(Value::as_array) {
             return self.alternative(alternatives, path, item, problems);
@@ -119,10 +128,11 @@ impl Checker<'_> {
         let json = item.to_json();
         if let Some(values) = schema.get("enum").and_then(Value::as_array) {
             if !values.contains(&json) {
-                let known: Vec<&str> = values.iter().filter_map(Value::as_str).collect();
+                let known: Vec<String> = values.iter().map(plain).collect();
                 let found = json.as_str().map_or(json.to_string(), str::to_string);
                 let problem = Problem::at(&(self.place)(item.at), format!("{name} cannot be `{found}`"));
-                problems.push(problem.did_you_mean(&found, known));
+                let problem = problem.did_you_mean(&found, known.iter().map(String::as_str));
+                problems.push(problem.or_hint("its provider allows no value at all"));
             }
             return json;
         }
@@ -206,6 +216,114 @@ impl Checker<'_> {
             _ => problems.extend(first.unwrap_or_default()),
         }
         item.to_json()
+    }
+}
+
+impl Checker<'_> {
+    /// What is meant where a value cannot stand: the same without quotes or in them, or else something valid.
+    fn meant(&self, path: &str, schema: &Value, item: &Item) -> String {
+        let name = path.rsplit('.').next().unwrap_or(path);
+        match &item.node {
+            Node::Text(text) if unquoted(text).is_some_and(|node| fits(schema, &node)) => {
+                format!("write it without quotes: {}", shown(name, text.trim()))
+            }
+            Node::Int(_) | Node::Float(_) | Node::Bool(_)
+                if !fits(schema, &item.node) && fits(schema, &Node::Text(String::new())) =>
+            {
+                format!("write it in quotes: {}", shown(name, &format!("\"{}\"", item.to_json())))
+            }
+            _ => self.example(name, schema),
+        }
+    }
+
+    fn example(&self, name: &str, schema: &Value) -> String {
+        format!("for example {}", shown(name, &yaml(&self.valid(schema, 0))))
+    }
+
+    /// A value that a schema allows.
+    fn valid(&self, schema: &Value, depth: usize) -> Value {
+        let schema = self.resolve(schema);
+        // a schema may hold itself
+        if depth > 8 {
+            return Value::Null;
+        }
+        let known = schema.get("default").filter(|default| !default.is_null()).or(schema.get("const"));
+        let listed = || schema.get("enum").and_then(Value::as_array).and_then(|values| values.first());
+        if let Some(known) = known.or_else(listed) {
+            return known.clone();
+        }
+        if let Some(alternatives) = schema.get("oneOf").or(schema.get("anyOf")).and_then(Value::as_array) {
+            let values = alternatives.iter().map(|schema| self.valid(schema, depth + 1));
+            return values.into_iter().find(|value| !value.is_null()).unwrap_or_default();
+        }
+        let limit = |keyword: &str| schema.get(keyword).and_then(Value::as_f64);
+        if has_type(schema, "integer") || has_type(schema, "number") {
+            let low = limit("minimum").or(limit("exclusiveMinimum"));
+            let high = limit("maximum").or(limit("exclusiveMaximum"));
+            let number = match (low, high) {
+                // what merely may not be negative is seldom meant to be nothing
+                (Some(low), None) if low <= 0.0 => 1.0,
+                // an end that is included is as good as any; between two ends, the middle
+                (Some(low), _) if limit("minimum").is_some() => low,
+                (Some(low), Some(high)) => f64::midpoint(low, high),
+                (Some(low), None) => low + 1.0,
+                (None, Some(high)) => {
+                    if limit("maximum").is_some() {
+                        high
+                    } else {
+                        high - 1.0
+                    }
+                }
+                (None, None) => 1.0,
+            };
+            return if has_type(schema, "integer") { (number.ceil() as i64).into() } else { number.into() };
+        }
+        if has_type(schema, "array") {
+            let count = schema.get("minItems").and_then(Value::as_u64).unwrap_or(1).clamp(1, 16);
+            let each = schema.get("items").map_or("value".into(), |items| self.valid(items, depth + 1));
+            return (0..count).map(|_| each.clone()).collect();
+        }
+        if has_type(schema, "object") {
+            let empty = Map::new();
+            let properties = schema.get("properties").and_then(Value::as_object).unwrap_or(&empty);
+            let required = schema.get("required").and_then(Value::as_array);
+            let needed = |name: &str| required.is_some_and(|names| names.iter().any(|needed| needed == name));
+            let named = properties.iter().filter(|(name, _)| needed(name));
+            let named: Map<_, _> = named.map(|(name, schema)| (name.clone(), self.valid(schema, depth + 1))).collect();
+            let first = properties.iter().next().filter(|_| named.is_empty());
+            let first = first.map(|(name, schema)| (name.clone(), self.valid(schema, depth + 1)));
+            return Value::Object(named.into_iter().chain(first).collect());
+        }
+        if has_type(schema, "boolean") { true.into() } else { "text".into() }
+    }
+}
+
+/// A field as it is written; an item of a list has no name of its own.
+fn shown(name: &str, value: &str) -> String {
+    if name.contains('[') { format!("`{value}`") } else { format!("`{name}: {value}`") }
+}
+
+fn plain(value: &Value) -> String {
+    value.as_str().map_or(value.to_string(), str::to_string)
+}
+
+/// A value as a recipe writes it on one line.
+fn yaml(value: &Value) -> String {
+    match value {
+        Value::Array(items) => format!("[{}]", items.iter().map(yaml).collect::<Vec<_>>().join(", ")),
+        Value::Object(fields) if !fields.is_empty() => {
+            let field = |(name, value): (&String, &Value)| format!("{name}: {}", yaml(value));
+            format!("{{ {} }}", fields.iter().map(field).collect::<Vec<_>>().join(", "))
+        }
+        // JSON is YAML; only plain words need no quotes
+        Value::String(text) if text.starts_with(char::is_alphabetic) && unquoted(text).is_none() => {
+            if text.chars().all(|c| c.is_alphanumeric() || "_-./".contains(c)) {
+                text.clone()
+            } else {
+                value.to_string()
+            }
+        }
+        _ => value.to_string(),
     }
 }
 
@@ -298,5 +416,18 @@ mod tests {
         check("{steps: 1, inner: {x: [1]}}", Err("must have 2 items, not 1"));
         check("{steps: 1, inner: {y: 1}}", Err("`inner` of stage `s` has no parameter `y`"));
         check("{steps: 1, size: a}", Err("an integer or nothing"));
+        check("{steps: 1, matrix: {size: [1, 2]}}", Err("stage `s`: `matrix:` is not supported yet"));
+    }
+
+    #[test]
+    fn every_mistake_has_a_valid_value_for_a_hint() {
+        check("{}", Err("hint: for example `steps: 1`"));
+        check("{steps: '8'}", Err("hint: write it without quotes: `steps: 8`"));
+        check("{steps: 0}", Err("hint: for example `steps: 1`"));
+        check("{steps: 1, rate: fast}", Err("hint: for example `rate: 1`"));
+        check("{steps: 1, mode: 7}", Err("hint: there are: none, tokens"));
+        check("{steps: 1, inner: 7}", Err("hint: for example `inner: { x: [1.0, 1.0] }`"));
+        check("{steps: 1, inner: {x: [1]}}", Err("hint: for example `x: [1.0, 1.0]`"));
+        check("{steps: 1, inner: {x: [1, b]}}", Err("hint: for example `1.0`"));
     }
 }

@@ -7,7 +7,7 @@ use crate::builtin::join::Join;
 use crate::builtin::rows::Inline;
 use crate::builtin::select::Select;
 use crate::builtin::{Columns, PlannedColumn, Table};
-use crate::error::{Problem, Problems};
+use crate::error::{Place, Problem, Problems};
 use crate::fields::{Fields, texts_of};
 use crate::finished::{FinishedNode, NodeState, ReportItem};
 use crate::provider::Provider;
@@ -100,7 +100,7 @@ impl Plan {
     /// The node of this name.
     pub fn node(&self, name: &str) -> Result<usize, Problem> {
         self.nodes.iter().position(|node| node.name == name).ok_or_else(|| {
-            Problem::new(format!("the recipe {} has no stage `{name}`", self.spec.file))
+            Problem::at(&Place::command_line(), format!("the recipe {} has no stage `{name}`", self.spec.file))
                 .did_you_mean(name, self.nodes.iter().map(|node| node.name.as_str()))
         })
     }
@@ -189,18 +189,19 @@ fn wires(spec: &Spec, names: &HashMap<&str, usize>, stanza: &Stanza, fields: &mu
         Does::Select => match &stanza.what.node {
             YamlNode::Text(name) => vec![(stanza.what.at, name.clone())],
             node => {
-                fields.wrong(stanza.what.at, format!("`select:` takes the name of a stage, not {}", node.what()));
+                let message = format!("`select:` takes the name of a stage, not {}", node.what());
+                fields.wrong(stanza.what.at, message, "for example `select: src`; conditions go under `where:`");
                 Vec::new()
             }
         },
         Does::Join | Does::Concat => {
             let names = texts_of(&stanza.what).unwrap_or_default();
-            let (enough, wanted) = match stanza.does {
-                Does::Join => (names.len() == 2, "`join:` takes two stages, for example `join: [renders, scores]`"),
-                _ => (!names.is_empty(), "`concat:` takes a list of stages, for example `concat: [a, b]`"),
+            let (enough, wanted, hint) = match stanza.does {
+                Does::Join => (names.len() == 2, "`join:` takes two stages", "for example `join: [renders, scores]`"),
+                _ => (!names.is_empty(), "`concat:` takes a list of stages", "for example `concat: [a, b]`"),
             };
             if !enough {
-                fields.wrong(stanza.what.at, wanted);
+                fields.wrong(stanza.what.at, wanted, hint);
             }
             names
         }
@@ -216,7 +217,10 @@ fn wires(spec: &Spec, names: &HashMap<&str, usize>, stanza: &Stanza, fields: &mu
                         with.push((key.name, item.at, node));
                     }
                 }
-                node => fields.wrong(item.at, format!("`with:` takes `name: stage`, not {}", node.what())),
+                node => {
+                    let hint = format!("for example `with: {{ {}: STAGE }}`; values go into parameters", key.name);
+                    fields.wrong(item.at, format!("`with:` takes `name: stage`, not {}", node.what()), hint);
+                }
             }
         }
     }
@@ -317,7 +321,8 @@ fn build(
                 UnitStage::of_command(&stanza.name, what, fields, &inputs)?
             } else {
                 let YamlNode::Text(kind) = &what.node else {
-                    fields.wrong(what.at, format!("`stage:` takes the kind of a stage, not {}", what.node.what()));
+                    let message = format!("`stage:` takes the kind of a stage, not {}", what.node.what());
+                    fields.wrong(what.at, message, "`effigy stages` lists them");
                     return None;
                 };
                 let def = providers.iter().enumerate().find_map(|(i, provider)| Some((i, provider.stage(kind)?)));
@@ -341,7 +346,7 @@ fn unknown_kind(providers: &[Provider], kind: &str, at: At, fields: &mut Fields<
             "there is no provider: `effigy-stages` does not lie beside `effigy`, and the recipe has no `providers:`",
         )
     } else {
-        problem.did_you_mean(kind, known)
+        problem.did_you_mean(kind, known).or_hint("the providers that there are have no stages")
     };
     fields.problems.push(problem);
 }

@@ -3,10 +3,11 @@
 //! A description is asked for once and kept in the workspace under the fingerprints of the program's files, so that a run in
 //! which nothing changed starts no program. Knows nothing of plans.
 
-use crate::error::Problem;
+use crate::error::{Place, Problem};
 use cache::Fingerprint;
 use protocol::{Description, PROTOCOL, StageDef};
 use serde::{Deserialize, Serialize};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -28,6 +29,8 @@ pub struct Candidate {
     pub argv: Vec<String>,
     /// Folder it is started in.
     pub dir: PathBuf,
+    /// Where the user named it.
+    pub place: Option<Place>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -48,12 +51,13 @@ impl Provider {
 /// The program beside `exe` that is asked by default.
 pub fn beside(exe: &Path) -> Option<Candidate> {
     let path = exe.with_file_name("effigy-stages");
-    path.is_file().then(|| Candidate { argv: vec![path.display().to_string()], dir: PathBuf::from("/") })
+    let argv = vec![path.display().to_string()];
+    path.is_file().then(|| Candidate { argv, dir: PathBuf::from("/"), place: None })
 }
 
-/// A provider of a recipe: its words, relative to the recipe's folder.
-pub fn of_words(text: &str, dir: &Path) -> Candidate {
-    Candidate { argv: text.split_whitespace().map(str::to_string).collect(), dir: dir.into() }
+/// A provider that the user named at a place: its words, relative to a folder.
+pub fn of_words(text: &str, dir: &Path, place: Place) -> Candidate {
+    Candidate { argv: text.split_whitespace().map(str::to_string).collect(), dir: dir.into(), place: Some(place) }
 }
 
 /// What the candidates say of themselves; from `memory` (a file) where their files have not changed.
@@ -121,38 +125,50 @@ fn which(name: &str) -> Option<PathBuf> {
 /// Asks a provider to describe itself.
 pub fn ask(candidate: &Candidate) -> Result<Description, Problem> {
     let name = candidate.argv.join(" ");
+    let wrong = |message: String| Problem { place: candidate.place.clone(), ..Problem::new(message) };
     let [program, args @ ..] = &candidate.argv[..] else {
-        return Err(Problem::new("a provider needs a program").hint("`providers: [\"python3 my_stages.py\"]`"));
+        return Err(wrong("a provider needs a program".into()).hint("`providers: [\"python3 my_stages.py\"]`"));
     };
     let local = candidate.dir.join(program);
-    let program = if program.contains('/') { local.as_os_str() } else { program.as_ref() };
-    let output = Command::new(program)
+    let executable = if program.contains('/') { local.as_os_str() } else { program.as_ref() };
+    let output = Command::new(executable)
         .args(args)
         .arg("describe")
         .current_dir(&candidate.dir)
         .stdin(Stdio::null())
         .output()
-        .map_err(|error| Problem::new(format!("the provider `{name}` cannot be started: {error}")))?;
+        .map_err(|error| {
+            let path = local.display();
+            let hint = match error.kind() {
+                _ if !program.contains('/') => {
+                    format!("is `{program}` installed? it lies in no folder of PATH; or give its path")
+                }
+                ErrorKind::PermissionDenied => format!("make it executable: chmod +x {path}"),
+                _ if local.is_file() => format!("is the interpreter in the first line of {path} installed?"),
+                _ => format!("looked for {path}; in a recipe, paths are relative to its folder"),
+            };
+            wrong(format!("the provider `{name}` cannot be started: {error}")).hint(hint)
+        })?;
     if !output.status.success() {
         let tail = crate::executor::tail(&String::from_utf8_lossy(&output.stderr), 8);
-        return Err(Problem::new(format!(
-            "the provider `{name}` does not describe itself ({}):\n{tail}",
-            output.status
-        ))
-        .hint(format!("run `{name} describe` to see why")));
+        let said = if tail.is_empty() { "; it wrote nothing".into() } else { format!(":\n{tail}") };
+        return Err(wrong(format!("the provider `{name}` does not describe itself ({}){said}", output.status))
+            .hint(format!("run `{name} describe` to see why")));
     }
     let description: Description = serde_json::from_slice(&output.stdout).map_err(|error| {
-        Problem::new(format!("what the provider `{name}` says of itself is not understood: {error}"))
+        wrong(format!("what the provider `{name}` says of itself is not understood: {error}"))
+            .hint(format!("see `{name} describe`: it must print one JSON object on standard output, and nothing else"))
     })?;
     if description.protocol != PROTOCOL {
         let found = description.protocol;
-        return Err(Problem::new(format!(
-            "the provider `{name}` speaks version {found} of the protocol, not {PROTOCOL}"
-        )));
+        let message = format!("the provider `{name}` speaks version {found} of the protocol, not {PROTOCOL}");
+        let older = if found < PROTOCOL { "the provider" } else { "effigy" };
+        return Err(wrong(message).hint(format!("{older} is the older of the two: build or install it anew")));
     }
     for (i, def) in description.stages.iter().enumerate() {
         if description.stages[..i].iter().any(|other| other.kind == def.kind) {
-            return Err(Problem::new(format!("the provider `{name}` describes its stage `{}` twice", def.kind)));
+            let message = format!("the provider `{name}` describes its stage `{}` twice", def.kind);
+            return Err(wrong(message).hint("give one of the two another kind in the provider"));
         }
     }
     Ok(description)

@@ -8,19 +8,22 @@ use crate::spec::Spec;
 use crate::yaml::{At, Item, Node as YamlNode};
 use manifests::{Type, Value};
 
+const AN_ITEM: &str = "{ text: \"What this shows.\" }";
+
 const KINDS: [&str; 5] = ["text", "table", "images", "curve", "videos"];
 
 /// Understands the items.
 pub fn parse(spec: &Spec, nodes: &[Node], problems: &mut Vec<Problem>) -> Vec<ReportItem> {
     let Some(report) = &spec.report else { return Vec::new() };
     let YamlNode::List(items) = &report.node else {
-        problems
-            .push(Problem::at(&spec.place(report.at), format!("`report:` takes a list, not {}", report.node.what())));
+        let problem =
+            Problem::at(&spec.place(report.at), format!("`report:` takes a list, not {}", report.node.what()));
+        problems.push(problem.hint(format!("for example `report: [{AN_ITEM}]`")));
         return Vec::new();
     };
     let mut parsed = Vec::new();
     for item in items {
-        match Fields::of(&spec.file, "an item of the report", item.clone()) {
+        match Fields::of(&spec.file, "an item of the report", item.clone(), AN_ITEM) {
             Ok(mut fields) => {
                 parsed.extend(one(item, nodes, &mut fields));
                 problems.append(&mut fields.finish());
@@ -67,7 +70,10 @@ fn one(item: &Item, nodes: &[Node], fields: &mut Fields<'_>) -> Option<ReportIte
     let column = match fields.text("column") {
         Some((at, column)) => {
             if require(fields, node, at, &column).is_some_and(|ty| ty != Type::Blob) {
-                fields.wrong(at, format!("column `{column}` of `{stage}` holds no files"));
+                let blobs = node.columns.iter().filter(|column| column.ty == Type::Blob);
+                let problem = Problem::at(&fields.place(at), format!("column `{column}` of `{stage}` holds no files"));
+                let problem = problem.did_you_mean(&column, blobs.map(|column| column.name.as_str()));
+                fields.problems.push(problem.or_hint("none of its columns does; `table:` shows numbers and text"));
             }
             column
         }
@@ -91,7 +97,8 @@ fn require(fields: &mut Fields<'_>, node: &Node, at: At, name: &str) -> Option<T
     let found = node.columns.iter().find(|column| column.name == name).map(|column| column.ty);
     if found.is_none() {
         let problem = Problem::at(&fields.place(at), format!("stage `{}` has no column `{name}`", node.name));
-        fields.problems.push(problem.did_you_mean(name, node.columns.iter().map(|column| column.name.as_str())));
+        let problem = problem.did_you_mean(name, node.columns.iter().map(|column| column.name.as_str()));
+        fields.problems.push(problem.or_hint("it has no columns"));
     }
     found
 }
@@ -103,7 +110,10 @@ fn filter(fields: &mut Fields<'_>, node: &Node) -> Vec<(String, Vec<Value>)> {
     for (column, condition) in Filter::parse(fields, &node.columns).unwrap_or_default().conditions {
         match condition {
             Condition::In(values) => plain.push((column, values)),
-            _ => fields.wrong(at, "the `where:` of a report's table takes values only; use a `select:` for more"),
+            _ => {
+                let hint = "put a `select:` with this condition before it, and show that";
+                fields.wrong(at, "the `where:` of a report's table takes values only", hint);
+            }
         }
     }
     plain

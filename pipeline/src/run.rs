@@ -10,6 +10,7 @@ mod tasks;
 use crate::event::{Event, Reader};
 use crate::executor::Local;
 use crate::finished::{FinishedNode, NodeState};
+use crate::hints::hint_of;
 use crate::memory::{Memory, Prior, Remembered, Store};
 use crate::plan::{Node, Plan, Work};
 use crate::stage::UnitStage;
@@ -419,11 +420,10 @@ impl<'a> Run<'a> {
 
     /// A stage that cannot even begin.
     fn fail_whole(&mut self, i: usize, error: anyhow::Error) -> Result<()> {
-        let error = fatal(error)?;
+        let (error, hint) = told(error)?;
         self.tallies[i].failed += 1;
         let stage = self.plan.nodes[i].name.clone();
-        let error = sentence(&error);
-        self.emit(&Event::Failed { stage, unit: "the whole stage".into(), error, hint: None, log: None });
+        self.emit(&Event::Failed { stage, unit: "the whole stage".into(), error, hint, log: None });
         self.set(i, State::Failed);
         Ok(())
     }
@@ -514,6 +514,14 @@ fn fatal(error: anyhow::Error) -> Result<anyhow::Error> {
             || cause.downcast_ref::<cache::Error>().is_some_and(cache::Error::is_full)
     });
     if full { Err(error) } else { Ok(error) }
+}
+
+/// What users are told of an error that does not end the run: a sentence, and what to do about it.
+fn told(error: anyhow::Error) -> Result<(String, Option<String>)> {
+    let error = fatal(error)?;
+    let hint = hint_of(&error)
+        .unwrap_or_else(|| "`effigy why RECIPE STAGE` tells what the stage reads and what changed".into());
+    Ok((sentence(&error), Some(hint)))
 }
 
 /// An error and its causes in one sentence.

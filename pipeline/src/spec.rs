@@ -4,7 +4,7 @@
 //! business.
 
 use crate::error::{Place, Problem, Problems};
-use crate::fields::Fields;
+use crate::fields::{Fields, not_yet};
 use crate::yaml::{self, At, Item, Key, Node};
 use std::path::{Path, PathBuf};
 
@@ -20,6 +20,9 @@ pub struct Overrides {
     /// The folder of data packages.
     pub packages: PathBuf,
 }
+
+/// The smallest `stages:` that do something.
+const A_STAGE: &str = "{ src: { files: \"in/*.txt\" } }";
 
 /// What a stanza does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,6 +84,8 @@ pub struct Spec {
     pub name: String,
     /// The profile that was applied.
     pub profile: Option<String>,
+    /// The names of all profiles it has.
+    pub profiles: Vec<String>,
     /// Parameters after profile and command line.
     pub params: Vec<(String, Item)>,
     /// Programs that provide stages.
@@ -100,7 +105,7 @@ impl Spec {
 
 fn place(file: &str, at: At) -> Place {
     if at.line == 0 {
-        return Place { file: "command line".into(), line: 0, column: 0 };
+        return Place::command_line();
     }
     Place { file: file.into(), line: at.line, column: at.column }
 }
@@ -111,17 +116,22 @@ fn place(file: &str, at: At) -> Place {
 /// All that is wrong with the writing, each with its line.
 pub fn read(path: &Path, overrides: &Overrides) -> Result<Spec, Problems> {
     let file = path.display().to_string();
-    let text = std::fs::read_to_string(path)
-        .map_err(|error| Problem::new(format!("cannot read the recipe {file}: {error}")))?;
+    let text = std::fs::read_to_string(path).map_err(|error| {
+        Problem::new(format!("cannot read the recipe {file}: {error}"))
+            .hint("it must be a text file in UTF-8 that you may read (`ls -l`)")
+    })?;
     let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let dir = dir.canonicalize().map_err(|error| Problem::new(format!("cannot read {}: {error}", dir.display())))?;
+    let dir = dir.canonicalize().map_err(|error| {
+        let problem = Problem::new(format!("cannot read {}: {error}", dir.display()));
+        problem.hint("paths in a recipe are relative to its folder, which must be readable")
+    })?;
     parse(&file, dir, text, overrides)
 }
 
 /// Reads a recipe's text.
 pub fn parse(file: &str, dir: PathBuf, text: String, overrides: &Overrides) -> Result<Spec, Problems> {
     let root = yaml::parse(file, &text)?;
-    let mut top = Fields::of(file, "a recipe", root)?;
+    let mut top = Fields::of(file, "a recipe", root, &format!("stages: {A_STAGE}"))?;
     let stem = Path::new(file).file_stem().and_then(|stem| stem.to_str()).unwrap_or("recipe").to_string();
     let name = top.text("recipe").map_or(stem, |(_, name)| name);
     let mut params: Vec<(Key, Item)> = top.map("params").map_or(Vec::new(), |(_, items)| items);
@@ -129,37 +139,34 @@ pub fn parse(file: &str, dir: PathBuf, text: String, overrides: &Overrides) -> R
     let providers = top.texts("providers").unwrap_or_default();
     let stages = top.map("stages");
     let report = top.take("report");
-    for later in ["matrix", "variants"] {
-        if let Some(item) = top.take(later) {
-            top.wrong(item.at, format!("`{later}:` is not supported yet"));
-        }
-    }
     if stages.is_none() && top.problems.is_empty() {
-        top.missing("stages", "for example `stages: { src: { files: \"in/*.txt\" } }`");
+        top.missing("stages", &format!("for example `stages: {A_STAGE}`"));
     }
     let (stages_at, mut stages) = stages.unwrap_or_default();
     if stages.is_empty() && top.problems.is_empty() {
-        top.wrong(stages_at, "a recipe needs at least one stage");
+        top.wrong(stages_at, "a recipe needs at least one stage", format!("for example `stages: {A_STAGE}`"));
     }
     let mut problems = top.finish();
 
     if let Some(wanted) = &overrides.profile {
         match profiles.iter().find(|(key, _)| key.name == *wanted) {
             None => problems.push(
-                Problem::new(format!("{file} has no profile `{wanted}`"))
-                    .did_you_mean(wanted, profiles.iter().map(|(key, _)| key.name.as_str())),
+                Problem::at(&Place::command_line(), format!("{file} has no profile `{wanted}`"))
+                    .did_you_mean(wanted, profiles.iter().map(|(key, _)| key.name.as_str()))
+                    .or_hint("it has no `profiles:` at all: leave `--profile` out"),
             ),
             Some((key, item)) => apply_profile(file, key, item, &mut params, &mut stages, &mut problems),
         }
     }
     for text in &overrides.params {
-        match assignment(text) {
+        match assignment("--param", "size=64", text) {
             Ok((name, value)) => set_param(&mut params, &name, value, &mut problems),
             Err(problem) => problems.push(problem),
         }
     }
     for text in &overrides.set {
-        let outcome = assignment(text).and_then(|(target, value)| set_field(&mut stages, &target, value));
+        let outcome = assignment("--set", "stage.field=64", text)
+            .and_then(|(target, value)| set_field(&mut stages, &target, value));
         problems.extend(outcome.err());
     }
 
@@ -185,8 +192,21 @@ pub fn parse(file: &str, dir: PathBuf, text: String, overrides: &Overrides) -> R
     }
     if problems.is_empty() {
         let profile = overrides.profile.clone();
+        let profiles = profiles.into_iter().map(|(key, _)| key.name).collect();
         let packages = overrides.packages.clone();
-        Ok(Spec { file: file.into(), dir, packages, text, name, profile, params, providers, stages: stanzas, report })
+        Ok(Spec {
+            file: file.into(),
+            dir,
+            packages,
+            text,
+            name,
+            profile,
+            profiles,
+            params,
+            providers,
+            stages: stanzas,
+            report,
+        })
     } else {
         Err(Problems(problems))
     }
@@ -202,14 +222,17 @@ fn apply_profile(
 ) {
     let Node::Map(items) = &item.node else {
         let message = format!("profile `{}` must be a mapping, not {}", key.name, item.node.what());
-        problems.push(Problem::at(&place(file, item.at), message));
+        let hint = format!("for example `{}: {{ size: 32 }}`, where `size` is under `params:`", key.name);
+        problems.push(Problem::at(&place(file, item.at), message).hint(hint));
         return;
     };
+    let profile = &key.name;
     for (key, item) in items {
         if key.name == "stages" {
             let Node::Map(changed) = &item.node else {
-                let message = format!("`stages` of a profile must be a mapping, not {}", item.node.what());
-                problems.push(Problem::at(&place(file, item.at), message));
+                let message = format!("`stages` of profile `{profile}` must be a mapping, not {}", item.node.what());
+                let problem = Problem::at(&place(file, item.at), message);
+                problems.push(problem.hint(format!("for example `stages: {A_STAGE}`")));
                 continue;
             };
             for (key, item) in changed {
@@ -222,19 +245,29 @@ fn apply_profile(
         }
         match params.iter_mut().find(|(old, _)| old.name == key.name) {
             Some((_, old)) => *old = item.clone(),
-            None => problems.push(
-                Problem::at(&place(file, key.at), format!("the recipe has no parameter `{}`", key.name))
-                    .did_you_mean(&key.name, params.iter().map(|(key, _)| key.name.as_str()).chain(["stages"])),
+            None => problems.extend(
+                not_yet(&place(file, key.at), &format!("profile `{profile}`"), &key.name).or(Some(
+                    Problem::at(&place(file, key.at), format!("the recipe has no parameter `{}`", key.name))
+                        .did_you_mean(&key.name, params.iter().map(|(key, _)| key.name.as_str()).chain(["stages"])),
+                )),
             ),
         }
     }
 }
 
-/// `name=value` of the command line; the value is YAML.
-fn assignment(text: &str) -> Result<(String, Item), Problem> {
-    let (name, value) =
-        text.split_once('=').ok_or_else(|| Problem::new(format!("`{text}` is not of the form NAME=VALUE")))?;
-    let mut item = yaml::parse("command line", value).map_err(|problem| Problem::new(problem.message))?;
+/// `name=value` of the command line; the value is YAML. The example is one for this option.
+fn assignment(option: &str, example: &str, text: &str) -> Result<(String, Item), Problem> {
+    let wrong = |message: String| Problem::at(&Place::command_line(), message);
+    let (name, value) = text.split_once('=').ok_or_else(|| {
+        let form = if option == "--set" { "STAGE.FIELD=VALUE" } else { "NAME=VALUE" };
+        wrong(format!("`{option} {text}` is not of the form {form}")).hint(format!("for example `{option} {example}`"))
+    })?;
+    let mut item = yaml::parse("command line", value).map_err(|problem| {
+        let hint = format!(
+            "what holds `:`, `[`, `{{` or `#` needs quotes for YAML and for the shell: `{option} '{name}=\"...\"'`"
+        );
+        wrong(format!("the value in `{option} {text}`: {}", problem.message)).hint(hint)
+    })?;
     forget_places(&mut item);
     Ok((name.trim().into(), item))
 }
@@ -256,18 +289,27 @@ fn set_param(params: &mut [(Key, Item)], name: &str, value: Item, problems: &mut
     match params.iter_mut().find(|(key, _)| key.name == name) {
         Some((_, old)) => *old = value,
         None => problems.push(
-            Problem::new(format!("the recipe has no parameter `{name}`"))
-                .did_you_mean(name, params.iter().map(|(key, _)| key.name.as_str())),
+            Problem::at(&Place::command_line(), format!("the recipe has no parameter `{name}`"))
+                .did_you_mean(name, params.iter().map(|(key, _)| key.name.as_str()))
+                .or_hint("it has no `params:` at all; `--set STAGE.FIELD=VALUE` sets a field of a stage"),
         ),
     }
 }
 
 fn set_field(stages: &mut [(Key, Item)], target: &str, value: Item) -> Result<(), Problem> {
-    let (stage, field) =
-        target.split_once('.').ok_or_else(|| Problem::new(format!("`{target}` is not of the form STAGE.FIELD")))?;
+    let command_line = Place::command_line();
+    let (stage, field) = target.split_once('.').ok_or_else(|| {
+        let problem = Problem::at(&command_line, format!("`{target}` in `--set` is not of the form STAGE.FIELD"));
+        problem.hint(format!(
+            "for example `--set {}.FIELD=VALUE`; `--param` sets a parameter of the recipe",
+            target.trim()
+        ))
+    })?;
     let names: Vec<String> = stages.iter().map(|(key, _)| key.name.clone()).collect();
     let (_, item) = stages.iter_mut().find(|(key, _)| key.name == stage).ok_or_else(|| {
-        Problem::new(format!("the recipe has no stage `{stage}`")).did_you_mean(stage, names.iter().map(String::as_str))
+        Problem::at(&command_line, format!("the recipe has no stage `{stage}`"))
+            .did_you_mean(stage, names.iter().map(String::as_str))
+            .or_hint("it has no stages at all")
     })?;
     // a stanza that is no mapping is complained about elsewhere
     if let Node::Map(items) = &mut item.node {
@@ -288,7 +330,8 @@ fn stanza(file: &str, key: Key, item: Item) -> Result<Stanza, Problem> {
     }
     let Node::Map(mut fields) = item.node else {
         let message = format!("stage `{name}` must be a mapping, not {}", item.node.what());
-        return Err(Problem::at(&place(file, item.at), message));
+        let problem = Problem::at(&place(file, item.at), message);
+        return Err(problem.hint(format!("for example `{name}: {{ files: \"in/*.txt\" }}`")));
     };
     let found: Vec<(usize, Does)> = DOES
         .iter()
@@ -305,6 +348,9 @@ fn stanza(file: &str, key: Key, item: Item) -> Result<Stanza, Problem> {
             let problem = Problem::at(&place(file, key.at), format!("stage `{name}` does not say what it does"));
             // a misspelt `stage:` is likelier than a missing one
             for key in wrong {
+                if let Some(problem) = not_yet(&place(file, key.at), &format!("stage `{name}`"), &key.name) {
+                    return Err(problem);
+                }
                 let hinted = Problem::new("").did_you_mean(&key.name, DOES.map(|(field, _)| field)).hint;
                 if let Some(hint) = hinted.filter(|hint| hint.starts_with("did you mean")) {
                     let message = format!("stage `{name}` has no field `{}`", key.name);
@@ -344,7 +390,8 @@ fn substitute(
                             &place(file, item.at),
                             format!("`${{{name}}}` stands for no parameter of the recipe"),
                         )
-                        .did_you_mean(name, params.iter().map(|(param, _)| param.as_str())),
+                        .did_you_mean(name, params.iter().map(|(param, _)| param.as_str()))
+                        .or_hint(format!("give it a value, for example `params: {{ {name}: 64 }}`")),
                     ),
                 },
                 None if command => {}

@@ -75,7 +75,9 @@ impl UnitStage {
     ) -> (UnitStage, Columns) {
         let owner = format!("stage `{name}` ({})", def.kind);
         match (def.source, from_at) {
-            (true, Some(at)) => fields.wrong(at, format!("{owner} is a source: it takes no `from:`")),
+            (true, Some(at)) => {
+                fields.wrong(at, format!("{owner} is a source: it takes no `from:`"), "leave `from:` out");
+            }
             (false, None) => fields.missing("from", "the stage whose rows it works on"),
             _ => {}
         }
@@ -143,7 +145,8 @@ impl UnitStage {
         let owner = format!("stage `{name}`");
         let grain = match (fields.text("grain"), inputs.from) {
             (Some((at, _)), None) => {
-                fields.wrong(at, "without `from:` there are no rows, so there is no grain");
+                let hint = "leave `grain:` out, or name a stage under `from:`";
+                fields.wrong(at, "without `from:` there are no rows, so there is no grain", hint);
                 Grain::Whole
             }
             (Some((at, text)), _) => match text.as_str() {
@@ -184,7 +187,8 @@ impl UnitStage {
                     if !columns.iter().any(|column| column.name == name) {
                         let problem = Problem::at(&fields.place(at), format!("there is no column `{name}` to read"));
                         let known = columns.iter().map(|column| column.name.as_str());
-                        fields.problems.push(problem.did_you_mean(&name, known));
+                        let problem = problem.did_you_mean(&name, known);
+                        fields.problems.push(problem.or_hint("without `from:` there is nothing to read"));
                     }
                     reads.push(name);
                 }
@@ -221,13 +225,15 @@ impl UnitStage {
     fn common(&mut self, fields: &mut Fields<'_>) {
         if let Some((at, share)) = fields.number("allow_failures") {
             if !(0.0..=1.0).contains(&share) {
-                fields.wrong(at, "`allow_failures` is a share of the units, from 0 to 1");
+                let hint = "for example `allow_failures: 0.1`: up to a tenth of them may fail";
+                fields.wrong(at, format!("`allow_failures` is a share of the units, from 0 to 1, not {share}"), hint);
             }
             self.allow_failures = share;
         }
         if let Some((at, seconds)) = fields.number("timeout") {
             if seconds <= 0.0 {
-                fields.wrong(at, "`timeout` is a number of seconds, more than 0");
+                let hint = "for example `timeout: 60`; without it a task may take as long as it likes";
+                fields.wrong(at, format!("`timeout` is a number of seconds, more than 0, not {seconds}"), hint);
             }
             self.timeout = Some(Duration::from_secs_f64(seconds.max(0.001)));
         }
@@ -304,7 +310,8 @@ fn writes(fields: &mut Fields<'_>, owner: &str) -> Vec<ColumnDef> {
     for (key, item) in items {
         let identifier = manifests::Schema::new([(key.name.clone(), Type::Bool)]);
         if identifier.is_err() || key.name == protocol::UNIT || key.name == protocol::OF {
-            fields.wrong(key.at, format!("`{}` cannot be the name of a column", key.name));
+            let hint = "use letters, digits and `_`, not a digit first; `_unit` and `_of` are taken";
+            fields.wrong(key.at, format!("`{}` cannot be the name of a column", key.name), hint);
         }
         let ty = match &item.node {
             Node::Text(text) => text.parse::<Type>().map_err(|error| (text.clone(), error)),
@@ -330,7 +337,8 @@ fn groups(fields: &mut Fields<'_>, grain: Grain, columns: Option<&Columns>) -> V
                 let known = columns.into_iter().flatten();
                 if columns.is_some() && !known.clone().any(|column| column.name == *name) {
                     let problem = Problem::at(&fields.place(*at), format!("there is no column `{name}` to group by"));
-                    fields.problems.push(problem.did_you_mean(name, known.map(|column| column.name.as_str())));
+                    let problem = problem.did_you_mean(name, known.map(|column| column.name.as_str()));
+                    fields.problems.push(problem.or_hint("the stage under `from:` has no columns"));
                 }
             }
             names.into_iter().map(|(_, name)| name).collect()
@@ -344,7 +352,8 @@ fn groups(fields: &mut Fields<'_>, grain: Grain, columns: Option<&Columns>) -> V
         }
         (_, Some(names)) => {
             let at = names.first().map_or(at, |(at, _)| *at);
-            fields.wrong(at, "`by:` is for stages that work on groups of rows; this one does not");
+            let hint = "leave it out; a `run:` stage takes it with `grain: group`";
+            fields.wrong(at, "`by:` is for stages that work on groups of rows; this one does not", hint);
             Vec::new()
         }
         (_, None) => Vec::new(),
@@ -361,13 +370,18 @@ fn reads(fields: &mut Fields<'_>, owner: &str, at: At, declared: &[ColumnDef], c
                 fields.wrong(
                     at,
                     format!("{owner} reads column `{}` as {}, but it is {}", wanted.name, wanted.ty, found.ty),
+                    format!(
+                        "give it a column of that type: a `select:` before it has `rename: {{ {}: OTHER }}`",
+                        wanted.name
+                    ),
                 );
             }
             None if wanted.optional => {}
             None => {
                 let message = format!("{owner} reads column `{}` ({}), which is not there", wanted.name, wanted.ty);
                 let known = columns.iter().map(|column| column.name.as_str());
-                fields.problems.push(Problem::at(&fields.place(at), message).did_you_mean(&wanted.name, known));
+                let problem = Problem::at(&fields.place(at), message).did_you_mean(&wanted.name, known);
+                fields.problems.push(problem.or_hint("the stage that it takes has no columns"));
             }
         }
     }
@@ -389,7 +403,7 @@ fn constants(fields: &mut Fields<'_>, owner: &str, defs: &[WithDef], inputs: &In
             Some(def) => all.push(reads(fields, &format!("{owner}, constant `{name}`,"), *at, &def.reads, columns)),
             None => {
                 let problem = Problem::at(&fields.place(*at), format!("{owner} takes no constant `{name}`"));
-                fields.problems.push(problem.did_you_mean(name, names()));
+                fields.problems.push(problem.did_you_mean(name, names()).or_hint("it takes none: leave `with:` out"));
                 all.push(Vec::new());
             }
         }

@@ -3,14 +3,18 @@
 
 use crate::builtin::fits;
 use crate::command::Piece;
+use crate::hints::hinted;
 use crate::key::show;
 use crate::stage::{UnitStage, Worker};
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result};
 use cache::{Cache, OutRow, Take};
 use manifests::{Digest, Manifest, Schema, Type, Value, read_ipc, write_ipc};
 use protocol::{Grain, OF, TaskParams, UNIT};
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
+
+/// What a worker is told that names no unit, or a wrong one.
+const OF_IN: &str = "each row needs the `_unit` of the rows of `in.arrow` that it comes from";
 
 /// What a task is made of.
 pub struct Order<'a> {
@@ -207,14 +211,19 @@ pub fn collect(
     cache: &Cache,
 ) -> Result<Vec<(usize, Output)>> {
     let path = dir.join(file);
-    let table = read_ipc(&path)
-        .map_err(|error| anyhow!("what it put out cannot be used: {}", without_dir(&error.to_string(), dir)))?;
+    let table = read_ipc(&path).map_err(|error| {
+        let message = format!("what it put out cannot be used: {}", without_dir(&error.to_string(), dir));
+        hinted(message, "write an Arrow IPC file, as pyarrow's `ipc.new_file` does, and close it before the end")
+    })?;
     let columns = columns(&table, stage)?;
     let int = |name: &str, row: usize| -> Result<Option<i64>> {
         match table.schema().position(name).map(|_| table.value(row, name)).transpose()? {
             None | Some(Value::Null) => Ok(None),
             Some(Value::I64(value)) => Ok(Some(value)),
-            Some(other) => bail!("column `{name}` holds {}, expected an integer", other.to_json_text()),
+            Some(other) => {
+                let message = format!("column `{name}` holds {}, expected an integer", other.to_json_text());
+                Err(hinted(message, "`_unit` and `_of` are columns of type i64"))
+            }
         }
     };
     let mut outputs: BTreeMap<usize, Vec<OutRow>> = BTreeMap::new();
@@ -228,16 +237,21 @@ pub fn collect(
         let unit = match int(UNIT, row)? {
             Some(unit) => unit,
             None if is_command => 0,
-            None => bail!("row {row} of what it put out has no `{UNIT}`"),
+            None => return Err(hinted(format!("row {row} of what it put out has no `{UNIT}`"), OF_IN)),
         };
         let size = usize::try_from(unit).ok().and_then(|unit| sizes.get(unit));
-        let size = *size
-            .with_context(|| format!("row {row} of what it put out is for unit {unit}, which is not in the task"))?;
+        let size = *size.ok_or_else(|| {
+            hinted(format!("row {row} of what it put out is for unit {unit}, which is not in the task"), OF_IN)
+        })?;
         let rows = outputs.entry(unit as usize).or_default();
         let of = match int(OF, row)? {
             Some(-1) => continue,
             Some(of) if (0..size as i64).contains(&of) => Some(of as u32),
-            Some(of) => bail!("row {row} of what it put out has `{OF}` {of}, but the unit has {size} rows"),
+            Some(of) => {
+                let message = format!("row {row} of what it put out has `{OF}` {of}, but the unit has {size} rows");
+                let hint = "`_of` says which row of its unit, from 0, a row extends; null if it stands alone";
+                return Err(hinted(message, hint));
+            }
             None => (stage.def.grain == Grain::Row && size > 0).then_some(0),
         };
         let mut values = Vec::with_capacity(columns.len());
@@ -255,18 +269,26 @@ fn columns(table: &Manifest, stage: &UnitStage) -> Result<Vec<(String, Type)>> {
         let name = column.name.as_str();
         if name != UNIT && name != OF && !stage.def.writes.iter().any(|wanted| wanted.name == name) {
             let declared: Vec<&str> = stage.def.writes.iter().map(|column| column.name.as_str()).collect();
-            bail!("it put out a column `{name}` that it does not declare; it declares {}", declared.join(", "));
+            let message =
+                format!("it put out a column `{name}` that it does not declare; it declares {}", declared.join(", "));
+            let ty = column.ty;
+            let hint = match stage.worker {
+                Worker::Command(_) => format!("add `{name}: {ty}` to `writes:`, or do not put it out"),
+                Worker::Provider(_) => format!("its provider has to declare `{name}` ({ty}), or not to put it out"),
+            };
+            return Err(hinted(message, hint));
         }
     }
     let mut columns = Vec::new();
     for wanted in &stage.def.writes {
-        let found = table.schema().ty(&wanted.name).with_context(|| {
+        let found = table.schema().ty(&wanted.name).ok_or_else(|| {
             let present: Vec<&str> = table.schema().names();
-            format!(
+            let message = format!(
                 "it declares the column `{}` but did not put it out; there are: {}",
                 wanted.name,
                 present.join(", ")
-            )
+            );
+            hinted(message, "put it out in every table, with nulls where there is no value, or do not declare it")
         })?;
         let ty = match (wanted.ty, found) {
             (Type::Blob, Type::Str) => Type::Blob,
@@ -275,7 +297,11 @@ fn columns(table: &Manifest, stage: &UnitStage) -> Result<Vec<(String, Type)>> {
             (ty, Type::Str) if all_null(table, &wanted.name) => ty,
             (Type::Floats(0), Type::Floats(_)) => found,
             (ty, found) if fits(ty, found) => ty,
-            (ty, found) => bail!("it declares the column `{}` as {ty} but put it out as {found}", wanted.name),
+            (ty, found) => {
+                let name = &wanted.name;
+                let message = format!("it declares the column `{name}` as {ty} but put it out as {found}");
+                return Err(hinted(message, format!("put it out as {ty}, or declare it as {found}")));
+            }
         };
         columns.push((wanted.name.clone(), ty));
     }
@@ -292,8 +318,10 @@ fn cell(dir: &Path, name: &str, ty: Type, value: &Value, cache: &Cache) -> Resul
         (Type::Blob, Value::Str(path)) => {
             let given = Path::new(path);
             let path = [dir.join(given), dir.join("out").join(given)].into_iter().find(|path| path.is_file());
-            let path = path
-                .with_context(|| format!("column `{name}` names the file {}, which is not there", given.display()))?;
+            let path = path.ok_or_else(|| {
+                let message = format!("column `{name}` names the file {}, which is not there", given.display());
+                hinted(message, "paths are relative to the task directory or its `out`, and the file must be closed")
+            })?;
             Value::Blob(take_in(dir, &path, cache)?)
         }
         (_, value) => value.clone(),
@@ -317,11 +345,14 @@ pub fn collect_program(dir: &Path, stage: &UnitStage, size: usize, cache: &Cache
     let mut columns = Vec::new();
     for column in &stage.def.writes {
         if column.ty != Type::Blob {
-            bail!(
-                "the program wrote no {{out}}/out.arrow, so the column `{}` ({}) has no value; only blob columns can be files",
-                column.name,
-                column.ty
+            let (name, ty) = (&column.name, column.ty);
+            let message = format!(
+                "the program wrote no {{out}}/out.arrow, so the column `{name}` ({ty}) has no value; only blob columns \
+                 can be files"
             );
+            let hint =
+                format!("write an Arrow IPC file {{out}}/out.arrow with a column `{name}`, and a row for each result");
+            return Err(hinted(message, hint));
         }
         let path = file_of(&dir.join("out"), &column.name)?;
         values.push(Value::Blob(take_in(dir, &path, cache)?));
@@ -348,14 +379,20 @@ fn file_of(out: &Path, name: &str) -> Result<PathBuf> {
         }
     }
     others.sort();
-    match &found[..] {
-        [one] => Ok(one.clone()),
-        [] if others.is_empty() => {
-            bail!("the program ended well but wrote no file {{out}}/{name}; the folder is empty")
-        }
-        [] => bail!("the program ended well but wrote no file {{out}}/{name}; it wrote {}", others.join(", ")),
-        _ => bail!("the program wrote several files {{out}}/{name}.*; which one is meant?"),
-    }
+    let wrote =
+        if others.is_empty() { "the folder is empty".into() } else { format!("it wrote {}", others.join(", ")) };
+    let (message, hint) = match &found[..] {
+        [one] => return Ok(one.clone()),
+        [] => (
+            format!("the program ended well but wrote no file {{out}}/{name}; {wrote}"),
+            format!("a blob column is the file of its name: let it write `{{out}}/{name}`, with any extension"),
+        ),
+        _ => (
+            format!("the program wrote several files {{out}}/{name}.*; which one is meant?"),
+            "leave one of them, or give each a column and a name of its own".into(),
+        ),
+    };
+    Err(hinted(message, hint))
 }
 
 fn without_dir(text: &str, dir: &Path) -> String {

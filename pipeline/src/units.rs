@@ -1,8 +1,9 @@
 //! From a table to units of work, and from their outputs back to a table. Pure: knows no cache and no worker.
 
+use crate::hints::hinted;
 use crate::stage::UnitStage;
 use crate::task::Output;
-use anyhow::{Result, bail};
+use anyhow::Result;
 use manifests::{Manifest, Schema, Type, Value};
 use protocol::Grain;
 use std::collections::HashMap;
@@ -127,7 +128,8 @@ fn column_types(stage: &UnitStage, outputs: &[Option<&Output>]) -> Result<Vec<Ty
             match (types[i], *found) {
                 (Type::Floats(0), Type::Floats(n)) if n > 0 => types[i] = *found,
                 (Type::Floats(a), Type::Floats(b)) if a != b && b > 0 => {
-                    bail!("column `{name}` holds {a} floats in one row and {b} in another");
+                    let message = format!("column `{name}` holds {a} floats in one row and {b} in another");
+                    return Err(hinted(message, "whoever writes it must put out lists of one length"));
                 }
                 _ => {}
             }

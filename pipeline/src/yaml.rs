@@ -94,10 +94,10 @@ impl Item {
 ///
 /// # Errors
 /// If it is not YAML, has a key twice, or is absurdly large.
-pub fn parse(file: &str, text: &str) -> Result<Item, Problem> {
+pub fn parse(file: &str, source: &str) -> Result<Item, Problem> {
     let budget = serde_yaml::budget! { max_nodes: 20_000_000, max_events: 40_000_000, max_total_scalar_bytes: 1 << 30, max_depth: 200 };
     let options = serde_yaml::options! { budget: budget, strict_booleans: true, with_snippet: false };
-    serde_yaml::from_str_with_options::<Item>(text, options).map_err(|error| {
+    serde_yaml::from_str_with_options::<Item>(source, options).map_err(|error| {
         let at = error.location().map_or(At::default(), |location| at(&location));
         let place = Place { file: file.into(), line: at.line, column: at.column };
         let text = error.without_snippet().to_string();
@@ -105,11 +105,17 @@ pub fn parse(file: &str, text: &str) -> Result<Item, Problem> {
         let text = text.lines().next().unwrap_or_default();
         let text = text.split(" at line ").next().unwrap_or(text).trim_end_matches([':', ',']);
         let problem = Problem::at(&place, format!("this is not valid YAML here: {text}"));
-        if text.contains("duplicate") {
-            problem.hint("each key may stand once; rename or remove one of the two")
+        let line = source.lines().nth((at.line as usize).saturating_sub(1)).unwrap_or_default();
+        problem.hint(if text.contains("duplicate") {
+            "each key may stand once; rename or remove one of the two"
+        } else if line.chars().take_while(|c| c.is_whitespace()).any(|c| c == '\t') {
+            "YAML is indented by blanks, not by tabs"
+        } else if text.contains("64 bits") {
+            "write it in quotes if it is a name, or with a point if it is a number"
         } else {
-            problem
-        }
+            "see the indentation here and above, and brackets and quotes that are not closed; text that holds `: ` or ` #`, \
+             or begins with `*`, `&`, `%`, `@`, `{` or `[`, needs quotes"
+        })
     })
 }
 

@@ -4,7 +4,13 @@
 use crate::base::{Trial, base, executed};
 use serde_json::Value;
 
-/// Whether an event says that a stage has done something, but not all.
+/// Whether an event says that units of a stage have been kept, and others are in work. Units are kept when their task hands
+/// them over, not when it tells of them.
+fn half(event: &Value, stage: &str) -> bool {
+    amid(event, stage, 1.2) && event["ran"].as_u64() >= Some(1)
+}
+
+/// Whether an event says that a stage has done so much, but not all.
 fn amid(event: &Value, stage: &str, least: f64) -> bool {
     let number = |name: &str| event[name].as_f64().unwrap_or(0.0);
     event["event"] == "progress" && event["stage"] == stage && {
@@ -18,11 +24,8 @@ fn killed_in_extraction_tracking_and_training_it_ends_with_the_same_digests() {
     let trial = Trial::prepared();
     let finished = |events: &[Value]| events.iter().cloned().filter_map(executed).collect::<crate::base::Ran>();
 
-    trial.kill_at("frames were half extracted", |event| {
-        // units are kept when their task hands them over, not when it tells of them
-        amid(event, "frames", 2.0) && event["ran"].as_u64() >= Some(1)
-    });
-    let second = trial.kill_at("a sequence was half tracked", |event| amid(event, "tracked", 1.2));
+    trial.kill_at("frames were half extracted", |event| half(event, "frames"));
+    let second = trial.kill_at("a sequence was half tracked", |event| half(event, "tracked"));
     let frames = finished(&second)["frames"];
     assert!((1..15).contains(&frames), "{frames} of 15 videos extracted anew: those that were finished are kept");
     // checkpoints come every 15 steps of 40, word of progress every 10

@@ -1,13 +1,27 @@
 //! What a user is told when something is wrong: the place, a sentence, a hint, and an exit code.
 
-use crate::support::{Space, provider};
+use crate::support::{Said, Space, provider};
+
+/// Asserts that every error that was told has a hint under it.
+fn all_have_hints(said: &Said) {
+    let count = |start: &str| said.err.lines().filter(|line| line.starts_with(start)).count();
+    assert!(count("error: ") > 0, "{}", said.err);
+    assert_eq!(count("error: "), count("  hint: "), "{}", said.err);
+}
+
+/// Asserts that a command fails with this code, says all these parts, and has hints.
+fn check(space: &Space, args: &[&str], code: i32, parts: &[&str]) {
+    let said = space.effigy(args);
+    said.expect_error(code, parts);
+    all_have_hints(&said);
+}
 
 /// Runs a recipe that is wrong; nothing must have run.
 fn wrong(yaml: &str, parts: &[&str]) {
     let space = Space::new();
     space.write("in/a.txt", "a");
     space.write("r.yaml", yaml);
-    space.effigy(&["run", "r.yaml"]).expect_error(2, &[&["error: r.yaml:"], parts].concat());
+    check(&space, &["run", "r.yaml"], 2, &[&["error: r.yaml:"], parts].concat());
     assert!(space.ran().is_empty());
 }
 
@@ -23,6 +37,36 @@ fn writing() {
     wrong("stages:\n  a: { files: 7 }", &["r.yaml:2:15", "a pattern or a list of patterns, not an integer"]);
     wrong("stages:\n  a: { files: 'in/[' }", &["r.yaml:2:15", "no pattern for file names"]);
     wrong("variants: { a: {} }\nstages: { a: { files: x } }", &["`variants:` is not supported yet"]);
+    wrong(
+        "stages:\n  a: { files: x, matrix: { n: [1, 2] } }",
+        &["r.yaml:2:18: stage `a`: `matrix:` is not supported yet"],
+    );
+    wrong("stages:\n  a: { foreach: [1, 2] }", &["r.yaml:2:8: stage `a`: `foreach:` is not supported yet"]);
+    wrong("stages: [1", &["r.yaml:1", "brackets and quotes that are not closed"]);
+    wrong("stages: { a: { rows: [], n: 1 } }", &["stage `a` has no field `n`", "hint: it takes no other fields"]);
+    wrong("3", &["a recipe must be a mapping, not an integer", "hint: for example `stages: {"]);
+}
+
+#[test]
+fn a_value_of_a_wrong_type_is_answered_by_a_valid_one() {
+    let select = |field: &str, parts: &[&str]| {
+        wrong(&format!("stages:\n  a: {{ files: x }}\n  b: {{ select: a, {field} }}"), parts);
+    };
+    select("every: '3'", &["r.yaml:3:26", "must be an integer, at least 0, not text", "without quotes: `every: 3`"]);
+    select("every: 0", &["`every` must be at least 1, not 0", "`every: 1` keeps all rows"]);
+    select("limit: few", &["hint: for example `limit: 1`"]);
+    select("where: path", &["must be a mapping, not text", "hint: for example `where: { name: value }`"]);
+    select("where: { path: 3 }", &["cannot be compared with an integer", "hint: for example `path: \"a text\"`"]);
+    select("overrides: { path: 3 }", &["must be a list, not a mapping", "hint: for example `overrides: ["]);
+    wrong("recipe: 7\nstages: { a: { files: x } }", &["r.yaml:1:9", "in quotes: `recipe: \"7\"`"]);
+    wrong(
+        "stages:\n  a: { run: 'true', shell: 1, writes: { y: blob } }",
+        &["must be `true` or `false`, not an integer", "hint: for example `shell: true`"],
+    );
+    wrong(
+        "stages:\n  a: { run: 'true', allow_failures: 2, writes: { y: blob } }",
+        &["a share of the units, from 0 to 1, not 2", "hint: for example `allow_failures: 0.1`"],
+    );
 }
 
 #[test]
@@ -75,7 +119,7 @@ fn parameters_of_a_provider() {
     );
     check(
         "stage: count, from: src, log: x, factor: two",
-        &["`factor` of stage `c` (count) must be a number, not text"],
+        &["`factor` of stage `c` (count) must be a number, not text", "hint: for example `factor: "],
     );
     check("stage: count, from: src, log: x, mishap: eror", &["cannot be `eror`", "did you mean `error`?"]);
     check("stage: count, from: src, log: x, words: none.txt", &["`none.txt` is not there", "looked for"]);
@@ -93,7 +137,65 @@ fn parameters_of_a_provider() {
 fn without_a_provider_there_is_a_hint() {
     let space = Space::new();
     space.write("r.yaml", "providers: [./nobody]\nstages: { a: { stage: thing } }");
-    space.effigy(&["run", "r.yaml"]).expect_error(2, &["the provider `./nobody` cannot be started"]);
+    let run = |parts: &[&str]| check(&space, &["run", "r.yaml"], 2, parts);
+    run(&["r.yaml:1:13", "the provider `./nobody` cannot be started", "hint: looked for"]);
+    space.write("nobody", "#!/bin/sh\necho hello\n");
+    run(&["the provider `./nobody` cannot be started", "hint: make it executable: chmod +x"]);
+    space.write("r.yaml", "providers: [sh nobody]\nstages: { a: { stage: thing } }");
+    run(&["says of itself is not understood", "hint: see `sh nobody describe`"]);
+    space.write(
+        "nobody",
+        "echo '{\"protocol\":9,\"provider\":\"n\",\"version\":\"1\",\"software\":{},\"stages\":[]}'\n",
+    );
+    run(&["speaks version 9 of the protocol, not 1", "hint: effigy is the older of the two"]);
+}
+
+#[test]
+fn options_that_are_wrong() {
+    let space = Space::new();
+    space.write("r.yaml", "stages: { alpha: { rows: [] } }");
+    let run = |args: &[&str], parts: &[&str]| {
+        check(&space, &[&["run", "r.yaml"], args].concat(), 2, &[&["error: command line: "], parts].concat());
+    };
+    run(&["--param", "size"], &["`--param size` is not of the form NAME=VALUE", "for example `--param size=64`"]);
+    run(&["--param", "size=1"], &["has no parameter `size`", "it has no `params:` at all"]);
+    run(&["--param", "size=[1"], &["the value in `--param size=[1`", "needs quotes"]);
+    run(&["--set", "alpha.rows"], &["not of the form STAGE.FIELD=VALUE", "for example `--set stage.field=64`"]);
+    run(&["--set", "alpha=3"], &["`alpha` in `--set` is not of the form STAGE.FIELD", "`--set alpha.FIELD=VALUE`"]);
+    run(&["--profile", "x"], &["has no profile `x`", "leave `--profile` out"]);
+}
+
+#[test]
+fn what_has_to_be_run_first_is_said_as_it_is_typed() {
+    let space = Space::new();
+    space.write(
+        "r.yaml",
+        "params: { n: 1 }\nprofiles: { default: {}, smoke: {} }\nstages: { alpha: { rows: [{ x: 1 }] } }",
+    );
+    let options = ["--profile", "smoke", "--param", "n=2", "--workspace", "other place"];
+    let show = [&["show", "r.yaml", "alpha"], &options[..]].concat();
+    let report = [&["report", "r.yaml"], &options[..]].concat();
+    let typed = "hint: effigy run r.yaml --profile smoke --param n=2 --workspace 'other place'";
+    check(&space, &show, 1, &["not been finished yet with `--profile smoke`", &format!("{typed} --only alpha")]);
+    check(&space, &report, 1, &["has not been run yet with `--profile smoke`", typed]);
+    assert!(!space.effigy(&show).err.contains("since it was run"));
+    // the memory of what ran is one for each profile
+    let run = ["run", "r.yaml", "--profile", "default", "--workspace", "other place"];
+    assert_eq!(space.effigy(&run).code, 0);
+    let other = "since it was run with `--profile default`: effigy";
+    let rest = "--profile default --param n=2 --workspace 'other place'";
+    check(&space, &show, 1, &[typed, &format!("{other} show r.yaml alpha {rest}")]);
+    check(&space, &report, 1, &[typed, &format!("{other} report r.yaml {rest}")]);
+    let column = ["show", "r.yaml", "alpha", "--profile", "default", "--workspace", "other place", "--select", "y"];
+    check(&space, &column, 2, &["stage `alpha` has no column `y`", "hint: did you mean `x`?"]);
+}
+
+#[test]
+fn a_workspace_that_cannot_be_used() {
+    let space = Space::new();
+    space.write("r.yaml", "stages: { alpha: { rows: [] } }");
+    space.write("file", "");
+    check(&space, &["run", "r.yaml", "--workspace", "file"], 1, &["file", "hint: a file stands where a folder should"]);
 }
 
 #[test]
@@ -114,7 +216,7 @@ fn fails(stage: &str, parts: &[&str]) {
     let space = Space::new();
     space.write("in/a.txt", "a");
     space.write("r.yaml", &format!("stages:\n  src: {{ files: 'in/*' }}\n  s: {{ {stage} }}"));
-    space.effigy(&["run", "r.yaml"]).expect_error(1, &[&["failed: stage `s`"], parts].concat());
+    check(&space, &["run", "r.yaml"], 1, &[&["error: stage `s`"], parts].concat());
 }
 
 #[test]
@@ -128,7 +230,19 @@ fn programs_that_fail() {
     fails("run: 'true', from: src, writes: { y: blob }", &["wrote no file {out}/y", "the folder is empty"]);
     fails("run: 'touch {out}/z', from: src, writes: { y: blob }", &["wrote no file {out}/y", "it wrote z"]);
     fails("run: 'true', from: src, writes: { y: f64 }", &["wrote no {out}/out.arrow", "column `y` (f64)"]);
-    fails("run: 'sleep 20', from: src, timeout: 0.2, writes: { y: blob }", &["longer than its `timeout` of 0.2 s"]);
+    fails(
+        "run: 'sleep 20', from: src, timeout: 0.2, writes: { y: blob }",
+        &["longer than its `timeout` of 0.2 s", "hint: raise `timeout:`"],
+    );
+    fails("run: 'kill -KILL $$', shell: true, from: src, writes: { y: blob }", &["signal 9", "hint: ", "`--jobs 1`"]);
+    fails(
+        "run: 'nosuch {file}', shell: true, from: src, writes: { y: blob }",
+        &["code 127", "hint: ", "not installed"],
+    );
+    fails(
+        "run: 'touch {out}/y.a {out}/y.b', from: src, writes: { y: blob }",
+        &["several files {out}/y.*", "hint: leave one of them"],
+    );
 }
 
 #[test]
@@ -162,7 +276,10 @@ fn tables_of_programs_that_cannot_be_used() {
         space.write("r.yaml", "stages:\n  src: { files: 'in/*' }\n  s: { run: 'cp table {out}/out.arrow', from: src, writes: { y: f64 } }");
         let said = space.effigy(&["run", "r.yaml"]);
         match expected {
-            Some(parts) => said.expect_error(1, parts),
+            Some(parts) => {
+                said.expect_error(1, parts);
+                all_have_hints(&said);
+            }
             None => assert_eq!((said.code, &space.rows("s")[0]["y"]), (0, &1.0.into()), "{}", said.err),
         }
     }
@@ -175,7 +292,7 @@ fn a_join_that_is_not_unique_fails_and_says_where() {
         "r.yaml",
         "stages:\n  a: { rows: [{ k: 1 }] }\n  b: { rows: [{ k: 1, x: 1 }, { k: 1, x: 2 }] }\n  j: { join: [a, b], on: k }\n  l: { select: j }",
     );
-    space.effigy(&["run", "r.yaml"]).expect_error(1, &["stage `j`", "2 rows for k=1", "l: skipped"]);
+    check(&space, &["run", "r.yaml"], 1, &["stage `j`", "2 rows for k=1", "hint: ", "`distinct: [k]`", "l: skipped"]);
 }
 
 #[test]

@@ -89,7 +89,7 @@ fn a_unit_that_fails_does_not_take_the_others_with_it() {
         space.write("in/3.txt", "x");
         let said = space.effigy(&["run", "r.yaml"]);
         said.expect_error(1, &[&["stage `count`", "in/3.txt"][..], &words[..]].concat());
-        assert_eq!(said.err.matches("failed: stage").count(), 1, "one clear message: {}", said.err);
+        assert_eq!(said.err.matches("error: stage").count(), 1, "one clear message: {}", said.err);
         assert!(said.err.contains("skipped, because"), "{}", said.err);
         let mut ran = space.ran();
         ran.dedup();

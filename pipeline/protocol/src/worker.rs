@@ -100,7 +100,8 @@ fn told(error: &anyhow::Error) -> (String, Option<String>) {
             hint = Some("make room and run again; what was finished is kept".into());
         }
         let text = cause.to_string();
-        let (text, more) = text.rsplit_once("\nhint: ").map_or((text.as_str(), None), |(text, hint)| (text, Some(hint)));
+        let (text, more) =
+            text.rsplit_once("\nhint: ").map_or((text.as_str(), None), |(text, hint)| (text, Some(hint)));
         // the innermost knows best
         hint = more.map(one_line).or(hint);
         let line = one_line(text);

@@ -33,10 +33,18 @@ impl Concat {
                     {
                         label = Some((column, values));
                     }
-                    _ => fields.wrong(at, format!("`values` of `label` must be {inputs} scalars, one for each table")),
+                    _ => {
+                        let message = format!("`values` of `label` must be {inputs} scalars, one for each table");
+                        let example: Vec<String> = (1..=inputs.min(8)).map(|i| format!("label{i}")).collect();
+                        let more = if inputs > example.len() { ", ..." } else { "" };
+                        fields.wrong(at, message, format!("for example `values: [{}{more}]`", example.join(", ")));
+                    }
                 }
             }
-            _ if problems.is_empty() => fields.wrong(at, "`label` needs `column:` and `values:`"),
+            _ if problems.is_empty() => {
+                let hint = "for example `label: { column: method, values: [ours, theirs] }`";
+                fields.wrong(at, "`label` needs `column:` and `values:`", hint);
+            }
             _ => {}
         }
         fields.problems.append(&mut problems);
@@ -62,7 +70,9 @@ impl Concat {
                             column.name, known.ty, column.ty
                         );
                         let at = fields.at();
-                        fields.wrong(at, message);
+                        let hint =
+                            "a `select:` before it can leave the column out (`columns:`) or rename it (`rename:`)";
+                        fields.wrong(at, message, hint);
                     }
                 }
             }

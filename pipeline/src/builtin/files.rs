@@ -6,6 +6,7 @@
 
 use crate::error::Problem;
 use crate::fields::Fields;
+use crate::hints::hinted;
 use crate::key::Facts;
 use crate::yaml::{At, Item};
 use anyhow::{Context, Result};
@@ -53,7 +54,11 @@ impl Template {
             }
             columns.push((name.into(), ty, after.into()));
         }
-        if columns.is_empty() { Err("it names no column".into()) } else { Ok(Template { text: text.into(), start, columns }) }
+        if columns.is_empty() {
+            Err("it names no column".into())
+        } else {
+            Ok(Template { text: text.into(), start, columns })
+        }
     }
 
     /// The values in a path; `None` if it is not of this form. A value ends where what follows it in the template first comes,
@@ -78,14 +83,16 @@ impl Files {
     /// Understands the stanza.
     pub fn parse(what: &Item, fields: &mut Fields<'_>, dir: &Path) -> Option<Files> {
         let Some(patterns) = crate::fields::texts_of(what) else {
-            fields.wrong(what.at, format!("`files:` takes a pattern or a list of patterns, not {}", what.node.what()));
+            let message = format!("`files:` takes a pattern or a list of patterns, not {}", what.node.what());
+            fields.wrong(what.at, message, "for example `files: \"in/*.txt\"`");
             return None;
         };
         let root = match fields.text("root") {
             Some((at, root)) => {
                 let root = dir.join(root);
                 if !root.is_dir() {
-                    fields.wrong(at, format!("the folder {} is not there", root.display()));
+                    let hint = "paths are relative to the recipe's folder";
+                    fields.wrong(at, format!("the folder {} is not there", root.display()), hint);
                 }
                 root
             }
@@ -163,8 +170,9 @@ impl Files {
         let blobs = blobs.collect();
         let mut parsed = vec![Vec::with_capacity(names.len()); self.columns().len() - 2];
         for (template, name) in self.parse.iter().flat_map(|template| names.iter().map(move |name| (template, name))) {
-            let values = template.values(name).with_context(|| {
-                format!("the path {name} is not of the form `{}` that `parse:` gives", template.text)
+            let values = template.values(name).ok_or_else(|| {
+                let message = format!("the path {name} is not of the form `{}` that `parse:` gives", template.text);
+                hinted(message, "narrow `files:` to the paths that are, or change `parse:`; no value holds a slash")
             })?;
             parsed.iter_mut().zip(values).for_each(|(column, value)| column.push(value));
         }
@@ -206,7 +214,12 @@ fn walk(dir: &Path, relative: &str, depth: usize, hidden: bool, found: &mut dyn 
     for entry in entries {
         let entry = entry.with_context(|| format!("cannot read the folder {}", dir.display()))?;
         let name = entry.file_name();
-        let name = name.to_str().with_context(|| format!("{} has a name that is not UTF-8", entry.path().display()))?;
+        let name = name.to_str().ok_or_else(|| {
+            hinted(
+                format!("{} has a name that is not UTF-8", entry.path().display()),
+                "rename it, or move it elsewhere",
+            )
+        })?;
         if name.starts_with('.') && !hidden {
             continue;
         }

@@ -46,9 +46,8 @@ impl Filter {
             let Some(column) = columns.iter().find(|column| column.name == key.name) else {
                 let place = fields.place(key.at);
                 let problem = Problem::at(&place, format!("there is no column `{}` to ask for here", key.name));
-                fields
-                    .problems
-                    .push(problem.did_you_mean(&key.name, columns.iter().map(|column| column.name.as_str())));
+                let problem = problem.did_you_mean(&key.name, columns.iter().map(|column| column.name.as_str()));
+                fields.problems.push(problem.or_hint("the table has no columns"));
                 continue;
             };
             if let Some(condition) = condition(&item, &key.name, column.ty, fields) {
@@ -121,19 +120,33 @@ fn condition(item: &Item, column: &str, ty: Type, fields: &mut Fields<'_>) -> Op
                 (Some(item), None, None) => values(&item, column, ty, fields).map(Condition::NotIn),
                 (None, low, high) if low.is_some() || high.is_some() => {
                     if !matches!(ty, Type::I64 | Type::F64) {
-                        fields.wrong(item.at, format!("column `{column}` is {ty}: only numbers have `min` and `max`"));
+                        let message = format!("column `{column}` is {ty}: only numbers have `min` and `max`");
+                        fields.wrong(item.at, message, format!("list the values: `{column}: [VALUE, VALUE]`"));
                     }
                     Some(Condition::Between(low.map(|(_, low)| low), high.map(|(_, high)| high)))
                 }
                 _ => {
-                    fields
-                        .wrong(item.at, format!("the condition on `{column}` must be either `not:` or `min:`/`max:`"));
+                    let message = format!("the condition on `{column}` must be either `not:` or `min:`/`max:`");
+                    let hint = format!("for example `{column}: {{ not: VALUE }}` or `{column}: {{ min: 0, max: 9 }}`");
+                    fields.wrong(item.at, message, hint);
                     None
                 }
             }
         }
         _ => values(item, column, ty, fields).map(Condition::In),
     }
+}
+
+/// A condition that a column of this type can have.
+fn comparable(column: &str, ty: Type) -> String {
+    let value = match ty {
+        Type::Bool => "true",
+        Type::I64 => "3",
+        Type::F64 => "0.5",
+        Type::Str => "\"a text\"",
+        _ => return format!("only whether it is there can be asked of it: `{column}: ~` or `{column}: {{ not: ~ }}`"),
+    };
+    format!("for example `{column}: {value}`")
 }
 
 fn values(item: &Item, column: &str, ty: Type, fields: &mut Fields<'_>) -> Option<Vec<Value>> {
@@ -152,7 +165,8 @@ fn values(item: &Item, column: &str, ty: Type, fields: &mut Fields<'_>) -> Optio
             (Node::Float(value), Type::F64) => Value::F64(*value),
             (Node::Text(value), Type::Str) => Value::Str(value.clone()),
             (node, _) => {
-                fields.wrong(item.at, format!("column `{column}` is {ty}, it cannot be compared with {}", node.what()));
+                let message = format!("column `{column}` is {ty}, it cannot be compared with {}", node.what());
+                fields.wrong(item.at, message, comparable(column, ty));
                 return None;
             }
         };

@@ -5,8 +5,9 @@
 use crate::builtin::Columns;
 use crate::error::Problem;
 use crate::fields::Fields;
+use crate::hints::hinted;
 use crate::key::Facts;
-use anyhow::{Result, bail};
+use anyhow::Result;
 use manifests::{Manifest, Value};
 use std::collections::HashMap;
 
@@ -42,13 +43,16 @@ impl Join {
             match (find(a), find(b)) {
                 (Some(a), Some(b)) if a == b => {}
                 (Some(a), Some(b)) => {
-                    fields.wrong(*at, format!("column `{name}` is {a} in one table and {b} in the other"))
+                    let message = format!("column `{name}` is {a} in one table and {b} in the other");
+                    fields.wrong(*at, message, "columns that are joined on have the same type in both tables");
                 }
                 _ => {
                     let place = fields.place(*at);
                     let common = a.iter().filter(|column| b.iter().any(|other| other.name == column.name));
                     let problem = Problem::at(&place, format!("column `{name}` is not in both tables"));
-                    fields.problems.push(problem.did_you_mean(name, common.map(|column| column.name.as_str())));
+                    let problem = problem.did_you_mean(name, common.map(|column| column.name.as_str()));
+                    let hint = "the two tables have no column in common: `rename:` of a `select:` gives them one";
+                    fields.problems.push(problem.or_hint(hint));
                 }
             }
         }
@@ -83,7 +87,15 @@ impl Join {
                         .iter()
                         .map(|name| Ok(format!("{name}={}", crate::key::show(&a.value(row, name)?))))
                         .collect::<Result<_>>()?;
-                    bail!("the second table has {n} rows for {}; a join needs at most one", values.join(", "));
+                    let message =
+                        format!("the second table has {n} rows for {}; a join needs at most one", values.join(", "));
+                    let columns = self.on.join(", ");
+                    return Err(hinted(
+                        message,
+                        format!(
+                            "name more columns under `on:`, or keep one row of each by `select:` with `distinct: [{columns}]`"
+                        ),
+                    ));
                 }
                 Some((other, _)) => {
                     rows.push(row);

@@ -18,14 +18,16 @@ impl Inline {
     /// Understands the stanza.
     pub fn parse(what: &Item, fields: &mut Fields<'_>) -> Option<Inline> {
         let Node::List(items) = &what.node else {
-            fields.wrong(what.at, format!("`rows:` takes a list of mappings, not {}", what.node.what()));
+            let message = format!("`rows:` takes a list of mappings, not {}", what.node.what());
+            fields.wrong(what.at, message, "for example `rows: [{ x: 1 }, { x: 2 }]`");
             return None;
         };
         let mut names: Vec<String> = Vec::new();
         let mut rows: Vec<Vec<(String, At, Value)>> = Vec::new();
         for item in items {
             let Node::Map(cells) = &item.node else {
-                fields.wrong(item.at, format!("a row must be a mapping, not {}", item.node.what()));
+                let hint = "for example `rows: [{ x: 1 }, { x: 2 }]`";
+                fields.wrong(item.at, format!("a row must be a mapping, not {}", item.node.what()), hint);
                 return None;
             };
             let mut row = Vec::new();
@@ -36,7 +38,8 @@ impl Inline {
                 match value_of(item) {
                     Some(value) => row.push((key.name.clone(), item.at, value)),
                     None => {
-                        fields.wrong(item.at, format!("a cell cannot be {}", item.node.what()));
+                        let hint = "a cell is a number, a text, a truth value, `~`, or a list of numbers";
+                        fields.wrong(item.at, format!("a cell cannot be {}", item.node.what()), hint);
                         return None;
                     }
                 }
@@ -56,7 +59,13 @@ impl Inline {
                     (Type::F64, Value::I64(value)) => Value::F64(value as f64),
                     (_, value) => {
                         if let (Some(found), Some((_, at, _))) = (value.ty().filter(|found| *found != ty), cell) {
-                            fields.wrong(*at, format!("column `{name}` is {ty} in other rows, and {found} here"));
+                            let message = format!("column `{name}` is {ty} in other rows, and {found} here");
+                            let hint = match ty {
+                                Type::Floats(_) => "all lists of a column are equally long",
+                                Type::Str => "a column has one type: put the value in quotes",
+                                _ => "a column has one type; `~` stands for a value that is not there",
+                            };
+                            fields.wrong(*at, message, hint);
                             return None;
                         }
                         value
@@ -64,7 +73,11 @@ impl Inline {
                 });
             }
             if let Err(error) = schema.push(name, ty) {
-                fields.wrong(what.at, error.to_string());
+                fields.wrong(
+                    what.at,
+                    error.to_string(),
+                    "every name stands once; use letters, digits and `_`, not a digit first",
+                );
                 return None;
             }
             columns.push(column);

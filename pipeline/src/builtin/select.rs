@@ -34,7 +34,7 @@ impl Select {
         let filter = Filter::parse(fields, &columns).unwrap_or_default();
         let every = fields.count("every");
         if let Some((at, 0)) = every {
-            fields.wrong(at, "`every` must be at least 1");
+            fields.wrong(at, "`every` must be at least 1, not 0", "`every: 1` keeps all rows, `every: 2` every other");
         }
         let by = fields.texts("by").unwrap_or_default();
         let distinct = fields.texts("distinct");
@@ -54,7 +54,8 @@ impl Select {
         let mut rename = Vec::new();
         for (key, item) in fields.map("rename").map_or(Vec::new(), |(_, items)| items) {
             let crate::yaml::Node::Text(old) = &item.node else {
-                fields.wrong(item.at, format!("`rename` takes `new: old`, not {}", item.node.what()));
+                let hint = format!("for example `rename: {{ {}: OLD }}`", key.name);
+                fields.wrong(item.at, format!("`rename` takes `new: old`, not {}", item.node.what()), hint);
                 continue;
             };
             if require(fields, &columns, item.at, old) {
@@ -178,7 +179,8 @@ fn require(fields: &mut Fields<'_>, columns: &Columns, at: At, name: &str) -> bo
     if !found {
         let place = fields.place(at);
         let problem = Problem::at(&place, format!("there is no column `{name}` here"));
-        fields.problems.push(problem.did_you_mean(name, columns.iter().map(|column| column.name.as_str())));
+        let problem = problem.did_you_mean(name, columns.iter().map(|column| column.name.as_str()));
+        fields.problems.push(problem.or_hint("the table has no columns"));
     }
     found
 }
@@ -188,7 +190,10 @@ fn constants(fields: &mut Fields<'_>, items: Vec<(Key, Item)>) -> Vec<(String, V
     for (key, item) in items {
         match rows::value_of(&item) {
             Some(value) => set.push((key.name, value)),
-            None => fields.wrong(item.at, format!("`{}` cannot be set to {}", key.name, item.node.what())),
+            None => {
+                let hint = "a cell is a number, a text, a truth value, `~`, or a list of numbers";
+                fields.wrong(item.at, format!("`{}` cannot be set to {}", key.name, item.node.what()), hint);
+            }
         }
     }
     set
@@ -196,13 +201,14 @@ fn constants(fields: &mut Fields<'_>, items: Vec<(Key, Item)>) -> Vec<(String, V
 
 fn override_of(fields: &mut Fields<'_>, item: Item, columns: &Columns) -> Option<(Filter, Vec<(String, Value)>)> {
     let place = fields.place(item.at);
-    let mut own = match Fields::of(&place.file, "an override", item) {
-        Ok(own) => own,
-        Err(problem) => {
-            fields.problems.push(problem);
-            return None;
-        }
-    };
+    let mut own =
+        match Fields::of(&place.file, "an override", item, "{ where: { column: value }, set: { column: value } }") {
+            Ok(own) => own,
+            Err(problem) => {
+                fields.problems.push(problem);
+                return None;
+            }
+        };
     let filter = Filter::parse(&mut own, columns).unwrap_or_default();
     let items = own.map("set").map_or(Vec::new(), |(_, items)| items);
     let mut set = Vec::new();
@@ -216,7 +222,10 @@ fn override_of(fields: &mut Fields<'_>, item: Item, columns: &Columns) -> Option
             Some(value) if value.ty().is_none_or(|found| crate::builtin::fits(ty, found)) => {
                 set.push((key.name, value))
             }
-            _ => own.wrong(item.at, format!("column `{}` is {ty}, it cannot be set to {}", key.name, item.node.what())),
+            _ => {
+                let message = format!("column `{}` is {ty}, it cannot be set to {}", key.name, item.node.what());
+                own.wrong(item.at, message, format!("give a value of type {ty}, or `~` for none"));
+            }
         }
     }
     fields.problems.append(&mut own.finish());

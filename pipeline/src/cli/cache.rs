@@ -1,6 +1,7 @@
 //! `effigy cache`: looking after what is kept.
 
 use super::{DONE, FAILED, WorkspaceArgs, host, print};
+use crate::hints::hinted;
 use crate::memory::Store;
 use anyhow::Result;
 use cache::Cache as Open;
@@ -101,9 +102,10 @@ fn verify(workspace: &WorkspaceArgs, discard: bool, json: bool) -> Result<u8> {
         ));
         match (found.damaged.is_empty(), discard) {
             (false, true) => print("the damaged files were removed: what made them runs again"),
-            (false, false) => {
-                print("  hint: `effigy cache verify --discard` removes them, and the next run makes them again")
-            }
+            (false, false) => print(&format!(
+                "  hint: `effigy cache verify --discard{}` removes them, and the next run makes them again",
+                workspace.typed()
+            )),
             _ => {}
         }
     }
@@ -133,8 +135,8 @@ fn gc(workspace: &WorkspaceArgs, delete: bool, json: bool) -> Result<u8> {
     let mut cache = Open::open(&workspace.workspace, host::VERSION)?;
     let store = Store::new(cache.root());
     let Some(held) = store.held() else {
-        print("a memory of a last run cannot be read, so nothing is known to be unused; run the recipes again first");
-        return Ok(FAILED);
+        let message = "a memory of a last run cannot be read, so nothing is known to be unused";
+        return Err(hinted(message, "run the recipes of this workspace again first, with all their profiles"));
     };
     let (count, bytes) = cache.blobs().unheld(&held, delete)?;
     if delete {

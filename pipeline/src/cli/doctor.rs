@@ -47,8 +47,7 @@ impl Doctor {
     pub fn run(self) -> Result<u8> {
         let workspace = &self.workspace.workspace;
         let findings: Vec<Finding> =
-            [vec![machine()], provider_findings(), packages(), vec![room(workspace)], health(workspace)]
-                .concat_all();
+            [vec![machine()], provider_findings(), packages(), vec![room(workspace)], health(workspace)].concat_all();
         let missing = findings.iter().any(|finding| finding.state == State::Missing);
         let word = |state: State| match state {
             State::Good => "ok",

@@ -1,7 +1,7 @@
 //! From arguments to a plan: finds the recipe and the providers, reads, plans.
 
 use super::{RecipeArgs, WorkspaceArgs};
-use crate::error::Problem;
+use crate::error::{Place, Problem};
 use crate::plan::{Plan, plan};
 use crate::provider::{self, Candidate, Provider};
 use crate::spec::{Does, Overrides, Spec, read};
@@ -38,7 +38,7 @@ pub fn providers(spec: &Spec, workspace: &WorkspaceArgs) -> Result<Vec<Provider>
         return Ok(Vec::new());
     }
     let mut candidates: Vec<Candidate> =
-        spec.providers.iter().map(|(_, words)| provider::of_words(words, &spec.dir)).collect();
+        spec.providers.iter().map(|(at, words)| provider::of_words(words, &spec.dir, spec.place(*at))).collect();
     candidates.extend(default_provider());
     Ok(provider::ask_all(&candidates, &workspace.workspace.join("providers.json"))?)
 }
@@ -71,8 +71,9 @@ fn find(name: &str) -> Result<PathBuf> {
         }
     }
     let known = shipped.map_or(Vec::new(), |folder| shipped_names(&folder));
-    let problem = Problem::new(format!("there is no recipe `{name}`"));
-    Err(if plain { problem.did_you_mean(name, known.iter().map(String::as_str)) } else { problem }.into())
+    let problem = Problem::at(&Place::command_line(), format!("there is no recipe `{name}`"));
+    let problem = if plain { problem.did_you_mean(name, known.iter().map(String::as_str)) } else { problem };
+    Err(problem.or_hint("give the path of a YAML file, relative to the folder you are in").into())
 }
 
 /// A path relative to where we are, if it lies below: messages are shorter so.

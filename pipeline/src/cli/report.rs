@@ -1,6 +1,6 @@
 //! `effigy report`: the report of the last run once more, without running anything.
 
-use super::{DONE, FAILED, RecipeArgs, host, load, print, record};
+use super::{DONE, RecipeArgs, host, load, print, record};
 use crate::finished::{FinishedNode, FinishedRun, NodeState};
 use crate::memory::Store;
 use anyhow::Result;
@@ -26,9 +26,8 @@ impl Report {
         let store = Store::new(workspace);
         let memory = store.load(&loaded.recipe, plan.spec.profile.as_deref());
         if memory.stages.is_empty() {
-            eprintln!("error: the recipe {} has not been run yet in this workspace", plan.spec.file);
-            eprintln!("  hint: effigy run {}", self.recipe.recipe);
-            return Ok(FAILED);
+            let message = format!("the recipe {} has not been run yet", plan.spec.file);
+            return Ok(self.recipe.not_run(&message, "report", None, &loaded, &store));
         }
         let records = record::all(workspace);
         let last = records.iter().rfind(|one| one.recipe == plan.spec.name && one.profile == plan.spec.profile);

@@ -1,8 +1,10 @@
 //! `effigy show`: the rows of a stage.
 
-use super::{DONE, FAILED, RecipeArgs, load, print};
+use super::{DONE, RecipeArgs, load, print};
+use crate::error::{Place, Problem};
+use crate::hints::hinted;
 use crate::memory::Store;
-use anyhow::{Context, Result};
+use anyhow::Result;
 use manifests::{Manifest, Type, Value};
 use polars::prelude::{Column, DataFrame, NamedFrom, Series};
 use std::path::PathBuf;
@@ -37,13 +39,18 @@ impl Show {
         let store = Store::new(workspace);
         let memory = store.load(&loaded.recipe, loaded.plan.spec.profile.as_deref());
         let Some(remembered) = memory.stages.get(&self.stage) else {
-            eprintln!("error: stage `{}` has not been finished yet in this workspace", self.stage);
-            eprintln!("  hint: effigy run {} --only {}", self.recipe.recipe, self.stage);
-            return Ok(FAILED);
+            let message = format!("stage `{}` has not been finished yet", self.stage);
+            return Ok(self.recipe.not_run(&message, "show", Some(&self.stage), &loaded, &store));
         };
-        let mut table = store
-            .table(&remembered.table)
-            .with_context(|| format!("the table of stage `{}` is gone; run the recipe again", self.stage))?;
+        let mut table = store.table(&remembered.table).ok_or_else(|| {
+            let again = self.recipe.typed(None, self.recipe.profile.as_deref());
+            hinted(format!("the table of stage `{}` is gone", self.stage), format!("effigy run {again}"))
+        })?;
+        if let Some(name) = self.select.iter().find(|name| table.schema().position(name).is_none()) {
+            let message = format!("stage `{}` has no column `{name}`", self.stage);
+            let problem = Problem::at(&Place::command_line(), message).did_you_mean(name, table.schema().names());
+            return Err(problem.or_hint("it has no columns").into());
+        }
         if !self.select.is_empty() {
             table = table.select(&self.select.iter().map(String::as_str).collect::<Vec<_>>())?;
         }

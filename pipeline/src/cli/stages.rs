@@ -1,7 +1,7 @@
 //! `effigy stages`: what stages there are.
 
 use super::{DONE, WorkspaceArgs, load, print};
-use crate::error::Problem;
+use crate::error::{Place, Problem};
 use crate::provider;
 use anyhow::Result;
 use protocol::{ColumnDef, StageDef};
@@ -26,7 +26,8 @@ impl Stages {
     /// Lists them.
     pub fn run(self) -> Result<u8> {
         let here = std::env::current_dir()?;
-        let mut candidates: Vec<_> = self.providers.iter().map(|words| provider::of_words(words, &here)).collect();
+        let named = self.providers.iter().map(|words| provider::of_words(words, &here, Place::command_line()));
+        let mut candidates: Vec<_> = named.collect();
         candidates.extend(load::default_provider());
         let providers = provider::ask_all(&candidates, &self.workspace.workspace.join("providers.json"))?;
         let all: Vec<&StageDef> = providers.iter().flat_map(|provider| &provider.description.stages).collect();
@@ -35,8 +36,11 @@ impl Stages {
             Some(kind) => {
                 let found: Vec<&StageDef> = all.iter().copied().filter(|def| def.kind == *kind).collect();
                 if found.is_empty() {
-                    let problem = Problem::new(format!("no provider has a stage of kind `{kind}`"));
-                    return Err(problem.did_you_mean(kind, all.iter().map(|def| def.kind.as_str())).into());
+                    let message = format!("no provider has a stage of kind `{kind}`");
+                    let problem = Problem::at(&Place::command_line(), message);
+                    let problem = problem.did_you_mean(kind, all.iter().map(|def| def.kind.as_str()));
+                    let hint = "there is no provider: `make build` builds `effigy-stages`, --provider names another";
+                    return Err(problem.or_hint(hint).into());
                 }
                 found
             }

@@ -1,7 +1,7 @@
 //! `effigy why`.
 
 use super::{DONE, RecipeArgs, host, load, print, progress};
-use crate::error::Problem;
+use crate::error::{Place, Problem};
 use crate::foresee::foresee;
 use crate::plan::{Plan, Work};
 use crate::why::{Change, History, Reason};
@@ -61,8 +61,10 @@ impl Why {
             let all: Vec<String> = reasons.iter().map(|(_, reason)| reason.unit.clone()).collect();
             reasons.retain(|(unit, reason)| by_number.map_or(reason.unit.contains(row), |number| number == *unit));
             if reasons.is_empty() {
-                let problem = Problem::new(format!("stage `{}` has no unit `{row}`", node.name));
-                return Err(problem.did_you_mean(row, all.iter().map(String::as_str).take(20)).into());
+                let message = format!("stage `{}` has no unit `{row}`", node.name);
+                let problem = Problem::at(&Place::command_line(), message);
+                let problem = problem.did_you_mean(row, all.iter().map(String::as_str).take(20));
+                return Err(problem.or_hint("it has no units, because its input has no rows").into());
             }
         }
         let reasons: Vec<Reason> = reasons.into_iter().map(|(_, reason)| reason).collect();

@@ -232,8 +232,11 @@ impl Local {
                 let worker = self.workers.remove(&worker)?;
                 let id = worker.task?;
                 let running = self.running.remove(&id)?;
+                let said = words.clone();
                 let died = match ended(&running, status, words) {
-                    Ended::Done => Ended::Died { how: "ended in the middle of a task".into(), tail: String::new() },
+                    Ended::Done => {
+                        Ended::Died { how: "ended in the middle of a task".into(), tail: said, status: None }
+                    }
                     other => other,
                 };
                 Some((id, Report::Ended(died)))
@@ -307,9 +310,9 @@ fn ended(running: &Running, status: std::io::Result<ExitStatus>, tail: String) -
                 (None, Some(signal)) => format!("was killed by signal {signal}{}", signal_name(signal)),
                 (None, None) => "ended in an unknown way".into(),
             };
-            Ended::Died { how, tail }
+            Ended::Died { how, tail, status: Some(status) }
         }
-        Err(error) => Ended::Died { how: format!("could not be waited for: {error}"), tail },
+        Err(error) => Ended::Died { how: format!("could not be waited for: {error}"), tail, status: None },
     }
 }
 

@@ -347,7 +347,9 @@ mod tests {
     #[test]
     fn the_best_is_that_of_rows_that_differ_in_the_last_column_alone() {
         let schema = Schema::new([("split", Type::Str), ("method", Type::Str), ("psnr", Type::F64)]).unwrap();
-        let row = |split: &str, method: &str, psnr| vec![Value::Str(split.into()), Value::Str(method.into()), Value::F64(psnr)];
+        let row = |split: &str, method: &str, psnr| {
+            vec![Value::Str(split.into()), Value::Str(method.into()), Value::F64(psnr)]
+        };
         let rows = [row("b", "ours", 20.0), row("a", "ours", 30.0), row("b", "mean", 10.0), row("a", "mean", 31.0)];
         let (by, mean) = (["split".to_string(), "method".into()], ["psnr".to_string()]);
         let asked = Asked { by: &by, mean: &mean, columns: &[], higher: &mean, lower: &[], filter: &[] };

@@ -1,13 +1,14 @@
 //! From a stage's inputs to the keys of its units, and the engine's own tables. What `plan` and `why` need as well as `run`.
 
 use crate::builtin::Table;
+use crate::hints::hinted;
 use crate::key::Head;
 use crate::memory::Remembered;
 use crate::plan::{Node, Work};
 use crate::run::{Done, Run, State};
 use crate::stage::{UnitStage, Worker};
 use crate::units::Units;
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result};
 use cache::Cache;
 use manifests::{Blob, Digest, Hasher, Manifest};
 use std::cell::OnceCell;
@@ -103,7 +104,9 @@ fn list(root: &Path, relative: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
 pub fn project(table: &Manifest, columns: &[String]) -> Result<Manifest> {
     let names: Vec<&str> = columns.iter().map(String::as_str).collect();
     table.select(&names).map_err(|error| {
-        anyhow!("{error} (rows of a unit of several rows carry on columns only if they extend one of its rows)")
+        let hint = "rows of a unit of several rows carry columns on only if they extend one of its rows (`_of`): let the \
+                    stage before write the column itself, or take it from an earlier stage by a `join:`";
+        hinted(error.to_string(), hint)
     })
 }
 

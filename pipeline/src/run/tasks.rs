@@ -1,9 +1,10 @@
 //! Tasks of a run: handing them out, hearing of them, keeping what they deliver, trying again what they did not.
 
 use super::active::Flight;
-use super::{Run, State, fatal, sentence};
+use super::{Run, State, told};
 use crate::event::Event;
 use crate::executor::{By, Ended, Report, Task};
+use crate::hints::{hinted, of_death};
 use crate::plan::Work;
 use crate::stage::{UnitStage, Worker};
 use crate::task;
@@ -57,9 +58,8 @@ impl<'a> Run<'a> {
                 made
             }
             Err(error) => {
-                let error = sentence(&fatal(error)?);
                 let flight = Flight::new(i, slots, dir, needs, Vec::new(), keys);
-                return self.over(flight, Some((error, None)));
+                return self.over(flight, Some(told(error)?));
             }
         };
         let by = match &stage.worker {
@@ -111,7 +111,7 @@ impl<'a> Run<'a> {
             }
             protocol::Event::Part { file } => {
                 if let Err(error) = self.part(&mut flight, &file) {
-                    flight.error = Some((sentence(&fatal(error)?), None));
+                    flight.error = Some(told(error)?);
                 }
             }
             protocol::Event::Failed { unit, error, hint } => match unit {
@@ -152,7 +152,8 @@ impl<'a> Run<'a> {
 
     fn put(&mut self, stage: &UnitStage, flight: &mut Flight, outputs: Vec<(usize, task::Output)>) -> Result<()> {
         if let Some(path) = self.cache.changed(&flight.outside) {
-            anyhow::bail!("the file {} changed while it was being read; run again", path.display());
+            let message = format!("the file {} changed while it was being read", path.display());
+            return Err(hinted(message, "run again when nobody writes it any more"));
         }
         let i = flight.node;
         let State::Active(active) = &mut self.states[i] else { return Ok(()) };
@@ -182,19 +183,22 @@ impl<'a> Run<'a> {
                 let output = task::collect_program(&flight.dir, stage, size, self.cache);
                 match output.and_then(|output| self.put(stage, &mut flight, vec![(0, output)])) {
                     Ok(()) => None,
-                    Err(error) => Some((sentence(&fatal(error)?), None)),
+                    Err(error) => Some(told(error)?),
                 }
             }
             Ended::Done => flight.error.take(),
-            Ended::Died { how, tail } => {
+            Ended::Died { how, tail, status } => {
                 let who = if matches!(stage.worker, Worker::Command(_)) { "the program" } else { "the worker" };
+                let is_worker = matches!(stage.worker, Worker::Provider(_));
+                let hint = of_death(status, is_worker, !tail.is_empty()).to_string();
                 let tail = if tail.is_empty() { "; it wrote nothing".into() } else { format!(":\n{tail}") };
-                Some((format!("{who} {how}{tail}"), None))
+                Some((format!("{who} {how}{tail}"), Some(hint)))
             }
             Ended::NotStarted(error) => Some((error, Some("is the program installed, and its path right?".into()))),
             Ended::TimedOut => {
                 let limit = stage.timeout.unwrap_or_default().as_secs_f64();
-                Some((format!("it took longer than its `timeout` of {limit} s and was stopped"), None))
+                let hint = "raise `timeout:` of the stage, or leave it out; what it wrote until then is in its log";
+                Some((format!("it took longer than its `timeout` of {limit} s and was stopped"), Some(hint.into())))
             }
         };
         self.over(flight, error)
@@ -205,7 +209,11 @@ impl<'a> Run<'a> {
         let i = flight.node;
         let left: Vec<usize> = (0..flight.slots.len()).filter(|unit| !flight.delivered.contains(unit)).collect();
         if !left.is_empty() {
-            let general = error.unwrap_or_else(|| ("the worker ended the task without delivering it".into(), None));
+            let general = error.unwrap_or_else(|| {
+                let hint =
+                    "a worker must name each unit in a `part` or a `failed` before its `done`; its log may tell more";
+                ("the worker ended the task without delivering it".into(), Some(hint.into()))
+            });
             let alone = flight.slots.len() == 1;
             for unit in left {
                 let slot = flight.slots[unit];
@@ -225,6 +233,9 @@ impl<'a> Run<'a> {
                 let name = crate::units::name(stage, active.prepared.named(), rows);
                 let log = Some(flight.dir.join("log.txt")).filter(|log| log.exists());
                 let log = log.and_then(|log| self.keep_log(&log, &flight.keys[unit]));
+                // a provider need not give a hint
+                let described = || format!("`effigy stages {}` tells what the stage reads and takes", stage.def.kind);
+                let hint = hint.or_else(|| Some(described()));
                 let stage = self.plan.nodes[i].name.clone();
                 self.emit(&Event::Failed { stage, unit: name, error, hint, log });
             }

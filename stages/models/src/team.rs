@@ -212,7 +212,11 @@ mod tests {
             for (name, variable) in leader.learned() {
                 let off = (variable.grad() - whole.learned()[&name].grad()).abs().max().double_value(&[]);
                 assert!(off < 1e-6, "{name}: {off}");
-                assert_eq!(variable.grad(), alone.learned()[&name].grad(), "with as many threads as there are, the same bits");
+                assert_eq!(
+                    variable.grad(),
+                    alone.learned()[&name].grad(),
+                    "with as many threads as there are, the same bits"
+                );
             }
         }
     }
