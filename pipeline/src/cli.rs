@@ -173,7 +173,8 @@ impl From<Problem> for anyhow::Error {
     }
 }
 
-/// The folders in which programs are looked up.
+/// The folders in which programs are looked up; without a PATH, the shell's own default holds.
 pub fn path_dirs() -> Vec<PathBuf> {
-    std::env::var_os("PATH").map_or(Vec::new(), |path| std::env::split_paths(&path).collect())
+    let path = std::env::var_os("PATH").unwrap_or_else(|| "/bin:/usr/bin".into());
+    std::env::split_paths(&path).collect()
 }

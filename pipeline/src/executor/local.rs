@@ -130,9 +130,8 @@ impl Local {
         let executable = |path: &PathBuf| {
             std::fs::metadata(path).is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
         };
-        // an entry may be relative to where the program runs; without a PATH, the shell's own default holds
-        let path = std::env::var_os("PATH").unwrap_or_else(|| "/bin:/usr/bin".into());
-        let mut places = std::env::split_paths(&path).map(|place| dir.join(place).join(name));
+        // an entry may be relative to where the program runs
+        let mut places = crate::cli::path_dirs().into_iter().map(|place| dir.join(place).join(name));
         let found = places.find(executable).ok_or(std::io::ErrorKind::NotFound)?;
         self.programs.insert(name.into(), found.clone());
         Ok(found)

@@ -1,7 +1,7 @@
 //! Image and geometry metrics, each with the definition it is known by.
 //!
-//! Images are 8-bit, row-major, interleaved; values are value / 255, data range 1. Learned metrics take tensors and go
-//! through `models`. Knows no rows, files or reports.
+//! Images are 8-bit, row-major, interleaved; values are value / 255, data range 1. LPIPS is a network and lives in
+//! `models`. Knows no tensors, rows, files or reports.
 
 pub mod points;
 pub mod psnr;
