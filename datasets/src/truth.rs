@@ -134,7 +134,7 @@ fn points(values: &[Vec3]) -> Vec<u8> {
 }
 
 impl Truth {
-    /// Writes a safetensors file: `positions`, `canonical` [V, 3] f32, `faces` [F, 3] u32, `arkit` [52], `head_pose`
+    /// Writes a safetensors file: `positions`, `canonical` [V, 3] f32, `faces` [F, 3] u32, `arkit` \[52\], `head_pose`
     /// [4, 4] rows first, `landmarks` [L, 3], `eyes` [2, 3].
     pub fn write(&self, path: &Path) -> Result<(), TruthError> {
         let failed = |reason: String| TruthError { path: path.to_owned(), reason };

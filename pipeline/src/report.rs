@@ -1,6 +1,6 @@
 //! The report of a finished run: `report.md` with its pictures beside it, and one `report.html` that needs nothing else.
 //!
-//! A pure function of [`FinishedRun`]. The run is first told as a [`Document`], which both renderings share. What a
+//! A pure function of [`FinishedRun`]. The run is first told as a `Document`, which both renderings share. What a
 //! recipe asks for and the run cannot show is said on the page, with the reason: a report never fails for a missing
 //! column. Knows neither recipes' syntax nor the cache.
 

@@ -38,7 +38,7 @@ fn def() -> StageDef {
 protocol::register!(Params, def, |params: Params, cx: &Cx<'_>| {
     let (vs, vae) = backbone::load_vae(cx.with("vae")?)?;
     let factor = vae.config().factor() as usize;
-    anyhow::ensure!(params.size % factor == 0, "size {} is no multiple of {factor}, the auto-encoder's factor", params.size);
+    anyhow::ensure!(params.size.is_multiple_of(factor), "size {} is no multiple of {factor}, the auto-encoder's factor", params.size);
     anyhow::Ok(EncodeLatents { params, vae, _vs: vs })
 });
 

@@ -51,7 +51,7 @@ struct Params {
 }
 
 /// A fit that keeps a smaller share of the points has lost the face.
-const LOST: f64 = 0.65;
+const LOST: f64 = 0.7;
 
 fn steps() -> usize {
     60

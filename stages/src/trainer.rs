@@ -111,7 +111,7 @@ impl LossCurve {
         assert_eq!(values.len(), self.terms, "a value for each term");
         self.sums.iter_mut().zip(values).for_each(|(sum, value)| *sum += value);
         self.count += 1;
-        if step % self.every == 0 {
+        if step.is_multiple_of(self.every) {
             self.flush(step);
         }
     }

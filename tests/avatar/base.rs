@@ -143,6 +143,7 @@ impl Trial {
                 return events;
             }
         }
+        child.wait().expect("it is over");
         panic!("the run ended before {what}; its last events: {:?}", &events[events.len().saturating_sub(5)..]);
     }
 

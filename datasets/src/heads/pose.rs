@@ -110,7 +110,7 @@ pub struct PosedHead<'a> {
     pub gaze: [Vec3; 2],
     /// Eye centres, world metres.
     pub eye_centres: [Vec3; 2],
-    /// Vertices that are drawn, world metres, in the numbering of [`PosedHead::triangles`].
+    /// Vertices that are drawn, world metres, in the numbering of the faces of the head.
     pub drawn: Vec<Vec3>,
     /// Their normals.
     pub normals: Vec<Vec3>,

@@ -91,7 +91,7 @@ pub fn write_cloud(path: &Path, cloud: &PointCloud) -> Result<(), PlyError> {
 /// Writes a mesh with extra per-vertex properties (name, one value per vertex).
 ///
 /// # Errors
-/// As [`write`].
+/// As [`write()`].
 pub fn write_mesh(path: &Path, mesh: &Mesh, properties: &[(&str, &[f32])]) -> Result<(), PlyError> {
     let properties = properties.iter().map(|(n, v)| (n.to_string(), v.to_vec())).collect();
     write(path, &Ply { mesh: mesh.clone(), properties, ..Default::default() })

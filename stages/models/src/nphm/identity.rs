@@ -398,7 +398,7 @@ mod tests {
             set(&model, "id_decoder.ensembled_deep_sdf.lin4.bias", |b| _ = b.get(unique).zero_());
         }
         let z = init::normal(1, 2, &[1, c.d_id()]) * 0.3;
-        let _ = z.narrow(1, c.d_glob + c.d_loc, c.d_loc).copy_(&z.narrow(1, c.d_glob, c.d_loc));
+        z.narrow(1, c.d_glob + c.d_loc, c.d_loc).copy_(&z.narrow(1, c.d_glob, c.d_loc));
         let q = init::normal(1, 3, &[1, 50, 5]) * 0.3;
         let mirrored = &q * Tensor::from_slice(&[-1f32, 1.0, 1.0, 1.0, 1.0]);
         let anchors = model.identity.anchors(&z);
