@@ -119,3 +119,28 @@ stages:
     assert_eq!(space.run(), (1, 3, 0));
     assert_eq!(space.rows("some").len(), 4);
 }
+
+/// As clouds of points of one's own take the place of stereo: by sequence and timestep, whatever the files are called.
+#[test]
+fn columns_are_read_off_paths() {
+    let space = Space::new();
+    for (sequence, timestep) in [("EXP-1-head", 2), ("EXP-1-head", 10), ("FREE", 0)] {
+        space.write(&format!("clouds/{sequence}/frame_{timestep:05}.ply"), &format!("{sequence} {timestep}"));
+    }
+    let recipe = "
+stages:
+  clouds: { files: \"clouds/*/*.ply\", parse: \"clouds/{sequence}/frame_{timestep:i64}.ply\" }
+  points: { select: clouds, rename: { cloud: file }, set: { participant: 18 }, where: { timestep: { min: 1 } } }
+  ranked: { run: 'echo {participant} {sequence} {timestep} > {out}/line', shell: true, from: points, writes: { line: blob } }
+";
+    space.write("r.yaml", recipe);
+    assert_eq!(space.run(), (2, 0, 0));
+    assert_eq!(space.file("ranked", 0, "line"), "18 EXP-1-head 2\n");
+    assert_eq!(space.rows("ranked")[1]["timestep"], 10);
+
+    space.write("clouds/FREE/last.ply", "no number");
+    let said = space.effigy(&["run", "r.yaml"]);
+    said.expect_error(1, &["clouds/FREE/last.ply", "frame_{timestep:i64}.ply", "hint:"]);
+    space.write("r.yaml", &recipe.replace("i64", "f64"));
+    space.effigy(&["run", "r.yaml"]).expect_error(2, &["r.yaml:3", "`f64` is neither `i64` nor `str`", "hint:"]);
+}
