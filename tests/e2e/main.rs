@@ -7,5 +7,7 @@ mod probes;
 mod programs;
 mod providers;
 mod reuse;
+mod reuse_files;
+mod reuse_units;
 #[path = "../support/mod.rs"]
 mod support;

@@ -151,12 +151,12 @@ impl<'a> Run<'a> {
     }
 
     fn put(&mut self, stage: &UnitStage, flight: &mut Flight, outputs: Vec<(usize, task::Output)>) -> Result<()> {
-        if let Some(path) = self.cache.changed(&flight.outside) {
+        let i = flight.node;
+        let State::Active(active) = &mut self.states[i] else { return Ok(()) };
+        if let Some(path) = self.cache.changed(&flight.outside).or_else(|| self.cache.changed_at(&active.with.read)) {
             let message = format!("the file {} changed while it was being read", path.display());
             return Err(hinted(message, "run again when nobody writes it any more"));
         }
-        let i = flight.node;
-        let State::Active(active) = &mut self.states[i] else { return Ok(()) };
         let seconds = flight.since.elapsed().as_secs_f64() / outputs.len().max(1) as f64;
         flight.since = Instant::now();
         for (unit, output) in outputs {
