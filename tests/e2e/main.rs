@@ -1,8 +1,10 @@
 //! The real program in temporary folders. One executable, so that it links once.
 
 mod commands;
+mod conformance;
 mod crash;
 mod errors;
+mod examples;
 mod probes;
 mod programs;
 mod providers;

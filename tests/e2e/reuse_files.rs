@@ -100,7 +100,10 @@ fn change_right_after_a_run_is_seen() {
     for i in 0..5 {
         let space = Space::new();
         space.write("in.txt", "one");
-        space.write("r.yaml", "stages: { src: { files: in.txt }, s: { run: 'cp {file} {out}/y', from: src, writes: { y: blob } } }");
+        space.write(
+            "r.yaml",
+            "stages: { src: { files: in.txt }, s: { run: 'cp {file} {out}/y', from: src, writes: { y: blob } } }",
+        );
         assert_eq!(space.run(), (1, 0, 0));
         space.write("in.txt", "two");
         assert_eq!(space.run(), (1, 0, 0), "time {i}");
@@ -163,10 +166,7 @@ fn file_of_a_parameter_that_changes_meanwhile_gives_no_wrong_result() {
     space.write("row.txt", "row");
     space.write("swap.sh", "cat words.txt > \"$1/y\"; printf %s \"$(cat next.txt)\" > words.txt\n");
     space.write("next.txt", "two");
-    space.write(
-        "r.yaml",
-        "stages: { s: { run: 'sh swap.sh {out}', code: [words.txt], writes: { y: blob } } }",
-    );
+    space.write("r.yaml", "stages: { s: { run: 'sh swap.sh {out}', code: [words.txt], writes: { y: blob } } }");
     space.settle();
     let said = space.effigy(&["run", "r.yaml"]);
     said.expect_error(1, &["words.txt changed while it was being read", "hint: run again"]);

@@ -142,6 +142,10 @@ impl<'a> Run<'a> {
         let (i, Work::Units(stage)) = (flight.node, &self.plan.nodes[flight.node].work) else { return Ok(()) };
         let State::Active(active) = &mut self.states[i] else { return Ok(()) };
         let sizes = active.sizes(&flight.slots);
+        if !task::is_plain(file) {
+            let message = format!("it delivered the part `{file}`, which is no file of its task directory");
+            return Err(hinted(message, "a part is named by its file name: write it into the task directory itself"));
+        }
         let outputs = task::collect(&flight.dir, file, stage, &sizes, self.cache)?;
         self.put(stage, flight, outputs)?;
         // what was collected is not needed any more, and disks are small
