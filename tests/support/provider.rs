@@ -234,7 +234,7 @@ protocol::register!(
 impl Stage for Numbers {
     fn run(&mut self, _: &[Unit<'_>], _: &Cx<'_>) -> Result<Vec<Rows>> {
         let every = self.count.checked_div(self.changed).unwrap_or(u32::MAX).max(1);
-        let is_changed = |i: u32| i % every == 0 && i / every < self.changed;
+        let is_changed = |i: u32| i.is_multiple_of(every) && i / every < self.changed;
         let row = |i: u32| OutRow::new().i64("id", i).f64("x", f64::from(i) + if is_changed(i) { 0.25 } else { 0.0 });
         Ok(vec![(0..self.count).map(row).collect()])
     }

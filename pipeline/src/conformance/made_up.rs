@@ -90,7 +90,7 @@ impl Tasks {
 
     fn value(&self, column: &ColumnDef, row: usize) -> Result<Value> {
         Ok(match column.ty {
-            Type::Bool => Value::Bool(row % 2 == 0),
+            Type::Bool => Value::Bool(row.is_multiple_of(2)),
             Type::I64 => Value::I64(row as i64 + 1),
             Type::F64 => Value::F64(row as f64 + 0.5),
             Type::Str => Value::Str(format!("text {row}")),
