@@ -10,7 +10,7 @@ CARGO   ?= cargo
 bin := $(or $(CARGO_TARGET_DIR),target)/debug
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build pipeline test check parity prior bless clean
+.PHONY: help setup build pipeline test check parity prior bench bless clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -41,6 +41,11 @@ parity: build ## compare the networks and the geometry with reference cases (GOL
 prior: build ## make the shipped image prior again, from scratch
 	@$(bin)/effigy run pipeline/recipes/prior.yaml --out out/prior
 	@datasets/weights/export.sh $(bin)/effigy datasets/weights/prior-64
+
+bench: build ## compare with make, ninja, Snakemake, redun, DVC and b3sum (benches/peers/install.sh target/peers gets them)
+	@$(CARGO) build --workspace --examples
+	@mkdir -p target/peers/bin && ln -sf $(abspath $(bin))/effigy target/peers/bin/effigy
+	@BENCH_BIN_DIR=$(abspath target/peers/bin) python3 benches/peers/bench.py
 
 bless: build ## accept that changed code gives the same results (see CONTRIBUTING.md)
 	$(CARGO) test --workspace --test tidy -- --ignored bless

@@ -27,7 +27,7 @@ pub struct Cache {
     new_files: HashSet<PathBuf>,
     /// Files that lie elsewhere and are not copied: a user's videos.
     elsewhere: HashMap<Digest, (PathBuf, Fingerprint)>,
-    by_path: HashMap<PathBuf, Digest>,
+    by_path: HashMap<PathBuf, (Digest, Fingerprint)>,
     /// Files being brought to the disk, and up to where the journal is then safe.
     syncing: Option<(std::thread::JoinHandle<Result<()>>, u64)>,
     /// A disk that once failed to take what it was given may say later that all is well. Then nothing more is vouched for.
@@ -252,7 +252,7 @@ impl Cache {
         }
         for path in [file, &real] {
             let Some((digest, (_, seen))) =
-                self.by_path.get(path).and_then(|digest| Some((digest, self.elsewhere.get(digest)?)))
+                self.by_path.get(path).and_then(|(digest, _)| Some((digest, self.elsewhere.get(digest)?)))
             else {
                 continue;
             };
@@ -303,7 +303,7 @@ impl Cache {
         for ((path, stat), digest) in paths.iter().zip(&stats).zip(digests) {
             let digest = digest.expect("every file was looked up or hashed");
             self.elsewhere.insert(digest, (path.clone(), *stat));
-            self.by_path.insert(path.clone(), digest);
+            self.by_path.insert(path.clone(), (digest, *stat));
             found.push((digest, stat.size));
         }
         Ok(found)
@@ -334,6 +334,24 @@ impl Cache {
         let outside = digests.iter().filter_map(|digest| self.elsewhere.get(digest));
         let mut changed = outside.filter(|(path, seen)| Fingerprint::of(path).ok() != Some(*seen));
         changed.next().map(|(path, _)| path.as_path())
+    }
+
+    /// The files at a path, or below it, that [`Cache::refer`] has seen; sorted.
+    pub fn referred_below(&self, path: &Path) -> Vec<PathBuf> {
+        if self.by_path.contains_key(path) {
+            return vec![path.into()];
+        }
+        let mut below: Vec<PathBuf> = self.by_path.keys().filter(|file| file.starts_with(path)).cloned().collect();
+        below.sort();
+        below
+    }
+
+    /// The first of these files that is not what it was when [`Cache::refer`] saw it at this very path.
+    pub fn changed_at<'p>(&self, paths: &'p [PathBuf]) -> Option<&'p Path> {
+        let same = |path: &PathBuf| {
+            self.by_path.get(path).is_none_or(|(_, seen)| Fingerprint::of(path).is_ok_and(|now| now == *seen))
+        };
+        paths.iter().find(|path| !same(path)).map(PathBuf::as_path)
     }
 
     /// The folder in which a unit may keep checkpoints: it survives a kill, and is removed by [`Cache::drop_scratch`].

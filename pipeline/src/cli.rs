@@ -7,6 +7,7 @@ mod live;
 mod load;
 mod plan;
 mod progress;
+mod provider;
 mod record;
 mod report;
 mod run;
@@ -53,6 +54,7 @@ enum Verb {
     Status(status::Status),
     Log(status::Log),
     Stages(stages::Stages),
+    Provider(provider::Provider),
     Report(report::Report),
     Cache(cache::Cache),
     Doctor(doctor::Doctor),
@@ -95,6 +97,7 @@ pub fn main() -> ExitCode {
         Verb::Status(verb) => verb.run(),
         Verb::Log(verb) => verb.run(),
         Verb::Stages(verb) => verb.run(),
+        Verb::Provider(verb) => verb.run(),
         Verb::Report(verb) => verb.run(),
         Verb::Cache(verb) => verb.run(),
         Verb::Doctor(verb) => verb.run(),

@@ -4,7 +4,7 @@
 mod local;
 mod spawn;
 
-pub use local::Local;
+pub use local::{Local, kill, output_within, process};
 
 use protocol::Event;
 use std::path::PathBuf;

@@ -9,6 +9,7 @@
 pub mod builtin;
 pub mod cli;
 pub mod command;
+pub mod conformance;
 pub mod error;
 pub mod event;
 pub mod executor;

@@ -4,12 +4,16 @@
 //! which nothing changed starts no program. Knows nothing of plans.
 
 use crate::error::{Place, Problem};
+use crate::executor::output_within;
 use cache::Fingerprint;
 use protocol::{Description, PROTOCOL, StageDef};
 use serde::{Deserialize, Serialize};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::time::Duration;
+
+/// How long a provider may take to describe itself: heavy libraries on a slow disk take their time.
+pub const DESCRIBES_WITHIN: Duration = Duration::from_secs(120);
 
 /// A provider and what it said.
 #[derive(Clone, Debug)]
@@ -80,7 +84,7 @@ pub fn ask_all(candidates: &[Candidate], memory: &Path) -> Result<Vec<Provider>,
         let description = match known {
             Some(known) => known.description.clone(),
             None => {
-                let description = ask(candidate)?;
+                let description = ask(candidate, DESCRIBES_WITHIN)?;
                 remembered.retain(|known| known.argv != candidate.argv || known.dir != candidate.dir);
                 remembered.push(Remembered {
                     argv: candidate.argv.clone(),
@@ -122,33 +126,36 @@ fn which(name: &str) -> Option<PathBuf> {
     crate::cli::path_dirs().into_iter().map(|dir| dir.join(name)).find(|path| path.is_file())
 }
 
-/// Asks a provider to describe itself.
-pub fn ask(candidate: &Candidate) -> Result<Description, Problem> {
+/// Asks a provider to describe itself, and waits for it so long.
+///
+/// # Errors
+/// If it cannot be started, does not answer, or says something that is not understood.
+pub fn ask(candidate: &Candidate, limit: Duration) -> Result<Description, Problem> {
     let name = candidate.argv.join(" ");
     let wrong = |message: String| Problem { place: candidate.place.clone(), ..Problem::new(message) };
-    let [program, args @ ..] = &candidate.argv[..] else {
+    let Some(program) = candidate.argv.first() else {
         return Err(wrong("a provider needs a program".into()).hint("`providers: [\"python3 my_stages.py\"]`"));
     };
     let local = candidate.dir.join(program);
-    let executable = if program.contains('/') { local.as_os_str() } else { program.as_ref() };
-    let output = Command::new(executable)
-        .args(args)
-        .arg("describe")
-        .current_dir(&candidate.dir)
-        .stdin(Stdio::null())
-        .output()
-        .map_err(|error| {
-            let path = local.display();
-            let hint = match error.kind() {
-                _ if !program.contains('/') => {
-                    format!("is `{program}` installed? it lies in no folder of PATH; or give its path")
-                }
-                ErrorKind::PermissionDenied => format!("make it executable: chmod +x {path}"),
-                _ if local.is_file() => format!("is the interpreter in the first line of {path} installed?"),
-                _ => format!("looked for {path}; in a recipe, paths are relative to its folder"),
-            };
-            wrong(format!("the provider `{name}` cannot be started: {error}")).hint(hint)
-        })?;
+    let output = output_within(&candidate.argv, "describe", &candidate.dir, limit).map_err(|error| {
+        let path = local.display();
+        let hint = match error.kind() {
+            _ if !program.contains('/') => {
+                format!("is `{program}` installed? it lies in no folder of PATH; or give its path")
+            }
+            ErrorKind::PermissionDenied => format!("make it executable: chmod +x {path}"),
+            _ if local.is_file() => format!("is the interpreter in the first line of {path} installed?"),
+            _ => format!("looked for {path}; in a recipe, paths are relative to its folder"),
+        };
+        wrong(format!("the provider `{name}` cannot be started: {error}")).hint(hint)
+    })?;
+    let Some(output) = output else {
+        let message =
+            format!("the provider `{name}` did not describe itself within {} s and was stopped", limit.as_secs_f64());
+        return Err(
+            wrong(message).hint(format!("`{name} describe` must print its stages and end, without reading anything"))
+        );
+    };
     if !output.status.success() {
         let tail = crate::executor::tail(&String::from_utf8_lossy(&output.stderr), 8);
         let said = if tail.is_empty() { "; it wrote nothing".into() } else { format!(":\n{tail}") };

@@ -415,6 +415,9 @@ impl<'a> Run<'a> {
             with.outside.extend(outside);
             with.files.insert(name.clone(), path);
         }
+        for (_, path) in tables::named_files(stage) {
+            with.read.extend(self.cache.referred_below(&path));
+        }
         Ok(with)
     }
 

@@ -11,7 +11,7 @@ use cache::{Cache, OutRow, Take};
 use manifests::{Digest, Manifest, Schema, Type, Value, read_ipc, write_ipc};
 use protocol::{Grain, OF, TaskParams, UNIT};
 use std::collections::{BTreeMap, HashMap};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 /// What a worker is told that names no unit, or a wrong one.
 const OF_IN: &str = "each row needs the `_unit` of the rows of `in.arrow` that it comes from";
@@ -197,6 +197,12 @@ fn readable(dir: &Path, blob: &manifests::Blob, name: Option<&str>, cache: &Cach
         Err(error) => return Err(error).with_context(|| format!("cannot make {}", link.display())),
     }
     Ok(link.display().to_string())
+}
+
+/// Whether a name is that of a file in a folder, and leads nowhere else.
+pub fn is_plain(name: &str) -> bool {
+    let mut parts = Path::new(name).components();
+    matches!((parts.next(), parts.next()), (Some(Component::Normal(_)), None))
 }
 
 /// Reads what a worker put out: the outputs of some units, by their index in the task. Files are taken into the cache.

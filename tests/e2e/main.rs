@@ -1,11 +1,15 @@
 //! The real program in temporary folders. One executable, so that it links once.
 
 mod commands;
+mod conformance;
 mod crash;
 mod errors;
+mod examples;
 mod probes;
 mod programs;
 mod providers;
 mod reuse;
+mod reuse_files;
+mod reuse_units;
 #[path = "../support/mod.rs"]
 mod support;

@@ -134,7 +134,16 @@ impl Drop for Space {
 
 /// The words that start the test provider.
 pub fn provider() -> String {
-    let path = Path::new(env!("CARGO_BIN_EXE_effigy")).with_file_name("examples").join("test-provider");
-    assert!(path.exists(), "{} is not built: `cargo build --example test-provider`", path.display());
+    example("test-provider")
+}
+
+/// The words that start a provider that breaks one rule of the protocol.
+pub fn broken_provider(rule: &str) -> String {
+    format!("{} {rule}", example("broken-provider"))
+}
+
+fn example(name: &str) -> String {
+    let path = Path::new(env!("CARGO_BIN_EXE_effigy")).with_file_name("examples").join(name);
+    assert!(path.exists(), "{} is not built: `cargo build --workspace --examples`", path.display());
     path.display().to_string()
 }

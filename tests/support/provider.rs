@@ -59,7 +59,9 @@ fn none() -> Mishap {
 protocol::register!(
     Count,
     || {
-        StageDef::new("count", 1, Grain::Row)
+        // tests change it as a provider's author would
+        let version = std::env::var("COUNT_VERSION").ok().and_then(|text| text.parse().ok());
+        StageDef::new("count", version.unwrap_or(1), Grain::Row)
             .doc("Counts the letters of a file.")
             .reads([("file", Type::Blob)])
             .may_read([("weight", Type::F64)])
@@ -205,5 +207,60 @@ impl Stage for Split {
             all.push(text.split_whitespace().enumerate().map(row).collect());
         }
         Ok(all)
+    }
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Numbers {
+    /// How many.
+    count: u32,
+    /// So many of them, spread evenly, are others than without this.
+    #[serde(default)]
+    changed: u32,
+}
+
+protocol::register!(
+    Numbers,
+    || {
+        StageDef::new("numbers", 1, Grain::Whole)
+            .doc("A row for each number, from 0.")
+            .source()
+            .writes([("id", Type::I64), ("x", Type::F64)])
+    },
+    |params: Numbers, _: &Cx<'_>| anyhow::Ok(params)
+);
+
+impl Stage for Numbers {
+    fn run(&mut self, _: &[Unit<'_>], _: &Cx<'_>) -> Result<Vec<Rows>> {
+        let every = self.count.checked_div(self.changed).unwrap_or(u32::MAX).max(1);
+        let is_changed = |i: u32| i.is_multiple_of(every) && i / every < self.changed;
+        let row = |i: u32| OutRow::new().i64("id", i).f64("x", f64::from(i) + if is_changed(i) { 0.25 } else { 0.0 });
+        Ok(vec![(0..self.count).map(row).collect()])
+    }
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Add {
+    /// What is added.
+    amount: f64,
+}
+
+protocol::register!(
+    Add,
+    || {
+        StageDef::new("add", 1, Grain::Row)
+            .doc("Adds an amount.")
+            .reads([("x", Type::F64)])
+            .writes([("x", Type::F64)])
+            .batch(1000)
+    },
+    |params: Add, _: &Cx<'_>| anyhow::Ok(params)
+);
+
+impl Stage for Add {
+    fn run(&mut self, units: &[Unit<'_>], _: &Cx<'_>) -> Result<Vec<Rows>> {
+        units.iter().map(|unit| Ok(vec![OutRow::new().f64("x", unit.row().f64("x")? + self.amount)])).collect()
     }
 }

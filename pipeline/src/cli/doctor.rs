@@ -98,7 +98,7 @@ fn provider_findings() -> Vec<Finding> {
             hint: Some("`make build` builds it".into()),
         }];
     };
-    match provider::ask(&candidate) {
+    match provider::ask(&candidate, provider::DESCRIBES_WITHIN) {
         Ok(description) => {
             let software: Vec<String> = description
                 .software

@@ -41,12 +41,16 @@ pub struct LiveStage {
 /// The file is written at most so often.
 const EVERY: Duration = Duration::from_secs(1);
 
+/// And so seldom that writing it takes at most this share of the time: it grows with the number of stages.
+const SHARE: u32 = 100;
+
 struct Writer {
     path: PathBuf,
     live: Live,
     /// Where each stage stands in the list.
     places: HashMap<String, usize>,
-    written: Option<Instant>,
+    /// When it was written last, and how long that took.
+    written: Option<(Instant, Duration)>,
 }
 
 /// Keeps the file of a workspace up to date.
@@ -77,13 +81,14 @@ impl Writer {
     }
 
     fn write(&mut self) {
-        if self.written.is_some_and(|written| written.elapsed() < EVERY) {
+        if self.written.is_some_and(|(written, took)| written.elapsed() < EVERY.max(took * SHARE)) {
             return;
         }
-        self.written = Some(Instant::now());
+        let begun = Instant::now();
         let text = serde_json::to_vec(&self.live).expect("it is plain data");
         // nobody's work depends on this file
         let _ = memory::write(&self.path, &text);
+        self.written = Some((begun, begun.elapsed()));
     }
 }
 

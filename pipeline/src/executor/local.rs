@@ -12,10 +12,13 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Output, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
+
+/// How long a worker may live on after it has closed its standard output.
+const STAYS_SILENT: Duration = Duration::from_secs(5);
 
 /// Lines of a process's last words that are shown.
 const LAST_WORDS: usize = 12;
@@ -168,7 +171,7 @@ impl Local {
     }
 
     fn start_worker(&mut self, argv: &[String], dir: &Path) -> std::io::Result<u64> {
-        let mut command = command(argv, dir);
+        let mut command = process(argv, dir);
         command.arg("worker").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn()?;
         let id = self.next_worker;
@@ -272,7 +275,8 @@ impl Drop for Local {
     }
 }
 
-fn command(argv: &[String], dir: &Path) -> Command {
+/// A process of these words, in a group of its own, that dies when we die.
+pub fn process(argv: &[String], dir: &Path) -> Command {
     let program = argv.first().map_or("", String::as_str);
     let local = dir.join(program);
     // as a shell would: a name with a slash is a path (ours are relative to `dir`), one without is looked up
@@ -292,7 +296,33 @@ fn command(argv: &[String], dir: &Path) -> Command {
     command
 }
 
-fn kill(group: u32) {
+/// What a process with one more word prints before it ends; `None` if it did not end in time and was stopped.
+///
+/// # Errors
+/// If it cannot be started.
+pub fn output_within(argv: &[String], verb: &str, dir: &Path, limit: Duration) -> std::io::Result<Option<Output>> {
+    let mut command = process(argv, dir);
+    command.arg(verb).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let child = command.spawn()?;
+    let group = child.id();
+    let (send, receive) = channel();
+    let waiting = std::thread::spawn(move || {
+        // nobody listens any more once the limit has passed
+        let _ = send.send(child.wait_with_output());
+    });
+    match receive.recv_timeout(limit) {
+        Ok(output) => output.map(Some),
+        Err(_) => {
+            kill(group);
+            // what it started itself may hold its output open: it is of its group, unless it left that on purpose
+            drop(waiting);
+            Ok(None)
+        }
+    }
+}
+
+/// Ends a process and all of its group.
+pub fn kill(group: u32) {
     // SAFETY: a system call without memory effects; a group that is gone is none of our business.
     unsafe { libc::killpg(group as libc::pid_t, libc::SIGKILL) };
 }
@@ -360,6 +390,20 @@ fn note(log: &Mutex<Log>, text: &[u8]) {
     }
 }
 
+/// Waits for a worker that says nothing any more, because it has closed its standard output. One that stays all the same can
+/// never tell of its task: it is stopped.
+fn ending(child: &mut Child) -> std::io::Result<ExitStatus> {
+    let until = Instant::now() + STAYS_SILENT;
+    while Instant::now() < until {
+        if let Some(status) = child.try_wait()? {
+            return Ok(status);
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    kill(child.id());
+    child.wait()
+}
+
 fn listen(
     id: u64,
     mut child: Child,
@@ -380,7 +424,7 @@ fn listen(
             Err(_) => note(log, &[&line[..], b"\n"].concat()),
         }
     }
-    let status = child.wait();
+    let status = ending(&mut child);
     // its last words are complete when its standard error is closed
     let _ = text.join();
     let words = tail(&log.lock().expect("no thread panics while it holds this").tail, LAST_WORDS);

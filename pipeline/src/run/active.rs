@@ -33,6 +33,8 @@ pub struct Slot {
 pub struct With {
     pub files: BTreeMap<String, PathBuf>,
     pub outside: Vec<Digest>,
+    /// Files that its workers read at their own paths: those of parameters, and code.
+    pub read: Vec<PathBuf>,
 }
 
 /// A stage at work.

@@ -58,7 +58,7 @@ pub fn stage_head<'t>(
 }
 
 /// The files whose content is a fact of a stage: parameters that are paths, and the code of a program.
-fn named_files(stage: &UnitStage) -> Vec<(String, PathBuf)> {
+pub(super) fn named_files(stage: &UnitStage) -> Vec<(String, PathBuf)> {
     let mut files = stage.files.clone();
     if let Worker::Command(command) = &stage.worker {
         files.extend(command.code.iter().cloned());
@@ -91,6 +91,10 @@ fn list(root: &Path, relative: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
     let dir = root.join(relative);
     for entry in std::fs::read_dir(&dir).with_context(|| format!("cannot read the folder {}", dir.display()))? {
         let entry = entry.with_context(|| format!("cannot read the folder {}", dir.display()))?;
+        // Python leaves these beside its sources the first time it reads them: they follow from what is hashed anyway
+        if entry.file_name() == "__pycache__" {
+            continue;
+        }
         let name = relative.join(entry.file_name());
         if entry.path().is_dir() { list(root, &name, files)? } else { files.push(name) }
     }

@@ -142,6 +142,10 @@ impl<'a> Run<'a> {
         let (i, Work::Units(stage)) = (flight.node, &self.plan.nodes[flight.node].work) else { return Ok(()) };
         let State::Active(active) = &mut self.states[i] else { return Ok(()) };
         let sizes = active.sizes(&flight.slots);
+        if !task::is_plain(file) {
+            let message = format!("it delivered the part `{file}`, which is no file of its task directory");
+            return Err(hinted(message, "a part is named by its file name: write it into the task directory itself"));
+        }
         let outputs = task::collect(&flight.dir, file, stage, &sizes, self.cache)?;
         self.put(stage, flight, outputs)?;
         // what was collected is not needed any more, and disks are small
@@ -151,12 +155,12 @@ impl<'a> Run<'a> {
     }
 
     fn put(&mut self, stage: &UnitStage, flight: &mut Flight, outputs: Vec<(usize, task::Output)>) -> Result<()> {
-        if let Some(path) = self.cache.changed(&flight.outside) {
+        let i = flight.node;
+        let State::Active(active) = &mut self.states[i] else { return Ok(()) };
+        if let Some(path) = self.cache.changed(&flight.outside).or_else(|| self.cache.changed_at(&active.with.read)) {
             let message = format!("the file {} changed while it was being read", path.display());
             return Err(hinted(message, "run again when nobody writes it any more"));
         }
-        let i = flight.node;
-        let State::Active(active) = &mut self.states[i] else { return Ok(()) };
         let seconds = flight.since.elapsed().as_secs_f64() / outputs.len().max(1) as f64;
         flight.since = Instant::now();
         for (unit, output) in outputs {

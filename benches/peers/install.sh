@@ -1,0 +1,14 @@
+#!/usr/bin/env bash
+# install.sh DIR: installs the peers of bench.py that Debian does not bring (make and ninja) under DIR, each in a place of its own,
+# and links their programs into DIR/bin, where `make bench` looks. Uses pip and cargo; a peer that fails is left out, loudly.
+set -u
+dir=$(mkdir -p "${1:?usage: install.sh DIR}/bin" && cd "$1" && pwd)
+for peer in snakemake redun dvc; do
+  if [ ! -x "$dir/venv/$peer/bin/$peer" ]; then
+    python3 -m venv "$dir/venv/$peer" && "$dir/venv/$peer/bin/pip" install --quiet "$peer"
+  fi
+  if [ -x "$dir/venv/$peer/bin/$peer" ]; then ln -sf "$dir/venv/$peer/bin/$peer" "$dir/bin/$peer"; else echo "! $peer was not installed"; fi
+done
+[ -x "$dir/cargo/bin/b3sum" ] || cargo install --quiet --root "$dir/cargo" b3sum
+if [ -x "$dir/cargo/bin/b3sum" ]; then ln -sf "$dir/cargo/bin/b3sum" "$dir/bin/b3sum"; else echo "! b3sum was not installed"; fi
+for peer in make ninja time; do command -v $peer > /dev/null || echo "! $peer is missing: install make, ninja-build and time"; done
