@@ -6,6 +6,7 @@ use crate::memory::{Memory, Store};
 use crate::plan::{Node, Plan, Work};
 use crate::run::node_key;
 use crate::run::{Prepared, prepare, stage_head, table_key};
+use crate::selection::{Part, Selection, frozen};
 use crate::stage::UnitStage;
 use crate::task::Output;
 use crate::units::assemble;
@@ -72,7 +73,7 @@ pub fn foresee(
     plan: &Plan,
     cache: &mut Cache,
     recipe: &std::path::Path,
-    last: Option<usize>,
+    (last, selection): (Option<usize>, &Selection),
     detail: bool,
 ) -> Result<Vec<Forecast>> {
     let store = Store::new(cache.root());
@@ -81,13 +82,22 @@ pub fn foresee(
         cache.remember(path.clone(), *fingerprint, *digest);
     }
     let mut forecasts: Vec<Forecast> = Vec::new();
+    let parts = selection.parts(plan);
+    let forced = |i: usize| selection.force.contains(&i);
     let count = last.map_or(plan.nodes.len(), |last| last + 1);
     for (i, node) in plan.nodes[..count].iter().enumerate() {
         // one that was not asked for in detail need not be looked at unit by unit
         let detail = detail && last.is_none_or(|last| last == i);
         let forecast = match &node.work {
+            _ if parts[i] == Part::Left => Forecast::of_table(Foreseen::Nothing(0), None),
+            _ if parts[i] == Part::Frozen => {
+                let left = frozen(plan, i, &store, &memory)?;
+                Forecast::of_table(Foreseen::Whole(manifests::read_ipc(&store.table_path(&left.table))?), None)
+            }
             Work::Table(table) => of_table(node, table, &forecasts, cache, (&store, &memory))?,
-            Work::Units(stage) => of_units((i, node), stage, &forecasts, cache, (&store, &memory), detail)?,
+            Work::Units(stage) => {
+                of_units((i, node), stage, &forecasts, cache, (&store, &memory), (detail, forced(i)))?
+            }
         };
         forecasts.push(forecast);
     }
@@ -150,7 +160,7 @@ fn of_units(
     forecasts: &[Forecast],
     cache: &mut Cache,
     memory: (&Store, &Memory),
-    detail: bool,
+    (detail, forced): (bool, bool),
 ) -> Result<Forecast> {
     let from = node.from.first().map(|&from| &forecasts[from]);
     let unsure = |need: &usize| forecasts[*need].table.whole().is_none();
@@ -172,7 +182,7 @@ fn of_units(
         _ => (None, 0),
     };
     let key = node_key(stage, &head.facts.digest, input.as_ref().map(Manifest::digest));
-    if let (0, false, Some((units, table))) = (missing, detail, remembered(node, key, memory)) {
+    if let (0, false, Some((units, table))) = (missing, detail || forced, remembered(node, key, memory)) {
         let blobs = stage.def.writes.iter().filter(|column| column.ty == manifests::Type::Blob);
         let mut whole = true;
         for column in blobs {
@@ -186,7 +196,8 @@ fn of_units(
     let prepared = prepare(stage, head, input)?;
     let mut outputs: Vec<Option<Output>> = Vec::with_capacity(prepared.keys.len());
     for key in &prepared.keys {
-        outputs.push(cache.get(key)?.map(|unit| Output { columns: unit.columns, rows: unit.rows }));
+        let known = if forced { None } else { cache.get(key)? };
+        outputs.push(known.map(|unit| Output { columns: unit.columns, rows: unit.rows }));
     }
     let known: Vec<bool> = outputs.iter().map(Option::is_some).collect();
     let hits = known.iter().filter(|known| **known).count();

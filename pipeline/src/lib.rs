@@ -24,6 +24,7 @@ pub mod provider;
 pub mod report;
 pub mod report_items;
 pub mod run;
+pub mod selection;
 pub mod spec;
 pub mod stage;
 pub mod task;

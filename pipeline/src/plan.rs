@@ -97,6 +97,14 @@ impl Plan {
         }
     }
 
+    /// The nodes that a name on the command line means.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub fn stages(&self, name: &str) -> Result<Vec<usize>, Problem> {
+        Ok(vec![self.node(name)?])
+    }
+
     /// The node of this name.
     pub fn node(&self, name: &str) -> Result<usize, Problem> {
         self.nodes.iter().position(|node| node.name == name).ok_or_else(|| {

@@ -13,6 +13,7 @@ use crate::finished::{FinishedNode, NodeState};
 use crate::hints::hint_of;
 use crate::memory::{Memory, Prior, Remembered, Store};
 use crate::plan::{Node, Plan, Work};
+use crate::selection::{Part, Selection, frozen};
 use crate::stage::UnitStage;
 use crate::task;
 use active::{Active, Flight};
@@ -35,8 +36,10 @@ pub struct Options {
     pub memory_mb: u64,
     /// Recipe's path, absolute: names its memory.
     pub recipe: PathBuf,
-    /// Only these stages and what they need; all if empty.
-    pub only: Vec<usize>,
+    /// Which stages.
+    pub selection: Selection,
+    /// Whether the first failure ends the run; else everything is done that does not need what failed.
+    pub fail_fast: bool,
 }
 
 /// Fewer units than this are looked up one by one, and so few files are remembered by name.
@@ -133,6 +136,8 @@ pub struct Run<'a> {
     free_mb: u64,
     next_task: usize,
     last_commit: Instant,
+    /// Whether a failure has ended it.
+    given_up: bool,
 }
 
 /// What a run came to.
@@ -203,9 +208,11 @@ pub fn run(plan: &Plan, cache: &mut Cache, options: &Options, readers: &mut [Box
         free_mb: options.memory_mb,
         next_task: 0,
         last_commit: Instant::now(),
+        given_up: false,
     };
     let outcome = run.all();
     run.executor.stop_all();
+    run.close();
     // what was put is worth keeping whatever happened after
     let kept = run.keep();
     let interrupted = outcome?;
@@ -224,10 +231,12 @@ pub fn run(plan: &Plan, cache: &mut Cache, options: &Options, readers: &mut [Box
 impl<'a> Run<'a> {
     /// Works until nothing is left; says whether the user stopped it.
     fn all(&mut self) -> Result<bool> {
-        let wanted = self.wanted();
-        for (i, node) in self.plan.nodes.iter().enumerate().filter(|(i, _)| wanted[*i]) {
-            node.needs().for_each(|need| self.dependents[need].push(i));
-            self.open_needs[i] = node.needs().count();
+        let parts = self.options.selection.parts(self.plan);
+        self.thaw(&parts)?;
+        for (i, node) in self.plan.nodes.iter().enumerate().filter(|(i, _)| parts[*i] == Part::Taken) {
+            let open = || node.needs().filter(|&need| parts[need] == Part::Taken);
+            open().for_each(|need| self.dependents[need].push(i));
+            self.open_needs[i] = open().count();
             if self.open_needs[i] == 0 {
                 self.ready.insert(i);
             }
@@ -237,14 +246,15 @@ impl<'a> Run<'a> {
             if stops > 1 {
                 return Ok(true);
             }
-            if stops == 0 {
+            if stops == 0 && !self.given_up {
                 self.begin_ready()?;
                 self.submit()?;
             }
-            if self.flights.is_empty() && (stops > 0 || self.active.is_empty() && self.ready.is_empty()) {
-                return Ok(stops > 0 && !self.complete(&wanted));
+            let draining = stops > 0 || self.given_up;
+            if self.flights.is_empty() && (draining || self.active.is_empty() && self.ready.is_empty()) {
+                return Ok(stops > 0 && !self.complete(&parts));
             }
-            if stops == 0 && !self.ready.is_empty() {
+            if !draining && !self.ready.is_empty() {
                 continue;
             }
             for (id, report) in self.executor.poll(Duration::from_millis(100)) {
@@ -258,20 +268,41 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// The stages that were asked for and all they need.
-    fn wanted(&self) -> Vec<bool> {
-        let mut wanted = vec![self.options.only.is_empty(); self.plan.nodes.len()];
-        self.options.only.iter().for_each(|&i| wanted[i] = true);
-        for i in (0..wanted.len()).rev() {
-            if wanted[i] {
-                self.plan.nodes[i].needs().for_each(|need| wanted[need] = true);
-            }
+    /// Stages that are needed but not run have the tables of the last run.
+    fn thaw(&mut self, parts: &[Part]) -> Result<()> {
+        for i in (0..parts.len()).filter(|&i| parts[i] == Part::Frozen) {
+            let left = frozen(self.plan, i, &self.store, &self.memory)?;
+            let path = self.store.table_path(&left.table);
+            self.tallies[i].table = Some(left.table);
+            self.states[i] = State::Done(Done { digest: left.table, rows: left.rows, table: OnceCell::new(), path });
         }
-        wanted
+        Ok(())
     }
 
-    fn complete(&self, wanted: &[bool]) -> bool {
-        self.states.iter().zip(wanted).all(|(state, wanted)| !wanted || matches!(state, State::Done(_)))
+    fn complete(&self, parts: &[Part]) -> bool {
+        self.states.iter().zip(parts).all(|(state, part)| *part == Part::Left || matches!(state, State::Done(_)))
+    }
+
+    /// A failure that is not allowed ends the run, if that was asked for.
+    fn failed_for_good(&mut self) {
+        if self.options.fail_fast && !self.given_up {
+            self.given_up = true;
+            let text = "a unit failed: finishing what has begun, and nothing else (`--fail-fast`)".into();
+            self.emit(&Event::Warning { text });
+        }
+    }
+
+    /// What stages that a stopped run leaves unfinished came to.
+    fn close(&mut self) {
+        for i in self.active.clone() {
+            let State::Active(active) = &self.states[i] else { continue };
+            let tally = &mut self.tallies[i];
+            (tally.executed, tally.failed) = (active.executed, active.failed_units());
+            tally.cached = active.cached().saturating_sub(active.executed);
+            if tally.failed > 0 {
+                self.set(i, State::Failed);
+            }
+        }
     }
 
     fn emit(&mut self, event: &Event) {
@@ -361,7 +392,8 @@ impl<'a> Run<'a> {
         let input = node.from.first().map(|&from| self.done(from).digest);
         let key = tables::node_key(stage, &head.facts.digest, input);
         self.tallies[i].head = Some(head.facts.digest);
-        if let Some((remembered, done)) = self.remembered(i, key)? {
+        let forced = self.options.selection.force.contains(&i);
+        if let (false, Some((remembered, done))) = (forced, self.remembered(i, key)?) {
             let units = remembered.units;
             self.tallies[i].cached = units;
             self.tallies[i].worth = remembered.worth;
@@ -377,8 +409,12 @@ impl<'a> Run<'a> {
             Err(error) => return self.fail_whole(i, error),
         };
         let mut active = Active::new(prepared, key);
-        active.recall(stage, self.prior(i, stage))?;
-        active.look_up(self.cache)?;
+        if forced {
+            active.force(self.cache);
+        } else {
+            active.recall(stage, self.prior(i, stage))?;
+            active.look_up(self.cache)?;
+        }
         let (units, cached) = (active.prepared.units.count(), active.cached());
         if active.is_over() {
             return self.finish(i, active);
@@ -425,6 +461,7 @@ impl<'a> Run<'a> {
         let stage = self.plan.nodes[i].name.clone();
         self.emit(&Event::Failed { stage, unit: "the whole stage".into(), error, hint, log: None });
         self.set(i, State::Failed);
+        self.failed_for_good();
         Ok(())
     }
 

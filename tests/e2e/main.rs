@@ -3,6 +3,7 @@
 mod commands;
 mod crash;
 mod errors;
+mod flags;
 mod probes;
 mod programs;
 mod providers;

@@ -1,5 +1,6 @@
 //! `effigy run`.
 
+use super::choice::Choice;
 use super::{DONE, FAILED, INTERRUPTED, RecipeArgs, host, live, load, print, progress};
 use crate::event::{Event, Reader};
 use crate::finished::{FinishedRun, NodeState};
@@ -25,9 +26,20 @@ pub struct Run {
     /// Threads for all tasks together [default: all]
     #[arg(long, short, value_name = "N")]
     jobs: Option<usize>,
-    /// Only this stage and what it needs (may be given more than once)
-    #[arg(long, value_name = "STAGE")]
-    only: Vec<String>,
+    /// Memory for all tasks together, MB [default: what the machine has]
+    #[arg(long, value_name = "MB")]
+    memory: Option<u64>,
+    #[command(flatten)]
+    choice: Choice,
+    /// Say what would be done, as `effigy plan` does, and do nothing
+    #[arg(long, short = 'n')]
+    dry_run: bool,
+    /// After a failure, do everything that does not need what failed: the default
+    #[arg(long, short, conflicts_with = "fail_fast")]
+    keep_going: bool,
+    /// After a failure, finish only what has begun
+    #[arg(long)]
+    fail_fast: bool,
     /// Folder for the report
     #[arg(long, value_name = "DIR", default_value = "out")]
     out: PathBuf,
@@ -40,9 +52,12 @@ impl Run {
         let started = (cache::Fingerprint::now() / 1_000_000) as u64;
         let loaded = load::load(&self.recipe)?;
         let plan = &loaded.plan;
-        let only = self.only.iter().map(|name| plan.node(name)).collect::<Result<Vec<_>, _>>()?;
+        let selection = self.choice.selection(plan)?;
         let jobs = self.jobs.unwrap_or_else(host::threads).max(1);
         let mut cache = Cache::open(&self.recipe.workspace.workspace, host::VERSION)?;
+        if self.dry_run {
+            return super::plan::tell(&loaded, &selection, &mut cache, self.json);
+        }
         catch_interrupts();
         let id = run_id(started);
         let mut readers: Vec<Box<dyn Reader>> =
@@ -52,7 +67,14 @@ impl Run {
         };
         let stages = plan.nodes.iter().map(|node| node.name.clone()).collect();
         emit(&mut readers, Event::Start { run: id.clone(), recipe: plan.spec.name.clone(), stages });
-        let options = Options { jobs, memory_mb: host::memory_mb(), recipe: loaded.recipe.clone(), only };
+        let memory_mb = self.memory.unwrap_or_else(host::memory_mb).max(1);
+        let options = Options {
+            jobs,
+            memory_mb,
+            recipe: loaded.recipe.clone(),
+            selection,
+            fail_fast: self.fail_fast && !self.keep_going,
+        };
         let outcome = run(plan, &mut cache, &options, &mut readers)?;
         let (executed, cached, failed) = outcome.totals();
         let seconds = began.elapsed().as_secs_f64();

@@ -4,6 +4,7 @@ use super::{DONE, RecipeArgs, host, load, print, progress};
 use crate::error::{Place, Problem};
 use crate::foresee::foresee;
 use crate::plan::{Plan, Work};
+use crate::selection::Selection;
 use crate::why::{Change, History, Reason};
 use anyhow::Result;
 use cache::Cache;
@@ -36,7 +37,7 @@ impl Why {
         let mut cache = Cache::open(&self.recipe.workspace.workspace, host::VERSION)?;
         let mut stage = wanted;
         let forecast = loop {
-            let mut forecasts = foresee(plan, &mut cache, &loaded.recipe, Some(stage), true)?;
+            let mut forecasts = foresee(plan, &mut cache, &loaded.recipe, (Some(stage), &Selection::default()), true)?;
             let forecast = forecasts.pop().expect("there is one for each stage");
             match forecast.until {
                 // what decides it is what runs before it

@@ -48,6 +48,8 @@ pub struct Active {
     /// Failures the user was told of.
     pub told: usize,
     open: usize,
+    /// Whether its units run although they are known.
+    forced: bool,
 }
 
 /// A task that was handed to the executor.
@@ -114,7 +116,15 @@ impl Active {
             executed: 0,
             told: 0,
             open: 0,
+            forced: false,
         }
+    }
+
+    /// Takes no unit for known. Their checkpoints go as well: from one of them, a training would only end once more.
+    pub fn force(&mut self, cache: &Cache) {
+        self.forced = true;
+        self.open = self.slots.len();
+        self.slots.iter().for_each(|slot| cache.drop_scratch(&slot.key));
     }
 
     /// Takes over the units that the last run's table holds.
@@ -187,7 +197,8 @@ impl Active {
                 slots.into_iter().partition(|&slot| in_flight.contains(&self.slots[slot].key));
             let mut missing = Vec::new();
             for slot in free.drain(..) {
-                match cache.fresh(&self.slots[slot].key)? {
+                let known = if self.forced { None } else { cache.fresh(&self.slots[slot].key)? };
+                match known {
                     Some(unit) => {
                         let slot = &mut self.slots[slot];
                         slot.output = Some(Output { columns: unit.columns, rows: unit.rows });
@@ -278,6 +289,12 @@ impl Active {
     /// Units that ran or have to.
     pub fn to_run(&self) -> usize {
         self.executed + self.open + self.slots.iter().filter(|slot| slot.failed).count()
+    }
+
+    /// Whether more of its units have failed than this share of them.
+    pub fn failed_more_than(&self, share: f64) -> bool {
+        let failed = self.failed_units();
+        failed > 0 && failed as f64 / self.prepared.units.count().max(1) as f64 > share
     }
 
     /// Units that failed, those of equal key counted each.

@@ -215,6 +215,7 @@ impl<'a> Run<'a> {
                 ("the worker ended the task without delivering it".into(), Some(hint.into()))
             });
             let alone = flight.slots.len() == 1;
+            let mut hopeless = false;
             for unit in left {
                 let slot = flight.slots[unit];
                 let State::Active(active) = &mut self.states[i] else { break };
@@ -224,6 +225,9 @@ impl<'a> Run<'a> {
                     continue;
                 }
                 active.fail(slot);
+                if let Work::Units(stage) = &self.plan.nodes[i].work {
+                    hopeless |= active.failed_more_than(stage.allow_failures);
+                }
                 active.told += 1;
                 if active.told > TOLD {
                     continue;
@@ -238,6 +242,9 @@ impl<'a> Run<'a> {
                 let hint = hint.or_else(|| Some(described()));
                 let stage = self.plan.nodes[i].name.clone();
                 self.emit(&Event::Failed { stage, unit: name, error, hint, log });
+            }
+            if hopeless {
+                self.failed_for_good();
             }
         }
         self.despair(i);
