@@ -1,6 +1,7 @@
 //! The command line: arguments, dispatch, exit codes. Only here, and below, is anything printed or the environment read.
 
 mod cache;
+mod check;
 mod choice;
 mod doctor;
 mod host;

@@ -26,7 +26,8 @@ pub enum Foreseen {
 }
 
 impl Foreseen {
-    fn whole(&self) -> Option<&Manifest> {
+    /// The table, if all of it is known.
+    pub fn whole(&self) -> Option<&Manifest> {
         match self {
             Foreseen::Whole(table) => Some(table),
             _ => None,

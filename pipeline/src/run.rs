@@ -15,9 +15,8 @@ use crate::memory::{Memory, Prior, Remembered, Store};
 use crate::plan::{Node, Plan, Work};
 use crate::selection::{Part, Selection, frozen};
 use crate::stage::UnitStage;
-use crate::task;
 use active::{Active, Flight};
-use anyhow::{Context, Result};
+use anyhow::Result;
 use cache::Cache;
 use manifests::{Digest, Manifest};
 use std::cell::OnceCell;
@@ -26,7 +25,8 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-pub use tables::{Prepared, folder_digest, node_key, prepare, stage_head, table_key};
+pub use active::With;
+pub use tables::{Prepared, folder_digest, node_key, prepare, stage_head, table_key, write_with};
 
 /// What a run may do.
 pub struct Options {
@@ -419,7 +419,9 @@ impl<'a> Run<'a> {
         if active.is_over() {
             return self.finish(i, active);
         }
-        let with = match self.write_with(i, node, stage) {
+        let dir = self.cache.root().join("tasks").join(format!("with-{i}"));
+        let with = tables::write_with(node, stage, &dir, self.cache, &|need| self.done(need).table());
+        let with = match with {
             Ok(with) => with,
             Err(error) => return self.fail_whole(i, error),
         };
@@ -436,22 +438,6 @@ impl<'a> Run<'a> {
             return None;
         }
         self.store.prior(remembered)
-    }
-
-    /// The Arrow files of a stage's constants, made once for all its tasks.
-    fn write_with(&mut self, i: usize, node: &Node, stage: &UnitStage) -> Result<active::With> {
-        let mut with = active::With::default();
-        let dir = self.cache.root().join("tasks").join(format!("with-{i}"));
-        for ((name, need), columns) in node.with.iter().zip(&stage.with_reads) {
-            std::fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
-            let table = tables::project(self.done(*need).table()?, columns)?;
-            let (table, outside) = task::with_paths(&table, &dir, self.cache)?;
-            let path = dir.join(format!("{name}.arrow"));
-            manifests::write_ipc(&path, &table)?;
-            with.outside.extend(outside);
-            with.files.insert(name.clone(), path);
-        }
-        Ok(with)
     }
 
     /// A stage that cannot even begin.

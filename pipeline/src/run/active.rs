@@ -31,7 +31,9 @@ pub struct Slot {
 /// A stage's constants as files.
 #[derive(Default)]
 pub struct With {
+    /// The Arrow file of each.
     pub files: BTreeMap<String, PathBuf>,
+    /// Files outside of the workspace that they name.
     pub outside: Vec<Digest>,
 }
 
@@ -227,6 +229,7 @@ impl Active {
             stage_key: self.prepared.head.facts.digest,
             threads,
             with: &self.with.files,
+            scratch: None,
         }
     }
 
