@@ -1,6 +1,7 @@
 //! What a run would do, without doing it: which units are known, which have to run, and which nobody can tell before others
 //! have run. Runs nothing and writes nothing but the fingerprints of files it had to read.
 
+use crate::axes;
 use crate::builtin::Table;
 use crate::memory::{Memory, Store};
 use crate::plan::{Node, Plan, Work};
@@ -125,10 +126,14 @@ fn of_table(
     let tables: Option<Vec<&Manifest>> = inputs.iter().map(|input| input.table.whole()).collect();
     if let Some(tables) = tables {
         let key = table_key(table, &tables.iter().map(|table| table.digest()).collect::<Vec<_>>());
+        let key = axes::key(&node.axes, key);
         if let (false, Some((_, table))) = (matches!(table, Table::Files(_)), remembered(node, key, memory)) {
             return Ok(Forecast::of_table(Foreseen::Whole(table), None));
         }
-        return Ok(Forecast::of_table(Foreseen::Whole(table.evaluate(&tables, cache)?), None));
+        return Ok(Forecast::of_table(
+            Foreseen::Whole(axes::label(&node.axes, table.evaluate(&tables, cache)?)?),
+            None,
+        ));
     }
     let expected = inputs.iter().map(|input| input.table.expected()).sum();
     let row_wise = match table {
@@ -148,7 +153,10 @@ fn of_table(
     let foreseen = match parts.filter(|_| row_wise) {
         Some(parts) => {
             let tables: Vec<&Manifest> = parts.iter().map(|(table, _)| *table).collect();
-            Foreseen::Part(table.evaluate(&tables, cache)?, parts.iter().map(|(_, missing)| missing).sum())
+            Foreseen::Part(
+                axes::label(&node.axes, table.evaluate(&tables, cache)?)?,
+                parts.iter().map(|(_, missing)| missing).sum(),
+            )
         }
         None => Foreseen::Nothing(expected),
     };
@@ -182,7 +190,7 @@ fn of_units(
         Some(Foreseen::Part(table, missing)) => (Some(table.clone()), *missing),
         _ => (None, 0),
     };
-    let key = node_key(stage, &head.facts.digest, input.as_ref().map(Manifest::digest));
+    let key = axes::key(&node.axes, node_key(stage, &head.facts.digest, input.as_ref().map(Manifest::digest)));
     if let (0, false, Some((units, table))) = (missing, detail || forced, remembered(node, key, memory)) {
         let blobs = stage.def.writes.iter().filter(|column| column.ty == manifests::Type::Blob);
         let mut whole = true;
@@ -208,6 +216,7 @@ fn of_units(
     let rest = prepared.keys.len() - hits - misses;
     let outputs: Vec<Option<&Output>> = outputs.iter().map(Option::as_ref).collect();
     let table = assemble(stage, prepared.table.as_ref(), &prepared.units, &outputs)?;
+    let table = axes::label(&node.axes, table)?;
     let table = match misses + missing {
         0 => Foreseen::Whole(table),
         // a unit of several rows may give any number of them

@@ -7,6 +7,7 @@ mod active;
 mod tables;
 mod tasks;
 
+use crate::axes;
 use crate::event::{Event, Reader};
 use crate::executor::Local;
 use crate::finished::{FinishedNode, NodeState};
@@ -390,7 +391,7 @@ impl<'a> Run<'a> {
             Err(error) => return self.fail_whole(i, error),
         };
         let input = node.from.first().map(|&from| self.done(from).digest);
-        let key = tables::node_key(stage, &head.facts.digest, input);
+        let key = axes::key(&node.axes, tables::node_key(stage, &head.facts.digest, input));
         self.tallies[i].head = Some(head.facts.digest);
         let forced = self.options.selection.force.contains(&i);
         if let (false, Some((remembered, done))) = (forced, self.remembered(i, key)?) {
@@ -474,7 +475,8 @@ impl<'a> Run<'a> {
             self.set(i, State::Failed);
             return Ok(());
         }
-        let table = match active.table(stage) {
+        let labelled = active.table(stage).and_then(|table| axes::label(&self.plan.nodes[i].axes, table));
+        let table = match labelled {
             Ok(table) => table,
             Err(error) => return self.fail_whole(i, error),
         };
@@ -519,7 +521,8 @@ impl<'a> Run<'a> {
         self.used.files = self.cache.referred();
         let same = self.used.stages == self.memory.stages && self.used.files == self.memory.files;
         if !same {
-            let names: HashSet<&str> = self.plan.nodes.iter().map(|node| node.name.as_str()).collect();
+            let left_out = self.plan.spec.left_out.iter().map(String::as_str);
+            let names: HashSet<&str> = self.plan.nodes.iter().map(|node| node.name.as_str()).chain(left_out).collect();
             self.used.stages.retain(|name, _| names.contains(name.as_str()));
             self.store.save(&self.options.recipe, self.plan.spec.profile.as_deref(), &self.used)?;
             self.store.sweep();

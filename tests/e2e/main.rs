@@ -11,3 +11,4 @@ mod providers;
 mod reuse;
 #[path = "../support/mod.rs"]
 mod support;
+mod variants;

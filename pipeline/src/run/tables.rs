@@ -1,5 +1,6 @@
 //! From a stage's inputs to the keys of its units, and the engine's own tables. What `plan` and `why` need as well as `run`.
 
+use crate::axes;
 use crate::builtin::Table;
 use crate::hints::hinted;
 use crate::key::Head;
@@ -186,7 +187,7 @@ impl<'a> Run<'a> {
     pub(super) fn begin_table(&mut self, i: usize, node: &'a Node) -> Result<()> {
         let Work::Table(table) = &node.work else { return Ok(()) };
         let inputs: Vec<Digest> = node.from.iter().map(|&from| self.done(from).digest).collect();
-        let key = table_key(table, &inputs);
+        let key = axes::key(&node.axes, table_key(table, &inputs));
         // files may have changed without any fact of the recipe changing
         let known = if matches!(table, Table::Files(_)) { None } else { self.remembered(i, key)? };
         if let Some((_, done)) = known {
@@ -201,7 +202,7 @@ impl<'a> Run<'a> {
                     _ => unreachable!("a stage begins when all it needs is done"),
                 }
             }
-            table.evaluate(&tables, self.cache)
+            table.evaluate(&tables, self.cache).and_then(|table| axes::label(&node.axes, table))
         };
         match evaluated {
             Ok(manifest) => {

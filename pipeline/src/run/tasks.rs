@@ -215,7 +215,6 @@ impl<'a> Run<'a> {
                 ("the worker ended the task without delivering it".into(), Some(hint.into()))
             });
             let alone = flight.slots.len() == 1;
-            let mut hopeless = false;
             for unit in left {
                 let slot = flight.slots[unit];
                 let State::Active(active) = &mut self.states[i] else { break };
@@ -225,9 +224,6 @@ impl<'a> Run<'a> {
                     continue;
                 }
                 active.fail(slot);
-                if let Work::Units(stage) = &self.plan.nodes[i].work {
-                    hopeless |= active.failed_more_than(stage.allow_failures);
-                }
                 active.told += 1;
                 if active.told > TOLD {
                     continue;
@@ -243,15 +239,22 @@ impl<'a> Run<'a> {
                 let stage = self.plan.nodes[i].name.clone();
                 self.emit(&Event::Failed { stage, unit: name, error, hint, log });
             }
-            if hopeless {
-                self.failed_for_good();
-            }
         }
+        self.stop_if_failed(i);
         self.despair(i);
         // what is left of the task is of use to nobody
         let _ = std::fs::remove_dir_all(&flight.dir);
         self.progress(i);
         self.finish_if_over(i)
+    }
+
+    /// The first failure may end the run.
+    fn stop_if_failed(&mut self, i: usize) {
+        let (State::Active(active), Work::Units(stage)) = (&self.states[i], &self.plan.nodes[i].work) else { return };
+        // counting them takes its time, so only where it matters
+        if self.options.fail_fast && active.failed_more_than(stage.allow_failures) {
+            self.failed_for_good();
+        }
     }
 
     /// Where nothing but failures comes, the rest is not tried.
