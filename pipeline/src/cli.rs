@@ -1,6 +1,8 @@
 //! The command line: arguments, dispatch, exit codes. Only here, and below, is anything printed or the environment read.
 
 mod cache;
+mod check;
+mod choice;
 mod doctor;
 mod host;
 mod live;
@@ -74,6 +76,9 @@ struct RecipeArgs {
     /// Set a field of a stage (may be given more than once)
     #[arg(long = "set", value_name = "STAGE.FIELD=VALUE")]
     set: Vec<String>,
+    /// Only this variant, or this value of an axis; of other axes all (may be given more than once)
+    #[arg(long = "variant", value_name = "NAME|AXIS=VALUE")]
+    variants: Vec<String>,
     #[command(flatten)]
     workspace: WorkspaceArgs,
 }
@@ -146,6 +151,7 @@ impl RecipeArgs {
         words.extend(profile.map(|profile| format!("--profile {}", quote(profile))));
         words.extend(self.params.iter().map(|text| format!("--param {}", quote(text))));
         words.extend(self.set.iter().map(|text| format!("--set {}", quote(text))));
+        words.extend(self.variants.iter().map(|text| format!("--variant {}", quote(text))));
         words.join(" ") + &self.workspace.typed()
     }
 

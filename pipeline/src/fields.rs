@@ -4,14 +4,18 @@
 use crate::error::{Place, Problem};
 use crate::yaml::{At, Item, Key, Node};
 
-/// Fields that recipes of other programs have and ours do not have yet: told apart from mere typing errors.
-const LATER: [&str; 3] = ["foreach", "matrix", "variants"];
-
-/// What to say of a field of such a name; `None` if it is only unknown.
-pub fn not_yet(place: &Place, owner: &str, name: &str) -> Option<Problem> {
-    let instead = "write a stanza for each case and put their tables together by `concat:` with `label:`, or run the recipe \
-                   once for each profile or `--param`";
-    LATER.contains(&name).then(|| Problem::at(place, format!("{owner}: `{name}:` is not supported yet")).hint(instead))
+/// What to say of a field that belongs at the top of a recipe, or that recipes of other programs have; `None` if it is only
+/// unknown.
+pub fn elsewhere(place: &Place, owner: &str, name: &str) -> Option<Problem> {
+    let hint = "put `matrix: { seed: [1, 2] }` beside `stages:`, and `${seed}` where a stage differs; `gather: STAGE` puts the \
+                tables of all its variants together";
+    match name {
+        "matrix" | "variants" => {
+            Some(Problem::at(place, format!("{owner}: `{name}:` stands at the top of a recipe")).hint(hint))
+        }
+        "foreach" => Some(Problem::at(place, format!("{owner}: there is no `foreach:`")).hint(hint)),
+        _ => None,
+    }
 }
 
 /// The fields of one mapping, and what turned out to be wrong with them.
@@ -180,7 +184,7 @@ impl<'a> Fields<'a> {
                     .did_you_mean(&key.name, self.known.iter().map(String::as_str))
                     .or_hint("it takes no other fields: leave it out")
             };
-            let problem = not_yet(&place, &self.owner, &key.name).unwrap_or_else(unknown);
+            let problem = elsewhere(&place, &self.owner, &key.name).unwrap_or_else(unknown);
             self.problems.push(problem);
         }
         self.problems
@@ -234,8 +238,8 @@ mod tests {
     }
 
     #[test]
-    fn fields_nobody_knows_are_told_from_those_that_are_not_there_yet() {
+    fn fields_nobody_knows_are_told_from_those_that_belong_elsewhere() {
         assert_eq!(hint("a: 1", |_| ()), "it takes no other fields: leave it out");
-        assert!(hint("matrix: { a: [1, 2] }", |_| ()).contains("`concat:`"));
+        assert!(hint("foreach: [1, 2]", |_| ()).contains("beside `stages:`"));
     }
 }

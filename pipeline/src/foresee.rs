@@ -1,11 +1,13 @@
 //! What a run would do, without doing it: which units are known, which have to run, and which nobody can tell before others
 //! have run. Runs nothing and writes nothing but the fingerprints of files it had to read.
 
+use crate::axes;
 use crate::builtin::Table;
 use crate::memory::{Memory, Store};
 use crate::plan::{Node, Plan, Work};
 use crate::run::node_key;
 use crate::run::{Prepared, prepare, stage_head, table_key};
+use crate::selection::{Part, Selection, frozen};
 use crate::stage::UnitStage;
 use crate::task::Output;
 use crate::units::assemble;
@@ -25,7 +27,8 @@ pub enum Foreseen {
 }
 
 impl Foreseen {
-    fn whole(&self) -> Option<&Manifest> {
+    /// The table, if all of it is known.
+    pub fn whole(&self) -> Option<&Manifest> {
         match self {
             Foreseen::Whole(table) => Some(table),
             _ => None,
@@ -72,7 +75,7 @@ pub fn foresee(
     plan: &Plan,
     cache: &mut Cache,
     recipe: &std::path::Path,
-    last: Option<usize>,
+    (last, selection): (Option<usize>, &Selection),
     detail: bool,
 ) -> Result<Vec<Forecast>> {
     let store = Store::new(cache.root());
@@ -81,13 +84,22 @@ pub fn foresee(
         cache.remember(path.clone(), *fingerprint, *digest);
     }
     let mut forecasts: Vec<Forecast> = Vec::new();
+    let parts = selection.parts(plan);
+    let forced = |i: usize| selection.force.contains(&i);
     let count = last.map_or(plan.nodes.len(), |last| last + 1);
     for (i, node) in plan.nodes[..count].iter().enumerate() {
         // one that was not asked for in detail need not be looked at unit by unit
         let detail = detail && last.is_none_or(|last| last == i);
         let forecast = match &node.work {
+            _ if parts[i] == Part::Left => Forecast::of_table(Foreseen::Nothing(0), None),
+            _ if parts[i] == Part::Frozen => {
+                let left = frozen(plan, i, &store, &memory)?;
+                Forecast::of_table(Foreseen::Whole(manifests::read_ipc(&store.table_path(&left.table))?), None)
+            }
             Work::Table(table) => of_table(node, table, &forecasts, cache, (&store, &memory))?,
-            Work::Units(stage) => of_units((i, node), stage, &forecasts, cache, (&store, &memory), detail)?,
+            Work::Units(stage) => {
+                of_units((i, node), stage, &forecasts, cache, (&store, &memory), (detail, forced(i)))?
+            }
         };
         forecasts.push(forecast);
     }
@@ -114,10 +126,14 @@ fn of_table(
     let tables: Option<Vec<&Manifest>> = inputs.iter().map(|input| input.table.whole()).collect();
     if let Some(tables) = tables {
         let key = table_key(table, &tables.iter().map(|table| table.digest()).collect::<Vec<_>>());
+        let key = axes::key(&node.axes, key);
         if let (false, Some((_, table))) = (matches!(table, Table::Files(_)), remembered(node, key, memory)) {
             return Ok(Forecast::of_table(Foreseen::Whole(table), None));
         }
-        return Ok(Forecast::of_table(Foreseen::Whole(table.evaluate(&tables, cache)?), None));
+        return Ok(Forecast::of_table(
+            Foreseen::Whole(axes::label(&node.axes, table.evaluate(&tables, cache)?)?),
+            None,
+        ));
     }
     let expected = inputs.iter().map(|input| input.table.expected()).sum();
     let row_wise = match table {
@@ -137,7 +153,10 @@ fn of_table(
     let foreseen = match parts.filter(|_| row_wise) {
         Some(parts) => {
             let tables: Vec<&Manifest> = parts.iter().map(|(table, _)| *table).collect();
-            Foreseen::Part(table.evaluate(&tables, cache)?, parts.iter().map(|(_, missing)| missing).sum())
+            Foreseen::Part(
+                axes::label(&node.axes, table.evaluate(&tables, cache)?)?,
+                parts.iter().map(|(_, missing)| missing).sum(),
+            )
         }
         None => Foreseen::Nothing(expected),
     };
@@ -150,7 +169,7 @@ fn of_units(
     forecasts: &[Forecast],
     cache: &mut Cache,
     memory: (&Store, &Memory),
-    detail: bool,
+    (detail, forced): (bool, bool),
 ) -> Result<Forecast> {
     let from = node.from.first().map(|&from| &forecasts[from]);
     let unsure = |need: &usize| forecasts[*need].table.whole().is_none();
@@ -171,8 +190,8 @@ fn of_units(
         Some(Foreseen::Part(table, missing)) => (Some(table.clone()), *missing),
         _ => (None, 0),
     };
-    let key = node_key(stage, &head.facts.digest, input.as_ref().map(Manifest::digest));
-    if let (0, false, Some((units, table))) = (missing, detail, remembered(node, key, memory)) {
+    let key = axes::key(&node.axes, node_key(stage, &head.facts.digest, input.as_ref().map(Manifest::digest)));
+    if let (0, false, Some((units, table))) = (missing, detail || forced, remembered(node, key, memory)) {
         let blobs = stage.def.writes.iter().filter(|column| column.ty == manifests::Type::Blob);
         let mut whole = true;
         for column in blobs {
@@ -186,7 +205,8 @@ fn of_units(
     let prepared = prepare(stage, head, input)?;
     let mut outputs: Vec<Option<Output>> = Vec::with_capacity(prepared.keys.len());
     for key in &prepared.keys {
-        outputs.push(cache.get(key)?.map(|unit| Output { columns: unit.columns, rows: unit.rows }));
+        let known = if forced { None } else { cache.get(key)? };
+        outputs.push(known.map(|unit| Output { columns: unit.columns, rows: unit.rows }));
     }
     let known: Vec<bool> = outputs.iter().map(Option::is_some).collect();
     let hits = known.iter().filter(|known| **known).count();
@@ -196,6 +216,7 @@ fn of_units(
     let rest = prepared.keys.len() - hits - misses;
     let outputs: Vec<Option<&Output>> = outputs.iter().map(Option::as_ref).collect();
     let table = assemble(stage, prepared.table.as_ref(), &prepared.units, &outputs)?;
+    let table = axes::label(&node.axes, table)?;
     let table = match misses + missing {
         0 => Foreseen::Whole(table),
         // a unit of several rows may give any number of them

@@ -6,7 +6,9 @@
 //!
 //! Knows no tensor, image or dataset, and links no library that does.
 
+pub mod axes;
 pub mod builtin;
+pub mod check;
 pub mod cli;
 pub mod command;
 pub mod conformance;
@@ -18,6 +20,7 @@ pub mod finished;
 pub mod foresee;
 pub mod hints;
 pub mod key;
+pub mod matrix;
 pub mod memory;
 pub mod params;
 pub mod plan;
@@ -25,6 +28,8 @@ pub mod provider;
 pub mod report;
 pub mod report_items;
 pub mod run;
+pub mod sections;
+pub mod selection;
 pub mod spec;
 pub mod stage;
 pub mod task;

@@ -3,7 +3,7 @@
 //! structs: types, enums, alternatives, ranges, lists, nested objects, references.
 
 use crate::error::{Place, Problem};
-use crate::fields::{not_yet, unquoted};
+use crate::fields::{elsewhere, unquoted};
 use crate::yaml::{At, Item, Key, Node};
 use serde_json::{Map, Value};
 
@@ -77,7 +77,7 @@ impl Checker<'_> {
                         let problem = Problem::at(&place, message).did_you_mean(&key.name, names);
                         problem.or_hint("it takes no parameters: leave it out")
                     };
-                    problems.push(not_yet(&place, &what, &key.name).unwrap_or_else(unknown));
+                    problems.push(elsewhere(&place, &what, &key.name).unwrap_or_else(unknown));
                 }
             }
         }
@@ -416,7 +416,7 @@ mod tests {
         check("{steps: 1, inner: {x: [1]}}", Err("must have 2 items, not 1"));
         check("{steps: 1, inner: {y: 1}}", Err("`inner` of stage `s` has no parameter `y`"));
         check("{steps: 1, size: a}", Err("an integer or nothing"));
-        check("{steps: 1, matrix: {size: [1, 2]}}", Err("stage `s`: `matrix:` is not supported yet"));
+        check("{steps: 1, matrix: {size: [1, 2]}}", Err("stage `s`: `matrix:` stands at the top of a recipe"));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! A plan: the recipe's stages wired to each other, in an order in which each comes after what it needs, all columns and
 //! parameters checked. Says everything that is wrong at once. Runs nothing.
 
+use crate::axes::AxisValue;
 use crate::builtin::concat::Concat;
 use crate::builtin::files::Files;
 use crate::builtin::join::Join;
@@ -10,6 +11,7 @@ use crate::builtin::{Columns, PlannedColumn, Table};
 use crate::error::{Place, Problem, Problems};
 use crate::fields::{Fields, texts_of};
 use crate::finished::{FinishedNode, NodeState, ReportItem};
+use crate::matrix;
 use crate::provider::Provider;
 use crate::spec::{Does, Spec, Stanza};
 use crate::stage::{Inputs, UnitStage};
@@ -30,6 +32,10 @@ pub enum Work {
 pub struct Node {
     /// Its name.
     pub name: String,
+    /// Its name in the recipe, which its variants share.
+    pub base: String,
+    /// The values of the axes along which it varies: columns of its table.
+    pub axes: Vec<AxisValue>,
     /// Where it stands in the recipe.
     pub at: At,
     /// What it does.
@@ -97,11 +103,32 @@ impl Plan {
         }
     }
 
-    /// The node of this name.
-    pub fn node(&self, name: &str) -> Result<usize, Problem> {
-        self.nodes.iter().position(|node| node.name == name).ok_or_else(|| {
-            Problem::at(&Place::command_line(), format!("the recipe {} has no stage `{name}`", self.spec.file))
-                .did_you_mean(name, self.nodes.iter().map(|node| node.name.as_str()))
+    /// The nodes that a name on the command line means: one, or the variants of a stage. `train` means all of them,
+    /// `train@seed=1` those of this seed.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub fn stages(&self, name: &str) -> Result<Vec<usize>, Problem> {
+        if let Some(i) = self.nodes.iter().position(|node| node.name == name) {
+            return Ok(vec![i]);
+        }
+        let (base, parts) = name.split_once('@').unwrap_or((name, ""));
+        let parts: Vec<&str> = parts.split(',').filter(|part| !part.is_empty()).collect();
+        let fits = |node: &Node| {
+            let own: Vec<&str> = node.name.split_once('@').map_or(Vec::new(), |(_, own)| own.split(',').collect());
+            node.base == base && !node.axes.is_empty() && parts.iter().all(|part| own.contains(part))
+        };
+        let found: Vec<usize> = (0..self.nodes.len()).filter(|&i| fits(&self.nodes[i])).collect();
+        if !found.is_empty() {
+            return Ok(found);
+        }
+        let message = format!("the recipe {} has no stage `{name}`", self.spec.file);
+        let known = self.nodes.iter().flat_map(|node| [node.base.as_str(), node.name.as_str()]);
+        let known = known.filter(|known| !known.ends_with("@*"));
+        let problem = Problem::at(&Place::command_line(), message);
+        Err(match self.spec.left_out.iter().any(|left| left == name) {
+            true => problem.hint("`--variant` leaves it out"),
+            false => problem.did_you_mean(name, known),
         })
     }
 }
@@ -162,16 +189,51 @@ pub fn plan(spec: Spec, providers: Vec<Provider>) -> Result<Plan, Problems> {
         if inputs_known || broken {
             problems.extend(own);
         }
-        let (work, columns) = built.unwrap_or_else(|| {
+        let (work, mut columns) = built.unwrap_or_else(|| {
             let table = manifests::Manifest::unit(0);
             (Work::Table(Table::Rows(Inline { table })), Vec::new())
         });
-        nodes.push(Node { name: stanza.name.clone(), at: stanza.at, work, from, with, columns });
+        let names = (stanza.name.clone(), stanza.base.clone(), stanza.axes.clone());
+        let (name, base, axes) = names;
+        problems.extend(vary(&spec, stanza, &work, &from, &nodes, &mut columns));
+        nodes.push(Node { name, base, axes, at: stanza.at, work, from, with, columns });
         known.push(sound);
     }
     let report =
         if problems.is_empty() { crate::report_items::parse(&spec, &nodes, &mut problems) } else { Vec::new() };
+    // what is wrong with a stage that varies is wrong with all its variants
+    let is_varied = nodes.iter().any(|node| !node.axes.is_empty());
+    let problems = if is_varied { matrix::once(problems) } else { problems };
     if problems.is_empty() { Ok(Plan { spec, providers, nodes, report }) } else { Err(Problems(problems)) }
+}
+
+/// Adds the columns of a stage's axes; says which of them would hide another.
+fn vary(
+    spec: &Spec,
+    stanza: &Stanza,
+    work: &Work,
+    from: &[usize],
+    nodes: &[Node],
+    columns: &mut Columns,
+) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    for one in &stanza.axes {
+        let axis = &one.axis;
+        let carried = from.iter().any(|&need| nodes[need].axes.iter().any(|other| other.axis == *axis));
+        let written = match work {
+            Work::Units(stage) => stage.def.writes.iter().any(|column| column.name == *axis),
+            Work::Table(_) => false,
+        };
+        if written || !carried && columns.iter().any(|column| column.name == *axis) {
+            let message = format!("stage `{}` has a column `{axis}`, and varies along the axis `{axis}`", stanza.name);
+            let problem = Problem::at(&spec.place(stanza.at), message);
+            problems
+                .push(problem.hint("the axis becomes a column of its rows: give the axis or the column another name"));
+        }
+        columns.retain(|column| column.name != *axis);
+        columns.push(PlannedColumn::sure(axis, one.ty));
+    }
+    problems
 }
 
 fn wires(spec: &Spec, names: &HashMap<&str, usize>, stanza: &Stanza, fields: &mut Fields<'_>) -> Wires {
@@ -179,7 +241,7 @@ fn wires(spec: &Spec, names: &HashMap<&str, usize>, stanza: &Stanza, fields: &mu
         let found = names.get(name).copied();
         if found.is_none() {
             let problem = Problem::at(&fields.place(at), format!("there is no stage `{name}`"));
-            let known = spec.stages.iter().map(|stanza| stanza.name.as_str());
+            let known = spec.stages.iter().map(|stanza| stanza.base.as_str());
             fields.problems.push(problem.did_you_mean(name, known));
         }
         found
@@ -194,7 +256,7 @@ fn wires(spec: &Spec, names: &HashMap<&str, usize>, stanza: &Stanza, fields: &mu
                 Vec::new()
             }
         },
-        Does::Join | Does::Concat => {
+        Does::Join | Does::Concat | Does::Gather => {
             let names = texts_of(&stanza.what).unwrap_or_default();
             let (enough, wanted, hint) = match stanza.does {
                 Does::Join => (names.len() == 2, "`join:` takes two stages", "for example `join: [renders, scores]`"),
@@ -307,7 +369,11 @@ fn build(
             let columns = join.columns(&tables);
             (Work::Table(Table::Join(join)), columns)
         }
-        Does::Concat => {
+        // what gathers has become a `concat:`, or no axis is there: then there is one table
+        Does::Concat | Does::Gather => {
+            if stanza.does == Does::Gather {
+                fields.take("over");
+            }
             let concat = Concat::parse(fields, tables.len());
             let columns = concat.columns(&tables, fields);
             (Work::Table(Table::Concat(concat)), columns)
@@ -316,7 +382,13 @@ fn build(
             let with =
                 wires.with.iter().zip(with).map(|((name, at, _), &node)| (name.clone(), *at, &nodes[node].columns));
             let with = with.collect();
-            let inputs = Inputs { from: tables.first().copied(), with, dir: &spec.dir, packages: &spec.packages };
+            let inputs = Inputs {
+                from: tables.first().copied(),
+                with,
+                axes: &stanza.axes,
+                dir: &spec.dir,
+                packages: &spec.packages,
+            };
             let (stage, columns) = if stanza.does == Does::Run {
                 UnitStage::of_command(&stanza.name, what, fields, &inputs)?
             } else {

@@ -7,16 +7,17 @@ mod active;
 mod tables;
 mod tasks;
 
+use crate::axes;
 use crate::event::{Event, Reader};
 use crate::executor::Local;
 use crate::finished::{FinishedNode, NodeState};
 use crate::hints::hint_of;
 use crate::memory::{Memory, Prior, Remembered, Store};
 use crate::plan::{Node, Plan, Work};
+use crate::selection::{Part, Selection, frozen};
 use crate::stage::UnitStage;
-use crate::task;
 use active::{Active, Flight};
-use anyhow::{Context, Result};
+use anyhow::Result;
 use cache::Cache;
 use manifests::{Digest, Manifest};
 use std::cell::OnceCell;
@@ -25,7 +26,8 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-pub use tables::{Prepared, folder_digest, node_key, prepare, stage_head, table_key};
+pub use active::With;
+pub use tables::{Prepared, folder_digest, node_key, prepare, stage_head, table_key, write_with};
 
 /// What a run may do.
 pub struct Options {
@@ -35,8 +37,10 @@ pub struct Options {
     pub memory_mb: u64,
     /// Recipe's path, absolute: names its memory.
     pub recipe: PathBuf,
-    /// Only these stages and what they need; all if empty.
-    pub only: Vec<usize>,
+    /// Which stages.
+    pub selection: Selection,
+    /// Whether the first failure ends the run; else everything is done that does not need what failed.
+    pub fail_fast: bool,
 }
 
 /// Fewer units than this are looked up one by one, and so few files are remembered by name.
@@ -133,6 +137,8 @@ pub struct Run<'a> {
     free_mb: u64,
     next_task: usize,
     last_commit: Instant,
+    /// Whether a failure has ended it.
+    given_up: bool,
 }
 
 /// What a run came to.
@@ -203,9 +209,11 @@ pub fn run(plan: &Plan, cache: &mut Cache, options: &Options, readers: &mut [Box
         free_mb: options.memory_mb,
         next_task: 0,
         last_commit: Instant::now(),
+        given_up: false,
     };
     let outcome = run.all();
     run.executor.stop_all();
+    run.close();
     // what was put is worth keeping whatever happened after
     let kept = run.keep();
     let interrupted = outcome?;
@@ -224,10 +232,12 @@ pub fn run(plan: &Plan, cache: &mut Cache, options: &Options, readers: &mut [Box
 impl<'a> Run<'a> {
     /// Works until nothing is left; says whether the user stopped it.
     fn all(&mut self) -> Result<bool> {
-        let wanted = self.wanted();
-        for (i, node) in self.plan.nodes.iter().enumerate().filter(|(i, _)| wanted[*i]) {
-            node.needs().for_each(|need| self.dependents[need].push(i));
-            self.open_needs[i] = node.needs().count();
+        let parts = self.options.selection.parts(self.plan);
+        self.thaw(&parts)?;
+        for (i, node) in self.plan.nodes.iter().enumerate().filter(|(i, _)| parts[*i] == Part::Taken) {
+            let open = || node.needs().filter(|&need| parts[need] == Part::Taken);
+            open().for_each(|need| self.dependents[need].push(i));
+            self.open_needs[i] = open().count();
             if self.open_needs[i] == 0 {
                 self.ready.insert(i);
             }
@@ -237,14 +247,15 @@ impl<'a> Run<'a> {
             if stops > 1 {
                 return Ok(true);
             }
-            if stops == 0 {
+            if stops == 0 && !self.given_up {
                 self.begin_ready()?;
                 self.submit()?;
             }
-            if self.flights.is_empty() && (stops > 0 || self.active.is_empty() && self.ready.is_empty()) {
-                return Ok(stops > 0 && !self.complete(&wanted));
+            let draining = stops > 0 || self.given_up;
+            if self.flights.is_empty() && (draining || self.active.is_empty() && self.ready.is_empty()) {
+                return Ok(stops > 0 && !self.complete(&parts));
             }
-            if stops == 0 && !self.ready.is_empty() {
+            if !draining && !self.ready.is_empty() {
                 continue;
             }
             for (id, report) in self.executor.poll(Duration::from_millis(100)) {
@@ -258,20 +269,41 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// The stages that were asked for and all they need.
-    fn wanted(&self) -> Vec<bool> {
-        let mut wanted = vec![self.options.only.is_empty(); self.plan.nodes.len()];
-        self.options.only.iter().for_each(|&i| wanted[i] = true);
-        for i in (0..wanted.len()).rev() {
-            if wanted[i] {
-                self.plan.nodes[i].needs().for_each(|need| wanted[need] = true);
-            }
+    /// Stages that are needed but not run have the tables of the last run.
+    fn thaw(&mut self, parts: &[Part]) -> Result<()> {
+        for i in (0..parts.len()).filter(|&i| parts[i] == Part::Frozen) {
+            let left = frozen(self.plan, i, &self.store, &self.memory)?;
+            let path = self.store.table_path(&left.table);
+            self.tallies[i].table = Some(left.table);
+            self.states[i] = State::Done(Done { digest: left.table, rows: left.rows, table: OnceCell::new(), path });
         }
-        wanted
+        Ok(())
     }
 
-    fn complete(&self, wanted: &[bool]) -> bool {
-        self.states.iter().zip(wanted).all(|(state, wanted)| !wanted || matches!(state, State::Done(_)))
+    fn complete(&self, parts: &[Part]) -> bool {
+        self.states.iter().zip(parts).all(|(state, part)| *part == Part::Left || matches!(state, State::Done(_)))
+    }
+
+    /// A failure that is not allowed ends the run, if that was asked for.
+    fn failed_for_good(&mut self) {
+        if self.options.fail_fast && !self.given_up {
+            self.given_up = true;
+            let text = "a unit failed: finishing what has begun, and nothing else (`--fail-fast`)".into();
+            self.emit(&Event::Warning { text });
+        }
+    }
+
+    /// What stages that a stopped run leaves unfinished came to.
+    fn close(&mut self) {
+        for i in self.active.clone() {
+            let State::Active(active) = &self.states[i] else { continue };
+            let tally = &mut self.tallies[i];
+            (tally.executed, tally.failed) = (active.executed, active.failed_units());
+            tally.cached = active.cached().saturating_sub(active.executed);
+            if tally.failed > 0 {
+                self.set(i, State::Failed);
+            }
+        }
     }
 
     fn emit(&mut self, event: &Event) {
@@ -359,9 +391,10 @@ impl<'a> Run<'a> {
             Err(error) => return self.fail_whole(i, error),
         };
         let input = node.from.first().map(|&from| self.done(from).digest);
-        let key = tables::node_key(stage, &head.facts.digest, input);
+        let key = axes::key(&node.axes, tables::node_key(stage, &head.facts.digest, input));
         self.tallies[i].head = Some(head.facts.digest);
-        if let Some((remembered, done)) = self.remembered(i, key)? {
+        let forced = self.options.selection.force.contains(&i);
+        if let (false, Some((remembered, done))) = (forced, self.remembered(i, key)?) {
             let units = remembered.units;
             self.tallies[i].cached = units;
             self.tallies[i].worth = remembered.worth;
@@ -377,13 +410,19 @@ impl<'a> Run<'a> {
             Err(error) => return self.fail_whole(i, error),
         };
         let mut active = Active::new(prepared, key);
-        active.recall(stage, self.prior(i, stage))?;
-        active.look_up(self.cache)?;
+        if forced {
+            active.force(self.cache);
+        } else {
+            active.recall(stage, self.prior(i, stage))?;
+            active.look_up(self.cache)?;
+        }
         let (units, cached) = (active.prepared.units.count(), active.cached());
         if active.is_over() {
             return self.finish(i, active);
         }
-        let with = match self.write_with(i, node, stage) {
+        let dir = self.cache.root().join("tasks").join(format!("with-{i}"));
+        let with = tables::write_with(node, stage, &dir, self.cache, &|need| self.done(need).table());
+        let with = match with {
             Ok(with) => with,
             Err(error) => return self.fail_whole(i, error),
         };
@@ -402,25 +441,6 @@ impl<'a> Run<'a> {
         self.store.prior(remembered)
     }
 
-    /// The Arrow files of a stage's constants, made once for all its tasks.
-    fn write_with(&mut self, i: usize, node: &Node, stage: &UnitStage) -> Result<active::With> {
-        let mut with = active::With::default();
-        let dir = self.cache.root().join("tasks").join(format!("with-{i}"));
-        for ((name, need), columns) in node.with.iter().zip(&stage.with_reads) {
-            std::fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
-            let table = tables::project(self.done(*need).table()?, columns)?;
-            let (table, outside) = task::with_paths(&table, &dir, self.cache)?;
-            let path = dir.join(format!("{name}.arrow"));
-            manifests::write_ipc(&path, &table)?;
-            with.outside.extend(outside);
-            with.files.insert(name.clone(), path);
-        }
-        for (_, path) in tables::named_files(stage) {
-            with.read.extend(self.cache.referred_below(&path));
-        }
-        Ok(with)
-    }
-
     /// A stage that cannot even begin.
     fn fail_whole(&mut self, i: usize, error: anyhow::Error) -> Result<()> {
         let (error, hint) = told(error)?;
@@ -428,6 +448,7 @@ impl<'a> Run<'a> {
         let stage = self.plan.nodes[i].name.clone();
         self.emit(&Event::Failed { stage, unit: "the whole stage".into(), error, hint, log: None });
         self.set(i, State::Failed);
+        self.failed_for_good();
         Ok(())
     }
 
@@ -454,7 +475,8 @@ impl<'a> Run<'a> {
             self.set(i, State::Failed);
             return Ok(());
         }
-        let table = match active.table(stage) {
+        let labelled = active.table(stage).and_then(|table| axes::label(&self.plan.nodes[i].axes, table));
+        let table = match labelled {
             Ok(table) => table,
             Err(error) => return self.fail_whole(i, error),
         };
@@ -499,7 +521,8 @@ impl<'a> Run<'a> {
         self.used.files = self.cache.referred();
         let same = self.used.stages == self.memory.stages && self.used.files == self.memory.files;
         if !same {
-            let names: HashSet<&str> = self.plan.nodes.iter().map(|node| node.name.as_str()).collect();
+            let left_out = self.plan.spec.left_out.iter().map(String::as_str);
+            let names: HashSet<&str> = self.plan.nodes.iter().map(|node| node.name.as_str()).chain(left_out).collect();
             self.used.stages.retain(|name, _| names.contains(name.as_str()));
             self.store.save(&self.options.recipe, self.plan.spec.profile.as_deref(), &self.used)?;
             self.store.sweep();

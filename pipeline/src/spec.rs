@@ -3,8 +3,11 @@
 //! Says what is wrong with the writing (unknown sections, `${}` that stand for nothing). What stanzas mean is the plan's
 //! business.
 
+use crate::axes::AxisValue;
 use crate::error::{Place, Problem, Problems};
-use crate::fields::{Fields, not_yet};
+use crate::fields::{Fields, elsewhere};
+use crate::matrix::{self, Axis, Written};
+use crate::sections::{Sections, assignment, parameters, set_field};
 use crate::yaml::{self, At, Item, Key, Node};
 use std::path::{Path, PathBuf};
 
@@ -17,12 +20,14 @@ pub struct Overrides {
     pub params: Vec<String>,
     /// `stage.field=value`.
     pub set: Vec<String>,
+    /// Variants, or `axis=value`: of the axes named, only these; of others all.
+    pub variants: Vec<String>,
     /// The folder of data packages.
     pub packages: PathBuf,
 }
 
 /// The smallest `stages:` that do something.
-const A_STAGE: &str = "{ src: { files: \"in/*.txt\" } }";
+pub const A_STAGE: &str = "{ src: { files: \"in/*.txt\" } }";
 
 /// What a stanza does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,10 +46,12 @@ pub enum Does {
     Join,
     /// Tables below each other.
     Concat,
+    /// All variants of a stage below each other.
+    Gather,
 }
 
 /// The field that says what a stanza does.
-pub const DOES: [(&str, Does); 7] = [
+pub const DOES: [(&str, Does); 8] = [
     ("stage", Does::Stage),
     ("run", Does::Run),
     ("files", Does::Files),
@@ -52,6 +59,7 @@ pub const DOES: [(&str, Does); 7] = [
     ("select", Does::Select),
     ("join", Does::Join),
     ("concat", Does::Concat),
+    ("gather", Does::Gather),
 ];
 
 /// A stage as the recipe writes it.
@@ -59,6 +67,10 @@ pub const DOES: [(&str, Does); 7] = [
 pub struct Stanza {
     /// Its name.
     pub name: String,
+    /// Its name in the recipe, which its variants share.
+    pub base: String,
+    /// The values of the axes along which it varies.
+    pub axes: Vec<AxisValue>,
     /// Where it stands.
     pub at: At,
     /// What it does.
@@ -90,8 +102,10 @@ pub struct Spec {
     pub params: Vec<(String, Item)>,
     /// Programs that provide stages.
     pub providers: Vec<(At, String)>,
-    /// The stages, in the order of the file.
+    /// The stages, in the order of the file; those that vary, once for each combination of their axes.
     pub stages: Vec<Stanza>,
+    /// Names of stages that were not chosen by `--variant`.
+    pub left_out: Vec<String>,
     /// The report's items, not yet understood.
     pub report: Option<Item>,
 }
@@ -103,7 +117,8 @@ impl Spec {
     }
 }
 
-fn place(file: &str, at: At) -> Place {
+/// The place of an item of a file; what comes from the command line is told so.
+pub fn place(file: &str, at: At) -> Place {
     if at.line == 0 {
         return Place::command_line();
     }
@@ -134,19 +149,21 @@ pub fn parse(file: &str, dir: PathBuf, text: String, overrides: &Overrides) -> R
     let mut top = Fields::of(file, "a recipe", root, &format!("stages: {A_STAGE}"))?;
     let stem = Path::new(file).file_stem().and_then(|stem| stem.to_str()).unwrap_or("recipe").to_string();
     let name = top.text("recipe").map_or(stem, |(_, name)| name);
-    let mut params: Vec<(Key, Item)> = top.map("params").map_or(Vec::new(), |(_, items)| items);
-    let profiles = top.map("profiles").map_or(Vec::new(), |(_, items)| items);
+    let mut section = |name: &str| top.map(name).map_or(Vec::new(), |(_, items)| items);
+    let (params, matrix, variants) = (section("params"), section("matrix"), section("variants"));
+    let profiles = section("profiles");
     let providers = top.texts("providers").unwrap_or_default();
     let stages = top.map("stages");
     let report = top.take("report");
     if stages.is_none() && top.problems.is_empty() {
         top.missing("stages", &format!("for example `stages: {A_STAGE}`"));
     }
-    let (stages_at, mut stages) = stages.unwrap_or_default();
+    let (stages_at, stages) = stages.unwrap_or_default();
     if stages.is_empty() && top.problems.is_empty() {
         top.wrong(stages_at, "a recipe needs at least one stage", format!("for example `stages: {A_STAGE}`"));
     }
     let mut problems = top.finish();
+    let mut sections = Sections { params, stages, matrix, variants };
 
     if let Some(wanted) = &overrides.profile {
         match profiles.iter().find(|(key, _)| key.name == *wanted) {
@@ -155,41 +172,38 @@ pub fn parse(file: &str, dir: PathBuf, text: String, overrides: &Overrides) -> R
                     .did_you_mean(wanted, profiles.iter().map(|(key, _)| key.name.as_str()))
                     .or_hint("it has no `profiles:` at all: leave `--profile` out"),
             ),
-            Some((key, item)) => apply_profile(file, key, item, &mut params, &mut stages, &mut problems),
+            Some((key, item)) => sections.apply(file, &format!("profile `{}`", key.name), item, &mut problems),
         }
     }
-    for text in &overrides.params {
-        match assignment("--param", "size=64", text) {
-            Ok((name, value)) => set_param(&mut params, &name, value, &mut problems),
-            Err(problem) => problems.push(problem),
-        }
+    let told = problems.len();
+    let axes = {
+        let place = |at: At| place(file, at);
+        matrix::axes(&place, &sections.matrix, &sections.variants, &overrides.variants, &mut problems)
+    };
+    if problems.len() > told {
+        // without its axes, all that names them would be wrong as well
+        return Err(Problems(problems));
     }
-    for text in &overrides.set {
-        let outcome = assignment("--set", "stage.field=64", text)
-            .and_then(|(target, value)| set_field(&mut stages, &target, value));
-        problems.extend(outcome.err());
+    // the report, and whoever asks for the recipe's parameters, sees them without a variant
+    let params = parameters(sections.params.clone(), &axes, overrides, &mut Vec::new());
+    let mut cases: Vec<Vec<Written>> = Vec::new();
+    for case in sections.cases(file, &mut problems) {
+        cases.push(written(file, case, &axes, overrides, &mut problems));
     }
-
-    let params: Vec<(String, Item)> = params.into_iter().map(|(key, item)| (key.name, item)).collect();
-    let mut used = Vec::new();
-    let mut stanzas: Vec<Stanza> = Vec::new();
-    for (key, item) in stages {
-        match stanza(file, key, item) {
-            Ok(mut stanza) => {
-                let command = stanza.does == Does::Run;
-                substitute(file, &mut stanza.what, &params, command, &mut used, &mut problems);
-                for (_, item) in &mut stanza.fields {
-                    substitute(file, item, &params, false, &mut used, &mut problems);
-                }
-                stanzas.push(stanza);
-            }
-            Err(problem) => problems.push(problem),
-        }
-    }
+    let varied = if axes.is_empty() {
+        let stanzas = cases.pop().unwrap_or_default().into_iter().map(|(stanza, _)| stanza).collect();
+        matrix::Varied { stanzas, left_out: Vec::new(), groups: Vec::new() }
+    } else {
+        let place = |at: At| place(file, at);
+        matrix::expand(&axes, &cases, &place, &mut problems)
+    };
+    let matrix::Varied { stanzas: mut stages, left_out, groups } = varied;
     let mut report = report;
     if let Some(item) = &mut report {
-        substitute(file, item, &params, false, &mut used, &mut problems);
+        substitute(file, item, (&params, &[]), false, &mut Vec::new(), &mut problems);
+        gather_for(item, &groups, &mut stages);
     }
+    let problems = if axes.is_empty() { problems } else { matrix::once(problems) };
     if problems.is_empty() {
         let profile = overrides.profile.clone();
         let profiles = profiles.into_iter().map(|(key, _)| key.name).collect();
@@ -204,7 +218,8 @@ pub fn parse(file: &str, dir: PathBuf, text: String, overrides: &Overrides) -> R
             profiles,
             params,
             providers,
-            stages: stanzas,
+            stages,
+            left_out,
             report,
         })
     } else {
@@ -212,113 +227,65 @@ pub fn parse(file: &str, dir: PathBuf, text: String, overrides: &Overrides) -> R
     }
 }
 
-fn apply_profile(
+/// The stanzas of a variant with the command line applied and parameters filled in. Axes stay as they are.
+fn written(
     file: &str,
-    key: &Key,
-    item: &Item,
-    params: &mut [(Key, Item)],
-    stages: &mut Vec<(Key, Item)>,
+    case: Sections,
+    axes: &[Axis],
+    overrides: &Overrides,
     problems: &mut Vec<Problem>,
-) {
-    let Node::Map(items) = &item.node else {
-        let message = format!("profile `{}` must be a mapping, not {}", key.name, item.node.what());
-        let hint = format!("for example `{}: {{ size: 32 }}`, where `size` is under `params:`", key.name);
-        problems.push(Problem::at(&place(file, item.at), message).hint(hint));
-        return;
-    };
-    let profile = &key.name;
-    for (key, item) in items {
-        if key.name == "stages" {
-            let Node::Map(changed) = &item.node else {
-                let message = format!("`stages` of profile `{profile}` must be a mapping, not {}", item.node.what());
-                let problem = Problem::at(&place(file, item.at), message);
-                problems.push(problem.hint(format!("for example `stages: {A_STAGE}`")));
-                continue;
-            };
-            for (key, item) in changed {
-                match stages.iter_mut().find(|(old, _)| old.name == key.name) {
-                    Some(old) => *old = (key.clone(), item.clone()),
-                    None => stages.push((key.clone(), item.clone())),
+) -> Vec<Written> {
+    let Sections { params, mut stages, .. } = case;
+    let params = parameters(params, axes, overrides, problems);
+    for text in &overrides.set {
+        let command_line = Place::command_line();
+        let outcome = assignment("--set", "stage.field=64", text).and_then(|(target, value)| {
+            set_field(&mut stages, &target, value, At::default(), (&command_line, "`--set`"))
+        });
+        problems.extend(outcome.err());
+    }
+    let mut stanzas = Vec::new();
+    for (key, item) in stages {
+        match stanza(file, key, item) {
+            Ok(mut stanza) => {
+                let command = stanza.does == Does::Run;
+                let mut used = Vec::new();
+                substitute(file, &mut stanza.what, (&params, axes), command, &mut used, problems);
+                for (_, item) in &mut stanza.fields {
+                    substitute(file, item, (&params, axes), false, &mut used, problems);
                 }
+                stanzas.push((stanza, used));
             }
-            continue;
-        }
-        match params.iter_mut().find(|(old, _)| old.name == key.name) {
-            Some((_, old)) => *old = item.clone(),
-            None => problems.extend(
-                not_yet(&place(file, key.at), &format!("profile `{profile}`"), &key.name).or(Some(
-                    Problem::at(&place(file, key.at), format!("the recipe has no parameter `{}`", key.name))
-                        .did_you_mean(&key.name, params.iter().map(|(key, _)| key.name.as_str()).chain(["stages"])),
-                )),
-            ),
+            Err(problem) => problems.push(problem),
         }
     }
+    stanzas
 }
 
-/// `name=value` of the command line; the value is YAML. The example is one for this option.
-fn assignment(option: &str, example: &str, text: &str) -> Result<(String, Item), Problem> {
-    let wrong = |message: String| Problem::at(&Place::command_line(), message);
-    let (name, value) = text.split_once('=').ok_or_else(|| {
-        let form = if option == "--set" { "STAGE.FIELD=VALUE" } else { "NAME=VALUE" };
-        wrong(format!("`{option} {text}` is not of the form {form}")).hint(format!("for example `{option} {example}`"))
-    })?;
-    let mut item = yaml::parse("command line", value).map_err(|problem| {
-        let hint = format!(
-            "what holds `:`, `[`, `{{` or `#` needs quotes for YAML and for the shell: `{option} '{name}=\"...\"'`"
-        );
-        wrong(format!("the value in `{option} {text}`: {}", problem.message)).hint(hint)
-    })?;
-    forget_places(&mut item);
-    Ok((name.trim().into(), item))
-}
-
-/// Items of the command line stand in no file.
-fn forget_places(item: &mut Item) {
-    item.at = At::default();
-    match &mut item.node {
-        Node::List(items) => items.iter_mut().for_each(forget_places),
-        Node::Map(items) => items.iter_mut().for_each(|(key, item)| {
-            key.at = At::default();
-            forget_places(item);
-        }),
-        _ => {}
-    }
-}
-
-fn set_param(params: &mut [(Key, Item)], name: &str, value: Item, problems: &mut Vec<Problem>) {
-    match params.iter_mut().find(|(key, _)| key.name == name) {
-        Some((_, old)) => *old = value,
-        None => problems.push(
-            Problem::at(&Place::command_line(), format!("the recipe has no parameter `{name}`"))
-                .did_you_mean(name, params.iter().map(|(key, _)| key.name.as_str()))
-                .or_hint("it has no `params:` at all; `--set STAGE.FIELD=VALUE` sets a field of a stage"),
-        ),
-    }
-}
-
-fn set_field(stages: &mut [(Key, Item)], target: &str, value: Item) -> Result<(), Problem> {
-    let command_line = Place::command_line();
-    let (stage, field) = target.split_once('.').ok_or_else(|| {
-        let problem = Problem::at(&command_line, format!("`{target}` in `--set` is not of the form STAGE.FIELD"));
-        problem.hint(format!(
-            "for example `--set {}.FIELD=VALUE`; `--param` sets a parameter of the recipe",
-            target.trim()
-        ))
-    })?;
-    let names: Vec<String> = stages.iter().map(|(key, _)| key.name.clone()).collect();
-    let (_, item) = stages.iter_mut().find(|(key, _)| key.name == stage).ok_or_else(|| {
-        Problem::at(&command_line, format!("the recipe has no stage `{stage}`"))
-            .did_you_mean(stage, names.iter().map(String::as_str))
-            .or_hint("it has no stages at all")
-    })?;
-    // a stanza that is no mapping is complained about elsewhere
-    if let Node::Map(items) = &mut item.node {
-        match items.iter_mut().find(|(key, _)| key.name == field) {
-            Some((_, old)) => *old = value,
-            None => items.push((Key { at: At::default(), name: field.into() }, value)),
+/// Items of the report that name a stage that varies mean all of its variants: a stage is added that gathers them.
+fn gather_for(report: &mut Item, groups: &[(String, Vec<String>)], stages: &mut Vec<Stanza>) {
+    let Node::List(items) = &mut report.node else { return };
+    let entries =
+        items.iter_mut().filter_map(|item| if let Node::Map(entries) = &mut item.node { Some(entries) } else { None });
+    for (key, item) in entries.flatten() {
+        let is_stage = ["table", "images", "curve", "videos"].contains(&key.name.as_str());
+        let Node::Text(stage) = &mut item.node else { continue };
+        let Some((base, names)) = groups.iter().find(|(base, _)| is_stage && base == stage) else { continue };
+        *stage = format!("{base}@*");
+        if !stages.iter().any(|known| known.name == *stage) {
+            let what = Item { at: item.at, node: matrix::list(item.at, names.clone()) };
+            let (name, base) = (stage.clone(), base.clone());
+            stages.push(Stanza {
+                name,
+                base,
+                axes: Vec::new(),
+                at: item.at,
+                does: Does::Concat,
+                what,
+                fields: Vec::new(),
+            });
         }
     }
-    Ok(())
 }
 
 fn stanza(file: &str, key: Key, item: Item) -> Result<Stanza, Problem> {
@@ -341,14 +308,14 @@ fn stanza(file: &str, key: Key, item: Item) -> Result<Stanza, Problem> {
     match found[..] {
         [(i, does)] => {
             let (_, what) = fields.remove(i);
-            Ok(Stanza { name: key.name, at: key.at, does, what, fields })
+            Ok(Stanza { base: key.name.clone(), name: key.name, axes: Vec::new(), at: key.at, does, what, fields })
         }
         [] => {
             let wrong = fields.iter().map(|(key, _)| key);
             let problem = Problem::at(&place(file, key.at), format!("stage `{name}` does not say what it does"));
             // a misspelt `stage:` is likelier than a missing one
             for key in wrong {
-                if let Some(problem) = not_yet(&place(file, key.at), &format!("stage `{name}`"), &key.name) {
+                if let Some(problem) = elsewhere(&place(file, key.at), &format!("stage `{name}`"), &key.name) {
                     return Err(problem);
                 }
                 let hinted = Problem::new("").did_you_mean(&key.name, DOES.map(|(field, _)| field)).hint;
@@ -366,11 +333,12 @@ fn stanza(file: &str, key: Key, item: Item) -> Result<Stanza, Problem> {
     }
 }
 
-/// Replaces whole scalars `${name}` by the recipe's parameters. In command lines `${...}` in the middle is the shell's.
+/// Replaces whole scalars `${name}` by the recipe's parameters, and notes axes that stand so. In command lines `${...}` in the
+/// middle is the shell's.
 fn substitute(
     file: &str,
     item: &mut Item,
-    params: &[(String, Item)],
+    (params, axes): (&[(String, Item)], &[Axis]),
     command: bool,
     used: &mut Vec<String>,
     problems: &mut Vec<Problem>,
@@ -379,18 +347,22 @@ fn substitute(
         Node::Text(text) if text.contains("${") && !command || text.starts_with("${") => {
             let whole = text.strip_prefix("${").and_then(|rest| rest.strip_suffix('}'));
             match whole.filter(|name| !name.contains(['$', '{', '}'])) {
+                Some(name) if axes.iter().any(|axis| axis.name == name) => used.push(name.into()),
                 Some(name) => match params.iter().find(|(param, _)| param == name) {
-                    Some((_, value)) => {
-                        used.push(name.into());
-                        item.node = value.node.clone();
-                    }
+                    Some((_, value)) => item.node = value.node.clone(),
                     None if command => {}
                     None => problems.push(
                         Problem::at(
                             &place(file, item.at),
                             format!("`${{{name}}}` stands for no parameter of the recipe"),
                         )
-                        .did_you_mean(name, params.iter().map(|(param, _)| param.as_str()))
+                        .did_you_mean(
+                            name,
+                            params
+                                .iter()
+                                .map(|(param, _)| param.as_str())
+                                .chain(axes.iter().map(|axis| axis.name.as_str())),
+                        )
                         .or_hint(format!("give it a value, for example `params: {{ {name}: 64 }}`")),
                     ),
                 },
@@ -402,10 +374,10 @@ fn substitute(
             }
         }
         Node::List(items) => {
-            items.iter_mut().for_each(|item| substitute(file, item, params, command, used, problems));
+            items.iter_mut().for_each(|item| substitute(file, item, (params, axes), command, used, problems));
         }
         Node::Map(items) => {
-            items.iter_mut().for_each(|(_, item)| substitute(file, item, params, command, used, problems));
+            items.iter_mut().for_each(|(_, item)| substitute(file, item, (params, axes), command, used, problems));
         }
         _ => {}
     }

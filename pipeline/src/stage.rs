@@ -1,6 +1,7 @@
 //! What a `stage:` or `run:` stanza means: its definition, inputs, columns and parameters, checked before anything runs.
 //! Knows the definitions that providers give, not how they are run.
 
+use crate::axes::AxisValue;
 use crate::builtin::filter::Filter;
 use crate::builtin::{Columns, PlannedColumn, fits};
 use crate::command::{Command, Piece};
@@ -58,6 +59,8 @@ pub struct Inputs<'a> {
     pub from: Option<&'a Columns>,
     /// Names and columns of its constants.
     pub with: Vec<(String, At, &'a Columns)>,
+    /// The axes along which it varies, whose columns it reads only by name: it is the same work for each value.
+    pub axes: &'a [AxisValue],
     /// The recipe's folder.
     pub dir: &'a Path,
     /// The folder of data packages.
@@ -180,6 +183,10 @@ impl UnitStage {
         let by = groups(fields, grain, inputs.from);
         let filter = inputs.from.and_then(|columns| Filter::parse(fields, columns));
         let declared = fields.texts("reads");
+        let own = |name: &String| inputs.axes.iter().any(|one| one.axis == *name);
+        let all = |columns: &Columns| {
+            columns.iter().map(|column| column.name.clone()).filter(|name| !own(name)).collect::<Vec<_>>()
+        };
         let mut reads: Vec<String> = command.columns().into_iter().map(str::to_string).collect();
         match declared {
             Some(declared) => {
@@ -195,13 +202,12 @@ impl UnitStage {
             }
             // whoever takes the whole table may read all of it
             None if command.pieces().any(|piece| *piece == Piece::In) => {
-                reads.extend(columns.iter().map(|column| column.name.clone()));
+                reads.extend(all(columns));
             }
             None => {}
         }
         reads.sort();
         reads.dedup();
-        let all = |columns: &Columns| columns.iter().map(|column| column.name.clone()).collect::<Vec<_>>();
         let with_reads = inputs.with.iter().map(|(.., columns)| all(columns)).collect();
         let mut stage = UnitStage {
             def,

@@ -32,6 +32,8 @@ pub struct Order<'a> {
     pub threads: usize,
     /// Arrow files of its constants, blobs as paths: written once for all tasks of the stage.
     pub with: &'a BTreeMap<String, PathBuf>,
+    /// A folder for checkpoints, if not that of the cache.
+    pub scratch: Option<&'a Path>,
 }
 
 /// A task directory that was made.
@@ -133,7 +135,10 @@ fn write_params(dir: &Path, order: &Order<'_>, cache: &Cache) -> Result<()> {
                 version: stage.def.version,
                 params: params.into(),
                 threads: order.threads,
-                scratch: order.keys.first().filter(|_| alone).map(|key| cache.scratch(key)),
+                scratch: order.keys.first().filter(|_| alone).map(|key| match order.scratch {
+                    Some(folder) => folder.join(key.to_string()),
+                    None => cache.scratch(key),
+                }),
                 keys: order.keys.iter().map(Digest::to_string).collect(),
                 stage_key: order.stage_key.to_string(),
             })?

@@ -36,12 +36,11 @@ fn writing() {
     );
     wrong("stages:\n  a: { files: 7 }", &["r.yaml:2:15", "a pattern or a list of patterns, not an integer"]);
     wrong("stages:\n  a: { files: 'in/[' }", &["r.yaml:2:15", "no pattern for file names"]);
-    wrong("variants: { a: {} }\nstages: { a: { files: x } }", &["`variants:` is not supported yet"]);
     wrong(
         "stages:\n  a: { files: x, matrix: { n: [1, 2] } }",
-        &["r.yaml:2:18: stage `a`: `matrix:` is not supported yet"],
+        &["r.yaml:2:18: stage `a`: `matrix:` stands at the top of a recipe", "beside `stages:`"],
     );
-    wrong("stages:\n  a: { foreach: [1, 2] }", &["r.yaml:2:8: stage `a`: `foreach:` is not supported yet"]);
+    wrong("stages:\n  a: { foreach: [1, 2] }", &["r.yaml:2:8: stage `a`: there is no `foreach:`", "beside `stages:`"]);
     wrong("stages: [1", &["r.yaml:1", "brackets and quotes that are not closed"]);
     wrong("stages: { a: { rows: [], n: 1 } }", &["stage `a` has no field `n`", "hint: it takes no other fields"]);
     wrong("3", &["a recipe must be a mapping, not an integer", "hint: for example `stages: {"]);

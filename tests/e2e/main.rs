@@ -1,10 +1,12 @@
 //! The real program in temporary folders. One executable, so that it links once.
 
+mod check;
 mod commands;
 mod conformance;
 mod crash;
 mod errors;
 mod examples;
+mod flags;
 mod probes;
 mod programs;
 mod providers;
@@ -13,3 +15,4 @@ mod reuse_files;
 mod reuse_units;
 #[path = "../support/mod.rs"]
 mod support;
+mod variants;

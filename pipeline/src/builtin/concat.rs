@@ -109,12 +109,23 @@ impl Concat {
                 inputs.iter().zip(values).map(label).collect::<manifests::Result<_>>()?
             }
         };
-        let mut schema = Schema::default();
-        for column in labelled.iter().flat_map(|table| table.schema().columns()) {
-            if schema.position(&column.name).is_none() {
-                schema.push(column.name.clone(), column.ty)?;
-            }
-        }
-        Ok(Manifest::concat(&schema, &labelled.iter().collect::<Vec<_>>())?)
+        below_each_other(&labelled.iter().collect::<Vec<_>>())
     }
+}
+
+/// Tables below each other, columns matched by name, nulls where a table lacks one.
+///
+/// # Errors
+/// If a column has several types.
+pub fn below_each_other(tables: &[&Manifest]) -> Result<Manifest> {
+    if let [table] = tables {
+        return Ok((*table).clone());
+    }
+    let mut schema = Schema::default();
+    for column in tables.iter().flat_map(|table| table.schema().columns()) {
+        if schema.position(&column.name).is_none() {
+            schema.push(column.name.clone(), column.ty)?;
+        }
+    }
+    Ok(Manifest::concat(&schema, tables)?)
 }

@@ -23,6 +23,7 @@ pub fn load(args: &RecipeArgs) -> Result<Loaded> {
         profile: args.profile.clone(),
         params: args.params.clone(),
         set: args.set.clone(),
+        variants: args.variants.clone(),
         packages: packages_folder(),
     };
     let spec = read(&path, &overrides)?;

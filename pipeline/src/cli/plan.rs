@@ -1,7 +1,10 @@
 //! `effigy plan`.
 
+use super::choice::Choice;
 use super::{DONE, RecipeArgs, host, load, print};
 use crate::foresee::foresee;
+use crate::plan::Node;
+use crate::selection::{Part, Selection};
 use anyhow::Result;
 use cache::Cache;
 use serde_json::json;
@@ -11,6 +14,8 @@ use serde_json::json;
 pub struct Plan {
     #[command(flatten)]
     recipe: RecipeArgs,
+    #[command(flatten)]
+    choice: Choice,
     /// Print JSON: hits, misses and unknown for each stage and in total
     #[arg(long)]
     json: bool,
@@ -20,50 +25,56 @@ impl Plan {
     /// Shows it.
     pub fn run(self) -> Result<u8> {
         let loaded = load::load(&self.recipe)?;
-        let plan = &loaded.plan;
+        let selection = self.choice.selection(&loaded.plan)?;
         let mut cache = Cache::open(&self.recipe.workspace.workspace, host::VERSION)?;
-        let forecasts = foresee(plan, &mut cache, &loaded.recipe, None, false)?;
-        // files that had to be read need not be read again by the run
-        cache.commit()?;
-        let sum = |get: fn(&crate::foresee::Forecast) -> usize| forecasts.iter().map(get).sum::<usize>();
-        let (hits, misses, unknown) = (sum(|one| one.hits), sum(|one| one.misses), sum(|one| one.unknown));
-        if self.json {
-            let stages: Vec<_> = plan
-                .nodes
-                .iter()
-                .zip(&forecasts)
-                .map(|(node, one)| {
-                    let until = one.until.map(|i| plan.nodes[i].name.as_str());
-                    json!({"stage": node.name, "kind": node.kind(), "hits": one.hits, "misses": one.misses,
-                           "unknown": one.unknown, "until": until.filter(|until| *until != node.name)})
-                })
-                .collect();
-            print(&json!({"stages": stages, "hits": hits, "misses": misses, "unknown": unknown}).to_string());
-            return Ok(DONE);
-        }
-        let width = plan.nodes.iter().map(|node| node.name.len()).max().unwrap_or(0);
-        for (node, one) in plan.nodes.iter().zip(&forecasts) {
-            let mut parts = Vec::new();
-            if one.misses > 0 {
-                parts.push(format!("{} to run", one.misses));
-            }
-            if one.hits > 0 {
-                parts.push(format!("{} known", one.hits));
-            }
-            if one.unknown > 0 {
-                let until = one.until.map_or("", |i| plan.nodes[i].name.as_str());
-                parts.push(format!("{} unknown until `{until}` has run", one.unknown));
-            }
-            if parts.is_empty() {
-                let rows = match &one.table {
-                    crate::foresee::Foreseen::Whole(table) => format!("{} rows", table.len()),
-                    _ => "rows unknown yet".into(),
-                };
-                parts.push(rows);
-            }
-            print(&format!("{:width$}  {}", node.name, parts.join(", ")));
-        }
-        print(&format!("in all: {misses} to run, {hits} known, {unknown} unknown yet"));
-        Ok(DONE)
+        tell(&loaded, &selection, &mut cache, self.json)
     }
+}
+
+/// Says what a run of these stages would do.
+pub fn tell(loaded: &load::Loaded, selection: &Selection, cache: &mut Cache, json: bool) -> Result<u8> {
+    let plan = &loaded.plan;
+    let forecasts = foresee(plan, cache, &loaded.recipe, (None, selection), false)?;
+    // files that had to be read need not be read again by the run
+    cache.commit()?;
+    let parts = selection.parts(plan);
+    let taken = |(i, _): &(usize, &Node)| parts[*i] == Part::Taken;
+    let nodes = || plan.nodes.iter().enumerate().filter(taken).map(|(i, node)| (node, &forecasts[i]));
+    let sum = |get: fn(&crate::foresee::Forecast) -> usize| forecasts.iter().map(get).sum::<usize>();
+    let (hits, misses, unknown) = (sum(|one| one.hits), sum(|one| one.misses), sum(|one| one.unknown));
+    if json {
+        let stages: Vec<_> = nodes()
+            .map(|(node, one)| {
+                let until = one.until.map(|i| plan.nodes[i].name.as_str());
+                json!({"stage": node.name, "kind": node.kind(), "hits": one.hits, "misses": one.misses,
+                           "unknown": one.unknown, "until": until.filter(|until| *until != node.name)})
+            })
+            .collect();
+        print(&json!({"stages": stages, "hits": hits, "misses": misses, "unknown": unknown}).to_string());
+        return Ok(DONE);
+    }
+    let width = nodes().map(|(node, _)| node.name.len()).max().unwrap_or(0);
+    for (node, one) in nodes() {
+        let mut parts = Vec::new();
+        if one.misses > 0 {
+            parts.push(format!("{} to run", one.misses));
+        }
+        if one.hits > 0 {
+            parts.push(format!("{} known", one.hits));
+        }
+        if one.unknown > 0 {
+            let until = one.until.map_or("", |i| plan.nodes[i].name.as_str());
+            parts.push(format!("{} unknown until `{until}` has run", one.unknown));
+        }
+        if parts.is_empty() {
+            let rows = match &one.table {
+                crate::foresee::Foreseen::Whole(table) => format!("{} rows", table.len()),
+                _ => "rows unknown yet".into(),
+            };
+            parts.push(rows);
+        }
+        print(&format!("{:width$}  {}", node.name, parts.join(", ")));
+    }
+    print(&format!("in all: {misses} to run, {hits} known, {unknown} unknown yet"));
+    Ok(DONE)
 }

@@ -109,7 +109,7 @@ pub fn write(
         recipe: plan.spec.name.clone(),
         file: plan.spec.file.clone(),
         profile: plan.spec.profile.clone(),
-        overrides: args.params.iter().chain(&args.set).cloned().collect(),
+        overrides: args.params.iter().chain(&args.set).chain(&args.variants).cloned().collect(),
         started,
         seconds,
         outcome: match (outcome.interrupted, whole || outcome.states.iter().all(|state| *state != NodeState::Failed)) {

@@ -1,8 +1,11 @@
 //! `effigy run`.
 
+use super::choice::Choice;
 use super::{DONE, FAILED, INTERRUPTED, RecipeArgs, host, live, load, print, progress};
+use crate::check::check;
 use crate::event::{Event, Reader};
 use crate::finished::{FinishedRun, NodeState};
+use crate::hints::hinted;
 use crate::plan::Plan;
 use crate::run::{INTERRUPTS, Options, Outcome, run};
 use anyhow::{Context, Result};
@@ -25,9 +28,24 @@ pub struct Run {
     /// Threads for all tasks together [default: all]
     #[arg(long, short, value_name = "N")]
     jobs: Option<usize>,
-    /// Only this stage and what it needs (may be given more than once)
-    #[arg(long, value_name = "STAGE")]
-    only: Vec<String>,
+    /// Memory for all tasks together, MB [default: what the machine has]
+    #[arg(long, value_name = "MB")]
+    memory: Option<u64>,
+    #[command(flatten)]
+    choice: Choice,
+    /// Say what would be done, as `effigy plan` does, and do nothing
+    #[arg(long, short = 'n')]
+    dry_run: bool,
+    /// Execute up to N known units of each stage again and compare what comes out; compute nothing else, keep nothing
+    #[arg(long, value_name = "N", num_args = 0..=1, require_equals = true, default_missing_value = "5",
+          conflicts_with_all = ["dry_run", "force", "keep_going", "fail_fast"])]
+    check: Option<usize>,
+    /// After a failure, do everything that does not need what failed: the default
+    #[arg(long, short, conflicts_with = "fail_fast")]
+    keep_going: bool,
+    /// After a failure, finish only what has begun
+    #[arg(long)]
+    fail_fast: bool,
     /// Folder for the report
     #[arg(long, value_name = "DIR", default_value = "out")]
     out: PathBuf,
@@ -40,10 +58,25 @@ impl Run {
         let started = (cache::Fingerprint::now() / 1_000_000) as u64;
         let loaded = load::load(&self.recipe)?;
         let plan = &loaded.plan;
-        let only = self.only.iter().map(|name| plan.node(name)).collect::<Result<Vec<_>, _>>()?;
+        let selection = self.choice.selection(plan)?;
         let jobs = self.jobs.unwrap_or_else(host::threads).max(1);
         let mut cache = Cache::open(&self.recipe.workspace.workspace, host::VERSION)?;
+        if self.dry_run {
+            return super::plan::tell(&loaded, &selection, &mut cache, self.json);
+        }
         catch_interrupts();
+        let memory_mb = self.memory.unwrap_or_else(host::memory_mb).max(1);
+        let fail_fast = self.fail_fast && !self.keep_going;
+        let options = Options { jobs, memory_mb, recipe: loaded.recipe.clone(), selection, fail_fast };
+        if let Some(sample) = self.check {
+            let checked = check(plan, &mut cache, &options, sample.max(1))?;
+            if checked.stages.iter().all(|(_, units, _)| *units == 0) && !checked.stages.is_empty() {
+                let message = "none of its units is known yet, so there is nothing to check".to_string();
+                let hint = format!("effigy run {}", self.recipe.typed(None, self.recipe.profile.as_deref()));
+                return Err(hinted(message, hint));
+            }
+            return Ok(super::check::tell(&checked, began.elapsed().as_secs_f64(), self.json));
+        }
         let id = run_id(started);
         let mut readers: Vec<Box<dyn Reader>> =
             vec![progress::reader(self.json, self.quiet), live::reader(cache.root(), started)];
@@ -52,7 +85,6 @@ impl Run {
         };
         let stages = plan.nodes.iter().map(|node| node.name.clone()).collect();
         emit(&mut readers, Event::Start { run: id.clone(), recipe: plan.spec.name.clone(), stages });
-        let options = Options { jobs, memory_mb: host::memory_mb(), recipe: loaded.recipe.clone(), only };
         let outcome = run(plan, &mut cache, &options, &mut readers)?;
         let (executed, cached, failed) = outcome.totals();
         let seconds = began.elapsed().as_secs_f64();

@@ -34,18 +34,24 @@ impl Show {
     /// Shows them.
     pub fn run(self) -> Result<u8> {
         let loaded = load::load(&self.recipe)?;
-        loaded.plan.node(&self.stage)?;
+        let stages = loaded.plan.stages(&self.stage)?;
         let workspace = &self.recipe.workspace.workspace;
         let store = Store::new(workspace);
         let memory = store.load(&loaded.recipe, loaded.plan.spec.profile.as_deref());
-        let Some(remembered) = memory.stages.get(&self.stage) else {
-            let message = format!("stage `{}` has not been finished yet", self.stage);
-            return Ok(self.recipe.not_run(&message, "show", Some(&self.stage), &loaded, &store));
-        };
-        let mut table = store.table(&remembered.table).ok_or_else(|| {
-            let again = self.recipe.typed(None, self.recipe.profile.as_deref());
-            hinted(format!("the table of stage `{}` is gone", self.stage), format!("effigy run {again}"))
-        })?;
+        let mut tables = Vec::new();
+        for i in stages {
+            let name = &loaded.plan.nodes[i].name;
+            let Some(remembered) = memory.stages.get(name) else {
+                let message = format!("stage `{name}` has not been finished yet");
+                return Ok(self.recipe.not_run(&message, "show", Some(name), &loaded, &store));
+            };
+            tables.push(store.table(&remembered.table).ok_or_else(|| {
+                let again = self.recipe.typed(None, self.recipe.profile.as_deref());
+                hinted(format!("the table of stage `{name}` is gone"), format!("effigy run {again}"))
+            })?);
+        }
+        // the variants of a stage stand below each other
+        let mut table = crate::builtin::concat::below_each_other(&tables.iter().collect::<Vec<_>>())?;
         if let Some(name) = self.select.iter().find(|name| table.schema().position(name).is_none()) {
             let message = format!("stage `{}` has no column `{name}`", self.stage);
             let problem = Problem::at(&Place::command_line(), message).did_you_mean(name, table.schema().names());

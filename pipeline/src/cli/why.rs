@@ -4,6 +4,7 @@ use super::{DONE, RecipeArgs, host, load, print, progress};
 use crate::error::{Place, Problem};
 use crate::foresee::foresee;
 use crate::plan::{Plan, Work};
+use crate::selection::Selection;
 use crate::why::{Change, History, Reason};
 use anyhow::Result;
 use cache::Cache;
@@ -32,11 +33,19 @@ impl Why {
     pub fn run(self) -> Result<u8> {
         let loaded = load::load(&self.recipe)?;
         let plan = &loaded.plan;
-        let wanted = plan.node(&self.stage)?;
+        let stages = plan.stages(&self.stage)?;
         let mut cache = Cache::open(&self.recipe.workspace.workspace, host::VERSION)?;
+        // of a stage that varies, one after the other; with `--json` an object a line
+        stages.into_iter().try_for_each(|stage| self.one(&loaded, stage, &mut cache))?;
+        Ok(DONE)
+    }
+
+    fn one(&self, loaded: &load::Loaded, wanted: usize, cache: &mut Cache) -> Result<()> {
+        let plan = &loaded.plan;
+        let asked = &plan.nodes[wanted].name;
         let mut stage = wanted;
         let forecast = loop {
-            let mut forecasts = foresee(plan, &mut cache, &loaded.recipe, Some(stage), true)?;
+            let mut forecasts = foresee(plan, cache, &loaded.recipe, (Some(stage), &Selection::default()), true)?;
             let forecast = forecasts.pop().expect("there is one for each stage");
             match forecast.until {
                 // what decides it is what runs before it
@@ -50,7 +59,7 @@ impl Why {
                 "stage `{}` is evaluated by the engine itself, each time anew: there is nothing to know",
                 node.name
             ));
-            return Ok(DONE);
+            return Ok(());
         };
         let history = History::read(cache.root(), &node.name)?;
         let mut reasons: Vec<(usize, Reason)> =
@@ -71,17 +80,17 @@ impl Why {
         if self.json {
             let misses = known.iter().filter(|known| !**known).count();
             print(
-                &json!({"stage": node.name, "asked": self.stage, "hits": known.len() - misses, "misses": misses,
+                &json!({"stage": node.name, "asked": asked, "hits": known.len() - misses, "misses": misses,
                         "unknown": forecast.unknown, "units": reasons})
                 .to_string(),
             );
-            return Ok(DONE);
+            return Ok(());
         }
         if stage != wanted {
-            print(&format!("nobody can tell about `{}` until `{}` has run; about that:", self.stage, node.name));
+            print(&format!("nobody can tell about `{asked}` until `{}` has run; about that:", node.name));
         }
         self.tell(plan, stage, &reasons);
-        Ok(DONE)
+        Ok(())
     }
 
     fn tell(&self, plan: &Plan, stage: usize, reasons: &[Reason]) {

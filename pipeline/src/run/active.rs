@@ -31,7 +31,9 @@ pub struct Slot {
 /// A stage's constants as files.
 #[derive(Default)]
 pub struct With {
+    /// The Arrow file of each.
     pub files: BTreeMap<String, PathBuf>,
+    /// Files outside of the workspace that they name.
     pub outside: Vec<Digest>,
     /// Files that its workers read at their own paths: those of parameters, and code.
     pub read: Vec<PathBuf>,
@@ -50,6 +52,8 @@ pub struct Active {
     /// Failures the user was told of.
     pub told: usize,
     open: usize,
+    /// Whether its units run although they are known.
+    forced: bool,
 }
 
 /// A task that was handed to the executor.
@@ -116,7 +120,15 @@ impl Active {
             executed: 0,
             told: 0,
             open: 0,
+            forced: false,
         }
+    }
+
+    /// Takes no unit for known. Their checkpoints go as well: from one of them, a training would only end once more.
+    pub fn force(&mut self, cache: &Cache) {
+        self.forced = true;
+        self.open = self.slots.len();
+        self.slots.iter().for_each(|slot| cache.drop_scratch(&slot.key));
     }
 
     /// Takes over the units that the last run's table holds.
@@ -189,7 +201,8 @@ impl Active {
                 slots.into_iter().partition(|&slot| in_flight.contains(&self.slots[slot].key));
             let mut missing = Vec::new();
             for slot in free.drain(..) {
-                match cache.fresh(&self.slots[slot].key)? {
+                let known = if self.forced { None } else { cache.fresh(&self.slots[slot].key)? };
+                match known {
                     Some(unit) => {
                         let slot = &mut self.slots[slot];
                         slot.output = Some(Output { columns: unit.columns, rows: unit.rows });
@@ -218,6 +231,7 @@ impl Active {
             stage_key: self.prepared.head.facts.digest,
             threads,
             with: &self.with.files,
+            scratch: None,
         }
     }
 
@@ -280,6 +294,12 @@ impl Active {
     /// Units that ran or have to.
     pub fn to_run(&self) -> usize {
         self.executed + self.open + self.slots.iter().filter(|slot| slot.failed).count()
+    }
+
+    /// Whether more of its units have failed than this share of them.
+    pub fn failed_more_than(&self, share: f64) -> bool {
+        let failed = self.failed_units();
+        failed > 0 && failed as f64 / self.prepared.units.count().max(1) as f64 > share
     }
 
     /// Units that failed, those of equal key counted each.

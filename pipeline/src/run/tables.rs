@@ -1,12 +1,14 @@
 //! From a stage's inputs to the keys of its units, and the engine's own tables. What `plan` and `why` need as well as `run`.
 
+use crate::axes;
 use crate::builtin::Table;
 use crate::hints::hinted;
 use crate::key::Head;
 use crate::memory::Remembered;
 use crate::plan::{Node, Work};
-use crate::run::{Done, Run, State};
+use crate::run::{Done, Run, State, With};
 use crate::stage::{UnitStage, Worker};
+use crate::task;
 use crate::units::Units;
 use anyhow::{Context, Result};
 use cache::Cache;
@@ -114,6 +116,32 @@ pub fn project(table: &Manifest, columns: &[String]) -> Result<Manifest> {
     })
 }
 
+/// The Arrow files of a stage's constants, in `dir`: made once for all its tasks.
+///
+/// # Errors
+/// If a constant lacks a column, or the files cannot be written.
+pub fn write_with<'t>(
+    node: &Node,
+    stage: &UnitStage,
+    dir: &Path,
+    cache: &Cache,
+    table: &dyn Fn(usize) -> Result<&'t Manifest>,
+) -> Result<With> {
+    let mut with = With::default();
+    for ((name, need), columns) in node.with.iter().zip(&stage.with_reads) {
+        std::fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
+        let (table, outside) = task::with_paths(&project(table(*need)?, columns)?, dir, cache)?;
+        let path = dir.join(format!("{name}.arrow"));
+        manifests::write_ipc(&path, &table)?;
+        with.outside.extend(outside);
+        with.files.insert(name.clone(), path);
+    }
+    for (_, path) in named_files(stage) {
+        with.read.extend(cache.referred_below(&path));
+    }
+    Ok(with)
+}
+
 /// Cuts a stage's input into units and computes their keys.
 ///
 /// # Errors
@@ -166,7 +194,7 @@ impl<'a> Run<'a> {
     pub(super) fn begin_table(&mut self, i: usize, node: &'a Node) -> Result<()> {
         let Work::Table(table) = &node.work else { return Ok(()) };
         let inputs: Vec<Digest> = node.from.iter().map(|&from| self.done(from).digest).collect();
-        let key = table_key(table, &inputs);
+        let key = axes::key(&node.axes, table_key(table, &inputs));
         // files may have changed without any fact of the recipe changing
         let known = if matches!(table, Table::Files(_)) { None } else { self.remembered(i, key)? };
         if let Some((_, done)) = known {
@@ -181,7 +209,7 @@ impl<'a> Run<'a> {
                     _ => unreachable!("a stage begins when all it needs is done"),
                 }
             }
-            table.evaluate(&tables, self.cache)
+            table.evaluate(&tables, self.cache).and_then(|table| axes::label(&node.axes, table))
         };
         match evaluated {
             Ok(manifest) => {

@@ -244,11 +244,21 @@ impl<'a> Run<'a> {
                 self.emit(&Event::Failed { stage, unit: name, error, hint, log });
             }
         }
+        self.stop_if_failed(i);
         self.despair(i);
         // what is left of the task is of use to nobody
         let _ = std::fs::remove_dir_all(&flight.dir);
         self.progress(i);
         self.finish_if_over(i)
+    }
+
+    /// The first failure may end the run.
+    fn stop_if_failed(&mut self, i: usize) {
+        let (State::Active(active), Work::Units(stage)) = (&self.states[i], &self.plan.nodes[i].work) else { return };
+        // counting them takes its time, so only where it matters
+        if self.options.fail_fast && active.failed_more_than(stage.allow_failures) {
+            self.failed_for_good();
+        }
     }
 
     /// Where nothing but failures comes, the rest is not tried.

@@ -1,0 +1,29 @@
+//! Which stages `run` and `plan` are about, as arguments. What they mean is the selection's business.
+
+use crate::error::Problem;
+use crate::plan::Plan;
+use crate::selection::Selection;
+
+/// Which stages.
+#[derive(clap::Args, Clone, Debug)]
+pub struct Choice {
+    /// Only this stage and what it needs (may be given more than once)
+    #[arg(long, value_name = "STAGE")]
+    pub only: Vec<String>,
+    /// Only this stage and what follows it; what stands before stays as the last run left it (may be given more than once)
+    #[arg(long, value_name = "STAGE")]
+    pub from: Vec<String>,
+    /// Run this stage's units even if they are known; the results replace those there are (may be given more than once)
+    #[arg(long, value_name = "STAGE")]
+    pub force: Vec<String>,
+}
+
+impl Choice {
+    /// The stages of a plan that are meant.
+    ///
+    /// # Errors
+    /// If there is no stage of a name, or the arguments contradict each other.
+    pub fn selection(&self, plan: &Plan) -> Result<Selection, Problem> {
+        Selection::new(plan, &self.only, &self.from, &self.force)
+    }
+}

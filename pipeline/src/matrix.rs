@@ -1,0 +1,465 @@
+//! `matrix:` and `variants:`: a recipe's stages, once for each combination of the axes they depend on. What does not depend on
+//! an axis stays one stage. Happens before anything is understood: stanzas come in and stanzas go out.
+//!
+//! Knows how stanzas refer to each other, and nothing else of what they mean.
+
+use crate::axes::AxisValue;
+use crate::builtin::rows::{column_type, value_of};
+use crate::error::{Place, Problem};
+use crate::fields::texts_of;
+use crate::spec::{Does, Stanza};
+use crate::yaml::{At, Item, Key, Node};
+use manifests::{Type, Value};
+use std::collections::{HashMap, HashSet};
+
+/// The axis along which `variants:` lie.
+pub const VARIANT: &str = "variant";
+/// More combinations than this nobody means.
+const MOST: usize = 10_000;
+
+/// An axis.
+pub struct Axis {
+    /// Its name, which is that of its column.
+    pub name: String,
+    /// Its values as written.
+    pub values: Vec<Item>,
+    ty: Type,
+    columns: Vec<Value>,
+    /// Its values as names of stages have them.
+    labels: Vec<String>,
+    /// Which of them the command line chose.
+    chosen: Vec<bool>,
+}
+
+/// A stanza of one variant, with the axes that it names by `${}`.
+pub type Written = (Stanza, Vec<String>);
+
+/// The axes of a recipe, that of its variants first.
+pub fn axes(
+    place: &dyn Fn(At) -> Place,
+    matrix: &[(Key, Item)],
+    variants: &[(Key, Item)],
+    chosen: &[String],
+    problems: &mut Vec<Problem>,
+) -> Vec<Axis> {
+    let mut axes: Vec<Axis> = Vec::new();
+    for (key, _) in variants {
+        if key.name.is_empty() || key.name != word(&key.name.as_str().into()) {
+            let problem = Problem::at(&place(key.at), format!("`{}` cannot be the name of a variant", key.name));
+            problems.push(problem.hint("it becomes part of names of stages: use letters, digits, `_`, `-`, `+` and `.`"));
+        }
+    }
+    if !variants.is_empty() {
+        let values = variants.iter().map(|(key, _)| Item { at: key.at, node: Node::Text(key.name.clone()) }).collect();
+        axes.push(Axis::new(VARIANT.into(), values));
+    }
+    for (key, item) in matrix {
+        let mut wrong = |at: At, message: String, hint: &str| {
+            problems.push(Problem::at(&place(at), message).hint(hint.to_string()));
+        };
+        let name = &key.name;
+        let plain = name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') && !name.is_empty();
+        if !plain || name == VARIANT && !variants.is_empty() {
+            wrong(
+                key.at,
+                format!("`{name}` cannot be the name of an axis here"),
+                "use letters, digits and `_`; `variant` is the axis of `variants:`",
+            );
+            continue;
+        }
+        let Node::List(items) = &item.node else {
+            wrong(
+                item.at,
+                format!("axis `{name}` must be a list, not {}", item.node.what()),
+                "for example `matrix: { seed: [1, 2, 3] }`",
+            );
+            continue;
+        };
+        let values: Vec<Option<Value>> = items.iter().map(value_of).collect();
+        let Some(values) = values.into_iter().collect::<Option<Vec<_>>>().filter(|values| !values.is_empty()) else {
+            wrong(
+                item.at,
+                format!("axis `{name}` must be a list of at least one scalar"),
+                "sets of several values go under `variants:`",
+            );
+            continue;
+        };
+        let ty = column_type(values.iter());
+        let fits = |value: &Value| value.ty().is_none_or(|found| found == ty || (ty, found) == (Type::F64, Type::I64));
+        if !values.iter().all(fits) {
+            wrong(
+                item.at,
+                format!("axis `{name}` has values of several types"),
+                "its column has one type: put them all in quotes, or none",
+            );
+            continue;
+        }
+        let axis = Axis::new(name.clone(), items.clone());
+        let mut seen = HashSet::new();
+        match axis.labels.iter().find(|label| !seen.insert(label.as_str())) {
+            Some(twice) => {
+                wrong(item.at, format!("axis `{name}` has the value `{twice}` twice"), "every value stands once")
+            }
+            None => axes.push(axis),
+        }
+    }
+    let count = axes.iter().try_fold(1_usize, |count, axis| count.checked_mul(axis.values.len()));
+    if axes.len() > 16 || count.is_none_or(|count| count > MOST) {
+        let at = matrix.first().map_or(At::default(), |(key, _)| key.at);
+        let problem = Problem::at(&place(at), format!("the axes have more than {MOST} combinations"));
+        problems.push(
+            problem
+                .hint("rows are cheaper than variants: let a `rows:` table hold the values, and a stage map over it"),
+        );
+        axes.clear();
+    }
+    choose(&mut axes, chosen, problems);
+    axes
+}
+
+impl Axis {
+    fn new(name: String, values: Vec<Item>) -> Axis {
+        let plain: Vec<Value> = values.iter().map(|item| value_of(item).unwrap_or(Value::Null)).collect();
+        let ty = column_type(plain.iter());
+        let columns: Vec<Value> = plain
+            .into_iter()
+            .map(|value| match (ty, value) {
+                (Type::F64, Value::I64(value)) => Value::F64(value as f64),
+                (_, value) => value,
+            })
+            .collect();
+        let labels = values.iter().map(|item| word(&item.to_json())).collect();
+        let chosen = vec![true; values.len()];
+        Axis { name, values, ty, columns, labels, chosen }
+    }
+}
+
+/// A value as part of a name that needs no quotes in a shell.
+fn word(value: &serde_json::Value) -> String {
+    let text = value.as_str().map_or_else(|| value.to_string(), str::to_string);
+    let plain = |c: char| if c.is_alphanumeric() || "_.+-".contains(c) { c } else { '-' };
+    text.chars().map(plain).collect()
+}
+
+/// Leaves only what `--variant` names, of the axes that it names.
+fn choose(axes: &mut [Axis], chosen: &[String], problems: &mut Vec<Problem>) {
+    let mut named = HashSet::new();
+    for text in chosen {
+        let (axis, label) = text.split_once('=').unwrap_or((VARIANT, text));
+        let label = word(&label.into());
+        let problem = |message: String| Problem::at(&Place::command_line(), message);
+        let names: Vec<String> = axes.iter().map(|axis| axis.name.clone()).collect();
+        let Some(i) = axes.iter().position(|known| known.name == axis) else {
+            let known = axes.iter().flat_map(|axis| axis.labels.iter().map(|label| format!("{}={label}", axis.name)));
+            let known: Vec<String> = known.collect();
+            let message = match axis {
+                VARIANT => format!("`--variant {text}`: the recipe has no `variants:`"),
+                _ => format!("`--variant {text}`: the recipe has no axis `{axis}`"),
+            };
+            let problem = match axis {
+                VARIANT => problem(message).did_you_mean(text, known.iter().map(String::as_str)),
+                _ => problem(message).did_you_mean(axis, names.iter().map(String::as_str)),
+            };
+            problems.push(problem.or_hint("it has no `matrix:` either: leave `--variant` out"));
+            continue;
+        };
+        let Some(value) = axes[i].labels.iter().position(|known| *known == label) else {
+            let message = match axis {
+                VARIANT => format!("the recipe has no variant `{label}`"),
+                _ => format!("axis `{axis}` has no value `{label}`"),
+            };
+            problems.push(problem(message).did_you_mean(&label, axes[i].labels.iter().map(String::as_str)));
+            continue;
+        };
+        if named.insert(i) {
+            axes[i].chosen.iter_mut().for_each(|chosen| *chosen = false);
+        }
+        axes[i].chosen[value] = true;
+    }
+}
+
+/// Which value of each axis; only those of a stage's axes matter.
+type Cell = Vec<usize>;
+
+/// The stages, varied.
+pub struct Varied {
+    /// The stanzas, in the order of the file.
+    pub stanzas: Vec<Stanza>,
+    /// Names of the stages that the command line did not choose.
+    pub left_out: Vec<String>,
+    /// Stages that vary, with the names of what they became.
+    pub groups: Vec<(String, Vec<String>)>,
+}
+
+/// A stage as the recipe writes it, in all variants.
+struct Base<'a> {
+    name: String,
+    /// Its stanza in each variant.
+    written: Vec<Option<&'a Stanza>>,
+    /// The axes it varies along, one bit each.
+    mask: u32,
+    /// For a gathering stage: the axes that it puts together.
+    over: Option<u32>,
+}
+
+/// Varies stanzas: `cases` holds those of each variant, or those of the only one.
+pub fn expand(
+    axes: &[Axis],
+    cases: &[Vec<Written>],
+    place: &dyn Fn(At) -> Place,
+    problems: &mut Vec<Problem>,
+) -> Varied {
+    let mut bases: Vec<Base<'_>> = Vec::new();
+    let mut ids: HashMap<&str, usize> = HashMap::new();
+    for (case, stanzas) in cases.iter().enumerate() {
+        for (stanza, used) in stanzas {
+            let id = *ids.entry(&stanza.name).or_insert_with(|| {
+                let over = (stanza.does == Does::Gather).then(|| over(axes, stanza, place, problems));
+                bases.push(Base { name: stanza.name.clone(), written: vec![None; cases.len()], mask: 0, over });
+                bases.len() - 1
+            });
+            bases[id].written[case] = Some(stanza);
+            for (bit, _) in axes.iter().enumerate().filter(|(_, axis)| used.contains(&axis.name)) {
+                bases[id].mask |= 1 << bit;
+            }
+        }
+    }
+    for base in &mut bases {
+        let same = base.written.windows(2).all(|pair| match (pair[0], pair[1]) {
+            (Some(a), Some(b)) => alike(a, b),
+            _ => false,
+        });
+        base.mask |= u32::from(!same);
+    }
+    let needs: Vec<Vec<usize>> = bases
+        .iter()
+        .map(|base| {
+            let mut needs = Vec::new();
+            for stanza in base.written.iter().flatten() {
+                refer(&mut (*stanza).clone(), &mut |name| needs.extend(ids.get(name.as_str())));
+            }
+            needs
+        })
+        .collect();
+    // masks only grow, so this ends, circles or not
+    loop {
+        let mut grew = false;
+        for i in 0..bases.len() {
+            let gathered = bases[i].over.unwrap_or(0);
+            let mask = needs[i].iter().fold(bases[i].mask, |mask, &need| mask | bases[need].mask & !gathered);
+            grew |= mask != bases[i].mask;
+            bases[i].mask = mask;
+        }
+        if !grew {
+            break;
+        }
+    }
+    for (base, needs) in bases.iter().zip(&needs) {
+        if let (Some(over), Some(&need)) = (base.over, needs.first()) {
+            if bases[need].mask & over == 0 {
+                let at = base.written.iter().flatten().next().map_or(At::default(), |stanza| stanza.what.at);
+                let problem = Problem::at(
+                    &place(at),
+                    format!("stage `{}` does not vary, so there is nothing to gather", bases[need].name),
+                );
+                problems.push(problem.hint(
+                    "a stage varies that says `${axis}`, differs between variants, or takes rows of one that does",
+                ));
+            }
+        }
+    }
+    let all = Expansion { axes, bases: &bases, ids: &ids };
+    let mut varied = Varied { stanzas: Vec::new(), left_out: Vec::new(), groups: Vec::new() };
+    for base in &bases {
+        let mut names = Vec::new();
+        for cell in all.cells(base, base.mask, &vec![0; axes.len()]) {
+            if !all.is_chosen(base, &cell) {
+                varied.left_out.push(all.name(base, &cell));
+                continue;
+            }
+            let Some(stanza) = all.stanza(base, &cell) else { continue };
+            names.push(stanza.name.clone());
+            varied.stanzas.push(stanza);
+        }
+        if base.mask != 0 {
+            varied.groups.push((base.name.clone(), names));
+        }
+    }
+    varied
+}
+
+struct Expansion<'a> {
+    axes: &'a [Axis],
+    bases: &'a [Base<'a>],
+    ids: &'a HashMap<&'a str, usize>,
+}
+
+impl Expansion<'_> {
+    /// All combinations of the axes in `mask` that exist for a stage, the others as in `fixed`; the first axis outermost.
+    fn cells(&self, base: &Base<'_>, mask: u32, fixed: &Cell) -> Vec<Cell> {
+        let mut cells = vec![fixed.clone()];
+        for (bit, axis) in self.axes.iter().enumerate().filter(|(bit, _)| mask >> bit & 1 == 1) {
+            let each = |cell: Cell| {
+                (0..axis.values.len()).map(move |value| {
+                    let mut cell = cell.clone();
+                    cell[bit] = value;
+                    cell
+                })
+            };
+            cells = cells.into_iter().flat_map(each).collect();
+        }
+        cells.retain(|cell| self.written(base, cell).is_some());
+        cells
+    }
+
+    fn written<'b>(&self, base: &Base<'b>, cell: &Cell) -> Option<&'b Stanza> {
+        let case = if base.written.len() > 1 && base.mask & 1 == 1 { cell[0] } else { 0 };
+        base.written[case]
+    }
+
+    fn own(&self, base: &Base<'_>) -> impl Iterator<Item = (usize, &Axis)> {
+        let mask = base.mask;
+        self.axes.iter().enumerate().filter(move |(bit, _)| mask >> bit & 1 == 1)
+    }
+
+    fn is_chosen(&self, base: &Base<'_>, cell: &Cell) -> bool {
+        self.own(base).all(|(bit, axis)| axis.chosen[cell[bit]])
+    }
+
+    fn name(&self, base: &Base<'_>, cell: &Cell) -> String {
+        let part = |(bit, axis): (usize, &Axis)| {
+            let label = &axis.labels[cell[bit]];
+            if axis.name == VARIANT { label.clone() } else { format!("{}={label}", axis.name) }
+        };
+        let parts: Vec<String> = self.own(base).map(part).collect();
+        if parts.is_empty() { base.name.clone() } else { format!("{}@{}", base.name, parts.join(",")) }
+    }
+
+    /// A stage's stanza for one combination.
+    fn stanza(&self, base: &Base<'_>, cell: &Cell) -> Option<Stanza> {
+        let mut stanza = self.written(base, cell)?.clone();
+        let values: Vec<(&str, &Item)> =
+            self.own(base).map(|(bit, axis)| (axis.name.as_str(), &axis.values[cell[bit]])).collect();
+        fill(&mut stanza.what, &values);
+        stanza.fields.iter_mut().for_each(|(_, item)| fill(item, &values));
+        match base.over {
+            Some(over) => {
+                stanza.fields.retain(|(key, _)| key.name != "over");
+                let target = if let Node::Text(name) = &stanza.what.node { self.ids.get(name.as_str()) } else { None };
+                let names = match target {
+                    Some(&target) => {
+                        let target = &self.bases[target];
+                        let cells = self.cells(target, target.mask & over, cell).into_iter();
+                        cells.filter(|cell| self.is_chosen(target, cell)).map(|cell| self.name(target, &cell)).collect()
+                    }
+                    // it is not there: whoever wires the stages says so
+                    None => texts_of(&stanza.what).unwrap_or_default().into_iter().map(|(_, name)| name).collect(),
+                };
+                stanza.what.node = list(stanza.what.at, names);
+                stanza.does = Does::Concat;
+            }
+            None => refer(&mut stanza, &mut |name| {
+                if let Some(&target) = self.ids.get(name.as_str()) {
+                    *name = self.name(&self.bases[target], cell);
+                }
+            }),
+        }
+        stanza.base = base.name.clone();
+        stanza.name = self.name(base, cell);
+        stanza.axes = self
+            .own(base)
+            .map(|(bit, axis)| AxisValue {
+                axis: axis.name.clone(),
+                ty: axis.ty,
+                value: axis.columns[cell[bit]].clone(),
+            })
+            .collect();
+        Some(stanza)
+    }
+}
+
+/// A list of names, all at one place.
+pub fn list(at: At, names: Vec<String>) -> Node {
+    Node::List(names.into_iter().map(|name| Item { at, node: Node::Text(name) }).collect())
+}
+
+/// The axes that a gathering stage puts together: those of `over:`, or all.
+fn over(axes: &[Axis], stanza: &Stanza, place: &dyn Fn(At) -> Place, problems: &mut Vec<Problem>) -> u32 {
+    let Some((_, item)) = stanza.fields.iter().find(|(key, _)| key.name == "over") else { return u32::MAX };
+    let Some(names) = texts_of(item) else {
+        let message = format!("`over` takes names of axes, not {}", item.node.what());
+        problems.push(Problem::at(&place(item.at), message).hint("for example `over: seed` or `over: [seed, size]`"));
+        return u32::MAX;
+    };
+    let mut over = 0;
+    for (at, name) in names {
+        match axes.iter().position(|axis| axis.name == name) {
+            Some(bit) => over |= 1 << bit,
+            None => {
+                let problem = Problem::at(&place(at), format!("there is no axis `{name}`"));
+                problems.push(problem.did_you_mean(&name, axes.iter().map(|axis| axis.name.as_str())));
+                return u32::MAX;
+            }
+        }
+    }
+    over
+}
+
+/// Whether two stanzas say the same, wherever they stand.
+fn alike(a: &Stanza, b: &Stanza) -> bool {
+    let fields = |stanza: &Stanza| -> HashMap<String, serde_json::Value> {
+        stanza.fields.iter().map(|(key, item)| (key.name.clone(), item.to_json())).collect()
+    };
+    a.does == b.does && a.what.to_json() == b.what.to_json() && fields(a) == fields(b)
+}
+
+/// Replaces `${axis}`.
+fn fill(item: &mut Item, values: &[(&str, &Item)]) {
+    match &mut item.node {
+        Node::Text(text) => {
+            let name = text.strip_prefix("${").and_then(|rest| rest.strip_suffix('}'));
+            if let Some((_, value)) = values.iter().find(|(axis, _)| name == Some(axis)) {
+                item.node = value.node.clone();
+            }
+        }
+        Node::List(items) => items.iter_mut().for_each(|item| fill(item, values)),
+        Node::Map(items) => items.iter_mut().for_each(|(_, item)| fill(item, values)),
+        _ => {}
+    }
+}
+
+/// Visits every name of a stage that a stanza takes rows of.
+fn refer(stanza: &mut Stanza, visit: &mut dyn FnMut(&mut String)) {
+    let mut each = |item: &mut Item| match &mut item.node {
+        Node::Text(name) => visit(name),
+        Node::List(items) => items.iter_mut().for_each(|item| {
+            if let Node::Text(name) = &mut item.node {
+                visit(name);
+            }
+        }),
+        _ => {}
+    };
+    match stanza.does {
+        Does::Select | Does::Join | Does::Concat | Does::Gather => each(&mut stanza.what),
+        Does::Stage | Does::Run => {
+            for (key, item) in &mut stanza.fields {
+                match (key.name.as_str(), &mut item.node) {
+                    ("from", _) => each(item),
+                    ("with", Node::Map(items)) => items.iter_mut().for_each(|(_, item)| each(item)),
+                    _ => {}
+                }
+            }
+        }
+        Does::Files | Does::Rows => {}
+    }
+}
+
+/// What is wrong with each of a stage's variants, told once.
+pub fn once(problems: Vec<Problem>) -> Vec<Problem> {
+    let mut seen = HashSet::new();
+    let plain = |problem: &Problem| {
+        let parts = problem.message.split('`').map(|part| part.split('@').next().unwrap_or(part));
+        (problem.place.as_ref().map(ToString::to_string), parts.collect::<Vec<_>>().join("`"))
+    };
+    problems.into_iter().filter(|problem| seen.insert(plain(problem))).collect()
+}
