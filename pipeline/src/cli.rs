@@ -1,8 +1,11 @@
 //! The command line: arguments, dispatch, exit codes. Only here, and below, is anything printed or the environment read.
 
 mod cache;
+mod completions;
 mod doctor;
+mod graph;
 mod host;
+mod init;
 mod live;
 mod load;
 mod plan;
@@ -52,10 +55,13 @@ enum Verb {
     Show(show::Show),
     Status(status::Status),
     Log(status::Log),
+    Graph(graph::Graph),
+    Init(init::Init),
     Stages(stages::Stages),
     Report(report::Report),
     Cache(cache::Cache),
     Doctor(doctor::Doctor),
+    Completions(completions::Completions),
 }
 
 /// Which recipe, and what about it is different this time.
@@ -94,10 +100,13 @@ pub fn main() -> ExitCode {
         Verb::Show(verb) => verb.run(),
         Verb::Status(verb) => verb.run(),
         Verb::Log(verb) => verb.run(),
+        Verb::Graph(verb) => verb.run(),
+        Verb::Init(verb) => verb.run(),
         Verb::Stages(verb) => verb.run(),
         Verb::Report(verb) => verb.run(),
         Verb::Cache(verb) => verb.run(),
         Verb::Doctor(verb) => verb.run(),
+        Verb::Completions(verb) => verb.run(),
     };
     match outcome {
         Ok(code) => ExitCode::from(code),

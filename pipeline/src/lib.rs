@@ -15,6 +15,7 @@ pub mod executor;
 pub mod fields;
 pub mod finished;
 pub mod foresee;
+pub mod graph;
 pub mod hints;
 pub mod key;
 pub mod memory;
