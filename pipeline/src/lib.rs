@@ -24,6 +24,7 @@ pub mod plan;
 pub mod provider;
 pub mod report;
 pub mod report_items;
+pub mod rows_where;
 pub mod run;
 pub mod spec;
 pub mod stage;
