@@ -2,6 +2,7 @@
 
 mod cache;
 mod completions;
+mod diff;
 mod doctor;
 mod graph;
 mod host;
@@ -16,6 +17,7 @@ mod run;
 mod show;
 mod stages;
 mod status;
+mod trace;
 mod why;
 
 use crate::command::quote;
@@ -55,6 +57,8 @@ enum Verb {
     Show(show::Show),
     Status(status::Status),
     Log(status::Log),
+    Diff(diff::Diff),
+    Trace(trace::Trace),
     Graph(graph::Graph),
     Init(init::Init),
     Stages(stages::Stages),
@@ -100,6 +104,8 @@ pub fn main() -> ExitCode {
         Verb::Show(verb) => verb.run(),
         Verb::Status(verb) => verb.run(),
         Verb::Log(verb) => verb.run(),
+        Verb::Diff(verb) => verb.run(),
+        Verb::Trace(verb) => verb.run(),
         Verb::Graph(verb) => verb.run(),
         Verb::Init(verb) => verb.run(),
         Verb::Stages(verb) => verb.run(),

@@ -9,6 +9,7 @@
 pub mod builtin;
 pub mod cli;
 pub mod command;
+pub mod compare;
 pub mod error;
 pub mod event;
 pub mod executor;
@@ -17,7 +18,9 @@ pub mod finished;
 pub mod foresee;
 pub mod graph;
 pub mod hints;
+pub mod kept;
 pub mod key;
+pub mod lineage;
 pub mod memory;
 pub mod params;
 pub mod plan;
