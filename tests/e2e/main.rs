@@ -3,6 +3,7 @@
 mod commands;
 mod crash;
 mod errors;
+mod looking;
 mod probes;
 mod programs;
 mod providers;
