@@ -13,6 +13,7 @@ mod fsck;
 mod index;
 mod lock;
 mod records;
+mod seek;
 mod store;
 
 pub use blobs::{Blobs, Take};
@@ -20,6 +21,7 @@ pub use error::Error;
 pub use fingerprint::Fingerprint;
 pub use fsck::{Damage, Verified};
 pub use records::{Entry, OutRow, Place, StageFacts, Unit, scan_all};
+pub use seek::scan_units;
 pub use store::Cache;
 
 /// What functions of this crate return.

@@ -17,6 +17,8 @@ use std::sync::OnceLock;
 
 const VERSION: u32 = 1;
 const FRAME: usize = 12;
+/// First byte of a unit.
+pub(crate) const UNIT: u8 = 2;
 /// First byte of a commit mark.
 const COMMIT: u8 = 3;
 /// Longer frames than this are taken for damage: large things are blobs.
@@ -141,7 +143,7 @@ impl Entry {
                 put_pairs(&mut out, &stage.facts);
             }
             Entry::Unit(unit) => {
-                out.push(2);
+                out.push(UNIT);
                 out.extend(unit.key.0);
                 out.extend(unit.stage.0);
                 put_str(&mut out, &unit.node);
@@ -182,7 +184,7 @@ impl Entry {
                 kind: reader.str()?,
                 facts: read_pairs(&mut reader)?,
             }),
-            2 => {
+            UNIT => {
                 let (key, stage) = (reader.digest()?, reader.digest()?);
                 let (node, name) = (reader.str()?, reader.str()?);
                 let inputs = read_pairs(&mut reader)?;
@@ -432,6 +434,17 @@ pub(crate) struct Believed {
 }
 
 fn scan(path: &Path, segment: u32, from: u64, each: &mut dyn FnMut(Place, Entry)) -> Result<Believed> {
+    scan_if(path, segment, from, &|_| true, each)
+}
+
+/// As `scan`, but frames whose payload is not to `keep` are not even decoded.
+pub(crate) fn scan_if(
+    path: &Path,
+    segment: u32,
+    from: u64,
+    keep: &dyn Fn(&[u8]) -> bool,
+    each: &mut dyn FnMut(Place, Entry),
+) -> Result<Believed> {
     let mut bytes = Vec::new();
     File::open(path).and_then(|mut file| file.read_to_end(&mut bytes)).map_err(io("read", path))?;
     let foreign = |reason: Odd| Error::Foreign { path: path.into(), reason: reason.into() };
@@ -457,18 +470,18 @@ fn scan(path: &Path, segment: u32, from: u64, each: &mut dyn FnMut(Place, Entry)
     let believed = if written == boot() { at as u64 } else { sure.min(at as u64) };
     for (offset, payload) in ends {
         let end = offset + (FRAME + payload.len()) as u64;
-        if offset >= from && end <= believed {
+        if offset >= from && end <= believed && keep(payload) {
             each(Place { segment, offset, len: payload.len() as u32 }, Entry::decode(payload).map_err(foreign)?);
         }
     }
     Ok(Believed { end: believed, sure })
 }
 
-fn segment_path(dir: &Path, segment: u32) -> PathBuf {
+pub(crate) fn segment_path(dir: &Path, segment: u32) -> PathBuf {
     dir.join(format!("{segment:08}.journal"))
 }
 
-fn segments(dir: &Path) -> Result<Vec<u32>> {
+pub(crate) fn segments(dir: &Path) -> Result<Vec<u32>> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(dir).map_err(io("read", dir))? {
         let name = entry.map_err(io("read", dir))?.file_name();

@@ -3,8 +3,12 @@
 mod cache;
 mod check;
 mod choice;
+mod completions;
+mod diff;
 mod doctor;
+mod graph;
 mod host;
+mod init;
 mod live;
 mod load;
 mod plan;
@@ -16,6 +20,7 @@ mod run;
 mod show;
 mod stages;
 mod status;
+mod trace;
 mod why;
 
 use crate::command::quote;
@@ -55,11 +60,16 @@ enum Verb {
     Show(show::Show),
     Status(status::Status),
     Log(status::Log),
+    Diff(diff::Diff),
+    Trace(trace::Trace),
+    Graph(graph::Graph),
+    Init(init::Init),
     Stages(stages::Stages),
     Provider(provider::Provider),
     Report(report::Report),
     Cache(cache::Cache),
     Doctor(doctor::Doctor),
+    Completions(completions::Completions),
 }
 
 /// Which recipe, and what about it is different this time.
@@ -101,11 +111,16 @@ pub fn main() -> ExitCode {
         Verb::Show(verb) => verb.run(),
         Verb::Status(verb) => verb.run(),
         Verb::Log(verb) => verb.run(),
+        Verb::Diff(verb) => verb.run(),
+        Verb::Trace(verb) => verb.run(),
+        Verb::Graph(verb) => verb.run(),
+        Verb::Init(verb) => verb.run(),
         Verb::Stages(verb) => verb.run(),
         Verb::Provider(verb) => verb.run(),
         Verb::Report(verb) => verb.run(),
         Verb::Cache(verb) => verb.run(),
         Verb::Doctor(verb) => verb.run(),
+        Verb::Completions(verb) => verb.run(),
     };
     match outcome {
         Ok(code) => ExitCode::from(code),

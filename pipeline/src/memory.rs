@@ -117,15 +117,24 @@ impl Store {
         write(&path, &bytes)
     }
 
+    /// The keys of a table's units, each with its number of rows, in order, if they were kept.
+    pub fn unit_keys(&self, table: &Digest, head: &Digest) -> Option<Vec<(Digest, usize)>> {
+        let bytes = std::fs::read(self.keys_path(table, head)).ok()?;
+        let unit = |unit: &[u8]| {
+            let rows = u32::from_le_bytes(unit[32..].try_into().ok()?) as usize;
+            Some((Digest(unit[..32].try_into().ok()?), rows))
+        };
+        bytes.chunks_exact(36).map(unit).collect()
+    }
+
     /// A table with the keys of its units; `None` if they were not kept, or are not of this table.
     pub fn prior(&self, stage: &Remembered) -> Option<Prior> {
-        let bytes = std::fs::read(self.keys_path(&stage.table, &stage.head)).ok()?;
+        let keys = self.unit_keys(&stage.table, &stage.head)?;
         let manifest = self.table(&stage.table)?;
-        let mut units = HashMap::with_capacity(bytes.len() / 36);
+        let mut units = HashMap::with_capacity(keys.len());
         let mut row = 0;
-        for unit in bytes.chunks_exact(36) {
-            let rows = u32::from_le_bytes(unit[32..].try_into().ok()?) as usize;
-            units.insert(Digest(unit[..32].try_into().ok()?), (row, rows));
+        for (key, rows) in keys {
+            units.insert(key, (row, rows));
             row += rows;
         }
         (row == manifest.len()).then_some(Prior { table: manifest, units, seconds: stage.worth })
@@ -165,12 +174,14 @@ impl Store {
         }
     }
 
-    /// Removes tables that no memory names any more.
-    pub fn sweep(&self) {
+    /// Removes tables that no memory names any more, but for those of this run and of the runs that can still be compared.
+    pub fn sweep(&self, present: impl IntoIterator<Item = Digest>) {
         // while a memory cannot be read nothing is known to be unnamed
         let Some(memories) = self.all() else { return };
         let stages = memories.iter().flat_map(|memory| memory.stages.values());
-        let named: HashSet<String> = stages.map(|stage| stage.table.to_string()).collect();
+        let mut named: HashSet<String> = stages.map(|stage| stage.table.to_string()).collect();
+        named.extend(present.into_iter().map(|table| table.to_string()));
+        crate::kept::hold(&self.root, &mut named);
         let table_of = |path: &Path| Some(path.file_name()?.to_str()?.split('.').next()?.to_string());
         for entry in std::fs::read_dir(self.root.join("tables")).into_iter().flatten().flatten() {
             let path = entry.path();

@@ -7,13 +7,13 @@
 mod curve;
 mod document;
 mod fold;
-mod graph;
+pub mod graph;
 mod html;
 mod layers;
 mod markdown;
 mod media;
 mod numbers;
-mod palette;
+pub mod palette;
 mod prose;
 mod table;
 #[cfg(test)]

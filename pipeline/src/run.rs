@@ -109,6 +109,8 @@ pub struct Tally {
     pub head: Option<Digest>,
     /// Digest of its table.
     pub table: Option<Digest>,
+    /// Rows of its table.
+    pub rows: Option<usize>,
 }
 
 /// A run in progress.
@@ -339,6 +341,9 @@ impl<'a> Run<'a> {
             rows,
             seconds: tally.seconds,
         };
+        if word == "done" {
+            self.tallies[i].rows = Some(rows);
+        }
         self.states[i] = state;
         self.active.remove(&i);
         for dependent in std::mem::take(&mut self.dependents[i]) {
@@ -525,7 +530,7 @@ impl<'a> Run<'a> {
             let names: HashSet<&str> = self.plan.nodes.iter().map(|node| node.name.as_str()).chain(left_out).collect();
             self.used.stages.retain(|name, _| names.contains(name.as_str()));
             self.store.save(&self.options.recipe, self.plan.spec.profile.as_deref(), &self.used)?;
-            self.store.sweep();
+            self.store.sweep(self.tallies.iter().filter_map(|tally| tally.table));
         }
         self.warn();
         Ok(())

@@ -115,6 +115,12 @@ impl Spec {
     pub fn place(&self, at: At) -> Place {
         place(&self.file, at)
     }
+
+    /// The parameters as text.
+    pub fn shown_params(&self) -> Vec<(String, String)> {
+        let text = |value: serde_json::Value| value.as_str().map_or(value.to_string(), str::to_string);
+        self.params.iter().map(|(name, item)| (name.clone(), text(item.to_json()))).collect()
+    }
 }
 
 /// The place of an item of a file; what comes from the command line is told so.

@@ -117,7 +117,8 @@ impl History {
     }
 }
 
-fn diff(prefix: &str, old: &[(String, String)], new: &[(String, String)]) -> Vec<Change> {
+/// The facts that are not the same, by name; `prefix` is put before each name.
+pub fn diff(prefix: &str, old: &[(String, String)], new: &[(String, String)]) -> Vec<Change> {
     let map = |facts: &[(String, String)]| -> BTreeMap<String, String> {
         let mut map = BTreeMap::new();
         for (name, value) in facts {

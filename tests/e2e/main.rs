@@ -7,6 +7,7 @@ mod crash;
 mod errors;
 mod examples;
 mod flags;
+mod looking;
 mod probes;
 mod programs;
 mod providers;

@@ -72,8 +72,11 @@ impl Join {
         facts.text("how", if self.left { "left" } else { "inner" });
     }
 
-    /// Its rows.
-    pub fn evaluate(&self, a: &Manifest, b: &Manifest) -> Result<Manifest> {
+    /// Which rows of both tables make up its rows: those of the first, each with its partner in the second.
+    ///
+    /// # Errors
+    /// If a row has more than one partner.
+    pub fn pairs(&self, a: &Manifest, b: &Manifest) -> Result<(Vec<usize>, Vec<Option<usize>>)> {
         let on: Vec<&str> = self.on.iter().map(String::as_str).collect();
         let mut partners: HashMap<Vec<u8>, (usize, usize)> = HashMap::new();
         for (row, key) in b.map_encoded(&on, <[u8]>::to_vec)?.into_iter().enumerate() {
@@ -108,6 +111,12 @@ impl Join {
                 None => {}
             }
         }
+        Ok((rows, partner))
+    }
+
+    /// Its rows.
+    pub fn evaluate(&self, a: &Manifest, b: &Manifest) -> Result<Manifest> {
+        let (rows, partner) = self.pairs(a, b)?;
         let new: Vec<&str> =
             b.schema().names().into_iter().filter(|name| a.schema().position(name).is_none()).collect();
         let right = b.select(&new)?;

@@ -113,8 +113,11 @@ impl Select {
         facts.text("columns", &format!("{:?}", self.columns));
     }
 
-    /// Its rows.
-    pub fn evaluate(&self, input: &Manifest) -> Result<Manifest> {
+    /// Which rows of its input it keeps, in the order of its table.
+    ///
+    /// # Errors
+    /// If the input lacks a column.
+    pub fn rows(&self, input: &Manifest) -> Result<Vec<usize>> {
         let mut rows = self.filter.rows(input)?;
         if let Some(every) = self.every {
             let mut seen: HashMap<Vec<u8>, u64> = HashMap::new();
@@ -133,6 +136,12 @@ impl Select {
         if let Some(limit) = self.limit {
             rows.truncate(limit as usize);
         }
+        Ok(rows)
+    }
+
+    /// Its rows.
+    pub fn evaluate(&self, input: &Manifest) -> Result<Manifest> {
+        let rows = self.rows(input)?;
         let whole = rows.len() == input.len() && rows.iter().enumerate().all(|(i, row)| i == *row);
         let mut table = if whole { input.clone() } else { input.take(&rows) };
         for (name, value) in &self.set {

@@ -37,13 +37,21 @@ pub fn info(dir: &Path, providers: &[Provider]) -> HostInfo {
 
 /// The commit that is checked out in the git repository around a folder, read from its files.
 fn commit(dir: &Path) -> Option<String> {
-    let git = dir.ancestors().map(|dir| dir.join(".git")).find(|git| git.is_dir())?;
-    let head = std::fs::read_to_string(git.join("HEAD")).ok()?;
-    let Some(name) = head.trim().strip_prefix("ref: ") else { return Some(head.trim().to_string()) };
-    if let Ok(commit) = std::fs::read_to_string(git.join(name)) {
-        return Some(commit.trim().to_string());
+    let dir = dir.canonicalize().ok()?;
+    let mark = dir.ancestors().map(|dir| dir.join(".git")).find(|git| git.exists())?;
+    let read = |path: &Path| std::fs::read_to_string(path).map(|text| text.trim().to_string()).ok();
+    // a further worktree has a file there that names its own folder, and that one names the repository's
+    let git = match read(&mark).as_deref().and_then(|text| text.strip_prefix("gitdir: ")) {
+        Some(named) => mark.parent()?.join(named),
+        None => mark,
+    };
+    let common = read(&git.join("commondir")).map_or(git.clone(), |named| git.join(named));
+    let head = read(&git.join("HEAD"))?;
+    let Some(name) = head.strip_prefix("ref: ") else { return Some(head) };
+    if let Some(commit) = read(&git.join(name)).or_else(|| read(&common.join(name))) {
+        return Some(commit);
     }
-    let packed = std::fs::read_to_string(git.join("packed-refs")).ok()?;
+    let packed = read(&common.join("packed-refs"))?;
     packed.lines().find_map(|line| line.strip_suffix(name).map(|commit| commit.trim().to_string()))
 }
 

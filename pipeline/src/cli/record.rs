@@ -1,16 +1,19 @@
-//! Records of runs: a JSON file for each, which `status`, `log` and `why` read. Holds provenance; nothing depends on it.
+//! Records of runs: a JSON file for each, which `status`, `log`, `diff`, `trace` and `why` read. Holds provenance; nothing
+//! depends on it.
 
 use super::{RecipeArgs, host, run::runs_folder};
+use crate::error::{Place, Problem};
 use crate::finished::NodeState;
-use crate::memory;
-use crate::plan::Plan;
+use crate::key::Printer;
+use crate::plan::{Plan, Work};
 use crate::run::Outcome;
+use crate::{kept, memory};
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 
 /// A run that is over.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Record {
     /// Its name.
     pub run: String,
@@ -22,6 +25,9 @@ pub struct Record {
     pub profile: Option<String>,
     /// `--param` and `--set`.
     pub overrides: Vec<String>,
+    /// The recipe's `params:` as they were for this run.
+    #[serde(default)]
+    pub params: Vec<(String, String)>,
     /// Milliseconds since 1970.
     pub started: u64,
     /// How long it took.
@@ -38,6 +44,9 @@ pub struct Record {
     pub host: String,
     /// Its processor.
     pub cpu: String,
+    /// Threads it could use.
+    #[serde(default)]
+    pub threads: usize,
     /// Version of effigy.
     pub version: String,
     /// Versions of what providers are built on.
@@ -69,6 +78,31 @@ pub struct StageRecord {
     pub head: Option<manifests::Digest>,
     /// Digest of its table.
     pub table: Option<manifests::Digest>,
+    /// Rows of its table.
+    #[serde(default)]
+    pub rows: Option<usize>,
+    /// What decided a table of the engine's own besides its inputs; those of other stages are found by `head`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub facts: Vec<(String, String)>,
+}
+
+impl Record {
+    /// When it was over, milliseconds since 1970.
+    pub fn ended(&self) -> u64 {
+        self.started + (self.seconds * 1000.0).ceil() as u64
+    }
+
+    /// Its stage of this name.
+    pub fn stage(&self, name: &str) -> Option<&StageRecord> {
+        self.stages.iter().find(|stage| stage.name == name)
+    }
+
+    /// How it was called for, as one types it.
+    pub fn typed(&self) -> String {
+        let profile = self.profile.as_ref().map_or(String::new(), |profile| format!(" --profile {profile}"));
+        let overrides: String = self.overrides.iter().map(|text| format!(" {text}")).collect();
+        format!("{}{profile}{overrides}", self.file)
+    }
 }
 
 /// Writes the record of a run. One in which nothing happened leaves none, or the log would be full of them.
@@ -102,6 +136,15 @@ pub fn write(
             seconds: tally.seconds,
             head: tally.head,
             table: tally.table,
+            rows: tally.table.and(tally.rows),
+            facts: match &node.work {
+                Work::Table(table) => {
+                    let mut printer = Printer::default();
+                    table.facts(&mut printer);
+                    printer.0
+                }
+                Work::Units(_) => Vec::new(),
+            },
         });
     let host = host::info(&plan.spec.dir, &plan.providers);
     let record = Record {
@@ -110,6 +153,7 @@ pub fn write(
         file: plan.spec.file.clone(),
         profile: plan.spec.profile.clone(),
         overrides: args.params.iter().chain(&args.set).chain(&args.variants).cloned().collect(),
+        params: plan.spec.shown_params(),
         started,
         seconds,
         outcome: match (outcome.interrupted, whole || outcome.states.iter().all(|state| *state != NodeState::Failed)) {
@@ -122,11 +166,13 @@ pub fn write(
         failed,
         host: host.name,
         cpu: host.cpu,
+        threads: host.threads,
         version: host.version,
         software: host.software,
         commit: host.commit,
         stages: stages.collect(),
     };
+    kept::note(workspace, id, outcome.tallies.iter().filter_map(|tally| tally.table))?;
     let folder = runs_folder(workspace);
     memory::write(&folder.join(format!("{id}.json")), &serde_json::to_vec_pretty(&record)?)?;
     memory::write(&folder.join("latest"), id.as_bytes())
@@ -140,4 +186,57 @@ pub fn all(workspace: &Path) -> Vec<Record> {
         json.filter_map(|path| serde_json::from_slice(&std::fs::read(path).ok()?).ok()).collect();
     records.sort_by(|a, b| a.run.cmp(&b.run));
     records
+}
+
+/// The run that somebody means: its name or a beginning of it that no other has, `last`, or `last~1` for the one before.
+///
+/// # Errors
+/// If there is none, or more than one.
+pub fn find<'a>(records: &'a [Record], name: &str) -> Result<&'a Record, Problem> {
+    let wrong = |message: String| Problem::at(&Place::command_line(), message);
+    const HINT: &str = "`effigy log` lists them; `last` is the latest, `last~1` the one before";
+    let back = match name.strip_prefix("last") {
+        Some("") => Some(0),
+        Some(rest) => rest.strip_prefix('~').and_then(|n| n.parse::<usize>().ok()),
+        None => None,
+    };
+    if let Some(back) = back {
+        return match records.len().checked_sub(back + 1) {
+            Some(place) => Ok(&records[place]),
+            None => {
+                Err(wrong(format!("there are only {} recorded runs, so there is no `{name}`", records.len()))
+                    .hint(HINT))
+            }
+        };
+    }
+    let found: Vec<&Record> = records.iter().filter(|one| one.run.starts_with(name)).collect();
+    match (found.as_slice(), records.iter().find(|one| one.run == name)) {
+        (_, Some(one)) => Ok(one),
+        ([one], None) => Ok(*one),
+        ([], None) => Err(wrong(format!("there is no run `{name}`")).hint(HINT)),
+        (several, None) => {
+            let names: Vec<&str> = several.iter().take(5).map(|one| one.run.as_str()).collect();
+            let more = if several.len() > names.len() { ", ..." } else { "" };
+            Err(wrong(format!("{} runs begin with `{name}`", several.len()))
+                .hint(format!("{}{more}", names.join(", "))))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn runs_are_named_by_age_and_by_a_unique_beginning() {
+        let record = |run: &str| Record { run: run.into(), ..Record::default() };
+        let records = [record("20260101-1"), record("20260101-2"), record("20260202-1")];
+        let name = |text: &str| find(&records, text).map(|one| one.run.clone()).map_err(|problem| problem.to_string());
+        assert_eq!(name("last").unwrap(), "20260202-1");
+        assert_eq!(name("last~2").unwrap(), "20260101-1");
+        assert!(name("last~3").unwrap_err().contains("only 3 recorded runs"));
+        assert_eq!(name("20260202").unwrap(), "20260202-1");
+        assert!(name("202601").unwrap_err().contains("2 runs begin with"));
+        assert!(name("x").unwrap_err().contains("`effigy log` lists them"));
+    }
 }

@@ -50,14 +50,12 @@ impl Report {
         let files: HashMap<manifests::Digest, PathBuf> =
             memory.files.iter().map(|(path, _, digest)| (*digest, path.clone())).collect();
         let blobs = cache::Blobs::open(&workspace.join("blobs"))?;
-        let text =
-            |item: &crate::yaml::Item| item.to_json().as_str().map_or(item.to_json().to_string(), str::to_string);
         let run = FinishedRun {
             recipe: plan.spec.name.clone(),
             file: plan.spec.file.clone(),
             text: plan.spec.text.clone(),
             profile: plan.spec.profile.clone(),
-            params: plan.spec.params.iter().map(|(name, item)| (name.clone(), text(item))).collect(),
+            params: plan.spec.shown_params(),
             nodes: (0..plan.nodes.len()).map(node).collect(),
             report: plan.report.clone(),
             workspace: workspace.canonicalize().unwrap_or(workspace.clone()),

@@ -140,13 +140,12 @@ impl Run {
 /// A finished run as plain data.
 pub fn finished(plan: &Plan, outcome: &Outcome, cache: &Cache, started: u64, seconds: f64) -> Result<FinishedRun> {
     let nodes = (0..plan.nodes.len()).map(|i| outcome.node(plan, i)).collect::<Result<_>>()?;
-    let text = |item: &crate::yaml::Item| item.to_json().as_str().map_or(item.to_json().to_string(), str::to_string);
     Ok(FinishedRun {
         recipe: plan.spec.name.clone(),
         file: plan.spec.file.clone(),
         text: plan.spec.text.clone(),
         profile: plan.spec.profile.clone(),
-        params: plan.spec.params.iter().map(|(name, item)| (name.clone(), text(item))).collect(),
+        params: plan.spec.shown_params(),
         nodes,
         report: plan.report.clone(),
         workspace: cache.root().to_path_buf(),

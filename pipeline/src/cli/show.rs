@@ -4,6 +4,7 @@ use super::{DONE, RecipeArgs, load, print};
 use crate::error::{Place, Problem};
 use crate::hints::hinted;
 use crate::memory::Store;
+use crate::rows_where;
 use anyhow::Result;
 use manifests::{Manifest, Type, Value};
 use polars::prelude::{Column, DataFrame, NamedFrom, Series};
@@ -22,6 +23,9 @@ pub struct Show {
     /// At most so many rows
     #[arg(long, value_name = "N")]
     limit: Option<usize>,
+    /// Only rows for which this holds: = != < <= > >=, *= for contains, `~` for no value (may be given more than once)
+    #[arg(long = "where", value_name = "COLUMN=VALUE")]
+    conditions: Vec<String>,
     /// Only these columns
     #[arg(long, value_name = "A,B,...", value_delimiter = ',')]
     select: Vec<String>,
@@ -52,6 +56,9 @@ impl Show {
         }
         // the variants of a stage stand below each other
         let mut table = crate::builtin::concat::below_each_other(&tables.iter().collect::<Vec<_>>())?;
+        if !self.conditions.is_empty() {
+            table = table.take(&rows_where::rows(&table, &self.conditions)?);
+        }
         if let Some(name) = self.select.iter().find(|name| table.schema().position(name).is_none()) {
             let message = format!("stage `{}` has no column `{name}`", self.stage);
             let problem = Problem::at(&Place::command_line(), message).did_you_mean(name, table.schema().names());

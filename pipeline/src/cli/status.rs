@@ -67,11 +67,9 @@ impl Status {
             print(&format!("nothing has been run in {}", workspace.display()));
         }
         for one in &latest {
-            let profile = one.profile.as_ref().map_or(String::new(), |profile| format!(" --profile {profile}"));
-            let overrides: String = one.overrides.iter().map(|text| format!(" {text}")).collect();
             print(&format!(
-                "{}{profile}{overrides}: {} at {} UTC, {} run, {} known, {} failed ({})",
-                one.file,
+                "{}: {} at {} UTC, {} run, {} known, {} failed ({})",
+                one.typed(),
                 one.outcome,
                 host::utc(one.started),
                 one.executed,
@@ -103,12 +101,11 @@ impl Log {
                 print(&serde_json::to_string(one)?);
                 continue;
             }
-            let profile = one.profile.as_ref().map_or(String::new(), |profile| format!(" --profile {profile}"));
             print(&format!(
-                "{}  {:11} {}{profile}  {} run, {} known, {} failed  {}",
+                "{}  {:11} {}  {} run, {} known, {} failed  {}",
                 one.run,
                 one.outcome,
-                one.file,
+                one.typed(),
                 one.executed,
                 one.cached,
                 one.failed,

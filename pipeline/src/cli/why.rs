@@ -153,7 +153,7 @@ fn tell(plan: &Plan, stage: usize, change: &Change) -> String {
 }
 
 /// Digests are shown by their beginning, long texts too; texts without the quotes they have in JSON.
-fn short(text: &str) -> String {
+pub fn short(text: &str) -> String {
     if let Ok(plain) = serde_json::from_str::<String>(text) {
         return short(&plain);
     }

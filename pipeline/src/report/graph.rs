@@ -8,6 +8,7 @@ use super::layers::{self, Graph, NODE};
 use super::numbers::{counted, duration};
 use super::prose::escape;
 use crate::finished::{FinishedNode, NodeState};
+use std::collections::{HashMap, HashSet};
 
 /// Free space around the drawing, px.
 const MARGIN: f64 = 4.0;
@@ -18,17 +19,48 @@ const NAME: usize = 30;
 /// Sizes of the two lines of a box, px.
 const TYPE: (f64, f64) = (12.5, 11.0);
 
-/// How a stage ended, as far as the eye is concerned.
-#[derive(Clone, Copy, PartialEq)]
-pub(super) enum Look {
+/// How a stage stands, as far as the eye is concerned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Look {
     /// Something ran.
     Ran,
     /// All was known.
     Known,
     /// Units failed.
     Failed,
-    /// It never began.
+    /// It never began, or nobody can tell.
     Skipped,
+    /// Units have to run.
+    Due,
+}
+
+/// A stage to be drawn.
+#[derive(Clone, Debug)]
+pub struct Boxed {
+    /// Its name.
+    pub name: String,
+    /// What stands below it.
+    pub status: String,
+    /// What is said of it when one points at it.
+    pub tip: String,
+    /// Its colours.
+    pub look: Look,
+    /// The stages it maps over.
+    pub from: Vec<String>,
+    /// Its constants: its own name for it, and the stage.
+    pub with: Vec<(String, String)>,
+}
+
+/// A drawn graph.
+pub struct Graphed {
+    /// The SVG element, with colours of the palette.
+    pub svg: String,
+    /// Width and height, px.
+    pub size: (u32, u32),
+    /// What it shows, in words.
+    pub alt: String,
+    /// Whether it has dashed lines, and lines that are broken.
+    pub parts: (bool, bool),
 }
 
 /// How to show a stage.
@@ -44,24 +76,54 @@ pub(super) fn look(node: &FinishedNode) -> Look {
 
 /// Draws the stages, and says how to read the drawing; `None` if there are none.
 pub(super) fn draw(nodes: &[FinishedNode]) -> Option<(Drawing, String)> {
-    if nodes.is_empty() {
-        return None;
+    let boxed = |node: &FinishedNode| Boxed {
+        name: node.name.clone(),
+        status: status(node),
+        tip: format!("{}: {} v{}, {}", node.name, node.kind, node.version, duration(node.seconds)),
+        look: look(node),
+        from: node.from.clone(),
+        with: node.with.clone(),
+    };
+    let drawn = draw_boxes(&nodes.iter().map(boxed).collect::<Vec<_>>())?;
+    let mut legend = vec!["Green stages ran, grey ones were known from earlier runs."];
+    legend.push("Solid lines: a stage works through the other's rows.");
+    if drawn.parts.0 {
+        legend.push("Dashed lines: it takes them as a whole.");
     }
-    let index = |name: &String| nodes.iter().position(|node| node.name == *name);
-    // a stage that maps over another and takes it as a constant too is drawn as mapping
-    let mut edges: Vec<(usize, usize)> = Vec::new();
-    let mut constant = Vec::new();
+    if drawn.parts.1 {
+        legend.push("Names in italics: where a line goes on.");
+    }
+    let drawing = Drawing { name: "stages.svg".into(), svg: drawn.svg, size: drawn.size, alt: drawn.alt };
+    Some((drawing, legend.join(" ")))
+}
+
+/// The edges between stages, each once, with whether it is a constant; one that a stage maps over and takes as a constant too
+/// counts as mapped over.
+pub fn edges(nodes: &[Boxed]) -> Vec<((usize, usize), bool)> {
+    let places: HashMap<&str, usize> = nodes.iter().enumerate().map(|(i, node)| (node.name.as_str(), i)).collect();
+    let mut edges = Vec::new();
     for (to, node) in nodes.iter().enumerate() {
+        let mut seen = HashSet::new();
         let from = node.from.iter().map(|name| (name, false));
-        let with = node.with.iter().map(|(_, name)| (name, true));
-        for (name, is_constant) in from.chain(with) {
-            if let Some(from) = index(name).filter(|&from| from != to && !edges.contains(&(from, to))) {
-                edges.push((from, to));
-                constant.push(is_constant);
+        for (name, constant) in from.chain(node.with.iter().map(|(_, name)| (name, true))) {
+            if let Some(&from) = places.get(name.as_str())
+                && from != to
+                && seen.insert(from)
+            {
+                edges.push(((from, to), constant));
             }
         }
     }
-    let lines: Vec<(String, String)> = nodes.iter().map(|node| (shortened(&node.name), status(node))).collect();
+    edges
+}
+
+/// Draws boxes and what leads from one to another; `None` if there are none.
+pub fn draw_boxes(nodes: &[Boxed]) -> Option<Graphed> {
+    if nodes.is_empty() {
+        return None;
+    }
+    let (edges, constant): (Vec<(usize, usize)>, Vec<bool>) = edges(nodes).into_iter().unzip();
+    let lines: Vec<(String, String)> = nodes.iter().map(|node| (shortened(&node.name), node.status.clone())).collect();
     let width = |(name, status): &(String, String)| {
         (text_width(name, TYPE.0) * 1.06).max(text_width(status, TYPE.1)).ceil().max(56.0) + 22.0
     };
@@ -100,29 +162,22 @@ pub(super) fn draw(nodes: &[FinishedNode]) -> Option<(Drawing, String)> {
          role=\"img\" aria-label=\"{alt}\" \
          font-family=\"system-ui, 'Segoe UI', Roboto, 'DejaVu Sans', Arial, sans-serif\">\n{body}</svg>"
     );
-    let mut legend = vec!["Green stages ran, grey ones were known from earlier runs."];
-    legend.push("Solid lines: a stage works through the other's rows.");
-    if constant.contains(&true) {
-        legend.push("Dashed lines: it takes them as a whole.");
-    }
-    if !folded.breaks.is_empty() {
-        legend.push("Names in italics: where a line goes on.");
-    }
-    Some((Drawing { name: "stages.svg".into(), svg, size: (w as u32, h as u32), alt }, legend.join(" ")))
+    let parts = (constant.contains(&true), !folded.breaks.is_empty());
+    Some(Graphed { svg, size: (w as u32, h as u32), alt, parts })
 }
 
 /// One stage: a box with a coloured edge, its name, and what became of it.
-fn boxed(node: &FinishedNode, (name, status): &(String, String), (x, y): (f64, f64), width: f64) -> String {
-    let (stripe, ground, ink) = match look(node) {
+fn boxed(node: &Boxed, (name, status): &(String, String), (x, y): (f64, f64), width: f64) -> String {
+    let (stripe, ground, ink) = match node.look {
+        Look::Due => ("var(--due)", "var(--due-ground)", "var(--ink)"),
         Look::Ran => ("var(--ran)", "var(--ran-ground)", "var(--ink)"),
         Look::Known => ("var(--edge)", "var(--panel)", "var(--ink)"),
         Look::Failed => ("var(--bad)", "var(--bad-ground)", "var(--ink)"),
         Look::Skipped => ("none", "var(--ground)", "var(--faint)"),
     };
-    let dash = if look(node) == Look::Skipped { " stroke-dasharray=\"3 3\"" } else { "" };
+    let dash = if node.look == Look::Skipped { " stroke-dasharray=\"3 3\"" } else { "" };
     let top = y - NODE / 2.0;
-    let title = format!("{}: {} v{}, {}", node.name, node.kind, node.version, duration(node.seconds));
-    let second = if look(node) == Look::Failed { "var(--bad)" } else { "var(--faint)" };
+    let second = if node.look == Look::Failed { "var(--bad)" } else { "var(--faint)" };
     format!(
         "<g><title>{title}</title>\
          <rect x=\"{x:.1}\" y=\"{top:.1}\" width=\"{width:.0}\" height=\"{NODE}\" rx=\"5\" fill=\"{ground}\" \
@@ -134,7 +189,7 @@ fn boxed(node: &FinishedNode, (name, status): &(String, String), (x, y): (f64, f
         escape(name),
         TYPE.1,
         escape(status),
-        title = escape(&title),
+        title = escape(&node.tip),
         stripe_top = top + 7.0,
         stripe_height = NODE - 14.0,
         text_x = x + 11.0,

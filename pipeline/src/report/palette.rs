@@ -11,7 +11,7 @@ pub(super) struct Color {
 }
 
 /// All colours. Drawings name them as `var(--NAME)`.
-pub(super) const PALETTE: [Color; 14] = [
+pub(super) const PALETTE: [Color; 16] = [
     color("ground", "#fdfdfb", "#17191b"),
     color("panel", "#f5f5f1", "#1f2225"),
     color("line", "#dddcd6", "#363a3e"),
@@ -22,6 +22,8 @@ pub(super) const PALETTE: [Color; 14] = [
     color("edge", "#a3a7ab", "#5f656b"),
     color("ran", "#2f7d4f", "#67b98a"),
     color("ran-ground", "#eaf4ec", "#1c2b22"),
+    color("due-ground", "#fcf3e2", "#33291a"),
+    color("due", "#b06f00", "#e0a64a"),
     color("bad", "#b3261e", "#f0857c"),
     color("bad-ground", "#fbecea", "#35201f"),
     color("curve", "#235f94", "#86b6de"),
@@ -33,15 +35,18 @@ const fn color(name: &'static str, light: &'static str, dark: &'static str) -> C
 }
 
 /// A drawing that stands alone, as a file: light colours on their own ground instead of the page's.
-pub(super) fn standalone(svg: &str) -> String {
-    let mut out = svg.to_string();
-    for color in &PALETTE {
-        out = out.replace(&format!("var(--{})", color.name), color.light);
-    }
+pub fn standalone(svg: &str) -> String {
+    let mut out = light(svg);
     let end = out.find('>').map_or(0, |at| at + 1);
     let ground = PALETTE[0].light;
     out.insert_str(end, &format!("<rect width=\"100%\" height=\"100%\" fill=\"{ground}\"/>"));
     out
+}
+
+/// The same text with light colours in the place of their names.
+pub fn light(svg: &str) -> String {
+    let replaced = |text: String, color: &Color| text.replace(&format!("var(--{})", color.name), color.light);
+    PALETTE.iter().fold(svg.to_string(), replaced)
 }
 
 #[cfg(test)]

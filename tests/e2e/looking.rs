@@ -1,0 +1,196 @@
+//! Commands that look at what is there: graph, trace, diff, show with conditions, init, completions.
+
+use crate::support::Space;
+use serde_json::Value;
+
+const RECIPE: &str = "
+recipe: demo
+params: { suffix: a }
+stages:
+  src: { files: 'in/*.txt' }
+  upper: { run: 'tr a-z A-Z < {file} > {out}/up', shell: true, from: src, writes: { up: blob } }
+  model: { run: 'cat {up} > {out}/model', shell: true, from: upper, grain: whole, writes: { model: blob } }
+  learned: { select: model, columns: [model] }
+  used: { run: 'cat {up} > {out}/end && echo {param.suffix} >> {out}/end', shell: true, from: upper, with: { model: learned }, params: { suffix: '${suffix}' }, writes: { end: blob } }
+  alone: { run: 'wc -c < {up} > {out}/size', shell: true, from: upper, writes: { size: blob } }
+  few: { select: alone, where: { path: [in/1.txt, in/2.txt] } }
+report:
+  - { table: few, columns: [path], title: Few }
+";
+
+fn start() -> Space {
+    let space = Space::new();
+    for i in 0..4 {
+        space.write(&format!("in/{i}.txt"), &format!("text {i}\n"));
+    }
+    space.write("r.yaml", RECIPE);
+    space.settle();
+    space
+}
+
+fn say(space: &Space, args: &[&str]) -> String {
+    let said = space.effigy(args);
+    assert_eq!(said.code, 0, "{args:?}: {}\n{}", said.out, said.err);
+    said.out
+}
+
+fn json(space: &Space, args: &[&str]) -> Value {
+    let text = say(space, &[args, &["--json"]].concat());
+    serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error} in {text}"))
+}
+
+#[test]
+fn a_graph_shows_what_is_known_and_what_is_not() {
+    let space = start();
+    let text = say(&space, &["graph", "r.yaml"]);
+    assert!(text.contains("[\"src<br/>4 rows\"]:::known") && text.contains("[\"upper<br/>4 to run\"]:::due"), "{text}");
+    assert!(text.contains("[\"used<br/>4 unknown\"]:::unknown") && text.contains("-. \"model\" .->"), "{text}");
+    space.run();
+    let text = say(&space, &["graph", "r.yaml", "--format", "dot"]);
+    assert!(
+        text.contains("label=\"used\\n4 known\"") && !text.contains("to run") && text.contains("s3 -> s4 ["),
+        "{text}"
+    );
+    space.write("r.yaml", &RECIPE.replace("wc -c", "false"));
+    assert_eq!(space.effigy(&["run", "r.yaml"]).code, 1);
+    let text = say(&space, &["graph", "r.yaml", "--format", "svg"]);
+    assert!(text.contains("failed last time") && text.contains(">4 to run<") && !text.contains("var(--"), "{text}");
+    assert_eq!(text.matches("<title>").count(), 7, "a box for each stage");
+}
+
+#[test]
+fn a_trace_leads_back_to_the_sources_of_a_row() {
+    let space = start();
+    space.run();
+    let trace = json(&space, &["trace", "r.yaml", "few", "0"]);
+    let steps = |trace: &Value| -> Vec<(String, u64, u64)> {
+        let step = |step: &Value| {
+            let count = |name: &str| step[name].as_u64().expect("a count");
+            (step["stage"].as_str().expect("a name").to_string(), count("rows_count"), count("units_count"))
+        };
+        trace["steps"].as_array().expect("steps").iter().map(step).collect()
+    };
+    let step = |name: &str, rows, units| (name.to_string(), rows, units);
+    assert_eq!(steps(&trace), [step("few", 1, 0), step("alone", 1, 1), step("upper", 1, 1), step("src", 1, 0)]);
+    assert_eq!(trace["steps"][3]["rows"][0]["values"]["path"], "in/1.txt");
+    let unit = &trace["steps"][1]["units"][0];
+    assert_eq!(unit["key"].as_str().map(str::len), Some(64));
+    assert!(unit["host"].is_string() && unit["at"].as_u64() > Some(0) && unit["run"].is_string(), "{unit}");
+    assert_eq!(trace["steps"][1]["facts"]["command"], "wc -c < {up} > {out}/size");
+    // a constant comes with all that it was made of
+    let trace = json(&space, &["trace", "r.yaml", "used", "in/3.txt"]);
+    let all = [step("used", 1, 1), step("learned", 1, 0), step("model", 1, 1), step("upper", 4, 4), step("src", 4, 0)];
+    assert_eq!(steps(&trace), all);
+    assert_eq!(trace["steps"][0]["facts"]["param suffix"], "\"a\"");
+    let text = say(&space, &["trace", "r.yaml", "used", "3", "--limit", "2"]);
+    assert!(text.contains("learned (as a constant)") && text.contains("and 2 more (--limit)"), "{text}");
+    // forward, to every row that used it
+    let trace = json(&space, &["trace", "r.yaml", "src", "in/3.txt", "--forward"]);
+    let all = [
+        step("src", 1, 0),
+        step("upper", 1, 1),
+        step("model", 1, 1),
+        step("learned", 1, 0),
+        step("used", 4, 4),
+        step("alone", 1, 1),
+    ];
+    assert_eq!(steps(&trace), all, "`few` does not show the row");
+    // a file by the beginning of its digest, or by its path
+    let digest = space.rows("alone")[2]["up"].as_str().expect("a digest").to_string();
+    for what in [digest[..8].to_string(), format!(".effigy/blobs/{}/{}", &digest[..2], &digest[2..])] {
+        let trace = json(&space, &["trace", "r.yaml", &what]);
+        assert_eq!(
+            (steps(&trace), &trace["file"]),
+            (vec![step("upper", 1, 1), step("src", 1, 0)], &digest.clone().into())
+        );
+    }
+    let text = say(&space, &["trace", "r.yaml", "src", "in/2.txt", "--forward"]);
+    assert!(text.contains("in the report: Few"), "{text}");
+}
+
+#[test]
+fn a_trace_says_where_it_cannot_lead() {
+    let space = start();
+    space.effigy(&["trace", "r.yaml", "few", "0"]).expect_error(1, &["has not been run yet", "effigy run r.yaml"]);
+    space.run();
+    space
+        .effigy(&["trace", "r.yaml", "fwe", "0"])
+        .expect_error(2, &["has no stage `fwe`", "digits of a file's digest"]);
+    space.effigy(&["trace", "r.yaml", "few", "9"]).expect_error(2, &["has no row `9`"]);
+    space.effigy(&["trace", "r.yaml", "0123456789"]).expect_error(2, &["no table of the last run holds the file"]);
+    // rows made by another recipe than that of today are not explained by it
+    space.write("r.yaml", &RECIPE.replace("wc -c <", "wc -l <"));
+    let text = say(&space, &["trace", "r.yaml", "few", "0"]);
+    assert!(text.contains("no further: the recipe or what stage `alone` reads has changed"), "{text}");
+}
+
+#[test]
+fn a_diff_tells_what_changed_between_two_runs() {
+    let space = start();
+    space.run();
+    space.write("in/3.txt", "other\n");
+    assert_eq!(space.effigy(&["run", "r.yaml", "--param", "suffix=b"]).code, 0);
+    let diff = json(&space, &["diff"]);
+    let stage = |name: &str| diff["stages"].as_array().and_then(|all| all.iter().find(|one| one["stage"] == name));
+    let fact = |change: &Value| change["fact"].as_str().map(str::to_string);
+    let about: Vec<_> = diff["run"].as_array().expect("changes").iter().filter_map(fact).collect();
+    assert_eq!(about, ["overrides", "parameter `suffix`"]);
+    let upper = stage("upper").expect("its table changed");
+    assert_eq!((&upper["rows"]["same"], &upper["rows"]["changed"]), (&3.into(), &1.into()), "{upper}");
+    assert_eq!(upper["rows"]["by"][0], "path");
+    assert_eq!((&upper["executed"][1], &upper["cached"][1]), (&1.into(), &3.into()));
+    let used = stage("used").expect("its parameter changed");
+    let facts: Vec<_> = used["facts"].as_array().expect("changes").iter().filter_map(fact).collect();
+    assert_eq!(facts, ["param suffix", "with model"]);
+    assert!(stage("few").is_none(), "nothing of it changed");
+    assert_eq!(diff["same_stages"], 1);
+    let text = say(&space, &["diff", "last~1", "last", "--stage", "used"]);
+    assert!(text.contains("param suffix: a -> b") && text.contains("rows 4 -> 4: 4 changed"), "{text}");
+    assert!(text.contains("column `end` in 4 rows"), "{text}");
+    assert!(say(&space, &["diff", "last", "last"]).contains("the same in both: 7 stages"));
+    space.effigy(&["diff", "last~2"]).expect_error(2, &["only 2 recorded runs", "effigy log"]);
+    space.effigy(&["diff", "never"]).expect_error(2, &["there is no run `never`"]);
+    // what is no longer there is told, not guessed
+    std::fs::remove_dir_all(space.path(".effigy/tables")).expect("it was there");
+    let text = say(&space, &["diff"]);
+    assert!(text.contains("not to be compared: rows: the tables of both runs are no longer there"), "{text}");
+}
+
+#[test]
+fn rows_are_shown_by_conditions() {
+    let space = start();
+    space.run();
+    let rows = |conditions: &[&str]| {
+        let mut args = vec!["show", "r.yaml", "alone", "--json"];
+        conditions.iter().for_each(|text| args.extend(["--where", text]));
+        say(&space, &args).lines().count()
+    };
+    assert_eq!(
+        (rows(&["path=in/1.txt"]), rows(&["path>=in/1.txt"]), rows(&["path>=in/1.txt", "path!=in/2.txt"])),
+        (1, 3, 2)
+    );
+    let said = space.effigy(&["show", "r.yaml", "alone", "--where", "pth=1"]);
+    said.expect_error(2, &["there is no column `pth`", "did you mean `path`?"]);
+}
+
+#[test]
+fn the_recipe_to_begin_with_runs_as_it_is() {
+    let space = Space::new();
+    say(&space, &["init", "r.yaml"]);
+    assert_eq!(space.run(), (7, 0, 0));
+    assert_eq!(space.run(), (0, 7, 0));
+    assert_eq!(space.file("all", 0, "book"), "likeness\nlikeness\nAbbild\nAbbild\nportrait\nportrait\n");
+    assert_eq!(space.rows("german").len(), 1);
+    assert_eq!(space.effigy(&["run", "r.yaml", "--profile", "many"]).code, 0);
+    space.effigy(&["init", "r.yaml"]).expect_error(2, &["r.yaml is there already", "--force"]);
+    say(&space, &["init", "r.yaml", "--force"]);
+}
+
+#[test]
+fn shells_learn_our_words() {
+    let space = Space::new();
+    for shell in ["bash", "zsh", "fish"] {
+        let text = say(&space, &["completions", shell]);
+        assert!(text.contains("trace") && text.contains("forward"), "{shell}");
+    }
+}
