@@ -46,7 +46,8 @@ pub fn axes(
     for (key, _) in variants {
         if key.name.is_empty() || key.name != word(&key.name.as_str().into()) {
             let problem = Problem::at(&place(key.at), format!("`{}` cannot be the name of a variant", key.name));
-            problems.push(problem.hint("it becomes part of names of stages: use letters, digits, `_`, `-`, `+` and `.`"));
+            problems
+                .push(problem.hint("it becomes part of names of stages: use letters, digits, `_`, `-`, `+` and `.`"));
         }
     }
     if !variants.is_empty() {
