@@ -256,17 +256,19 @@ pub fn expand(
         }
     }
     for (base, needs) in bases.iter().zip(&needs) {
-        if let (Some(over), Some(&need)) = (base.over, needs.first()) {
-            if bases[need].mask & over == 0 {
-                let at = base.written.iter().flatten().next().map_or(At::default(), |stanza| stanza.what.at);
-                let problem = Problem::at(
-                    &place(at),
-                    format!("stage `{}` does not vary, so there is nothing to gather", bases[need].name),
-                );
-                problems.push(problem.hint(
+        if let (Some(over), Some(&need)) = (base.over, needs.first())
+            && bases[need].mask & over == 0
+        {
+            let at = base.written.iter().flatten().next().map_or(At::default(), |stanza| stanza.what.at);
+            let problem = Problem::at(
+                &place(at),
+                format!("stage `{}` does not vary, so there is nothing to gather", bases[need].name),
+            );
+            problems.push(
+                problem.hint(
                     "a stage varies that says `${axis}`, differs between variants, or takes rows of one that does",
-                ));
-            }
+                ),
+            );
         }
     }
     let all = Expansion { axes, bases: &bases, ids: &ids };

@@ -251,7 +251,7 @@ fn wrong_axes_are_told_with_a_place_once() {
     space.effigy(&["run", "r.yaml"]).expect_error(2, &["r.yaml:5:3: `a/b` cannot be the name of a variant", "hint: "]);
     let space = start(&VARIANTS.replace("steps: 1", "stpes: 1"));
     space.effigy(&["run", "r.yaml"]).expect_error(2, &["r.yaml:5:12: the recipe has no parameter `stpes`", "`steps`?"]);
-    let space = start(&VARIANTS);
+    let space = start(VARIANTS);
     space.effigy(&["run", "r.yaml"]).expect_error(2, &["stage `train@loud` has no field `shout`"]);
     let space = start(&VARIANTS.replace("train.shout", "trian.shout"));
     space.effigy(&["run", "r.yaml"]).expect_error(2, &["r.yaml:6:11", "no stage `trian`", "did you mean `train`?"]);
