@@ -1,7 +1,7 @@
 //! How a run looks: bars on a terminal, plain lines elsewhere, JSON lines for machines. Three readers of the same events.
 
 use crate::event::{Event, Reader};
-use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 use std::collections::HashMap;
 use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
@@ -103,17 +103,66 @@ impl Reader for Lines {
     }
 }
 
-/// Bars on a terminal.
+/// Bars on a terminal: one for each stage that has work under way, not for those that wait, of which there may be thousands.
 #[derive(Default)]
 struct Bars {
     all: MultiProgress,
-    bars: HashMap<String, (ProgressBar, Instant, usize)>,
+    /// Units that were known, of stages that have others.
+    cached: HashMap<String, usize>,
+    bars: HashMap<String, ProgressBar>,
+    /// Room for the stages' names.
+    width: usize,
 }
+
+/// Longer names of stages are cut.
+const NAMES: (usize, usize) = (12, 24);
 
 impl Bars {
     fn say(&self, text: &str) {
         self.all.suspend(|| eprintln!("{text}"));
     }
+
+    fn name(&self, stage: &str) -> String {
+        let shown: String = match stage.chars().count() {
+            n if n > self.width => stage.chars().take(self.width - 1).chain(['…']).collect(),
+            _ => stage.into(),
+        };
+        format!("{shown:>width$}", width = self.width)
+    }
+
+    fn bar(&mut self, stage: &str) -> ProgressBar {
+        if let Some(bar) = self.bars.get(stage) {
+            return bar.clone();
+        }
+        let style = ProgressStyle::with_template("{prefix} {bar:20} {taken:>6} {left:>11}  {wide_msg}")
+            .expect("the template is a constant")
+            .with_key("taken", |state: &ProgressState, out: &mut dyn std::fmt::Write| {
+                let _ = out.write_str(&clock(state.elapsed().as_secs_f64()));
+            })
+            .with_key("left", |state: &ProgressState, out: &mut dyn std::fmt::Write| {
+                let _ = out.write_str(&left(state.elapsed().as_secs_f64(), f64::from(state.fraction())));
+            })
+            .progress_chars("━╸─");
+        let bar = self.all.add(ProgressBar::new(1).with_style(style));
+        bar.set_prefix(self.name(stage));
+        bar.enable_steady_tick(Duration::from_millis(500));
+        self.bars.insert(stage.into(), bar.clone());
+        bar
+    }
+}
+
+/// A time in few letters: `42s`, `3m20s`, `2h05m`.
+fn clock(seconds: f64) -> String {
+    match seconds as u64 {
+        s @ 0..60 => format!("{s}s"),
+        s @ 60..3600 => format!("{}m{:02}s", s / 60, s % 60),
+        s => format!("{}h{:02}m", s / 3600, s % 3600 / 60),
+    }
+}
+
+/// How long it will take yet, if it goes on as it did; nobody can tell before something is done.
+fn left(taken: f64, share: f64) -> String {
+    if share > 0.0 { format!("ETA {}", clock((taken * (1.0 - share) / share).ceil())) } else { "ETA -".into() }
 }
 
 /// Bars count thousandths of units, so that a single long unit moves.
@@ -122,38 +171,43 @@ const PARTS: f64 = 1000.0;
 impl Reader for Bars {
     fn hear(&mut self, event: &Event) {
         match event {
-            Event::Start { .. } => self.all.set_draw_target(ProgressDrawTarget::stderr_with_hz(8)),
-            Event::Stage { stage, units, cached } => {
-                let style = ProgressStyle::with_template("{prefix:>16} {bar:28} {msg}  ETA {eta}")
-                    .expect("the template is a constant")
-                    .progress_chars("━╸─");
-                let bar = self.all.add(ProgressBar::new(((units - cached) as f64 * PARTS) as u64).with_style(style));
-                bar.set_prefix(stage.clone());
-                bar.set_message(format!("0/{}, {cached} known", units - cached));
-                bar.enable_steady_tick(Duration::from_millis(500));
-                self.bars.insert(stage.clone(), (bar, Instant::now(), *cached));
+            Event::Start { stages, .. } => {
+                self.all.set_draw_target(ProgressDrawTarget::stderr_with_hz(8));
+                let longest = stages.iter().map(|stage| stage.chars().count()).max().unwrap_or(0);
+                self.width = longest.clamp(NAMES.0, NAMES.1);
+            }
+            Event::Stage { stage, cached, .. } => {
+                self.cached.insert(stage.clone(), *cached);
             }
             Event::Progress { stage, ran, of, within, note } => {
-                let Some((bar, since, cached)) = self.bars.get(stage) else { return };
+                let bar = self.bar(stage);
                 let done = *ran as f64 + within;
                 bar.set_length((*of as f64 * PARTS) as u64);
                 bar.set_position((done * PARTS) as u64);
-                let rate = done / since.elapsed().as_secs_f64().max(0.001);
-                let rate = if rate >= 0.1 { format!("{rate:.1}/s") } else { format!("{:.1}/min", rate * 60.0) };
+                let rate = done / bar.elapsed().as_secs_f64().max(0.001);
+                let rate = match rate {
+                    _ if done == 0.0 => String::new(),
+                    rate if rate >= 0.1 => format!("  {rate:.1}/s"),
+                    rate => format!("  {:.1}/min", rate * 60.0),
+                };
                 let note = if note.is_empty() { String::new() } else { format!("  {note}") };
-                bar.set_message(format!("{ran}/{of}, {cached} known  {rate}{note}"));
+                let cached = self.cached.get(stage).copied().unwrap_or(0);
+                bar.set_message(format!("{ran}/{of}, {cached} known{rate}{note}"));
             }
             Event::Finished { stage, state, executed, cached, failed, seconds: taken, rows } => {
-                if let Some((bar, ..)) = self.bars.remove(stage) {
+                if let Some(bar) = self.bars.remove(stage) {
                     bar.finish_and_clear();
                     self.all.remove(&bar);
                 }
                 if *executed > 0 || *failed > 0 || *state != "done" {
                     let failed = if *failed > 0 { format!(", {failed} failed") } else { String::new() };
-                    let taken = seconds(*taken);
-                    self.say(&format!(
-                        "{stage:>16} {state}: {executed} run, {cached} known{failed}, {rows} rows ({taken})"
-                    ));
+                    let (name, taken) = (self.name(stage), seconds(*taken));
+                    self.say(&match *state {
+                        "skipped" => format!("{name} skipped, because a stage that it needs failed"),
+                        _ => format!(
+                            "{name} {state}: {executed} run, {cached} known{failed}, {rows} rows ({taken} of work)"
+                        ),
+                    });
                 }
             }
             Event::Failed { stage, unit, error, hint, log } => {
@@ -164,5 +218,22 @@ impl Reader for Bars {
                 self.all.suspend(|| println!("{}", summary(*executed, *cached, *failed, *seconds)));
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_short_and_nothing_is_foretold_from_nothing() {
+        assert_eq!([clock(0.9), clock(200.0), clock(7500.0)], ["0s", "3m20s", "2h05m"]);
+        assert_eq!([left(30.0, 0.25), left(30.0, 0.0), left(30.0, 1.0)], ["ETA 1m30s", "ETA -", "ETA 0s"]);
+    }
+
+    #[test]
+    fn names_stand_flush_and_long_ones_are_cut() {
+        let bars = Bars { width: 6, ..Bars::default() };
+        assert_eq!((bars.name("ab").as_str(), bars.name("abcdefgh").as_str()), ("    ab", "abcde…"));
     }
 }

@@ -51,6 +51,8 @@ pub struct Active {
     pub executed: usize,
     /// Failures the user was told of.
     pub told: usize,
+    /// A task of it was started.
+    pub begun: bool,
     open: usize,
     /// Whether its units run although they are known.
     forced: bool,
@@ -119,6 +121,7 @@ impl Active {
             with: With::default(),
             executed: 0,
             told: 0,
+            begun: false,
             open: 0,
             forced: false,
         }

@@ -78,6 +78,12 @@ impl<'a> Run<'a> {
         self.free_mb -= memory;
         self.in_flight.extend(&flight.keys);
         self.flights.insert(id, flight);
+        if let State::Active(active) = &mut self.states[i]
+            && !std::mem::replace(&mut active.begun, true)
+        {
+            // it waited until now
+            self.progress(i);
+        }
         Ok(())
     }
 
