@@ -1,13 +1,14 @@
 //! Why a unit has to run, or did: the facts of its key against those of the nearest earlier record. The facts are the ones
 //! that were hashed, so an explanation and a key cannot disagree. Prints nothing.
 
+use crate::compare::Compared;
 use crate::key;
 use crate::run::Prepared;
 use crate::stage::UnitStage;
 use crate::units;
 use anyhow::Result;
 use cache::{Entry, StageFacts, Unit, scan_all};
-use manifests::Digest;
+use manifests::{Digest, Manifest};
 use serde::Serialize;
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
@@ -40,6 +41,50 @@ pub struct Reason {
     pub seconds: Option<f64>,
     /// What changed.
     pub changes: Vec<Change>,
+    /// Where the columns that changed were written.
+    pub sources: Vec<Source>,
+    /// The rows behind contents of many rows that changed: its own, and those of constants.
+    pub rows: Vec<ChangedRows>,
+}
+
+/// Where a column that changed was written.
+#[derive(Clone, Debug, Serialize)]
+pub struct Source {
+    /// The column.
+    pub column: String,
+    /// The stage that wrote it.
+    pub stage: String,
+    /// The row of that stage, for people, if it is one.
+    pub row: Option<String>,
+}
+
+/// The rows behind a content that changed.
+#[derive(Clone, Debug, Serialize)]
+pub struct ChangedRows {
+    /// The stage whose rows they are.
+    pub stage: String,
+    /// As which constant they are read, if as one.
+    pub constant: Option<String>,
+    /// How they changed.
+    pub compared: Compared,
+}
+
+/// The rows of a unit that an earlier table of its stage's input would give.
+///
+/// # Errors
+/// If the table lacks a column.
+pub fn earlier_rows(stage: &UnitStage, table: &Manifest, unit: &Manifest) -> Result<Manifest> {
+    let table = match &stage.filter {
+        Some(filter) => table.take(&filter.rows(table)?),
+        None => table.clone(),
+    };
+    if stage.by.is_empty() || unit.is_empty() {
+        return Ok(table);
+    }
+    let by: Vec<&str> = stage.by.iter().map(String::as_str).collect();
+    let group = unit.map_encoded(&by, <[u8]>::to_vec)?.swap_remove(0);
+    let rows = table.map_encoded(&by, |bytes| *bytes == *group)?;
+    Ok(table.take(&(0..table.len()).filter(|&row| rows[row]).collect::<Vec<_>>()))
 }
 
 /// Everything recorded of a stage.
@@ -47,6 +92,9 @@ pub struct Reason {
 pub struct History {
     facts: HashMap<Digest, StageFacts>,
     units: Vec<Unit>,
+    /// The last record of each key, and all of each name.
+    by_key: HashMap<Digest, usize>,
+    by_name: HashMap<String, Vec<usize>>,
 }
 
 impl History {
@@ -63,6 +111,10 @@ impl History {
             Entry::Unit(unit) if unit.node == node => history.units.push(Unit { rows: Vec::new(), ..unit }),
             _ => {}
         })?;
+        for (i, unit) in history.units.iter().enumerate() {
+            history.by_key.insert(unit.key, i);
+            history.by_name.entry(unit.name.clone()).or_default().push(i);
+        }
         Ok(history)
     }
 
@@ -71,10 +123,10 @@ impl History {
         let rows = prepared.units.rows(unit);
         let name = units::name(stage, prepared.named(), rows);
         let key = prepared.keys[unit];
-        let own = self.units.iter().rposition(|record| record.key == key);
+        let own = self.by_key.get(&key).copied();
         let inputs = key::inputs(&prepared.projected, rows);
-        let earlier = &self.units[..own.filter(|_| known).unwrap_or(self.units.len())];
-        let nearest = self.nearest(earlier, key, &name, &inputs, &prepared.head.facts);
+        let end = own.filter(|_| known).unwrap_or(self.units.len());
+        let nearest = self.nearest(end, key, &name, &inputs, &prepared.head.facts);
         let own = own.map(|i| &self.units[i]).filter(|_| known);
         let changes = nearest.map_or(Vec::new(), |old| {
             let empty = Vec::new();
@@ -91,29 +143,34 @@ impl History {
             at: own.map(|record| record.at),
             seconds: own.map(|record| record.seconds),
             changes,
+            sources: Vec::new(),
+            rows: Vec::new(),
         }
     }
 
-    /// The latest record of the same unit; failing that the latest of those with most facts in common.
+    /// Of the records before `end` the latest of the same unit; failing that the latest of those with most facts in common.
     fn nearest(
         &self,
-        earlier: &[Unit],
+        end: usize,
         key: Digest,
         name: &str,
         inputs: &[(String, String)],
         facts: &StageFacts,
     ) -> Option<&Unit> {
-        let others = earlier.iter().filter(|record| record.key != key);
-        let score = |record: &Unit| {
-            let same_name = usize::from(record.name == name) * 1000;
+        let other = |i: &usize| *i < end && self.units[*i].key != key;
+        let score = |i: &usize| {
+            let record = &self.units[*i];
             let same_facts = usize::from(record.stage == facts.digest) * 10;
-            same_name + same_facts + inputs.iter().filter(|fact| record.inputs.contains(fact)).count()
+            (same_facts + inputs.iter().filter(|fact| record.inputs.contains(fact)).count(), *i)
         };
-        let best = others.enumerate().max_by_key(|(i, record)| (score(record), *i))?.1;
+        let named = self.by_name.get(name).into_iter().flatten().copied();
+        if let Some(best) = named.filter(other).max_by_key(score) {
+            return Some(&self.units[best]);
+        }
+        let best = &self.units[(0..end).filter(other).max_by_key(score)?];
         // a row that shares nothing with any other is new, not changed
-        let related = best.name == name || best.inputs.iter().any(|fact| inputs.contains(fact)) || inputs.is_empty();
-        let best = earlier.iter().rfind(|record| std::ptr::eq(*record, best))?;
-        related.then(|| self.units.iter().find(|record| std::ptr::eq(*record, best)))?
+        let related = best.inputs.iter().any(|fact| inputs.contains(fact)) || inputs.is_empty();
+        related.then_some(best)
     }
 }
 

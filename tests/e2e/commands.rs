@@ -67,7 +67,10 @@ fn why_names_the_fact_that_changed() {
     space.write("in/3.txt", "other\n");
     let text = why(&["upper"]);
     assert!(text.contains("1 to run, 3 known") && text.contains("path=in/3.txt"), "{text}");
-    assert!(text.contains("column `file`: file") && text.contains("(written by stage `src`)"), "{text}");
+    assert!(
+        text.contains("column `file`: file") && text.contains("(written by stage `src`, row path=in/3.txt)"),
+        "{text}"
+    );
     let text = why(&["all"]);
     assert!(text.contains("nobody can tell about `all` until `upper` has run"), "{text}");
     // after the run the reason is still known

@@ -11,6 +11,7 @@ mod looking;
 mod probes;
 mod programs;
 mod providers;
+mod reasons;
 mod reuse;
 mod reuse_files;
 mod reuse_units;
