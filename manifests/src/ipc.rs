@@ -7,7 +7,7 @@ use arrow::datatypes::{DataType, Field};
 use arrow::ipc::reader::FileReader;
 use arrow::ipc::writer::FileWriter;
 use std::fs::File;
-use std::io::{BufReader, BufWriter, Write};
+use std::io::{BufReader, BufWriter, Read, Seek, Write};
 use std::path::Path;
 
 /// Writes a manifest as an Arrow IPC file, under a temporary name first, so that no half file ever bears the name.
@@ -38,8 +38,16 @@ pub fn write_ipc(path: &Path, manifest: &Manifest) -> Result<()> {
 /// If the file is missing, truncated, not Arrow, or has a column outside the closed set of types.
 pub fn read_ipc(path: &Path) -> Result<Manifest> {
     let file = File::open(path).map_err(|source| Error::Io { doing: "read", path: path.into(), source })?;
+    read_ipc_from(BufReader::new(file), path)
+}
+
+/// The same from any reader; `path` is its name in messages.
+///
+/// # Errors
+/// If it is truncated, not Arrow, or has a column outside the closed set of types.
+pub fn read_ipc_from(from: impl Read + Seek, path: &Path) -> Result<Manifest> {
     let broken = |error: arrow::error::ArrowError| Error::NotArrow { path: path.into(), reason: error.to_string() };
-    let reader = FileReader::try_new(BufReader::new(file), None).map_err(broken)?;
+    let reader = FileReader::try_new(from, None).map_err(broken)?;
     let arrow_schema = reader.schema();
     let mut schema = Schema::default();
     for field in arrow_schema.fields() {

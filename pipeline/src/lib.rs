@@ -7,6 +7,7 @@
 //! Knows no tensor, image or dataset, and links no library that does.
 
 pub mod builtin;
+pub mod care;
 pub mod cli;
 pub mod command;
 pub mod error;

@@ -4,13 +4,14 @@
 //! Knows what workers say, not what they do; prints nothing.
 
 mod active;
+mod damage;
 mod tables;
 mod tasks;
 
 use crate::event::{Event, Reader};
 use crate::executor::Local;
 use crate::finished::{FinishedNode, NodeState};
-use crate::hints::hint_of;
+use crate::hints::{hint_of, hinted};
 use crate::memory::{Memory, Prior, Remembered, Store};
 use crate::plan::{Node, Plan, Work};
 use crate::stage::UnitStage;
@@ -25,6 +26,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+pub use damage::Damaged;
 pub use tables::{Prepared, folder_digest, node_key, prepare, stage_head, table_key};
 
 /// What a run may do.
@@ -59,12 +61,14 @@ impl Done {
     /// The rows.
     ///
     /// # Errors
-    /// If they lie on the disk and cannot be read any more.
+    /// [`Damaged`], if they lie on the disk and are not what they were.
     pub fn table(&self) -> Result<&Manifest> {
         if let Some(table) = self.table.get() {
             return Ok(table);
         }
-        let table = manifests::read_ipc(&self.path)?;
+        let digest = self.digest.short();
+        let damaged = || Damaged(format!("the table {digest} of the last run is damaged or gone; it is made again"));
+        let table = crate::memory::whole(&self.path, &self.digest).ok_or_else(damaged)?;
         Ok(self.table.get_or_init(|| table))
     }
 
@@ -127,12 +131,16 @@ pub struct Run<'a> {
     store: Store,
     memory: Memory,
     used: Memory,
+    /// Tables that may not have reached the disk.
+    new_tables: Vec<PathBuf>,
     flights: HashMap<usize, Flight>,
     in_flight: HashSet<Digest>,
     free: usize,
     free_mb: u64,
     next_task: usize,
     last_commit: Instant,
+    /// Something was damaged: what is in work is finished, then the plan is passed over once more.
+    again: bool,
 }
 
 /// What a run came to.
@@ -176,6 +184,30 @@ impl Outcome {
 /// # Errors
 /// If the workspace cannot be used any more (no room, an I/O error). A stage that fails is no error here, but in the outcome.
 pub fn run(plan: &Plan, cache: &mut Cache, options: &Options, readers: &mut [Box<dyn Reader>]) -> Result<Outcome> {
+    let mut earlier = vec![(0, 0.0); plan.nodes.len()];
+    for _ in 0..damage::PASSES {
+        match pass(plan, cache, options, readers)? {
+            Ok(mut outcome) => {
+                damage::add(&mut outcome, &earlier);
+                return Ok(outcome);
+            }
+            Err(ran) => earlier.iter_mut().zip(ran).for_each(|(sum, (units, seconds))| {
+                sum.0 += units;
+                sum.1 += seconds;
+            }),
+        }
+    }
+    let message = format!("files in {} were damaged again and again", cache.root().display());
+    Err(hinted(message, "see the disk (`dmesg`), or use another one with --workspace"))
+}
+
+/// Passes over the plan once; what each stage has run, if something was damaged and another pass has to make it again.
+fn pass(
+    plan: &Plan,
+    cache: &mut Cache,
+    options: &Options,
+    readers: &mut [Box<dyn Reader>],
+) -> Result<Result<Outcome, Vec<(usize, f64)>>> {
     let store = Store::new(cache.root());
     let memory = store.load(&options.recipe, plan.spec.profile.as_deref());
     for (path, fingerprint, digest) in &memory.files {
@@ -197,12 +229,14 @@ pub fn run(plan: &Plan, cache: &mut Cache, options: &Options, readers: &mut [Box
         store,
         used: Memory { stages: memory.stages.clone(), files: Vec::new() },
         memory,
+        new_tables: Vec::new(),
         flights: HashMap::new(),
         in_flight: HashSet::new(),
         free: options.jobs,
         free_mb: options.memory_mb,
         next_task: 0,
         last_commit: Instant::now(),
+        again: false,
     };
     let outcome = run.all();
     run.executor.stop_all();
@@ -210,6 +244,9 @@ pub fn run(plan: &Plan, cache: &mut Cache, options: &Options, readers: &mut [Box
     let kept = run.keep();
     let interrupted = outcome?;
     kept?;
+    if run.again && !interrupted {
+        return Ok(Err(run.ran()));
+    }
     let states = run.states.iter().map(|state| match state {
         State::Done(_) => NodeState::Done,
         State::Failed => NodeState::Failed,
@@ -218,7 +255,7 @@ pub fn run(plan: &Plan, cache: &mut Cache, options: &Options, readers: &mut [Box
     let states = states.collect();
     let table = |state| if let State::Done(done) = state { Some(done) } else { None };
     let tables = std::mem::take(&mut run.states).into_iter().map(table).collect();
-    Ok(Outcome { tallies: run.tallies, states, tables, interrupted })
+    Ok(Ok(Outcome { tallies: run.tallies, states, tables, interrupted }))
 }
 
 impl<'a> Run<'a> {
@@ -237,14 +274,15 @@ impl<'a> Run<'a> {
             if stops > 1 {
                 return Ok(true);
             }
-            if stops == 0 {
-                self.begin_ready()?;
-                self.submit()?;
+            if stops == 0 && !self.again {
+                let begun = self.begin_ready().and_then(|()| self.submit());
+                self.despite(begun)?;
             }
-            if self.flights.is_empty() && (stops > 0 || self.active.is_empty() && self.ready.is_empty()) {
+            let drains = stops > 0 || self.again;
+            if self.flights.is_empty() && (drains || self.active.is_empty() && self.ready.is_empty()) {
                 return Ok(stops > 0 && !self.complete(&wanted));
             }
-            if stops == 0 && !self.ready.is_empty() {
+            if !drains && !self.ready.is_empty() {
                 continue;
             }
             for (id, report) in self.executor.poll(Duration::from_millis(100)) {
@@ -409,6 +447,7 @@ impl<'a> Run<'a> {
         for ((name, need), columns) in node.with.iter().zip(&stage.with_reads) {
             std::fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
             let table = tables::project(self.done(*need).table()?, columns)?;
+            self.sound(&node.name, &table, 0..table.len())?;
             let (table, outside) = task::with_paths(&table, &dir, self.cache)?;
             let path = dir.join(format!("{name}.arrow"));
             manifests::write_ipc(&path, &table)?;
@@ -465,6 +504,7 @@ impl<'a> Run<'a> {
             rows: table.len(),
             units: units.len(),
             worth,
+            bytes: 0,
             blobs: active.few_blobs(FEW),
         };
         let keep_keys = stage.def.grain == protocol::Grain::Row && !stage.def.source && units.len() >= FEW;
@@ -475,9 +515,11 @@ impl<'a> Run<'a> {
     }
 
     /// A stage's table is known: keep it and remember what it came from.
-    fn settle(&mut self, i: usize, table: Manifest, remembered: Remembered, whole: bool) -> Result<()> {
+    fn settle(&mut self, i: usize, table: Manifest, mut remembered: Remembered, whole: bool) -> Result<()> {
         let digest = remembered.table;
-        self.store.keep(&digest, &table)?;
+        let (path, bytes) = self.store.keep(&digest, &table)?;
+        remembered.bytes = bytes;
+        self.new_tables.push(path);
         let name = &self.plan.nodes[i].name;
         if whole {
             self.used.stages.insert(name.clone(), remembered);
@@ -493,27 +535,37 @@ impl<'a> Run<'a> {
     /// Makes everything that was found out last.
     fn keep(&mut self) -> Result<()> {
         self.cache.commit()?;
+        if self.cache.is_doubtful() {
+            // a memory must not speak of what may not be there after a power failure
+            self.warn();
+            return Ok(());
+        }
         self.used.files = self.cache.referred();
         let same = self.used.stages == self.memory.stages && self.used.files == self.memory.files;
         if !same {
             let names: HashSet<&str> = self.plan.nodes.iter().map(|node| node.name.as_str()).collect();
             self.used.stages.retain(|name, _| names.contains(name.as_str()));
+            self.cache.sync_beside(&std::mem::take(&mut self.new_tables))?;
             self.store.save(&self.options.recipe, self.plan.spec.profile.as_deref(), &self.used)?;
             self.store.sweep();
+        } else {
+            self.store.touch(&self.options.recipe, self.plan.spec.profile.as_deref());
         }
         self.warn();
         Ok(())
     }
 }
 
-/// An error that ends the run, because the workspace cannot be written; others end a unit.
+/// An error that ends the run, because the workspace cannot be written, or this pass of it; others end a unit.
 fn fatal(error: anyhow::Error) -> Result<anyhow::Error> {
-    let full = error.chain().any(|cause| {
+    use std::io::ErrorKind::{QuotaExceeded, ReadOnlyFilesystem, StorageFull};
+    let fatal = error.chain().any(|cause| {
         let io = cause.downcast_ref::<std::io::Error>();
-        io.is_some_and(|io| matches!(io.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded))
-            || cause.downcast_ref::<cache::Error>().is_some_and(cache::Error::is_full)
+        io.is_some_and(|io| matches!(io.kind(), StorageFull | QuotaExceeded | ReadOnlyFilesystem))
+            || cause.downcast_ref::<cache::Error>().is_some_and(|error| error.is_full() || error.is_refused())
+            || cause.is::<Damaged>()
     });
-    if full { Err(error) } else { Ok(error) }
+    if fatal { Err(error) } else { Ok(error) }
 }
 
 /// What users are told of an error that does not end the run: a sentence, and what to do about it.
