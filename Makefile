@@ -10,7 +10,7 @@ CARGO   ?= cargo
 bin := $(or $(CARGO_TARGET_DIR),target)/debug
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build pipeline test check parity prior bench bless clean
+.PHONY: help setup build pipeline test check torture fuzz parity prior bench bless clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -34,6 +34,12 @@ check: build ## what a change has to pass: format, lints, tests, documentation
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 	$(CARGO) test --workspace --no-fail-fast
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --workspace --no-deps
+
+torture: build ## kill it hundreds of times, spoil its index, fail its disk; compare with an undisturbed run (needs strace)
+	$(CARGO) test --workspace --test torture -- --ignored --nocapture
+
+fuzz: build ## millions of damaged recipes and tables, none of which may make it panic
+	$(CARGO) test --workspace --test fuzz -- --ignored --nocapture
 
 parity: build ## compare the networks and the geometry with reference cases (GOLDEN=DIR)
 	@$(bin)/parity $(GOLDEN)

@@ -1,14 +1,15 @@
 //! Files by the digest of their content: `blobs/ab/cdef…`, read-only, each put in place by one rename.
 //!
-//! A file of the right name and length is taken to be right in daily work; [`crate::Cache::verify`] reads them all. Knows no
-//! records.
+//! Whether a file is there is told by its name and length. Before it is worked on it is read and compared with its name, once
+//! in the life of a process; [`crate::Cache::verify`] reads them all. Knows no records.
 
 use crate::Result;
 use crate::error::io;
 use manifests::{Blob, Digest};
+use rayon::prelude::*;
 use std::collections::HashSet;
 use std::fs::{File, Permissions};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
@@ -18,7 +19,7 @@ const FEW: usize = 8;
 /// How a file gets in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Take {
-    /// The file is moved: it was made for us.
+    /// The file is moved: it was made for us. One that has a second name is somebody else's as well, and is copied.
     Move,
     /// The file stays; its content is copied (shared, where the file system can).
     Copy,
@@ -30,6 +31,8 @@ pub struct Blobs {
     root: PathBuf,
     /// What came in since the last sync, with the folder it lies in.
     fresh: std::sync::Arc<Mutex<HashSet<Digest>>>,
+    /// What this process has taken in or read: it is what its name says.
+    proven: std::sync::Arc<Mutex<HashSet<Digest>>>,
 }
 
 impl Blobs {
@@ -39,7 +42,7 @@ impl Blobs {
     /// If it cannot be made.
     pub fn open(root: &Path) -> Result<Blobs> {
         std::fs::create_dir_all(root).map_err(io("make", root))?;
-        Ok(Blobs { root: root.into(), fresh: std::sync::Arc::default() })
+        Ok(Blobs { root: root.into(), fresh: std::sync::Arc::default(), proven: std::sync::Arc::default() })
     }
 
     /// Where the file of this digest lies, if we have it.
@@ -60,11 +63,47 @@ impl Blobs {
         parts.next().is_none().then(|| hex.parse().ok())?
     }
 
+    /// Which of these files are not what their names say, or gone.
+    pub(crate) fn damaged<'b>(&self, blobs: impl Iterator<Item = &'b Blob>) -> Vec<Digest> {
+        let unread: HashSet<Digest> = {
+            let proven = self.proven.lock().expect("no thread panics while it holds this");
+            let unread = blobs.filter(|blob| !proven.contains(&blob.digest) || !self.has(blob));
+            unread.map(|blob| blob.digest).collect()
+        };
+        let read = |digest: &Digest| Digest::of_file(&self.path(digest)).is_ok_and(|(found, _)| found == *digest);
+        let (whole, mut damaged): (Vec<Digest>, Vec<Digest>) = unread.into_par_iter().partition(read);
+        self.proven.lock().expect("no thread panics while it holds this").extend(whole);
+        damaged.sort_unstable();
+        damaged
+    }
+
+    /// Removes files, so that the units that made them run again.
+    pub fn discard(&self, digests: &[Digest]) {
+        let mut proven = self.proven.lock().expect("no thread panics while it holds this");
+        for digest in digests {
+            proven.remove(digest);
+            // one that is missing is as good as removed
+            let _ = std::fs::remove_file(self.path(digest));
+        }
+    }
+
     /// Takes a file in.
     ///
     /// # Errors
     /// If it cannot be read, or there is no room for it.
     pub fn ingest(&self, file: &Path, ext: &str, take: Take) -> Result<Blob> {
+        let shared = || std::fs::metadata(file).is_ok_and(|meta| meta.nlink() > 1);
+        if take == Take::Move && shared() {
+            let (digest, len) = Digest::of_file(file).map_err(io("read", file))?;
+            let blob = Blob { digest, len, ext: ext.into() };
+            // it may be a second name of a file of ours: then there is nothing to copy
+            let inode = |path: &Path| std::fs::metadata(path).ok().map(|meta| (meta.dev(), meta.ino()));
+            if inode(file).is_some_and(|file| Some(file) == inode(&self.path(&digest))) {
+                self.noted(digest);
+                return std::fs::remove_file(file).map_err(io("remove", file)).map(|()| blob);
+            }
+            return self.ingest(file, ext, Take::Copy);
+        }
         let copy;
         let (source, temporary) = match take {
             Take::Move => (file, None),
@@ -88,11 +127,12 @@ impl Blobs {
     /// Moves a file whose content is known into its place.
     fn place(&self, source: &Path, blob: &Blob) -> Result<()> {
         let target = self.path(&blob.digest);
-        let known = self.fresh.lock().expect("no thread panics while it holds this").contains(&blob.digest);
+        let proven = self.proven.lock().expect("no thread panics while it holds this").contains(&blob.digest);
+        let known = proven && self.has(blob);
         // an old file of that name may be the remains of a power failure: it is believed only if it reads right
         if known || Digest::of_file(&target).is_ok_and(|(digest, _)| digest == blob.digest) {
             // it may lie there since a moment ago, by a process that was killed before its files reached the disk
-            self.still_fresh([blob.digest]);
+            self.noted(blob.digest);
             return std::fs::remove_file(source).map_err(io("remove", source));
         }
         let folder = target.parent().expect("a blob lies in a folder");
@@ -108,8 +148,13 @@ impl Blobs {
             }
             Err(error) => return Err(io("write", &target)(error)),
         }
-        self.still_fresh([blob.digest]);
+        self.noted(blob.digest);
         Ok(())
+    }
+
+    fn noted(&self, digest: Digest) {
+        self.proven.lock().expect("no thread panics while it holds this").insert(digest);
+        self.still_fresh([digest]);
     }
 
     /// Notes files that have not reached the disk yet, as far as is known.
@@ -132,14 +177,22 @@ impl Blobs {
 
     /// Brings files to the disk.
     pub(crate) fn sync(&self, fresh: &[Digest]) -> Result<()> {
-        if fresh.len() > FEW {
+        self.sync_files(&fresh.iter().map(|digest| self.path(digest)).collect::<Vec<_>>())
+    }
+
+    /// Brings files of this file system to the disk.
+    pub(crate) fn sync_files(&self, files: &[PathBuf]) -> Result<()> {
+        if files.len() > FEW {
             return self.sync_all();
         }
-        for digest in fresh {
-            let path = self.path(digest);
+        for path in files {
             let folder = path.parent().expect("a blob lies in a folder");
             for place in [path.as_path(), folder] {
-                File::open(place).and_then(|file| file.sync_all()).map_err(io("sync", place))?;
+                match File::open(place).and_then(|file| file.sync_all()) {
+                    // it was removed meanwhile: nobody will take its unit for known
+                    Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                    synced => synced.map_err(io("sync", place))?,
+                }
             }
         }
         Ok(())
@@ -151,8 +204,11 @@ impl Blobs {
         rustix::fs::syncfs(&root).map_err(|error| io("sync", &self.root)(error.into()))
     }
 
-    /// All files, by digest, in order.
-    pub(crate) fn list(&self) -> Result<Vec<(Digest, PathBuf, u64)>> {
+    /// All files, by digest, in order, with their lengths.
+    ///
+    /// # Errors
+    /// If the folder cannot be read.
+    pub fn list(&self) -> Result<Vec<(Digest, PathBuf, u64)>> {
         let mut found = Vec::new();
         let read = |dir: &Path| std::fs::read_dir(dir).map_err(io("read", dir));
         for folder in read(&self.root)? {
@@ -172,28 +228,18 @@ impl Blobs {
         Ok(found)
     }
 
-    /// How many files there are, and their bytes.
+    /// Removes files that nobody needs; one that is gone already is no error.
     ///
     /// # Errors
-    /// If the folder cannot be read.
-    pub fn total(&self) -> Result<(usize, u64)> {
-        let list = self.list()?;
-        Ok((list.len(), list.iter().map(|(.., len)| len).sum()))
-    }
-
-    /// The number and bytes of the files that are not among `held`; removes them if `delete`.
-    ///
-    /// # Errors
-    /// If the folder cannot be read, or a file not removed.
-    pub fn unheld(&self, held: &HashSet<Digest>, delete: bool) -> Result<(usize, u64)> {
-        let mut loose = self.list()?;
-        loose.retain(|(digest, ..)| !held.contains(digest));
-        if delete {
-            for (_, path, _) in &loose {
-                std::fs::remove_file(path).map_err(io("remove", path))?;
+    /// If one cannot be removed.
+    pub fn remove(&self, digests: &[Digest]) -> Result<()> {
+        for path in digests.iter().map(|digest| self.path(digest)) {
+            match std::fs::remove_file(&path) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(io("remove", &path)(error)),
+                _ => {}
             }
         }
-        Ok((loose.len(), loose.iter().map(|(.., len)| len).sum()))
+        Ok(())
     }
 
     /// Removes what a killed process left half copied.
@@ -228,5 +274,59 @@ mod tests {
         write();
         std::fs::write(path.with_extension("x"), "").unwrap();
         assert_eq!(blobs.list().unwrap().len(), 1, "strangers are not listed");
+    }
+
+    #[test]
+    fn what_is_damaged_is_seen_before_it_is_used_and_can_come_in_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("a.txt");
+        let (write, root) = (|| std::fs::write(&file, "hello").unwrap(), dir.path().join("blobs"));
+        write();
+        let blob = Blobs::open(&root).unwrap().ingest(&file, "txt", Take::Move).unwrap();
+        let spoil = |blobs: &Blobs| {
+            let path = blobs.path(&blob.digest);
+            std::fs::remove_file(&path).unwrap();
+            std::fs::write(&path, "jello").unwrap();
+        };
+        let blobs = Blobs::open(&root).unwrap();
+        assert!(blobs.damaged([&blob].into_iter()).is_empty());
+        let blobs = Blobs::open(&root).unwrap();
+        spoil(&blobs);
+        assert!(blobs.has(&blob), "its length is right");
+        assert_eq!(blobs.damaged([&blob].into_iter()), [blob.digest]);
+        blobs.discard(&[blob.digest]);
+        assert_eq!(blobs.damaged([&blob].into_iter()), [blob.digest], "gone");
+        write();
+        blobs.ingest(&file, "txt", Take::Move).unwrap();
+        // what came in a moment ago may be lost before it reaches the disk
+        std::fs::remove_file(blobs.path(&blob.digest)).unwrap();
+        assert_eq!(blobs.damaged([&blob].into_iter()), [blob.digest]);
+        write();
+        blobs.ingest(&file, "txt", Take::Move).unwrap();
+        assert!(blobs.has(&blob) && blobs.damaged([&blob].into_iter()).is_empty());
+    }
+
+    #[test]
+    fn moved_files_are_not_copied_and_shared_ones_not_taken_away() {
+        let dir = tempfile::tempdir().unwrap();
+        let blobs = Blobs::open(&dir.path().join("blobs")).unwrap();
+        let inode = |path: &Path| std::fs::metadata(path).unwrap().ino();
+        let made = dir.path().join("made");
+        std::fs::write(&made, "made").unwrap();
+        let before = inode(&made);
+        let blob = blobs.ingest(&made, "", Take::Move).unwrap();
+        assert_eq!(inode(&blobs.path(&blob.digest)), before);
+        // a program may hand on a file of the user's by a hard link, and the user may write it again
+        let (own, link) = (dir.path().join("own"), dir.path().join("link"));
+        std::fs::write(&own, "own").unwrap();
+        std::fs::hard_link(&own, &link).unwrap();
+        let blob = blobs.ingest(&link, "", Take::Move).unwrap();
+        std::fs::write(&own, "new").unwrap();
+        assert_eq!(std::fs::read(blobs.path(&blob.digest)).unwrap(), b"own");
+        // one that hands on what it was given takes up no room
+        let link = dir.path().join("given");
+        std::fs::hard_link(blobs.path(&blob.digest), &link).unwrap();
+        assert_eq!(blobs.ingest(&link, "", Take::Move).unwrap(), blob);
+        assert!(!link.exists(), "it was made for us");
     }
 }

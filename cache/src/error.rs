@@ -52,6 +52,15 @@ impl Error {
         told || matches!(self, Error::Io { source, .. } if matches!(source.kind(),
             std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded | std::io::ErrorKind::FileTooLarge))
     }
+
+    /// Whether the disk refuses to be written, so that nothing can be kept any more.
+    pub fn is_refused(&self) -> bool {
+        let Error::Io { doing, source, .. } = self else { return false };
+        let failing = rustix::io::Errno::from_io_error(source) == Some(rustix::io::Errno::IO);
+        // what cannot be read or copied may be a file of the user's
+        source.kind() == std::io::ErrorKind::ReadOnlyFilesystem
+            || failing && !["read", "copy", "remove"].contains(doing)
+    }
 }
 
 /// What the system says of a full disk, of a used-up quota, and of a file that grew beyond a limit.

@@ -1,7 +1,8 @@
 //! Checking a workspace: every blob against its name, every record against its blobs. Repairs nothing by itself but what can
 //! be done again: a damaged blob is removed on request, and the unit that made it is then a miss.
 
-use crate::{Cache, Entry, Result, records};
+use crate::entry::Entry;
+use crate::{Cache, Result, records};
 use manifests::Digest;
 use rayon::prelude::*;
 use std::collections::HashMap;
@@ -10,14 +11,16 @@ use std::path::PathBuf;
 /// A file that is not what its name says.
 #[derive(Clone, Debug)]
 pub struct Damage {
-    /// The digest it should have.
-    pub digest: Digest,
+    /// The digest it should have; none for a part of the journal.
+    pub digest: Option<Digest>,
     /// Where it lies, or should.
     pub path: PathBuf,
     /// What is wrong with it.
     pub what: String,
     /// The stage whose unit put it out, if a record says so.
     pub stage: Option<String>,
+    /// Which unit of that stage, as people know it; empty if it has but one.
+    pub unit: Option<String>,
 }
 
 /// What a check found.
@@ -40,20 +43,23 @@ impl Cache {
     /// If the workspace cannot be read at all.
     pub fn verify(&self) -> Result<Verified> {
         let list = self.blobs().list()?;
-        let mut owners: HashMap<Digest, (String, u64)> = HashMap::new();
+        let mut owners: HashMap<Digest, (String, String)> = HashMap::new();
         let mut latest: HashMap<Digest, Vec<Digest>> = HashMap::new();
         let mut verified = Verified { blobs: list.len(), ..Verified::default() };
-        records::scan_all(self.root(), &mut |_, entry| {
+        let gaps = records::gaps(self.root(), &mut |_, entry| {
             if let Entry::Unit(unit) = entry {
                 verified.records += 1;
                 for blob in unit.blobs() {
-                    owners.insert(blob.digest, (unit.node.clone(), blob.len));
+                    owners.insert(blob.digest, (unit.node.clone(), unit.name.clone()));
                 }
                 latest.insert(unit.key, unit.blobs().map(|blob| blob.digest).collect());
             }
         })?;
         verified.bytes = list.iter().map(|(.., len)| len).sum();
-        let owner = |digest: &Digest| owners.get(digest).map(|(stage, _)| stage.clone());
+        let damage = |digest: Digest, path: PathBuf, what: String| {
+            let (stage, unit) = owners.get(&digest).cloned().unzip();
+            Damage { digest: Some(digest), path, what, stage, unit }
+        };
         let mut damaged: Vec<Damage> = list
             .par_iter()
             .filter_map(|(digest, path, _)| {
@@ -62,7 +68,7 @@ impl Cache {
                     Ok(_) => "its content has changed".into(),
                     Err(error) => format!("it cannot be read: {error}"),
                 };
-                Some(Damage { digest: *digest, path: path.clone(), what, stage: owner(digest) })
+                Some(damage(*digest, path.clone(), what))
             })
             .collect();
         let present: std::collections::HashSet<Digest> = list.iter().map(|(digest, ..)| *digest).collect();
@@ -70,21 +76,25 @@ impl Cache {
             latest.into_values().flatten().filter(|digest| !present.contains(digest)).collect();
         missing.sort_unstable();
         missing.dedup();
-        damaged.extend(missing.into_iter().filter(|digest| !self.is_referred(digest)).map(|digest| Damage {
-            digest,
-            path: self.blobs().path(&digest),
-            what: "it is missing".into(),
-            stage: owner(&digest),
+        let missing = missing.into_iter().filter(|digest| !self.is_referred(digest));
+        damaged.extend(missing.map(|digest| damage(digest, self.blobs().path(&digest), "it is missing".into())));
+        damaged.extend(gaps.into_iter().map(|(path, offset, bytes)| {
+            let what = format!("{bytes} bytes from {offset} on are no record; a unit that stood there runs again");
+            Damage { digest: None, path, what, stage: None, unit: None }
         }));
         verified.damaged = damaged;
         Ok(verified)
     }
 
-    /// Removes damaged blobs, so that the units that made them run again.
-    pub fn discard(&self, damaged: &[Damage]) {
-        for damage in damaged {
-            // one that is missing is as good as removed
-            let _ = std::fs::remove_file(&damage.path);
+    /// Removes damaged blobs, so that the units that made them run again, and damaged parts of the journal.
+    ///
+    /// # Errors
+    /// If the journal cannot be written.
+    pub fn discard(&mut self, damaged: &[Damage]) -> Result<()> {
+        self.blobs().discard(&damaged.iter().filter_map(|damage| damage.digest).collect::<Vec<_>>());
+        if damaged.iter().any(|damage| damage.digest.is_none()) {
+            self.compact(&|_| true)?;
         }
+        Ok(())
     }
 }

@@ -7,6 +7,8 @@
 
 mod blobs;
 mod codec;
+mod compact;
+mod entry;
 mod error;
 mod fingerprint;
 mod fsck;
@@ -17,10 +19,11 @@ mod seek;
 mod store;
 
 pub use blobs::{Blobs, Take};
+pub use entry::{Entry, OutRow, StageFacts, Unit};
 pub use error::Error;
 pub use fingerprint::Fingerprint;
 pub use fsck::{Damage, Verified};
-pub use records::{Entry, OutRow, Place, StageFacts, Unit, scan_all};
+pub use records::{Place, scan_all};
 pub use seek::scan_units;
 pub use store::Cache;
 

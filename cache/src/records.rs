@@ -1,13 +1,15 @@
 //! The journal: unit records in append-only segments, one segment for each run that found something out.
 //!
 //! A segment is a sequence of frames: length (u32), checksum (first 8 bytes of the payload's BLAKE3), payload. A torn tail
-//! (the process was killed while writing) ends the segment at its last whole frame. A `Commit` frame says up to where
-//! everything, blobs included, has reached the disk; after a power failure (another boot) only that much is believed. Knows neither the index nor where blobs lie.
+//! (the process was killed while writing) ends the segment at its last whole frame; a damaged frame in the middle is stepped
+//! over. A `Commit` frame says up to where everything, blobs included, has reached the disk; after a power failure (another
+//! boot) only that much is believed. Knows neither the index nor where blobs lie.
 
-use crate::codec::{Odd, Reader, put_str, put_u32, put_u64, put_value};
+use crate::codec::{Odd, Reader, put_u32};
+use crate::entry::{COMMIT, Entry, Unit};
 use crate::error::io;
 use crate::{Error, Result};
-use manifests::{Blob, Digest, Type, Value};
+use manifests::Digest;
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -15,89 +17,11 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-const VERSION: u32 = 1;
 const FRAME: usize = 12;
-/// First byte of a unit.
-pub(crate) const UNIT: u8 = 2;
-/// First byte of a commit mark.
-const COMMIT: u8 = 3;
 /// Longer frames than this are taken for damage: large things are blobs.
 const LONGEST: usize = 1 << 30;
-
-/// An output row of a unit: new columns only.
-#[derive(Clone, Debug, PartialEq)]
-pub struct OutRow {
-    /// The row of the unit that it extends; `None` stands alone.
-    pub of: Option<u32>,
-    /// One value for each of [`Unit::columns`].
-    pub values: Vec<Value>,
-}
-
-/// A finished unit.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Unit {
-    /// Its key.
-    pub key: Digest,
-    /// The [`StageFacts`] it was computed under.
-    pub stage: Digest,
-    /// Name of the stage in the recipe that asked for it first.
-    pub node: String,
-    /// What tells it from other units of its stage, for people: `path=in/7.txt`.
-    pub name: String,
-    /// What it read, for people: column and value; for units of many rows, column and a digest of all its values.
-    pub inputs: Vec<(String, String)>,
-    /// The columns it put out.
-    pub columns: Vec<(String, Type)>,
-    /// The rows it put out.
-    pub rows: Vec<OutRow>,
-    /// When it was finished, milliseconds since 1970.
-    pub at: u64,
-    /// How long it took, seconds; its share, where several were worked on together.
-    pub seconds: f64,
-}
-
-impl Unit {
-    /// The files among its values.
-    pub fn blobs(&self) -> impl Iterator<Item = &Blob> {
-        self.rows.iter().flat_map(|row| &row.values).filter_map(|value| match value {
-            Value::Blob(blob) => Some(blob),
-            _ => None,
-        })
-    }
-}
-
-/// What is the same for all units of a stage: the readable form of the head of their keys.
-#[derive(Clone, Debug, PartialEq)]
-pub struct StageFacts {
-    /// Digest of the facts.
-    pub digest: Digest,
-    /// The stage's kind.
-    pub kind: String,
-    /// Name and value of each fact, in the order in which they were hashed.
-    pub facts: Vec<(String, String)>,
-}
-
-/// One frame of a journal.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Entry {
-    /// How a segment starts: who wrote it.
-    Head {
-        /// Which boot of the machine.
-        boot: String,
-        /// Name of the machine.
-        host: String,
-        /// Version of the program.
-        program: String,
-        /// Milliseconds since 1970.
-        at: u64,
-    },
-    /// Facts that units refer to.
-    Stage(StageFacts),
-    /// A finished unit.
-    Unit(Unit),
-    /// Everything up to this offset of the segment has reached the disk, and the files it speaks of.
-    Commit(u64),
-}
+/// Behind a damaged frame the next whole one is sought, at the cost of reading so many bytes again at most.
+const SEEK_BUDGET: usize = 64 << 20;
 
 /// Where a frame lies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -111,6 +35,11 @@ pub struct Place {
 }
 
 impl Place {
+    /// Where the next frame begins.
+    fn end(self) -> u64 {
+        self.offset + FRAME as u64 + u64::from(self.len)
+    }
+
     pub(crate) fn to_bytes(self) -> [u8; 16] {
         let mut bytes = [0; 16];
         bytes[..4].copy_from_slice(&self.segment.to_le_bytes());
@@ -126,102 +55,6 @@ impl Place {
     }
 }
 
-impl Entry {
-    fn encode(&self) -> Vec<u8> {
-        let mut out = Vec::with_capacity(256);
-        match self {
-            Entry::Head { boot, host, program, at } => {
-                out.push(0);
-                put_u32(&mut out, VERSION);
-                [boot, host, program].into_iter().for_each(|text| put_str(&mut out, text));
-                put_u64(&mut out, *at);
-            }
-            Entry::Stage(stage) => {
-                out.push(1);
-                out.extend(stage.digest.0);
-                put_str(&mut out, &stage.kind);
-                put_pairs(&mut out, &stage.facts);
-            }
-            Entry::Unit(unit) => {
-                out.push(UNIT);
-                out.extend(unit.key.0);
-                out.extend(unit.stage.0);
-                put_str(&mut out, &unit.node);
-                put_str(&mut out, &unit.name);
-                put_pairs(&mut out, &unit.inputs);
-                put_u32(&mut out, unit.columns.len() as u32);
-                for (name, ty) in &unit.columns {
-                    put_str(&mut out, name);
-                    put_str(&mut out, &ty.to_string());
-                }
-                put_u32(&mut out, unit.rows.len() as u32);
-                for row in &unit.rows {
-                    put_u32(&mut out, row.of.unwrap_or(u32::MAX));
-                    row.values.iter().for_each(|value| put_value(&mut out, value));
-                }
-                put_u64(&mut out, unit.at);
-                put_u64(&mut out, unit.seconds.to_bits());
-            }
-            Entry::Commit(upto) => {
-                out.push(COMMIT);
-                put_u64(&mut out, *upto);
-            }
-        }
-        out
-    }
-
-    fn decode(payload: &[u8]) -> Result<Entry, Odd> {
-        let mut reader = Reader(payload);
-        let entry = match reader.u8()? {
-            0 => {
-                if reader.u32()? != VERSION {
-                    return Err("it was written by another version of the program");
-                }
-                Entry::Head { boot: reader.str()?, host: reader.str()?, program: reader.str()?, at: reader.u64()? }
-            }
-            1 => Entry::Stage(StageFacts {
-                digest: reader.digest()?,
-                kind: reader.str()?,
-                facts: read_pairs(&mut reader)?,
-            }),
-            UNIT => {
-                let (key, stage) = (reader.digest()?, reader.digest()?);
-                let (node, name) = (reader.str()?, reader.str()?);
-                let inputs = read_pairs(&mut reader)?;
-                let n = reader.u32()?;
-                let columns = (0..n).map(|_| Ok((reader.str()?, reader.ty()?))).collect::<Result<Vec<_>, Odd>>()?;
-                let n = reader.u32()?;
-                let mut rows = Vec::new();
-                for _ in 0..n {
-                    let of = Some(reader.u32()?).filter(|&of| of != u32::MAX);
-                    let values = columns.iter().map(|_| reader.value()).collect::<Result<_, _>>()?;
-                    rows.push(OutRow { of, values });
-                }
-                let (at, seconds) = (reader.u64()?, reader.f64()?);
-                Entry::Unit(Unit { key, stage, node, name, inputs, columns, rows, at, seconds })
-            }
-            // the first form of the mark had no number: it spoke of all before it
-            COMMIT if reader.0.is_empty() => Entry::Commit(u64::MAX),
-            COMMIT => Entry::Commit(reader.u64()?),
-            _ => return Err("a record of an unknown kind"),
-        };
-        if reader.0.is_empty() { Ok(entry) } else { Err("it is longer than it should be") }
-    }
-}
-
-fn put_pairs(out: &mut Vec<u8>, pairs: &[(String, String)]) {
-    put_u32(out, pairs.len() as u32);
-    for (name, value) in pairs {
-        put_str(out, name);
-        put_str(out, value);
-    }
-}
-
-fn read_pairs(reader: &mut Reader<'_>) -> Result<Vec<(String, String)>, Odd> {
-    let n = reader.u32()?;
-    (0..n).map(|_| Ok((reader.str()?, reader.str()?))).collect()
-}
-
 fn checksum(payload: &[u8]) -> [u8; 8] {
     Digest::of_bytes(payload).0[..8].try_into().expect("a digest is longer")
 }
@@ -231,9 +64,12 @@ pub(crate) struct Journal {
     dir: PathBuf,
     /// The segment of this process, begun with its first record.
     current: Option<(u32, File, u64)>,
+    /// Up to where nothing is left to be made safe: everything before has reached the disk, and a mark says so.
     committed: u64,
-    /// A commit mark was written that has not reached the disk itself.
-    open_mark: bool,
+    /// Up to where the marks that have reached the disk themselves speak. The last mark may be on its way.
+    sure: u64,
+    /// A half frame could not be taken back: nothing can be written behind it.
+    torn: bool,
     readers: HashMap<u32, File>,
     program: String,
 }
@@ -245,7 +81,8 @@ impl Journal {
             dir: dir.into(),
             current: None,
             committed: 0,
-            open_mark: false,
+            sure: 0,
+            torn: false,
             readers: HashMap::new(),
             program: program.into(),
         })
@@ -257,10 +94,22 @@ impl Journal {
             self.begin()?;
         }
         let (segment, file, offset) = self.current.as_mut().expect("it was just begun");
-        let place =
-            write_frame(file, *segment, *offset, entry).map_err(io("write", &segment_path(&self.dir, *segment)))?;
-        *offset = place.offset + FRAME as u64 + u64::from(place.len);
-        Ok(place)
+        let path = segment_path(&self.dir, *segment);
+        if self.torn {
+            return Err(io("write", &path)(std::io::Error::other("an earlier record could not be written")));
+        }
+        match write_frame(file, *segment, *offset, entry) {
+            Ok(place) => {
+                *offset = place.end();
+                Ok(place)
+            }
+            Err(error) => {
+                // a half frame would hide all that come after it: take it back, for the disk may have room again later
+                let back = file.set_len(*offset).and_then(|()| (&*file).seek(SeekFrom::Start(*offset)));
+                self.torn = back.is_err();
+                Err(io("write", &path)(error))
+            }
+        }
     }
 
     fn begin(&mut self) -> Result<()> {
@@ -270,16 +119,23 @@ impl Journal {
             OpenOptions::new().read(true).write(true).create_new(true).open(&path).map_err(io("write", &path))?;
         let head =
             Entry::Head { boot: boot().into(), host: host().into(), program: self.program.clone(), at: millis() };
-        let place = write_frame(&file, segment, 0, &head).map_err(io("write", &path))?;
-        self.current = Some((segment, file, FRAME as u64 + u64::from(place.len)));
-        Ok(())
+        match write_frame(&file, segment, 0, &head) {
+            Ok(place) => {
+                self.current = Some((segment, file, place.end()));
+                Ok(())
+            }
+            Err(error) => {
+                // the next attempt begins another; one without a head would say nothing
+                let _ = std::fs::remove_file(&path);
+                Err(io("write", &path)(error))
+            }
+        }
     }
 
     /// Ends the present segment; gives back the numbers of all there are. What is appended next begins a new one.
     pub(crate) fn next_segment(&mut self) -> Result<Vec<u32>> {
         self.current = None;
-        self.committed = 0;
-        self.open_mark = false;
+        (self.committed, self.sure, self.torn) = (0, 0, false);
         segments(&self.dir)
     }
 
@@ -306,18 +162,18 @@ impl Journal {
             File::open(&self.dir).and_then(|dir| dir.sync_all()).map_err(io("write", &self.dir))?;
         }
         let place = self.append(&Entry::Commit(upto))?;
+        // what brought the records to the disk has brought the mark before them there too
+        self.sure = self.committed;
         // the mark itself need not be marked
-        let end = place.offset + FRAME as u64 + u64::from(place.len);
-        self.committed = if place.offset == upto { end } else { upto };
-        self.open_mark = true;
+        self.committed = if place.offset == upto { place.end() } else { upto };
         Ok(())
     }
 
     /// Brings the last commit mark to the disk; without it, nobody knows after a power failure that the rest is there.
     pub(crate) fn sync_mark(&mut self) -> Result<()> {
-        if let (true, Some((segment, file, _))) = (self.open_mark, &self.current) {
-            file.sync_data().map_err(io("write", &segment_path(&self.dir, *segment)))?;
-            self.open_mark = false;
+        if let (true, Some((segment, file, _))) = (self.sure < self.committed, &self.current) {
+            file.sync_data().map_err(io("sync", &segment_path(&self.dir, *segment)))?;
+            self.sure = self.committed;
         }
         Ok(())
     }
@@ -372,16 +228,16 @@ impl Journal {
         Ok(std::fs::metadata(&path).map_err(io("read", &path))?.len())
     }
 
-    /// Whether a record has reached the disk for sure, as far as this process knows.
+    /// Whether a record has reached the disk for sure, and the mark that says so, as far as this process knows.
     pub(crate) fn is_safe(&self, place: Place) -> bool {
-        self.current.as_ref().is_none_or(|(segment, ..)| *segment != place.segment || place.offset < self.committed)
+        self.current.as_ref().is_none_or(|(segment, ..)| *segment != place.segment || place.offset < self.sure)
     }
 
     /// Numbers and lengths of all segments, oldest first; of the present one what has reached the disk.
     pub(crate) fn segments(&self) -> Result<Vec<(u32, u64)>> {
-        let lengths = segments(&self.dir)?.into_iter().map(|segment| {
-            Ok((segment, if self.is_current(segment) { self.committed } else { self.length(segment)? }))
-        });
+        let lengths = segments(&self.dir)?
+            .into_iter()
+            .map(|segment| Ok((segment, if self.is_current(segment) { self.sure } else { self.length(segment)? })));
         lengths.collect()
     }
 }
@@ -391,14 +247,22 @@ impl Journal {
 /// # Errors
 /// If a segment cannot be read.
 pub fn scan_all(root: &Path, each: &mut dyn FnMut(Place, Entry)) -> Result<()> {
+    gaps(root, each).map(|_| ())
+}
+
+/// The same; gives back where records are damaged in the middle: file, offset and bytes.
+pub(crate) fn gaps(root: &Path, each: &mut dyn FnMut(Place, Entry)) -> Result<Vec<(PathBuf, u64, u64)>> {
     let dir = root.join("records");
     if !dir.exists() {
-        return Ok(());
+        return Ok(Vec::new());
     }
+    let mut gaps = Vec::new();
     for segment in segments(&dir)? {
-        scan(&segment_path(&dir, segment), segment, 0, each)?;
+        let path = segment_path(&dir, segment);
+        let believed = scan(&path, segment, 0, each)?;
+        gaps.extend(believed.gaps.into_iter().map(|(offset, bytes)| (path.clone(), offset, bytes)));
     }
-    Ok(())
+    Ok(gaps)
 }
 
 fn write_frame(mut file: &File, segment: u32, offset: u64, entry: &Entry) -> std::io::Result<Place> {
@@ -407,12 +271,7 @@ fn write_frame(mut file: &File, segment: u32, offset: u64, entry: &Entry) -> std
     put_u32(&mut frame, payload.len() as u32);
     frame.extend(checksum(&payload));
     frame.extend(&payload);
-    if let Err(error) = file.write_all(&frame) {
-        // a half frame would hide all that come after it: take it back, for the disk may have room again later
-        let _ = file.set_len(offset);
-        let _ = file.seek(SeekFrom::Start(offset));
-        return Err(error);
-    }
+    file.write_all(&frame)?;
     Ok(Place { segment, offset, len: payload.len() as u32 })
 }
 
@@ -428,9 +287,12 @@ fn parse_frame(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
 }
 
 /// Up to where a segment is believed, and up to where it has reached the disk for sure.
+#[derive(Default)]
 pub(crate) struct Believed {
     pub(crate) end: u64,
     pub(crate) sure: u64,
+    /// Offset and bytes of what is damaged in the middle.
+    pub(crate) gaps: Vec<(u64, u64)>,
 }
 
 fn scan(path: &Path, segment: u32, from: u64, each: &mut dyn FnMut(Place, Entry)) -> Result<Believed> {
@@ -448,33 +310,52 @@ pub(crate) fn scan_if(
     let mut bytes = Vec::new();
     File::open(path).and_then(|mut file| file.read_to_end(&mut bytes)).map_err(io("read", path))?;
     let foreign = |reason: Odd| Error::Foreign { path: path.into(), reason: reason.into() };
-    let Some((head, _)) = parse_frame(&bytes) else { return Ok(Believed { end: 0, sure: 0 }) };
+    let Some((head, _)) = parse_frame(&bytes) else { return Ok(Believed::default()) };
     let Entry::Head { boot: written, .. } = Entry::decode(head).map_err(foreign)? else {
         return Err(foreign("it has no head"));
     };
     // first pass: where does what is to be believed end?
     let mut ends = Vec::new();
-    let (mut at, mut rest, mut sure) = (0, &bytes[..], 0);
-    while let Some((payload, tail)) = parse_frame(rest) {
-        ends.push((at as u64, payload));
+    let (mut at, mut sure, mut gaps, mut budget) = (0, 0, Vec::new(), SEEK_BUDGET);
+    while at < bytes.len() {
+        let Some((payload, tail)) = parse_frame(&bytes[at..]) else {
+            // a torn tail, or damage: what stands behind it is as good as ever
+            let Some(next) = seek(&bytes, at + 1, &mut budget) else { break };
+            gaps.push((at as u64, (next - at) as u64));
+            at = next;
+            continue;
+        };
+        let here = at as u64;
+        ends.push((here, payload));
         at = bytes.len() - tail.len();
-        rest = tail;
         if payload.first() == Some(&COMMIT)
             && let Ok(Entry::Commit(upto)) = Entry::decode(payload)
         {
             // a mark that stands right behind what it speaks of needs no mark itself
-            let here = ends[ends.len() - 1].0;
             sure = if upto >= here { at as u64 } else { upto };
         }
     }
-    let believed = if written == boot() { at as u64 } else { sure.min(at as u64) };
+    // what is torn off is not part of the segment
+    let at = ends.last().map_or(0, |(offset, payload)| offset + (FRAME + payload.len()) as u64);
+    let believed = if written == boot() { at } else { sure.min(at) };
     for (offset, payload) in ends {
         let end = offset + (FRAME + payload.len()) as u64;
         if offset >= from && end <= believed && keep(payload) {
             each(Place { segment, offset, len: payload.len() as u32 }, Entry::decode(payload).map_err(foreign)?);
         }
     }
-    Ok(Believed { end: believed, sure })
+    Ok(Believed { end: believed, sure, gaps })
+}
+
+/// Where the next whole frame begins, from `start` on.
+fn seek(bytes: &[u8], start: usize, budget: &mut usize) -> Option<usize> {
+    (start..bytes.len().saturating_sub(FRAME)).find(|&at| {
+        let len = u32::from_le_bytes(bytes[at..at + 4].try_into().expect("there are as many")) as usize;
+        // most lengths that damage spells lead beyond the end and cost nothing; no payload is empty
+        let fits = len > 0 && len <= bytes.len() - at - FRAME && len <= *budget;
+        *budget -= if fits { len } else { 0 };
+        fits && parse_frame(&bytes[at..]).is_some()
+    })
 }
 
 pub(crate) fn segment_path(dir: &Path, segment: u32) -> PathBuf {
@@ -518,6 +399,8 @@ pub(crate) fn millis() -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::entry::OutRow;
+    use manifests::{Blob, Type, Value};
 
     fn unit(n: u8) -> Unit {
         let blob = Blob { digest: Digest([n; 32]), len: 7, ext: "png".into() };
@@ -562,27 +445,70 @@ mod tests {
             std::fs::write(&path, &whole[..cut]).unwrap();
             assert_eq!(keys(root.path()), [1, 2], "cut at {cut}");
         }
-        // a flipped bit in the middle ends the segment there
-        let mut broken = whole.clone();
-        broken[places[1].offset as usize + FRAME + 3] ^= 1;
-        std::fs::write(&path, &broken).unwrap();
-        assert_eq!(keys(root.path()), [1]);
+        // a flipped bit in the middle, be it of the length or of the payload, costs that record and no other
+        for at in [0, FRAME + 3] {
+            let mut broken = whole.clone();
+            broken[places[1].offset as usize + at] ^= 1;
+            std::fs::write(&path, &broken).unwrap();
+            assert_eq!(keys(root.path()), [1, 3]);
+            let gap = (path.clone(), places[1].offset, places[1].end() - places[1].offset);
+            assert_eq!(gaps(root.path(), &mut |_, _| {}).unwrap(), [gap]);
+        }
+    }
+
+    /// A segment as another boot of the machine left it.
+    fn of_another_boot(root: &Path, entries: impl Fn(u64) -> Vec<Option<Entry>>) {
+        let dir = root.join("records");
+        std::fs::create_dir_all(&dir).unwrap();
+        let path = segment_path(&dir, 1);
+        let _ = std::fs::remove_file(&path);
+        let file = OpenOptions::new().write(true).create_new(true).open(&path).unwrap();
+        let head = Entry::Head { boot: "another".into(), host: "h".into(), program: "p".into(), at: 0 };
+        let mut offset = write_frame(&file, 1, 0, &head).unwrap().end();
+        for i in 0.. {
+            // what comes next may speak of where it stands
+            let Some(entry) = entries(offset).into_iter().nth(i) else { break };
+            offset = match entry {
+                Some(entry) => write_frame(&file, 1, offset, &entry).unwrap().end(),
+                None => {
+                    // the form of the mark before it had a number
+                    let frame = [&1u32.to_le_bytes()[..], &checksum(&[COMMIT]), &[COMMIT]].concat();
+                    (&file).write_all(&frame).unwrap();
+                    offset + frame.len() as u64
+                }
+            };
+        }
     }
 
     #[test]
     fn after_a_power_failure_only_committed_records_are_believed() {
         let root = tempfile::tempdir().unwrap();
-        let dir = root.path().join("records");
-        std::fs::create_dir_all(&dir).unwrap();
-        let path = segment_path(&dir, 1);
-        let file = OpenOptions::new().write(true).create_new(true).open(&path).unwrap();
-        let head = Entry::Head { boot: "another".into(), host: "h".into(), program: "p".into(), at: 0 };
-        let mut offset = 0;
-        for entry in [Some(head), Some(Entry::Unit(unit(1))), None, Some(Entry::Unit(unit(2)))] {
-            let entry = entry.unwrap_or(Entry::Commit(offset));
-            let place = write_frame(&file, 1, offset, &entry).unwrap();
-            offset = place.offset + FRAME as u64 + u64::from(place.len);
-        }
+        let record = |n| Some(Entry::Unit(unit(n)));
+        of_another_boot(root.path(), |offset| vec![record(1), Some(Entry::Commit(offset)), record(2)]);
         assert_eq!(keys(root.path()), [1]);
+        of_another_boot(root.path(), |_| vec![record(1), None, record(2)]);
+        assert_eq!(keys(root.path()), [1], "a mark without a number speaks of all before it");
+        // a mark may stand behind records that it does not speak of
+        of_another_boot(root.path(), |_| vec![record(1), record(2), Some(Entry::Commit(40)), record(3)]);
+        assert_eq!(keys(root.path()), [0u8; 0]);
+    }
+
+    #[test]
+    fn a_record_is_sure_when_the_mark_that_speaks_of_it_has_reached_the_disk() {
+        let root = tempfile::tempdir().unwrap();
+        let mut journal = Journal::open(&root.path().join("records"), "test").unwrap();
+        let first = journal.append(&Entry::Unit(unit(1))).unwrap();
+        let (_, upto) = journal.unsynced().unwrap();
+        journal.committed(upto).unwrap();
+        assert!(journal.unsynced().is_none() && !journal.is_safe(first), "the mark is on its way");
+        let second = journal.append(&Entry::Unit(unit(2))).unwrap();
+        // whatever brings the second to the disk brings the mark of the first there
+        let (_, upto) = journal.unsynced().unwrap();
+        journal.committed(upto).unwrap();
+        assert!(journal.is_safe(first) && !journal.is_safe(second));
+        journal.sync_mark().unwrap();
+        assert!(journal.is_safe(second));
+        let end = second.end();
+        assert!(journal.segments().unwrap()[0].1 >= end, "now the index may say that it knows this much");
     }
 }

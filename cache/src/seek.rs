@@ -2,7 +2,8 @@
 //! more of a record than where its key stands.
 
 use crate::Result;
-use crate::records::{Entry, UNIT, scan_if, segment_path, segments};
+use crate::entry::{Entry, UNIT};
+use crate::records::{scan_if, segment_path, segments};
 use manifests::Digest;
 use std::path::Path;
 

@@ -2,10 +2,11 @@
 //!
 //! Knows no stage and no recipe.
 
+use crate::entry::{Entry, StageFacts, Unit};
 use crate::error::io;
 use crate::index::{Broken, Index};
 use crate::lock::Lock;
-use crate::records::{Entry, Journal, Place, StageFacts, Unit};
+use crate::records::{Journal, Place};
 use crate::{Blobs, Error, Fingerprint, Result, Take};
 use manifests::{Blob, Digest, Manifest, Value};
 use rayon::prelude::*;
@@ -14,15 +15,15 @@ use std::path::{Path, PathBuf};
 
 /// An open workspace. There is one in the process that runs a recipe, and none anywhere else.
 pub struct Cache {
-    root: PathBuf,
-    blobs: Blobs,
-    journal: Journal,
+    pub(crate) root: PathBuf,
+    pub(crate) blobs: Blobs,
+    pub(crate) journal: Journal,
     /// Opened when first asked: a run in which nothing changed never needs it.
     index: Option<Index>,
     /// Where the records of this process lie, until the index has them.
-    places: HashMap<Digest, Place>,
-    unindexed: Vec<(Digest, Place)>,
-    known_stages: HashSet<Digest>,
+    pub(crate) places: HashMap<Digest, Place>,
+    pub(crate) unindexed: Vec<(Digest, Place)>,
+    pub(crate) known_stages: HashSet<Digest>,
     files: HashMap<PathBuf, (Fingerprint, Digest)>,
     new_files: HashSet<PathBuf>,
     /// Files that lie elsewhere and are not copied: a user's videos.
@@ -117,8 +118,10 @@ impl Cache {
     /// # Errors
     /// If it cannot be written.
     pub fn put(&mut self, unit: &Unit, facts: &StageFacts) -> Result<()> {
-        if self.known_stages.insert(facts.digest) {
+        if !self.known_stages.contains(&facts.digest) {
             self.journal.append(&Entry::Stage(facts.clone()))?;
+            // only now: facts that could not be written are not known
+            self.known_stages.insert(facts.digest);
         }
         let place = self.journal.append(&Entry::Unit(unit.clone()))?;
         self.places.insert(unit.key, place);
@@ -157,9 +160,19 @@ impl Cache {
     fn finish_sync(&mut self) -> Result<()> {
         let Some((thread, upto)) = self.syncing.take() else { return Ok(()) };
         let synced = thread.join().expect("it does not panic");
-        self.sync_failed |= synced.is_err();
-        synced?;
-        self.journal.committed(upto)
+        self.vouch(synced, upto)
+    }
+
+    /// Marks what was brought to the disk, if it was.
+    fn vouch(&mut self, synced: Result<()>, upto: u64) -> Result<()> {
+        let marked = synced.and_then(|()| self.journal.committed(upto));
+        self.sync_failed |= marked.is_err();
+        marked
+    }
+
+    /// Whether the disk failed to take what it was given, so that nothing can be promised about it any more.
+    pub fn is_doubtful(&self) -> bool {
+        self.sync_failed
     }
 
     /// Makes what was put safe from a power failure, and tells the index. After a failure it does nothing any more.
@@ -174,11 +187,11 @@ impl Cache {
         if let Some((file, upto)) = self.journal.unsynced() {
             let synced = self.blobs.sync(&self.blobs.take_fresh());
             let synced = synced.and_then(|()| file.sync_data().map_err(io("write", &self.root)));
-            self.sync_failed |= synced.is_err();
-            synced?;
-            self.journal.committed(upto)?;
+            self.vouch(synced, upto)?;
         }
-        self.journal.sync_mark()?;
+        let marked = self.journal.sync_mark();
+        self.sync_failed |= marked.is_err();
+        marked?;
         self.update_index()
     }
 
@@ -199,9 +212,24 @@ impl Cache {
         self.indexed(|index| index.add(&units, &files, &segments))
     }
 
+    /// Brings files of others in the workspace to the disk.
+    ///
+    /// # Errors
+    /// If the disk does not take them.
+    pub fn sync_beside(&self, files: &[PathBuf]) -> Result<()> {
+        self.blobs.sync_files(files)
+    }
+
     /// Whether a file can be had.
     pub fn has(&self, blob: &Blob) -> bool {
         self.blobs.has(blob) || self.elsewhere.contains_key(&blob.digest)
+    }
+
+    /// Which of these files of ours are not what their names say, or gone. Each is read once in the life of a process; what
+    /// it has taken in itself, it need not read. Files that lie elsewhere are looked after by [`Cache::changed`].
+    pub fn damaged<'b>(&self, blobs: impl IntoIterator<Item = &'b Blob>) -> Vec<Digest> {
+        let ours = |blob: &&Blob| !self.elsewhere.contains_key(&blob.digest) || self.blobs.has(blob);
+        self.blobs.damaged(blobs.into_iter().filter(ours))
     }
 
     /// Whether all files of a blob column can be had.
@@ -331,9 +359,9 @@ impl Cache {
     /// The first of these files outside of the workspace that is not what it was when [`Cache::refer`] saw it: what was
     /// computed from it meanwhile cannot be kept.
     pub fn changed(&self, digests: &[Digest]) -> Option<&Path> {
-        let outside = digests.iter().filter_map(|digest| self.elsewhere.get(digest));
-        let mut changed = outside.filter(|(path, seen)| Fingerprint::of(path).ok() != Some(*seen));
-        changed.next().map(|(path, _)| path.as_path())
+        let outside = digests.iter().filter_map(|digest| Some((digest, self.elsewhere.get(digest)?)));
+        let mut changed = outside.filter(|(digest, (path, seen))| !is_still(path, seen, digest));
+        changed.next().map(|(_, (path, _))| path.as_path())
     }
 
     /// The files at a path, or below it, that [`Cache::refer`] has seen; sorted.
@@ -348,9 +376,7 @@ impl Cache {
 
     /// The first of these files that is not what it was when [`Cache::refer`] saw it at this very path.
     pub fn changed_at<'p>(&self, paths: &'p [PathBuf]) -> Option<&'p Path> {
-        let same = |path: &PathBuf| {
-            self.by_path.get(path).is_none_or(|(_, seen)| Fingerprint::of(path).is_ok_and(|now| now == *seen))
-        };
+        let same = |path: &PathBuf| self.by_path.get(path).is_none_or(|(digest, seen)| is_still(path, seen, digest));
         paths.iter().find(|path| !same(path)).map(PathBuf::as_path)
     }
 
@@ -380,49 +406,6 @@ impl Cache {
         })?;
         self.indexed(|_| Ok(()))?;
         Ok(units.len())
-    }
-
-    /// Writes the journal anew without the units whose files are gone, and the index with it; gives back how many units are
-    /// left.
-    ///
-    /// # Errors
-    /// If it cannot be read or written. The old journal is removed only when the new one has reached the disk.
-    pub fn compact(&mut self) -> Result<usize> {
-        self.commit()?;
-        let mut stages = Vec::new();
-        let mut units: HashMap<Digest, Unit> = HashMap::new();
-        crate::records::scan_all(&self.root, &mut |_, entry| match entry {
-            Entry::Stage(facts) => stages.push(facts),
-            Entry::Unit(unit) => {
-                units.insert(unit.key, unit);
-            }
-            _ => {}
-        })?;
-        let mut left: Vec<Unit> = units.into_values().filter(|unit| unit.blobs().all(|blob| self.has(blob))).collect();
-        left.sort_by_key(|unit| (unit.at, unit.key));
-        let used: HashSet<Digest> = left.iter().map(|unit| unit.stage).collect();
-        let old = self.journal.next_segment()?;
-        let mut written = HashSet::new();
-        for facts in stages.into_iter().filter(|facts| used.contains(&facts.digest)) {
-            if written.insert(facts.digest) {
-                self.journal.append(&Entry::Stage(facts))?;
-            }
-        }
-        for unit in &left {
-            self.journal.append(&Entry::Unit(unit.clone()))?;
-        }
-        if let Some((file, upto)) = self.journal.unsynced() {
-            // the new segment vouches for files that the old ones may not have vouched for
-            self.blobs.sync_all()?;
-            file.sync_data().map_err(io("write", &self.root))?;
-            self.journal.committed(upto)?;
-            self.journal.sync_mark()?;
-        }
-        self.journal.remove(&old)?;
-        self.places.clear();
-        self.unindexed.clear();
-        self.rebuild()?;
-        Ok(left.len())
     }
 
     fn set_aside(&self) -> Result<()> {
@@ -487,104 +470,12 @@ impl Cache {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::OutRow;
-    use manifests::Type;
-
-    fn facts() -> StageFacts {
-        StageFacts { digest: Digest([1; 32]), kind: "k".into(), facts: Vec::new() }
-    }
-
-    fn unit(key: u8, blob: Option<Blob>) -> Unit {
-        let value = blob.map_or(Value::Null, Value::Blob);
-        Unit {
-            key: Digest([key; 32]),
-            stage: Digest([1; 32]),
-            node: "a".into(),
-            name: String::new(),
-            inputs: Vec::new(),
-            columns: vec![("file".into(), Type::Blob)],
-            rows: vec![OutRow { of: Some(0), values: vec![value] }],
-            at: 0,
-            seconds: 0.0,
-        }
-    }
-
-    #[test]
-    fn units_are_found_again_with_and_without_an_index() {
-        let dir = tempfile::tempdir().unwrap();
-        let file = dir.path().join("f");
-        std::fs::write(&file, "content").unwrap();
-        let root = dir.path().join("ws");
-        let mut cache = Cache::open(&root, "test").unwrap();
-        let blob = cache.ingest(&file, "", Take::Move).unwrap();
-        cache.put(&unit(1, Some(blob.clone())), &facts()).unwrap();
-        cache.commit().unwrap();
-        // put, but the process ends before it can commit
-        cache.put(&unit(2, None), &facts()).unwrap();
-        drop(cache);
-
-        let mut cache = Cache::open(&root, "test").unwrap();
-        assert_eq!(cache.get(&Digest([1; 32])).unwrap(), Some(unit(1, Some(blob.clone()))));
-        assert_eq!(cache.get(&Digest([2; 32])).unwrap(), Some(unit(2, None)));
-        assert_eq!(cache.get(&Digest([3; 32])).unwrap(), None);
-        drop(cache);
-
-        // every kind of damage to the index leaves the same answers
-        for damage in ["delete", "zero", "truncate"] {
-            for entry in std::fs::read_dir(root.join("index")).unwrap() {
-                let path = entry.unwrap().path();
-                if path.is_dir() || damage == "delete" {
-                    continue;
-                }
-                let len = std::fs::metadata(&path).unwrap().len() as usize;
-                let bytes =
-                    if damage == "zero" { vec![0; len] } else { std::fs::read(&path).unwrap()[..len / 2].to_vec() };
-                std::fs::write(&path, bytes).unwrap();
-            }
-            if damage == "delete" {
-                std::fs::remove_dir_all(root.join("index")).unwrap();
-            }
-            let mut cache = Cache::open(&root, "test").unwrap();
-            assert!(cache.get(&Digest([1; 32])).unwrap().is_some(), "{damage}");
-            assert!(cache.get(&Digest([2; 32])).unwrap().is_some(), "{damage}");
-            cache.commit().unwrap();
-        }
-
-        // a blob that is gone or cut makes its unit a miss
-        let mut cache = Cache::open(&root, "test").unwrap();
-        assert!(cache.verify().unwrap().damaged.is_empty());
-        std::fs::remove_file(cache.path(&blob).unwrap()).unwrap();
-        assert_eq!(cache.get(&Digest([1; 32])).unwrap(), None);
-        let damaged = cache.verify().unwrap().damaged;
-        assert_eq!((damaged.len(), damaged[0].stage.as_deref()), (1, Some("a")));
-        assert_eq!(cache.rebuild().unwrap(), 2);
-    }
-
-    #[test]
-    fn one_process_at_a_time() {
-        let dir = tempfile::tempdir().unwrap();
-        let first = Cache::open(dir.path(), "test").unwrap();
-        let error = Cache::open(dir.path(), "test").err().expect("it is locked").to_string();
-        assert!(error.contains(&std::process::id().to_string()), "{error}");
-        drop(first);
-        Cache::open(dir.path(), "test").unwrap();
-    }
-
-    #[test]
-    fn files_are_read_again_only_when_they_may_have_changed() {
-        let dir = tempfile::tempdir().unwrap();
-        let file = dir.path().join("f");
-        std::fs::write(&file, "one").unwrap();
-        let mut cache = Cache::open(&dir.path().join("ws"), "test").unwrap();
-        let one = cache.refer(std::slice::from_ref(&file)).unwrap();
-        assert!(cache.referred().is_empty(), "written just now: its fingerprint proves nothing");
-        std::fs::write(&file, "two").unwrap();
-        assert_ne!(cache.refer(std::slice::from_ref(&file)).unwrap(), one);
-        std::thread::sleep(std::time::Duration::from_millis(80));
-        cache.refer(std::slice::from_ref(&file)).unwrap();
-        assert_eq!(cache.referred().len(), 1);
-    }
+/// Whether a file is what it was. One that was only touched, or has got another name (a hard link), is.
+fn is_still(path: &Path, seen: &Fingerprint, digest: &Digest) -> bool {
+    Fingerprint::of(path).is_ok_and(|now| {
+        now == *seen || now.size == seen.size && Digest::of_file(path).is_ok_and(|(now, _)| now == *digest)
+    })
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,10 +4,11 @@ use crate::manifest::{EXTENSION, data_type};
 use crate::{Error, Manifest, Result, Schema, Type};
 use arrow::array::{Array, ArrayRef};
 use arrow::datatypes::{DataType, Field};
-use arrow::ipc::reader::FileReader;
+use arrow::ipc::reader::{FileReader, read_footer_length};
 use arrow::ipc::writer::FileWriter;
+use std::cell::Cell;
 use std::fs::File;
-use std::io::{BufReader, BufWriter, Write};
+use std::io::{BufReader, BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::Path;
 
 /// Writes a manifest as an Arrow IPC file, under a temporary name first, so that no half file ever bears the name.
@@ -38,8 +39,45 @@ pub fn write_ipc(path: &Path, manifest: &Manifest) -> Result<()> {
 /// If the file is missing, truncated, not Arrow, or has a column outside the closed set of types.
 pub fn read_ipc(path: &Path) -> Result<Manifest> {
     let file = File::open(path).map_err(|source| Error::Io { doing: "read", path: path.into(), source })?;
+    read_ipc_from(BufReader::new(file), path)
+}
+
+/// The same from any reader; `path` is its name in messages.
+///
+/// # Errors
+/// If it is truncated, not Arrow, or has a column outside the closed set of types.
+pub fn read_ipc_from(mut from: impl Read + Seek, path: &Path) -> Result<Manifest> {
+    check_blocks(&mut from, path)?;
+    calmly(|| read_checked(from, path)).unwrap_or_else(|panic| {
+        let reason = format!("it is damaged ({panic})");
+        Err(Error::NotArrow { path: path.into(), reason })
+    })
+}
+
+/// Some damage is found only by assertions of the reader. For the caller it is an error like others, and nothing is printed.
+fn calmly<T>(read: impl FnOnce() -> T) -> std::result::Result<T, String> {
+    static HOOK: std::sync::Once = std::sync::Once::new();
+    thread_local!(static READS: Cell<bool> = const { Cell::new(false) });
+    HOOK.call_once(|| {
+        let before = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            if !READS.get() {
+                before(info);
+            }
+        }));
+    });
+    let outer = READS.replace(true);
+    let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(read));
+    READS.set(outer);
+    outcome.map_err(|panic| {
+        let text = panic.downcast_ref::<String>().cloned();
+        text.or(panic.downcast_ref::<&str>().map(|text| text.to_string())).unwrap_or_default()
+    })
+}
+
+fn read_checked(from: impl Read + Seek, path: &Path) -> Result<Manifest> {
     let broken = |error: arrow::error::ArrowError| Error::NotArrow { path: path.into(), reason: error.to_string() };
-    let reader = FileReader::try_new(BufReader::new(file), None).map_err(broken)?;
+    let reader = FileReader::try_new(from, None).map_err(broken)?;
     let arrow_schema = reader.schema();
     let mut schema = Schema::default();
     for field in arrow_schema.fields() {
@@ -54,6 +92,62 @@ pub fn read_ipc(path: &Path) -> Result<Manifest> {
     let manifest = Manifest::concat(&schema, &parts.iter().collect::<Vec<_>>())?;
     check_blobs(path, &manifest)?;
     Ok(manifest)
+}
+
+/// Makes sure that the parts of a file lie within it, and the buffers of a batch within that: the reader believes what is said
+/// of them, and panics where it is not so.
+fn check_blocks(from: &mut (impl Read + Seek), path: &Path) -> Result<()> {
+    // the length of the footer and the mark at the end
+    const TAIL: u64 = 10;
+    let broken = |reason: String| Error::NotArrow { path: path.into(), reason };
+    let cut = || broken("its parts do not lie within it: it is cut off or damaged".into());
+    let io = |source| Error::Io { doing: "read", path: path.into(), source };
+    let length = from.seek(SeekFrom::End(0)).map_err(io)?;
+    // `None` where the file does not reach so far
+    let mut bytes = |at: Option<u64>, count: u64| -> Result<Vec<u8>> {
+        let at = at.filter(|at| at.checked_add(count).is_some_and(|end| end <= length)).ok_or_else(cut)?;
+        let mut bytes = vec![0; count as usize];
+        from.seek(SeekFrom::Start(at)).and_then(|_| from.read_exact(&mut bytes)).map_err(io)?;
+        Ok(bytes)
+    };
+    let tail = length.checked_sub(TAIL);
+    let footer_length = read_footer_length(bytes(tail, TAIL)?.try_into().expect("so many were read"));
+    let footer_length = footer_length.map_err(|error| broken(error.to_string()))? as u64;
+    let footer = bytes(tail.and_then(|tail| tail.checked_sub(footer_length)), footer_length)?;
+    let footer = arrow::ipc::root_as_footer(&footer).map_err(|error| broken(error.to_string()))?;
+    for block in footer.dictionaries().into_iter().flatten().chain(footer.recordBatches().into_iter().flatten()) {
+        let parts = (u64::try_from(block.metaDataLength()), u64::try_from(block.bodyLength()));
+        let (Ok(metadata), Ok(body)) = parts else { return Err(cut()) };
+        let at = u64::try_from(block.offset()).ok();
+        let head = bytes(at, metadata)?;
+        if at.and_then(|at| (at + metadata).checked_add(body)).is_none_or(|end| end > length) {
+            return Err(cut());
+        }
+        // a length stands before the message, in newer files behind a mark
+        let message = head.get(if head.starts_with(&[0xff; 4]) { 8 } else { 4 }..).ok_or_else(cut)?;
+        let message = arrow::ipc::root_as_message(message).map_err(|error| broken(error.to_string()))?;
+        let batch = message.header_as_record_batch();
+        let batch = batch.or_else(|| message.header_as_dictionary_batch().and_then(|dictionary| dictionary.data()));
+        let Some(batch) = batch else { continue };
+        let nodes = batch.nodes().into_iter().flatten();
+        // a bool takes up a bit; what is null throughout takes up nothing, and rows without columns are hashed all the same
+        let room = if batch.nodes().is_none_or(|nodes| nodes.is_empty()) { 1 << 24 } else { (8 * length).max(1 << 20) };
+        for rows in nodes.map(|node| node.length()).chain([batch.length()]) {
+            if u64::try_from(rows).is_ok_and(|rows| rows <= room) {
+                continue;
+            }
+            return Err(broken(format!("it speaks of {rows} rows and has room for {room}")));
+        }
+        for buffer in batch.buffers().into_iter().flatten() {
+            let (Ok(at), Ok(count)) = (u64::try_from(buffer.offset()), u64::try_from(buffer.length())) else {
+                return Err(cut());
+            };
+            if at.checked_add(count).is_none_or(|end| end > body) {
+                return Err(cut());
+            }
+        }
+    }
+    from.rewind().map_err(io)
 }
 
 fn column_type(field: &Field) -> Result<Type> {

@@ -15,7 +15,7 @@ mod value;
 
 pub use digest::{Digest, Hasher};
 pub use error::Error;
-pub use ipc::{read_ipc, write_ipc};
+pub use ipc::{read_ipc, read_ipc_from, write_ipc};
 pub use manifest::Manifest;
 pub use schema::{Column, Schema};
 pub use value::{Blob, Type, Value};

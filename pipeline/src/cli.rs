@@ -130,22 +130,32 @@ pub fn main() -> ExitCode {
 
 /// Prints a line. Whoever reads it may have seen enough and closed the pipe: then we are done.
 fn print(text: &str) {
-    if writeln!(std::io::stdout(), "{text}").is_err() {
-        std::process::exit(i32::from(DONE));
+    match writeln!(std::io::stdout(), "{text}") {
+        Ok(()) => {}
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => std::process::exit(i32::from(DONE)),
+        Err(error) => {
+            remark(&format!("error: cannot write to standard output: {error}\n  hint: is there room where it goes?"));
+            std::process::exit(i32::from(FAILED));
+        }
     }
+}
+
+/// Says a line on standard error. A log that takes no more is no reason to end.
+fn remark(text: &str) {
+    let _ = writeln!(std::io::stderr(), "{text}");
 }
 
 /// Says what went wrong; gives the exit code that goes with it.
 fn complain(error: &anyhow::Error) -> u8 {
     if let Some(problems) = error.downcast_ref::<Problems>() {
         for problem in &problems.0 {
-            eprintln!("error: {problem}");
+            remark(&format!("error: {problem}"));
         }
         return WRONG;
     }
     let hint = hint_of(error)
         .unwrap_or_else(|| "`effigy doctor` tells whether this machine and the workspace are sound".into());
-    eprintln!("error: {}\n  hint: {hint}", crate::run::sentence(error));
+    remark(&format!("error: {}\n  hint: {hint}", crate::run::sentence(error)));
     let busy = error.chain().any(|cause| matches!(cause.downcast_ref(), Some(Error::Busy { .. })));
     if busy { WRONG } else { FAILED }
 }
@@ -186,7 +196,8 @@ impl RecipeArgs {
             hint += &format!("\n  or, since it was run {named}: effigy {verb} {}", self.typed(stage, other));
         }
         let with = spec.profile.as_ref().map_or(String::new(), |profile| format!(" with `--profile {profile}`"));
-        eprintln!("error: {message}{with} in the workspace {}\n  hint: {hint}", self.workspace.workspace.display());
+        let workspace = self.workspace.workspace.display();
+        remark(&format!("error: {message}{with} in the workspace {workspace}\n  hint: {hint}"));
         FAILED
     }
 }

@@ -8,6 +8,7 @@
 
 pub mod axes;
 pub mod builtin;
+pub mod care;
 pub mod check;
 pub mod cli;
 pub mod command;

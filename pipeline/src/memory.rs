@@ -34,6 +34,9 @@ pub struct Remembered {
     pub units: usize,
     /// Seconds of work that made it.
     pub worth: f64,
+    /// Length of the file that holds its table; 0 if nobody noted it.
+    #[serde(default)]
+    pub bytes: u64,
     /// The files that its own units put out, with their lengths, if there are only few: then nobody has to read the table to
     /// see that they are there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -75,9 +78,16 @@ impl Store {
         bytes.ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
     }
 
-    /// Keeps the memory of a recipe.
+    /// Keeps the memory of a recipe; what it speaks of has reached the disk.
     pub fn save(&self, recipe: &Path, profile: Option<&str>, memory: &Memory) -> Result<()> {
-        write(&self.path(recipe, profile), &serde_json::to_vec(memory)?)
+        put(&self.path(recipe, profile), &serde_json::to_vec(memory)?, true)
+    }
+
+    /// Notes that the memory of a recipe was of use now, for `cache gc --max-size`.
+    pub fn touch(&self, recipe: &Path, profile: Option<&str>) {
+        // not being able to costs files that are made again, nothing else
+        let file = std::fs::OpenOptions::new().write(true).open(self.path(recipe, profile));
+        let _ = file.and_then(|file| file.set_modified(std::time::SystemTime::now()));
     }
 
     /// Where a table lies.
@@ -87,18 +97,21 @@ impl Store {
 
     /// A table, if it is there and whole.
     pub fn table(&self, digest: &Digest) -> Option<Manifest> {
-        manifests::read_ipc(&self.table_path(digest)).ok()
+        whole(&self.table_path(digest), digest)
     }
 
-    /// Keeps a table.
-    pub fn keep(&self, digest: &Digest, table: &Manifest) -> Result<()> {
+    /// Keeps a table; gives back its file and that file's length.
+    pub fn keep(&self, digest: &Digest, table: &Manifest) -> Result<(PathBuf, u64)> {
         let path = self.table_path(digest);
-        if path.exists() {
-            return Ok(());
+        let length = || std::fs::metadata(&path).map(|meta| meta.len());
+        if let Some(bytes) = length().ok().filter(|bytes| *bytes > 0) {
+            return Ok((path, bytes));
         }
         let folder = self.root.join("tables");
         std::fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
-        Ok(manifests::write_ipc(&path, table)?)
+        manifests::write_ipc(&path, table)?;
+        let bytes = length().with_context(|| format!("cannot read {}", path.display()))?;
+        Ok((path, bytes))
     }
 
     fn keys_path(&self, table: &Digest, head: &Digest) -> PathBuf {
@@ -140,32 +153,28 @@ impl Store {
         (row == manifest.len()).then_some(Prior { table: manifest, units, seconds: stage.worth })
     }
 
-    /// All memories; `None` while one of them cannot be read.
-    fn all(&self) -> Option<Vec<Memory>> {
+    /// All memories, each with the time at which it was of use last, milliseconds since 1970; `None` while one of them cannot
+    /// be read.
+    pub fn all(&self) -> Option<Vec<(Memory, u64)>> {
         let entries = std::fs::read_dir(self.root.join("runs/last")).into_iter().flatten().flatten();
         let json = entries.map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|ext| ext == "json"));
-        json.map(|path| serde_json::from_slice(&std::fs::read(path).ok()?).ok()).collect()
+        let read = |path: PathBuf| {
+            let used = std::fs::metadata(&path).and_then(|meta| meta.modified()).ok()?;
+            let used = used.duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
+            Some((serde_json::from_slice(&std::fs::read(path).ok()?).ok()?, used))
+        };
+        json.map(read).collect()
     }
 
-    /// The files that tables of last runs hold; `None` if one of them cannot be read, for then nobody can tell.
-    pub fn held(&self) -> Option<HashSet<Digest>> {
-        let mut held = HashSet::new();
-        for stage in self.all()?.iter().flat_map(|memory| memory.stages.values()) {
-            let table = self.table(&stage.table)?;
-            for column in table.schema().columns().iter().filter(|column| column.ty == manifests::Type::Blob) {
-                let digests = table.column(&column.name).ok()?.into_iter().filter_map(|value| match value {
-                    manifests::Value::Blob(blob) => Some(blob.digest),
-                    _ => None,
-                });
-                held.extend(digests);
-            }
-        }
-        Some(held)
+    /// The keys of a table's units, if they were kept.
+    pub fn keys(&self, table: &Digest, head: &Digest) -> Option<Vec<Digest>> {
+        let bytes = std::fs::read(self.keys_path(table, head)).ok()?;
+        Some(bytes.chunks_exact(36).map(|unit| Digest(unit[..32].try_into().expect("so many"))).collect())
     }
 
     /// Tells a cache of the files outside of the workspace that runs have read.
     pub fn refer_all(&self, cache: &mut cache::Cache) {
-        for memory in self.all().unwrap_or_default() {
+        for (memory, _) in self.all().unwrap_or_default() {
             for (path, fingerprint, digest) in memory.files {
                 cache.remember(path.clone(), fingerprint, digest);
                 // one that is gone is not there to be referred to
@@ -178,7 +187,7 @@ impl Store {
     pub fn sweep(&self, present: impl IntoIterator<Item = Digest>) {
         // while a memory cannot be read nothing is known to be unnamed
         let Some(memories) = self.all() else { return };
-        let stages = memories.iter().flat_map(|memory| memory.stages.values());
+        let stages = memories.iter().flat_map(|(memory, _)| memory.stages.values());
         let mut named: HashSet<String> = stages.map(|stage| stage.table.to_string()).collect();
         named.extend(present.into_iter().map(|table| table.to_string()));
         crate::kept::hold(&self.root, &mut named);
@@ -193,12 +202,34 @@ impl Store {
     }
 }
 
+/// The table in a file, if it is the one of this digest. One that is not is removed: it can be made again from the records.
+pub fn whole(path: &Path, digest: &Digest) -> Option<Manifest> {
+    match manifests::read_ipc(path) {
+        Ok(table) if table.digest() == *digest => return Some(table),
+        // it may be readable another time
+        Err(manifests::Error::Io { .. }) => return None,
+        _ => {}
+    }
+    let _ = std::fs::remove_file(path);
+    None
+}
+
 /// Writes a file under a temporary name, then renames it.
 pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
+    put(path, bytes, false)
+}
+
+/// The same; if `lasting`, it has reached the disk before it bears its name.
+fn put(path: &Path, bytes: &[u8], lasting: bool) -> Result<()> {
     let folder = path.parent().context("a file lies in a folder")?;
     std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
     let temporary = path.with_extension(format!("{}.tmp", std::process::id()));
-    std::fs::write(&temporary, bytes)
+    let written = || {
+        let mut file = std::fs::File::create(&temporary)?;
+        std::io::Write::write_all(&mut file, bytes)?;
+        if lasting { file.sync_all() } else { Ok(()) }
+    };
+    written()
         .and_then(|()| std::fs::rename(&temporary, path))
         .with_context(|| format!("cannot write {}", path.display()))
 }

@@ -4,14 +4,16 @@
 //! Knows what workers say, not what they do; prints nothing.
 
 mod active;
+mod damage;
+mod outcome;
 mod tables;
 mod tasks;
 
 use crate::axes;
 use crate::event::{Event, Reader};
 use crate::executor::Local;
-use crate::finished::{FinishedNode, NodeState};
-use crate::hints::hint_of;
+use crate::finished::NodeState;
+use crate::hints::{hint_of, hinted};
 use crate::memory::{Memory, Prior, Remembered, Store};
 use crate::plan::{Node, Plan, Work};
 use crate::selection::{Part, Selection, frozen};
@@ -27,6 +29,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 pub use active::With;
+pub use damage::Damaged;
+pub use outcome::{Done, Outcome, Tally};
 pub use tables::{Prepared, folder_digest, node_key, prepare, stage_head, table_key, write_with};
 
 /// What a run may do.
@@ -49,35 +53,6 @@ const FEW: usize = 16;
 /// How often the user has asked to stop: once drains, twice stops.
 pub static INTERRUPTS: AtomicUsize = AtomicUsize::new(0);
 
-/// A stage's table, read from the disk only if somebody needs its rows.
-pub struct Done {
-    /// Digest of the table.
-    pub digest: Digest,
-    /// Its rows.
-    pub rows: usize,
-    table: OnceCell<Manifest>,
-    path: PathBuf,
-}
-
-impl Done {
-    /// The rows.
-    ///
-    /// # Errors
-    /// If they lie on the disk and cannot be read any more.
-    pub fn table(&self) -> Result<&Manifest> {
-        if let Some(table) = self.table.get() {
-            return Ok(table);
-        }
-        let table = manifests::read_ipc(&self.path)?;
-        Ok(self.table.get_or_init(|| table))
-    }
-
-    /// A table that is at hand.
-    pub fn of(digest: Digest, table: Manifest) -> Done {
-        Done { digest, rows: table.len(), table: OnceCell::from(table), path: PathBuf::new() }
-    }
-}
-
 /// Where a stage stands. Every change goes through [`Run::set`].
 enum State {
     /// Something it needs is not done.
@@ -90,27 +65,6 @@ enum State {
     Failed,
     /// Something it needs failed, or the run was stopped before it began.
     Skipped,
-}
-
-/// What became of a stage, for summaries and records.
-#[derive(Clone, Debug, Default)]
-pub struct Tally {
-    /// Units that ran.
-    pub executed: usize,
-    /// Units that were known.
-    pub cached: usize,
-    /// Units that failed.
-    pub failed: usize,
-    /// Seconds of work in this run.
-    pub seconds: f64,
-    /// Seconds of work in its table, whenever they were spent.
-    pub worth: f64,
-    /// Digest of kind, version, parameters and constants.
-    pub head: Option<Digest>,
-    /// Digest of its table.
-    pub table: Option<Digest>,
-    /// Rows of its table.
-    pub rows: Option<usize>,
 }
 
 /// A run in progress.
@@ -133,6 +87,8 @@ pub struct Run<'a> {
     store: Store,
     memory: Memory,
     used: Memory,
+    /// Tables that may not have reached the disk.
+    new_tables: Vec<PathBuf>,
     flights: HashMap<usize, Flight>,
     in_flight: HashSet<Digest>,
     free: usize,
@@ -141,42 +97,8 @@ pub struct Run<'a> {
     last_commit: Instant,
     /// Whether a failure has ended it.
     given_up: bool,
-}
-
-/// What a run came to.
-pub struct Outcome {
-    /// What became of each stage.
-    pub tallies: Vec<Tally>,
-    /// How each stage ended.
-    pub states: Vec<NodeState>,
-    /// The tables of the stages that are done.
-    pub tables: Vec<Option<Done>>,
-    /// Whether the user stopped it.
-    pub interrupted: bool,
-}
-
-impl Outcome {
-    /// Units over all stages: executed, cached, failed.
-    pub fn totals(&self) -> (usize, usize, usize) {
-        let sum = |get: fn(&Tally) -> usize| self.tallies.iter().map(get).sum();
-        (sum(|tally| tally.executed), sum(|tally| tally.cached), sum(|tally| tally.failed))
-    }
-
-    /// A stage's part of a finished run.
-    pub fn node(&self, plan: &Plan, i: usize) -> Result<FinishedNode> {
-        let tally = &self.tallies[i];
-        Ok(FinishedNode {
-            state: self.states[i],
-            executed: tally.executed,
-            cached: tally.cached,
-            failed: tally.failed,
-            seconds: tally.seconds,
-            worth: tally.worth,
-            key: tally.head.map_or(String::new(), |head| head.short()),
-            manifest: self.tables[i].as_ref().map(|done| done.table().cloned()).transpose()?,
-            ..plan.describe(i)
-        })
-    }
+    /// Something was damaged: what is in work is finished, then the plan is passed over once more.
+    again: bool,
 }
 
 /// Runs a plan.
@@ -184,6 +106,30 @@ impl Outcome {
 /// # Errors
 /// If the workspace cannot be used any more (no room, an I/O error). A stage that fails is no error here, but in the outcome.
 pub fn run(plan: &Plan, cache: &mut Cache, options: &Options, readers: &mut [Box<dyn Reader>]) -> Result<Outcome> {
+    let mut earlier = vec![(0, 0.0); plan.nodes.len()];
+    for _ in 0..damage::PASSES {
+        match pass(plan, cache, options, readers)? {
+            Ok(mut outcome) => {
+                damage::add(&mut outcome, &earlier);
+                return Ok(outcome);
+            }
+            Err(ran) => earlier.iter_mut().zip(ran).for_each(|(sum, (units, seconds))| {
+                sum.0 += units;
+                sum.1 += seconds;
+            }),
+        }
+    }
+    let message = format!("files in {} were damaged again and again", cache.root().display());
+    Err(hinted(message, "see the disk (`dmesg`), or use another one with --workspace"))
+}
+
+/// Passes over the plan once; what each stage has run, if something was damaged and another pass has to make it again.
+fn pass(
+    plan: &Plan,
+    cache: &mut Cache,
+    options: &Options,
+    readers: &mut [Box<dyn Reader>],
+) -> Result<Result<Outcome, Vec<(usize, f64)>>> {
     let store = Store::new(cache.root());
     let memory = store.load(&options.recipe, plan.spec.profile.as_deref());
     for (path, fingerprint, digest) in &memory.files {
@@ -205,6 +151,7 @@ pub fn run(plan: &Plan, cache: &mut Cache, options: &Options, readers: &mut [Box
         store,
         used: Memory { stages: memory.stages.clone(), files: Vec::new() },
         memory,
+        new_tables: Vec::new(),
         flights: HashMap::new(),
         in_flight: HashSet::new(),
         free: options.jobs,
@@ -212,6 +159,7 @@ pub fn run(plan: &Plan, cache: &mut Cache, options: &Options, readers: &mut [Box
         next_task: 0,
         last_commit: Instant::now(),
         given_up: false,
+        again: false,
     };
     let outcome = run.all();
     run.executor.stop_all();
@@ -220,6 +168,9 @@ pub fn run(plan: &Plan, cache: &mut Cache, options: &Options, readers: &mut [Box
     let kept = run.keep();
     let interrupted = outcome?;
     kept?;
+    if run.again && !interrupted {
+        return Ok(Err(run.ran()));
+    }
     let states = run.states.iter().map(|state| match state {
         State::Done(_) => NodeState::Done,
         State::Failed => NodeState::Failed,
@@ -228,7 +179,7 @@ pub fn run(plan: &Plan, cache: &mut Cache, options: &Options, readers: &mut [Box
     let states = states.collect();
     let table = |state| if let State::Done(done) = state { Some(done) } else { None };
     let tables = std::mem::take(&mut run.states).into_iter().map(table).collect();
-    Ok(Outcome { tallies: run.tallies, states, tables, interrupted })
+    Ok(Ok(Outcome { tallies: run.tallies, states, tables, interrupted }))
 }
 
 impl<'a> Run<'a> {
@@ -249,11 +200,11 @@ impl<'a> Run<'a> {
             if stops > 1 {
                 return Ok(true);
             }
-            if stops == 0 && !self.given_up {
-                self.begin_ready()?;
-                self.submit()?;
+            let draining = stops > 0 || self.given_up || self.again;
+            if !draining {
+                let begun = self.begin_ready().and_then(|()| self.submit());
+                self.despite(begun)?;
             }
-            let draining = stops > 0 || self.given_up;
             if self.flights.is_empty() && (draining || self.active.is_empty() && self.ready.is_empty()) {
                 return Ok(stops > 0 && !self.complete(&parts));
             }
@@ -425,6 +376,11 @@ impl<'a> Run<'a> {
         if active.is_over() {
             return self.finish(i, active);
         }
+        for ((_, need), columns) in node.with.iter().zip(&stage.with_reads) {
+            if let Ok(table) = tables::project(self.done(*need).table()?, columns) {
+                self.sound(&node.name, &table, 0..table.len())?;
+            }
+        }
         let dir = self.cache.root().join("tasks").join(format!("with-{i}"));
         let with = tables::write_with(node, stage, &dir, self.cache, &|need| self.done(need).table());
         let with = match with {
@@ -495,6 +451,7 @@ impl<'a> Run<'a> {
             rows: table.len(),
             units: units.len(),
             worth,
+            bytes: 0,
             blobs: active.few_blobs(FEW),
         };
         let keep_keys = stage.def.grain == protocol::Grain::Row && !stage.def.source && units.len() >= FEW;
@@ -505,9 +462,11 @@ impl<'a> Run<'a> {
     }
 
     /// A stage's table is known: keep it and remember what it came from.
-    fn settle(&mut self, i: usize, table: Manifest, remembered: Remembered, whole: bool) -> Result<()> {
+    fn settle(&mut self, i: usize, table: Manifest, mut remembered: Remembered, whole: bool) -> Result<()> {
         let digest = remembered.table;
-        self.store.keep(&digest, &table)?;
+        let (path, bytes) = self.store.keep(&digest, &table)?;
+        remembered.bytes = bytes;
+        self.new_tables.push(path);
         let name = &self.plan.nodes[i].name;
         if whole {
             self.used.stages.insert(name.clone(), remembered);
@@ -523,28 +482,38 @@ impl<'a> Run<'a> {
     /// Makes everything that was found out last.
     fn keep(&mut self) -> Result<()> {
         self.cache.commit()?;
+        if self.cache.is_doubtful() {
+            // a memory must not speak of what may not be there after a power failure
+            self.warn();
+            return Ok(());
+        }
         self.used.files = self.cache.referred();
         let same = self.used.stages == self.memory.stages && self.used.files == self.memory.files;
         if !same {
             let left_out = self.plan.spec.left_out.iter().map(String::as_str);
             let names: HashSet<&str> = self.plan.nodes.iter().map(|node| node.name.as_str()).chain(left_out).collect();
             self.used.stages.retain(|name, _| names.contains(name.as_str()));
+            self.cache.sync_beside(&std::mem::take(&mut self.new_tables))?;
             self.store.save(&self.options.recipe, self.plan.spec.profile.as_deref(), &self.used)?;
             self.store.sweep(self.tallies.iter().filter_map(|tally| tally.table));
+        } else {
+            self.store.touch(&self.options.recipe, self.plan.spec.profile.as_deref());
         }
         self.warn();
         Ok(())
     }
 }
 
-/// An error that ends the run, because the workspace cannot be written; others end a unit.
+/// An error that ends the run, because the workspace cannot be written, or this pass of it; others end a unit.
 fn fatal(error: anyhow::Error) -> Result<anyhow::Error> {
-    let full = error.chain().any(|cause| {
+    use std::io::ErrorKind::{QuotaExceeded, ReadOnlyFilesystem, StorageFull};
+    let fatal = error.chain().any(|cause| {
         let io = cause.downcast_ref::<std::io::Error>();
-        io.is_some_and(|io| matches!(io.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded))
-            || cause.downcast_ref::<cache::Error>().is_some_and(cache::Error::is_full)
+        io.is_some_and(|io| matches!(io.kind(), StorageFull | QuotaExceeded | ReadOnlyFilesystem))
+            || cause.downcast_ref::<cache::Error>().is_some_and(|error| error.is_full() || error.is_refused())
+            || cause.is::<Damaged>()
     });
-    if full { Err(error) } else { Ok(error) }
+    if fatal { Err(error) } else { Ok(error) }
 }
 
 /// What users are told of an error that does not end the run: a sentence, and what to do about it.

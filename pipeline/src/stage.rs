@@ -17,6 +17,9 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+/// A longer `timeout:` than this, a hundred years, is none.
+const LONGEST_S: f64 = 3.2e9;
+
 /// Who does the work of a unit stage.
 #[derive(Clone, Debug)]
 pub enum Worker {
@@ -237,11 +240,12 @@ impl UnitStage {
             self.allow_failures = share;
         }
         if let Some((at, seconds)) = fields.number("timeout") {
-            if seconds <= 0.0 {
+            if seconds.is_nan() || seconds <= 0.0 {
                 let hint = "for example `timeout: 60`; without it a task may take as long as it likes";
                 fields.wrong(at, format!("`timeout` is a number of seconds, more than 0, not {seconds}"), hint);
+            } else {
+                self.timeout = Some(Duration::from_secs_f64(seconds.clamp(0.001, LONGEST_S)));
             }
-            self.timeout = Some(Duration::from_secs_f64(seconds.max(0.001)));
         }
         if let Some((at, items)) = fields.map("needs") {
             let place = fields.place(at);

@@ -243,6 +243,8 @@ pub fn collect(
         // a program that puts out no rows has put out no rows: its unit is finished
         outputs.insert(0, Vec::new());
     }
+    // several rows may name the same file, and it is moved but once
+    let mut taken: HashMap<PathBuf, manifests::Blob> = HashMap::new();
     let cells: Vec<Vec<Value>> = columns.iter().map(|(name, _)| table.column(name)).collect::<Result<_, _>>()?;
     for row in 0..table.len() {
         let unit = match int(UNIT, row)? {
@@ -267,7 +269,7 @@ pub fn collect(
         };
         let mut values = Vec::with_capacity(columns.len());
         for (column, (name, ty)) in cells.iter().zip(&columns) {
-            values.push(cell(dir, name, *ty, &column[row], cache)?);
+            values.push(cell(dir, name, *ty, &column[row], cache, &mut taken)?);
         }
         rows.push(OutRow { of, values });
     }
@@ -323,17 +325,29 @@ fn all_null(table: &Manifest, name: &str) -> bool {
     table.column(name).is_ok_and(|values| values.iter().all(|value| *value == Value::Null))
 }
 
-fn cell(dir: &Path, name: &str, ty: Type, value: &Value, cache: &Cache) -> Result<Value> {
+fn cell(
+    dir: &Path,
+    name: &str,
+    ty: Type,
+    value: &Value,
+    cache: &Cache,
+    taken: &mut HashMap<PathBuf, manifests::Blob>,
+) -> Result<Value> {
     Ok(match (ty, value) {
         (Type::F64, Value::I64(value)) => Value::F64(*value as f64),
         (Type::Blob, Value::Str(path)) => {
             let given = Path::new(path);
+            if let Some(blob) = taken.get(given) {
+                return Ok(Value::Blob(blob.clone()));
+            }
             let path = [dir.join(given), dir.join("out").join(given)].into_iter().find(|path| path.is_file());
             let path = path.ok_or_else(|| {
                 let message = format!("column `{name}` names the file {}, which is not there", given.display());
                 hinted(message, "paths are relative to the task directory or its `out`, and the file must be closed")
             })?;
-            Value::Blob(take_in(dir, &path, cache)?)
+            let blob = take_in(dir, &path, cache)?;
+            taken.insert(given.into(), blob.clone());
+            Value::Blob(blob)
         }
         (_, value) => value.clone(),
     })

@@ -1,5 +1,6 @@
 //! The real program in temporary folders. One executable, so that it links once.
 
+mod care;
 mod check;
 mod commands;
 mod conformance;

@@ -36,8 +36,12 @@ pub fn provider_main(provider: &str, version: &str, software: &[(&str, String)],
                 software,
                 stages,
             };
-            println!("{}", serde_json::to_string_pretty(&description).expect("a description is plain data"));
-            ExitCode::SUCCESS
+            let text = serde_json::to_string_pretty(&description).expect("a description is plain data");
+            // whoever asked may have seen enough and closed the pipe
+            match writeln!(std::io::stdout(), "{text}") {
+                Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => ExitCode::FAILURE,
+                _ => ExitCode::SUCCESS,
+            }
         }
         "worker" => {
             let mut built = None;

@@ -1,6 +1,6 @@
 //! `effigy run --check`: how a check is told. What it does is the library's business.
 
-use super::{DONE, FAILED, INTERRUPTED, print, progress};
+use super::{DONE, FAILED, INTERRUPTED, print, progress, remark};
 use crate::check::{Checked, Difference};
 use serde_json::json;
 
@@ -26,7 +26,7 @@ pub fn tell(checked: &Checked, seconds: f64, as_json: bool) -> u8 {
             .to_string(),
         );
     } else {
-        checked.differences.iter().for_each(|difference| eprintln!("{}", one(difference)));
+        checked.differences.iter().for_each(|difference| remark(&one(difference)));
         for (stage, units, known) in &checked.stages {
             let of = if units < known { format!(" of {known}") } else { String::new() };
             let verdict = match (names.contains(&stage.as_str()), units) {

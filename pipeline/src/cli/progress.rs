@@ -1,5 +1,6 @@
 //! How a run looks: bars on a terminal, plain lines elsewhere, JSON lines for machines. Three readers of the same events.
 
+use super::remark;
 use crate::event::{Event, Reader};
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 use std::collections::HashMap;
@@ -26,6 +27,11 @@ pub fn seconds(seconds: f64) -> String {
         s if s < 7200.0 => format!("{:.0} min {:02.0} s", (s / 60.0).floor(), s % 60.0),
         s => format!("{:.0} h {:02.0} min", (s / 3600.0).floor(), (s % 3600.0) / 60.0),
     }
+}
+
+/// The last line of a run goes to standard output; if nobody reads it, the run is no less done.
+fn last(text: &str) {
+    let _ = writeln!(std::io::stdout(), "{text}");
 }
 
 /// The last line of a run, for people.
@@ -72,7 +78,7 @@ impl Reader for Lines {
         match event {
             Event::Stage { stage, units, cached } if !self.quiet => {
                 self.said.insert(stage.clone(), Instant::now());
-                eprintln!("{stage}: {} of {units} units to run, {cached} known", units - cached);
+                remark(&format!("{stage}: {} of {units} units to run, {cached} known", units - cached));
             }
             Event::Progress { stage, ran, of, within, note } if !self.quiet => {
                 if self.said.get(stage).is_some_and(|said| said.elapsed() < EVERY) {
@@ -80,23 +86,23 @@ impl Reader for Lines {
                 }
                 self.said.insert(stage.clone(), Instant::now());
                 let note = if note.is_empty() { String::new() } else { format!(" ({note})") };
-                eprintln!("{stage}: {:.1} of {of}{note}", *ran as f64 + within);
+                remark(&format!("{stage}: {:.1} of {of}{note}", *ran as f64 + within));
             }
             Event::Finished { stage, state: "done", executed, cached, rows, seconds: taken, .. }
                 if *executed > 0 && !self.quiet =>
             {
                 let taken = seconds(*taken);
-                eprintln!("{stage}: done, {executed} run, {cached} known, {rows} rows ({taken} of work)");
+                remark(&format!("{stage}: done, {executed} run, {cached} known, {rows} rows ({taken} of work)"));
             }
             Event::Finished { stage, state: "skipped", .. } => {
-                eprintln!("{stage}: skipped, because a stage that it needs failed");
+                remark(&format!("{stage}: skipped, because a stage that it needs failed"));
             }
             Event::Failed { stage, unit, error, hint, log } => {
-                eprintln!("{}", failure(stage, unit, error, hint.as_ref(), log.as_ref()));
+                remark(&failure(stage, unit, error, hint.as_ref(), log.as_ref()));
             }
-            Event::Warning { text } => eprintln!("warning: {text}"),
+            Event::Warning { text } => remark(&format!("warning: {text}")),
             Event::Done { executed, cached, failed, seconds } if !self.quiet => {
-                println!("{}", summary(*executed, *cached, *failed, *seconds));
+                last(&summary(*executed, *cached, *failed, *seconds));
             }
             _ => {}
         }
@@ -119,7 +125,7 @@ const NAMES: (usize, usize) = (12, 24);
 
 impl Bars {
     fn say(&self, text: &str) {
-        self.all.suspend(|| eprintln!("{text}"));
+        self.all.suspend(|| remark(text));
     }
 
     fn name(&self, stage: &str) -> String {
@@ -215,7 +221,7 @@ impl Reader for Bars {
             }
             Event::Warning { text } => self.say(&format!("warning: {text}")),
             Event::Done { executed, cached, failed, seconds } => {
-                self.all.suspend(|| println!("{}", summary(*executed, *cached, *failed, *seconds)));
+                self.all.suspend(|| last(&summary(*executed, *cached, *failed, *seconds)));
             }
         }
     }

@@ -1,7 +1,7 @@
 //! `effigy run`.
 
 use super::choice::Choice;
-use super::{DONE, FAILED, INTERRUPTED, RecipeArgs, host, live, load, print, progress};
+use super::{DONE, FAILED, INTERRUPTED, RecipeArgs, host, live, load, print, progress, remark};
 use crate::check::check;
 use crate::event::{Event, Reader};
 use crate::finished::{FinishedRun, NodeState};
@@ -166,7 +166,7 @@ fn run_id(started: u64) -> String {
 fn catch_interrupts() {
     let _ = ctrlc::set_handler(|| {
         if INTERRUPTS.fetch_add(1, Ordering::Relaxed) == 0 {
-            eprintln!("\nfinishing what has begun; Ctrl-C once more stops it");
+            remark("\nfinishing what has begun; Ctrl-C once more stops it");
         }
     });
 }

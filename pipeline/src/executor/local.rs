@@ -165,8 +165,10 @@ impl Local {
         }
         worker.task = Some(task.id);
         worker.stage_key = stage_key.into();
-        // a worker that has just died is reported by its reader
-        let _ = writeln!(worker.stdin, "{}", task.dir.display()).and_then(|()| worker.stdin.flush());
+        if writeln!(worker.stdin, "{}", task.dir.display()).and_then(|()| worker.stdin.flush()).is_err() {
+            // its reader reports one that is dead; one that lives would wait for its task for ever
+            kill(worker.group);
+        }
         Ok((worker.group, Some(id)))
     }
 

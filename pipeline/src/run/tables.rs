@@ -214,7 +214,8 @@ impl<'a> Run<'a> {
         match evaluated {
             Ok(manifest) => {
                 let (table, rows) = (manifest.digest(), manifest.len());
-                let remembered = Remembered { key, head: key, table, rows, units: 0, worth: 0.0, blobs: None };
+                let remembered =
+                    Remembered { key, head: key, table, rows, units: 0, worth: 0.0, bytes: 0, blobs: None };
                 self.settle(i, manifest, remembered, true)
             }
             Err(error) => self.fail_whole(i, error),
@@ -233,7 +234,10 @@ impl<'a> Run<'a> {
             Work::Units(stage) => stage.def.writes.iter().any(|column| column.ty == manifests::Type::Blob),
         };
         let done = Done { digest: remembered.table, rows: remembered.rows, table: OnceCell::new(), path };
-        if !done.path.exists() {
+        // one of another length was cut by a power failure
+        let found = std::fs::metadata(&done.path).map(|meta| meta.len());
+        if !found.is_ok_and(|bytes| remembered.bytes == 0 || bytes == remembered.bytes) {
+            let _ = std::fs::remove_file(&done.path);
             return Ok(None);
         }
         if let Some(blobs) = &remembered.blobs {
@@ -244,10 +248,14 @@ impl<'a> Run<'a> {
                 return Ok(None);
             }
         } else if writes_blobs {
-            let Ok(table) = done.table() else { return Ok(None) };
+            // only what is worked on is read closely
+            let Ok(table) = manifests::read_ipc(&done.path) else {
+                let _ = std::fs::remove_file(&done.path);
+                return Ok(None);
+            };
             let Work::Units(stage) = &node.work else { return Ok(None) };
             for column in stage.def.writes.iter().filter(|column| column.ty == manifests::Type::Blob) {
-                if !self.cache.has_all(table, &column.name)? {
+                if !self.cache.has_all(&table, &column.name)? {
                     return Ok(None);
                 }
             }

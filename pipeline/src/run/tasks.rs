@@ -49,6 +49,7 @@ impl<'a> Run<'a> {
         let dir = self.cache.root().join("tasks").join(format!("{id:06}"));
         let State::Active(active) = &self.states[i] else { unreachable!("only active stages have tasks") };
         let order = active.order(stage, &slots, threads);
+        self.sound(&self.plan.nodes[i].name, order.table, order.units.iter().flat_map(|unit| unit.iter().copied()))?;
         let made = task::make(&dir, &order, self.cache);
         let keys: Vec<Digest> = order.keys.clone();
         let stage_key = order.stage_key.to_string();
