@@ -47,8 +47,13 @@ impl Blobs {
 
     /// Where the file of this digest lies, if we have it.
     pub fn path(&self, digest: &Digest) -> PathBuf {
+        self.root.join(Blobs::name(digest))
+    }
+
+    /// The name of that file, relative to the folder of all.
+    pub fn name(digest: &Digest) -> String {
         let hex = digest.to_string();
-        self.root.join(&hex[..2]).join(&hex[2..])
+        format!("{}/{}", &hex[..2], &hex[2..])
     }
 
     /// Whether we have the file, at its full length.

@@ -29,6 +29,8 @@ pub struct Cache {
     /// Files that lie elsewhere and are not copied: a user's videos.
     elsewhere: HashMap<Digest, (PathBuf, Fingerprint)>,
     by_path: HashMap<PathBuf, (Digest, Fingerprint)>,
+    /// Folders that were listed, and files that were looked for, as they were before; `None` where there was nothing.
+    glanced: HashMap<PathBuf, Option<Fingerprint>>,
     /// Files being brought to the disk, and up to where the journal is then safe.
     syncing: Option<(std::thread::JoinHandle<Result<()>>, u64)>,
     /// A disk that once failed to take what it was given may say later that all is well. Then nothing more is vouched for.
@@ -69,6 +71,7 @@ impl Cache {
             new_files: HashSet::new(),
             elsewhere: HashMap::new(),
             by_path: HashMap::new(),
+            glanced: HashMap::new(),
             syncing: None,
             sync_failed: false,
             warnings: Vec::new(),
@@ -349,6 +352,20 @@ impl Cache {
         let mut referred: Vec<_> = self.by_path.keys().filter_map(known).collect();
         referred.sort_by(|a, b| a.0.cmp(&b.0));
         referred
+    }
+
+    /// Notes what lies at a path, before it is listed or because it decides something that it is there or not.
+    pub fn glance(&mut self, path: &Path) {
+        if !self.glanced.contains_key(path) {
+            self.glanced.insert(path.into(), Fingerprint::of(path).ok());
+        }
+    }
+
+    /// Everything outside of the workspace that was looked at, and how it was: the files of [`Cache::refer`], and what
+    /// [`Cache::glance`] noted. In no order.
+    pub fn seen(&self) -> impl Iterator<Item = (&Path, Option<Fingerprint>)> {
+        let files = self.by_path.iter().map(|(path, (_, seen))| (path.as_path(), Some(*seen)));
+        files.chain(self.glanced.iter().map(|(path, seen)| (path.as_path(), *seen)))
     }
 
     /// Whether a file lies outside of the workspace.

@@ -32,6 +32,7 @@ pub mod plan;
 pub mod provider;
 pub mod report;
 pub mod report_items;
+pub mod rest;
 pub mod rows_where;
 pub mod run;
 pub mod sections;

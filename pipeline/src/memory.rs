@@ -65,6 +65,7 @@ impl Store {
         Store { root: root.into() }
     }
 
+    /// Where the memory of a recipe lies.
     fn path(&self, recipe: &Path, profile: Option<&str>) -> PathBuf {
         let mut hasher = Hasher::new("recipe/1");
         hasher.bytes(recipe.as_os_str().as_encoded_bytes());
@@ -80,7 +81,14 @@ impl Store {
 
     /// Keeps the memory of a recipe; what it speaks of has reached the disk.
     pub fn save(&self, recipe: &Path, profile: Option<&str>, memory: &Memory) -> Result<()> {
+        // what was at rest is so no more
+        let _ = std::fs::remove_file(self.rest_path(recipe, profile));
         put(&self.path(recipe, profile), &serde_json::to_vec(memory)?, true)
+    }
+
+    /// Where it is noted what a recipe at rest looks like.
+    pub fn rest_path(&self, recipe: &Path, profile: Option<&str>) -> PathBuf {
+        self.path(recipe, profile).with_extension("rest")
     }
 
     /// Notes that the memory of a recipe was of use now, for `cache gc --max-size`.
@@ -92,7 +100,12 @@ impl Store {
 
     /// Where a table lies.
     pub fn table_path(&self, table: &Digest) -> PathBuf {
-        self.root.join("tables").join(format!("{table}.arrow"))
+        self.root.join("tables").join(Store::table_name(table))
+    }
+
+    /// The name of a table's file.
+    pub fn table_name(table: &Digest) -> String {
+        format!("{table}.arrow")
     }
 
     /// A table, if it is there and whole.

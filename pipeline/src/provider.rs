@@ -24,6 +24,8 @@ pub struct Provider {
     pub dir: PathBuf,
     /// What it said of itself.
     pub description: Description,
+    /// Its files, as they were.
+    pub prints: Vec<(PathBuf, Fingerprint)>,
 }
 
 /// A provider that is to be asked.
@@ -89,14 +91,14 @@ pub fn ask_all(candidates: &[Candidate], memory: &Path) -> Result<Vec<Provider>,
                 remembered.push(Remembered {
                     argv: candidate.argv.clone(),
                     dir: candidate.dir.clone(),
-                    prints,
+                    prints: prints.clone(),
                     description: description.clone(),
                 });
                 changed = true;
                 description
             }
         };
-        providers.push(Provider { argv: candidate.argv.clone(), dir: candidate.dir.clone(), description });
+        providers.push(Provider { argv: candidate.argv.clone(), dir: candidate.dir.clone(), description, prints });
     }
     if changed {
         let temporary = memory.with_extension(format!("{}.tmp", std::process::id()));

@@ -16,6 +16,7 @@ use crate::finished::NodeState;
 use crate::hints::{hint_of, hinted};
 use crate::memory::{Memory, Prior, Remembered, Store};
 use crate::plan::{Node, Plan, Work};
+use crate::rest::Rest;
 use crate::selection::{Part, Selection, frozen};
 use crate::stage::UnitStage;
 use active::{Active, Flight};
@@ -178,8 +179,11 @@ fn pass(
     });
     let states = states.collect();
     let table = |state| if let State::Done(done) = state { Some(done) } else { None };
-    let tables = std::mem::take(&mut run.states).into_iter().map(table).collect();
-    Ok(Ok(Outcome { tallies: run.tallies, states, tables, interrupted }))
+    let tables: Vec<Option<Done>> = std::mem::take(&mut run.states).into_iter().map(table).collect();
+    let failed = run.tallies.iter().any(|tally| tally.failed > 0);
+    let at_rest = !failed && !run.cache.is_doubtful() && run.options.selection.is_all();
+    let rest = if at_rest { Rest::of(plan, &run.used, &tables, run.cache)? } else { None };
+    Ok(Ok(Outcome { tallies: run.tallies, states, tables, interrupted, rest }))
 }
 
 impl<'a> Run<'a> {

@@ -54,6 +54,11 @@ impl Selection {
         Ok(selection)
     }
 
+    /// Whether it is about all stages, as ever.
+    pub fn is_all(&self) -> bool {
+        self.only.is_empty() && self.from.is_empty() && self.force.is_empty()
+    }
+
     /// What becomes of each stage.
     pub fn parts(&self, plan: &Plan) -> Vec<Part> {
         let count = plan.nodes.len();

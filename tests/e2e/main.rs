@@ -13,6 +13,7 @@ mod probes;
 mod programs;
 mod providers;
 mod reasons;
+mod rest;
 mod reuse;
 mod reuse_files;
 mod reuse_units;

@@ -125,7 +125,7 @@ fn provider() -> Provider {
     ];
     let description =
         Description { protocol: 1, provider: "fake".into(), version: "1".into(), software: Default::default(), stages };
-    Provider { argv: vec!["fake".into()], dir: PathBuf::from("/"), description }
+    Provider { argv: vec!["fake".into()], dir: PathBuf::from("/"), description, prints: Vec::new() }
 }
 
 const SEEDS: [&str; 4] = [

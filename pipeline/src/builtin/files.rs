@@ -130,15 +130,17 @@ impl Files {
         self.parse.iter().for_each(|template| facts.text("parse", &template.text));
     }
 
-    /// The files that match now, relative and absolute, sorted.
-    pub fn list(&self) -> Result<Vec<(String, PathBuf)>> {
+    /// The files that match now, relative and absolute, sorted. `glance` is told each path before it is looked at.
+    fn list(&self, glance: &mut dyn FnMut(&Path)) -> Result<Vec<(String, PathBuf)>> {
         let mut found = Vec::new();
         for pattern in &self.patterns {
             // a pattern that climbs out of the folder or is absolute starts at its literal beginning
             let (base, rest) = split_literal(pattern);
             let start = self.root.join(&base);
             let Some(matcher) = glob(&rest) else {
-                if start.is_file() {
+                if !start.is_file() {
+                    glance(&start);
+                } else {
                     found.push((base, start));
                 }
                 continue;
@@ -147,7 +149,7 @@ impl Files {
             let deep = rest.contains("**");
             let depth = if deep { usize::MAX } else { rest.split('/').count() };
             let hidden = rest.split('/').any(|part| part.starts_with('.'));
-            walk(&start, "", depth, hidden, &mut |relative, path| {
+            walk(&start, "", depth, hidden, glance, &mut |relative, path| {
                 if matcher.is_match(relative) {
                     let name = if base.is_empty() { relative.to_string() } else { format!("{base}/{relative}") };
                     found.push((name, path));
@@ -161,7 +163,8 @@ impl Files {
 
     /// Its rows.
     pub fn evaluate(&self, cache: &mut Cache) -> Result<Manifest> {
-        let (names, paths): (Vec<String>, Vec<PathBuf>) = self.list()?.into_iter().unzip();
+        let (names, paths): (Vec<String>, Vec<PathBuf>) =
+            self.list(&mut |path| cache.glance(path))?.into_iter().unzip();
         let contents = cache.refer(&paths)?;
         let blobs = contents.into_iter().zip(&paths).map(|((digest, len), path)| {
             let ext = path.extension().and_then(|ext| ext.to_str()).unwrap_or_default().to_string();
@@ -204,7 +207,15 @@ fn split_literal(pattern: &str) -> (String, String) {
     (parts[..literal].join("/"), parts[literal..].join("/"))
 }
 
-fn walk(dir: &Path, relative: &str, depth: usize, hidden: bool, found: &mut dyn FnMut(&str, PathBuf)) -> Result<()> {
+fn walk(
+    dir: &Path,
+    relative: &str,
+    depth: usize,
+    hidden: bool,
+    glance: &mut dyn FnMut(&Path),
+    found: &mut dyn FnMut(&str, PathBuf),
+) -> Result<()> {
+    glance(dir);
     let entries = match std::fs::read_dir(dir) {
         Ok(entries) => entries,
         // no such folder: no such files
@@ -229,7 +240,8 @@ fn walk(dir: &Path, relative: &str, depth: usize, hidden: bool, found: &mut dyn 
         if is_dir && depth > 1 {
             // a link to a folder above would never end; its depth is bounded like any other
             if !kind.is_symlink() || depth < usize::MAX {
-                walk(&entry.path(), &path, depth.saturating_sub(usize::from(depth < usize::MAX)), hidden, found)?;
+                let below = depth.saturating_sub(usize::from(depth < usize::MAX));
+                walk(&entry.path(), &path, below, hidden, glance, found)?;
             }
         } else if !is_dir {
             found(&path, entry.path());
@@ -253,7 +265,7 @@ mod tests {
         let list = |patterns: &[&str]| {
             let patterns = patterns.iter().map(|pattern| pattern.to_string()).collect();
             let files = Files { patterns, root: dir.path().into(), parse: None };
-            files.list().unwrap().into_iter().map(|(name, _)| name).collect::<Vec<_>>()
+            files.list(&mut |_| {}).unwrap().into_iter().map(|(name, _)| name).collect::<Vec<_>>()
         };
         assert_eq!(list(&["in/*.txt"]), ["in/a.txt", "in/b.txt"]);
         assert_eq!(list(&["**/*.txt"]), ["in/a.txt", "in/b.txt", "in/deep/c.txt"]);

@@ -1,11 +1,13 @@
 //! From arguments to a plan: finds the recipe and the providers, reads, plans.
 
-use super::{RecipeArgs, WorkspaceArgs};
+use super::{RecipeArgs, WorkspaceArgs, host};
 use crate::error::{Place, Problem};
 use crate::plan::{Plan, plan};
 use crate::provider::{self, Candidate, Provider};
+use crate::rest::Call;
 use crate::spec::{Does, Overrides, Spec, read};
 use anyhow::Result;
+use cache::Fingerprint;
 use std::path::{Path, PathBuf};
 
 /// A planned recipe.
@@ -14,6 +16,8 @@ pub struct Loaded {
     pub plan: Plan,
     /// The recipe's file, absolute: names its memory.
     pub recipe: PathBuf,
+    /// That file and those of the providers, as they were before they were read.
+    pub seen: Vec<(PathBuf, Option<Fingerprint>)>,
 }
 
 /// Reads and plans a recipe.
@@ -26,11 +30,32 @@ pub fn load(args: &RecipeArgs) -> Result<Loaded> {
         variants: args.variants.clone(),
         packages: packages_folder(),
     };
+    let recipe = path.canonicalize().unwrap_or(path.clone());
+    let mut seen = vec![(recipe.clone(), Fingerprint::of(&recipe).ok())];
     let spec = read(&path, &overrides)?;
     let providers = providers(&spec, &args.workspace)?;
+    for provider in &providers {
+        seen.extend(provider.prints.iter().map(|(path, seen)| (path.clone(), Some(*seen))));
+        if provider.prints.is_empty() {
+            // nobody can tell whether it would say the same again
+            seen.push((recipe.clone(), None));
+        }
+    }
     let plan = plan(spec, providers)?;
-    let recipe = path.canonicalize().unwrap_or(path);
-    Ok(Loaded { plan, recipe })
+    Ok(Loaded { plan, recipe, seen })
+}
+
+/// How a run is called for; `None` if the recipe or the program is not to be found.
+pub fn call<'a>(args: &'a RecipeArgs, recipe: &'a Path, out: &Path) -> Option<Call<'a>> {
+    let program = std::env::current_exe().ok()?;
+    let print = Fingerprint::of(&program).ok()?;
+    let out = std::path::absolute(out).ok()?;
+    Some(Call {
+        program: (program, print, host::VERSION),
+        recipe,
+        overrides: [&args.params, &args.set, &args.variants],
+        folders: (packages_folder(), super::path_dirs(), out),
+    })
 }
 
 /// The providers of a recipe; none is asked if no stage needs one.
@@ -54,6 +79,11 @@ pub fn packages_folder() -> PathBuf {
 /// The provider that came with effigy.
 pub fn default_provider() -> Option<Candidate> {
     provider::beside(&std::env::current_exe().ok()?)
+}
+
+/// The recipe's file, absolute, if there is one.
+pub fn recipe(args: &RecipeArgs) -> Option<PathBuf> {
+    find(&args.recipe).ok()?.canonicalize().ok()
 }
 
 /// The recipe's file: a path, or the name of one that came with effigy.

@@ -6,10 +6,14 @@ use crate::check::check;
 use crate::event::{Event, Reader};
 use crate::finished::{FinishedRun, NodeState};
 use crate::hints::hinted;
+use crate::memory::Store;
 use crate::plan::Plan;
+use crate::rest::Rest;
 use crate::run::{INTERRUPTS, Options, Outcome, run};
 use anyhow::{Context, Result};
 use cache::Cache;
+use load::Loaded;
+use manifests::Digest;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -55,7 +59,11 @@ impl Run {
     /// Runs the recipe.
     pub fn run(self) -> Result<u8> {
         let began = Instant::now();
-        let started = (cache::Fingerprint::now() / 1_000_000) as u64;
+        let now = cache::Fingerprint::now();
+        let started = (now / 1_000_000) as u64;
+        if let Some(rest) = self.at_rest() {
+            return Ok(self.tell_rest(&rest, started, began));
+        }
         let loaded = load::load(&self.recipe)?;
         let plan = &loaded.plan;
         let selection = self.choice.selection(plan)?;
@@ -85,7 +93,7 @@ impl Run {
         };
         let stages = plan.nodes.iter().map(|node| node.name.clone()).collect();
         emit(&mut readers, Event::Start { run: id.clone(), recipe: plan.spec.name.clone(), stages });
-        let outcome = run(plan, &mut cache, &options, &mut readers)?;
+        let mut outcome = run(plan, &mut cache, &options, &mut readers)?;
         let (executed, cached, failed) = outcome.totals();
         let seconds = began.elapsed().as_secs_f64();
         let report = if outcome.states.iter().all(|state| *state == NodeState::Done) {
@@ -94,6 +102,9 @@ impl Run {
             None
         };
         super::record::write(&self.recipe, plan, &outcome, cache.root(), &id, started, seconds)?;
+        if let (Some(rest), false) = (outcome.rest.take(), outcome.interrupted) {
+            self.keep_rest(rest, &loaded, report.as_deref(), cache.root(), now)?;
+        }
         let seconds = began.elapsed().as_secs_f64();
         emit(&mut readers, Event::Done { executed, cached, failed, seconds });
         if let (Some(path), false) = (report, self.json || self.quiet) {
@@ -106,6 +117,60 @@ impl Run {
         } else {
             DONE
         })
+    }
+
+    /// What the run looks like if there is nothing to do and nothing else was asked for.
+    fn at_rest(&self) -> Option<Rest> {
+        let Choice { only, from, force } = &self.choice;
+        let all = only.is_empty() && from.is_empty() && force.is_empty();
+        if !all || self.dry_run || self.check.is_some() {
+            return None;
+        }
+        let recipe = load::recipe(&self.recipe)?;
+        let call = load::call(&self.recipe, &recipe, &self.out)?;
+        Rest::find(&self.recipe.workspace.workspace, self.recipe.profile.as_deref(), &call)
+    }
+
+    /// Says that there is nothing to do, as a run does that has looked at each stage.
+    fn tell_rest(&self, rest: &Rest, started: u64, began: Instant) -> u8 {
+        let mut reader = progress::reader(self.json, self.quiet);
+        if self.json {
+            let stages = rest.stages.iter().map(|(name, ..)| name.clone()).collect();
+            reader.hear(&Event::Start { run: run_id(started), recipe: rest.recipe.clone(), stages });
+            for (stage, units, rows) in &rest.stages {
+                let (stage, cached, rows) = (stage.clone(), *units, *rows);
+                reader.hear(&Event::Finished {
+                    stage,
+                    state: "done",
+                    executed: 0,
+                    cached,
+                    failed: 0,
+                    rows,
+                    seconds: 0.0,
+                });
+            }
+        }
+        let cached = rest.stages.iter().map(|(_, units, _)| units).sum();
+        reader.hear(&Event::Done { executed: 0, cached, failed: 0, seconds: began.elapsed().as_secs_f64() });
+        if let (Some((page, ..)), false) = (&rest.report, self.json || self.quiet) {
+            print(&format!("report: {}", page.display()));
+        }
+        DONE
+    }
+
+    /// Keeps what the run has looked at.
+    fn keep_rest(&self, mut rest: Rest, loaded: &Loaded, page: Option<&Path>, root: &Path, now: i64) -> Result<()> {
+        let Some(call) = load::call(&self.recipe, &loaded.recipe, &self.out) else { return Ok(()) };
+        rest.seen.extend(loaded.seen.iter().cloned());
+        rest.report = match page {
+            Some(page) => {
+                let mark = report_mark(root);
+                let state = std::fs::read(&mark).with_context(|| format!("cannot read {}", mark.display()))?;
+                Some((page.into(), mark, Digest::of_bytes(&state)))
+            }
+            None => None,
+        };
+        rest.keep(&Store::new(root), self.recipe.profile.as_deref(), &call, now)
     }
 
     /// Writes the report, if the recipe has one and it would say something new.
@@ -121,7 +186,7 @@ impl Run {
             return Ok(None);
         }
         let page = self.out.join("report.html");
-        let mark = cache.root().join("runs").join("report");
+        let mark = report_mark(cache.root());
         let state: Vec<String> =
             outcome.tallies.iter().map(|tally| tally.table.map_or(String::new(), |table| table.to_string())).collect();
         let out = std::path::absolute(&self.out).unwrap_or_else(|_| self.out.clone());
@@ -135,6 +200,11 @@ impl Run {
         crate::memory::write(&mark, state.as_bytes())?;
         Ok(Some(page))
     }
+}
+
+/// The file that says what the report shows.
+fn report_mark(workspace: &Path) -> PathBuf {
+    runs_folder(workspace).join("report")
 }
 
 /// A finished run as plain data.

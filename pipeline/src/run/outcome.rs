@@ -3,6 +3,7 @@
 use super::Damaged;
 use crate::finished::{FinishedNode, NodeState};
 use crate::plan::Plan;
+use crate::rest::Rest;
 use anyhow::Result;
 use manifests::{Digest, Manifest};
 use std::cell::OnceCell;
@@ -70,6 +71,8 @@ pub struct Outcome {
     pub tables: Vec<Option<Done>>,
     /// Whether the user stopped it.
     pub interrupted: bool,
+    /// What it looked at, if it did everything.
+    pub rest: Option<Rest>,
 }
 
 impl Outcome {

@@ -78,7 +78,7 @@ pub fn folder_digest(path: &Path, cache: &mut Cache) -> Result<Digest> {
         return Ok(found[0].0);
     }
     let mut files = Vec::new();
-    list(path, Path::new(""), &mut files)?;
+    list(path, Path::new(""), cache, &mut files)?;
     files.sort();
     let paths: Vec<PathBuf> = files.iter().map(|file| path.join(file)).collect();
     let mut hasher = Hasher::new("folder/1");
@@ -89,8 +89,9 @@ pub fn folder_digest(path: &Path, cache: &mut Cache) -> Result<Digest> {
     Ok(hasher.finish())
 }
 
-fn list(root: &Path, relative: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
+fn list(root: &Path, relative: &Path, cache: &mut Cache, files: &mut Vec<PathBuf>) -> Result<()> {
     let dir = root.join(relative);
+    cache.glance(&dir);
     for entry in std::fs::read_dir(&dir).with_context(|| format!("cannot read the folder {}", dir.display()))? {
         let entry = entry.with_context(|| format!("cannot read the folder {}", dir.display()))?;
         // Python leaves these beside its sources the first time it reads them: they follow from what is hashed anyway
@@ -98,7 +99,7 @@ fn list(root: &Path, relative: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
             continue;
         }
         let name = relative.join(entry.file_name());
-        if entry.path().is_dir() { list(root, &name, files)? } else { files.push(name) }
+        if entry.path().is_dir() { list(root, &name, cache, files)? } else { files.push(name) }
     }
     Ok(())
 }
