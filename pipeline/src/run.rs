@@ -95,6 +95,8 @@ pub struct Run<'a> {
     free: usize,
     free_mb: u64,
     next_task: usize,
+    /// Task directories that are as good as new.
+    spare: Vec<PathBuf>,
     last_commit: Instant,
     /// Whether a failure has ended it.
     given_up: bool,
@@ -158,6 +160,7 @@ fn pass(
         free: options.jobs,
         free_mb: options.memory_mb,
         next_task: 0,
+        spare: Vec::new(),
         last_commit: Instant::now(),
         given_up: false,
         again: false,

@@ -185,6 +185,16 @@ pub fn with_paths(table: &Manifest, dir: &Path, cache: &Cache) -> Result<(Manife
     Ok((result, outside))
 }
 
+/// Whether a task has left its directory so that another can have it: file systems are slow to make what was just removed.
+pub fn is_as_new(dir: &Path) -> bool {
+    let Ok(entries) = std::fs::read_dir(dir) else { return false };
+    let ours = |entry: std::io::Result<std::fs::DirEntry>| {
+        let name = entry.ok().map(|entry| entry.file_name());
+        name.is_some_and(|name| name == "out" || name == "log.txt")
+    };
+    entries.into_iter().all(ours) && std::fs::read_dir(dir.join("out")).is_ok_and(|mut out| out.next().is_none())
+}
+
 /// A path under which a blob can be read, with its extension: programs go by it.
 fn readable(dir: &Path, blob: &manifests::Blob, name: Option<&str>, cache: &Cache) -> Result<String> {
     let path = cache.path(blob)?;

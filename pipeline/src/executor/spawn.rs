@@ -90,12 +90,21 @@ pub fn spawn(program: &Path, argv: &[String], dir: &Path, output: &File) -> Resu
     }
 }
 
-/// Waits until a process that [`spawn`] started is over.
+/// Waits until a process that [`spawn`] started is over, and ends what it has left behind in its group: a unit is over when its
+/// program is, and nobody goes on to write into its folder.
 ///
 /// # Errors
 /// If somebody else has waited for it.
 pub fn wait(pid: u32) -> Result<ExitStatus> {
     let mut status = 0;
+    // SAFETY: the structure is ours to write. While the process is not reaped its number, and so its group, is nobody else's.
+    unsafe {
+        let mut info: libc::siginfo_t = std::mem::zeroed();
+        while libc::waitid(libc::P_PID, pid, &mut info, libc::WEXITED | libc::WNOWAIT) < 0
+            && Error::last_os_error().kind() == std::io::ErrorKind::Interrupted
+        {}
+        libc::killpg(pid as libc::pid_t, libc::SIGKILL);
+    }
     loop {
         // SAFETY: the status is ours to write.
         if unsafe { libc::waitpid(pid as libc::pid_t, &mut status, 0) } >= 0 {
@@ -163,6 +172,17 @@ mod tests {
         assert_eq!(status.unwrap_err().kind(), std::io::ErrorKind::NotFound);
         let (status, _) = run(&["passwd"], "/etc/passwd");
         assert_eq!(status.unwrap_err().kind(), std::io::ErrorKind::PermissionDenied);
+    }
+
+    #[test]
+    fn what_a_program_leaves_behind_ends_with_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let late = dir.path().join("late");
+        let line = format!("(sleep 0.3; echo late > {}) & echo begun", late.display());
+        let (status, text) = run(&["sh", "-c", &line], "/bin/sh");
+        assert_eq!((status.unwrap().success(), text.as_str()), (true, "begun\n"));
+        std::thread::sleep(std::time::Duration::from_millis(600));
+        assert!(!late.exists());
     }
 
     #[test]

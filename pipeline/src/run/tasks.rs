@@ -47,6 +47,10 @@ impl<'a> Run<'a> {
         let id = self.next_task;
         self.next_task += 1;
         let dir = self.cache.root().join("tasks").join(format!("{id:06}"));
+        if let Some(spare) = self.spare.pop() {
+            // one that cannot be had is made
+            let _ = std::fs::rename(spare, &dir);
+        }
         let State::Active(active) = &self.states[i] else { unreachable!("only active stages have tasks") };
         let order = active.order(stage, &slots, threads);
         self.sound(&self.plan.nodes[i].name, order.table, order.units.iter().flat_map(|unit| unit.iter().copied()))?;
@@ -253,8 +257,12 @@ impl<'a> Run<'a> {
         }
         self.stop_if_failed(i);
         self.despair(i);
-        // what is left of the task is of use to nobody
-        let _ = std::fs::remove_dir_all(&flight.dir);
+        if task::is_as_new(&flight.dir) {
+            self.spare.push(flight.dir);
+        } else {
+            // what is left of the task is of use to nobody
+            let _ = std::fs::remove_dir_all(&flight.dir);
+        }
         self.progress(i);
         self.finish_if_over(i)
     }
