@@ -80,11 +80,29 @@ struct Check<'a> {
     found: Vec<(usize, usize, Difference)>,
 }
 
-/// Executes up to `sample` known units of each selected stage again.
+/// How many of a stage's known units are executed again.
+#[derive(Clone, Copy, Debug)]
+pub enum Sample {
+    /// At most so many.
+    Units(usize),
+    /// This share of them, rounded up.
+    Share(f64),
+}
+
+impl Sample {
+    fn of(self, units: usize) -> usize {
+        match self {
+            Sample::Units(most) => most.min(units),
+            Sample::Share(share) => ((units as f64 * share).ceil() as usize).min(units),
+        }
+    }
+}
+
+/// Executes a sample of the known units of each selected stage again.
 ///
 /// # Errors
 /// If the workspace cannot be read, or the throw-away cache cannot be written.
-pub fn check(plan: &Plan, cache: &mut Cache, options: &Options, sample: usize) -> Result<Checked> {
+pub fn check(plan: &Plan, cache: &mut Cache, options: &Options, sample: Sample) -> Result<Checked> {
     let forecasts = foresee(plan, cache, &options.recipe, (None, &options.selection), true)?;
     let parts = options.selection.parts(plan);
     let mut checked = Checked::default();
@@ -96,7 +114,7 @@ pub fn check(plan: &Plan, cache: &mut Cache, options: &Options, sample: usize) -
             None => Vec::new(),
         };
         let before = waiting.len();
-        for &(key, unit) in units.iter().take(sample) {
+        for &(key, unit) in units.iter().take(sample.of(units.len())) {
             if let Some(known) = cache.get(&key)? {
                 waiting.push_back(Again { node: i, unit, known });
             }

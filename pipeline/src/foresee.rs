@@ -15,6 +15,7 @@ use anyhow::Result;
 use cache::Cache;
 use manifests::{Digest, Manifest};
 use protocol::Grain;
+use std::collections::HashMap;
 
 /// What is known of a stage's table.
 pub enum Foreseen {
@@ -84,6 +85,8 @@ pub fn foresee(
         cache.remember(path.clone(), *fingerprint, *digest);
     }
     let mut forecasts: Vec<Forecast> = Vec::new();
+    // by key, the stage for which a unit runs: those of equal key run once, be they of one stage or of several: the others are known by then
+    let mut to_run: HashMap<Digest, usize> = HashMap::new();
     let parts = selection.parts(plan);
     let forced = |i: usize| selection.force.contains(&i);
     let count = last.map_or(plan.nodes.len(), |last| last + 1);
@@ -98,7 +101,8 @@ pub fn foresee(
             }
             Work::Table(table) => of_table(node, table, &forecasts, cache, (&store, &memory))?,
             Work::Units(stage) => {
-                of_units((i, node), stage, &forecasts, cache, (&store, &memory), (detail, forced(i)))?
+                let how = (detail, forced(i));
+                of_units((i, node), stage, &forecasts, cache, (&store, &memory), how, &mut to_run)?
             }
         };
         forecasts.push(forecast);
@@ -170,6 +174,7 @@ fn of_units(
     cache: &mut Cache,
     memory: (&Store, &Memory),
     (detail, forced): (bool, bool),
+    to_run: &mut HashMap<Digest, usize>,
 ) -> Result<Forecast> {
     let from = node.from.first().map(|&from| &forecasts[from]);
     let unsure = |need: &usize| forecasts[*need].table.whole().is_none();
@@ -210,19 +215,24 @@ fn of_units(
     }
     let known: Vec<bool> = outputs.iter().map(Option::is_some).collect();
     let hits = known.iter().filter(|known| **known).count();
-    // units of equal key run once, the others are known by then
-    let mut distinct = std::collections::HashSet::new();
-    let misses = prepared.keys.iter().zip(&known).filter(|(key, known)| !**known && distinct.insert(**key)).count();
+    let (mut misses, mut waits) = (0, None);
+    for (key, _) in prepared.keys.iter().zip(&known).filter(|(_, known)| !**known) {
+        let runs_for = *to_run.entry(*key).or_insert_with(|| {
+            misses += 1;
+            i
+        });
+        waits = Some(waits.map_or(runs_for, |first: usize| first.min(runs_for)));
+    }
     let rest = prepared.keys.len() - hits - misses;
     let outputs: Vec<Option<&Output>> = outputs.iter().map(Option::as_ref).collect();
     let table = assemble(stage, prepared.table.as_ref(), &prepared.units, &outputs)?;
     let table = axes::label(&node.axes, table)?;
-    let table = match misses + missing {
+    let table = match misses + rest + missing {
         0 => Foreseen::Whole(table),
         // a unit of several rows may give any number of them
         _ if stage.def.grain == Grain::Row && !stage.def.source => Foreseen::Part(table, misses + rest + missing),
         _ => Foreseen::Nothing(prepared.projected.len().max(1)),
     };
-    let until = until.or((misses > 0).then_some(i));
+    let until = until.or(waits);
     Ok(Forecast { hits: hits + rest, misses, unknown: missing, until, table, units: Some((prepared, known)) })
 }

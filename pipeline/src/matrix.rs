@@ -14,6 +14,8 @@ use std::collections::{HashMap, HashSet};
 
 /// The axis along which `variants:` lie.
 pub const VARIANT: &str = "variant";
+/// The field of `matrix:` that is no axis: combinations that are left out.
+pub const EXCLUDE: &str = "exclude";
 /// More combinations than this nobody means.
 const MOST: usize = 10_000;
 
@@ -54,7 +56,7 @@ pub fn axes(
         let values = variants.iter().map(|(key, _)| Item { at: key.at, node: Node::Text(key.name.clone()) }).collect();
         axes.push(Axis::new(VARIANT.into(), values));
     }
-    for (key, item) in matrix {
+    for (key, item) in matrix.iter().filter(|(key, _)| key.name != EXCLUDE) {
         let mut wrong = |at: At, message: String, hint: &str| {
             problems.push(Problem::at(&place(at), message).hint(hint.to_string()));
         };
@@ -135,6 +137,55 @@ impl Axis {
     }
 }
 
+/// Some axes, each with one of its values: places of both.
+pub type Combination = Vec<(usize, usize)>;
+
+/// The combinations that `exclude:` leaves out, of all stages that vary along these axes.
+pub fn excluded(
+    place: &dyn Fn(At) -> Place,
+    axes: &[Axis],
+    matrix: &[(Key, Item)],
+    problems: &mut Vec<Problem>,
+) -> Vec<Combination> {
+    const EXAMPLE: &str = "for example `exclude: [{ seed: 1, size: 64 }]`";
+    let Some((_, item)) = matrix.iter().find(|(key, _)| key.name == EXCLUDE) else { return Vec::new() };
+    let wrong = |at: At, message: String| Problem::at(&place(at), message);
+    let Node::List(items) = &item.node else {
+        let message = format!("`exclude` takes a list of combinations, not {}", item.node.what());
+        problems.push(wrong(item.at, message).hint(EXAMPLE));
+        return Vec::new();
+    };
+    let mut all = Vec::new();
+    for item in items {
+        let Node::Map(pairs) = &item.node else {
+            let message = format!("a combination names axes and their values; this is {}", item.node.what());
+            problems.push(wrong(item.at, message).hint(EXAMPLE));
+            continue;
+        };
+        let mut combination = Combination::new();
+        for (key, value) in pairs {
+            let Some(bit) = axes.iter().position(|axis| axis.name == key.name) else {
+                let problem = wrong(key.at, format!("there is no axis `{}`", key.name));
+                problems.push(problem.did_you_mean(&key.name, axes.iter().map(|axis| axis.name.as_str())));
+                continue;
+            };
+            let (axis, label) = (&axes[bit], word(&value.to_json()));
+            match axis.labels.iter().position(|known| *known == label) {
+                Some(place) => combination.push((bit, place)),
+                None => {
+                    let problem = wrong(value.at, format!("axis `{}` has no value `{label}`", axis.name));
+                    problems.push(problem.did_you_mean(&label, axis.labels.iter().map(String::as_str)));
+                }
+            }
+        }
+        if pairs.is_empty() {
+            problems.push(wrong(item.at, "a combination of nothing would leave out everything".into()).hint(EXAMPLE));
+        }
+        all.push(combination);
+    }
+    all
+}
+
 /// A value as part of a name that needs no quotes in a shell.
 fn word(value: &serde_json::Value) -> String {
     let text = value.as_str().map_or_else(|| value.to_string(), str::to_string);
@@ -203,9 +254,10 @@ struct Base<'a> {
     over: Option<u32>,
 }
 
-/// Varies stanzas: `cases` holds those of each variant, or those of the only one.
+/// Varies stanzas: `cases` holds those of each variant, or those of the only one; combinations in `excluded` are left out.
 pub fn expand(
     axes: &[Axis],
+    excluded: &[Combination],
     cases: &[Vec<Written>],
     place: &dyn Fn(At) -> Place,
     problems: &mut Vec<Problem>,
@@ -255,9 +307,22 @@ pub fn expand(
             break;
         }
     }
+    let used = bases.iter().fold(0, |used, base| used | base.mask);
+    // a name that was misspelt somewhere is told there
+    let told = !problems.is_empty();
+    let is_idle = |bit: usize, axis: &Axis| axis.name != VARIANT && used >> bit & 1 == 0 && !told;
+    for (_, axis) in axes.iter().enumerate().filter(|(bit, axis)| is_idle(*bit, axis)) {
+        let at = axis.values.first().map_or(At::default(), |value| value.at);
+        let problem = Problem::at(&place(at), format!("no stage varies along the axis `{}`", axis.name));
+        problems
+            .push(problem.hint(format!("write `${{{}}}` for a value in a stage, or leave the axis out", axis.name)));
+    }
     for (base, needs) in bases.iter().zip(&needs) {
+        // where there is but one variant, nobody can tell what differs between them
+        let alone = cases.len() == 1 && axes.first().is_some_and(|axis| axis.name == VARIANT);
         if let (Some(over), Some(&need)) = (base.over, needs.first())
             && bases[need].mask & over == 0
+            && !(alone && over & 1 == 1)
         {
             let at = base.written.iter().flatten().next().map_or(At::default(), |stanza| stanza.what.at);
             let problem = Problem::at(
@@ -271,7 +336,7 @@ pub fn expand(
             );
         }
     }
-    let all = Expansion { axes, bases: &bases, ids: &ids };
+    let all = Expansion { axes, excluded, bases: &bases, ids: &ids };
     let mut varied = Varied { stanzas: Vec::new(), left_out: Vec::new(), groups: Vec::new() };
     for base in &bases {
         let mut names = Vec::new();
@@ -293,6 +358,7 @@ pub fn expand(
 
 struct Expansion<'a> {
     axes: &'a [Axis],
+    excluded: &'a [Combination],
     bases: &'a [Base<'a>],
     ids: &'a HashMap<&'a str, usize>,
 }
@@ -311,7 +377,11 @@ impl Expansion<'_> {
             };
             cells = cells.into_iter().flat_map(each).collect();
         }
-        cells.retain(|cell| self.written(base, cell).is_some());
+        let is_excluded = |cell: &Cell| {
+            let holds = |&(bit, value): &(usize, usize)| base.mask >> bit & 1 == 1 && cell[bit] == value;
+            self.excluded.iter().any(|combination| combination.iter().all(holds))
+        };
+        cells.retain(|cell| self.written(base, cell).is_some() && !is_excluded(cell));
         cells
     }
 

@@ -182,9 +182,11 @@ pub fn parse(file: &str, dir: PathBuf, text: String, overrides: &Overrides) -> R
         }
     }
     let told = problems.len();
-    let axes = {
+    let (axes, excluded) = {
         let place = |at: At| place(file, at);
-        matrix::axes(&place, &sections.matrix, &sections.variants, &overrides.variants, &mut problems)
+        let axes = matrix::axes(&place, &sections.matrix, &sections.variants, &overrides.variants, &mut problems);
+        let excluded = matrix::excluded(&place, &axes, &sections.matrix, &mut problems);
+        (axes, excluded)
     };
     if problems.len() > told {
         // without its axes, all that names them would be wrong as well
@@ -201,7 +203,7 @@ pub fn parse(file: &str, dir: PathBuf, text: String, overrides: &Overrides) -> R
         matrix::Varied { stanzas, left_out: Vec::new(), groups: Vec::new() }
     } else {
         let place = |at: At| place(file, at);
-        matrix::expand(&axes, &cases, &place, &mut problems)
+        matrix::expand(&axes, &excluded, &cases, &place, &mut problems)
     };
     let matrix::Varied { stanzas: mut stages, left_out, groups } = varied;
     let mut report = report;

@@ -65,6 +65,7 @@ fn a_check_takes_a_sample_of_the_stages_that_were_chosen() {
     space.write("r.yaml", RECIPE);
     space.run();
     space.ran();
+    space.effigy(&["run", "r.yaml", "--check=120%"]).expect_error(2, &["a share of them, like 10%"]);
     let said = space.effigy(&["run", "r.yaml", "--check=2", "--only", "steady"]);
     assert_eq!(said.code, 0, "{}{}", said.out, said.err);
     assert!(said.out.contains("steady: 2 of 3 executed again: equal"), "{}", said.out);

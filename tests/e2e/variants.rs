@@ -209,6 +209,46 @@ fn a_plan_foretells_variants() {
 }
 
 #[test]
+fn excluded_combinations_are_not_there() {
+    let excluded = |text: &str| {
+        let more = format!("size: [32, 64], exclude: {text} }}");
+        MATRIX.replace("size: [32, 64] }", &more)
+    };
+    let all = names(&start(MATRIX), &[]);
+    let space = start(&excluded("[{ seed: 1, size: 64 }, { seed: 3 }]"));
+    let left = names(&space, &[]);
+    let gone = |name: &&String| !name.contains("seed=3") && !name.contains("seed=1,size=64");
+    assert_eq!(left, all.iter().filter(gone).cloned().collect::<Vec<_>>());
+    assert!(left.len() < all.len() && left.iter().any(|name| name.contains("seed=1,size=32")), "{left:?}");
+    run(&space, &[]);
+    for (text, part) in [
+        ("[{ seeds: 1 }]", "did you mean `seed`?"),
+        ("[{ seed: 7 }]", "axis `seed` has no value `7`"),
+        ("{ seed: 1 }", "`exclude` takes a list of combinations"),
+        ("[{}]", "would leave out everything"),
+    ] {
+        start(&excluded(text)).effigy(&["run", "r.yaml"]).expect_error(2, &[part, "hint: "]);
+    }
+}
+
+#[test]
+fn a_plan_counts_what_variants_share_once() {
+    // two stages of the same words and rows: the units of one are those of the other
+    let recipe = "
+matrix: { seed: [1, 2] }
+stages:
+  src: { rows: [{ x: a }, { x: b }] }
+  same: { run: 'echo {x} > {out}/m', shell: true, from: src, writes: { m: blob }, where: { x: [a, b] } }
+  twin: { run: 'echo {x} > {out}/m', shell: true, from: src, writes: { m: blob } }
+  seeded: { run: 'echo {x} {param.seed} > {out}/s', shell: true, from: src, params: { seed: '${seed}' }, writes: { s: blob } }
+";
+    let space = start(recipe);
+    let plan = space.effigy(&["plan", "r.yaml", "--json"]).json();
+    assert_eq!((plan["misses"].as_u64(), plan["hits"].as_u64()), (Some(2 + 4), Some(2)), "{plan}");
+    assert_eq!(run(&space, &[]), (6, 2, 0));
+}
+
+#[test]
 fn profiles_bring_axes_and_reports_show_all_variants() {
     let recipe = MATRIX
         .replace("matrix: { seed: [1, 2, 3], size: [32, 64] }", "profiles: { sweep: { matrix: { seed: [1, 2] } } }")
@@ -236,6 +276,7 @@ fn wrong_axes_are_told_with_a_place_once() {
     };
     wrong("seed: [1, 2, 3]", "seed: 1", &["r.yaml:3:17: axis `seed` must be a list"]);
     wrong("seed: [1, 2, 3]", "seed: []", &["at least one scalar"]);
+    wrong("seed: [1, 2, 3]", "seed: [1, 2, 3], other: [1]", &["no stage varies along the axis `other`"]);
     wrong("seed: [1, 2, 3]", "seed: [1, a]", &["values of several types"]);
     wrong("seed: [1, 2, 3]", "seed: [1, 1]", &["the value `1` twice"]);
     wrong("seed: [1, 2, 3]", "seed: [{ a: 1 }]", &["sets of several values go under `variants:`"]);

@@ -1,8 +1,21 @@
 //! `effigy run --check`: how a check is told. What it does is the library's business.
 
 use super::{DONE, FAILED, INTERRUPTED, print, progress, remark};
-use crate::check::{Checked, Difference};
+use crate::check::{Checked, Difference, Sample};
 use serde_json::json;
+
+/// A sample as it is typed: `20`, or `10%`.
+pub fn sample(text: &str) -> Result<Sample, String> {
+    let wrong = || "a sample is a number of units, like 20, or a share of them, like 10%".to_string();
+    if let Some(percent) = text.strip_suffix('%') {
+        let percent: f64 = percent.trim().parse().map_err(|_| wrong())?;
+        return if percent > 0.0 && percent <= 100.0 { Ok(Sample::Share(percent / 100.0)) } else { Err(wrong()) };
+    }
+    match text.parse() {
+        Ok(0) | Err(_) => Err(wrong()),
+        Ok(units) => Ok(Sample::Units(units)),
+    }
+}
 
 /// Tells what a check came to, and gives the exit code that goes with it.
 pub fn tell(checked: &Checked, seconds: f64, as_json: bool) -> u8 {

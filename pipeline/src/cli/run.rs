@@ -2,7 +2,7 @@
 
 use super::choice::Choice;
 use super::{DONE, FAILED, INTERRUPTED, RecipeArgs, host, live, load, print, progress, remark};
-use crate::check::check;
+use crate::check::{Sample, check};
 use crate::event::{Event, Reader};
 use crate::finished::{FinishedRun, NodeState};
 use crate::hints::hinted;
@@ -40,10 +40,10 @@ pub struct Run {
     /// Say what would be done, as `effigy plan` does, and do nothing
     #[arg(long, short = 'n')]
     dry_run: bool,
-    /// Execute up to N known units of each stage again and compare what comes out; compute nothing else, keep nothing
-    #[arg(long, value_name = "N", num_args = 0..=1, require_equals = true, default_missing_value = "5",
-          conflicts_with_all = ["dry_run", "force", "keep_going", "fail_fast"])]
-    check: Option<usize>,
+    /// Execute up to N known units of each stage again, or P% of them, and compare what comes out; keep nothing
+    #[arg(long, value_name = "N|P%", num_args = 0..=1, require_equals = true, default_missing_value = "5",
+          value_parser = super::check::sample, conflicts_with_all = ["dry_run", "force", "keep_going", "fail_fast"])]
+    check: Option<Sample>,
     /// After a failure, do everything that does not need what failed: the default
     #[arg(long, short, conflicts_with = "fail_fast")]
     keep_going: bool,
@@ -77,7 +77,7 @@ impl Run {
         let fail_fast = self.fail_fast && !self.keep_going;
         let options = Options { jobs, memory_mb, recipe: loaded.recipe.clone(), selection, fail_fast };
         if let Some(sample) = self.check {
-            let checked = check(plan, &mut cache, &options, sample.max(1))?;
+            let checked = check(plan, &mut cache, &options, sample)?;
             if checked.stages.iter().all(|(_, units, _)| *units == 0) && !checked.stages.is_empty() {
                 let message = "none of its units is known yet, so there is nothing to check".to_string();
                 let hint = format!("effigy run {}", self.recipe.typed(None, self.recipe.profile.as_deref()));
