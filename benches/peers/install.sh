@@ -3,7 +3,7 @@
 # and links their programs into DIR/bin, where `make bench` looks. Uses pip and cargo; a peer that fails is left out, loudly.
 set -u
 dir=$(mkdir -p "${1:?usage: install.sh DIR}/bin" && cd "$1" && pwd)
-for peer in snakemake redun dvc; do
+for peer in snakemake redun dvc datachain; do
   if [ ! -x "$dir/venv/$peer/bin/$peer" ]; then
     python3 -m venv "$dir/venv/$peer" && "$dir/venv/$peer/bin/pip" install --quiet "$peer"
   fi

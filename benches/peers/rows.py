@@ -1,4 +1,5 @@
-"""effigy on many rows and on many files: three row stages of a provider, and taking in a tree beside b3sum.
+"""effigy on many rows and on many files: three row stages of a provider, also beside DataChain, and taking in a tree beside
+b3sum.
 
 The provider is the one of the tests, whose stages `numbers` and `add` do next to nothing: what is measured is the engine.
 Knows nothing of the graph of bench.py.
@@ -27,8 +28,8 @@ def counts(folder):
     return json.loads(lines[-1])
 
 
-def many(work, count, reps, effigy, provider):
-    """Three stages over so many rows: cold, nothing to do, 100 rows changed."""
+def many(work, count, changes, reps, effigy, provider):
+    """Three stages over so many rows: cold, nothing to do, some rows changed."""
     folder = work / f"rows-{count}"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
@@ -47,12 +48,60 @@ def many(work, count, reps, effigy, provider):
     go("cold", 0, 3 * count + 1)
     go("noop", 0, 0)
     # the source is one unit more
-    go("changed", 100, 3 * 100 + 1)
+    go("changed", changes, 3 * changes + 1)
     shutil.rmtree(folder)
+    return results
+
+
+def tell(count, results):
     cold, noop, changed = results
     each = cold["cpu"] / (3 * count) * 1e6
     print(f"| {count:,} | {cold['cpu']:.2f} | {each:.1f} | {noop['cpu']:.2f} | {noop['rss']:.0f} |", end="")
     print(f" {changed['cpu']:.2f} | {changed['executed'] - 1} |", flush=True)
+
+
+def datachain(work, count, changes, reps, python):
+    """The same in DataChain: three functions over a dataset, `delta=True`."""
+    folder = work / f"datachain-{count}"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    script = os.path.join(os.path.dirname(os.path.abspath(__file__)), "datachain_rows.py")
+    results = []
+
+    def go(what, expected):
+        runs = [measure([python, script, "run"], folder, 1800) for _ in range(reps if what == "noop" else 1)]
+        with open(work / "last.log") as file:
+            called = file.read().split()[-3:]
+        if called != [str(expected)] * 3:
+            print(f"! DataChain, {count} rows, {what}: called {called}, expected {expected} each", flush=True)
+        results.append(dict(engine="datachain", rows=count, probe=what, executed=3 * expected, **median(runs)))
+
+    measure([python, script, "source", str(count), "0"], folder, 1800)
+    go("cold", count)
+    go("noop", 0)
+    measure([python, script, "source", str(count), str(changes)], folder, 1800)
+    go("changed", changes)
+    shutil.rmtree(folder)
+    return results
+
+
+def beside_datachain(work, counts, reps, effigy, provider):
+    """Both, one row in a hundred changed."""
+    program = find("datachain")
+    if not program:
+        print("! SKIPPED: DataChain is not installed (benches/peers/install.sh)", flush=True)
+        return []
+    python = os.path.join(os.path.dirname(os.path.realpath(program)), "python")
+    print("\n### Three functions over rows, beside DataChain's `delta=True`; 1 % of the rows changed: cpu seconds\n")
+    print("| rows | | effigy | DataChain | DataChain / effigy |\n|---|---|---|---|---|", flush=True)
+    results = []
+    for count in counts:
+        ours = many(work, count, count // 100, reps, effigy, provider)
+        theirs = datachain(work, count, count // 100, reps, python)
+        for one, other in zip(ours, theirs):
+            print(f"| {count:,} | {one['probe']} | {one['cpu']:.3f} | {other['cpu']:.3f} |", end="")
+            print(f" {other['cpu'] / one['cpu']:.0f} |", flush=True)
+        results += ours + theirs
     return results
 
 
@@ -107,7 +156,10 @@ def run(work, rows, reps):
         print("| rows | cold | us per executed row | no-op | no-op MiB | 100 changed | rows run then |")
         print("|---|---|---|---|---|---|---|", flush=True)
         for count in rows:
-            results += many(work, count, reps, effigy, provider)
+            found = many(work, count, 100, reps, effigy, provider)
+            tell(count, found)
+            results += found
+        results += beside_datachain(work, [count for count in (10_000, 100_000) if count <= max(rows)], reps, effigy, provider)
     else:
         print("! SKIPPED: the tests' provider is not built (cargo build --workspace --examples)")
     size = int(os.environ.get("BENCH_TREE_MIB", "2048")) * (1 << 20) // 10_000 // 4096 * 4096
