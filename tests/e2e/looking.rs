@@ -174,6 +174,33 @@ fn rows_are_shown_by_conditions() {
 }
 
 #[test]
+fn rows_are_queried() {
+    let space = Space::new();
+    space.write(
+        "r.yaml",
+        "stages:\n  scores: { rows: [{ split: test, psnr: 20.5, n: 1 }, { split: test, psnr: 21.5, n: 2 }, { split: train, psnr: 30.0, n: 3 }, { split: train, psnr: ~, n: 4 }] }\n",
+    );
+    space.run();
+    let query =
+        |text: &str, more: &[&str]| space.effigy(&[&["show", "r.yaml", "scores", "--sql", text], more].concat());
+    let said =
+        query("select split, avg(psnr) as mean, count(*) as n from rows group by split order by split", &["--json"]);
+    assert_eq!(
+        said.out, "{\"split\":\"test\",\"mean\":21.0,\"n\":2}\n{\"split\":\"train\",\"mean\":30.0,\"n\":2}\n",
+        "{}",
+        said.err
+    );
+    let said =
+        query("select n from rows where psnr is null or split like 'te%' order by n desc", &["--json", "--limit", "2"]);
+    assert_eq!(said.out, "{\"n\":4}\n{\"n\":2}\n", "{}", said.err);
+    let said = query("select max(psnr) - min(psnr) as span from rows", &[]);
+    assert!(said.out.contains("9.5"), "{}{}", said.out, said.err);
+    query("select snr from rows", &[])
+        .expect_error(1, &["`--sql` is not understood", "its columns are `split`, `psnr`, `n`"]);
+    query("selekt", &[]).expect_error(2, &["`--sql` is not understood", "hint: "]);
+}
+
+#[test]
 fn the_recipe_to_begin_with_runs_as_it_is() {
     let space = Space::new();
     say(&space, &["init", "r.yaml"]);

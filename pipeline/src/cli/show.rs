@@ -7,8 +7,12 @@ use crate::memory::Store;
 use crate::rows_where;
 use anyhow::Result;
 use manifests::{Manifest, Type, Value};
-use polars::prelude::{Column, DataFrame, NamedFrom, Series};
+use polars::prelude::{AnyValue, Column, DataFrame, IntoLazy, NamedFrom, Series};
+use polars::sql::SQLContext;
 use std::path::PathBuf;
+
+/// The name of a stage's rows in a query.
+const TABLE: &str = "rows";
 
 /// Show the rows of a stage, as the last run left them
 #[derive(clap::Args)]
@@ -29,6 +33,9 @@ pub struct Show {
     /// Only these columns
     #[arg(long, value_name = "A,B,...", value_delimiter = ',')]
     select: Vec<String>,
+    /// Show what this query says: the stage's rows are the table `rows` (for example "select split, avg(psnr) from rows group by split")
+    #[arg(long, value_name = "QUERY", conflicts_with_all = ["conditions", "select"])]
+    sql: Option<String>,
     /// Print paths of files instead of digests
     #[arg(long)]
     paths: bool,
@@ -67,7 +74,7 @@ impl Show {
         if !self.select.is_empty() {
             table = table.select(&self.select.iter().map(String::as_str).collect::<Vec<_>>())?;
         }
-        if let Some(limit) = self.limit {
+        if let (Some(limit), None) = (self.limit, &self.sql) {
             table = table.take(&(0..table.len().min(limit)).collect::<Vec<_>>());
         }
         let blobs = cache::Blobs::open(&workspace.join("blobs"))?;
@@ -75,6 +82,20 @@ impl Show {
             Value::Blob(blob) if self.paths => Value::Str(shown(blobs.path(&blob.digest))),
             other => other.clone(),
         };
+        if let Some(query) = &self.sql {
+            let mut found = queried(frame(&table, &path)?, query)?;
+            if let Some(limit) = self.limit {
+                found = found.head(Some(limit));
+            }
+            if self.json {
+                for row in 0..found.height() {
+                    print(&json_of(&found, row)?);
+                }
+            } else {
+                print(&found.to_string());
+            }
+            return Ok(DONE);
+        }
         if self.json {
             (0..table.len()).for_each(|row| print(&json_row(&table, row, &path)));
             return Ok(DONE);
@@ -94,6 +115,39 @@ fn json_row(table: &Manifest, row: usize, path: &impl Fn(&Value) -> Value) -> St
     let cell =
         |(name, value): (&str, &Value)| format!("{}:{}", serde_json::Value::from(name), path(value).to_json_text());
     format!("{{{}}}", names.into_iter().zip(&cells).map(cell).collect::<Vec<_>>().join(","))
+}
+
+/// What a query says of a table.
+fn queried(table: DataFrame, query: &str) -> Result<DataFrame> {
+    let names: Vec<String> = table.get_column_names().into_iter().map(|name| format!("`{name}`")).collect();
+    let mut context = SQLContext::new();
+    context.register(TABLE, table.lazy());
+    context.execute(query).and_then(|found| found.collect()).map_err(|error| {
+        let hint =
+            format!("the table is `{TABLE}`, its columns are {}; names with other signs go in \"\"", names.join(", "));
+        let text = error.to_string();
+        let message = format!("`--sql` is not understood: {}", text.lines().next().unwrap_or_default());
+        Problem::at(&Place::command_line(), message).hint(hint).into()
+    })
+}
+
+/// A row of what was found, as a JSON object.
+fn json_of(found: &DataFrame, row: usize) -> Result<String> {
+    let mut object = serde_json::Map::new();
+    for column in found.columns() {
+        let value = column.get(row)?;
+        let value = match &value {
+            AnyValue::Null => serde_json::Value::Null,
+            AnyValue::Boolean(value) => (*value).into(),
+            AnyValue::String(value) => (*value).into(),
+            AnyValue::StringOwned(value) => value.as_str().into(),
+            value if value.is_integer() => value.extract::<i64>().into(),
+            value if value.is_float() => value.extract::<f64>().into(),
+            other => other.to_string().into(),
+        };
+        object.insert(column.name().to_string(), value);
+    }
+    Ok(serde_json::Value::Object(object).to_string())
 }
 
 /// The table as polars prints it; files as short digests.
