@@ -196,7 +196,7 @@ fn rows_are_queried() {
     let said = query("select max(psnr) - min(psnr) as span from rows", &[]);
     assert!(said.out.contains("9.5"), "{}{}", said.out, said.err);
     query("select snr from rows", &[])
-        .expect_error(1, &["`--sql` is not understood", "its columns are `split`, `psnr`, `n`"]);
+        .expect_error(2, &["`--sql` is not understood", "its columns are `split`, `psnr`, `n`"]);
     query("selekt", &[]).expect_error(2, &["`--sql` is not understood", "hint: "]);
 }
 
