@@ -6,6 +6,8 @@ PROFILE ?= default
 RECIPE  ?= pipeline/recipes/avatar.yaml
 GOLDEN  ?= tests/golden
 CARGO   ?= cargo
+# how long cargo-fuzz tries each of its targets
+FUZZ_SECONDS ?= 600
 
 bin := $(or $(CARGO_TARGET_DIR),target)/debug
 
@@ -40,6 +42,10 @@ torture: build ## kill it hundreds of times, spoil its index, fail its disk; com
 
 fuzz: build ## millions of damaged recipes and tables, none of which may make it panic
 	$(CARGO) test --workspace --test fuzz -- --ignored --nocapture
+	@if $(CARGO) +nightly fuzz --version > /dev/null 2>&1; then for target in tables recipes; do \
+	  mkdir -p target/fuzz/found/$$target && $(CARGO) +nightly fuzz run --fuzz-dir tests/fuzz --target-dir target/fuzz $$target \
+	    target/fuzz/found/$$target target/tmp/seeds/$$target -- -max_total_time=$(FUZZ_SECONDS) -timeout=20 || exit 1; done; \
+	else echo 'not tried: cargo-fuzz, which goes by what an input reaches (rustup toolchain install nightly; cargo install cargo-fuzz)'; fi
 
 parity: build ## compare the networks and the geometry with reference cases (GOLDEN=DIR)
 	@$(bin)/parity $(GOLDEN)

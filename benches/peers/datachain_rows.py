@@ -32,6 +32,8 @@ def run():
     chain = chain.map(add("a", 1), params=["value"], output={"a": int})
     chain = chain.map(add("b", 2), params=["a"], output={"b": int})
     chain.map(add("c", 3), params=["b"], output={"c": int}).save("out")
+    # its progress bars stand before, without an end of line
+    print()
     print(*calls.values())
 
 

@@ -13,6 +13,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Output, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -32,6 +33,60 @@ pub struct Local {
     next_worker: u64,
     /// Programs that were looked up.
     programs: HashMap<String, PathBuf>,
+    waiters: Waiters,
+}
+
+/// A program that is running.
+struct Waiting {
+    id: usize,
+    pid: u32,
+    log: PathBuf,
+}
+
+impl Waiting {
+    fn wait(self, send: &Sender<Heard>) {
+        let status = wait(self.pid);
+        let words = match &status {
+            Ok(status) if status.success() => String::new(),
+            _ => last_words(&self.log),
+        };
+        // a coordinator that is gone does not listen
+        let _ = send.send(Heard::Program(self.id, status, words));
+    }
+}
+
+/// Threads that wait for programs, as many as have run at the same time; they end with the executor.
+struct Waiters {
+    send: Sender<Waiting>,
+    receive: Arc<Mutex<Receiver<Waiting>>>,
+    idle: Arc<AtomicUsize>,
+}
+
+impl Default for Waiters {
+    fn default() -> Waiters {
+        let (send, receive) = channel();
+        Waiters { send, receive: Arc::new(Mutex::new(receive)), idle: Arc::default() }
+    }
+}
+
+impl Waiters {
+    fn wait_for(&self, program: Waiting, told: &Sender<Heard>) -> std::io::Result<()> {
+        let one_less = |idle: usize| idle.checked_sub(1);
+        if self.idle.fetch_update(Ordering::AcqRel, Ordering::Acquire, one_less).is_ok() {
+            self.send.send(program).expect("we hold the other end ourselves");
+            return Ok(());
+        }
+        let (idle, receive, told) = (self.idle.clone(), self.receive.clone(), told.clone());
+        let work = move || {
+            let mut next = Some(program);
+            while let Some(program) = next {
+                program.wait(&told);
+                idle.fetch_add(1, Ordering::AcqRel);
+                next = receive.lock().expect("no thread panics while it holds this").recv().ok();
+            }
+        };
+        std::thread::Builder::new().stack_size(64 << 10).spawn(work).map(drop)
+    }
 }
 
 struct Running {
@@ -73,6 +128,7 @@ impl Default for Local {
             workers: HashMap::new(),
             next_worker: 0,
             programs: HashMap::new(),
+            waiters: Waiters::default(),
         }
     }
 }
@@ -102,17 +158,7 @@ impl Local {
         let program = self.find(argv.first().map_or("", String::as_str), dir)?;
         let log = task.dir.join("log.txt");
         let pid = spawn(&program, argv, dir, &File::create(&log)?)?;
-        let (id, send) = (task.id, self.send.clone());
-        let waiting = std::thread::Builder::new().stack_size(64 << 10).spawn(move || {
-            let status = wait(pid);
-            let words = match &status {
-                Ok(status) if status.success() => String::new(),
-                _ => last_words(&log),
-            };
-            // a coordinator that is gone does not listen
-            let _ = send.send(Heard::Program(id, status, words));
-        });
-        if let Err(error) = waiting {
+        if let Err(error) = self.waiters.wait_for(Waiting { id: task.id, pid, log }, &self.send) {
             // nobody would ever hear of it
             kill(pid);
             let _ = wait(pid);
