@@ -73,9 +73,7 @@ def probe(name, n, work, reps, limit):
         record(what, figures, ran(folder))
         return figures
 
-    # inputs older than the clock's grain, as they are in a user's life; and some file systems (ext4 without a journal) look
-    # long for a free inode within five seconds after many were removed, here those of whoever came before
-    time.sleep(6)
+    time.sleep(0.1)  # inputs older than the clock's grain, as they are in a user's life
     cold = go("cold")
     if cold["rc"] != 0 or results[-1]["ran"] != total:
         print(f"! {name} {n}: cold run ended with {cold['rc']}, {results[-1]['ran']} of {total} ran; see {work}/last.log")
@@ -133,7 +131,7 @@ def main():
     parse.add_argument("--work", type=Path, default=Path("target/bench"))
     parse.add_argument("--reps", type=int, default=3)
     parse.add_argument("--limit", type=float, default=900, help="seconds for one command")
-    parse.add_argument("--json", type=Path, help="append the figures to this file")
+    parse.add_argument("--json", type=Path, help="write the figures to this file [default: results.json in --work]")
     parse.add_argument("--rows", nargs="+", type=int, default=[100_000, 1_000_000])
     parse.add_argument("--skip-rows", action="store_true", help="only the graph")
     parse.add_argument("--skip-graph", action="store_true", help="only rows and trees of files")
@@ -151,14 +149,16 @@ def main():
                 print(f"! SKIPPED: {name} at {n}, it would take too long", flush=True)
                 continue
             results += probe(name, n, work, args.reps, args.limit)
-            shutil.rmtree(work / f"{name}-{n}", ignore_errors=True)
+    # only now: ext4 without a journal looks for minutes past every inode that was freed, at the cost of whoever comes next
+    for name, n in [(name, n) for name in chosen for n in args.n]:
+        shutil.rmtree(work / f"{name}-{n}", ignore_errors=True)
     for n in [] if args.skip_graph else args.n:
         table(results, n)
     if not args.skip_rows:
         results += rows.run(work, args.rows, args.reps)
-    if args.json:
-        with open(args.json, "a") as file:
-            file.writelines(json.dumps(result) + "\n" for result in results)
+    target = args.json or work / "results.json"
+    target.write_text(json.dumps(results, indent=1) + "\n")
+    print(f"\nfigures: {target}")
     ours = [r for r in results if r.get("engine", "").startswith("effigy-")]
     right = {"cold": None, "noop": 0, "touch": 0, "cutoff": 1, "change": 4, "revert": 0, "wiped": 0}
     bad = [r for r in ours if r["ran"] != (r["units"] if right[r["probe"]] is None else right[r["probe"]]) or r.get("wrong")]
