@@ -9,8 +9,9 @@ use crate::run::Done;
 use anyhow::{Context, Result, ensure};
 use cache::{Blobs, Cache, Fingerprint};
 use manifests::{Digest, Type, Value};
-use rustix::fs::{CWD, Mode, OFlags};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 use serde::{Deserialize, Serialize};
+use std::ffi::OsStr;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
@@ -90,6 +91,8 @@ impl Rest {
             list.dedup();
         }
         rest.seen = cache.seen().map(|(path, seen)| (path.to_path_buf(), seen)).collect();
+        // files of a folder beside each other
+        rest.seen.sort_unstable_by(|a, b| a.0.parent().cmp(&b.0.parent()));
         Ok(Some(rest))
     }
 
@@ -121,8 +124,17 @@ impl Rest {
     }
 
     fn holds(&self, root: &Path) -> Result<()> {
+        let mut folder: (&Path, Option<Folder>) = (Path::new(""), None);
         for (path, seen) in &self.seen {
-            ensure!(Fingerprint::of(path).ok() == *seen, "{} has changed", path.display());
+            let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+                ensure!(Fingerprint::of(path).ok() == *seen, "{} has changed", path.display());
+                continue;
+            };
+            if folder.0 != parent {
+                folder = (parent, Folder::open(parent).ok());
+            }
+            let found = folder.1.as_ref().and_then(|folder| folder.fingerprint(name));
+            ensure!(found == *seen, "{} has changed", path.display());
         }
         if let Some((page, mark, digest)) = &self.report {
             ensure!(page.exists(), "{} is gone", page.display());
@@ -145,8 +157,21 @@ impl Folder {
         Ok(Folder(folder.with_context(|| format!("cannot open {}", path.display()))?))
     }
 
+    /// The fingerprint of a file in it; `None` if there is no such file.
+    fn fingerprint(&self, name: &OsStr) -> Option<Fingerprint> {
+        let found = rustix::fs::statat(&self.0, name, AtFlags::empty()).ok()?;
+        let nanoseconds = |seconds: i64, rest: u64| seconds * 1_000_000_000 + rest as i64;
+        Some(Fingerprint {
+            dev: found.st_dev,
+            ino: found.st_ino,
+            size: found.st_size as u64,
+            mtime: nanoseconds(found.st_mtime, found.st_mtime_nsec),
+            ctime: nanoseconds(found.st_ctime, found.st_ctime_nsec),
+        })
+    }
+
     fn holds(&self, name: &str, len: u64) -> Result<()> {
-        let found = rustix::fs::statat(&self.0, name, rustix::fs::AtFlags::empty())?;
+        let found = rustix::fs::statat(&self.0, name, AtFlags::empty())?;
         ensure!(found.st_size as u64 == len, "{name} was cut");
         Ok(())
     }
