@@ -1,4 +1,4 @@
-//! How the program is linked: at a fixed address. Position-independent, it would spend a millisecond of every start on the
+//! How the program is linked: at a fixed address. Position-independent, it would spend three milliseconds of every start on the
 //! relocation of tables that a run with nothing to do never looks at.
 
 fn main() {

@@ -58,8 +58,24 @@ impl From<&std::fs::Metadata> for Fingerprint {
             dev: meta.dev(),
             ino: meta.ino(),
             size: meta.size(),
-            mtime: meta.mtime() * 1_000_000_000 + meta.mtime_nsec(),
-            ctime: meta.ctime() * 1_000_000_000 + meta.ctime_nsec(),
+            mtime: nanoseconds(meta.mtime(), meta.mtime_nsec()),
+            ctime: nanoseconds(meta.ctime(), meta.ctime_nsec()),
         }
     }
+}
+
+impl From<&rustix::fs::Stat> for Fingerprint {
+    fn from(stat: &rustix::fs::Stat) -> Fingerprint {
+        Fingerprint {
+            dev: stat.st_dev,
+            ino: stat.st_ino,
+            size: stat.st_size as u64,
+            mtime: nanoseconds(stat.st_mtime, stat.st_mtime_nsec as i64),
+            ctime: nanoseconds(stat.st_ctime, stat.st_ctime_nsec as i64),
+        }
+    }
+}
+
+fn nanoseconds(seconds: i64, rest: i64) -> i64 {
+    seconds * 1_000_000_000 + rest
 }

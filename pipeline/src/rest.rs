@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 pub struct Rest {
     /// Files and folders outside of the workspace, and `None` for those that were not there.
     pub seen: Vec<(PathBuf, Option<Fingerprint>)>,
-    /// Files of the workspace: blobs and tables, by digest, with their lengths.
+    /// Blobs of the workspace by digest, with their lengths.
     pub blobs: Vec<(Digest, u64)>,
     /// The same of tables.
     pub tables: Vec<(Digest, u64)>,
@@ -114,8 +114,11 @@ impl Rest {
     pub fn find(root: &Path, profile: Option<&str>, call: &Call<'_>) -> Option<Rest> {
         let bytes = std::fs::read(Store::new(root).rest_path(call.recipe, profile)).ok()?;
         let (digest, text) = bytes.split_at_checked(32)?;
+        if Digest::of_bytes(text).0 != digest {
+            return None;
+        }
         let kept: Kept<Rest> = serde_json::from_slice(text).ok()?;
-        if kept.call != call.digest().ok()? || Digest::of_bytes(text).0 != digest {
+        if kept.call != call.digest().ok()? {
             return None;
         }
         kept.rest.holds(root).ok()?;
@@ -159,15 +162,7 @@ impl Folder {
 
     /// The fingerprint of a file in it; `None` if there is no such file.
     fn fingerprint(&self, name: &OsStr) -> Option<Fingerprint> {
-        let found = rustix::fs::statat(&self.0, name, AtFlags::empty()).ok()?;
-        let nanoseconds = |seconds: i64, rest: u64| seconds * 1_000_000_000 + rest as i64;
-        Some(Fingerprint {
-            dev: found.st_dev,
-            ino: found.st_ino,
-            size: found.st_size as u64,
-            mtime: nanoseconds(found.st_mtime, found.st_mtime_nsec),
-            ctime: nanoseconds(found.st_ctime, found.st_ctime_nsec),
-        })
+        Some(Fingerprint::from(&rustix::fs::statat(&self.0, name, AtFlags::empty()).ok()?))
     }
 
     fn holds(&self, name: &str, len: u64) -> Result<()> {

@@ -138,9 +138,8 @@ impl Files {
             let (base, rest) = split_literal(pattern);
             let start = self.root.join(&base);
             let Some(matcher) = glob(&rest) else {
-                if !start.is_file() {
-                    glance(&start);
-                } else {
+                glance(&start);
+                if start.is_file() {
                     found.push((base, start));
                 }
                 continue;

@@ -19,6 +19,11 @@ pub struct Choice {
 }
 
 impl Choice {
+    /// Whether all stages are meant, as ever.
+    pub fn is_all(&self) -> bool {
+        self.only.is_empty() && self.from.is_empty() && self.force.is_empty()
+    }
+
     /// The stages of a plan that are meant.
     ///
     /// # Errors

@@ -18,6 +18,8 @@ pub struct Loaded {
     pub recipe: PathBuf,
     /// That file and those of the providers, as they were before they were read.
     pub seen: Vec<(PathBuf, Option<Fingerprint>)>,
+    /// Whether these files tell if the providers would say the same again.
+    pub can_rest: bool,
 }
 
 /// Reads and plans a recipe.
@@ -36,13 +38,10 @@ pub fn load(args: &RecipeArgs) -> Result<Loaded> {
     let providers = providers(&spec, &args.workspace)?;
     for provider in &providers {
         seen.extend(provider.prints.iter().map(|(path, seen)| (path.clone(), Some(*seen))));
-        if provider.prints.is_empty() {
-            // nobody can tell whether it would say the same again
-            seen.push((recipe.clone(), None));
-        }
     }
+    let can_rest = providers.iter().all(|provider| !provider.prints.is_empty());
     let plan = plan(spec, providers)?;
-    Ok(Loaded { plan, recipe, seen })
+    Ok(Loaded { plan, recipe, seen, can_rest })
 }
 
 /// How a run is called for; `None` if the recipe or the program is not to be found.

@@ -102,7 +102,7 @@ impl Run {
             None
         };
         super::record::write(&self.recipe, plan, &outcome, cache.root(), &id, started, seconds)?;
-        if let (Some(rest), false) = (outcome.rest.take(), outcome.interrupted) {
+        if let (Some(rest), true) = (outcome.rest.take(), loaded.can_rest && !outcome.interrupted) {
             self.keep_rest(rest, &loaded, report.as_deref(), cache.root(), now)?;
         }
         let seconds = began.elapsed().as_secs_f64();
@@ -121,9 +121,7 @@ impl Run {
 
     /// What the run looks like if there is nothing to do and nothing else was asked for.
     fn at_rest(&self) -> Option<Rest> {
-        let Choice { only, from, force } = &self.choice;
-        let all = only.is_empty() && from.is_empty() && force.is_empty();
-        if !all || self.dry_run || self.check.is_some() {
+        if !self.choice.is_all() || self.dry_run || self.check.is_some() {
             return None;
         }
         let recipe = load::recipe(&self.recipe)?;
