@@ -5,6 +5,7 @@
 //! ground truth. This crate reads and writes no video, runs no network and knows no cache or pipeline.
 
 pub mod capture;
+pub mod colour;
 pub mod heads;
 pub mod nersemble;
 pub mod scans;

@@ -1,0 +1,41 @@
+//! Colour calibration of a camera: where the releases keep it, in which form.
+
+use super::LayoutError;
+use super::numpy::read_npy;
+use crate::colour::{Correction, TERMS};
+use serde_json::Value;
+use std::path::Path;
+
+/// The correction of a camera's colours: `{serial: 3 x N}` of version 2 (JSON, polynomial), or a 3 x 4 array of version 1 and
+/// DiffusionAvatars (`.npy`, affine).
+///
+/// # Errors
+/// If the file is unreadable, lacks the camera, or its matrix has another shape.
+pub fn read_colour(path: &Path, serial: &str) -> Result<Correction, LayoutError> {
+    if path.extension().is_some_and(|ext| ext == "npy") {
+        let array = read_npy(path)?;
+        let shape = array.shape.clone();
+        let values = if shape == [3, 4] { array.values.try_into().ok() } else { None };
+        return values.map(Correction::Affine).ok_or_else(|| {
+            LayoutError::field(path, "(array)", format!("shape {shape:?}"), "shape [3, 4], an affine colour transform")
+        });
+    }
+    let text = std::fs::read_to_string(path).map_err(|e| LayoutError::unreadable(path, e))?;
+    let value: Value = serde_json::from_str(&text)
+        .map_err(|e| LayoutError::field(path, "(file)", format!("text that is not JSON ({e})"), "a JSON object"))?;
+    let expected = "a matrix of 3 rows with as many columns as Cheung's polynomial has terms (3 to 35)";
+    let found = value.get(serial).ok_or_else(|| LayoutError::field(path, serial, "nothing", expected))?;
+    let wrong = || LayoutError::field(path, serial, super::calibration::shape(found), expected);
+    let rows = found.as_array().filter(|rows| rows.len() == 3).ok_or_else(wrong)?;
+    let mut flat = Vec::new();
+    for row in rows {
+        let row = row.as_array().filter(|row| TERMS.contains(&row.len())).ok_or_else(wrong)?;
+        for number in row {
+            flat.push(number.as_f64().filter(|x| x.is_finite()).ok_or_else(wrong)?);
+        }
+    }
+    if flat.len() % 3 != 0 || !TERMS.contains(&(flat.len() / 3)) {
+        return Err(wrong());
+    }
+    Ok(Correction::Polynomial(flat))
+}

@@ -1,0 +1,362 @@
+//! Which layout a participant's folder has, its recordings, and what else is there or missing.
+//!
+//! Knows names of files and folders, not what they hold.
+
+use super::LayoutError;
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// How a participant's data lies on disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Layout {
+    /// A: videos, as `nersemble-data` downloads them.
+    Download,
+    /// B: videos with mattes, clouds or FLAME tracking, as `nersemble-benchmark` downloads them.
+    Benchmark,
+    /// C: a folder of pictures for each frame, as released with the paper of NeRSemble.
+    PaperRelease,
+    /// D: a folder of pictures for each frame below `timesteps`, as DiffusionAvatars reads it.
+    DiffusionAvatars,
+}
+
+impl Layout {
+    /// Letter and name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Layout::Download => "A, nersemble-data (version 2)",
+            Layout::Benchmark => "B, nersemble-benchmark",
+            Layout::PaperRelease => "C, the paper's release (version 1)",
+            Layout::DiffusionAvatars => "D, DiffusionAvatars",
+        }
+    }
+}
+
+/// A video of one camera, or one picture of it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Recording {
+    /// Participant, as the folder is called, like `017`.
+    pub participant: String,
+    /// Sequence, like `EXP-1-head`.
+    pub sequence: String,
+    /// Camera serial.
+    pub camera: String,
+    /// Number of the frame, if this is a picture; a video's frames count from 0.
+    pub timestep: Option<u32>,
+    /// The video or picture.
+    pub pixels: PathBuf,
+    /// Its matte, of the same kind, if there is one.
+    pub matte: Option<PathBuf>,
+    /// A picture of what is behind the person, if there is one.
+    pub background: Option<PathBuf>,
+    /// The participant's calibration file.
+    pub calibration: PathBuf,
+    /// The colour calibration that holds for it, if there is one.
+    pub colour: Option<PathBuf>,
+}
+
+/// What may accompany the recordings of a sequence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Part {
+    /// Mattes, of as many recordings.
+    Mattes,
+    /// Pictures of the background, of as many recordings.
+    Backgrounds,
+    /// Colour calibration, of as many recordings.
+    Colours,
+    /// Point clouds, as many files.
+    Clouds,
+    /// FLAME tracking, as many files.
+    Flame,
+    /// NPHM fits: as many files with expression codes.
+    Nphm,
+    /// Boxes around the face, as many files.
+    Boxes,
+}
+
+/// What a sequence has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SurveyedSequence {
+    /// Its name.
+    pub name: String,
+    /// Serials of its cameras, sorted.
+    pub cameras: Vec<String>,
+    /// Videos or pictures.
+    pub recordings: usize,
+    /// Frames, if they are pictures.
+    pub frames: Option<usize>,
+    /// How many there are of each part; a part that is absent is not in here.
+    pub parts: BTreeMap<Part, usize>,
+}
+
+/// What a participant has.
+#[derive(Debug)]
+pub struct Survey {
+    /// The participant, as the folder is called.
+    pub participant: String,
+    /// The participant's folder.
+    pub folder: PathBuf,
+    /// How it lies on disk.
+    pub layout: Layout,
+    /// The calibration file that is expected, and that may not be there.
+    pub calibration: PathBuf,
+    /// Sequences with recordings, sorted.
+    pub sequences: Vec<SurveyedSequence>,
+}
+
+/// All recordings below a folder, sorted by participant, sequence, camera and frame. The folder holds participants, is the
+/// benchmark's with `nvs` and `mono_flame_avatar` in it, or is one participant's own.
+///
+/// Sequences without pictures of a person (like BACKGROUND) are passed over.
+///
+/// # Errors
+/// If there are none, a participant has no calibration, or a matte lies there without its video.
+pub fn list(root: &Path) -> Result<Vec<Recording>, LayoutError> {
+    let mut recordings = Vec::new();
+    for folder in participants(root)? {
+        let participant = Participant::open(&folder)?;
+        let of_this = participant.recordings()?;
+        if !of_this.is_empty() && !participant.calibration.is_file() {
+            return Err(LayoutError::NoRecordings {
+                path: participant.calibration,
+                found: "no such file".to_owned(),
+                expected: "the calibration of the participant",
+            });
+        }
+        recordings.extend(of_this);
+    }
+    if recordings.is_empty() {
+        let found = folders(root)?.iter().take(5).cloned().collect::<Vec<_>>().join(", ");
+        return Err(LayoutError::NoRecordings {
+            path: root.to_owned(),
+            found: if found.is_empty() { "no folders".to_owned() } else { format!("folders {found}") },
+            expected: "{participant number}/sequences/{SEQUENCE}/images/cam_{serial}.mp4 or a frame_{number} folder of pictures",
+        });
+    }
+    recordings.sort_unstable();
+    Ok(recordings)
+}
+
+/// What each participant below a folder has, whole or not.
+///
+/// # Errors
+/// If the folder cannot be read.
+pub fn survey(root: &Path) -> Result<Vec<Survey>, LayoutError> {
+    participants(root)?.iter().map(|folder| Participant::open(folder)?.survey()).collect()
+}
+
+/// The participants' folders: those with numeric names and `sequences` in them.
+fn participants(root: &Path) -> Result<Vec<PathBuf>, LayoutError> {
+    if root.join("sequences").is_dir() {
+        // `.` and `018/` have no name of their own before they are resolved
+        return Ok(vec![root.canonicalize().map_err(|e| LayoutError::unreadable(root, e))?]);
+    }
+    let below = |root: &Path| -> Result<Vec<PathBuf>, LayoutError> {
+        let numeric = folders(root)?.into_iter().filter(|name| name.chars().all(|c| c.is_ascii_digit()));
+        Ok(numeric.map(|name| root.join(name)).filter(|folder| folder.join("sequences").is_dir()).collect())
+    };
+    let mut found = below(root)?;
+    for benchmark in ["mono_flame_avatar", "nvs"] {
+        if root.join(benchmark).is_dir() {
+            found.extend(below(&root.join(benchmark))?);
+        }
+    }
+    Ok(found)
+}
+
+struct Participant {
+    name: String,
+    folder: PathBuf,
+    layout: Layout,
+    calibration: PathBuf,
+    sequences: Vec<String>,
+}
+
+impl Participant {
+    fn open(folder: &Path) -> Result<Participant, LayoutError> {
+        let name = folder.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        let sequences = folders(&folder.join("sequences"))?;
+        let any = |inside: &str| sequences.iter().any(|name| folder.join("sequences").join(name).join(inside).is_dir());
+        let pictures = |name: &String| {
+            folders(&folder.join("sequences").join(name)).is_ok_and(|names| names.iter().any(|n| frame_number(n).is_some()))
+        };
+        let layout = if any("timesteps") || folder.join("calibration/calibration_result.json").is_file() {
+            Layout::DiffusionAvatars
+        } else if sequences.iter().any(pictures) || folder.join("camera_params.json").is_file() {
+            Layout::PaperRelease
+        } else if any("alpha_maps") || any("pointclouds") || any("tracking") {
+            Layout::Benchmark
+        } else {
+            Layout::Download
+        };
+        let calibration = folder.join(match layout {
+            Layout::DiffusionAvatars if !folder.join("calibration/camera_params.json").is_file() => {
+                "calibration/calibration_result.json"
+            }
+            Layout::PaperRelease if !folder.join("calibration/camera_params.json").is_file() => "camera_params.json",
+            _ => "calibration/camera_params.json",
+        });
+        Ok(Participant { name, folder: folder.to_owned(), layout, calibration, sequences })
+    }
+
+    fn recordings(&self) -> Result<Vec<Recording>, LayoutError> {
+        let mut all = Vec::new();
+        for sequence in &self.sequences {
+            all.extend(self.recordings_of(sequence)?);
+        }
+        Ok(all)
+    }
+
+    fn recordings_of(&self, sequence: &str) -> Result<Vec<Recording>, LayoutError> {
+        let base = self.folder.join("sequences").join(sequence);
+        let mut found = Vec::new();
+        if matches!(self.layout, Layout::Download | Layout::Benchmark) {
+            self.add(&mut found, sequence, None, &base.join("images"), &base.join("alpha_maps"), &["mp4"])?;
+            return Ok(found);
+        }
+        let base = if base.join("timesteps").is_dir() { base.join("timesteps") } else { base };
+        for name in folders(&base)? {
+            let Some(timestep) = frame_number(&name) else { continue };
+            let frame = base.join(name);
+            // half size as in the published training, if it is there
+            let images = ["images-2x-73fps", "images-2x", "images-73fps", "images"].map(|name| frame.join(name));
+            let Some(images) = images.into_iter().find(|folder| folder.is_dir()) else { continue };
+            let mattes = ["alpha_map-73fps", "alpha_map"].map(|name| frame.join(name));
+            let [long, short] = mattes;
+            let mattes = if long.is_dir() { long } else { short };
+            self.add(&mut found, sequence, Some(timestep), &images, &mattes, &["png", "jpg", "jpeg"])?;
+        }
+        Ok(found)
+    }
+
+    /// The recordings in one folder.
+    fn add(
+        &self,
+        all: &mut Vec<Recording>,
+        sequence: &str,
+        timestep: Option<u32>,
+        images: &Path,
+        mattes: &Path,
+        endings: &[&str],
+    ) -> Result<(), LayoutError> {
+        if !images.is_dir() {
+            return Ok(());
+        }
+        let by_camera = |folder: &Path| -> Result<BTreeMap<String, PathBuf>, LayoutError> {
+            let names = if folder.is_dir() { names(folder)? } else { Vec::new() };
+            let camera = |name: &String| {
+                let (stem, ending) = name.strip_prefix("cam_")?.rsplit_once('.')?;
+                endings.contains(&ending).then(|| (stem.to_owned(), folder.join(name)))
+            };
+            Ok(names.iter().filter_map(camera).collect())
+        };
+        let (pictures, mut mattes) = (by_camera(images)?, by_camera(mattes)?);
+        if let Some((camera, matte)) = mattes.iter().find(|(camera, _)| !pictures.contains_key(*camera)) {
+            return Err(LayoutError::NoRecordings {
+                path: images.join(format!("cam_{camera}.{}", endings[0])),
+                found: format!("no such file, though its matte {} is there", matte.display()),
+                expected: "a recording for every matte",
+            });
+        }
+        for (camera, pixels) in pictures {
+            let background = self.folder.join(format!("sequences/BACKGROUND/image_{camera}.jpg"));
+            let colours = [
+                format!("calibration/color_calibration.json"),
+                format!("sequences/{sequence}/annotations/color_correction/{camera}.npy"),
+                format!("annotations/{sequence}/color_correction/{camera}.npy"),
+            ];
+            all.push(Recording {
+                participant: self.name.clone(),
+                sequence: sequence.to_owned(),
+                timestep,
+                pixels,
+                matte: mattes.remove(&camera),
+                background: background.is_file().then_some(background),
+                calibration: self.calibration.clone(),
+                colour: colours.iter().map(|name| self.folder.join(name)).find(|path| path.is_file()),
+                camera,
+            });
+        }
+        Ok(())
+    }
+
+    fn survey(self) -> Result<Survey, LayoutError> {
+        let mut sequences = Vec::new();
+        for name in &self.sequences {
+            let recordings = self.recordings_of(name)?;
+            if recordings.is_empty() {
+                continue;
+            }
+            let mut cameras: Vec<String> = recordings.iter().map(|r| r.camera.clone()).collect();
+            let mut frames: Vec<u32> = recordings.iter().filter_map(|r| r.timestep).collect();
+            for list in [&mut cameras] {
+                list.sort_unstable();
+                list.dedup();
+            }
+            frames.sort_unstable();
+            frames.dedup();
+            let of_each = |has: &dyn Fn(&Recording) -> bool| recordings.iter().filter(|r| has(r)).count();
+            let base = self.folder.join("sequences").join(name);
+            let annotations = [base.join("annotations"), self.folder.join("annotations").join(name)];
+            let nphm = annotations.iter().flat_map(|folder| tracked(folder));
+            let counts = [
+                (Part::Mattes, of_each(&|r| r.matte.is_some())),
+                (Part::Backgrounds, of_each(&|r| r.background.is_some())),
+                (Part::Colours, of_each(&|r| r.colour.is_some())),
+                (Part::Clouds, count(&base.join("pointclouds"), ".pcd") + count(&base.join("pointclouds"), ".ply")),
+                (Part::Flame, usize::from(flame_file(&base).is_some())),
+                (Part::Nphm, nphm.map(|folder| count(&folder, "_ex_code.npz")).sum()),
+                (Part::Boxes, annotations.iter().map(|folder| count(&folder.join("bbox"), ".npy")).sum()),
+            ];
+            sequences.push(SurveyedSequence {
+                name: name.clone(),
+                cameras,
+                recordings: recordings.len(),
+                frames: (!frames.is_empty()).then_some(frames.len()),
+                parts: counts.into_iter().filter(|(_, count)| *count > 0).collect(),
+            });
+        }
+        Ok(Survey {
+            participant: self.name,
+            folder: self.folder,
+            layout: self.layout,
+            calibration: self.calibration,
+            sequences,
+        })
+    }
+}
+
+/// The FLAME tracking of a sequence's folder, if there is one.
+pub(super) fn flame_file(sequence: &Path) -> Option<PathBuf> {
+    let names = ["flame2023_tracking_v2.npz", "flame2023_tracking.npz"].map(|name| sequence.join("tracking").join(name));
+    let old = sequence.join("annotations/tracking/FLAME2023_v2/tracked_flame_params.npz");
+    names.into_iter().chain([old]).find(|path| path.is_file())
+}
+
+/// Folders of NPHM fits below a folder of annotations.
+fn tracked(annotations: &Path) -> Vec<PathBuf> {
+    let base = annotations.join("tracking");
+    let names = folders(&base).unwrap_or_default();
+    names.into_iter().filter(|name| name.starts_with("NPHM")).map(|name| base.join(name)).collect()
+}
+
+fn count(folder: &Path, ending: &str) -> usize {
+    names(folder).map_or(0, |names| names.iter().filter(|name| name.ends_with(ending)).count())
+}
+
+fn frame_number(name: &str) -> Option<u32> {
+    name.strip_prefix("frame_")?.parse().ok()
+}
+
+fn names(path: &Path) -> Result<Vec<String>, LayoutError> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(path).map_err(|e| LayoutError::unreadable(path, e))? {
+        names.extend(entry.map_err(|e| LayoutError::unreadable(path, e))?.file_name().into_string());
+    }
+    names.sort_unstable();
+    Ok(names)
+}
+
+fn folders(path: &Path) -> Result<Vec<String>, LayoutError> {
+    Ok(names(path)?.into_iter().filter(|n| path.join(n).is_dir()).collect())
+}

@@ -1,0 +1,82 @@
+//! Arrays of numbers in NumPy's files, whatever their element type, as f64.
+//!
+//! Arrays of Python objects are pickles; they are refused, never run. Knows no meaning of the numbers.
+
+use super::LayoutError;
+use npyz::{NpyFile, TypeChar};
+use std::io::{Cursor, Read};
+use std::path::Path;
+
+/// An array: its shape and its values, the last axis lying closest.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NumpyArray {
+    /// Sizes of its axes.
+    pub shape: Vec<usize>,
+    /// As many values as these multiply to.
+    pub values: Vec<f64>,
+}
+
+/// Reads an `.npy` file.
+pub fn read_npy(path: &Path) -> Result<NumpyArray, LayoutError> {
+    let bytes = std::fs::read(path).map_err(|e| LayoutError::unreadable(path, e))?;
+    parse(path, "(array)", &bytes)
+}
+
+/// Reads one array of an `.npz` file; `None` if it has no array of this name.
+pub fn read_npz(path: &Path, name: &str) -> Result<Option<NumpyArray>, LayoutError> {
+    let bytes = std::fs::read(path).map_err(|e| LayoutError::unreadable(path, e))?;
+    let broken = |e: &dyn std::fmt::Display| {
+        LayoutError::field(path, "(file)", format!("{} bytes that are no zip file ({e})", bytes.len()), "a whole npz file")
+    };
+    let mut archive = zip::ZipArchive::new(Cursor::new(&bytes)).map_err(|e| broken(&e))?;
+    let mut npy = Vec::new();
+    match archive.by_name(&format!("{name}.npy")) {
+        Err(zip::result::ZipError::FileNotFound) => return Ok(None),
+        Err(e) => return Err(broken(&e)),
+        Ok(mut entry) => entry.read_to_end(&mut npy).map_err(|e| broken(&e))?,
+    };
+    parse(path, name, &npy).map(Some)
+}
+
+fn parse(path: &Path, field: &str, bytes: &[u8]) -> Result<NumpyArray, LayoutError> {
+    let wrong = |found: String, expected| LayoutError::field(path, field, found, expected);
+    let file = NpyFile::new(bytes)
+        .map_err(|e| wrong(format!("{} bytes that are no array ({e})", bytes.len()), "an array as `numpy.save` leaves it"))?;
+    let dtype = file.dtype();
+    let descr = dtype.descr();
+    let simple = match &dtype {
+        npyz::DType::Plain(simple) => simple.clone(),
+        _ => return Err(wrong(format!("the type {descr}"), "numbers")),
+    };
+    let shape: Vec<usize> = file.shape().iter().map(|side| *side as usize).collect();
+    if file.order() == npyz::Order::Fortran && shape.iter().filter(|side| **side > 1).count() > 1 {
+        return Err(wrong("an array in Fortran order".into(), "C order"));
+    }
+    // a header may promise more than is there: the values are counted before they are read
+    let count = shape.iter().try_fold(1usize, |n, side| n.checked_mul(*side));
+    let Some(count) = count.filter(|n| n.saturating_mul(simple.size_field() as usize) <= bytes.len()) else {
+        return Err(wrong(format!("shape {shape:?} in {} bytes", bytes.len()), "values for all of it"));
+    };
+    let cut = |e: std::io::Error| wrong(format!("a cut array ({e})"), "values for all of its shape");
+    macro_rules! values {
+        ($ty:ty) => {
+            file.into_vec::<$ty>().map_err(cut)?.into_iter().map(|value| value as f64).collect()
+        };
+    }
+    let values: Vec<f64> = match (simple.type_char(), simple.size_field()) {
+        (TypeChar::Float, 4) => values!(f32),
+        (TypeChar::Float, 8) => values!(f64),
+        (TypeChar::Int, 4) => values!(i32),
+        (TypeChar::Int, 8) => values!(i64),
+        (TypeChar::Uint, 1) => values!(u8),
+        (TypeChar::Uint, 2) => values!(u16),
+        _ => return Err(wrong(format!("the type {descr}"), "numbers of 32 or 64 bits")),
+    };
+    if values.len() != count {
+        return Err(wrong(format!("{} values", values.len()), "as many as its shape says"));
+    }
+    if values.iter().any(|value| !value.is_finite()) {
+        return Err(wrong("values that are not finite".into(), "finite numbers"));
+    }
+    Ok(NumpyArray { shape, values })
+}

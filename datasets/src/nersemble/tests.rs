@@ -1,0 +1,268 @@
+//! Files in each of the four layouts, made here as their writers leave them, whole, cut and wrong.
+
+use super::*;
+use crate::capture::{SERIALS, rig};
+use crate::colour::Correction;
+use std::fs;
+use std::path::Path;
+
+fn put(path: &Path, bytes: impl AsRef<[u8]>) {
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(path, bytes).unwrap();
+}
+
+/// A version 1.0 `.npy` file, as `numpy.save` writes it.
+fn npy(descr: &str, shape: &str, bytes: &[u8]) -> Vec<u8> {
+    let mut header = format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': {shape}, }}");
+    header.push_str(&" ".repeat(63 - (10 + header.len()) % 64));
+    header.push('\n');
+    let length = (header.len() as u16).to_le_bytes();
+    [b"\x93NUMPY\x01\x00".as_slice(), &length, header.as_bytes(), bytes].concat()
+}
+
+fn f64s(values: &[f64]) -> Vec<u8> {
+    values.iter().flat_map(|x| x.to_le_bytes()).collect()
+}
+
+fn f32s(values: &[f32]) -> Vec<u8> {
+    values.iter().flat_map(|x| x.to_le_bytes()).collect()
+}
+
+fn npz(path: &Path, arrays: &[(&str, Vec<u8>)]) {
+    use std::io::Write;
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    let mut zip = zip::ZipWriter::new(fs::File::create(path).unwrap());
+    for (name, bytes) in arrays {
+        zip.start_file(format!("{name}.npy"), zip::write::SimpleFileOptions::default()).unwrap();
+        zip.write_all(bytes).unwrap();
+    }
+    zip.finish().unwrap();
+}
+
+#[test]
+fn calibration_round_trips_and_its_errors_are_exact() {
+    let root = tempfile::tempdir().unwrap();
+    let cameras = rig(&SERIALS, 176, 256);
+    let path = write_calibration(root.path(), 17, &cameras).unwrap();
+    assert!(path.ends_with("017/calibration/camera_params.json"));
+    let read = read_calibration(&path).unwrap();
+    assert_eq!((read.cameras.len(), read.size), (16, Some(FULL_SIZE)));
+    for (serial, camera) in &cameras {
+        assert_eq!(&read.cameras[serial].camera(176, 256), camera);
+    }
+    // Intrinsics that differ are written for each camera, and read back: they are for the pictures beside them.
+    let mut uneven = cameras.clone();
+    uneven[3].1.intrinsics.x_axis.x += 1.0;
+    let path = write_calibration(root.path(), 18, &uneven).unwrap();
+    let read = read_calibration(&path).unwrap();
+    assert_eq!((&read.cameras[&uneven[3].0].camera(176, 256), read.size), (&uneven[3].1, None));
+
+    let check = |text: &str, expected: &str| {
+        fs::write(&path, text).unwrap();
+        let error = read_calibration(&path).unwrap_err().to_string();
+        assert!(error.contains(expected), "{error}");
+    };
+    check("{", "field `(file)`");
+    check("{}", "field `world_2_cam`: found nothing");
+    check(r#"{"world_2_cam": {"1": [[1,2],[3,4]]}, "intrinsics": []}"#, "`world_2_cam.1`: found 2 rows of lengths 2, 2");
+    let pose = "[[1,0,0,0],[0,1,0,0],[0,0,1,1],[0,0,0,1]]";
+    let with = |pose: &str, k: &str| format!(r#"{{"world_2_cam": {{"1": {pose}}}, "intrinsics": {k}}}"#);
+    let k = "[[1000,0,500],[0,1000,500],[0,0,1]]";
+    check(&with(pose, r#"{"2": []}"#), "`intrinsics.1`: found nothing");
+    check(&with(pose, r#"[[1,0,"x"],[0,1,0],[0,0,1]]"#), "`intrinsics`: found an entry that is the text `x`");
+    // millimetres, a mirrored pose, a focal length of none
+    check(&with(&pose.replace("0,0,1,1]", "0,0,1,1050]"), k), "found 1050.000 m between camera and head");
+    check(&with(&pose.replace("[[1,", "[[-1,"), k), "no rotation (off by 0.000, determinant -1.000)");
+    check(&with(pose, &k.replace("[[1000", "[[0")), "intrinsics of camera 1`: found a focal length of 0 px");
+    fs::write(&path, with(pose, k)).unwrap();
+    assert!(read_calibration(&path).is_ok());
+}
+
+#[test]
+fn a_download_converts_to_the_calibration_of_diffusion_avatars_and_back() {
+    let root = tempfile::tempdir().unwrap();
+    let cameras = rig(&SERIALS, 2200, 3208);
+    let read = read_calibration(&write_calibration(root.path(), 17, &cameras).unwrap()).unwrap();
+    let [config, result] = write_diffusion_avatars_calibration(root.path(), &read).unwrap();
+    let back = read_calibration(&result).unwrap();
+    assert_eq!(back.size, Some(FULL_SIZE));
+    for (serial, camera) in &read.cameras {
+        let off = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+        assert!(off(&camera.world_to_cam, &back.cameras[serial].world_to_cam) < 1e-12);
+        assert_eq!(camera.intrinsics, back.cameras[serial].intrinsics);
+    }
+    let text: serde_json::Value = serde_json::from_slice(&fs::read(&config).unwrap()).unwrap();
+    assert_eq!(text["serials"][8], "222200037", "the rows are in the rig's order");
+
+    // a quarter turn about y, by hand: (x, y, z) -> (z, y, -x)
+    let half_pi = std::f64::consts::FRAC_PI_2;
+    let one = |intrinsics: &str| {
+        fs::write(&config, r#"{"serials": ["a"], "image_size": {"w": 100, "h": 200}}"#).unwrap();
+        let text = format!(r#"{{"params_result": {{"ts": [[0.1, 0.2, 1.5]], "rs": [[0, {half_pi}, 0]], {intrinsics}}}}}"#);
+        fs::write(&result, text).unwrap();
+        read_calibration(&result)
+    };
+    // flat intrinsics, as older files have them
+    let flat = one(r#""fx": 500, "fy": 510, "cx": 50, "cy": 100"#).unwrap();
+    assert_eq!(flat.size, Some((100, 200)));
+    let camera = &flat.cameras["a"];
+    assert_eq!(camera.intrinsics, [500.0, 0.0, 50.0, 0.0, 510.0, 100.0, 0.0, 0.0, 1.0]);
+    let expected = [0.0, 0.0, 1.0, 0.1, 0.0, 1.0, 0.0, 0.2, -1.0, 0.0, 0.0, 1.5, 0.0, 0.0, 0.0, 1.0];
+    assert!(camera.world_to_cam.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-12), "{:?}", camera.world_to_cam);
+    let set = r#"{"fx": 500, "fy": 510, "cx": 50, "cy": 100}"#;
+    assert_eq!(one(&format!(r#""intrinsics": [{set}]"#)).unwrap(), flat);
+    let error = one(&format!(r#""intrinsics": [{set}, {set}]"#)).unwrap_err().to_string();
+    assert!(error.contains("found a list of 2, expected one set for all cameras"), "{error}");
+    let error = one(r#""intrinsics": [{"fx": 1}]"#).unwrap_err().to_string();
+    assert!(error.contains("`params_result.intrinsics.0.cx`: found nothing") || error.contains(".fy"), "{error}");
+    fs::remove_file(&config).unwrap();
+    let error = read_calibration(&result).unwrap_err().to_string();
+    assert!(error.contains("config.json"), "{error}");
+}
+
+#[test]
+fn lists_videos_and_says_what_it_expected() {
+    let root = tempfile::tempdir().unwrap();
+    let empty = list(root.path()).unwrap_err().to_string();
+    assert!(empty.contains("cam_{serial}.mp4"), "{empty}");
+    write_calibration(root.path(), 1, &rig(&SERIALS[..2], 64, 64)).unwrap();
+    for (sequence, serial) in [("FREE", SERIALS[1]), ("EXP-1-head", SERIALS[0])] {
+        put(&video_path(root.path(), 1, sequence, serial), b"");
+    }
+    let background = root.path().join(format!("001/sequences/BACKGROUND/image_{}.jpg", SERIALS[0]));
+    put(&background, b"");
+    put(&root.path().join("001/calibration/color_calibration.json"), b"{}");
+    assert_eq!(survey(root.path()).unwrap()[0].layout, Layout::Download);
+    let alpha = alpha_path(root.path(), 1, "FREE", SERIALS[1]);
+    put(&alpha, b"");
+    let recordings = list(root.path()).unwrap();
+    let found: Vec<_> =
+        recordings.iter().map(|r| (r.participant.as_str(), r.sequence.as_str(), r.matte.is_some())).collect();
+    assert_eq!(found, [("001", "EXP-1-head", false), ("001", "FREE", true)]);
+    assert_eq!(recordings[1].matte.as_deref(), Some(alpha.as_path()));
+    assert_eq!((&recordings[0].background, &recordings[1].background), (&Some(background), &None));
+    assert!(recordings.iter().all(|r| r.colour.is_some() && r.timestep.is_none()));
+    // one participant's folder does as well, and so does the benchmark's folder
+    assert_eq!(list(&root.path().join("001")).unwrap()[0].participant, "001");
+    let benchmark = tempfile::tempdir().unwrap();
+    fs::create_dir(benchmark.path().join("nvs")).unwrap();
+    fs::rename(root.path().join("001"), benchmark.path().join("nvs/001")).unwrap();
+    let survey = survey(benchmark.path()).unwrap();
+    assert_eq!((survey[0].layout, survey[0].sequences.len()), (Layout::Benchmark, 2));
+    // a matte without its video
+    let widow = benchmark.path().join(format!("nvs/001/sequences/FREE/alpha_maps/cam_{}.mp4", SERIALS[5]));
+    put(&widow, b"");
+    let error = list(benchmark.path()).unwrap_err().to_string();
+    assert!(error.contains("no such file, though its matte"), "{error}");
+}
+
+#[test]
+fn lists_folders_of_pictures_of_both_releases() {
+    let root = tempfile::tempdir().unwrap();
+    let c = root.path().join("030");
+    put(&c.join("camera_params.json"), b"{}");
+    for t in [0, 1, 12] {
+        let frame = c.join(format!("sequences/EMO-1-shout+laugh/frame_{t:05}"));
+        put(&frame.join("images-2x-73fps/cam_220700191.png"), b"");
+        put(&frame.join("alpha_map-73fps/cam_220700191.png"), b"");
+        put(&frame.join("colmap-73fps/depth_maps_compressed/cam_220700191.png"), b"");
+    }
+    put(&c.join("annotations/EMO-1-shout+laugh/color_correction/220700191.npy"), b"");
+    let d = root.path().join("018");
+    put(&d.join("calibration/calibration_result.json"), b"{}");
+    for t in [0, 3] {
+        let frame = d.join(format!("sequences/FREE/timesteps/frame_{t:05}"));
+        put(&frame.join("images-2x/cam_222200037.jpg"), b"");
+        put(&frame.join("images/cam_222200037.png"), b"");
+        put(&frame.join("alpha_map/cam_222200037.png"), b"");
+    }
+    let annotations = d.join("sequences/FREE/annotations");
+    put(&annotations.join("color_correction/222200037.npy"), b"");
+    put(&annotations.join("tracking/NPHM_temp_wNeck/00000_ex_code.npz"), b"");
+    put(&annotations.join("tracking/FLAME2023_v2/tracked_flame_params.npz"), b"");
+    let recordings = list(root.path()).unwrap();
+    let found: Vec<_> = recordings.iter().map(|r| (r.participant.as_str(), r.timestep)).collect();
+    assert_eq!(found, [("018", Some(0)), ("018", Some(3)), ("030", Some(0)), ("030", Some(1)), ("030", Some(12))]);
+    assert!(recordings.iter().all(|r| r.matte.is_some() && r.colour.is_some()));
+    assert!(recordings[0].pixels.ends_with("images-2x/cam_222200037.jpg"), "half size goes before full size");
+    let surveys = survey(root.path()).unwrap();
+    assert_eq!(surveys[0].layout, Layout::DiffusionAvatars);
+    assert_eq!(surveys[1].layout, Layout::PaperRelease);
+    let free = &surveys[0].sequences[0];
+    assert_eq!((free.frames, free.parts[&Part::Nphm], free.parts[&Part::Flame]), (Some(2), 1, 1));
+    assert!(!free.parts.contains_key(&Part::Boxes));
+    fs::remove_file(d.join("calibration/calibration_result.json")).unwrap();
+    let error = list(root.path()).unwrap_err().to_string();
+    assert!(error.contains("calibration_result.json"), "{error}");
+}
+
+#[test]
+fn colours_of_both_releases_and_their_errors() {
+    let root = tempfile::tempdir().unwrap();
+    let path = root.path().join("222200037.npy");
+    let affine: [f64; 12] = std::array::from_fn(|i| i as f64 / 8.0);
+    put(&path, npy("<f8", "(3, 4)", &f64s(&affine)));
+    assert_eq!(read_colour(&path, "222200037").unwrap(), Correction::Affine(affine));
+    put(&path, npy("<f4", "(3, 4)", &f32s(&affine.map(|x| x as f32))));
+    assert_eq!(read_colour(&path, "222200037").unwrap(), Correction::Affine(affine));
+    let fails = |expected: &str| {
+        let error = read_colour(&path, "222200037").unwrap_err().to_string();
+        assert!(error.contains(expected), "{error}");
+    };
+    put(&path, npy("<f8", "(4, 3)", &f64s(&affine)));
+    fails("found shape [4, 3], expected shape [3, 4]");
+    put(&path, npy("<f8", "(3, 4)", &f64s(&affine[..7])));
+    fails("expected values for all of it");
+    put(&path, npy("<f8", "(1000000000, 1000000000, 1000000000)", &[]));
+    fails("expected values for all of it");
+    // a pickle is refused, not run
+    put(&path, npy("|O", "()", b"\x80\x04N."));
+    fails("(array)");
+    put(&path, b"\x93NUMPY");
+    fails("no array");
+
+    let path = root.path().join("color_calibration.json");
+    put(&path, r#"{"1": [[1,0,0,0],[0,1,0,0],[0,0,1,0.5]], "2": [[1,0],[0,1],[0,0]], "3": [[1,2,3],[1,2],[1]]}"#);
+    let expected = [1.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.5];
+    assert_eq!(read_colour(&path, "1").unwrap(), Correction::Polynomial(expected.to_vec()));
+    let error = |serial| read_colour(&path, serial).unwrap_err().to_string();
+    assert!(error("2").contains("3 rows of lengths 2, 2, 2"), "{}", error("2"));
+    assert!(error("3").contains("3 rows of lengths 3, 2, 1"), "{}", error("3"));
+    assert!(error("4").contains("field `4`: found nothing"), "{}", error("4"));
+}
+
+#[test]
+fn flame_tracking_of_both_releases_and_its_errors() {
+    let root = tempfile::tempdir().unwrap();
+    assert!(read_flame(root.path()).unwrap().is_empty());
+    let path = root.path().join("tracking/flame2023_tracking_v2.npz");
+    let ramp = |n: usize| f32s(&(0..n).map(|i| i as f32).collect::<Vec<_>>());
+    let mut arrays = vec![
+        ("shape", npy("<f4", "(1, 300)", &ramp(300))),
+        ("expression", npy("<f4", "(2, 100)", &ramp(200))),
+        ("rotation", npy("<f4", "(2, 3)", &ramp(6))),
+        ("translation", npy("<f4", "(2, 3)", &ramp(6))),
+        ("jaw", npy("<f4", "(2, 3)", &ramp(6))),
+        ("scale", npy("<f4", "(1, 1)", &f32s(&[1.5]))),
+        ("eyes", npy("<f4", "(2, 6)", &ramp(12))),
+        ("frames", npy("<i8", "(2,)", &[4i64.to_le_bytes(), 7i64.to_le_bytes()].concat())),
+    ];
+    npz(&path, &arrays);
+    let frames = read_flame(root.path()).unwrap();
+    assert_eq!(frames.iter().map(|f| f.timestep).collect::<Vec<_>>(), [4, 7]);
+    assert_eq!((frames[1].rotation, frames[1].scale), ([3.0, 4.0, 5.0], 1.5));
+    assert_eq!((frames[1].expression[0], frames[1].eyes.unwrap()[0], frames[0].neck), (100.0, 6.0, None));
+    arrays[4] = ("jaw", npy("<f4", "(1, 3)", &ramp(3)));
+    npz(&path, &arrays);
+    let error = read_flame(root.path()).unwrap_err().to_string();
+    assert!(error.contains("field `jaw`: found shape [1, 3] beside 2 rotations"), "{error}");
+    arrays.remove(4);
+    npz(&path, &arrays);
+    let error = read_flame(root.path()).unwrap_err().to_string();
+    assert!(error.contains("field `jaw`: found no array of this name"), "{error}");
+    let bytes = fs::read(&path).unwrap();
+    for keep in 0..bytes.len().min(400) {
+        fs::write(&path, &bytes[..keep]).unwrap();
+        assert!(read_flame(root.path()).is_err());
+    }
+}
