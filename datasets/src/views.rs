@@ -112,19 +112,57 @@ pub fn is_video(path: &Path) -> bool {
     ["mp4", "mov", "avi", "mkv", "webm", "m4v"].contains(&ext.as_str())
 }
 
-/// Checks that every file exists; `calibration` is what names them.
+/// Checks that every file exists, and lies below `root`; `calibration` is what names them.
 ///
 /// # Errors
 /// If some do not: the first, and how many.
-pub fn check_files(calibration: &Path, views: &[View]) -> Result<(), ViewError> {
-    let files = views.iter().flat_map(|view| std::iter::once(&view.file).chain(&view.mask));
-    let missing: BTreeSet<&PathBuf> = files.filter(|file| !file.is_file()).collect();
+pub fn check_files(root: &Path, calibration: &Path, views: &[View]) -> Result<(), ViewError> {
+    let files = || views.iter().flat_map(|view| std::iter::once(&view.file).chain(&view.mask));
+    let outside = |file: &&PathBuf| !file.strip_prefix(root).is_ok_and(|below| !below.iter().any(|part| part == ".."));
+    if let Some(file) = files().find(outside) {
+        return Err(ViewError::Unfit {
+            what: format!("{} names {}, which lies outside {}", calibration.display(), file.display(), root.display()),
+            hint: "only what lies in the capture's folder is watched for changes: give a folder that holds both"
+                .to_owned(),
+        });
+    }
+    let missing: BTreeSet<&PathBuf> = files().filter(|file| !file.is_file()).collect();
     match missing.first() {
         None => Ok(()),
         Some(first) => {
             Err(ViewError::Missing { path: calibration.to_owned(), count: missing.len(), first: (*first).clone() })
         }
     }
+}
+
+/// Checks that the first picture of each camera has the shape that its calibration is for; it may be smaller or larger.
+/// Views are sorted by camera; formats that are not known here are passed over.
+///
+/// # Errors
+/// If one has another ratio of width to height.
+pub fn check_shapes(views: &[View]) -> Result<(), ViewError> {
+    for views in views.chunk_by(|a, b| a.camera == b.camera) {
+        let view = &views[0];
+        let Some((width, height)) = image::image_dimensions(&view.file).ok().filter(|_| !view.is_video()) else {
+            continue;
+        };
+        // a picture that was made smaller has its sides rounded
+        let (across, along) = (f64::from(width) * f64::from(view.height), f64::from(height) * f64::from(view.width));
+        let pixel = f64::from(view.width.max(view.height));
+        if (across - along).abs() > (0.01 * across).max(pixel) {
+            return Err(ViewError::Unfit {
+                what: format!(
+                    "{} is {width} x {height} px, and its calibration is for {} x {}",
+                    view.file.display(),
+                    view.width,
+                    view.height
+                ),
+                hint: "was it cropped or turned after calibration? Turned phone pictures have to be stored upright"
+                    .to_owned(),
+            });
+        }
+    }
+    Ok(())
 }
 
 /// Gives a camera and a timestep to views that have none, and sorts: by camera, then by time.
@@ -438,7 +476,7 @@ mod tests {
         let mut views = ["b.png", "a.png", "c.png"].map(|file| view(file, [0.0, 0.0, 1.0]));
         views.iter_mut().for_each(|view| view.file = root.path().join(view.file.file_name().unwrap()));
         std::fs::write(&views[1].file, b"").unwrap();
-        let error = check_files(Path::new("t.json"), &views).unwrap_err().to_string();
+        let error = check_files(root.path(), Path::new("t.json"), &views).unwrap_err().to_string();
         assert!(error.starts_with("t.json names 2 files") && error.ends_with("b.png"), "{error}");
     }
 
