@@ -7,9 +7,9 @@
 //! images/NAME              the pictures
 //! masks/NAME.png           mattes, optional
 //! ```
-//! Source: COLMAP's page on its output format. Poses are world to camera with OpenCV axes already, and a pixel's centre is at
-//! + 0.5 as with us: nothing is converted. The world has no unit unless the model was aligned. Points are passed over. Files
-//! may be cut or hostile: no count is believed that the file's length does not bear out.
+//! Source: COLMAP's page on its output format. Poses are world to camera with OpenCV axes already, and the centre of pixel i
+//! is at i + 0.5 as with us: nothing is converted. The world has no unit unless the model was aligned. Points are passed
+//! over. Files may be cut or hostile: no count is believed that the file's length does not bear out.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -446,7 +446,7 @@ mod tests {
 
     fn images_bin() -> Vec<u8> {
         let mut bytes = 3u64.to_le_bytes().to_vec();
-        let half = 0.7071067811865476;
+        let half = std::f64::consts::FRAC_1_SQRT_2;
         for (id, pose, camera, name, points) in [
             (1u32, [1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0], 1u32, "cam_a/frame_00001.png", 2u64),
             (2, [half, 0.0, half, 0.0, 0.25, 0.0, 1.0], 2, "cam_b/frame_00001.png", 0),

@@ -360,7 +360,7 @@ fn resolve(calibration: &Path, path: &str) -> PathBuf {
         name.push(ext);
         Some(PathBuf::from(name)).filter(|path| path.is_file())
     };
-    [".png", ".jpg", ".jpeg", ".webp"].iter().find_map(|ext| with(&ext)).unwrap_or(file)
+    [".png", ".jpg", ".jpeg", ".webp"].iter().find_map(with).unwrap_or(file)
 }
 
 #[cfg(test)]
@@ -434,7 +434,7 @@ mod tests {
         let text = json!({ "camera_angle_x": std::f64::consts::FRAC_PI_2,
             "frames": [{ "file_path": "./train/r_0", "rotation": 0.01, "transform_matrix": IDENTITY }] });
         fs::write(&path, text.to_string()).unwrap();
-        assert_eq!(find(root.path()), [path.clone()]);
+        assert_eq!(find(root.path()), std::slice::from_ref(&path));
         let views = read(&path).unwrap();
         assert_eq!(views[0].file, root.path().join("train/r_0.png"));
         let expected = [40.0, 0.0, 40.0, 0.0, 40.0, 30.0, 0.0, 0.0, 1.0];

@@ -177,8 +177,7 @@ pub fn name_views(root: &Path, views: &mut [View]) -> Result<(), ViewError> {
     views.sort_by(|a, b| a.file.cmp(&b.file));
     let relative = |view: &View| view.file.strip_prefix(root).unwrap_or(&view.file).to_owned();
     let pictures = |view: &View| !view.is_video();
-    let nameless: Vec<PathBuf> =
-        views.iter().filter(|v| pictures(v) && v.camera.is_empty()).map(|view| relative(view)).collect();
+    let nameless: Vec<PathBuf> = views.iter().filter(|v| pictures(v) && v.camera.is_empty()).map(&relative).collect();
     let of_path: BTreeMap<PathBuf, (String, i64)> = [cam_frame, name_number]
         .iter()
         .find_map(|rule| nameless.iter().map(|path| Some((path.clone(), rule(path)?))).collect())

@@ -115,12 +115,12 @@ impl SourceFolder {
         let mut rows = Rows::new();
         for (at, view) in views.iter().enumerate() {
             let mut row = row(view).i64("participant", self.params.participant).str("sequence", &sequence);
-            if view.mask.is_none() && !view.is_video() {
-                if let Some(alpha) = views::alpha(&view.file).map_err(hinted)? {
-                    let path = cx.file(unit, &format!("matte_{at:06}.png"));
-                    alpha.save(&path).with_context(|| format!("cannot write {}", path.display()))?;
-                    row = row.file("matte", &path);
-                }
+            let has_none = view.mask.is_none() && !view.is_video();
+            let alpha = if has_none { views::alpha(&view.file).map_err(hinted)? } else { None };
+            if let Some(alpha) = alpha {
+                let path = cx.file(unit, &format!("matte_{at:06}.png"));
+                alpha.save(&path).with_context(|| format!("cannot write {}", path.display()))?;
+                row = row.file("matte", &path);
             }
             rows.push(row);
             if at % 100 == 0 {
