@@ -1,11 +1,12 @@
 //! `extract_frames`: every n-th frame of a video, resized, colour-corrected, laid over white by its matte.
 //!
-//! reads: video, matte_video?, color_transform?, every?   writes: timestep, image (RGB PNG), matte (grey PNG)
+//! reads: video, matte_video?, color_transform?, every?, distortion? or distortion_fisheye? with intrinsics, width, height
+//! writes: timestep, image (RGB PNG), matte (grey PNG)
 //!
 //! A row of the input is a video; each of its frames taken is a row of the output. `timestep` is the number of the frame
 //! in the video. Knows nothing of people: what is in the picture, and where, is for later stages.
 
-use crate::media::{Image, VideoReader};
+use crate::media::{Image, Undistort, VideoReader};
 use anyhow::{Context, Result};
 use manifests::Type;
 use protocol::{Cx, Grain, OutRow, Rows, Stage, StageDef, Unit};
@@ -34,6 +35,8 @@ fn def() -> StageDef {
         .doc("Takes every n-th frame of each video, over white where there is a matte.")
         .reads([("video", Type::Blob)])
         .may_read([("matte_video", Type::Blob), ("color_transform", Type::Floats(12)), ("every", Type::I64)])
+        .may_read([("distortion", Type::Floats(8)), ("distortion_fisheye", Type::Floats(4))])
+        .may_read([("intrinsics", Type::Floats(9)), ("width", Type::I64), ("height", Type::I64)])
         .writes([("timestep", Type::I64), ("image", Type::Blob), ("matte", Type::Blob)])
 }
 
@@ -57,6 +60,7 @@ impl ExtractFrames {
         let transform = row.has("color_transform").then(|| row.array::<12>("color_transform")).transpose()?;
         let mut video = VideoReader::open(&row.path("video")?)?;
         let mut matte_video = row.maybe_path("matte_video")?.map(|path| VideoReader::open(&path)).transpose()?;
+        let mut undistort = Undistort::of(&row)?;
         let mut rows = Rows::new();
         let mut timestep = 0;
         while let Some(frame) = video.next_frame()? {
@@ -65,6 +69,7 @@ impl ExtractFrames {
                 Some(video) => Some(video.next_frame()?.context("the matte video has fewer frames than the video\nhint: copy or download it again")?),
             };
             if timestep % every == 0 {
+                let (frame, matte) = undistorted(undistort.as_mut(), frame, matte)?;
                 rows.push(self.put(unit, cx, timestep, frame, matte, transform.as_ref())?);
             }
             timestep += 1;
@@ -100,6 +105,13 @@ impl ExtractFrames {
         image.write_png(&path)?;
         Ok(out.file("image", &path))
     }
+}
+
+/// Frame and matte without lens distortion, where a row has one.
+fn undistorted(undistort: Option<&mut Undistort>, frame: Image, matte: Option<Image>) -> Result<(Image, Option<Image>)> {
+    let Some(undistort) = undistort else { return Ok((frame, matte)) };
+    let matte = matte.map(|matte| undistort.apply(&matte, 0)).transpose()?;
+    Ok((undistort.apply(&frame, 255)?, matte))
 }
 
 /// An affine colour correction in [0, 1]: `rgb @ m[:3, :3] + m[:3, 3]` of a row-major 3 x 4 matrix, clipped

@@ -3,8 +3,8 @@
 //! Knows file formats and column names of cameras, and no stage.
 
 use anyhow::{Context, Result, bail};
-use geometry::Camera;
-use opencv::core::{Mat, Size, Vector};
+use geometry::{Camera, Distortion};
+use opencv::core::{BORDER_CONSTANT, Mat, Scalar, Size, Vector};
 use opencv::prelude::*;
 use opencv::{imgcodecs, imgproc, videoio};
 use protocol::Row;
@@ -261,6 +261,52 @@ pub fn camera_of(row: &Row<'_>, image: Option<(usize, usize)>) -> Result<Camera>
     })
 }
 
+/// What takes lens distortion out of the pictures of a row. The maps are made once for each size of picture.
+pub struct Undistort {
+    distortion: Distortion,
+    camera: Camera,
+    maps: Option<(Size, Mat, Mat)>,
+}
+
+impl Undistort {
+    /// That of a row with a column `distortion` (OpenCV's order: k1 k2 p1 p2 k3 k4 k5 k6) or `distortion_fisheye` (k1 to k4),
+    /// and a camera as [`camera_of`] reads it; none if the row has neither.
+    ///
+    /// # Errors
+    /// If it has both, or lacks the camera's intrinsics.
+    pub fn of(row: &Row<'_>) -> Result<Option<Undistort>> {
+        let distortion = match (row.has("distortion"), row.has("distortion_fisheye")) {
+            (false, false) => return Ok(None),
+            (true, false) => Distortion::Rational(row.array("distortion")?),
+            (false, true) => Distortion::Fisheye(row.array("distortion_fisheye")?),
+            (true, true) => bail!("a row has both `distortion` and `distortion_fisheye`\nhint: a lens is one of them"),
+        };
+        let size = (row.i64("width")? as u32, row.i64("height")? as u32);
+        let pose = [1.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 1.0];
+        let camera = Camera::from_row_major(&row.array("intrinsics")?, &pose, size.0, size.1);
+        Ok((!distortion.is_identity()).then_some(Undistort { distortion, camera, maps: None }))
+    }
+
+    /// The picture that a pinhole camera of the same intrinsics would have taken, bilinear; what the lens did not see is
+    /// `outside`.
+    ///
+    /// # Errors
+    /// If OpenCV refuses.
+    pub fn apply(&mut self, image: &Image, outside: u8) -> Result<Image> {
+        let size = Size::new(image.width as i32, image.height as i32);
+        if self.maps.as_ref().is_none_or(|(made, ..)| *made != size) {
+            let (x, y) = self.distortion.maps(&self.camera.resized(image.width as u32, image.height as u32));
+            let mat = |map: &[f32]| Mat::from_slice(map)?.reshape(1, size.height)?.try_clone();
+            self.maps = Some((size, mat(&x)?, mat(&y)?));
+        }
+        let Some((_, x, y)) = &self.maps else { bail!("the maps were just made") };
+        let mut out = Mat::default();
+        let border = Scalar::all(f64::from(outside));
+        imgproc::remap(&image.to_mat()?, &mut out, x, y, imgproc::INTER_LINEAR, BORDER_CONSTANT, border)?;
+        Image::from_mat(&out)
+    }
+}
+
 /// An array on its way to or from a safetensors file.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Array {
@@ -410,6 +456,25 @@ mod tests {
         let matte = Image::new(2, 1, 1, vec![255, 0]);
         assert_eq!(image.over_white(&matte).unwrap().data, [100, 100, 100, 255, 255, 255]);
         assert!(image.over_white(&Image::new(1, 1, 1, vec![0])).is_err());
+    }
+
+    #[test]
+    fn a_picture_is_undistorted_by_its_map() {
+        let k = [10.0, 0.0, 2.0, 0.0, 10.0, 1.5, 0.0, 0.0, 1.0];
+        let pose = [1.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 1.0];
+        let camera = Camera::from_row_major(&k, &pose, 4, 3);
+        let image = Image::new(4, 3, 1, (0..12).map(|i| i * 20).collect());
+        let undistorted = |k1: f64| {
+            let distortion = Distortion::Rational([k1, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]);
+            Undistort { distortion, camera: camera.clone(), maps: None }.apply(&image, 255).unwrap()
+        };
+        assert_eq!(undistorted(0.0), image);
+        // pixel (3, 1) is taken from 0.135 px right of it (see `geometry::distortion`): 140 beside 255 outside; OpenCV rounds
+        // to 1/32 px
+        let expected = 140.0 + 0.135 * (255.0 - 140.0);
+        assert!((f64::from(undistorted(4.0).data[7]) - expected).abs() < 2.5, "{:?}", undistorted(4.0).data);
+        // the middle between columns 1 and 2 stays where it is
+        assert!(undistorted(4.0).data[5].abs_diff(image.data[5]) <= 1);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Geometry for head avatars: cameras, meshes, an exact rasteriser, iso-surfaces, point clouds, nearest neighbours.
+//! Geometry for head avatars: cameras, lenses, meshes, an exact rasteriser, iso-surfaces, point clouds, nearest neighbours.
 //!
 //! Pure numbers in, pure numbers out. This crate knows no manifest rows, cache keys, configuration files, tensors or
 //! progress bars; results are the same whatever the number of threads.
@@ -9,6 +9,7 @@ pub mod camera;
 pub mod cloud;
 pub mod cut;
 pub mod distance;
+pub mod distortion;
 pub mod eigen;
 pub mod gbuffer;
 pub mod marching_cubes;
@@ -21,4 +22,5 @@ pub mod raster;
 pub mod stereo;
 
 pub use camera::Camera;
+pub use distortion::Distortion;
 pub use mesh::Mesh;

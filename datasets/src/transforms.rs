@@ -1,0 +1,529 @@
+//! `transforms.json`, as nerfstudio, instant-ngp, NeRF-synthetic and exports of multi-view head captures write it.
+//!
+//! ```text
+//! {"camera_model": "OPENCV", "fl_x", "fl_y", "cx", "cy", "w", "h", "k1" ... "k4", "p1", "p2"     for all frames, or in each frame
+//!  "camera_angle_x", "camera_angle_y"                                 radians, in place of fl_x, fl_y
+//!  "applied_transform": 3 x 4, "applied_scale"                        what a tool did to the capture's world; undone here
+//!  "frames": [{"file_path", "transform_matrix": 4 x 4,                camera to world, OpenGL axes: x right, y up, z back
+//!              "mask_path" or "fg_mask_path",                         optional, as is all that follows
+//!              "camera_label", or "camera_id", or "camera_index",
+//!              "timestep_index", or "timestep_id", or "time"}]}
+//! ```
+//! Sources: nerfstudio's page on data conventions and its parser; instant-ngp's page on data sets; the exports of VHAP, which
+//! GaussianAvatars reads (`camera_id`, `camera_index`, `timestep_index`, `timestep_id`, `fg_mask_path`); nerfstudio's import
+//! of Metashape (`camera_label`); D-NeRF (`time`). A pixel's centre is at + 0.5 in this format, as with us, so `cx` and `cy`
+//! are taken as they are. Who calibrated with OpenCV and wrote its `cx` here is half a pixel off, which no file tells.
+//! This file reads names and numbers; it decodes no picture, except for the size of one where `w` and `h` are missing.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use geometry::Distortion;
+use glam::DMat4;
+use serde_json::Value;
+
+use crate::views::{View, ViewError, rotation_fault};
+
+/// The files of a folder that are read: `transforms.json`, or else those of the three parts of NeRF-synthetic.
+pub fn find(root: &Path) -> Vec<PathBuf> {
+    let named = |names: &[&str]| -> Vec<PathBuf> {
+        names.iter().map(|name| root.join(name)).filter(|path| path.is_file()).collect()
+    };
+    let whole = named(&["transforms.json"]);
+    if whole.is_empty() {
+        named(&["transforms_train.json", "transforms_val.json", "transforms_test.json"])
+    } else {
+        whole
+    }
+}
+
+/// Reads a file; views are in its order, and in the units and the world that the capture had before `applied_transform`.
+///
+/// # Errors
+/// If a field is missing, has another shape, or says what this reader does not know.
+pub fn read(path: &Path) -> Result<Vec<View>, ViewError> {
+    let text = fs::read_to_string(path).map_err(|e| ViewError::unreadable(path, e))?;
+    let value: Value = serde_json::from_str(&text).map_err(|e| {
+        fault(path, "(file)", &format!("text that is not JSON ({e})"), "a JSON object", "was the file cut short?")
+    })?;
+    let whole = Fields { path, prefix: String::new(), value: &value };
+    let frames = value.get("frames").and_then(Value::as_array).ok_or_else(|| {
+        whole.fault("frames", "a list of frames", "this file is to be the transforms.json of nerfstudio or instant-ngp")
+    })?;
+    if frames.is_empty() {
+        return Err(whole.fault("frames", "at least one frame", "was the export finished?"));
+    }
+    let undo = applied(&whole)?;
+    let times = Times::new(frames);
+    let mut views = Vec::with_capacity(frames.len());
+    for (at, frame) in frames.iter().enumerate() {
+        let frame = Fields { path, prefix: format!("frames[{at}]."), value: frame };
+        let file = frame.text("file_path")?.ok_or_else(|| {
+            frame.fault("file_path", "the path of a picture", "every frame names its picture, from this file's folder")
+        })?;
+        let file = resolve(path, &file);
+        let mask = match frame.text("mask_path")? {
+            Some(mask) => Some(mask),
+            None => frame.text("fg_mask_path")?,
+        };
+        let (width, height) = size(&frame, &whole, &file)?;
+        views.push(View {
+            mask: mask.map(|mask| resolve(path, &mask)),
+            camera: camera(&frame)?,
+            timestep: times.of(&frame)?,
+            intrinsics: intrinsics(&frame, &whole, width, height)?,
+            world_to_cam: pose(&frame, &undo)?,
+            width,
+            height,
+            distortion: distortion(&frame, &whole)?,
+            file,
+        });
+    }
+    Ok(views)
+}
+
+fn fault(path: &Path, field: &str, found: &str, expected: &str, hint: &'static str) -> ViewError {
+    ViewError::Field {
+        path: path.to_owned(),
+        place: format!("field `{field}`"),
+        found: found.to_owned(),
+        expected: expected.to_owned(),
+        hint,
+    }
+}
+
+/// An object of the file, with its place for errors.
+struct Fields<'a> {
+    path: &'a Path,
+    prefix: String,
+    value: &'a Value,
+}
+
+impl Fields<'_> {
+    fn get(&self, name: &str) -> Option<&Value> {
+        self.value.get(name).filter(|value| !value.is_null())
+    }
+
+    fn fault(&self, name: &str, expected: &str, hint: &'static str) -> ViewError {
+        let found = self.get(name).map_or("nothing".to_owned(), shown);
+        fault(self.path, &format!("{}{name}", self.prefix), &found, expected, hint)
+    }
+
+    fn number(&self, name: &str) -> Result<Option<f64>, ViewError> {
+        let Some(value) = self.get(name) else { return Ok(None) };
+        match value.as_f64().filter(|x| x.is_finite()) {
+            Some(number) => Ok(Some(number)),
+            None => Err(self.fault(name, "a finite number", "numbers stand without quotation marks")),
+        }
+    }
+
+    fn text(&self, name: &str) -> Result<Option<String>, ViewError> {
+        let Some(value) = self.get(name) else { return Ok(None) };
+        match value.as_str().filter(|text| !text.is_empty()) {
+            Some(text) => Ok(Some(text.to_owned())),
+            None => Err(self.fault(name, "a text that is not empty", "texts stand in quotation marks")),
+        }
+    }
+
+    /// A matrix of four columns and three rows, or four with the last 0 0 0 1.
+    fn matrix(&self, name: &str) -> Result<Option<DMat4>, ViewError> {
+        let Some(value) = self.get(name) else { return Ok(None) };
+        let wrong = || {
+            self.fault(
+                name,
+                "3 x 4 or 4 x 4 finite numbers, rows first, the last row 0 0 0 1",
+                "was it stored by columns?",
+            )
+        };
+        let rows = value.as_array().filter(|rows| rows.len() == 3 || rows.len() == 4).ok_or_else(wrong)?;
+        let mut flat = [0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0];
+        for (row, to) in rows.iter().zip(flat.chunks_exact_mut(4)) {
+            let row = row.as_array().filter(|row| row.len() == 4).ok_or_else(wrong)?;
+            for (x, to) in row.iter().zip(to) {
+                *to = x.as_f64().filter(|x| x.is_finite()).ok_or_else(wrong)?;
+            }
+        }
+        let affine = flat[12..].iter().zip([0.0, 0.0, 0.0, 1.0]).all(|(x, y)| (x - y).abs() < 1e-6);
+        if affine { Ok(Some(DMat4::from_cols_array(&flat).transpose())) } else { Err(wrong()) }
+    }
+}
+
+fn shown(value: &Value) -> String {
+    match value {
+        Value::Array(list) => format!("a list of {}", list.len()),
+        Value::Object(object) => format!("an object of {}", object.len()),
+        other => other.to_string(),
+    }
+}
+
+/// What takes the file's world back to the one it had before a tool turned and scaled it: nerfstudio stores
+/// `applied_scale * (applied_transform p)`.
+fn applied(whole: &Fields<'_>) -> Result<(DMat4, f64), ViewError> {
+    let turn = whole.matrix("applied_transform")?.unwrap_or(DMat4::IDENTITY);
+    if rotation_fault(&turn).is_some() {
+        return Err(whole.fault(
+            "applied_transform",
+            "a rotation and a translation",
+            "a scale stands in applied_scale",
+        ));
+    }
+    let scale = whole.number("applied_scale")?.unwrap_or(1.0);
+    if scale <= 0.0 {
+        return Err(whole.fault("applied_scale", "a number above 0", "leave it out if nothing was scaled"));
+    }
+    Ok((turn.inverse(), 1.0 / scale))
+}
+
+/// World to camera with OpenCV axes, from camera to world with OpenGL axes.
+fn pose(frame: &Fields<'_>, (undo, unscale): &(DMat4, f64)) -> Result<[f64; 16], ViewError> {
+    let name = "transform_matrix";
+    let matrix = frame.matrix(name)?;
+    let mut to_world =
+        matrix.ok_or_else(|| frame.fault(name, "the camera-to-world matrix", "was the calibration finished?"))?;
+    if let Some(fault) = rotation_fault(&to_world) {
+        return Err(ViewError::Field {
+            path: frame.path.to_owned(),
+            place: format!("field `{}{name}`", frame.prefix),
+            found: format!("a matrix that {fault}"),
+            expected: "a rotation and a translation".to_owned(),
+            hint: "poses are camera to world, rows first; a change of units belongs into the parameter `scale`",
+        });
+    }
+    to_world.w_axis = (to_world.w_axis.truncate() * *unscale).extend(1.0);
+    let mut to_world = *undo * to_world;
+    // y up, z back -> y down, z forward
+    to_world.y_axis = -to_world.y_axis;
+    to_world.z_axis = -to_world.z_axis;
+    Ok(to_world.inverse().transpose().to_cols_array())
+}
+
+/// A field of the frame, or else of the file.
+fn either(frame: &Fields<'_>, whole: &Fields<'_>, name: &str) -> Result<Option<f64>, ViewError> {
+    match frame.number(name)? {
+        Some(number) => Ok(Some(number)),
+        None => whole.number(name),
+    }
+}
+
+fn size(frame: &Fields<'_>, whole: &Fields<'_>, file: &Path) -> Result<(u32, u32), ViewError> {
+    let side = |name: &str| -> Result<Option<u32>, ViewError> {
+        let Some(number) = either(frame, whole, name)? else { return Ok(None) };
+        // some tools write 1920.0
+        if number.fract() == 0.0 && (1.0..=65536.0).contains(&number) {
+            return Ok(Some(number as u32));
+        }
+        let place = if frame.get(name).is_some() { frame } else { whole };
+        Err(place.fault(
+            name,
+            "a whole number of pixels from 1 to 65536",
+            "`w` and `h` are those that `fl_x` holds for",
+        ))
+    };
+    match (side("w")?, side("h")?) {
+        (Some(width), Some(height)) => Ok((width, height)),
+        (width, _) => image::image_dimensions(file).map_err(|error| {
+            let missing = if width.is_none() { "w" } else { "h" };
+            fault(
+                frame.path,
+                &format!("{}{missing}", frame.prefix),
+                &format!("nothing, and the size of {} cannot be read ({error})", file.display()),
+                "the picture's size in pixels",
+                "write `w` and `h` into the file, or copy the pictures beside it",
+            )
+        }),
+    }
+}
+
+fn intrinsics(frame: &Fields<'_>, whole: &Fields<'_>, width: u32, height: u32) -> Result<[f64; 9], ViewError> {
+    let (w, h) = (f64::from(width), f64::from(height));
+    let focal = |length: &str, angle: &str, side: f64| -> Result<Option<f64>, ViewError> {
+        for place in [frame, whole] {
+            if let Some(length) = place.number(length)? {
+                return Ok(Some(length));
+            }
+            if let Some(found) = place.number(angle)? {
+                if found > 0.0 && found < std::f64::consts::PI {
+                    return Ok(Some(0.5 * side / (0.5 * found).tan()));
+                }
+                return Err(place.fault(
+                    angle,
+                    "an angle between 0 and pi",
+                    "angles are radians, of the whole picture",
+                ));
+            }
+        }
+        Ok(None)
+    };
+    let fx = focal("fl_x", "camera_angle_x", w)?;
+    let fy = focal("fl_y", "camera_angle_y", h)?;
+    let Some(fx) = fx.or(fy) else {
+        return Err(frame.fault("fl_x", "a focal length in pixels, here or for all frames", "or give camera_angle_x"));
+    };
+    let fy = fy.unwrap_or(fx);
+    if fx <= 0.0 || fy <= 0.0 {
+        return Err(frame.fault("fl_x", "focal lengths above 0, here or for all frames", "focal lengths are pixels"));
+    }
+    let cx = either(frame, whole, "cx")?.unwrap_or(w / 2.0);
+    let cy = either(frame, whole, "cy")?.unwrap_or(h / 2.0);
+    Ok([fx, 0.0, cx, 0.0, fy, cy, 0.0, 0.0, 1.0])
+}
+
+fn distortion(frame: &Fields<'_>, whole: &Fields<'_>) -> Result<Option<Distortion>, ViewError> {
+    let k = |name: &str| Ok::<f64, ViewError>(either(frame, whole, name)?.unwrap_or(0.0));
+    let (k1, k2, k3, k4, p1, p2) = (k("k1")?, k("k2")?, k("k3")?, k("k4")?, k("p1")?, k("p2")?);
+    let place = if frame.get("camera_model").is_some() { frame } else { whole };
+    let model = place.text("camera_model")?;
+    // instant-ngp's way of saying it
+    let is_fisheye =
+        [frame, whole].iter().any(|place| place.get("is_fisheye").is_some_and(|x| x.as_bool() == Some(true)));
+    let model = model.as_deref().unwrap_or(if is_fisheye { "OPENCV_FISHEYE" } else { "OPENCV" });
+    let bends = [k1, k2, k3, k4, p1, p2].iter().any(|k| *k != 0.0);
+    match model {
+        "OPENCV_FISHEYE" => Ok(Some(Distortion::Fisheye([k1, k2, k3, k4]))),
+        // the coefficients have names, so the simpler models of COLMAP are this one, too
+        "OPENCV" | "SIMPLE_RADIAL" | "RADIAL" if k4 != 0.0 => {
+            let place = if frame.get("k4").is_some() { frame } else { whole };
+            Err(place.fault(
+                "k4",
+                "0 for a lens that is not OPENCV_FISHEYE",
+                "programs disagree on what it means: undistort the pictures first, or calibrate without it",
+            ))
+        }
+        "OPENCV" | "SIMPLE_RADIAL" | "RADIAL" => {
+            Ok(bends.then_some(Distortion::Rational([k1, k2, p1, p2, k3, 0.0, 0.0, 0.0])))
+        }
+        "PINHOLE" | "SIMPLE_PINHOLE" if bends => Err(place.fault(
+            "camera_model",
+            "OPENCV, as k1 to p2 are not all 0",
+            "write OPENCV, or take the coefficients out if the pictures are undistorted",
+        )),
+        "PINHOLE" | "SIMPLE_PINHOLE" => Ok(None),
+        _ => Err(place.fault(
+            "camera_model",
+            "OPENCV, PINHOLE, SIMPLE_PINHOLE or OPENCV_FISHEYE",
+            "undistort the pictures with the program that calibrated them, and export them as PINHOLE",
+        )),
+    }
+}
+
+fn camera(frame: &Fields<'_>) -> Result<String, ViewError> {
+    for name in ["camera_label", "camera_id", "camera_index"] {
+        match frame.get(name) {
+            None => {}
+            Some(Value::String(text)) if !text.is_empty() => return Ok(text.clone()),
+            Some(Value::Number(number)) if number.is_i64() || number.is_u64() => return Ok(number.to_string()),
+            Some(_) => return Err(frame.fault(name, "a text or an integer", "it is the camera's name")),
+        }
+    }
+    Ok(String::new())
+}
+
+/// The distinct times of a file, for those that are no integers: then the timestep is the place in their order.
+struct Times(Vec<f64>);
+
+impl Times {
+    fn new(frames: &[Value]) -> Times {
+        let mut times: Vec<f64> = frames.iter().filter_map(|frame| frame.get("time")?.as_f64()).collect();
+        times.sort_by(f64::total_cmp);
+        times.dedup();
+        Times(times)
+    }
+
+    fn of(&self, frame: &Fields<'_>) -> Result<Option<i64>, ViewError> {
+        for name in ["timestep_index", "timestep_id"] {
+            let Some(value) = frame.get(name) else { continue };
+            // texts like frame_00012
+            let trailing = |text: &str| text[text.trim_end_matches(|c: char| c.is_ascii_digit()).len()..].parse().ok();
+            let number = value.as_i64().or_else(|| trailing(value.as_str()?));
+            return number.map(Some).ok_or_else(|| {
+                frame.fault(name, "an integer, or a text that ends in one", "it is the number of the frame in time")
+            });
+        }
+        let Some(time) = frame.number("time")? else { return Ok(None) };
+        if self.0.iter().all(|time| time.fract() == 0.0 && time.abs() < 1e15) {
+            return Ok(Some(time as i64));
+        }
+        Ok(self.0.iter().position(|found| *found == time).and_then(|at| i64::try_from(at).ok()))
+    }
+}
+
+/// A path of the file, from the file's folder. NeRF-synthetic leaves the extension out.
+fn resolve(calibration: &Path, path: &str) -> PathBuf {
+    let path = path.replace('\\', "/");
+    let path = path.strip_prefix("./").unwrap_or(&path);
+    let file = calibration.parent().unwrap_or(Path::new("")).join(path);
+    if file.is_file() {
+        return file;
+    }
+    let with = |ext: &&str| {
+        let mut name = file.clone().into_os_string();
+        name.push(ext);
+        Some(PathBuf::from(name)).filter(|path| path.is_file())
+    };
+    [".png", ".jpg", ".jpeg", ".webp"].iter().find_map(with).unwrap_or(file)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use glam::{DVec2, DVec3};
+    use serde_json::json;
+
+    const IDENTITY: [[f64; 4]; 4] =
+        [[1.0, 0.0, 0.0, 0.0], [0.0, 1.0, 0.0, 0.0], [0.0, 0.0, 1.0, 1.0], [0.0, 0.0, 0.0, 1.0]];
+
+    fn written(value: &Value) -> (tempfile::TempDir, Result<Vec<View>, ViewError>) {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("transforms.json");
+        fs::write(&path, value.to_string()).unwrap();
+        let views = read(&path);
+        (root, views)
+    }
+
+    fn whole(more: Value) -> Value {
+        let mut value = json!({ "fl_x": 100.0, "fl_y": 100.0, "cx": 100.0, "cy": 50.0, "w": 200.0, "h": 100,
+            "frames": [{ "file_path": "images/a.png", "transform_matrix": IDENTITY }] });
+        for (name, field) in more.as_object().unwrap() {
+            match name.strip_prefix("frame.") {
+                Some(name) => value["frames"][0][name] = field.clone(),
+                None => value[name] = field.clone(),
+            }
+        }
+        value
+    }
+
+    fn seen(view: &View, at: [f64; 3]) -> DVec2 {
+        view.pinhole().project(DVec3::from_array(at)).0
+    }
+
+    fn near(view: &View, at: [f64; 3], x: f64, y: f64) {
+        let found = seen(view, at);
+        assert!((found - DVec2::new(x, y)).length() < 1e-9, "{found} is not ({x}, {y})");
+    }
+
+    #[test]
+    fn opengl_cameras_see_x_to_the_right_and_y_up() {
+        // at (0, 0, 1), looking along -z: (0.1, 0.2, 0) lies 1 m before it, 10 px right and 20 px above the middle
+        let views = written(&whole(json!({}))).1.unwrap();
+        near(&views[0], [0.1, 0.2, 0.0], 110.0, 30.0);
+        assert_eq!(views[0].world_to_cam, [1., 0., 0., 0., 0., -1., 0., 0., 0., 0., -1., 1., 0., 0., 0., 1.]);
+        assert_eq!((views[0].width, views[0].height, views[0].distortion), (200, 100, None));
+        // at (1, 0, 0), looking along -x: -z is to its right
+        let side = [[0.0, 0.0, 1.0, 1.0], [0.0, 1.0, 0.0, 0.0], [-1.0, 0.0, 0.0, 0.0]];
+        let views = written(&whole(json!({ "frame.transform_matrix": side }))).1.unwrap();
+        near(&views[0], [0.0, 0.2, -0.1], 110.0, 30.0);
+    }
+
+    #[test]
+    fn what_a_tool_applied_is_undone() {
+        // nerfstudio turns (x, y, z) into (x, z, -y); here it also doubled all lengths
+        let stored = [[1.0, 0.0, 0.0, 0.0], [0.0, 0.0, 1.0, 2.0], [0.0, -1.0, 0.0, 0.0], [0.0, 0.0, 0.0, 1.0]];
+        let turn = [[1.0, 0.0, 0.0, 0.0], [0.0, 0.0, 1.0, 0.0], [0.0, -1.0, 0.0, 0.0]];
+        let more = json!({ "frame.transform_matrix": stored, "applied_transform": turn, "applied_scale": 2.0 });
+        let views = written(&whole(more)).1.unwrap();
+        near(&views[0], [0.1, 0.2, 0.0], 110.0, 30.0);
+    }
+
+    #[test]
+    fn nerf_synthetic_has_angles_and_no_extensions() {
+        let root = tempfile::tempdir().unwrap();
+        fs::create_dir(root.path().join("train")).unwrap();
+        image::RgbaImage::new(80, 60).save(root.path().join("train/r_0.png")).unwrap();
+        let path = root.path().join("transforms_train.json");
+        // 90 degrees over 80 px: a focal length of 40 px
+        let text = json!({ "camera_angle_x": std::f64::consts::FRAC_PI_2,
+            "frames": [{ "file_path": "./train/r_0", "rotation": 0.01, "transform_matrix": IDENTITY }] });
+        fs::write(&path, text.to_string()).unwrap();
+        assert_eq!(find(root.path()), std::slice::from_ref(&path));
+        let views = read(&path).unwrap();
+        assert_eq!(views[0].file, root.path().join("train/r_0.png"));
+        let expected = [40.0, 0.0, 40.0, 0.0, 40.0, 30.0, 0.0, 0.0, 1.0];
+        assert!(
+            views[0].intrinsics.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-9),
+            "{:?}",
+            views[0].intrinsics
+        );
+    }
+
+    #[test]
+    fn a_frame_goes_before_the_file_and_has_names_and_masks() {
+        // as VHAP exports
+        let more = json!({ "frame.fl_x": 150.0, "frame.camera_index": 3, "frame.camera_id": "222200037",
+            "frame.timestep_index": 7, "frame.fg_mask_path": "fg_masks/a.png" });
+        let (root, views) = written(&whole(more));
+        let view = &views.unwrap()[0];
+        assert_eq!((view.intrinsics[0], view.intrinsics[4]), (150.0, 100.0));
+        assert_eq!((view.camera.as_str(), view.timestep), ("222200037", Some(7)));
+        assert_eq!(view.mask, Some(root.path().join("fg_masks/a.png")));
+        let view =
+            &written(&whole(json!({ "frame.camera_label": "C1", "frame.timestep_id": "frame_00012" }))).1.unwrap()[0];
+        assert_eq!((view.camera.as_str(), view.timestep), ("C1", Some(12)));
+        // D-NeRF's times are fractions: the second of three
+        let mut value = whole(json!({}));
+        let frame = value["frames"][0].clone();
+        value["frames"] = [0.5, 0.25, 0.75]
+            .map(|time| {
+                let mut frame = frame.clone();
+                frame["time"] = time.into();
+                frame
+            })
+            .into();
+        let times: Vec<_> = written(&value).1.unwrap().iter().map(|view| view.timestep).collect();
+        assert_eq!(times, [Some(1), Some(0), Some(2)]);
+    }
+
+    #[test]
+    fn lenses() {
+        let lens = |more: Value| written(&whole(more)).1.unwrap()[0].distortion;
+        let expected = Distortion::Rational([0.1, 0.2, 0.5, 0.6, 0.3, 0.0, 0.0, 0.0]);
+        let k = json!({ "k1": 0.1, "k2": 0.2, "k3": 0.3, "k4": 0.0, "p1": 0.5, "p2": 0.6, "camera_model": "OPENCV" });
+        assert_eq!(lens(k), Some(expected));
+        let fisheye = Some(Distortion::Fisheye([0.1, 0.0, 0.0, 0.4]));
+        assert_eq!(lens(json!({ "k1": 0.1, "k4": 0.4, "camera_model": "OPENCV_FISHEYE" })), fisheye);
+        assert_eq!(lens(json!({ "k1": 0.1, "k4": 0.4, "is_fisheye": true })), fisheye);
+        assert_eq!(lens(json!({ "camera_model": "PINHOLE" })), None);
+    }
+
+    #[test]
+    fn errors_say_where_and_what() {
+        let check = |more: Value, expected: &str| {
+            let error = written(&whole(more)).1.unwrap_err();
+            assert!(error.to_string().contains(expected), "{error}");
+            assert!(!error.hint().is_empty());
+        };
+        check(
+            json!({ "camera_model": "EQUIRECTANGULAR" }),
+            "field `camera_model`: found \"EQUIRECTANGULAR\", expected OPENCV,",
+        );
+        check(
+            json!({ "camera_model": "PINHOLE", "k1": 0.1 }),
+            "`camera_model`: found \"PINHOLE\", expected OPENCV, as k1",
+        );
+        check(json!({ "k4": 0.1 }), "field `k4`: found 0.1");
+        check(
+            json!({ "frame.transform_matrix": [[1, 0, 0, 0]] }),
+            "field `frames[0].transform_matrix`: found a list of 1",
+        );
+        let doubled = [[2.0, 0.0, 0.0, 0.0], [0.0, 2.0, 0.0, 0.0], [0.0, 0.0, 2.0, 0.0]];
+        check(json!({ "frame.transform_matrix": doubled }), "found a matrix that scales or shears");
+        let mirror = [[-1.0, 0.0, 0.0, 0.0], [0.0, 1.0, 0.0, 0.0], [0.0, 0.0, 1.0, 0.0]];
+        check(json!({ "frame.transform_matrix": mirror }), "found a matrix that mirrors");
+        let columns = [[1.0, 0.0, 0.0, 0.0], [0.0, 1.0, 0.0, 0.0], [0.0, 0.0, 1.0, 0.0], [0.0, 0.0, 2.0, 1.0]];
+        check(json!({ "frame.transform_matrix": columns }), "the last row 0 0 0 1");
+        check(json!({ "frame.file_path": 3 }), "field `frames[0].file_path`: found 3");
+        check(json!({ "fl_x": "100" }), "field `fl_x`: found \"100\", expected a finite number");
+        check(json!({ "fl_x": null, "fl_y": null, "camera_angle_x": 90.0 }), "expected an angle between 0 and pi");
+        check(json!({ "fl_x": -3.0 }), "expected focal lengths above 0");
+        check(json!({ "w": 0.5 }), "field `w`: found 0.5");
+        check(json!({ "h": null }), "field `frames[0].h`: found nothing, and the size of");
+        check(json!({ "frames": [] }), "field `frames`: found a list of 0, expected at least one frame");
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("transforms.json");
+        let text = whole(json!({})).to_string();
+        for length in 0..text.len() {
+            fs::write(&path, &text[..length]).unwrap();
+            let error = read(&path).unwrap_err().to_string();
+            assert!(error.contains("transforms.json, field `(file)`"), "{error}");
+        }
+    }
+}

@@ -1,0 +1,378 @@
+//! `source_folder`: a capture of one's own, a row per picture or video: `transforms.json`, a COLMAP model, or one plain video.
+//!
+//! no rows in   writes: participant, sequence, camera, timestep, video, image, matte_video, matte, intrinsics, world_to_cam,
+//! width, height, distortion, distortion_fisheye (floats as OpenCV orders them); columns that do not apply are null
+//!
+//! Intrinsics are for pictures of `width x height` px, distorted as the last two columns say. Knows where things lie and
+//! how the capture's world becomes ours (metres, +y up, the subject faces +z, the head near the origin), not what pictures
+//! show; the one thing decoded of them is an alpha channel, which becomes the matte.
+
+use crate::media::VideoReader;
+use anyhow::{Context, Result, anyhow, bail};
+use datasets::views::{self, View, ViewError};
+use datasets::{colmap, transforms};
+use geometry::Distortion;
+use manifests::Type;
+use protocol::{Cx, Grain, OutRow, Rows, Stage, StageDef, Unit};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
+
+/// Parameters.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Params {
+    /// The folder of the capture. Everything its calibration names must lie in it.
+    path: PathBuf,
+    /// How it is calibrated.
+    #[serde(default)]
+    format: Format,
+    /// The participant's number.
+    #[serde(default)]
+    participant: i64,
+    /// The sequence's name; the folder's if absent.
+    #[serde(default)]
+    sequence: Option<String>,
+    /// Metres per unit of the capture's world.
+    #[serde(default = "one")]
+    scale: f64,
+    /// The rotation and translation that take the capture's world, after `scale`, to ours: 12 or 16 numbers, rows first.
+    #[serde(default)]
+    world: Option<Vec<f64>>,
+    /// Of a video without calibration: its horizontal field of view, degrees.
+    #[serde(default)]
+    fov_degrees: Option<f64>,
+    /// Of a video without calibration: metres from the camera to the head.
+    #[serde(default = "one")]
+    distance: f64,
+}
+
+/// How a folder is calibrated.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+enum Format {
+    /// The first of the others that is there.
+    #[default]
+    Auto,
+    /// `transforms.json` of nerfstudio, instant-ngp or NeRF-synthetic.
+    Transforms,
+    /// A sparse model of COLMAP.
+    Colmap,
+    /// One video without calibration.
+    Videos,
+}
+
+fn one() -> f64 {
+    1.0
+}
+
+fn def() -> StageDef {
+    StageDef::new("source_folder", 1, Grain::Whole)
+        .doc("Lists the pictures or videos of a capture with transforms.json, a COLMAP model, or one plain video.")
+        .source()
+        .file_param("path")
+        .writes([
+            ("participant", Type::I64),
+            ("sequence", Type::Str),
+            ("camera", Type::Str),
+            ("timestep", Type::I64),
+            ("video", Type::Blob),
+            ("image", Type::Blob),
+            ("matte_video", Type::Blob),
+            ("matte", Type::Blob),
+            ("intrinsics", Type::Floats(9)),
+            ("world_to_cam", Type::Floats(16)),
+            ("width", Type::I64),
+            ("height", Type::I64),
+            ("distortion", Type::Floats(8)),
+            ("distortion_fisheye", Type::Floats(4)),
+        ])
+}
+
+protocol::register!(Params, def, |params, _: &Cx<'_>| anyhow::Ok(SourceFolder { params }));
+
+struct SourceFolder {
+    params: Params,
+}
+
+impl Stage for SourceFolder {
+    fn run(&mut self, units: &[Unit<'_>], cx: &Cx<'_>) -> Result<Vec<Rows>> {
+        units.iter().map(|unit| self.list(unit, cx)).collect()
+    }
+}
+
+impl SourceFolder {
+    fn list(&self, unit: &Unit<'_>, cx: &Cx<'_>) -> Result<Rows> {
+        let views = self.params.views()?;
+        let away = views::looking_away(&views);
+        if 2 * away > views.len() {
+            cx.log(&format!(
+                "{away} of {} cameras do not have the origin in their picture, where the head should be; `world` moves it there",
+                views.len()
+            ));
+        }
+        let sequence = self.params.sequence()?;
+        let mut rows = Rows::new();
+        for (at, view) in views.iter().enumerate() {
+            let mut row = row(view).i64("participant", self.params.participant).str("sequence", &sequence);
+            let has_none = view.mask.is_none() && !view.is_video();
+            let alpha = if has_none { views::alpha(&view.file).map_err(hinted)? } else { None };
+            if let Some(alpha) = alpha {
+                let path = cx.file(unit, &format!("matte_{at:06}.png"));
+                alpha.save(&path).with_context(|| format!("cannot write {}", path.display()))?;
+                row = row.file("matte", &path);
+            }
+            rows.push(row);
+            if at % 100 == 0 {
+                cx.progress(at, views.len(), "");
+            }
+        }
+        Ok(rows)
+    }
+}
+
+fn hinted(error: ViewError) -> anyhow::Error {
+    anyhow!("{error}\nhint: {}", error.hint())
+}
+
+fn row(view: &View) -> OutRow {
+    let [file, mask] = if view.is_video() { ["video", "matte_video"] } else { ["image", "matte"] };
+    let mut row = OutRow::new()
+        .str("camera", &view.camera)
+        .file(file, &view.file)
+        .floats("intrinsics", view.intrinsics)
+        .floats("world_to_cam", view.world_to_cam)
+        .i64("width", view.width)
+        .i64("height", view.height);
+    if let Some(path) = &view.mask {
+        row = row.file(mask, path);
+    }
+    if let Some(timestep) = view.timestep {
+        row = row.i64("timestep", timestep);
+    }
+    match view.distortion {
+        None => row,
+        Some(Distortion::Rational(k)) => row.floats("distortion", k),
+        Some(Distortion::Fisheye(k)) => row.floats("distortion_fisheye", k),
+    }
+}
+
+impl Params {
+    fn sequence(&self) -> Result<String> {
+        if let Some(sequence) = &self.sequence {
+            return Ok(sequence.clone());
+        }
+        let name = self.path.file_name().and_then(|name| name.to_str());
+        Ok(name.context("the folder has no name that could be the sequence's\nhint: give `sequence`")?.to_owned())
+    }
+
+    /// All pictures and videos of the folder, in our world, sorted by camera and time.
+    fn views(&self) -> Result<Vec<View>> {
+        let root = &self.path;
+        if !(self.scale.is_finite() && self.scale > 0.0) {
+            bail!("`scale` is {}, expected metres per unit, above 0\nhint: 0.001 for a world in millimetres", self.scale);
+        }
+        let world = self.world.as_deref().map(views::rigid).transpose().map_err(hinted)?.unwrap_or_default();
+        let jsons = transforms::find(root);
+        let model = colmap::find(root);
+        let format = match self.format {
+            Format::Auto if !jsons.is_empty() => Format::Transforms,
+            Format::Auto if model.is_some() => Format::Colmap,
+            Format::Auto => Format::Videos,
+            given => given,
+        };
+        let (mut views, calibration) = match format {
+            Format::Videos | Format::Auto => return self.video().map(|view| vec![view]),
+            Format::Transforms => {
+                let first = jsons.first().with_context(|| nothing(root, "transforms.json"))?;
+                let views = jsons.iter().map(|json| transforms::read(json)).collect::<Result<Vec<_>, _>>();
+                (views.map_err(hinted)?.concat(), first.clone())
+            }
+            Format::Colmap => {
+                let model = model.with_context(|| nothing(root, "sparse/0/cameras.bin and images.bin"))?;
+                (colmap::read(root, &model).map_err(hinted)?, model)
+            }
+        };
+        views.iter_mut().for_each(|view| views::move_view(view, self.scale, &world));
+        views::check_files(root, &calibration, &views).map_err(hinted)?;
+        views::name_views(root, &mut views).map_err(hinted)?;
+        views::check_shapes(&views).map_err(hinted)?;
+        views::check_distances(&views).map_err(hinted)?;
+        Ok(views)
+    }
+
+    /// The one video of a folder without calibration: a camera on the axis +z that looks at the origin.
+    fn video(&self) -> Result<View> {
+        let root = &self.path;
+        let mut videos = videos(root)?;
+        if videos.is_empty() {
+            videos = videos_below(root)?;
+        }
+        let [video] = &videos[..] else {
+            let found = if videos.is_empty() { "no video".to_owned() } else { format!("{} videos", videos.len()) };
+            bail!(
+                "{}: found neither transforms.json nor a COLMAP model, and {found}; expected one of these, or one video\n\
+                 hint: several cameras need a calibration; COLMAP and nerfstudio's ns-process-data make one",
+                root.display()
+            );
+        };
+        let fov = self.fov_degrees.with_context(|| {
+            format!(
+                "{} has no calibration, and `fov_degrees` is not given\n\
+                 hint: give the horizontal field of view of the camera; 60 to 70 is usual for phones, 40 for a portrait lens",
+                video.display()
+            )
+        })?;
+        if !(fov > 0.0 && fov < 180.0) {
+            bail!("`fov_degrees` is {fov}, expected an angle between 0 and 180\nhint: the angle is horizontal, in degrees");
+        }
+        let frame = VideoReader::open(video)?.next_frame()?;
+        let frame = frame.with_context(|| format!("the video {} has no frame\nhint: copy it again", video.display()))?;
+        let (width, height) = (u32::try_from(frame.width)?, u32::try_from(frame.height)?);
+        let focal = 0.5 * f64::from(width) / (0.5 * fov.to_radians()).tan();
+        let matte = root.join("alpha_maps").join(video.file_name().unwrap_or_default());
+        let view = View {
+            file: video.clone(),
+            mask: matte.is_file().then_some(matte),
+            camera: "0".to_owned(),
+            timestep: None,
+            intrinsics: [focal, 0.0, f64::from(width) / 2.0, 0.0, focal, f64::from(height) / 2.0, 0.0, 0.0, 1.0],
+            world_to_cam: [1., 0., 0., 0., 0., -1., 0., 0., 0., 0., -1., self.distance, 0., 0., 0., 1.],
+            width,
+            height,
+            distortion: None,
+        };
+        views::check_distances(std::slice::from_ref(&view)).map_err(|error| {
+            anyhow!("{error}\nhint: `distance` is metres from the camera to the head; here it is {}", self.distance)
+        })?;
+        Ok(view)
+    }
+}
+
+fn nothing(root: &Path, expected: &str) -> String {
+    format!("{}: found no {expected}\nhint: `path` is the folder it lies in; does `format` say what is there?", root.display())
+}
+
+/// The videos that lie in a folder, sorted.
+fn videos(folder: &Path) -> Result<Vec<PathBuf>> {
+    let unreadable = || format!("cannot list {}\nhint: does it exist, and may you read it?", folder.display());
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).with_context(unreadable)? {
+        let path = entry.with_context(unreadable)?.path();
+        if views::is_video(&path) && path.is_file() {
+            found.push(path);
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// Those of its folder `videos`, if there is one.
+fn videos_below(root: &Path) -> Result<Vec<PathBuf>> {
+    let folder = root.join("videos");
+    if folder.is_dir() { videos(&folder) } else { Ok(Vec::new()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::media::{Image, write_video};
+    use manifests::Value;
+    use serde_json::json;
+
+    fn scratch(name: &str) -> PathBuf {
+        let dir = std::env::temp_dir().join(format!("effigy-folder-{}", std::process::id())).join(name);
+        std::fs::create_dir_all(&dir).unwrap();
+        dir
+    }
+
+    fn params(path: &Path, more: serde_json::Value) -> Params {
+        let mut all = json!({ "path": path });
+        all.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        serde_json::from_value(all).unwrap()
+    }
+
+    fn fault(path: &Path, more: serde_json::Value) -> String {
+        format!("{:#}", params(path, more).views().unwrap_err())
+    }
+
+    fn film(path: &Path) {
+        let picture = |t: usize| (0..64 * 48 * 3).map(|i| ((i * 7 + t * 13) % 256) as u8).collect();
+        let frames: Vec<Image> = (0..3).map(|t| Image::new(64, 48, 3, picture(t))).collect();
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        write_video(path, 24.0, &frames).unwrap();
+    }
+
+    const POSE: [[f64; 4]; 4] =
+        [[1.0, 0.0, 0.0, 0.0], [0.0, 1.0, 0.0, 0.0], [0.0, 0.0, 1.0, 1.0], [0.0, 0.0, 0.0, 1.0]];
+
+    #[test]
+    fn a_plain_video_needs_its_field_of_view() {
+        let root = scratch("plain");
+        assert!(fault(&root, json!({})).contains("no video; expected one of these"));
+        film(&root.join("talk.mp4"));
+        let error = fault(&root, json!({}));
+        assert!(error.contains("talk.mp4 has no calibration") && error.contains("hint: give the horizontal"), "{error}");
+        // 90 degrees over 64 px are a focal length of 32 px; (0.1, 0.2, 0) at 0.8 m is 4 px right and 8 px up
+        let views = params(&root, json!({ "fov_degrees": 90.0, "distance": 0.8 })).views().unwrap();
+        let (px, z) = views[0].pinhole().project(glam::DVec3::new(0.1, 0.2, 0.0));
+        assert!((z - 0.8).abs() < 1e-12 && (px.x - 36.0).abs() < 1e-9 && (px.y - 16.0).abs() < 1e-9, "{px}");
+        assert_eq!(row(&views[0]).values["camera"], Value::Str("0".into()));
+        assert!(fault(&root, json!({ "fov_degrees": 200.0 })).contains("between 0 and 180"));
+        assert!(fault(&root, json!({ "fov_degrees": 90.0, "distance": 80.0 })).contains("hint: `distance` is metres"));
+        film(&root.join("walk.mp4"));
+        assert!(fault(&root, json!({ "fov_degrees": 90.0 })).contains("2 videos"));
+        assert!(fault(&root, json!({ "format": "colmap" })).contains("found no sparse/0/cameras.bin"));
+        assert!(fault(&root, json!({ "scale": 0.0 })).contains("`scale` is 0"));
+        assert_eq!(params(&root, json!({})).sequence().unwrap(), "plain");
+    }
+
+    #[test]
+    fn a_rig_of_videos_has_a_row_for_each() {
+        let root = scratch("rig");
+        let frame = |name: &str| json!({ "file_path": format!("videos/cam_{name}.mp4"), "transform_matrix": POSE });
+        let text = json!({ "fl_x": 60.0, "w": 64, "h": 48, "k1": 0.1, "frames": [frame("b"), frame("a")] });
+        std::fs::write(root.join("transforms.json"), text.to_string()).unwrap();
+        let error = fault(&root, json!({}));
+        assert!(error.contains("transforms.json names 2 files that do not exist") && error.contains("cam_a.mp4"), "{error}");
+        for name in ["a", "b"] {
+            film(&root.join(format!("videos/cam_{name}.mp4")));
+        }
+        let views = params(&root, json!({})).views().unwrap();
+        let rows: Vec<OutRow> = views.iter().map(row).collect();
+        let cameras: Vec<&Value> = rows.iter().map(|row| &row.values["camera"]).collect();
+        assert_eq!(cameras, [&Value::Str("a".into()), &Value::Str("b".into())]);
+        assert!(rows[0].values.contains_key("video") && !rows[0].values.contains_key("timestep"));
+        assert_eq!(rows[0].values["distortion"], Value::Floats(vec![0.1, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]));
+        // metres taken for millimetres
+        let error = fault(&root, json!({ "scale": 0.001 }));
+        assert!(error.contains("2 of 2 cameras") && error.contains("hint: the head is at the origin: `scale`"), "{error}");
+    }
+
+    #[test]
+    fn pictures_have_timesteps_and_lie_in_the_folder() {
+        let root = scratch("stills");
+        for (camera, frame) in [("a", 2), ("a", 10), ("b", 2)] {
+            let folder = root.join(format!("images/cam_{camera}"));
+            std::fs::create_dir_all(&folder).unwrap();
+            Image::new(8, 6, 3, vec![9; 144]).write_png(&folder.join(format!("frame_{frame}.png"))).unwrap();
+        }
+        let frame = |path: &str| json!({ "file_path": path, "transform_matrix": POSE });
+        let write = |paths: &[&str], h: u32| {
+            let frames: Vec<_> = paths.iter().map(|path| frame(path)).collect();
+            let text = json!({ "fl_x": 60.0, "w": 16, "h": h, "frames": frames });
+            std::fs::write(root.join("transforms.json"), text.to_string()).unwrap();
+        };
+        let all = ["images/cam_b/frame_2.png", "images/cam_a/frame_10.png", "images/cam_a/frame_2"];
+        write(&all, 12);
+        let views = params(&root, json!({})).views().unwrap();
+        let names: Vec<_> = views.iter().map(|view| (view.camera.as_str(), view.timestep)).collect();
+        assert_eq!(names, [("a", Some(2)), ("a", Some(10)), ("b", Some(2))]);
+        assert!(row(&views[0]).values.contains_key("image"));
+        // calibrated for another picture
+        write(&all, 16);
+        assert!(fault(&root, json!({})).contains("is 8 x 6 px, and its calibration is for 16 x 16"));
+        write(&["../plain/talk.mp4"], 12);
+        assert!(fault(&root, json!({})).contains("lies outside"));
+    }
+}
