@@ -15,6 +15,7 @@ pub mod gbuffer;
 pub mod marching_cubes;
 pub mod mesh;
 pub mod nearest;
+pub mod pcd;
 pub mod ply;
 pub mod pose;
 pub mod quantize;
