@@ -14,7 +14,7 @@
 pub mod ctm;
 mod npz;
 
-use crate::rendering_data::{ExchangeError, put};
+use crate::rendering_data::{ExchangeError, folders, names, put};
 use geometry::Mesh;
 use geometry::quantize::{QuantizeError, VERTEX_CANONICAL};
 use std::path::Path;
@@ -28,7 +28,7 @@ pub fn folder(participant: u32) -> (&'static str, &'static str) {
 }
 
 /// A tracked frame.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Tracked {
     /// Participant.
     pub participant: u32,
@@ -59,6 +59,39 @@ impl Tracked {
     pub fn expression(&self) -> String {
         self.path("ex_code.npz")
     }
+}
+
+/// The frames below the folder of all data of which there is an expression code, sorted; of each participant in the
+/// folder that the reference looks into.
+///
+/// # Errors
+/// If a folder cannot be read, or there is none of them.
+pub fn list(root: &Path) -> Result<Vec<Tracked>, ExchangeError> {
+    let base = root.join("nersemble");
+    let mut frames = Vec::new();
+    let digits = |name: &str| -> Option<u32> { name.bytes().all(|b| b.is_ascii_digit()).then(|| name.parse().ok())? };
+    for (person, participant) in folders(&base)?.iter().filter_map(|name| Some((name, digits(name)?))) {
+        let sequences = base.join(person).join("sequences");
+        for sequence in if sequences.is_dir() { folders(&sequences)? } else { Vec::new() } {
+            let place = sequences.join(&sequence).join("annotations/tracking").join(folder(participant).1);
+            let files = if place.is_dir() { names(&place)? } else { Vec::new() };
+            let numbers = files.iter().filter_map(|name| digits(name.strip_suffix("_ex_code.npz")?));
+            frames.extend(numbers.map(|timestep| Tracked { participant, sequence: sequence.clone(), timestep }));
+        }
+    }
+    if frames.is_empty() {
+        return Err(ExchangeError::Field {
+            path: base,
+            field: "(folder)".into(),
+            found: "no expression code".into(),
+            expected:
+                "{participant:03}/sequences/{SEQUENCE}/annotations/tracking/NPHM_temp_wNeck[_wLMs]/{t:05}_ex_code.npz"
+                    .into(),
+            hint: "the folder is to be the one that holds `nersemble/`, as the reference's archives unpack",
+        });
+    }
+    frames.sort_unstable();
+    Ok(frames)
 }
 
 /// Writes an expression code.

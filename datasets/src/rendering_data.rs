@@ -315,7 +315,8 @@ pub fn missing_files(missing: &[PathBuf]) -> Option<ExchangeError> {
     })
 }
 
-fn names(path: &Path) -> Result<Vec<String>, ExchangeError> {
+/// Names in a folder, sorted.
+pub(crate) fn names(path: &Path) -> Result<Vec<String>, ExchangeError> {
     let unreadable = |e: std::io::Error| ExchangeError::unreadable(path, e);
     let mut names = Vec::new();
     for entry in fs::read_dir(path).map_err(unreadable)? {
@@ -325,7 +326,8 @@ fn names(path: &Path) -> Result<Vec<String>, ExchangeError> {
     Ok(names)
 }
 
-fn folders(path: &Path) -> Result<Vec<String>, ExchangeError> {
+/// Names of folders in a folder, sorted.
+pub(crate) fn folders(path: &Path) -> Result<Vec<String>, ExchangeError> {
     Ok(names(path)?.into_iter().filter(|n| path.join(n).is_dir()).collect())
 }
 

@@ -154,3 +154,18 @@ fn files_lie_where_the_reference_looks_for_them() {
         other.expression().contains("/124/") && other.expression().ends_with("NPHM_temp_wNeck_wLMs/00003_ex_code.npz")
     );
 }
+
+#[test]
+fn tracked_frames_are_listed() {
+    let root = tempfile::tempdir().unwrap();
+    let error = list(root.path()).unwrap_err().to_string();
+    assert!(error.contains("nersemble") && error.contains("No such file"), "{error}");
+    std::fs::create_dir_all(root.path().join("nersemble/018/calibration")).unwrap();
+    check(list(root.path()), &["nersemble, field `(folder)`: found no expression code", "{t:05}_ex_code.npz"]);
+    let frames = [(18, "FREE", 3), (18, "FREE", 12), (124, "EXP-1-head", 0)]
+        .map(|(participant, sequence, timestep)| Tracked { participant, sequence: sequence.into(), timestep });
+    for frame in frames.iter().rev() {
+        write_expression(&root.path().join(frame.expression()), &[0.5; 4]).unwrap();
+    }
+    assert_eq!(list(root.path()).unwrap(), frames);
+}
