@@ -263,12 +263,14 @@ fn what_the_cargo_manifests_list_is_used() {
 
 #[test]
 fn foreign_libraries_are_named_by_leaf_files() {
-    let homes: [(&[&str], &[&str]); 7] = [
+    let homes: [(&[&str], &[&str]); 9] = [
         (&["sled"], &["cache/src/index.rs"]),
         (&["serde_yaml", "serde_saphyr", "saphyr", "granit_parser"], &["pipeline/src/yaml.rs"]),
         (&["polars", "polars_io"], &["pipeline/src/report/table.rs", "pipeline/src/cli/show.rs"]),
         (&["indicatif"], &["pipeline/src/cli/progress.rs"]),
         (&["clap"], &["pipeline/src/cli.rs", "pipeline/src/cli/"]),
+        (&["npyz"], &["datasets/src/nphm_tracking/npz.rs"]),
+        (&["lzma_rs"], &["datasets/src/nphm_tracking/ctm.rs"]),
         // pictures and videos as files; the heading and the mesh drawn on a sheet; its version and its threads
         (&["opencv"], &["stages/src/media.rs", "stages/src/contact_sheet.rs", "stages/src/main.rs"]),
         (&["tch", "torch_sys"], &["stages/models/src/", "stages/src/", "tests/parity/src/"]),

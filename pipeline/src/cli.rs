@@ -6,6 +6,7 @@ mod choice;
 mod completions;
 mod diff;
 mod doctor;
+mod export;
 mod graph;
 mod host;
 mod init;
@@ -58,6 +59,7 @@ enum Verb {
     Plan(plan::Plan),
     Why(why::Why),
     Show(show::Show),
+    Export(export::Export),
     Status(status::Status),
     Log(status::Log),
     Diff(diff::Diff),
@@ -109,6 +111,7 @@ pub fn main() -> ExitCode {
         Verb::Plan(verb) => verb.run(),
         Verb::Why(verb) => verb.run(),
         Verb::Show(verb) => verb.run(),
+        Verb::Export(verb) => verb.run(),
         Verb::Status(verb) => verb.run(),
         Verb::Log(verb) => verb.run(),
         Verb::Diff(verb) => verb.run(),

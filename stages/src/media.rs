@@ -487,4 +487,39 @@ mod tests {
         let error = format!("{:#}", read_arrays(&path).unwrap_err());
         assert!(error.contains("arrays.safetensors"), "{error}");
     }
+
+    /// The reference reads its G-buffers with OpenCV: unchanged, colours reversed.
+    #[test]
+    fn exported_pictures_are_read_by_opencv_and_its_own_are_read_here() {
+        use datasets::rendering_data;
+        let n = 7 * 5;
+        let word = |i: usize| (i * 40503 + 7) as u16;
+        let buffer = geometry::gbuffer::EncodedGBuffer {
+            width: 7,
+            height: 5,
+            depths: (0..n).map(word).collect(),
+            uv: (0..n).map(|i| [word(3 * i), word(3 * i + 1), word(3 * i + 2)]).collect(),
+            normals: (0..n).map(|i| [255, word(i) as u8, i as u8]).collect(),
+            uv_ambient: (0..n).map(|i| [word(i) as u8, i as u8, 0]).collect(),
+            mask: (0..n).map(|i| if i % 3 == 0 { 255 } else { 0 }).collect(),
+        };
+        let bytes = |words: &[u16]| words.iter().flat_map(|word| word.to_ne_bytes()).collect::<Vec<u8>>();
+        let expected = [
+            bytes(&buffer.depths),
+            bytes(buffer.uv.iter().map(|[r, g, b]| [*b, *g, *r]).collect::<Vec<_>>().as_flattened()),
+            buffer.normals.iter().flat_map(|[r, g, b]| [*b, *g, *r]).collect(),
+            buffer.uv_ambient.iter().flat_map(|[r, g, b]| [*b, *g, *r]).collect(),
+            buffer.mask.clone(),
+        ];
+        let mut theirs: [std::path::PathBuf; 5] = Default::default();
+        for (i, file) in rendering_data::encode(&buffer).into_iter().enumerate() {
+            let path = scratch(&format!("group{i}.png"));
+            std::fs::write(&path, file).unwrap();
+            let mat = imgcodecs::imread(&path, imgcodecs::IMREAD_UNCHANGED).unwrap();
+            assert_eq!((mat.cols(), mat.rows(), mat.data_bytes().unwrap()), (7, 5, expected[i].as_slice()), "group {i}");
+            theirs[i] = scratch(&format!("opencv{i}.png"));
+            assert!(imgcodecs::imwrite(&theirs[i], &mat, &Vector::new()).unwrap());
+        }
+        assert_eq!(rendering_data::read(&theirs).unwrap(), buffer);
+    }
 }

@@ -10,17 +10,14 @@
 //! foreground and background along silhouettes. Where a crop lies depends on names, not on the mesh, so tracking anew
 //! leaves targets and latents as they were. Knows no images.
 
+use crate::crops::{Rule, crops, eval_crop, min_crop};
 use crate::gbuffers;
 use crate::media::camera_of;
 use crate::tracked;
-use anyhow::{Context, Result};
-use geometry::Camera;
+use anyhow::Result;
 use geometry::gbuffer::GBuffer;
-use glam::DVec3;
 use manifests::Type;
-use protocol::{Cx, Grain, OutRow, Row, Rows, Stage, StageDef, Unit};
-use rand_chacha::ChaCha8Rng;
-use rand_chacha::rand_core::{RngCore, SeedableRng};
+use protocol::{Cx, Grain, OutRow, Rows, Stage, StageDef, Unit};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -46,19 +43,6 @@ struct Params {
     #[serde(default)]
     seed: u64,
 }
-
-fn crops() -> u32 {
-    4
-}
-fn min_crop() -> f64 {
-    0.7
-}
-fn eval_crop() -> f64 {
-    1.0
-}
-
-/// Height of the window in which random crops lie, in image widths (`crop_selection_aspect_ratio`).
-const WINDOW: f64 = 1.2;
 
 fn def() -> StageDef {
     StageDef::new("raster_gbuffer", 1, Grain::Row)
@@ -88,7 +72,10 @@ impl RasterGBuffer {
         let row = unit.row();
         let camera = camera_of(&row, None)?;
         let (mesh, canonical) = tracked::read_mesh(&row.path("mesh")?)?;
-        let crops = self.crops(&row, &camera)?;
+        let p = &self.params;
+        let rule =
+            Rule { crops: p.crops, min_crop: p.min_crop, eval_crop: p.eval_crop, center: p.center, seed: p.seed };
+        let crops = rule.crops(&row, &camera)?;
         let draw = |(i, rect): (usize, [f64; 3])| -> Result<OutRow> {
             let [x0, y0, side] = rect;
             let gbuffer = GBuffer::render(&mesh, &canonical, &camera.crop_resized(x0, y0, side, self.params.size));
@@ -98,46 +85,4 @@ impl RasterGBuffer {
         };
         crops.into_iter().enumerate().map(draw).collect()
     }
-
-    /// The rectangles: x0, y0, side.
-    fn crops(&self, row: &Row<'_>, camera: &Camera) -> Result<Vec<[f64; 3]>> {
-        let p = &self.params;
-        let (width, height) = (f64::from(camera.width), f64::from(camera.height));
-        let (center, depth) = camera.project(DVec3::from(p.center));
-        anyhow::ensure!(depth > 0.0, "the centre of the crops lies behind the camera");
-        // the top of a span of this length around the head, moved into the image
-        let top = |span: f64| (center.y - span / 2.0).min(height - span).max(0.0);
-        let side = (width * p.eval_crop).min(height);
-        let left = if p.eval_crop >= 1.0 { 0.0 } else { (center.x - side / 2.0).clamp(0.0, width - side) };
-        let mut crops = vec![[left, top(side), side]];
-        if row.has("split") && row.str("split")? == "train" {
-            let mut rng = ChaCha8Rng::seed_from_u64(p.seed);
-            rng.set_stream(stream(row)?);
-            let window = (WINDOW * width).min(height);
-            for _ in 0..p.crops {
-                let side = (width * (p.min_crop + (1.0 - p.min_crop) * unit_float(&mut rng))).floor().min(window);
-                let x0 = ((width - side) * unit_float(&mut rng)).floor();
-                let y0 = top(window) + ((window - side) * unit_float(&mut rng)).floor();
-                crops.push([x0, y0, side]);
-            }
-        }
-        Ok(crops)
-    }
-}
-
-/// The stream of random numbers that belongs to a frame, by its names.
-fn stream(row: &Row<'_>) -> Result<u64> {
-    let name = format!(
-        "{}/{}/{}/{}",
-        row.i64("participant")?,
-        row.str("sequence")?,
-        row.str("camera")?,
-        row.i64("timestep")?
-    );
-    let digest = manifests::Digest::of_bytes(name.as_bytes());
-    Ok(u64::from_le_bytes(digest.0[..8].try_into().context("eight bytes")?))
-}
-
-fn unit_float(rng: &mut ChaCha8Rng) -> f64 {
-    (rng.next_u64() >> 11) as f64 / (1u64 << 53) as f64
 }

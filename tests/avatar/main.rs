@@ -4,6 +4,7 @@
 mod bad_input;
 mod base;
 mod changes;
+mod exchange;
 mod kills;
 mod paper;
 #[path = "../support/mod.rs"]

@@ -7,6 +7,7 @@ mod conformance;
 mod crash;
 mod errors;
 mod examples;
+mod export;
 mod flags;
 mod looking;
 mod probes;

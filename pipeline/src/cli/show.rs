@@ -45,24 +45,11 @@ impl Show {
     /// Shows them.
     pub fn run(self) -> Result<u8> {
         let loaded = load::load(&self.recipe)?;
-        let stages = loaded.plan.stages(&self.stage)?;
         let workspace = &self.recipe.workspace.workspace;
-        let store = Store::new(workspace);
-        let memory = store.load(&loaded.recipe, loaded.plan.spec.profile.as_deref());
-        let mut tables = Vec::new();
-        for i in stages {
-            let name = &loaded.plan.nodes[i].name;
-            let Some(remembered) = memory.stages.get(name) else {
-                let message = format!("stage `{name}` has not been finished yet");
-                return Ok(self.recipe.not_run(&message, "show", Some(name), &loaded, &store));
-            };
-            tables.push(store.table(&remembered.table).ok_or_else(|| {
-                let again = self.recipe.typed(None, self.recipe.profile.as_deref());
-                hinted(format!("the table of stage `{name}` is gone"), format!("effigy run {again}"))
-            })?);
-        }
-        // the variants of a stage stand below each other
-        let mut table = crate::builtin::concat::below_each_other(&tables.iter().collect::<Vec<_>>())?;
+        let mut table = match kept(&self.recipe, &loaded, &self.stage, "show")? {
+            Ok(table) => table,
+            Err(code) => return Ok(code),
+        };
         if !self.conditions.is_empty() {
             table = table.take(&rows_where::rows(&table, &self.conditions)?);
         }
@@ -103,6 +90,26 @@ impl Show {
         print(&frame(&table, &path)?.to_string());
         Ok(DONE)
     }
+}
+
+/// The rows of a stage as the last run left them, those of its variants below each other; an exit code if it has not been
+/// finished, which was said then. `verb` is the command that asks.
+pub fn kept(recipe: &RecipeArgs, loaded: &load::Loaded, stage: &str, verb: &str) -> Result<Result<Manifest, u8>> {
+    let store = Store::new(&recipe.workspace.workspace);
+    let memory = store.load(&loaded.recipe, loaded.plan.spec.profile.as_deref());
+    let mut tables = Vec::new();
+    for i in loaded.plan.stages(stage)? {
+        let name = &loaded.plan.nodes[i].name;
+        let Some(remembered) = memory.stages.get(name) else {
+            let message = format!("stage `{name}` has not been finished yet");
+            return Ok(Err(recipe.not_run(&message, verb, Some(name), loaded, &store)));
+        };
+        tables.push(store.table(&remembered.table).ok_or_else(|| {
+            let again = recipe.typed(None, recipe.profile.as_deref());
+            hinted(format!("the table of stage `{name}` is gone"), format!("effigy run {again}"))
+        })?);
+    }
+    Ok(Ok(crate::builtin::concat::below_each_other(&tables.iter().collect::<Vec<_>>())?))
 }
 
 fn shown(path: PathBuf) -> String {

@@ -20,6 +20,7 @@ pub mod ply;
 pub mod pose;
 pub mod quantize;
 pub mod raster;
+pub mod resample;
 pub mod stereo;
 
 pub use camera::Camera;

@@ -214,6 +214,36 @@ mod tests {
         assert!(UV.encode(&[[f32::NAN, 0.0, 0.0]]).is_err());
     }
 
+    /// Each figure is worked out by hand: `(v - min) (2^bits - 1 - m) / (max - min) + m`, half to even.
+    #[test]
+    fn bins_are_those_of_the_specification() {
+        // 32767 bins for each unit; 0.5 gives 16384.5 and 1.5 gives 49151.5
+        assert_eq!(encode_depth(&[1.0, 0.5, 1.5, 2.0]).unwrap(), [32768, 16384, 49152, 65535]);
+        assert_eq!(encode_depth(&[0.0, -0.0, -3.0, 2.0001, 9.0]).unwrap(), [0, 0, 1, 0, 0]);
+        // 65534 bins; a quarter gives 16384.5
+        assert_eq!(UV.encode(&[[0.25, 0.5, 1.0]]).unwrap(), [[16384, 32768, 65535]]);
+        assert_eq!(UV.encode(&[[-1.0, 0.0, 0.0], [0.0; 3]]).unwrap(), [[1, 1, 1], [0, 0, 0]]);
+        // 254 bins; a quarter gives 64.5, three of them 191.5
+        assert_eq!(AMBIENT.encode(&[[0.25, 0.75], [0.5, -0.1]]).unwrap(), [[64, 192], [128, 1]]);
+        // theta has 254 bins for pi, phi for 2 pi
+        let half = 0.5f32.sqrt();
+        let normals = [[0.0, 0.0, 1.0], [1.0, 0.0, 0.0], [-1.0, 0.0, 0.0], [0.0, 0.0, -1.0], [half, half, 0.0]];
+        let bins = [[255, 1, 128], [255, 128, 128], [255, 128, 255], [255, 255, 128], [255, 128, 160]];
+        assert_eq!(encode_normals(&NORMALS, &normals).unwrap(), bins);
+        // no bin is reserved: 32767.5 bins for each unit of the first three, 163837.5 of the last two
+        let vertices = [[-1.0, -1.0, -1.5, -0.2, -0.2], [1.0, 1.0, 0.5, 0.2, 0.2], [0.0, -2.0, -0.5, 0.1, 0.0]];
+        let bins = [[0; 5], [65535; 5], [32768, 0, 32768, 49151, 32768]];
+        assert_eq!(VERTEX_CANONICAL.encode(&vertices).unwrap(), bins);
+        assert!(VERTEX_CANONICAL.encode(&[[0.0, 0.0, 0.6, 0.0, 0.0]]).unwrap_err().to_string().contains("above 0.5"));
+    }
+
+    #[test]
+    fn background_normals_are_zero_whatever_the_signs_of_their_zeros() {
+        let zeros = [[0.0, 0.0, 0.0], [-0.0, 0.0, -0.0], [-0.0, -0.0, 0.0], [0.0, -0.0, -0.0]];
+        assert_eq!(encode_normals(&NORMALS, &zeros).unwrap(), [[0; 3]; 4]);
+        assert_eq!(decode_normals(&NORMALS, &[[0; 3]]), [[0.0; 3]]);
+    }
+
     #[test]
     fn normals_come_back_within_a_bin() {
         let mut worst = 0.0f32;

@@ -1,0 +1,166 @@
+//! The folder of NPHM tracking as DiffusionAvatars reads it (layout D of a NeRSemble capture).
+//!
+//! ```text
+//! nersemble/{participant:03}/sequences/{SEQUENCE}/annotations/tracking/NPHM_temp_wNeck[_wLMs]/
+//!   {t:05}_local_new.CTM                        OpenCTM mesh, see `ctm`
+//!   {t:05}_canonical_vertices_uint16.npz        arr_0: [V, 5] u16, by `geometry::quantize::VERTEX_CANONICAL`
+//!   {t:05}_ex_code.npz                          arr_0: [200] f32; other widths are written and read, too
+//! ```
+//! Vertices of the mesh are in the space of the head model ("scaled NPHM", 1 unit = 25 cm), posed but not placed: the
+//! reference divides them by 4 (FLAME space) and takes them to the world with the rotation, scale and translation of the
+//! FLAME tracking. With a pose of ours that is `x_world = R (s x / 4) + t`. Source: the reference code, specification
+//! sections 1.1, 2.1 and 8.2 D. This file fits and places nothing; FLAME parameters are neither read nor written.
+
+pub mod ctm;
+mod npz;
+
+use crate::rendering_data::{ExchangeError, folders, names, put};
+use geometry::Mesh;
+use geometry::quantize::{QuantizeError, VERTEX_CANONICAL};
+use std::path::Path;
+
+/// The tracking that the reference uses for a participant: as its config names it, and the name of its folder.
+pub fn folder(participant: u32) -> (&'static str, &'static str) {
+    match participant {
+        18 | 37 => ("NPHM_TEMPORAL_NECK", "NPHM_temp_wNeck"),
+        _ => ("NPHM_TEMPORAL_NECK_LMS", "NPHM_temp_wNeck_wLMs"),
+    }
+}
+
+/// A tracked frame.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Tracked {
+    /// Participant.
+    pub participant: u32,
+    /// Sequence.
+    pub sequence: String,
+    /// Timestep: the number of the frame.
+    pub timestep: u32,
+}
+
+impl Tracked {
+    fn path(&self, ending: &str) -> String {
+        let Tracked { participant, sequence, timestep } = self;
+        let (_, folder) = folder(*participant);
+        format!("nersemble/{participant:03}/sequences/{sequence}/annotations/tracking/{folder}/{timestep:05}_{ending}")
+    }
+
+    /// Path of the mesh below the folder of all data.
+    pub fn mesh(&self) -> String {
+        self.path("local_new.CTM")
+    }
+
+    /// Path of the canonical coordinates below the folder of all data.
+    pub fn canonical(&self) -> String {
+        self.path("canonical_vertices_uint16.npz")
+    }
+
+    /// Path of the expression code below the folder of all data.
+    pub fn expression(&self) -> String {
+        self.path("ex_code.npz")
+    }
+}
+
+/// The frames below the folder of all data of which there is an expression code, sorted; of each participant in the
+/// folder that the reference looks into.
+///
+/// # Errors
+/// If a folder cannot be read, or there is none of them.
+pub fn list(root: &Path) -> Result<Vec<Tracked>, ExchangeError> {
+    let base = root.join("nersemble");
+    let mut frames = Vec::new();
+    let digits = |name: &str| -> Option<u32> { name.bytes().all(|b| b.is_ascii_digit()).then(|| name.parse().ok())? };
+    for (person, participant) in folders(&base)?.iter().filter_map(|name| Some((name, digits(name)?))) {
+        let sequences = base.join(person).join("sequences");
+        for sequence in if sequences.is_dir() { folders(&sequences)? } else { Vec::new() } {
+            let place = sequences.join(&sequence).join("annotations/tracking").join(folder(participant).1);
+            let files = if place.is_dir() { names(&place)? } else { Vec::new() };
+            let numbers = files.iter().filter_map(|name| digits(name.strip_suffix("_ex_code.npz")?));
+            frames.extend(numbers.map(|timestep| Tracked { participant, sequence: sequence.clone(), timestep }));
+        }
+    }
+    if frames.is_empty() {
+        return Err(ExchangeError::Field {
+            path: base,
+            field: "(folder)".into(),
+            found: "no expression code".into(),
+            expected:
+                "{participant:03}/sequences/{SEQUENCE}/annotations/tracking/NPHM_temp_wNeck[_wLMs]/{t:05}_ex_code.npz"
+                    .into(),
+            hint: "the folder is to be the one that holds `nersemble/`, as the reference's archives unpack",
+        });
+    }
+    frames.sort_unstable();
+    Ok(frames)
+}
+
+/// Writes an expression code.
+///
+/// # Errors
+/// If the file cannot be written.
+pub fn write_expression(path: &Path, code: &[f32]) -> Result<(), ExchangeError> {
+    put(path, &npz::pack(&[code.len() as u64], code))
+}
+
+/// Reads an expression code, of whatever width.
+///
+/// # Errors
+/// If the file is missing or damaged, or `arr_0` is no list of finite f32.
+pub fn read_expression(path: &Path) -> Result<Vec<f32>, ExchangeError> {
+    let (shape, code) = npz::read::<f32>(path)?;
+    if shape.len() != 1 {
+        return Err(npz::wrong(path, "arr_0", format!("shape {shape:?}"), "[N]".into()));
+    }
+    match code.iter().position(|value| !value.is_finite()) {
+        Some(i) => Err(npz::wrong(path, &format!("arr_0[{i}]"), code[i].to_string(), "a finite number".into())),
+        None => Ok(code),
+    }
+}
+
+/// Writes the canonical position and the two ambient coordinates of every vertex, in NPHM units.
+///
+/// # Errors
+/// If a coordinate is outside of the quantiser's range, or the file cannot be written.
+pub fn write_canonical(path: &Path, canonical: &[[f32; 5]]) -> Result<(), CanonicalError> {
+    let bins = VERTEX_CANONICAL.encode(canonical)?;
+    Ok(put(path, &npz::pack(&[bins.len() as u64, 5], bins.as_flattened()))?)
+}
+
+/// Why canonical coordinates cannot be written.
+#[derive(Debug, thiserror::Error)]
+pub enum CanonicalError {
+    /// A coordinate is outside of the quantiser's range.
+    #[error("canonical coordinates (entries are vertices): {0}")]
+    Range(#[from] QuantizeError),
+    /// The file cannot be written.
+    #[error(transparent)]
+    File(#[from] ExchangeError),
+}
+
+/// Reads the canonical coordinates of `vertices` vertices.
+///
+/// # Errors
+/// If the file is missing or damaged, or `arr_0` is not `[vertices, 5]` of u16.
+pub fn read_canonical(path: &Path, vertices: usize) -> Result<Vec<[f32; 5]>, ExchangeError> {
+    let (shape, bins) = npz::read::<u16>(path)?;
+    let expected = [vertices as u64, 5];
+    if shape != expected {
+        let (found, expected) =
+            (format!("shape {shape:?}"), format!("{expected:?}, a row for each vertex of the mesh"));
+        return Err(npz::wrong(path, "arr_0", found, expected));
+    }
+    Ok(VERTEX_CANONICAL.decode(bins.as_chunks().0))
+}
+
+/// A mesh with the canonical coordinates of its vertices, as two files of this folder hold them.
+///
+/// # Errors
+/// As [`ctm::read`] and [`read_canonical`].
+pub fn read_mesh(mesh: &Path, canonical: &Path) -> Result<(Mesh, Vec<[f32; 5]>), ExchangeError> {
+    let mesh = ctm::read(mesh)?;
+    let canonical = read_canonical(canonical, mesh.positions.len())?;
+    Ok((mesh, canonical))
+}
+
+#[cfg(test)]
+mod tests;

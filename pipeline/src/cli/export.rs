@@ -1,0 +1,180 @@
+//! `effigy export`: the files of a stage's rows as a folder.
+//!
+//! A row's file in column X goes to the path in its text column `X_path`. Knows nothing of what the files are. They are
+//! copied (shared where the file system can), never linked: whoever changes a file in the folder changes none of ours.
+
+use super::{DONE, RecipeArgs, load, print, show};
+use crate::error::{Place, Problem};
+use crate::hints::hinted;
+use crate::memory::Store;
+use crate::rows_where;
+use anyhow::{Context, Result};
+use manifests::{Blob, Digest, Manifest, Type, Value};
+use rayon::prelude::*;
+use std::collections::{BTreeMap, HashMap};
+use std::fs::File;
+use std::path::{Component, Path, PathBuf};
+
+/// What the name of a column of paths ends in.
+const ENDING: &str = "_path";
+
+/// Copy the files of stages into a folder, each to the path that its row names
+#[derive(clap::Args)]
+pub struct Export {
+    #[command(flatten)]
+    recipe: RecipeArgs,
+    /// The stages: a file of column X goes to the path in column `X_path`
+    #[arg(required = true)]
+    stages: Vec<String>,
+    /// The folder, which is made if it is not there
+    #[arg(long, value_name = "DIR")]
+    to: PathBuf,
+    /// Replace files in the folder that are not equal to what is exported
+    #[arg(long)]
+    overwrite: bool,
+    /// Only rows for which this holds: = != < <= > >=, *= for contains, `~` for no value (may be given more than once)
+    #[arg(long = "where", value_name = "COLUMN=VALUE")]
+    conditions: Vec<String>,
+    /// Say what was done as a JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+impl Export {
+    /// Copies them.
+    pub fn run(self) -> Result<u8> {
+        let loaded = load::load(&self.recipe)?;
+        let mut files: BTreeMap<PathBuf, Blob> = BTreeMap::new();
+        for stage in &self.stages {
+            let mut table = match show::kept(&self.recipe, &loaded, stage, "export")? {
+                Ok(table) => table,
+                Err(code) => return Ok(code),
+            };
+            if !self.conditions.is_empty() {
+                table = table.take(&rows_where::rows(&table, &self.conditions)?);
+            }
+            collect(&table, stage, &mut files)?;
+        }
+        let workspace = &self.recipe.workspace.workspace;
+        let blobs = cache::Blobs::open(&workspace.join("blobs"))?;
+        let memory = Store::new(workspace).load(&loaded.recipe, loaded.plan.spec.profile.as_deref());
+        // files of the user are where they were
+        let own: HashMap<Digest, &PathBuf> = memory.files.iter().map(|(path, _, digest)| (*digest, path)).collect();
+        let state =
+            |(path, blob): (&PathBuf, &Blob)| Ok((self.to.join(path), blob.clone(), state(&self.to.join(path), blob)?));
+        let states: Vec<(PathBuf, Blob, State)> = files.par_iter().map(state).collect::<Result<_>>()?;
+        let others: Vec<&PathBuf> =
+            states.iter().filter(|(.., state)| *state == State::Other).map(|(path, ..)| path).collect();
+        if let (Some(first), false) = (others.first(), self.overwrite) {
+            let more = if others.len() > 1 { format!(", and {} others", others.len() - 1) } else { String::new() };
+            let message = format!("{} is there with other content{more}; nothing was copied", first.display());
+            return Err(Problem::new(message)
+                .hint("export to another folder, or replace them with --overwrite")
+                .into());
+        }
+        let copy = |(path, blob, state): &(PathBuf, Blob, State)| -> Result<usize> {
+            if *state == State::Equal {
+                return Ok(0);
+            }
+            let kept = blobs.path(&blob.digest);
+            let source = if kept.is_file() { &kept } else { own.get(&blob.digest).copied().unwrap_or(&kept) };
+            copy(source, path, &blob.digest, &self.recipe)?;
+            Ok(1)
+        };
+        let copied: usize = states.par_iter().map(copy).collect::<Result<Vec<usize>>>()?.into_iter().sum();
+        let equal = states.len() - copied;
+        let folder = self.to.display();
+        print(&match self.json {
+            true => serde_json::json!({ "event": "exported", "copied": copied, "equal": equal }).to_string(),
+            false => format!("{copied} files copied to {folder}, {equal} were there and equal"),
+        });
+        Ok(DONE)
+    }
+}
+
+/// The files of a table, by the paths its rows name.
+fn collect(table: &Manifest, stage: &str, files: &mut BTreeMap<PathBuf, Blob>) -> Result<()> {
+    let at = |message: String| Problem::at(&Place::command_line(), message);
+    let ty = |name: &str| table.schema().columns().iter().find(|column| column.name == name).map(|column| column.ty);
+    let blobs = table.schema().columns().iter().filter(|column| column.ty == Type::Blob);
+    let pairs: Vec<(&str, String)> = blobs
+        .map(|column| (column.name.as_str(), format!("{}{ENDING}", column.name)))
+        .filter(|(_, path)| ty(path) == Some(Type::Str))
+        .collect();
+    if pairs.is_empty() {
+        let message = format!("no file of stage `{stage}` has a path to go to");
+        return Err(at(message)
+            .hint(format!(
+                "beside a column X of files it needs a text column `X{ENDING}`; it has {}",
+                table.schema().names().join(", ")
+            ))
+            .into());
+    }
+    for (column, paths) in pairs {
+        for (row, (blob, path)) in table.column(column)?.into_iter().zip(table.column(&paths)?).enumerate() {
+            let (Value::Blob(blob), Value::Str(path)) = (blob, path) else { continue };
+            let plain = |part: Component<'_>| matches!(part, Component::Normal(_));
+            if path.is_empty() || !Path::new(&path).components().all(plain) {
+                let message = format!("stage `{stage}`, row {row}, column `{paths}`: `{path}` leads out of the folder");
+                return Err(at(message).hint("a path is relative and has no `..`").into());
+            }
+            if let Some(other) =
+                files.insert(PathBuf::from(&path), blob.clone()).filter(|other| other.digest != blob.digest)
+            {
+                let [one, two] = [other.digest, blob.digest].map(|digest| digest.short());
+                let message =
+                    format!("stage `{stage}`, row {row}: two different files ({one}, {two}) are to be `{path}`");
+                return Err(at(message).hint("choose rows with --where, or name the paths apart").into());
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What there is in a file's place.
+#[derive(Clone, Copy, PartialEq)]
+enum State {
+    Nothing,
+    Equal,
+    Other,
+}
+
+fn state(path: &Path, blob: &Blob) -> Result<State> {
+    let meta = match std::fs::metadata(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(State::Nothing),
+        meta => meta.with_context(|| format!("cannot look at {}", path.display()))?,
+    };
+    if meta.is_dir() {
+        return Err(hinted(format!("{} is a folder", path.display()), "export to another folder"));
+    }
+    if meta.len() != blob.len {
+        return Ok(State::Other);
+    }
+    let (digest, _) = Digest::of_file(path).with_context(|| format!("cannot read {}", path.display()))?;
+    Ok(if digest == blob.digest { State::Equal } else { State::Other })
+}
+
+/// Copies a file and gives it its name when it is complete and what it should be.
+fn copy(source: &Path, target: &Path, digest: &Digest, recipe: &RecipeArgs) -> Result<()> {
+    let folder = target.parent().unwrap_or(Path::new("."));
+    std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    let name = target.file_name().unwrap_or_default().to_string_lossy();
+    let partial = folder.join(format!(".{name}.{}.partial", std::process::id()));
+    let whole = || -> Result<()> {
+        let mut from = File::open(source).with_context(|| format!("cannot read {}", source.display()))?;
+        let mut to = File::create(&partial).with_context(|| format!("cannot write {}", partial.display()))?;
+        std::io::copy(&mut from, &mut to)
+            .with_context(|| format!("cannot copy {} to {}", source.display(), partial.display()))?;
+        drop(to);
+        if Digest::of_file(&partial)?.0 != *digest {
+            let again = recipe.typed(None, recipe.profile.as_deref());
+            let message = format!("{} is not what the run left", source.display());
+            return Err(hinted(message, format!("effigy run {again}, which makes damaged files again")));
+        }
+        std::fs::rename(&partial, target).with_context(|| format!("cannot make {}", target.display()))
+    };
+    whole().inspect_err(|_| {
+        // what is not complete is of no use to anybody
+        let _ = std::fs::remove_file(&partial);
+    })
+}
