@@ -9,6 +9,7 @@ mod doctor;
 mod export;
 mod graph;
 mod host;
+mod import;
 mod init;
 mod live;
 mod load;
@@ -68,6 +69,7 @@ enum Verb {
     Init(init::Init),
     Stages(stages::Stages),
     Provider(provider::Provider),
+    Import(import::Import),
     Report(report::Report),
     Cache(cache::Cache),
     Doctor(doctor::Doctor),
@@ -120,6 +122,7 @@ pub fn main() -> ExitCode {
         Verb::Init(verb) => verb.run(),
         Verb::Stages(verb) => verb.run(),
         Verb::Provider(verb) => verb.run(),
+        Verb::Import(verb) => verb.run(),
         Verb::Report(verb) => verb.run(),
         Verb::Cache(verb) => verb.run(),
         Verb::Doctor(verb) => verb.run(),

@@ -137,7 +137,7 @@ impl CaptureSynthetic {
             }
         }
         // what the importer of real captures would find
-        let found = source_nersemble::rows(&root, Some((p.width, p.height)))?;
+        let found = source_nersemble::rows(&root, Some((p.width, p.height)), &|_| true)?;
         Ok(found.into_iter().map(|(_, row)| row).collect::<Vec<OutRow>>())
     }
 }

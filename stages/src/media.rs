@@ -65,7 +65,8 @@ impl Image {
         std::fs::write(path, png.as_slice()).with_context(|| format!("cannot write {}", path.display()))
     }
 
-    fn from_mat(mat: &Mat) -> Result<Image> {
+    /// From OpenCV, whose colour is BGR.
+    pub fn from_mat(mat: &Mat) -> Result<Image> {
         let (width, height) = (mat.cols() as usize, mat.rows() as usize);
         let channels = mat.channels() as usize;
         let mut data = mat.data_bytes()?.to_vec();
@@ -75,7 +76,8 @@ impl Image {
         Ok(Image::new(width, height, channels, data))
     }
 
-    fn to_mat(&self) -> Result<Mat> {
+    /// For OpenCV, whose colour is BGR.
+    pub fn to_mat(&self) -> Result<Mat> {
         let mut data = self.data.clone();
         if self.channels == 3 {
             data.chunks_exact_mut(3).for_each(|pixel| pixel.swap(0, 2));
@@ -187,6 +189,12 @@ impl VideoReader {
             );
         }
         Ok(VideoReader { capture, path: text, read: 0 })
+    }
+
+    /// Width and height of its frames, px.
+    pub fn size(&self) -> Result<(u32, u32)> {
+        let side = |property: i32| -> Result<u32> { Ok(self.capture.get(property)?.max(0.0) as u32) };
+        Ok((side(videoio::CAP_PROP_FRAME_WIDTH)?, side(videoio::CAP_PROP_FRAME_HEIGHT)?))
     }
 
     /// The number of frames that the container promises.

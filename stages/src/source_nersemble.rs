@@ -1,12 +1,15 @@
-//! `source_nersemble`: the recordings of a NeRSemble download (layout A), a row per video.
+//! `source_nersemble`: the recordings of a NeRSemble capture in any of its four layouts, a row per video or picture.
 //!
-//! no rows in   writes: participant, sequence, camera, video, matte_video, intrinsics, world_to_cam, width, height
+//! no rows in   writes: participant, sequence, camera, timestep (of pictures), video or image, matte_video or matte, background,
+//! color_transform or color_polynomial, intrinsics, world_to_cam, width, height; columns that do not apply are null
 //!
 //! Intrinsics are for images of `width x height` px, which is the size they were calibrated at. Knows where things lie, not
-//! what they show.
+//! what they show (see `datasets::nersemble` for the layouts).
 
+use crate::media::VideoReader;
 use anyhow::{Context, Result};
-use datasets::nersemble::{self, LayoutError};
+use datasets::colour::Correction;
+use datasets::nersemble::{self, Calibrations, LayoutError, Recording};
 use manifests::Type;
 use protocol::{Cx, Grain, OutRow, Rows, Stage, StageDef, Unit};
 use schemars::JsonSchema;
@@ -18,23 +21,30 @@ use std::path::{Path, PathBuf};
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Params {
-    /// The folder that holds the participants' folders.
+    /// The folder that holds the participants' folders, or the folder of one participant.
     path: PathBuf,
-    /// Width and height of the images that the calibration is for, px.
-    #[serde(default = "calibrated_size")]
-    calibrated_size: (u32, u32),
-}
-
-/// NeRSemble's cameras.
-fn calibrated_size() -> (u32, u32) {
-    (2200, 3208)
+    /// Width and height of the images that the calibration is for, px; if absent, what the layout says.
+    #[serde(default)]
+    calibrated_size: Option<(u32, u32)>,
+    /// Only these sequences; all if empty.
+    #[serde(default)]
+    sequences: Vec<String>,
+    /// Only these cameras; all if empty.
+    #[serde(default)]
+    cameras: Vec<String>,
 }
 
 /// What is known of a recording besides participant and sequence.
-pub const COLUMNS: [(&str, Type); 7] = [
+pub const COLUMNS: [(&str, Type); 13] = [
     ("camera", Type::Str),
+    ("timestep", Type::I64),
     ("video", Type::Blob),
+    ("image", Type::Blob),
     ("matte_video", Type::Blob),
+    ("matte", Type::Blob),
+    ("background", Type::Blob),
+    ("color_transform", Type::Floats(12)),
+    ("color_polynomial", Type::Floats(0)),
     ("intrinsics", Type::Floats(9)),
     ("world_to_cam", Type::Floats(16)),
     ("width", Type::I64),
@@ -42,8 +52,8 @@ pub const COLUMNS: [(&str, Type); 7] = [
 ];
 
 fn def() -> StageDef {
-    StageDef::new("source_nersemble", 1, Grain::Whole)
-        .doc("Lists the recordings of a NeRSemble download.")
+    StageDef::new("source_nersemble", 2, Grain::Whole)
+        .doc("Lists the recordings of a NeRSemble capture.")
         .source()
         .file_param("path")
         .writes([("participant", Type::I64), ("sequence", Type::Str)])
@@ -58,50 +68,97 @@ struct SourceNersemble {
 
 impl Stage for SourceNersemble {
     fn run(&mut self, units: &[Unit<'_>], _: &Cx<'_>) -> Result<Vec<Rows>> {
+        let p = &self.params;
+        let wanted = |r: &Recording| {
+            (p.sequences.is_empty() || p.sequences.contains(&r.sequence))
+                && (p.cameras.is_empty() || p.cameras.contains(&r.camera))
+        };
         let list = || -> Result<Rows> {
-            rows(&self.params.path, Some(self.params.calibrated_size))?
-                .into_iter()
-                .map(|(recording, row)| {
-                    let participant: i64 = recording.participant.parse().context("a participant's folder is a number")?;
-                    Ok(row.i64("participant", participant).str("sequence", recording.sequence))
-                })
-                .collect()
+            let found = rows(&p.path, p.calibrated_size, &wanted)?;
+            anyhow::ensure!(
+                !found.is_empty(),
+                "none of the recordings in {} is of a sequence and camera that were asked for\n\
+                 hint: `effigy import nersemble {}` lists what there is",
+                p.path.display(),
+                p.path.display()
+            );
+            found.into_iter().map(|(recording, row)| Ok(named(&recording, row)?)).collect()
         };
         units.iter().map(|_| list()).collect()
     }
 }
 
-/// All recordings below a folder, each with its row of [`COLUMNS`].
+/// The row with the number of the participant and the name of the sequence.
+fn named(recording: &Recording, row: OutRow) -> Result<OutRow> {
+    Ok(row.i64("participant", number(&recording.participant)?).str("sequence", &recording.sequence))
+}
+
+/// The number that is a participant's folder's name.
 ///
 /// # Errors
-/// If there are none, or a calibration is unreadable or lacks a camera.
-pub fn rows(root: &Path, calibrated_size: Option<(u32, u32)>) -> Result<Vec<(nersemble::Recording, OutRow)>> {
-    let (width, height) = calibrated_size.unwrap_or_else(self::calibrated_size);
-    let mut calibrations = BTreeMap::new();
+/// If it is none.
+pub fn number(participant: &str) -> Result<i64> {
+    participant.parse().with_context(|| format!("a participant's folder is a number, not `{participant}`"))
+}
+
+/// An error with its hint.
+pub fn hinted(error: LayoutError) -> anyhow::Error {
+    anyhow::anyhow!("{error}\nhint: {}", error.hint())
+}
+
+/// The recordings below a folder that are wanted, each with its row of [`COLUMNS`].
+///
+/// # Errors
+/// If there are none at all, or a calibration is unreadable or lacks a camera.
+pub fn rows(
+    root: &Path,
+    calibrated_size: Option<(u32, u32)>,
+    wanted: &dyn Fn(&Recording) -> bool,
+) -> Result<Vec<(Recording, OutRow)>> {
+    let mut calibrations: BTreeMap<PathBuf, Calibrations> = BTreeMap::new();
     let mut rows = Vec::new();
-    let hinted = |error: LayoutError| anyhow::anyhow!("{error}\nhint: {}", error.hint());
-    for recording in nersemble::list(root).map_err(hinted)? {
+    for recording in nersemble::list(root).map_err(hinted)?.into_iter().filter(wanted) {
         if !calibrations.contains_key(&recording.calibration) {
             let calibration = nersemble::read_calibration(&recording.calibration).map_err(hinted)?;
             calibrations.insert(recording.calibration.clone(), calibration);
         }
-        let camera = calibrations[&recording.calibration].get(&recording.camera).with_context(|| {
+        let calibration = &calibrations[&recording.calibration];
+        let camera = calibration.cameras.get(&recording.camera).with_context(|| {
             format!(
-                "{} has no camera {}, which has a video\nhint: is it the calibration of this participant?",
+                "{} has no camera {}, which has a recording\nhint: is it the calibration of this participant?",
                 recording.calibration.display(),
                 recording.camera
             )
         })?;
+        let (width, height) = match calibrated_size.or(calibration.size) {
+            Some(size) => size,
+            None => VideoReader::open(&recording.pixels)?.size()?,
+        };
+        let [pixels, matte] =
+            if recording.timestep.is_some() { ["image", "matte"] } else { ["video", "matte_video"] };
         let mut row = OutRow::new()
             .str("camera", &recording.camera)
-            .file("video", &recording.video)
+            .file(pixels, &recording.pixels)
             .floats("intrinsics", camera.intrinsics)
             .floats("world_to_cam", camera.world_to_cam)
             .i64("width", width)
             .i64("height", height);
-        if let Some(alpha) = &recording.alpha {
-            row = row.file("matte_video", alpha);
+        if let Some(timestep) = recording.timestep {
+            row = row.i64("timestep", timestep);
         }
+        if let Some(path) = &recording.matte {
+            row = row.file(matte, path);
+        }
+        if let Some(path) = &recording.background {
+            row = row.file("background", path);
+        }
+        row = match &recording.colour {
+            None => row,
+            Some(path) => match nersemble::read_colour(path, &recording.camera).map_err(hinted)? {
+                Correction::Affine(matrix) => row.floats("color_transform", matrix),
+                Correction::Polynomial(matrix) => row.floats("color_polynomial", matrix),
+            },
+        };
         rows.push((recording, row));
     }
     Ok(rows)

@@ -1,0 +1,281 @@
+//! `effigy import nersemble FOLDER`: what a capture on disk has, what is missing, and what that prevents.
+//!
+//! No stage but a command: it computes nothing and writes nothing, unless it is asked for the calibration in the form that
+//! DiffusionAvatars reads. Knows layouts (`datasets::nersemble`) and what the stages want, no recipe.
+
+use anyhow::{Context, Result, bail};
+use datasets::capture::{FRONTAL, SERIALS};
+use datasets::nersemble::{self, Layout, Part, Survey, SurveyedSequence};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::path::PathBuf;
+
+/// How the command is called.
+pub const USAGE: &str = "\
+List what a capture on disk has, what is missing, and what that prevents
+
+Usage: effigy import nersemble FOLDER [--json] [--calibration-to DIR]
+
+Arguments:
+  FOLDER  holds the participants' folders, or is one participant's
+
+Options:
+  --json                answer as one JSON object
+  --calibration-to DIR  write each participant's calibration as DiffusionAvatars reads it, to
+                        DIR/{participant}/calibration/config.json and calibration_result.json";
+
+/// What is asked.
+struct Question {
+    folder: PathBuf,
+    json: bool,
+    calibration_to: Option<PathBuf>,
+}
+
+/// Answers the command; the arguments are those after `import`.
+///
+/// # Errors
+/// If the arguments make no sense, the folder cannot be read or has no recordings, or a calibration is wrong where it is to be
+/// written.
+pub fn answer(arguments: &[String]) -> Result<String> {
+    if arguments.iter().any(|word| word == "--help" || word == "-h") {
+        return Ok(USAGE.to_string());
+    }
+    let question = question(arguments)?;
+    let surveys = nersemble::survey(&question.folder).map_err(crate::source_nersemble::hinted)?;
+    if surveys.iter().all(|survey| survey.sequences.is_empty()) {
+        // says what it looked for
+        nersemble::list(&question.folder).map_err(crate::source_nersemble::hinted)?;
+    }
+    let mut written = Vec::new();
+    if let Some(to) = &question.calibration_to {
+        for survey in &surveys {
+            let calibrations = nersemble::read_calibration(&survey.calibration).map_err(crate::source_nersemble::hinted)?;
+            let folder = to.join(&survey.participant);
+            written.extend(
+                nersemble::write_diffusion_avatars_calibration(&folder, &calibrations)
+                    .map_err(crate::source_nersemble::hinted)?,
+            );
+        }
+    }
+    if question.json {
+        let people: Vec<Value> = surveys.iter().map(as_json).collect();
+        return Ok(json!({ "participants": people, "written": written }).to_string());
+    }
+    let mut text = String::new();
+    for survey in &surveys {
+        tell(survey, &mut text)?;
+    }
+    for path in written {
+        writeln!(text, "wrote {}", path.display())?;
+    }
+    write!(text, "{}", stanza(&question.folder))?;
+    Ok(text)
+}
+
+fn question(arguments: &[String]) -> Result<Question> {
+    let mut words = arguments.iter();
+    match words.next().map(String::as_str) {
+        Some("nersemble") => {}
+        Some(other) => bail!("`{other}` is no layout that can be listed\nhint: effigy import nersemble FOLDER; for other captures see the stage source_folder"),
+        None => bail!("what is to be listed?\nhint: effigy import nersemble FOLDER"),
+    }
+    let (mut folder, mut json, mut calibration_to) = (None, false, None);
+    while let Some(word) = words.next() {
+        match word.as_str() {
+            "--json" => json = true,
+            "--calibration-to" => {
+                calibration_to = Some(words.next().context("--calibration-to names no folder")?.into());
+            }
+            word if word.starts_with('-') => bail!("there is no option `{word}`\nhint: effigy import --help"),
+            path if folder.is_none() => folder = Some(PathBuf::from(path)),
+            path => bail!("`{path}` is one folder too many\nhint: effigy import nersemble FOLDER"),
+        }
+    }
+    Ok(Question { folder: folder.context("which folder?\nhint: effigy import nersemble FOLDER")?, json, calibration_to })
+}
+
+/// A part of a capture, and what does without it.
+fn part(part: Part) -> (&'static str, &'static str) {
+    match part {
+        Part::Mattes => ("mattes", "the person is cut out against the pictures of the background"),
+        Part::Backgrounds => ("backgrounds", "nothing can be cut out where there is no matte: stereo and tracking want one"),
+        Part::Colours => ("colour calibration", "cameras differ in colour, and an avatar averages over them"),
+        Part::Clouds => ("point clouds", "reconstruct_points makes them from the frames"),
+        Part::Flame => ("FLAME tracking", "no eye poses, and track_head begins from the mean head"),
+        Part::Nphm => ("NPHM fits", "fit_identity and track_head make them"),
+        Part::Boxes => ("face boxes", "crops are centred on the origin of the world instead"),
+    }
+}
+
+const PARTS: [Part; 7] =
+    [Part::Mattes, Part::Backgrounds, Part::Colours, Part::Clouds, Part::Flame, Part::Nphm, Part::Boxes];
+
+/// What is wrong with the calibration, or how many cameras it has.
+fn calibration(survey: &Survey) -> Result<usize, String> {
+    if !survey.calibration.is_file() {
+        return Err(format!("{} is missing", survey.calibration.display()));
+    }
+    nersemble::read_calibration(&survey.calibration).map(|read| read.cameras.len()).map_err(|error| error.to_string())
+}
+
+fn tell(survey: &Survey, out: &mut String) -> Result<()> {
+    writeln!(out, "participant {}: layout {}", survey.participant, survey.layout.name())?;
+    match calibration(survey) {
+        Ok(cameras) => writeln!(out, "  calibration   {cameras} cameras")?,
+        Err(problem) => writeln!(out, "  calibration   {problem}\n                so its recordings cannot be used")?,
+    }
+    let width = survey.sequences.iter().map(|s| s.name.len()).max().unwrap_or(0);
+    for sequence in &survey.sequences {
+        let pictures = match sequence.frames {
+            Some(frames) => format!("{frames} frames"),
+            None => "video".to_string(),
+        };
+        let parts: Vec<String> = sequence.parts.iter().map(|(kind, n)| told(sequence, *kind, *n)).collect();
+        let parts = if parts.is_empty() { String::new() } else { format!(", {}", parts.join(", ")) };
+        writeln!(out, "  {:width$}  {} cameras, {pictures}{parts}", sequence.name, sequence.cameras.len())?;
+    }
+    for (what, prevents) in missing(survey) {
+        writeln!(out, "  missing: {what}: {prevents}")?;
+    }
+    Ok(())
+}
+
+/// A part with its number, where that is not the number of all recordings.
+fn told(sequence: &SurveyedSequence, kind: Part, count: usize) -> String {
+    let name = part(kind).0;
+    match kind {
+        Part::Mattes | Part::Backgrounds | Part::Colours if count == sequence.recordings => name.to_string(),
+        Part::Mattes | Part::Backgrounds | Part::Colours => format!("{name} for {count} of {}", sequence.recordings),
+        Part::Flame => name.to_string(),
+        _ => format!("{count} {name}"),
+    }
+}
+
+/// What is missing, and what that prevents.
+fn missing(survey: &Survey) -> Vec<(String, String)> {
+    let mut list = Vec::new();
+    let has = |sequence: &SurveyedSequence, kind: Part| sequence.parts.contains_key(&kind);
+    for kind in PARTS {
+        let without: Vec<&str> =
+            survey.sequences.iter().filter(|s| !has(s, kind)).map(|s| s.name.as_str()).collect();
+        // without mattes the backgrounds count, and the other way round they do not
+        let needless = match kind {
+            Part::Backgrounds => survey.sequences.iter().all(|s| has(s, Part::Mattes)),
+            Part::Boxes => survey.layout != Layout::DiffusionAvatars,
+            _ => false,
+        };
+        if without.is_empty() || needless {
+            continue;
+        }
+        let (name, prevents) = part(kind);
+        let prevents = match kind {
+            Part::Mattes if survey.sequences.iter().any(|s| !has(s, kind) && !has(s, Part::Backgrounds)) => {
+                "the background stays in the pictures, and stereo and tracking cannot tell it from the person"
+            }
+            _ => prevents,
+        };
+        let whose = if without.len() == survey.sequences.len() { String::new() } else { format!(" of {}", without.join(", ")) };
+        list.push((format!("{name}{whose}"), prevents.to_string()));
+    }
+    let mut absent: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for sequence in &survey.sequences {
+        for serial in SERIALS.iter().filter(|serial| !sequence.cameras.iter().any(|camera| camera == *serial)) {
+            absent.entry(serial).or_default().push(&sequence.name);
+        }
+    }
+    for (serial, sequences) in absent {
+        let whose = if sequences.len() == survey.sequences.len() { "all sequences".to_string() } else { sequences.join(", ") };
+        let prevents = match serial {
+            FRONTAL => "it is the one that the paper holds out: name another under hold_out_cameras",
+            _ => "stereo has fewer views",
+        };
+        list.push((format!("camera {serial} in {whose}"), prevents.to_string()));
+    }
+    list
+}
+
+fn as_json(survey: &Survey) -> Value {
+    let sequences: Vec<Value> = survey
+        .sequences
+        .iter()
+        .map(|s| {
+            let parts: BTreeMap<&str, usize> = s.parts.iter().map(|(kind, n)| (part(*kind).0, *n)).collect();
+            json!({ "sequence": s.name, "cameras": s.cameras, "recordings": s.recordings, "frames": s.frames, "parts": parts })
+        })
+        .collect();
+    let calibration = match calibration(survey) {
+        Ok(cameras) => json!({ "cameras": cameras }),
+        Err(problem) => json!({ "problem": problem }),
+    };
+    let missing: Vec<Value> =
+        missing(survey).into_iter().map(|(what, prevents)| json!({ "what": what, "prevents": prevents })).collect();
+    json!({
+        "participant": survey.participant, "layout": survey.layout.name(), "calibration": calibration,
+        "sequences": sequences, "missing": missing,
+    })
+}
+
+/// What to write into a recipe.
+fn stanza(folder: &std::path::Path) -> String {
+    format!("in a recipe:\n  capture: {{ stage: source_nersemble, path: {} }}", folder.display())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use datasets::capture::rig;
+
+    fn words(text: &str) -> Vec<String> {
+        text.split(' ').map(str::to_string).collect()
+    }
+
+    #[test]
+    fn a_download_is_listed_with_what_is_missing() {
+        let root = std::env::temp_dir().join(format!("effigy-import-{}", std::process::id()));
+        let put = |name: &str| {
+            let path = root.join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, b"").unwrap();
+        };
+        let few: Vec<&str> = SERIALS.iter().copied().filter(|serial| *serial != FRONTAL).collect();
+        nersemble::write_calibration(&root, 17, &rig(&SERIALS, 2200, 3208)).unwrap();
+        for serial in &few {
+            put(&format!("017/sequences/FREE/images/cam_{serial}.mp4"));
+            put(&format!("017/sequences/BACKGROUND/image_{serial}.jpg"));
+        }
+        let to = root.join("converted");
+        let call = format!("nersemble {} --calibration-to {}", root.display(), to.display());
+        let text = answer(&words(&call)).unwrap();
+        assert!(text.contains("participant 017: layout A, nersemble-data (version 2)"), "{text}");
+        assert!(text.contains("FREE  15 cameras, video, backgrounds"), "{text}");
+        assert!(text.contains("missing: mattes: the person is cut out against the pictures of the background"), "{text}");
+        assert!(text.contains("missing: camera 222200037 in all sequences: it is the one that the paper holds out"), "{text}");
+        assert!(!text.contains("missing: backgrounds"), "{text}");
+        assert!(nersemble::read_calibration(&to.join("017/calibration/calibration_result.json")).is_ok());
+        let json: Value = serde_json::from_str(&answer(&words(&format!("nersemble {} --json", root.display()))).unwrap()).unwrap();
+        assert_eq!(json["participants"][0]["sequences"][0]["parts"]["backgrounds"], 15);
+        std::fs::remove_file(nersemble::calibration_path(&root, 17)).unwrap();
+        let text = answer(&words(&format!("nersemble {}", root.display()))).unwrap();
+        assert!(text.contains("camera_params.json is missing"), "{text}");
+        std::fs::remove_dir_all(&root).unwrap();
+        let error = answer(&words(&format!("nersemble {}", root.display()))).unwrap_err().to_string();
+        assert!(error.contains("No such file") && error.contains("hint:"), "{error}");
+    }
+
+    #[test]
+    fn odd_calls_say_how_it_goes() {
+        for (call, expected) in [
+            ("", "is no layout"),
+            ("flame x", "`flame` is no layout"),
+            ("nersemble", "which folder?"),
+            ("nersemble a b", "`b` is one folder too many"),
+            ("nersemble a --jsn", "no option `--jsn`"),
+            ("nersemble a --calibration-to", "names no folder"),
+        ] {
+            let error = answer(&words(call)).unwrap_err().to_string();
+            assert!(error.contains(expected) && (error.contains("hint") || expected.contains("names")), "{error}");
+        }
+        assert!(answer(&words("--help")).unwrap().contains("Usage"));
+    }
+}
