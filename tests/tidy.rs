@@ -269,10 +269,13 @@ fn foreign_libraries_are_named_by_leaf_files() {
         (&["polars", "polars_io"], &["pipeline/src/report/table.rs", "pipeline/src/cli/show.rs"]),
         (&["indicatif"], &["pipeline/src/cli/progress.rs"]),
         (&["clap"], &["pipeline/src/cli.rs", "pipeline/src/cli/"]),
-        (&["npyz"], &["datasets/src/nphm_tracking/npz.rs"]),
+        (&["npyz"], &["datasets/src/nphm_tracking/npz.rs", "datasets/src/nersemble/numpy.rs"]),
         (&["lzma_rs"], &["datasets/src/nphm_tracking/ctm.rs"]),
-        // pictures and videos as files; the heading and the mesh drawn on a sheet; its version and its threads
-        (&["opencv"], &["stages/src/media.rs", "stages/src/contact_sheet.rs", "stages/src/main.rs"]),
+        // pictures and videos as files; mattes; the heading and the mesh drawn on a sheet; its version and its threads
+        (
+            &["opencv"],
+            &["stages/src/media.rs", "stages/src/matting.rs", "stages/src/contact_sheet.rs", "stages/src/main.rs"],
+        ),
         (&["tch", "torch_sys"], &["stages/models/src/", "stages/src/", "tests/parity/src/"]),
     ];
     let sources = sources();

@@ -76,7 +76,12 @@ impl LayoutError {
     }
 
     /// A field that is not as it should be.
-    fn field(path: &std::path::Path, field: impl Into<String>, found: impl Into<String>, expected: &'static str) -> Self {
+    fn field(
+        path: &std::path::Path,
+        field: impl Into<String>,
+        found: impl Into<String>,
+        expected: &'static str,
+    ) -> Self {
         Self::Field { path: path.to_owned(), field: field.into(), found: found.into(), expected }
     }
 

@@ -82,7 +82,7 @@ impl Stage for SourceNersemble {
                 p.path.display(),
                 p.path.display()
             );
-            found.into_iter().map(|(recording, row)| Ok(named(&recording, row)?)).collect()
+            found.into_iter().map(|(recording, row)| named(&recording, row)).collect()
         };
         units.iter().map(|_| list()).collect()
     }

@@ -100,13 +100,15 @@ pub fn write_diffusion_avatars_calibration(
     let split: Vec<(DVec3, DVec3)> = cameras.iter().map(|camera| rodrigues_of(&camera.world_to_cam)).collect();
     let intrinsics = |k: &[f64; 9]| json!({ "cx": k[2], "cy": k[5], "fx": k[0], "fy": k[4] });
     let shared = cameras.windows(2).all(|pair| pair[0].intrinsics == pair[1].intrinsics);
-    let sets: Vec<Value> = cameras.iter().take(if shared { 1 } else { usize::MAX }).map(|c| intrinsics(&c.intrinsics)).collect();
+    let sets: Vec<Value> =
+        cameras.iter().take(if shared { 1 } else { usize::MAX }).map(|c| intrinsics(&c.intrinsics)).collect();
     let (width, height) = calibrations.size.unwrap_or(FULL_SIZE);
     let config = json!({
         "dataset_version": "effigy", "serials": order, "image_size": { "w": width, "h": height },
         "optimizer_per_camera_intrinsics": !shared,
     });
-    let triples = |take: &dyn Fn(&(DVec3, DVec3)) -> DVec3| split.iter().map(|s| take(s).to_array()).collect::<Vec<_>>();
+    let triples =
+        |take: &dyn Fn(&(DVec3, DVec3)) -> DVec3| split.iter().map(|s| take(s).to_array()).collect::<Vec<_>>();
     let result = json!({ "params_result": {
         "ts": triples(&|s| s.1), "rs": triples(&|s| s.0), "intrinsics": sets,
         "checkerboard_poses": [], "corner_displacements": [],
@@ -149,8 +151,11 @@ fn from_rodrigues(r: DVec3, t: DVec3) -> [f64; 16] {
 /// If the file is missing, a field is missing or has another shape, or the poses are not rigid or not in metres.
 pub fn read_calibration(path: &Path) -> Result<Calibrations, LayoutError> {
     let value = json_of(path)?;
-    let calibrations =
-        if value.get("params_result").is_some() { rig_calibration(path, &value)? } else { camera_params(path, &value)? };
+    let calibrations = if value.get("params_result").is_some() {
+        rig_calibration(path, &value)?
+    } else {
+        camera_params(path, &value)?
+    };
     for (serial, camera) in &calibrations.cameras {
         check(path, serial, camera)?;
     }
@@ -255,9 +260,11 @@ fn check(path: &Path, serial: &str, camera: &Calibration) -> Result<(), LayoutEr
     let m = &camera.world_to_cam;
     let field = || format!("pose of camera {serial}");
     let rotation = DMat3::from_cols_array(&[m[0], m[4], m[8], m[1], m[5], m[9], m[2], m[6], m[10]]);
-    let off = (rotation * rotation.transpose() - DMat3::IDENTITY).to_cols_array().iter().fold(0.0f64, |a, b| a.max(b.abs()));
+    let off =
+        (rotation * rotation.transpose() - DMat3::IDENTITY).to_cols_array().iter().fold(0.0f64, |a, b| a.max(b.abs()));
     if off > 1e-3 || rotation.determinant() < 0.0 {
-        let found = format!("a matrix that is no rotation (off by {off:.3}, determinant {:.3})", rotation.determinant());
+        let found =
+            format!("a matrix that is no rotation (off by {off:.3}, determinant {:.3})", rotation.determinant());
         return Err(LayoutError::field(path, field(), found, "a rigid transform from world to camera"));
     }
     let distance = DVec3::new(m[3], m[7], m[11]).length();
@@ -267,7 +274,12 @@ fn check(path: &Path, serial: &str, camera: &Calibration) -> Result<(), LayoutEr
     }
     if camera.intrinsics[0] <= 0.0 || camera.intrinsics[4] <= 0.0 {
         let found = format!("a focal length of {} px", camera.intrinsics[0].min(camera.intrinsics[4]));
-        return Err(LayoutError::field(path, format!("intrinsics of camera {serial}"), found, "a positive focal length"));
+        return Err(LayoutError::field(
+            path,
+            format!("intrinsics of camera {serial}"),
+            found,
+            "a positive focal length",
+        ));
     }
     Ok(())
 }
@@ -305,4 +317,3 @@ fn matrix<const N: usize>(value: &Value, width: usize) -> Option<[f64; N]> {
     }
     flat.try_into().ok()
 }
-

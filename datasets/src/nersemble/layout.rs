@@ -178,7 +178,8 @@ impl Participant {
         let sequences = folders(&folder.join("sequences"))?;
         let any = |inside: &str| sequences.iter().any(|name| folder.join("sequences").join(name).join(inside).is_dir());
         let pictures = |name: &String| {
-            folders(&folder.join("sequences").join(name)).is_ok_and(|names| names.iter().any(|n| frame_number(n).is_some()))
+            folders(&folder.join("sequences").join(name))
+                .is_ok_and(|names| names.iter().any(|n| frame_number(n).is_some()))
         };
         let layout = if any("timesteps") || folder.join("calibration/calibration_result.json").is_file() {
             Layout::DiffusionAvatars
@@ -261,7 +262,7 @@ impl Participant {
         for (camera, pixels) in pictures {
             let background = self.folder.join(format!("sequences/BACKGROUND/image_{camera}.jpg"));
             let colours = [
-                format!("calibration/color_calibration.json"),
+                "calibration/color_calibration.json".to_owned(),
                 format!("sequences/{sequence}/annotations/color_correction/{camera}.npy"),
                 format!("annotations/{sequence}/color_correction/{camera}.npy"),
             ];
@@ -289,10 +290,8 @@ impl Participant {
             }
             let mut cameras: Vec<String> = recordings.iter().map(|r| r.camera.clone()).collect();
             let mut frames: Vec<u32> = recordings.iter().filter_map(|r| r.timestep).collect();
-            for list in [&mut cameras] {
-                list.sort_unstable();
-                list.dedup();
-            }
+            cameras.sort_unstable();
+            cameras.dedup();
             frames.sort_unstable();
             frames.dedup();
             let of_each = |has: &dyn Fn(&Recording) -> bool| recordings.iter().filter(|r| has(r)).count();
@@ -328,7 +327,8 @@ impl Participant {
 
 /// The FLAME tracking of a sequence's folder, if there is one.
 pub(super) fn flame_file(sequence: &Path) -> Option<PathBuf> {
-    let names = ["flame2023_tracking_v2.npz", "flame2023_tracking.npz"].map(|name| sequence.join("tracking").join(name));
+    let names =
+        ["flame2023_tracking_v2.npz", "flame2023_tracking.npz"].map(|name| sequence.join("tracking").join(name));
     let old = sequence.join("annotations/tracking/FLAME2023_v2/tracked_flame_params.npz");
     names.into_iter().chain([old]).find(|path| path.is_file())
 }

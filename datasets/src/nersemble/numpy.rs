@@ -26,7 +26,12 @@ pub fn read_npy(path: &Path) -> Result<NumpyArray, LayoutError> {
 pub fn read_npz(path: &Path, name: &str) -> Result<Option<NumpyArray>, LayoutError> {
     let bytes = std::fs::read(path).map_err(|e| LayoutError::unreadable(path, e))?;
     let broken = |e: &dyn std::fmt::Display| {
-        LayoutError::field(path, "(file)", format!("{} bytes that are no zip file ({e})", bytes.len()), "a whole npz file")
+        LayoutError::field(
+            path,
+            "(file)",
+            format!("{} bytes that are no zip file ({e})", bytes.len()),
+            "a whole npz file",
+        )
     };
     let mut archive = zip::ZipArchive::new(Cursor::new(&bytes)).map_err(|e| broken(&e))?;
     let mut npy = Vec::new();
@@ -40,8 +45,9 @@ pub fn read_npz(path: &Path, name: &str) -> Result<Option<NumpyArray>, LayoutErr
 
 fn parse(path: &Path, field: &str, bytes: &[u8]) -> Result<NumpyArray, LayoutError> {
     let wrong = |found: String, expected| LayoutError::field(path, field, found, expected);
-    let file = NpyFile::new(bytes)
-        .map_err(|e| wrong(format!("{} bytes that are no array ({e})", bytes.len()), "an array as `numpy.save` leaves it"))?;
+    let file = NpyFile::new(bytes).map_err(|e| {
+        wrong(format!("{} bytes that are no array ({e})", bytes.len()), "an array as `numpy.save` leaves it")
+    })?;
     let dtype = file.dtype();
     let descr = dtype.descr();
     let simple = match &dtype {

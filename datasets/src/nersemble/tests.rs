@@ -64,7 +64,10 @@ fn calibration_round_trips_and_its_errors_are_exact() {
     };
     check("{", "field `(file)`");
     check("{}", "field `world_2_cam`: found nothing");
-    check(r#"{"world_2_cam": {"1": [[1,2],[3,4]]}, "intrinsics": []}"#, "`world_2_cam.1`: found 2 rows of lengths 2, 2");
+    check(
+        r#"{"world_2_cam": {"1": [[1,2],[3,4]]}, "intrinsics": []}"#,
+        "`world_2_cam.1`: found 2 rows of lengths 2, 2",
+    );
     let pose = "[[1,0,0,0],[0,1,0,0],[0,0,1,1],[0,0,0,1]]";
     let with = |pose: &str, k: &str| format!(r#"{{"world_2_cam": {{"1": {pose}}}, "intrinsics": {k}}}"#);
     let k = "[[1000,0,500],[0,1000,500],[0,0,1]]";
@@ -98,7 +101,8 @@ fn a_download_converts_to_the_calibration_of_diffusion_avatars_and_back() {
     let half_pi = std::f64::consts::FRAC_PI_2;
     let one = |intrinsics: &str| {
         fs::write(&config, r#"{"serials": ["a"], "image_size": {"w": 100, "h": 200}}"#).unwrap();
-        let text = format!(r#"{{"params_result": {{"ts": [[0.1, 0.2, 1.5]], "rs": [[0, {half_pi}, 0]], {intrinsics}}}}}"#);
+        let text =
+            format!(r#"{{"params_result": {{"ts": [[0.1, 0.2, 1.5]], "rs": [[0, {half_pi}, 0]], {intrinsics}}}}}"#);
         fs::write(&result, text).unwrap();
         read_calibration(&result)
     };

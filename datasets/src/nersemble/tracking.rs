@@ -60,7 +60,8 @@ pub fn read_flame(sequence: &Path) -> Result<Vec<FlameFrame>, LayoutError> {
     let eyes = optional("eyes")?.map(|array| per_frame("eyes", array, 6)).transpose()?;
     let shape = needed("shape")?.values;
     let scale = needed("scale")?.values;
-    let scale = *scale.first().ok_or_else(|| LayoutError::field(&path, "scale", "no values", "the scale of the model"))?;
+    let scale =
+        *scale.first().ok_or_else(|| LayoutError::field(&path, "scale", "no values", "the scale of the model"))?;
     let frames = match optional("frames")? {
         Some(frames) if frames.values.len() == count => frames.values.iter().map(|n| *n as u32).collect(),
         Some(frames) => {

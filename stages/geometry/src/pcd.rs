@@ -79,7 +79,11 @@ fn parse(path: &Path, bytes: &[u8]) -> Result<PointCloud, PcdError> {
         let end = bytes[at..].iter().position(|b| *b == b'\n').map(|n| at + n);
         let line = end.and_then(|end| std::str::from_utf8(&bytes[at..end]).ok());
         let Some(line) = line else {
-            return Err(wrong("header", format!("{} bytes without a line DATA", bytes.len()), "a header of a pcd file"));
+            return Err(wrong(
+                "header",
+                format!("{} bytes without a line DATA", bytes.len()),
+                "a header of a pcd file",
+            ));
         };
         at += line.len() + 1;
         let mut words = line.split_whitespace().map(str::to_owned);
@@ -103,7 +107,8 @@ fn parse(path: &Path, bytes: &[u8]) -> Result<PointCloud, PcdError> {
     }
     let lengths = [sizes.len(), kinds.len(), counts.len()];
     if names.is_empty() || lengths != [names.len(); 3] {
-        let found = format!("{} fields, {} sizes, {} types, {} counts", names.len(), sizes.len(), kinds.len(), counts.len());
+        let found =
+            format!("{} fields, {} sizes, {} types, {} counts", names.len(), sizes.len(), kinds.len(), counts.len());
         return Err(wrong("header", found, "one of each for every field"));
     }
     let count = points.ok_or_else(|| wrong("POINTS", "nothing".into(), "the number of points"))?;
@@ -112,7 +117,11 @@ fn parse(path: &Path, bytes: &[u8]) -> Result<PointCloud, PcdError> {
     for (i, name) in names.into_iter().enumerate() {
         let kind = kinds[i].bytes().next().unwrap_or(0);
         if ![1, 2, 4, 8].contains(&sizes[i]) || counts[i] == 0 || counts[i] > 4096 {
-            return Err(wrong(&name, format!("{} values of {} bytes", counts[i], sizes[i]), "values of 1, 2, 4 or 8 bytes"));
+            return Err(wrong(
+                &name,
+                format!("{} values of {} bytes", counts[i], sizes[i]),
+                "values of 1, 2, 4 or 8 bytes",
+            ));
         }
         fields.push(Field { name, offset: stride, size: sizes[i], kind, count: counts[i] });
         stride += sizes[i] * counts[i];
@@ -146,7 +155,8 @@ fn parse(path: &Path, bytes: &[u8]) -> Result<PointCloud, PcdError> {
     };
     match data.as_str() {
         "ascii" => {
-            let text = std::str::from_utf8(body).map_err(|_| wrong("DATA", "bytes that are no text".into(), "numbers"))?;
+            let text =
+                std::str::from_utf8(body).map_err(|_| wrong("DATA", "bytes that are no text".into(), "numbers"))?;
             let mut lines = text.lines().filter(|line| !line.trim().is_empty());
             let mut index = vec![0; fields.len()];
             let mut next = 0;
@@ -165,7 +175,8 @@ fn parse(path: &Path, bytes: &[u8]) -> Result<PointCloud, PcdError> {
                     b'F' => Some(word(field)?.parse::<f32>().ok()?.to_le_bytes()),
                     _ => Some((word(field)?.parse::<i64>().ok()? as u32).to_le_bytes()),
                 };
-                add(&value, &packed).ok_or_else(|| wrong("DATA", format!("point {i} cut or no numbers"), "a line for each point"))?;
+                add(&value, &packed)
+                    .ok_or_else(|| wrong("DATA", format!("point {i} cut or no numbers"), "a line for each point"))?;
             }
         }
         "binary" => {
@@ -173,12 +184,14 @@ fn parse(path: &Path, bytes: &[u8]) -> Result<PointCloud, PcdError> {
             for point in body.chunks_exact(stride.max(1)) {
                 let bytes = |field: &Field| &point[field.offset..field.offset + field.size];
                 let packed = |field: &Field| bytes(field).try_into().ok();
-                add(&|field| field.value(bytes(field)), &packed)
-                    .ok_or_else(|| wrong("TYPE", "a type of values that is not read".into(), "F 4, F 8, U 1, U 4 or I 4"))?;
+                add(&|field| field.value(bytes(field)), &packed).ok_or_else(|| {
+                    wrong("TYPE", "a type of values that is not read".into(), "F 4, F 8, U 1, U 4 or I 4")
+                })?;
             }
         }
         "binary_compressed" => {
-            let number = |at: usize| body.get(at..at + 4).map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]]) as usize);
+            let number =
+                |at: usize| body.get(at..at + 4).map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]]) as usize);
             let (Some(packed_size), Some(size)) = (number(0), number(4)) else { return Err(short(body.len())) };
             let packed = body.get(8..8 + packed_size).ok_or_else(|| short(body.len()))?;
             // LZF makes at most 264 bytes of 3
@@ -193,8 +206,9 @@ fn parse(path: &Path, bytes: &[u8]) -> Result<PointCloud, PcdError> {
                     &plain[at..at + field.size]
                 };
                 let packed = |field: &Field| bytes(field).try_into().ok();
-                add(&|field| field.value(bytes(field)), &packed)
-                    .ok_or_else(|| wrong("TYPE", "a type of values that is not read".into(), "F 4, F 8, U 1, U 4 or I 4"))?;
+                add(&|field| field.value(bytes(field)), &packed).ok_or_else(|| {
+                    wrong("TYPE", "a type of values that is not read".into(), "F 4, F 8, U 1, U 4 or I 4")
+                })?;
             }
         }
         other => return Err(wrong("DATA", format!("`{other}`"), "ascii, binary or binary_compressed")),
