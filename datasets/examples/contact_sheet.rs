@@ -1,5 +1,5 @@
 //! Renders a sheet of synthetic people to a PNG:
-//! `contact_sheet WHEEL OUT.png [people|faces|close|rig|SEQUENCE] [size] [count] [seed]`.
+//! `contact_sheet WHEEL OUT.png [people|faces|close|rig|SEQUENCE] [size] [count] [seed]`; `contact_sheet WHEEL - speed` times it.
 //!
 //! `people`: different persons from three sides; `faces` and `close`: one person, several expressions; `rig`: one
 //! moment from the sixteen cameras; the name of a sequence: one person through that sequence. For looking at what the
@@ -12,6 +12,7 @@ use datasets::capture::{self, Frame};
 use datasets::heads::{Expression, Head, HeadAssets, Identity};
 use datasets::sequences;
 use geometry::Camera;
+use rayon::prelude::*;
 
 const FACES: [&[(&str, f32)]; 8] = [
     &[],
@@ -44,6 +45,21 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let (size, count, seed) = (number(4, 256), number(5, 8), number(6, 1));
     let assets = HeadAssets::load(Path::new(wheel))?;
     let front = |azimuth: f64, zoom: f64| capture::portrait_camera(azimuth, 2.0, zoom, size, size);
+
+    if kind == "speed" {
+        // as `capture_synthetic` films: one moment, all cameras side by side
+        let head = Head::new(&assets, &Identity::random(&assets, u64::from(seed)))?;
+        let rig = capture::rig(&capture::SERIALS, size, size);
+        let start = Instant::now();
+        for i in 0..count {
+            let at = sequences::sequence("FREE")?.seconds * (i as f32 + 0.5) / count as f32;
+            let posed = head.pose(&sequences::expression_at("FREE", at, u64::from(seed))?);
+            rig.par_iter().for_each(|(_, camera)| drop(capture::render(&posed, camera, 2)));
+        }
+        let images = count as usize * rig.len();
+        println!("{images} images of {size} px: {:.1} a second", images as f64 / start.elapsed().as_secs_f64());
+        return Ok(());
+    }
 
     // What to film: (person, expression, cameras), each a run of neighbouring cells.
     let mut shots: Vec<(u32, Expression, Vec<Camera>)> = Vec::new();
