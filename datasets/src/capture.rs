@@ -9,10 +9,12 @@ use glam::Vec3;
 use crate::heads::PosedHead;
 
 mod rig;
+mod sensor;
 mod shade;
 mod strands;
 
 pub use rig::{FRONTAL, SERIALS, look_at, portrait_camera, rig};
+pub use sensor::Sensor;
 
 /// A picture.
 #[derive(Clone, Debug, PartialEq, Eq)]

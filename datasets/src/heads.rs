@@ -17,6 +17,7 @@ pub mod expression;
 pub mod hair;
 pub mod identity;
 pub mod light;
+pub mod mimic;
 pub mod noise;
 pub mod pose;
 pub mod regions;

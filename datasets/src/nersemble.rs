@@ -27,7 +27,7 @@ pub use calibration::{
     Calibration, Calibrations, alpha_path, calibration_path, read_calibration, video_path, write_calibration,
     write_diffusion_avatars_calibration,
 };
-pub use colour::read_colour;
+pub use colour::{read_colour, write_colours};
 pub use layout::{Layout, Part, Recording, Survey, SurveyedSequence, list, survey};
 pub use tracking::{FlameFrame, read_flame};
 

@@ -64,7 +64,7 @@ fn supersample() -> u32 {
 }
 
 fn def() -> StageDef {
-    StageDef::new("capture_synthetic", 2, Grain::Row)
+    StageDef::new("capture_synthetic", 3, Grain::Row)
         .doc("Films a synthetic person with the rig's cameras, in the NeRSemble layout.")
         .reads([("participant", Type::I64), ("identity", Type::I64), ("sequence", Type::Str)])
         .writes(source_nersemble::COLUMNS)
@@ -110,11 +110,20 @@ impl CaptureSynthetic {
         }
         let head = Head::new(&self.assets, &Identity::random(&self.assets, identity))?;
 
+        let sensors: Vec<_> = rig.iter().map(|(serial, _)| capture::Sensor::new(serial)).collect();
         let mut films: Vec<(Vec<Image>, Vec<Image>)> = vec![Default::default(); rig.len()];
         let times = moments(&name, p.frames)?;
         for (done, time) in times.iter().enumerate() {
             let posed = head.pose(&expression_at(&name, *time, identity)?);
-            let shots: Vec<_> = rig.par_iter().map(|(_, camera)| capture::render(&posed, camera, p.supersample)).collect();
+            // another for each frame of each sequence of each person
+            let moment = manifests::Digest::of_bytes(format!("{identity}/{name}/{}", time.to_bits()).as_bytes());
+            let moment = u64::from_le_bytes(moment.0[..8].try_into().context("eight bytes")?);
+            let shoot = |((_, camera), sensor): (&(String, Camera), &capture::Sensor)| {
+                let mut shot = capture::render(&posed, camera, p.supersample);
+                sensor.record(&mut shot, moment);
+                shot
+            };
+            let shots: Vec<_> = rig.par_iter().zip(&sensors).map(shoot).collect();
             for (film, shot) in films.iter_mut().zip(shots) {
                 let (width, height) = (shot.width as usize, shot.height as usize);
                 film.0.push(Image::new(width, height, 3, shot.rgb));
@@ -126,6 +135,9 @@ impl CaptureSynthetic {
 
         let root = cx.file(unit, "nersemble");
         nersemble::write_calibration(&root, participant, &rig)?;
+        let corrections: Vec<_> =
+            rig.iter().zip(&sensors).map(|((serial, _), sensor)| (serial.clone(), sensor.correction())).collect();
+        nersemble::write_colours(&root, participant, &corrections)?;
         let fps = p.frames as f64 / f64::from(sequence(&name)?.seconds);
         for ((serial, _), (frames, mattes)) in rig.iter().zip(&films) {
             for (path, images) in [

@@ -39,7 +39,7 @@ fn picture() -> usize {
 }
 
 fn def() -> StageDef {
-    StageDef::new("contact_sheet", 1, Grain::Whole)
+    StageDef::new("contact_sheet", 2, Grain::Whole)
         .doc("Truth, renders, G-buffer channels and mesh overlay of some views in one picture.")
         .reads([("sequence", Type::Str), ("camera", Type::Str), ("timestep", Type::I64)])
         .reads([("target", Type::Blob), ("gbuffer", Type::Blob), ("render", Type::Blob)])

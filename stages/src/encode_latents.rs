@@ -27,7 +27,7 @@ struct Params {
 }
 
 fn def() -> StageDef {
-    StageDef::new("encode_latents", 1, Grain::Row)
+    StageDef::new("encode_latents", 2, Grain::Row)
         .doc("Crops the target images and encodes them to latent moments.")
         .reads([("image", Type::Blob), ("crop_rect", Type::Floats(3)), ("width", Type::I64)])
         .with("vae", backbone::COLUMNS)

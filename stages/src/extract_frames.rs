@@ -2,7 +2,7 @@
 //!
 //! reads: video or image with timestep, matte_video? or matte? or background?, color_transform? or color_polynomial?, every?,
 //! distortion? or distortion_fisheye? with intrinsics, width, height
-//! writes: timestep, image (RGB PNG), matte (grey PNG)
+//! writes: timestep, image (RGB, PNG or JPEG), matte (grey PNG)
 //!
 //! A row of the input is a video, and each of its frames taken is a row of the output; or it is a picture, and is taken if
 //! its number is that of a frame that would be. `timestep` is the number of the frame in the video. Without a matte, one is
@@ -11,12 +11,12 @@
 
 use crate::matting;
 use crate::media::{Image, Undistort, VideoReader};
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use datasets::colour::Correction;
 use manifests::Type;
 use protocol::{Cx, Grain, OutRow, Row, Rows, Stage, StageDef, Unit};
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 /// Parameters.
 #[derive(Deserialize, JsonSchema)]
@@ -28,6 +28,27 @@ struct Params {
     /// Width of the images in px, the height in proportion; 0 keeps the video's.
     #[serde(default)]
     width: u32,
+    /// How images are written; mattes are always PNG.
+    #[serde(default)]
+    format: Format,
+    /// Quality of JPEG images, 1 to 100.
+    #[serde(default = "quality")]
+    quality: u32,
+}
+
+/// A format of image files.
+#[derive(Clone, Copy, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+enum Format {
+    /// Without loss.
+    #[default]
+    Png,
+    /// Smaller and faster, as the published captures are passed on.
+    Jpeg,
+}
+
+fn quality() -> u32 {
+    95
 }
 
 /// The paper takes every 3rd frame of 73 a second.
@@ -94,7 +115,8 @@ impl Treatment {
         };
         let width = if self.width == 0 { frame.width } else { self.width };
         let height = (frame.height * width).div_ceil(frame.width);
-        let mut image = frame.resized(width, height)?;
+        let mut image =
+            if (width, height) == (frame.width, frame.height) { frame } else { frame.resized(width, height)? };
         // on the smaller picture, as the published readers do
         if let Some(colour) = &self.colour {
             colour.apply(&mut image.data);
@@ -109,6 +131,7 @@ impl Treatment {
 impl ExtractFrames {
     fn extract(&self, unit: &Unit<'_>, cx: &Cx<'_>) -> Result<Rows> {
         let row = unit.row();
+        ensure!((1..=100).contains(&self.params.quality), "`quality` is {}, expected 1 to 100", self.params.quality);
         let every = if row.has("every") { row.i64("every")? } else { i64::from(self.params.every) };
         let every = usize::try_from(every).ok().filter(|&n| n > 0).context("`every` must be at least 1")?;
         let mut treatment = Treatment::of(&row, self.params.width)?;
@@ -121,8 +144,9 @@ impl ExtractFrames {
                 matte.write_png(&path)?;
                 out = out.file("matte", &path);
             }
-            let path = cx.file(unit, &format!("frame_{timestep:05}.png"));
-            image.write_png(&path)?;
+            let jpeg = self.params.format == Format::Jpeg;
+            let path = cx.file(unit, &format!("frame_{timestep:05}.{}", if jpeg { "jpg" } else { "png" }));
+            if jpeg { image.write_jpeg(&path, self.params.quality)? } else { image.write_png(&path)? }
             rows.push(out.file("image", &path));
             Ok(())
         };

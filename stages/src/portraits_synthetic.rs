@@ -45,7 +45,7 @@ fn expressions() -> usize {
 const SUPERSAMPLE: u32 = 3;
 
 fn def() -> StageDef {
-    StageDef::new("portraits_synthetic", 2, Grain::Row)
+    StageDef::new("portraits_synthetic", 3, Grain::Row)
         .doc("Renders portraits of synthetic people.")
         .reads([("identity", Type::I64)])
         .writes([("view", Type::I64), ("image", Type::Blob)])

@@ -40,7 +40,7 @@ fn seed() -> u64 {
 }
 
 fn def() -> StageDef {
-    StageDef::new("render_avatar", 1, Grain::Row)
+    StageDef::new("render_avatar", 2, Grain::Row)
         .doc("Samples the avatar's image for each G-buffer and expression code.")
         .reads([("gbuffer", Type::Blob), ("expression", Type::Floats(0))])
         .with("avatar", [("config", Type::Blob), ("checkpoint", Type::Blob)])

@@ -47,7 +47,7 @@ fn def() -> StageDef {
         ("gbuffer", Type::Blob),
         ("target", Type::Blob),
     ];
-    StageDef::new("render_baseline", 1, Grain::Row)
+    StageDef::new("render_baseline", 2, Grain::Row)
         .doc("Answers with the mean training image of the nearest camera, or the nearest training image.")
         .reads([("participant", Type::I64), ("world_to_cam", Type::Floats(16)), ("gbuffer", Type::Blob)])
         .with("train", train)

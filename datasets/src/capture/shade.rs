@@ -5,6 +5,7 @@
 use glam::{Vec2, Vec3};
 
 use crate::heads::light::Environment;
+use crate::heads::mimic::Mimic;
 use crate::heads::noise::{bump, lerp, smoothstep, value_noise};
 use crate::heads::pose::Material;
 use crate::heads::{PosedHead, regions, skin};
@@ -19,6 +20,7 @@ const PUPIL: f32 = 0.20;
 pub struct Painter<'a> {
     posed: &'a PosedHead<'a>,
     environment: &'a Environment,
+    mimic: Mimic,
     eye: Vec3,
 }
 
@@ -31,7 +33,8 @@ pub fn tooth(along: f32, depth: f32) -> (Vec3, f32) {
 impl<'a> Painter<'a> {
     /// For a camera whose centre is `eye`, world metres.
     pub fn new(posed: &'a PosedHead<'a>, eye: Vec3) -> Self {
-        Self { posed, environment: posed.head.environment(), eye }
+        let mimic = Mimic::new(&posed.head.identity, &posed.expression);
+        Self { posed, environment: posed.head.environment(), mimic, eye }
     }
 
     /// Light that leaves the surface towards the camera.
@@ -49,7 +52,7 @@ impl<'a> Painter<'a> {
                     return self.shirt(t, irradiance);
                 }
                 let albedo = Vec3::new(a[3], a[4], a[5]);
-                let fine = skin::texture(t, &self.posed.head.identity, 1.0);
+                let fine = skin::texture(t, &self.posed.head.identity, 1.0) * self.mimic.factor(t);
                 // Light bounces between folds and comes out redder.
                 let bounce = (albedo * (1.0 - openness)) * 0.35;
                 let diffuse = albedo * fine * irradiance * (Vec3::ONE + bounce) + albedo * albedo * 0.03;

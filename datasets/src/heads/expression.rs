@@ -87,6 +87,11 @@ pub fn unit(name: &str) -> Option<usize> {
 }
 
 impl Expression {
+    /// The weight of a unit; `None` if there is no unit of this name.
+    pub fn get(&self, name: &str) -> Option<f32> {
+        unit(name).map(|i| self.arkit[i])
+    }
+
     /// Adds `weight` to a unit, or, for a name without `Left` / `Right` that exists only in pairs, to both; the result
     /// is clamped to [0, 1]. Unknown names are `None` and change nothing.
     pub fn add(&mut self, name: &str, weight: f32) -> Option<()> {

@@ -120,7 +120,7 @@ pub fn write_diffusion_avatars_calibration(
     Ok(files)
 }
 
-fn put(path: &Path, value: &Value) -> Result<(), LayoutError> {
+pub(super) fn put(path: &Path, value: &Value) -> Result<(), LayoutError> {
     let write = || {
         path.parent().map_or(Ok(()), fs::create_dir_all)?;
         let partial = path.with_extension("json.partial");

@@ -1,10 +1,22 @@
 //! Colour calibration of a camera: where the releases keep it, in which form.
 
 use super::LayoutError;
+use super::calibration::put;
 use super::numpy::read_npy;
 use crate::colour::{Correction, TERMS};
-use serde_json::Value;
+use serde_json::{Map, Value};
 use std::path::Path;
+
+/// Writes a participant's colour calibration as version 2 has it: for each serial a 3 x 3 matrix, rows first, that is multiplied
+/// with linear light.
+///
+/// # Errors
+/// If the file cannot be written.
+pub fn write_colours(root: &Path, participant: u32, cameras: &[(String, [f64; 9])]) -> Result<(), LayoutError> {
+    let rows = |m: &[f64; 9]| Value::from(m.chunks(3).map(|row| Value::from(row.to_vec())).collect::<Vec<_>>());
+    let all: Map<String, Value> = cameras.iter().map(|(serial, matrix)| (serial.clone(), rows(matrix))).collect();
+    put(&root.join(format!("{participant:03}/calibration/color_calibration.json")), &Value::from(all))
+}
 
 /// The correction of a camera's colours: `{serial: 3 x N}` of version 2 (JSON, polynomial), or a 3 x 4 array of version 1 and
 /// DiffusionAvatars (`.npy`, affine).
