@@ -24,7 +24,7 @@ rows. `bare` runs the same commands by a shell, one after the other: what they c
 
 The machine may be busy: cpu seconds of the whole process tree are compared, never wall time.
 
-    bench.py [--engine NAME ...] [--n 100 1000 10000] [--work DIR] [--reps 3] [--json FILE] [--skip-rows]
+    bench.py [--engine NAME ...] [--n 100 1000 10000] [--work DIR] [--reps 3] [--json FILE] [--skip-rows] [--skip-graph] [--skip-frames]
 """
 import argparse
 import json
@@ -34,6 +34,7 @@ import sys
 import time
 from pathlib import Path
 
+import frames
 import rows
 from engines import ENGINES, stages
 from measure import measure, median
@@ -134,6 +135,7 @@ def main():
     parse.add_argument("--json", type=Path, help="write the figures to this file [default: results.json in --work]")
     parse.add_argument("--rows", nargs="+", type=int, default=[100_000, 1_000_000])
     parse.add_argument("--skip-rows", action="store_true", help="only the graph")
+    parse.add_argument("--skip-frames", action="store_true", help="no videos")
     parse.add_argument("--skip-graph", action="store_true", help="only rows and trees of files")
     args = parse.parse_args()
     work = args.work.resolve()
@@ -156,6 +158,8 @@ def main():
         table(results, n)
     if not args.skip_rows:
         results += rows.run(work, args.rows, args.reps)
+    if not args.skip_frames:
+        results += frames.run(work, args.reps)
     target = args.json or work / "results.json"
     target.write_text(json.dumps(results, indent=1) + "\n")
     print(f"\nfigures: {target}")

@@ -9,6 +9,13 @@ for peer in snakemake redun dvc datachain; do
   fi
   if [ -x "$dir/venv/$peer/bin/$peer" ]; then ln -sf "$dir/venv/$peer/bin/$peer" "$dir/bin/$peer"; else echo "! $peer was not installed"; fi
 done
+# OpenCV and PyAV are libraries: their peer is a Python that has them
+[ -x "$dir/venv/media/bin/python" ] || { python3 -m venv "$dir/venv/media" && "$dir/venv/media/bin/pip" install --quiet opencv-python-headless av; }
+if "$dir/venv/media/bin/python" -c "import av, cv2" 2> /dev/null; then
+  printf '#!/bin/sh\nexec "%s" "$@"\n' "$dir/venv/media/bin/python" > "$dir/bin/media-python" && chmod +x "$dir/bin/media-python"
+else
+  echo "! OpenCV and PyAV were not installed"
+fi
 [ -x "$dir/cargo/bin/b3sum" ] || cargo install --quiet --root "$dir/cargo" b3sum
 if [ -x "$dir/cargo/bin/b3sum" ]; then ln -sf "$dir/cargo/bin/b3sum" "$dir/bin/b3sum"; else echo "! b3sum was not installed"; fi
 for peer in make ninja time; do command -v $peer > /dev/null || echo "! $peer is missing: install make, ninja-build and time"; done

@@ -9,10 +9,10 @@
 //!              "camera_label", or "camera_id", or "camera_index",
 //!              "timestep_index", or "timestep_id", or "time"}]}
 //! ```
-//! Sources: nerfstudio's page on data conventions and its parser; instant-ngp's page on data sets; the exports of VHAP, which
-//! GaussianAvatars reads (`camera_id`, `camera_index`, `timestep_index`, `timestep_id`, `fg_mask_path`); nerfstudio's import
-//! of Metashape (`camera_label`); D-NeRF (`time`). A pixel's centre is at + 0.5 in this format, as with us, so `cx` and `cy`
-//! are taken as they are. Who calibrated with OpenCV and wrote its `cx` here is half a pixel off, which no file tells.
+//! Sources: nerfstudio's page on data conventions and its parser; the exports of VHAP, which GaussianAvatars reads (`camera_id`,
+//! `camera_index`, `timestep_index`, `timestep_id`, `fg_mask_path`); `camera_label` and `time` are taken where files have
+//! them. A pixel's centre is taken to be at + 0.5, as with us, so `cx` and `cy` are left as they are. Who calibrated with
+//! OpenCV and wrote its `cx` here is half a pixel off, which no file tells.
 //! This file reads names and numbers; it decodes no picture, except for the size of one where `w` and `h` are missing.
 
 use std::fs;

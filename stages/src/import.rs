@@ -69,7 +69,8 @@ pub fn answer(arguments: &[String]) -> Result<String> {
     for path in written {
         writeln!(text, "wrote {}", path.display())?;
     }
-    write!(text, "{}", stanza(&question.folder))?;
+    let one = question.folder.join("sequences").is_dir().then(|| surveys.first().map(|s| s.participant.as_str())).flatten();
+    write!(text, "{}", stanza(&question.folder, one))?;
     Ok(text)
 }
 
@@ -217,8 +218,11 @@ fn as_json(survey: &Survey) -> Value {
 }
 
 /// What to write into a recipe.
-fn stanza(folder: &std::path::Path) -> String {
-    format!("in a recipe:\n  capture: {{ stage: source_nersemble, path: {} }}", folder.display())
+fn stanza(folder: &std::path::Path, one: Option<&str>) -> String {
+    // a recipe wants a number, which a folder's name with zeros in front is not to be read as
+    let one = one.and_then(|name| name.parse::<i64>().ok());
+    let one = one.map_or(String::new(), |number| format!(", participant: {number}"));
+    format!("in a recipe:\n  capture: {{ stage: source_nersemble, path: {}{one} }}", folder.display())
 }
 
 #[cfg(test)]

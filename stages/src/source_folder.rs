@@ -30,9 +30,9 @@ struct Params {
     /// The participant's number.
     #[serde(default)]
     participant: i64,
-    /// The sequence's name; the folder's if absent.
-    #[serde(default)]
-    sequence: Option<String>,
+    /// The sequence's name. It is not the folder's: results do not depend on what a folder is called.
+    #[serde(default = "sequence")]
+    sequence: String,
     /// Metres per unit of the capture's world.
     #[serde(default = "one")]
     scale: f64,
@@ -62,6 +62,9 @@ enum Format {
     Videos,
 }
 
+fn sequence() -> String {
+    "capture".into()
+}
 fn one() -> f64 {
     1.0
 }
@@ -111,10 +114,9 @@ impl SourceFolder {
                 views.len()
             ));
         }
-        let sequence = self.params.sequence()?;
         let mut rows = Rows::new();
         for (at, view) in views.iter().enumerate() {
-            let mut row = row(view).i64("participant", self.params.participant).str("sequence", &sequence);
+            let mut row = row(view).i64("participant", self.params.participant).str("sequence", &self.params.sequence);
             let has_none = view.mask.is_none() && !view.is_video();
             let alpha = if has_none { views::alpha(&view.file).map_err(hinted)? } else { None };
             if let Some(alpha) = alpha {
@@ -158,14 +160,6 @@ fn row(view: &View) -> OutRow {
 }
 
 impl Params {
-    fn sequence(&self) -> Result<String> {
-        if let Some(sequence) = &self.sequence {
-            return Ok(sequence.clone());
-        }
-        let name = self.path.file_name().and_then(|name| name.to_str());
-        Ok(name.context("the folder has no name that could be the sequence's\nhint: give `sequence`")?.to_owned())
-    }
-
     /// All pictures and videos of the folder, in our world, sorted by camera and time.
     fn views(&self) -> Result<Vec<View>> {
         let root = &self.path;
@@ -324,7 +318,7 @@ mod tests {
         assert!(fault(&root, json!({ "fov_degrees": 90.0 })).contains("2 videos"));
         assert!(fault(&root, json!({ "format": "colmap" })).contains("found no sparse/0/cameras.bin"));
         assert!(fault(&root, json!({ "scale": 0.0 })).contains("`scale` is 0"));
-        assert_eq!(params(&root, json!({})).sequence().unwrap(), "plain");
+        assert_eq!(params(&root, json!({})).sequence, "capture");
     }
 
     #[test]

@@ -7,7 +7,7 @@
 //! what they show (see `datasets::nersemble` for the layouts).
 
 use crate::media::VideoReader;
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use datasets::colour::Correction;
 use datasets::nersemble::{self, Calibrations, LayoutError, Recording};
 use manifests::Type;
@@ -23,6 +23,9 @@ use std::path::{Path, PathBuf};
 struct Params {
     /// The folder that holds the participants' folders, or the folder of one participant.
     path: PathBuf,
+    /// The participant's number, if `path` is the folder of one: results do not depend on what that folder is called.
+    #[serde(default)]
+    participant: Option<i64>,
     /// Width and height of the images that the calibration is for, px; if absent, what the layout says.
     #[serde(default)]
     calibrated_size: Option<(u32, u32)>,
@@ -73,6 +76,7 @@ impl Stage for SourceNersemble {
             (p.sequences.is_empty() || p.sequences.contains(&r.sequence))
                 && (p.cameras.is_empty() || p.cameras.contains(&r.camera))
         };
+        let one = participant_of(&p.path, p.participant)?;
         let list = || -> Result<Rows> {
             let found = rows(&p.path, p.calibrated_size, &wanted)?;
             anyhow::ensure!(
@@ -82,15 +86,38 @@ impl Stage for SourceNersemble {
                 p.path.display(),
                 p.path.display()
             );
-            found.into_iter().map(|(recording, row)| named(&recording, row)).collect()
+            found.into_iter().map(|(recording, row)| named(&recording, row, one)).collect()
         };
         units.iter().map(|_| list()).collect()
     }
 }
 
 /// The row with the number of the participant and the name of the sequence.
-fn named(recording: &Recording, row: OutRow) -> Result<OutRow> {
-    Ok(row.i64("participant", number(&recording.participant)?).str("sequence", &recording.sequence))
+fn named(recording: &Recording, row: OutRow, one: Option<i64>) -> Result<OutRow> {
+    let participant = one.map_or_else(|| number(&recording.participant), Ok)?;
+    Ok(row.i64("participant", participant).str("sequence", &recording.sequence))
+}
+
+/// The participant that is given with a folder of one; none if the folder holds many, whose folders are their numbers.
+///
+/// # Errors
+/// If it is not given with the one, or given with many.
+pub fn participant_of(path: &Path, given: Option<i64>) -> Result<Option<i64>> {
+    match (path.join("sequences").is_dir(), given) {
+        (true, None) => {
+            let name = path.file_name().and_then(|name| name.to_str()?.parse::<i64>().ok());
+            bail!(
+                "{} is the folder of one participant, and nothing in it says of which\nhint: set `participant: {}`, or `path` to the folder of all",
+                path.display(),
+                name.map_or("NUMBER".to_string(), |number| number.to_string())
+            )
+        }
+        (false, Some(number)) => bail!(
+            "`participant: {number}` is for the folder of one participant, which {} is not\nhint: leave it out, or set `path` to the folder of that one",
+            path.display()
+        ),
+        (_, given) => Ok(given),
+    }
 }
 
 /// The number that is a participant's folder's name.

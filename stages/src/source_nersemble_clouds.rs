@@ -5,7 +5,7 @@
 //! The benchmark's captures have a cloud for each frame (`pointclouds/frame_*.pcd`). Clouds without normals get them from
 //! their neighbours, turned away from the head's inside. Knows no pictures.
 
-use crate::source_nersemble::{hinted, number};
+use crate::source_nersemble::{hinted, number, participant_of};
 use anyhow::{Context, Result, ensure};
 use datasets::nersemble::survey;
 use geometry::cloud::PointCloud;
@@ -23,6 +23,9 @@ use std::path::{Path, PathBuf};
 struct Params {
     /// The folder that holds the participants' folders, or the folder of one participant.
     path: PathBuf,
+    /// The participant's number, if `path` is the folder of one.
+    #[serde(default)]
+    participant: Option<i64>,
     /// Take every n-th frame, the first included.
     #[serde(default = "every")]
     every: u32,
@@ -69,7 +72,9 @@ impl SourceNersembleClouds {
     fn list(&self, unit: &Unit<'_>, cx: &Cx<'_>) -> Result<Rows> {
         ensure!(self.params.every > 0, "`every` must be at least 1");
         let mut rows = Rows::new();
+        let one = participant_of(&self.params.path, self.params.participant)?;
         for person in survey(&self.params.path).map_err(hinted)? {
+            let participant = one.map_or_else(|| number(&person.participant), Ok)?;
             for sequence in &person.sequences {
                 let folder = person.folder.join("sequences").join(&sequence.name).join("pointclouds");
                 for (timestep, path) in frames(&folder)? {
@@ -81,7 +86,7 @@ impl SourceNersembleClouds {
                     let to = cx.file(unit, &name);
                     ply::write_cloud(&to, &cloud)?;
                     let row = OutRow::new()
-                        .i64("participant", number(&person.participant)?)
+                        .i64("participant", participant)
                         .str("sequence", &sequence.name)
                         .i64("timestep", timestep)
                         .file("cloud", &to)

@@ -5,7 +5,7 @@
 //!
 //! Reads numbers; evaluates no head model.
 
-use crate::source_nersemble::{hinted, number};
+use crate::source_nersemble::{hinted, number, participant_of};
 use anyhow::{Result, ensure};
 use datasets::nersemble::{read_flame, survey};
 use manifests::Type;
@@ -20,6 +20,9 @@ use std::path::PathBuf;
 struct Params {
     /// The folder that holds the participants' folders, or the folder of one participant.
     path: PathBuf,
+    /// The participant's number, if `path` is the folder of one.
+    #[serde(default)]
+    participant: Option<i64>,
 }
 
 fn def() -> StageDef {
@@ -48,12 +51,14 @@ impl Stage for SourceNersembleFlame {
 impl SourceNersembleFlame {
     fn list(&self) -> Result<Rows> {
         let mut rows = Rows::new();
+        let one = participant_of(&self.params.path, self.params.participant)?;
         for person in survey(&self.params.path).map_err(hinted)? {
+            let participant = one.map_or_else(|| number(&person.participant), Ok)?;
             for sequence in &person.sequences {
                 let folder = person.folder.join("sequences").join(&sequence.name);
                 for frame in read_flame(&folder).map_err(hinted)? {
                     let mut row = OutRow::new()
-                        .i64("participant", number(&person.participant)?)
+                        .i64("participant", participant)
                         .str("sequence", &sequence.name)
                         .i64("timestep", frame.timestep)
                         .floats("flame_shape", frame.shape)

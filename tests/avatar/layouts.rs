@@ -86,6 +86,9 @@ fn frames_are_equal_in_all_layouts() {
     let known = poses(&space);
 
     space.write("r.yaml", &recipe("data/c/018", size));
+    let said = space.effigy(&["run", "r.yaml"]);
+    said.expect_error(1, &["data/c/018 is the folder of one participant", "set `participant: 18`"]);
+    space.write("r.yaml", &recipe("data/c/018", ", participant: 18, calibrated_size: [96, 140]"));
     space.settle();
     assert_eq!(space.run().2, 0);
     assert_eq!(frames(&space), from_videos, "pictures in folders of frames, and the folder of one participant");
