@@ -5,6 +5,10 @@ use crate::{Error, Result};
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, Write};
 use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// How long a lock is waited for whose holder has ended.
+const GRACE: Duration = Duration::from_secs(1);
 
 /// Held as long as it lives; the system frees it when the process ends, however it ends.
 pub(crate) struct Lock(#[expect(dead_code, reason = "the open file is the lock")] File);
@@ -20,16 +24,23 @@ impl Lock {
             .truncate(false)
             .open(&path)
             .map_err(io("open", &path))?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                let mut holder = String::new();
-                // the holder may be about to write its name
-                let _ = file.read_to_string(&mut holder);
-                let holder = if holder.trim().is_empty() { "unknown".into() } else { holder.trim().to_string() };
-                return Err(Error::Busy { path: root.into(), holder });
+        let until = Instant::now() + GRACE;
+        loop {
+            match file.try_lock() {
+                Ok(()) => break,
+                Err(TryLockError::WouldBlock) => {
+                    let mut holder = String::new();
+                    // the holder may be about to write its name
+                    let _ = file.rewind().and_then(|()| file.read_to_string(&mut holder));
+                    if has_ended(&holder) && Instant::now() < until {
+                        std::thread::sleep(Duration::from_millis(5));
+                        continue;
+                    }
+                    let holder = if holder.trim().is_empty() { "unknown".into() } else { holder.trim().to_string() };
+                    return Err(Error::Busy { path: root.into(), holder });
+                }
+                Err(TryLockError::Error(source)) => return Err(io("lock", &path)(source)),
             }
-            Err(TryLockError::Error(source)) => return Err(io("lock", &path)(source)),
         }
         let holder = format!("{} on {}\n", std::process::id(), crate::records::host());
         file.set_len(0)
@@ -37,5 +48,50 @@ impl Lock {
             .and_then(|()| file.write_all(holder.as_bytes()))
             .map_err(io("write", &path))?;
         Ok(Lock(file))
+    }
+}
+
+/// Whether this holder was a process of this machine that is no more. A process that is killed while it starts another one
+/// leaves the lock to that for a moment, until the other program begins.
+fn has_ended(holder: &str) -> bool {
+    let Some((process, host)) = holder.trim().split_once(" on ") else { return false };
+    let is_number = process.bytes().all(|b| b.is_ascii_digit());
+    is_number && host == crate::records::host() && !Path::new("/proc").join(process).exists()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A process of this machine that has ended.
+    fn ended() -> String {
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        let id = child.id();
+        child.wait().unwrap();
+        format!("{id} on {}\n", crate::records::host())
+    }
+
+    #[test]
+    fn what_a_killed_process_leaves_behind_is_waited_for_and_nobody_else() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("lock");
+        std::fs::write(&path, ended()).unwrap();
+        let held = OpenOptions::new().read(true).write(true).open(&path).unwrap();
+        held.lock().unwrap();
+        let child = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(100));
+            drop(held);
+        });
+        drop(Lock::take(root.path()).unwrap());
+        child.join().unwrap();
+
+        let _mine = Lock::take(root.path()).unwrap();
+        let begun = Instant::now();
+        let error = Lock::take(root.path()).err().unwrap();
+        assert!(begun.elapsed() < GRACE / 2, "a holder that lives is not waited for");
+        assert!(error.to_string().contains(&std::process::id().to_string()), "{error}");
+        // one that never lets go
+        std::fs::write(&path, ended()).unwrap();
+        assert!(Lock::take(root.path()).is_err());
     }
 }
