@@ -185,13 +185,20 @@ fn missing(survey: &Survey) -> Vec<(String, String)> {
             absent.entry(serial).or_default().push(&sequence.name);
         }
     }
+    // cameras that are missing in the same sequences stand together, the frontal one alone
+    let mut together: BTreeMap<(bool, String), Vec<&str>> = BTreeMap::new();
     for (serial, sequences) in absent {
-        let whose = if sequences.len() == survey.sequences.len() { "all sequences".to_string() } else { sequences.join(", ") };
-        let prevents = match serial {
-            FRONTAL => "it is the one that the paper holds out: name another under hold_out_cameras",
-            _ => "stereo has fewer views",
+        let all = sequences.len() == survey.sequences.len();
+        let whose = if all { "all sequences".to_string() } else { sequences.join(", ") };
+        together.entry((serial != FRONTAL, whose)).or_default().push(serial);
+    }
+    for ((is_other, whose), serials) in together {
+        let (noun, prevents) = match is_other {
+            false => ("camera", "it is the one that the paper holds out: name another under hold_out_cameras"),
+            true if serials.len() == 1 => ("camera", "stereo has fewer views"),
+            true => ("cameras", "stereo has fewer views"),
         };
-        list.push((format!("camera {serial} in {whose}"), prevents.to_string()));
+        list.push((format!("{noun} {} in {whose}", serials.join(", ")), prevents.to_string()));
     }
     list
 }
