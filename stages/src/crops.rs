@@ -9,40 +9,46 @@ use glam::DVec3;
 use protocol::Row;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
+use schemars::JsonSchema;
+use serde::Deserialize;
 
 /// Height of the window in which random crops lie, in image widths (`crop_selection_aspect_ratio`).
 const WINDOW: f64 = 1.2;
 
-/// The rule's parameters.
-pub struct Rule {
+/// The parameters of both stages.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Params {
+    /// Width and height of the G-buffers, px.
+    pub size: u32,
     /// Random crops of every training row, besides the evaluation crop.
-    pub crops: u32,
+    #[serde(default = "crops")]
+    crops: u32,
     /// Smallest side of a random crop, in image widths.
-    pub min_crop: f64,
+    #[serde(default = "min_crop")]
+    min_crop: f64,
     /// Side of the evaluation crop, in image widths.
-    pub eval_crop: f64,
+    #[serde(default = "eval_crop")]
+    eval_crop: f64,
     /// What crops are centred on, world frame, metres.
-    pub center: [f64; 3],
+    #[serde(default)]
+    center: [f64; 3],
     /// Seed of the random crops.
-    pub seed: u64,
+    #[serde(default)]
+    seed: u64,
 }
 
-/// How many random crops there are if nobody says.
-pub fn crops() -> u32 {
+fn crops() -> u32 {
     4
 }
-
-/// Their smallest side.
-pub fn min_crop() -> f64 {
+fn min_crop() -> f64 {
     0.7
 }
-
-/// The side of the evaluation crop.
-pub fn eval_crop() -> f64 {
+fn eval_crop() -> f64 {
     1.0
 }
 
-impl Rule {
+impl Params {
     /// The rectangles of a frame, in px of the calibrated image: x0, y0, side. The evaluation crop comes first.
     ///
     /// # Errors

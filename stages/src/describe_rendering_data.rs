@@ -6,41 +6,14 @@
 //! no place for anything else. Sequences and timesteps come sorted. Knows no pictures; `major`, `minor`, `name` and
 //! `downscale_factor` are to be those of the pictures.
 
-use crate::export_rendering_data::frame_of;
+use crate::export_rendering_data::{Params, frame_of};
 use anyhow::{Context, Result};
 use datasets::nphm_tracking;
 use datasets::rendering_data::Version;
 use datasets::rendering_data::config::{Config, MeshProvider, SequenceSteps, Stats};
 use manifests::Type;
 use protocol::{Cx, Grain, OutRow, Rows, Stage, StageDef, Unit};
-use schemars::JsonSchema;
-use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
-
-/// Parameters.
-#[derive(Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-struct Params {
-    /// Major number of the version.
-    #[serde(default = "one")]
-    major: u32,
-    /// Minor number of the version.
-    #[serde(default)]
-    minor: u32,
-    /// What the version is called besides, like `ID-18-nphm`.
-    #[serde(default)]
-    name: Option<String>,
-    /// The calibrated image size divided by this is the size of the pictures.
-    #[serde(default = "two")]
-    downscale_factor: u32,
-}
-
-fn one() -> u32 {
-    1
-}
-fn two() -> u32 {
-    2
-}
 
 fn def() -> StageDef {
     StageDef::new("describe_rendering_data", 1, Grain::Whole)

@@ -20,22 +20,22 @@ use protocol::{Cx, Grain, OutRow, Row, Rows, Stage, StageDef, Unit};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-/// Parameters.
+/// Parameters, of `describe_rendering_data` too: both are about one version of the folder.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct Params {
+pub struct Params {
     /// Major number of the version.
     #[serde(default = "one")]
-    major: u32,
+    pub major: u32,
     /// Minor number of the version.
     #[serde(default)]
-    minor: u32,
+    pub minor: u32,
     /// What the version is called besides, like `ID-18-nphm`.
     #[serde(default)]
-    name: Option<String>,
+    pub name: Option<String>,
     /// The calibrated image size divided by this is the size of the pictures.
     #[serde(default = "two")]
-    downscale_factor: u32,
+    pub downscale_factor: u32,
 }
 
 fn one() -> u32 {

@@ -8,7 +8,7 @@
 //! is the one for evaluation), so that the targets of `encode_latents` fit either. The crop is cut out of the picture and
 //! resampled as the reference does it (specification section 2.4). Knows no meshes and no images.
 
-use crate::crops::{Rule, crops, eval_crop, min_crop};
+use crate::crops::Params;
 use crate::gbuffers;
 use crate::media::camera_of;
 use anyhow::{Result, anyhow};
@@ -16,32 +16,7 @@ use datasets::rendering_data::{self, GROUPS};
 use geometry::resample::crop_resized;
 use manifests::Type;
 use protocol::{Cx, Grain, OutRow, Rows, Stage, StageDef, Unit};
-use schemars::JsonSchema;
-use serde::Deserialize;
 use std::path::PathBuf;
-
-/// Parameters.
-#[derive(Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-struct Params {
-    /// Width and height of the G-buffers, px.
-    size: u32,
-    /// Random crops of every training row, besides the evaluation crop.
-    #[serde(default = "crops")]
-    crops: u32,
-    /// Smallest side of a random crop, in image widths.
-    #[serde(default = "min_crop")]
-    min_crop: f64,
-    /// Side of the evaluation crop, in image widths.
-    #[serde(default = "eval_crop")]
-    eval_crop: f64,
-    /// What crops are centred on, world frame, metres.
-    #[serde(default)]
-    center: [f64; 3],
-    /// Seed of the random crops.
-    #[serde(default)]
-    seed: u64,
-}
 
 fn def() -> StageDef {
     StageDef::new("import_rendering_data", 1, Grain::Row)
@@ -77,14 +52,13 @@ impl ImportRenderingData {
         let buffer = rendering_data::read(&paths).map_err(|error| anyhow!("{error}\nhint: {}", error.hint()))?.decode();
         let camera = camera_of(&row, None)?;
         let scale = scale((buffer.width, buffer.height), (camera.width, camera.height))?;
-        let rule = Rule { crops: p.crops, min_crop: p.min_crop, eval_crop: p.eval_crop, center: p.center, seed: p.seed };
         let cut = |(i, rect): (usize, [f64; 3])| -> Result<OutRow> {
             let [x0, y0, side] = rect.map(|px| px * scale);
             let path = cx.file(unit, &format!("crop{i}.safetensors"));
             gbuffers::write(&path, &crop_resized(&buffer, x0, y0, side, p.size))?;
             Ok(OutRow::new().i64("crop", i).floats("crop_rect", rect).file("gbuffer", &path))
         };
-        rule.crops(&row, &camera)?.into_iter().enumerate().map(cut).collect()
+        self.params.crops(&row, &camera)?.into_iter().enumerate().map(cut).collect()
     }
 }
 

@@ -10,7 +10,7 @@
 //! foreground and background along silhouettes. Where a crop lies depends on names, not on the mesh, so tracking anew
 //! leaves targets and latents as they were. Knows no images.
 
-use crate::crops::{Rule, crops, eval_crop, min_crop};
+use crate::crops::Params;
 use crate::gbuffers;
 use crate::media::camera_of;
 use crate::tracked;
@@ -18,31 +18,6 @@ use anyhow::Result;
 use geometry::gbuffer::GBuffer;
 use manifests::Type;
 use protocol::{Cx, Grain, OutRow, Rows, Stage, StageDef, Unit};
-use schemars::JsonSchema;
-use serde::Deserialize;
-
-/// Parameters.
-#[derive(Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-struct Params {
-    /// Width and height of the G-buffers, px.
-    size: u32,
-    /// Random crops of every training row, besides the evaluation crop.
-    #[serde(default = "crops")]
-    crops: u32,
-    /// Smallest side of a random crop, in image widths.
-    #[serde(default = "min_crop")]
-    min_crop: f64,
-    /// Side of the evaluation crop, in image widths.
-    #[serde(default = "eval_crop")]
-    eval_crop: f64,
-    /// What crops are centred on, world frame, metres.
-    #[serde(default)]
-    center: [f64; 3],
-    /// Seed of the random crops.
-    #[serde(default)]
-    seed: u64,
-}
 
 fn def() -> StageDef {
     StageDef::new("raster_gbuffer", 1, Grain::Row)
@@ -72,10 +47,7 @@ impl RasterGBuffer {
         let row = unit.row();
         let camera = camera_of(&row, None)?;
         let (mesh, canonical) = tracked::read_mesh(&row.path("mesh")?)?;
-        let p = &self.params;
-        let rule =
-            Rule { crops: p.crops, min_crop: p.min_crop, eval_crop: p.eval_crop, center: p.center, seed: p.seed };
-        let crops = rule.crops(&row, &camera)?;
+        let crops = self.params.crops(&row, &camera)?;
         let draw = |(i, rect): (usize, [f64; 3])| -> Result<OutRow> {
             let [x0, y0, side] = rect;
             let gbuffer = GBuffer::render(&mesh, &canonical, &camera.crop_resized(x0, y0, side, self.params.size));
