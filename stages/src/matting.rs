@@ -78,7 +78,7 @@ pub fn matte(image: &Image, background: &Image) -> Result<Image> {
     let none = Rect::new(0, 0, 0, 0);
     imgproc::grab_cut(&small.to_mat()?, &mut mask, none, &mut outside, &mut inside, ROUNDS, imgproc::GC_INIT_WITH_MASK)?;
     let bytes: Vec<u8> = mask.data_bytes()?.iter().map(|label| if label & 1 == 1 { 255 } else { 0 }).collect();
-    let person = filled(&largest_piece(&bytes, width, height)?, width, height)?;
+    let person = filled(&largest_piece(&bytes, height)?, width, height)?;
     let mut soft = Mat::default();
     let cut = Mat::from_slice(&person)?.reshape(1, height as i32)?.try_clone()?;
     imgproc::gaussian_blur_def(&cut, &mut soft, Size::new(3, 3), 0.0)?;
@@ -103,10 +103,9 @@ fn morphed(mask: &Mat, by: i32, how: i32) -> Result<Mat> {
 }
 
 /// The piece with the most pixels.
-fn largest_piece(mask: &[u8], width: usize, height: usize) -> Result<Vec<u8>> {
+fn largest_piece(mask: &[u8], height: usize) -> Result<Vec<u8>> {
     let (labels, sizes) = pieces(mask, height)?;
     let largest = (1..sizes.len()).max_by_key(|label| (sizes[*label], std::cmp::Reverse(*label))).unwrap_or(0);
-    debug_assert_eq!(labels.len(), width * height);
     Ok(labels.into_iter().map(|label| if largest > 0 && label == largest as i32 { 255 } else { 0 }).collect())
 }
 

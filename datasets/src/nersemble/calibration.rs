@@ -31,11 +31,6 @@ impl Calibration {
     pub fn camera(&self, width: u32, height: u32) -> Camera {
         Camera::from_row_major(&self.intrinsics, &self.world_to_cam, width, height)
     }
-
-    /// The camera for pictures of `size` when the calibration holds for `calibrated` (see [`FULL_SIZE`]).
-    pub fn camera_scaled(&self, calibrated: (u32, u32), size: (u32, u32)) -> Camera {
-        self.camera(calibrated.0, calibrated.1).resized(size.0, size.1)
-    }
 }
 
 /// The cameras of a participant.
