@@ -5,7 +5,8 @@
 //! muscles, not meshes.
 //!
 //! Two sequences hold what no other does, so that they can be held out and still ask something new: EMO-1 (wide shouts
-//! and laughter with the head thrown back) and EXP-5 (sideways mouth with an open jaw while the head is turned far).
+//! and laughter with the head thrown back) and EXP-5 (sideways mouth with an open jaw while
+//! the head is turned far and leans to a shoulder: a lean is what no other camera of the rig shows either).
 
 use glam::Vec3;
 use rand::{Rng, SeedableRng};
@@ -114,13 +115,13 @@ pub const SEQUENCES: [Sequence; 25] = [
         "EXP-5-mouth",
         8.0,
         &[
-            (&[("mouthLeft", 1.0), ("jawOpen", 0.35), ("jawLeft", 0.6)], [0.0, 23.0, 5.0], [-15.0, 0.0]),
-            (&[("mouthRight", 1.0), ("jawOpen", 0.35), ("jawRight", 0.6)], [0.0, -23.0, -5.0], [15.0, 0.0]),
-            (&[("jawOpen", 0.9), ("mouthFunnel", 0.5)], [6.0, 10.0, 0.0], [0.0, 10.0]),
-            (&[("mouthStretch", 1.0), ("mouthLowerDown", 0.9), ("jawOpen", 0.15)], STILL, AHEAD),
-            (&[("mouthSmileLeft", 1.0), ("mouthFrownRight", 0.8)], [0.0, -12.0, 6.0], AHEAD),
-            (&[("mouthSmileRight", 1.0), ("mouthFrownLeft", 0.8), ("jawOpen", 0.2)], [0.0, 12.0, -6.0], AHEAD),
-            (&[("mouthPucker", 0.8), ("mouthLeft", 0.9), ("eyeBlinkLeft", 0.9)], [-8.0, 8.0, 0.0], AHEAD),
+            (&[("mouthLeft", 1.0), ("jawOpen", 0.35), ("jawLeft", 0.6)], [10.0, 23.0, 15.0], [-15.0, 0.0]),
+            (&[("mouthRight", 1.0), ("jawOpen", 0.35), ("jawRight", 0.6)], [-10.0, -23.0, -15.0], [15.0, 0.0]),
+            (&[("jawOpen", 0.9), ("mouthFunnel", 0.5)], [14.0, 10.0, -13.0], [0.0, 10.0]),
+            (&[("mouthStretch", 1.0), ("mouthLowerDown", 0.9), ("jawOpen", 0.15)], [-12.0, -4.0, 16.0], AHEAD),
+            (&[("mouthSmileLeft", 1.0), ("mouthFrownRight", 0.8)], [4.0, -14.0, 16.0], AHEAD),
+            (&[("mouthSmileRight", 1.0), ("mouthFrownLeft", 0.8), ("jawOpen", 0.2)], [-6.0, 14.0, -16.0], AHEAD),
+            (&[("mouthPucker", 0.8), ("mouthLeft", 0.9), ("eyeBlinkLeft", 0.9)], [-14.0, 8.0, 12.0], AHEAD),
         ],
     ),
     poses(

@@ -45,7 +45,7 @@ fn expressions() -> usize {
 const SUPERSAMPLE: u32 = 3;
 
 fn def() -> StageDef {
-    StageDef::new("portraits_synthetic", 3, Grain::Row)
+    StageDef::new("portraits_synthetic", 4, Grain::Row)
         .doc("Renders portraits of synthetic people.")
         .reads([("identity", Type::I64)])
         .writes([("view", Type::I64), ("image", Type::Blob)])
@@ -140,7 +140,8 @@ pub fn random_expression(uniform: &mut impl FnMut(f64, f64) -> f64) -> Expressio
         }
     }
     expression.look(uniform(-0.35, 0.35) as f32, uniform(-0.2, 0.2) as f32);
-    expression.head = glam::Vec3::new(uniform(-0.15, 0.15) as f32, uniform(-0.2, 0.2) as f32, uniform(-0.1, 0.1) as f32);
+    // as far as the sequences turn it
+    expression.head = glam::Vec3::new(uniform(-0.25, 0.25) as f32, uniform(-0.35, 0.35) as f32, uniform(-0.3, 0.3) as f32);
     expression
 }
 
