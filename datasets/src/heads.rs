@@ -28,7 +28,7 @@ pub mod wheel;
 
 pub use expression::{ARKIT_NAMES, Expression};
 pub use identity::{HairStyle, Identity};
-pub use pose::{Head, PosedHead};
+pub use pose::{Head, Placed, PosedHead};
 pub use wheel::{HeadError, Target, Wheel};
 
 use topology::Subdivision;

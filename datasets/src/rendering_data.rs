@@ -19,7 +19,7 @@ mod png;
 
 use config::{Config, Stats};
 use geometry::gbuffer::EncodedGBuffer;
-use png::{Kind, Picture};
+pub use png::{Kind, Picture};
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};

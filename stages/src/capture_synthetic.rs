@@ -46,7 +46,7 @@ struct Params {
 }
 
 /// All cameras of the rig.
-fn cameras() -> Vec<String> {
+pub fn cameras() -> Vec<String> {
     capture::SERIALS.map(str::to_string).to_vec()
 }
 fn width() -> u32 {
@@ -64,7 +64,7 @@ fn supersample() -> u32 {
 }
 
 fn def() -> StageDef {
-    StageDef::new("capture_synthetic", 3, Grain::Row)
+    StageDef::new("capture_synthetic", 4, Grain::Row)
         .doc("Films a synthetic person with the rig's cameras, in the NeRSemble layout.")
         .reads([("participant", Type::I64), ("identity", Type::I64), ("sequence", Type::Str)])
         .writes(source_nersemble::COLUMNS)
@@ -88,6 +88,9 @@ impl Stage for CaptureSynthetic {
         units.iter().map(|unit| self.film(unit, cx)).collect()
     }
 }
+
+/// How long the shutter is open, seconds.
+const EXPOSURE: f32 = 0.008;
 
 /// The moments of a sequence at which frames are taken: seconds.
 pub fn moments(name: &str, frames: usize) -> Result<Vec<f32>> {
@@ -115,11 +118,12 @@ impl CaptureSynthetic {
         let times = moments(&name, p.frames)?;
         for (done, time) in times.iter().enumerate() {
             let posed = head.pose(&expression_at(&name, *time, identity)?);
+            let shut = head.place(&expression_at(&name, *time + EXPOSURE, identity)?);
             // another for each frame of each sequence of each person
             let moment = manifests::Digest::of_bytes(format!("{identity}/{name}/{}", time.to_bits()).as_bytes());
             let moment = u64::from_le_bytes(moment.0[..8].try_into().context("eight bytes")?);
             let shoot = |((_, camera), sensor): (&(String, Camera), &capture::Sensor)| {
-                let mut shot = capture::render(&posed, camera, p.supersample);
+                let mut shot = capture::film(&posed, &shut, camera, p.supersample);
                 sensor.record(&mut shot, moment);
                 shot
             };

@@ -6,7 +6,8 @@
 use geometry::Camera;
 use glam::{Vec2, Vec3};
 
-use crate::heads::PosedHead;
+use super::{Projection, Region, Samples};
+use crate::heads::{Placed, PosedHead};
 
 /// Strands may lie this much behind a surface and still be drawn, metres.
 const BIAS: f32 = 0.0008;
@@ -16,16 +17,15 @@ struct Point {
     z: f32,
     colour: Vec3,
     width: f32,
+    /// How far it moves in the picture.
+    motion: Vec2,
 }
 
-/// Draws all strands of a posed head into the samples.
-pub fn draw(posed: &PosedHead<'_>, camera: &Camera, colour: &mut [Vec3], depth: &mut [f32], covered: &mut [bool]) {
+/// Draws all strands of a posed head into the samples; `later` is where they go.
+pub fn draw(posed: &PosedHead<'_>, later: Option<&Placed>, camera: &Camera, samples: &mut Samples) {
     let hair = &posed.strands;
-    let view = camera.world_to_cam.as_mat4();
-    let k = camera.intrinsics.as_mat3();
-    let (fx, fy, cx, cy) = (k.x_axis.x, k.y_axis.y, k.z_axis.x, k.z_axis.y);
+    let projection = Projection::new(camera);
     let eye = camera.center().as_vec3();
-    let (w, h) = (camera.width as i32, camera.height as i32);
     let mut points: Vec<Point> = Vec::new();
     for s in 0..hair.strands.len() {
         let range = hair.strands.starts[s] as usize..hair.strands.starts[s + 1] as usize;
@@ -33,22 +33,24 @@ pub fn draw(posed: &PosedHead<'_>, camera: &Camera, colour: &mut [Vec3], depth: 
         let last = strand.len() - 1;
         points.clear();
         for (i, p) in strand.iter().enumerate() {
-            let c = view.transform_point3(*p);
-            if c.z < 0.05 {
+            let (at, z) = projection.apply(*p);
+            if z < 0.05 {
                 break;
             }
             let tangent = strand[(i + 1).min(last)] - strand[i.saturating_sub(1)];
             let share = i as f32 / last as f32;
             let body = if s < hair.scalp { 1.0 - 0.55 * share * share } else { 1.0 - 0.75 * share };
             points.push(Point {
-                at: Vec2::new(fx * c.x / c.z + cx, fy * c.y / c.z + cy),
-                z: c.z - BIAS,
+                at,
+                z: z - BIAS,
                 colour: shade(posed, s, range.start + i, *p, tangent.normalize_or_zero(), eye),
-                width: hair.strands.width[s] * body * fx / c.z,
+                width: hair.strands.width[s] * body * projection.focal() / z,
+                motion: later.map_or(Vec2::ZERO, |later| projection.apply(later.strands[range.start + i]).0 - at),
             });
         }
+        let region = if s < hair.scalp { Region::ScalpHair } else { Region::FaceHair };
         for pair in points.windows(2) {
-            segment(&pair[0], &pair[1], s as u32, w, h, colour, depth, covered);
+            segment(&pair[0], &pair[1], s as u32, region, samples);
         }
     }
 }
@@ -90,16 +92,8 @@ fn chance(strand: u32, x: i32, y: i32) -> f32 {
     (h >> 8) as f32 / (1u32 << 24) as f32
 }
 
-fn segment(
-    a: &Point,
-    b: &Point,
-    strand: u32,
-    w: i32,
-    h: i32,
-    colour: &mut [Vec3],
-    depth: &mut [f32],
-    covered: &mut [bool],
-) {
+fn segment(a: &Point, b: &Point, strand: u32, region: Region, samples: &mut Samples) {
+    let (w, h) = (samples.width as i32, samples.height as i32);
     let d = b.at - a.at;
     let steep = d.y.abs() > d.x.abs();
     let length = d.x.abs().max(d.y.abs());
@@ -124,15 +118,18 @@ fn segment(
                 continue;
             }
             let pixel = (y * w + x) as usize;
-            if depth[pixel] > 0.0 && depth[pixel] < z {
+            if samples.depth[pixel] > 0.0 && samples.depth[pixel] < z {
                 continue;
             }
             if thin && chance(strand, x, y) > width {
                 continue;
             }
-            depth[pixel] = z;
-            covered[pixel] = true;
-            colour[pixel] = a.colour.lerp(b.colour, t);
+            samples.depth[pixel] = z;
+            samples.colour[pixel] = a.colour.lerp(b.colour, t);
+            samples.region[pixel] = region;
+            if let Some(motion) = samples.motion.get_mut(pixel) {
+                *motion = a.motion.lerp(b.motion, t);
+            }
         }
     }
 }

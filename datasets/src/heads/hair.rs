@@ -311,18 +311,29 @@ impl Groom {
         }
     }
 
-    /// The strands for a posed head. `drawn` and `normals` are the posed vertices.
-    pub(crate) fn pose(&self, head: &Head<'_>, drawn: &[Vec3], head_pose: Mat4) -> PosedStrands {
-        let mut strands = self.scalp.clone();
-        strands.points.iter_mut().for_each(|p| *p = head_pose.transform_point3(*p));
-        let scalp = strands.len();
-        let mut rooted_at = Vec::with_capacity(self.skin.len());
-        for hair in &self.skin {
+    /// Where the strands' points are: scalp hair moves with the skull, other hair with the skin it grows on.
+    pub(crate) fn points(&self, drawn: &[Vec3], head_pose: Mat4) -> Vec<Vec3> {
+        let scalp = self.scalp.points.iter().map(|p| head_pose.transform_point3(*p));
+        let skin = self.skin.iter().flat_map(|hair| {
             let corner = hair.triangle.map(|v| drawn[v as usize]);
             let root = corner[0] * hair.bary[0] + corner[1] * hair.bary[1] + corner[2] * hair.bary[2];
             let axes = frame(corner);
-            let points = hair.points.map(|p| root + axes * p);
-            strands.push([root, points[0], points[1], points[2]], hair.colour, hair.width);
+            let [a, b, c] = hair.points.map(|p| root + axes * p);
+            [root, a, b, c]
+        });
+        scalp.chain(skin).collect()
+    }
+
+    /// The strands for a posed head. `drawn` are the posed vertices.
+    pub(crate) fn pose(&self, head: &Head<'_>, drawn: &[Vec3], head_pose: Mat4) -> PosedStrands {
+        let mut strands = self.scalp.clone();
+        let scalp = strands.len();
+        let points = self.points(drawn, head_pose);
+        let (on_scalp, on_skin) = points.split_at(strands.points.len());
+        strands.points.copy_from_slice(on_scalp);
+        let mut rooted_at = Vec::with_capacity(self.skin.len());
+        for (hair, points) in self.skin.iter().zip(on_skin.as_chunks::<4>().0) {
+            strands.push(*points, hair.colour, hair.width);
             rooted_at.push(hair.triangle[0]);
         }
         let shade = HairShade::new(&self.density, head.environment(), head_pose);

@@ -95,6 +95,14 @@ impl RenderFaces {
     }
 }
 
+/// Where everything that is drawn of a person is at one moment, without light: motion is measured between two of these.
+pub struct Placed {
+    /// Drawn vertices, in the order of [`PosedHead::drawn`], world metres.
+    pub drawn: Vec<Vec3>,
+    /// Points of the strands, in the order of [`PosedHead::strands`], world metres.
+    pub strands: Vec<Vec3>,
+}
+
 /// A person at one moment, lit, ready to be filmed from anywhere.
 pub struct PosedHead<'a> {
     /// The person.
@@ -226,14 +234,28 @@ impl<'a> Head<'a> {
         (vertices, head)
     }
 
-    /// Gives the person an expression and lights it. A fraction of a second; film the result from many cameras.
-    pub fn pose(&'a self, expression: &Expression) -> PosedHead<'a> {
-        let (vertices, teeth, head_pose, turns) = self.shape(expression);
-        let mut drawn = vertices.clone();
+    /// All vertices that are drawn: those of the surface, of the teeth, and of the rim's copy.
+    fn drawn(&self, vertices: &[Vec3], teeth: Vec<Vec3>) -> Vec<Vec3> {
+        let mut drawn = vertices.to_vec();
         drawn.extend(teeth);
         for edge in &self.rim {
             drawn.extend(edge.map(|v| lowered(drawn[v as usize])));
         }
+        drawn
+    }
+
+    /// Where everything is that is drawn, for an expression: a small part of the cost of [`Head::pose`].
+    pub fn place(&self, expression: &Expression) -> Placed {
+        let (vertices, teeth, head_pose, _) = self.shape(expression);
+        let drawn = self.drawn(&vertices, teeth);
+        let strands = self.groom.points(&drawn, head_pose);
+        Placed { drawn, strands }
+    }
+
+    /// Gives the person an expression and lights it. A fraction of a second; film the result from many cameras.
+    pub fn pose(&'a self, expression: &Expression) -> PosedHead<'a> {
+        let (vertices, teeth, head_pose, turns) = self.shape(expression);
+        let drawn = self.drawn(&vertices, teeth);
         let mesh = geometry::Mesh { positions: drawn, faces: self.faces.triangles.clone() };
         let mut normals = mesh.vertex_normals();
         let drawn = mesh.positions;
