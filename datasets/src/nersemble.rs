@@ -28,7 +28,7 @@ pub use calibration::{
     write_diffusion_avatars_calibration,
 };
 pub use colour::{read_colour, write_colours};
-pub use layout::{Layout, Part, Recording, Survey, SurveyedSequence, list, survey};
+pub use layout::{Layout, Part, Recording, Survey, SurveyedSequence, frame_folder, list, survey};
 pub use tracking::{FlameFrame, read_flame};
 
 /// Size in pixels of a full NeRSemble picture, for which published intrinsics hold.

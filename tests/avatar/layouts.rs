@@ -68,14 +68,18 @@ fn frames_are_equal_in_all_layouts() {
     for line in String::from_utf8_lossy(&output.stdout).lines() {
         let row: Value = serde_json::from_str(line).expect("a row a line");
         let (camera, timestep) = (path_of(&row, "camera"), row["timestep"].as_i64().expect("a number"));
-        for frame in [
-            format!("data/c/018/sequences/EXP-1-head/frame_{timestep:05}/images-2x-73fps"),
-            format!("data/d/018/sequences/EXP-1-head/timesteps/frame_{timestep:05}/images-2x"),
-        ] {
-            std::fs::create_dir_all(space.path(&frame)).expect("a folder");
-            std::fs::copy(path_of(&row, "image"), space.path(&format!("{frame}/cam_{camera}.png"))).expect("a copy");
-        }
+        let frame = format!("data/c/018/sequences/EXP-1-head/frame_{timestep:05}/images-2x-73fps");
+        std::fs::create_dir_all(space.path(&frame)).expect("a folder");
+        std::fs::copy(path_of(&row, "image"), space.path(&format!("{frame}/cam_{camera}.png"))).expect("a copy");
     }
+    // and into layout D by the program itself
+    let places = "  places: { stage: export_nersemble, from: frames }\n";
+    let all = recipe("data/a", size).replace("every: 2", "every: 1");
+    space.write("to_d.yaml", &(all + places));
+    let said = space.effigy(&["run", "to_d.yaml"]);
+    assert_eq!(said.code, 0, "{}", said.err);
+    let said = space.effigy(&["export", "to_d.yaml", "places", "--to", "data/d"]);
+    assert_eq!(said.code, 0, "{}", said.err);
     space.write("r.yaml", &recipe("data/a", size));
     space.settle();
     assert_eq!(space.run().2, 0);
@@ -93,7 +97,7 @@ fn frames_are_equal_in_all_layouts() {
     assert_eq!(space.run().2, 0);
     assert_eq!(frames(&space), from_videos, "pictures in folders of frames, and the folder of one participant");
 
-    // the calibration of layout D, made from that of A by the program itself
+    // the calibration of layout D, made from that of A
     let said = space.effigy(&["import", "nersemble", "data/a", "--calibration-to", "data/d"]);
     assert_eq!(said.code, 0, "{}", said.err);
     assert!(said.out.contains("layout A") && said.out.contains("EXP-1-head  2 cameras, video"), "{}", said.out);

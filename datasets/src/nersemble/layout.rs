@@ -55,6 +55,11 @@ pub struct Recording {
     pub colour: Option<PathBuf>,
 }
 
+/// The folder of a frame in DiffusionAvatars' data, below its root; in it lie `images-2x` and `alpha_map`.
+pub fn frame_folder(participant: u32, sequence: &str, timestep: u32) -> String {
+    format!("{participant:03}/sequences/{sequence}/timesteps/frame_{timestep:05}")
+}
+
 /// What may accompany the recordings of a sequence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Part {
