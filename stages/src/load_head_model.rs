@@ -4,7 +4,8 @@
 //!
 //! Checkpoints as `torch.save` wrote them (`.tar`), or safetensors with the same names. The generation is told by the tensors, not by
 //! file names, and every dimension by their shapes. The anchors of the mean head are in no checkpoint; they are an asset
-//! of the public code. Knows no training.
+//! of the public code. The fits and meshes of later stages take models that deform backward, as MonoNPHM does; NPHM's forward
+//! ones are loaded and checked, and can be taken by a program of one's own. Knows no training.
 
 use crate::head_models;
 use anyhow::{Context, Result};

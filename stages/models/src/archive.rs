@@ -48,7 +48,10 @@ impl Archive {
         let length = self.length;
         let entry = self.zip.by_name(name).map_err(|e| format!("its entry {name} cannot be read ({e})"))?;
         if plain && entry.compression() != CompressionMethod::Stored {
-            return Err(format!("its entry {name} is compressed ({}), which such files never are", entry.compression()));
+            return Err(format!(
+                "its entry {name} is compressed ({}), which such files never are",
+                entry.compression()
+            ));
         }
         let size = entry.size();
         if size > most || plain && size > length {

@@ -57,10 +57,12 @@ pub fn read(path: &Path) -> Result<Tensors, WeightsError> {
 /// # Errors
 /// As [`read`].
 pub fn read_where(path: &Path, wanted: impl Fn(&str) -> bool) -> Result<Checkpoint, WeightsError> {
-    let bad = |reason: String| WeightsError::Config {
+    let bad = |reason: String| {
+        WeightsError::Config {
         place: path.display().to_string(),
         reason: format!("it is not a usable PyTorch checkpoint: {reason}"),
         hint: "save the tensors alone, by `torch.save(model.state_dict(), file)` of PyTorch 1.6 or newer, or as safetensors".into(),
+    }
     };
     if begins_old(path) {
         return Err(bad("it is in the format before PyTorch 1.6".into()));
@@ -98,7 +100,10 @@ pub fn read_where(path: &Path, wanted: impl Fn(&str) -> bool) -> Result<Checkpoi
         }
         let size = tensor.shape.iter().try_fold(width(tensor.element), |n, side| n.checked_mul(*side as usize));
         room = size.and_then(|size| room.checked_sub(size)).ok_or_else(|| {
-            bad(format!("tensor {name} of shape {:?} is larger than a file of {length} bytes can account for", tensor.shape))
+            bad(format!(
+                "tensor {name} of shape {:?} is larger than a file of {length} bytes can account for",
+                tensor.shape
+            ))
         })?;
         by_storage.entry(tensor.storage).or_default().push((name, tensor));
     }
@@ -126,7 +131,10 @@ fn flatten<'p, 'a>(
 ) -> Result<(), String> {
     *visited += 1;
     if depth > DEEPEST {
-        return Err(format!("its dictionaries are nested more than {DEEPEST} deep, at {}", &name[..name.len().min(200)]));
+        return Err(format!(
+            "its dictionaries are nested more than {DEEPEST} deep, at {}",
+            &name[..name.len().min(200)]
+        ));
     }
     if *visited > MOST {
         return Err(format!("it has more than {MOST} entries"));
@@ -136,7 +144,13 @@ fn flatten<'p, 'a>(
         return Ok(());
     }
     let mut below = |part: &str, value: Value<'a>| {
-        let name = if name.is_empty() { part.to_owned() } else if part.is_empty() { name.to_owned() } else { format!("{name}.{part}") };
+        let name = if name.is_empty() {
+            part.to_owned()
+        } else if part.is_empty() {
+            name.to_owned()
+        } else {
+            format!("{name}.{part}")
+        };
         flatten(pickle, value, &name, depth + 1, visited, found)
     };
     if let Some(entries) = pickle.entries(value) {
@@ -145,7 +159,12 @@ fn flatten<'p, 'a>(
                 Value::Int(n) => below(&n.to_string(), *value)?,
                 key => match pickle.text(*key) {
                     Some(key) => below(key, *value)?,
-                    None => return Err(format!("a key of {} is neither text nor a whole number", if name.is_empty() { "the whole" } else { name })),
+                    None => {
+                        return Err(format!(
+                            "a key of {} is neither text nor a whole number",
+                            if name.is_empty() { "the whole" } else { name }
+                        ));
+                    }
                 },
             }
         }
@@ -181,7 +200,12 @@ fn cut(tensor: &TensorAt<'_>, bytes: &[u8]) -> Result<Tensor, String> {
     let kind = kind(tensor.element);
     let wanted = tensor.count.checked_mul(kind.elt_size_in_bytes());
     if wanted != Some(bytes.len()) {
-        return Err(format!("its storage {} has {} bytes for {} numbers of {kind:?}", tensor.storage, bytes.len(), tensor.count));
+        return Err(format!(
+            "its storage {} has {} bytes for {} numbers of {kind:?}",
+            tensor.storage,
+            bytes.len(),
+            tensor.count
+        ));
     }
     let cut = || -> Result<Tensor, tch::TchError> {
         let all = Tensor::f_from_data_size(bytes, &[tensor.count as i64], kind)?;

@@ -82,7 +82,9 @@ impl LinearHead {
                 place: "linear head".into(),
                 reason: format!(
                     "shape {:?}, expression {:?} and pose {:?} were given; it takes [B, up to {shape_width}], [B, up to {expression_width}] and [B, {joints}, 3]",
-                    shape.size(), expression.size(), pose.size()
+                    shape.size(),
+                    expression.size(),
+                    pose.size()
                 ),
                 hint: "each row is a head".into(),
             });

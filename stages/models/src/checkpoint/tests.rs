@@ -128,8 +128,14 @@ fn what_pytorch_wrote_comes_out_of_every_layout_and_type() {
     check("views.parameter", &[2], &[1.0, -1.0]);
     check("list.1", &[1], &[2.0]);
     for (name, kind) in [
-        ("float64", Kind::Double), ("float32", Kind::Float), ("float16", Kind::Half), ("bfloat16", Kind::BFloat16),
-        ("int64", Kind::Int64), ("int32", Kind::Int), ("int16", Kind::Int16), ("int8", Kind::Int8),
+        ("float64", Kind::Double),
+        ("float32", Kind::Float),
+        ("float16", Kind::Half),
+        ("bfloat16", Kind::BFloat16),
+        ("int64", Kind::Int64),
+        ("int32", Kind::Int),
+        ("int16", Kind::Int16),
+        ("int8", Kind::Int8),
         ("uint8", Kind::Uint8),
     ] {
         check(&format!("types.{name}"), &[3], &[0.0, 1.0, 2.0]);
@@ -141,6 +147,27 @@ fn what_pytorch_wrote_comes_out_of_every_layout_and_type() {
 
     let some = read_where(&golden("checkpoints/torch.tar"), |name| name.starts_with("decoder")).unwrap();
     assert_eq!((some.tensors.len(), some.left.len() + 4), (4, all.len()));
+}
+
+#[test]
+fn a_folder_of_a_diffusers_model_may_hold_a_checkpoint() {
+    let folder = golden("models/vae");
+    let expected = crate::weights::read(&folder.join("diffusion_pytorch_model.safetensors")).unwrap();
+    let dir = std::env::temp_dir().join(format!("effigy-{}-vae", std::process::id()));
+    std::fs::create_dir_all(&dir).unwrap();
+    std::fs::copy(folder.join("config.json"), dir.join("config.json")).unwrap();
+    let tensors = expected.iter().map(|(name, tensor)| (name.clone(), tensor)).collect();
+    std::fs::write(dir.join("diffusion_pytorch_model.bin"), pack(&Item::Tensors(tensors))).unwrap();
+
+    let found = crate::weights::ModelFolder::open(&dir).unwrap();
+    let vs = tch::nn::VarStore::new(tch::Device::Cpu);
+    let config = crate::vae::VaeConfig::from_json(&found.config, "config.json").unwrap();
+    let _vae = crate::vae::Vae::new(&vs.root(), &config);
+    crate::weights::load(&vs, &found.weights).unwrap();
+    let loaded = crate::weights::sorted(&vs);
+    assert_eq!(loaded.len(), expected.len());
+    loaded.iter().for_each(|(name, tensor)| assert_eq!(*tensor, expected[name], "{name}"));
+    std::fs::remove_dir_all(&dir).unwrap();
 }
 
 #[test]

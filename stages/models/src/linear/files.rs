@@ -41,12 +41,15 @@ pub fn read(path: &Path, shapes: Option<usize>) -> Result<LinearHead, WeightsErr
         }
     }
     let mut take = |name: &str| fields.remove(name).ok_or_else(|| wrong(format!("it has no field {name}")));
-    let shape_error = |name: &str, found: &[usize], expected: &str| wrong(format!("{name} is {found:?}, expected {expected}"));
+    let shape_error =
+        |name: &str, found: &[usize], expected: &str| wrong(format!("{name} is {found:?}, expected {expected}"));
 
     let template = take("v_template")?;
     let [vertices, 3] = template.shape[..] else { return Err(shape_error("v_template", &template.shape, "[V, 3]")) };
     let directions = take("shapedirs")?;
-    let [v, 3, all] = directions.shape[..] else { return Err(shape_error("shapedirs", &directions.shape, "[V, 3, S]")) };
+    let [v, 3, all] = directions.shape[..] else {
+        return Err(shape_error("shapedirs", &directions.shape, "[V, 3, S]"));
+    };
     if v != vertices {
         return Err(shape_error("shapedirs", &directions.shape, &format!("[{vertices}, 3, S]")));
     }
@@ -79,10 +82,14 @@ pub fn read(path: &Path, shapes: Option<usize>) -> Result<LinearHead, WeightsErr
     for (vertex, row) in weights.values.chunks_exact(joints).enumerate() {
         let sum: f64 = row.iter().sum();
         if (sum - 1.0).abs() > SUM || row.iter().any(|w| *w < -SUM) {
-            return Err(wrong(format!("weights of vertex {vertex} sum to {sum}, expected 1 of parts that are not negative")));
+            return Err(wrong(format!(
+                "weights of vertex {vertex} sum to {sum}, expected 1 of parts that are not negative"
+            )));
         }
     }
-    if let Some(index) = faces.values.iter().find(|index| **index < 0.0 || **index >= vertices as f64 || index.fract() != 0.0) {
+    if let Some(index) =
+        faces.values.iter().find(|index| **index < 0.0 || **index >= vertices as f64 || index.fract() != 0.0)
+    {
         return Err(wrong(format!("f names vertex {index} of {vertices}")));
     }
     let parents = parents(&tree).map_err(wrong)?;
@@ -137,10 +144,12 @@ type Fields = (BTreeMap<String, Numbers>, BTreeMap<String, String>);
 /// The wanted fields of a pickled dictionary.
 fn read_pickle(path: &Path) -> Result<Fields, WeightsError> {
     let bytes = std::fs::read(path).map_err(|source| WeightsError::Io { verb: "read", path: path.into(), source })?;
-    let wrong = |e: crate::pickle::PickleError| WeightsError::Config {
+    let wrong = |e: crate::pickle::PickleError| {
+        WeightsError::Config {
         place: path.display().to_string(),
         reason: format!("it is not a usable pickle of a body model: {e}"),
         hint: "it is to be as FLAME and SMPL are published, or an .npz file of the same fields; nothing else in it is read".into(),
+    }
     };
     let pickle = Pickle::read(&bytes, Dialect::BodyModel).map_err(wrong)?;
     if pickle.entries(pickle.root()).is_none() {
@@ -150,7 +159,9 @@ fn read_pickle(path: &Path) -> Result<Fields, WeightsError> {
     for name in FIELDS {
         let Some(value) = pickle.get(pickle.root(), name) else { continue };
         match pickle.numbers(value) {
-            Ok(numbers) if numbers.values.iter().all(|value| value.is_finite()) => _ = arrays.insert(name.to_owned(), numbers),
+            Ok(numbers) if numbers.values.iter().all(|value| value.is_finite()) => {
+                _ = arrays.insert(name.to_owned(), numbers)
+            }
             Ok(_) => _ = others.insert(name.to_owned(), "values that are not finite".to_owned()),
             Err(error) => _ = others.insert(name.to_owned(), error.reason),
         }
@@ -166,7 +177,9 @@ fn parents(tree: &Numbers) -> Result<Vec<Option<usize>>, String> {
             return Ok(None);
         }
         let found = own[..joint].iter().position(|id| id == parent);
-        found.map(Some).ok_or_else(|| format!("kintree_table: parent {parent} of joint {joint} does not stand before it"))
+        found
+            .map(Some)
+            .ok_or_else(|| format!("kintree_table: parent {parent} of joint {joint} does not stand before it"))
     };
     above.iter().enumerate().map(parent).collect()
 }

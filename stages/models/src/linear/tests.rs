@@ -40,7 +40,8 @@ fn close(found: &Tensor, expected: &Tensor, tolerance: f64) {
 #[test]
 fn a_toy_moves_as_by_hand() {
     let check = |shape: f64, expression: f64, pose: [f64; 6], expected: [f64; 9]| {
-        let posed = toy().pose(&doubles(&[1, 1], &[shape]), &doubles(&[1, 1], &[expression]), &doubles(&[1, 2, 3], &pose));
+        let posed =
+            toy().pose(&doubles(&[1, 1], &[shape]), &doubles(&[1, 1], &[expression]), &doubles(&[1, 2, 3], &pose));
         close(&posed.unwrap().vertices, &doubles(&[1, 3, 3], &expected), 1e-12);
     };
     check(0.0, 0.0, [0.0; 6], [0.0, 0.0, 0.0, 0.0, 2.0, 0.0, 0.0, 1.0, 1.0]);
@@ -80,7 +81,8 @@ fn rotations_are_exact_and_have_gradients_at_rest() {
 
 #[test]
 fn every_published_form_of_a_model_gives_what_numpy_gave() {
-    let (expected, _) = read_npz(&golden("checkpoints/linear_expected.npz"), &["coefficients", "pose", "vertices", "joints"]).unwrap();
+    let (expected, _) =
+        read_npz(&golden("checkpoints/linear_expected.npz"), &["coefficients", "pose", "vertices", "joints"]).unwrap();
     let tensor = |name: &str| {
         let n = &expected[name];
         doubles(&n.shape.iter().map(|s| *s as i64).collect::<Vec<_>>(), &n.values)

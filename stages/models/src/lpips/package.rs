@@ -88,14 +88,13 @@ fn tensors(bytes: &[u8], net: Net, module: &str) -> Result<Tensors, PickleError>
         for key in keys {
             value = pickle.get(value, key).ok_or_else(|| pickle.wrong(format!("there is no entry {place}")))?;
         }
-        let (array, data) =
-            pickle.array(value).ok_or_else(|| pickle.wrong(format!("{place} is not an array")))?;
+        let (array, data) = pickle.array(value).ok_or_else(|| pickle.wrong(format!("{place} is not an array")))?;
         if (array.dtype, array.little, array.fortran) != ("f4", true, false) {
             return Err(pickle.wrong(format!("{place} is not little-endian f32 in C order")));
         }
         let shape: Vec<i64> = array.shape.iter().map(|side| *side as i64).collect();
-        let tensor = Tensor::f_from_data_size(data, &shape, Kind::Float)
-            .map_err(|e| pickle.wrong(weights::first_line(&e)))?;
+        let tensor =
+            Tensor::f_from_data_size(data, &shape, Kind::Float).map_err(|e| pickle.wrong(weights::first_line(&e)))?;
         Ok(if shape.len() == 4 { tensor.permute([3, 2, 0, 1]).contiguous() } else { tensor })
     };
     let mut out = Tensors::new();

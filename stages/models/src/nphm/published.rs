@@ -5,9 +5,7 @@
 //! neither checkpoint and come as an array. Names and shapes: the public code of both, MIT licence; the weights have
 //! licences of their own. Knows no rows and no folders.
 
-use super::config::{
-    Activation, Blend, ColorConfig, DeformationConfig, Direction, HeadConfig, IdentityConfig, Layout,
-};
+use super::config::{Activation, Blend, ColorConfig, DeformationConfig, Direction, HeadConfig, IdentityConfig, Layout};
 use super::field::HeadModel;
 use crate::checkpoint::{self, Checkpoint};
 use crate::weights::{Tensors, WeightFile, WeightsError};
@@ -19,7 +17,8 @@ use tch::{Device, Kind, Tensor};
 const TRAINING: [&str; 4] = ["optimizer", "latent_codes_val", "epoch", "scheduler"];
 
 /// Parts of an identity network, where a file holds it alone.
-const IDENTITY: [&str; 5] = ["ensembled_deep_sdf.", "mlp_pos.", "deepSDFensemble.", "aggr_app.", "communcation_bottleneck"];
+const IDENTITY: [&str; 5] =
+    ["ensembled_deep_sdf.", "mlp_pos.", "deepSDFensemble.", "aggr_app.", "communcation_bottleneck"];
 
 /// A published head model.
 pub struct Published {
@@ -107,10 +106,12 @@ impl Parts {
         config.check()?;
         let mut model = HeadModel::new(&config, mean_anchors, Device::Cpu)?;
         model.set_tensors(&self.weights, &self.source)?;
-        if let Some((name, _)) =
-            self.weights.iter().find(|(_, t)| t.isfinite().all().int64_value(&[]) == 0)
-        {
-            return Err(wrong(&self.source, format!("tensor {name} has values that are not finite"), "was the copy damaged?"));
+        if let Some((name, _)) = self.weights.iter().find(|(_, t)| t.isfinite().all().int64_value(&[]) == 0) {
+            return Err(wrong(
+                &self.source,
+                format!("tensor {name} has values that are not finite"),
+                "was the copy damaged?",
+            ));
         }
         model.vs.freeze();
         for (name, width) in [
@@ -185,7 +186,9 @@ impl Shapes<'_> {
             (true, false) => Layout::Nphm,
             (false, true) => Layout::MonoNphm,
             (true, true) => return Err(self.wrong("it has identity networks of both generations".into())),
-            (false, false) if has("ex_decoder.") => return Err(self.wrong("it has an expression network and no identity network".into())),
+            (false, false) if has("ex_decoder.") => {
+                return Err(self.wrong("it has an expression network and no identity network".into()));
+            }
             (false, false) => return Err(self.wrong("it has no identity network".into())),
         };
         if !has("ex_decoder.") {

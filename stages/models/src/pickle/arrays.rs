@@ -103,7 +103,8 @@ impl<'a> Machine<'a> {
             .filter(|shape| shape.len() <= super::AXES)
             .and_then(|shape| shape.iter().map(side).collect());
         let shape = shape.ok_or("an array's shape is not made of whole numbers")?;
-        let width = bytes_per_number(dtype).ok_or_else(|| format!("an array of the type {dtype}, which is no number"))?;
+        let width =
+            bytes_per_number(dtype).ok_or_else(|| format!("an array of the type {dtype}, which is no number"))?;
         let count = shape.iter().try_fold(width, |product, &n| product.checked_mul(n));
         if count != Some(length) {
             return Err(format!("an array of shape {shape:?} and type {dtype} comes with {length} bytes"));
@@ -135,7 +136,8 @@ impl<'a> Pickle<'a> {
         for _ in 0..4 {
             match self.node(value) {
                 Some(Node::Object(Global::Chumpy, state)) => {
-                    value = self.get(*state, "x").ok_or_else(|| self.wrong("a chumpy array without its numbers `x`"))?;
+                    value =
+                        self.get(*state, "x").ok_or_else(|| self.wrong("a chumpy array without its numbers `x`"))?;
                 }
                 Some(Node::Object(class, state)) => return self.dense(*class, *state),
                 _ => break,
@@ -169,10 +171,13 @@ impl<'a> Pickle<'a> {
 
     /// A compressed sparse matrix from its attributes.
     fn dense(&self, class: Global, state: Value<'a>) -> Result<Numbers, PickleError> {
-        let part = |name: &str| self.get(state, name).ok_or_else(|| self.wrong(format!("a sparse matrix without `{name}`")));
+        let part =
+            |name: &str| self.get(state, name).ok_or_else(|| self.wrong(format!("a sparse matrix without `{name}`")));
         let shape = self.get(state, "_shape").or_else(|| self.get(state, "shape"));
         let shape = match shape.and_then(|shape| self.items(shape)) {
-            Some([Value::Int(rows), Value::Int(columns)]) => usize::try_from(*rows).ok().zip(usize::try_from(*columns).ok()),
+            Some([Value::Int(rows), Value::Int(columns)]) => {
+                usize::try_from(*rows).ok().zip(usize::try_from(*columns).ok())
+            }
             _ => None,
         };
         let (rows, columns) = shape.ok_or_else(|| self.wrong("a sparse matrix without a shape"))?;
@@ -200,7 +205,8 @@ impl<'a> Pickle<'a> {
                 }
                 let at = at as usize;
                 // entries that stand twice add up, as SciPy has it
-                values[if class == Global::SparseColumns { at * columns + line } else { line * columns + at }] += data.values[k];
+                values[if class == Global::SparseColumns { at * columns + line } else { line * columns + at }] +=
+                    data.values[k];
             }
         }
         Ok(Numbers { shape: vec![rows, columns], values })

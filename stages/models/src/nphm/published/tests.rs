@@ -1,7 +1,7 @@
 //! Published layouts made of the reference cases' weights: what is loaded computes what the same weights compute by themselves.
 
 use super::*;
-use crate::checkpoint::tests::{Kept, Item, golden, pack};
+use crate::checkpoint::tests::{Item, Kept, golden, pack};
 use crate::init;
 use crate::nphm::Far;
 use crate::weights::{self, Precision};
@@ -87,7 +87,8 @@ fn nphm_loads_from_its_two_checkpoints() {
     c.skip_layer = Some(n(&mi, "skip_layer"));
     (config.deformation.d_id, config.deformation.anchors) = (config.identity.d_id(), config.identity.anchors());
     let c = &mut config.deformation;
-    (c.d_ex, c.d_compress, c.hidden, c.layers) = (n(&me, "d_ex"), n(&me, "d_compress"), n(&me, "hidden"), n(&me, "n_layers"));
+    (c.d_ex, c.d_compress, c.hidden, c.layers) =
+        (n(&me, "d_ex"), n(&me, "d_compress"), n(&me, "hidden"), n(&me, "n_layers"));
     c.skip_layer = n(&me, "skip_layer");
 
     let (z, z_ex) = (code(1, config.identity.d_id()), code(2, config.deformation.d_ex));
@@ -136,7 +137,10 @@ fn mononphm_loads_from_its_one_checkpoint_and_from_safetensors() {
     let published = read(&[&file.0], &anchors).unwrap();
     let (c, d) = (&published.model.config.identity, &published.model.config.deformation);
     // as the description of the reference case has it
-    assert_eq!((c.pairs, c.middle, c.d_glob, c.d_loc, c.n_hyper, c.hidden, c.layers, c.skip_layer), (4, 3, 16, 8, 2, 32, 4, None));
+    assert_eq!(
+        (c.pairs, c.middle, c.d_glob, c.d_loc, c.n_hyper, c.hidden, c.layers, c.skip_layer),
+        (4, 3, 16, 8, 2, 32, 4, None)
+    );
     assert_eq!(c.pos_hidden, 24);
     assert_eq!(c.color, Some(ColorConfig { hidden: 32, layers: 4, bottleneck: 16 }));
     assert_eq!(c.blend, HeadConfig::mononphm().identity.blend);
