@@ -106,7 +106,7 @@ fn anchors_of_another_model_are_refused() {
 fn a_linear_head_comes_out_the_same_from_both_of_its_forms() {
     let space = Space::new();
     let row = |name: &str| {
-        let path = golden(&format!("checkpoints/{name}"));
+        let path = format!("{}/stages/models/fixtures/{name}", env!("CARGO_MANIFEST_DIR"));
         space.write(
             "l.yaml",
             &format!("recipe: l\nstages:\n  head: {{ stage: load_linear_head, path: {path}, shapes: 5 }}\n"),

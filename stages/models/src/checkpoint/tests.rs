@@ -99,6 +99,10 @@ pub(crate) fn golden(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden").join(name)
 }
 
+pub(crate) fn fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures").join(name)
+}
+
 fn values(tensor: &Tensor) -> Vec<f64> {
     Vec::try_from(tensor.to_kind(Kind::Double).reshape([-1])).unwrap()
 }
@@ -110,7 +114,7 @@ fn error(name: &str, bytes: &[u8]) -> String {
 
 #[test]
 fn what_pytorch_wrote_comes_out_of_every_layout_and_type() {
-    let all = read(&golden("checkpoints/torch.tar")).unwrap();
+    let all = read(&fixture("torch.tar")).unwrap();
     let check = |name: &str, shape: &[i64], expected: &[f64]| {
         let tensor = all.get(name).unwrap_or_else(|| panic!("{name} is not in {:?}", all.keys()));
         assert_eq!((tensor.size().as_slice(), values(tensor).as_slice()), (shape, expected), "{name}");
@@ -145,7 +149,7 @@ fn what_pytorch_wrote_comes_out_of_every_layout_and_type() {
     // the moments of Adam, and nothing that is no tensor
     assert!(all.contains_key("optimizer.state.0.exp_avg") && !all.contains_key("mean"));
 
-    let some = read_where(&golden("checkpoints/torch.tar"), |name| name.starts_with("decoder")).unwrap();
+    let some = read_where(&fixture("torch.tar"), |name| name.starts_with("decoder")).unwrap();
     assert_eq!((some.tensors.len(), some.left.len() + 4), (4, all.len()));
 }
 
@@ -172,7 +176,7 @@ fn a_folder_of_a_diffusers_model_may_hold_a_checkpoint() {
 
 #[test]
 fn the_format_before_1_6_is_named() {
-    let error = crate::weights::read(&golden("checkpoints/torch_before_1_6.tar")).unwrap_err().to_string();
+    let error = crate::weights::read(&fixture("torch_before_1_6.tar")).unwrap_err().to_string();
     assert!(error.contains("PyTorch 1.6"), "{error}");
 }
 
@@ -246,11 +250,11 @@ fn damaged_and_dishonest_files_are_refused() {
 #[test]
 fn no_bent_pickle_makes_it_panic() {
     // sound ones, bent by draws that are the same each time
-    let mut archive = archive::Archive::open(&golden("checkpoints/torch.tar")).unwrap();
+    let mut archive = archive::Archive::open(&fixture("torch.tar")).unwrap();
     let seeds = [
         (archive.read("torch/data.pkl", 1 << 20, true).unwrap(), Dialect::Torch),
-        (std::fs::read(golden("checkpoints/linear_protocol_2.pkl")).unwrap(), Dialect::BodyModel),
-        (std::fs::read(golden("checkpoints/linear_protocol_4.pkl")).unwrap(), Dialect::BodyModel),
+        (std::fs::read(fixture("linear_protocol_2.pkl")).unwrap(), Dialect::BodyModel),
+        (std::fs::read(fixture("linear_protocol_4.pkl")).unwrap(), Dialect::BodyModel),
     ];
     let mut state = 1u64;
     let mut draw = |below: usize| {

@@ -2,7 +2,7 @@
 
 use super::files::{pack, read};
 use super::*;
-use crate::checkpoint::tests::{Kept, golden};
+use crate::checkpoint::tests::{Kept, fixture};
 use crate::numpy::{pack_npz, read_npz};
 use crate::pickle::Numbers;
 use std::collections::BTreeMap;
@@ -82,14 +82,14 @@ fn rotations_are_exact_and_have_gradients_at_rest() {
 #[test]
 fn every_published_form_of_a_model_gives_what_numpy_gave() {
     let (expected, _) =
-        read_npz(&golden("checkpoints/linear_expected.npz"), &["coefficients", "pose", "vertices", "joints"]).unwrap();
+        read_npz(&fixture("linear_expected.npz"), &["coefficients", "pose", "vertices", "joints"]).unwrap();
     let tensor = |name: &str| {
         let n = &expected[name];
         doubles(&n.shape.iter().map(|s| *s as i64).collect::<Vec<_>>(), &n.values)
     };
     let coefficients = tensor("coefficients");
     for name in ["linear.npz", "linear_protocol_2.pkl", "linear_protocol_4.pkl"] {
-        let head = read(&golden(&format!("checkpoints/{name}")), Some(5)).unwrap();
+        let head = read(&fixture(name), Some(5)).unwrap();
         assert_eq!((head.widths(), head.parents.clone()), ([5, 2], vec![None, Some(0), Some(1), Some(1)]));
         assert_eq!(head.faces, [[0, 1, 2], [3, 4, 5], [9, 10, 11]]);
         let posed = head.pose(&coefficients.narrow(1, 0, 5), &coefficients.narrow(1, 5, 2), &tensor("pose")).unwrap();
@@ -152,7 +152,7 @@ fn what_does_not_fit_is_named() {
 
     let armed = Kept::new("armed.pkl", b"\x80\x02cposix\nsystem\nU\x02id\x85R.");
     check(read(&armed.0, None).unwrap_err().to_string(), "posix.system");
-    let whole = std::fs::read(golden("checkpoints/linear_protocol_2.pkl")).unwrap();
+    let whole = std::fs::read(fixture("linear_protocol_2.pkl")).unwrap();
     for cut in (0..whole.len()).step_by(97) {
         let file = Kept::new("cut.pkl", &whole[..cut]);
         assert!(read(&file.0, None).is_err(), "{cut}");
