@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use geometry::cloud::PointCloud;
 use glam::Vec3;
 use manifests::Type;
-use models::nphm::config::HeadConfig;
+use models::nphm::config::{Direction, HeadConfig};
 use models::nphm::field::HeadModel;
 use models::nphm::fit::{Cloud, FitConfig, Frame, fit_frame};
 use models::nphm::pose::Pose;
@@ -44,15 +44,22 @@ pub fn write(config: &Path, file: &Path, model: &HeadModel) -> Result<()> {
     Ok(weights::write(file, &model.tensors(), &BTreeMap::new(), weights::Precision::Keep)?)
 }
 
-/// Reads the head model of a table's only row, frozen.
+/// Reads the head model of a table's only row, frozen, for fits to observed points.
 ///
 /// # Errors
-/// If a file is missing, or the weights do not fit the dimensions.
+/// If a file is missing, the weights do not fit the dimensions, or the model deforms forward: fits and meshes ask for the field at
+/// posed points, which such a model has only as the root of an equation.
 pub fn read(table: &Table) -> Result<HeadModel> {
     let row = table.only().context("a head model is one row")?;
     let path = row.path("head_config")?;
     let config: HeadConfig = serde_json::from_slice(&std::fs::read(&path)?)
         .with_context(|| format!("{} does not describe a head model", path.display()))?;
+    anyhow::ensure!(
+        config.deformation.direction == Direction::Backward,
+        "{} describes a model that deforms forward, from the canonical to the posed head, as NPHM does; fits and meshes need one \
+         that deforms backward\nhint: take a MonoNPHM, or a model of `train_head_model`",
+        path.display()
+    );
     let path = row.path("head_weights")?;
     let tensors = weights::read(&path)?;
     let anchors = tensors.get("mean_anchors").with_context(|| format!("{} has no mean_anchors", path.display()))?;

@@ -2,7 +2,7 @@
 //!
 //! no rows in   writes: component (vae, unet, scheduler, null_prompt), config, weights
 //!
-//! `vae/` and `unet/` hold `config.json` and `diffusion_pytorch_model.safetensors`, `scheduler/` holds
+//! `vae/` and `unet/` hold `config.json` and `diffusion_pytorch_model.safetensors`, or `.bin`; `scheduler/` holds
 //! `scheduler_config.json`. The embedding of the empty prompt, the only text ever given, comes as
 //! `null_prompt.safetensors` (`null_prompt` `[1, tokens, width]`). Weights are checked against their configs here, so
 //! that a wrong file is an error at once and not after an hour. Knows no training.
@@ -12,10 +12,11 @@ use anyhow::{Context, Result, bail};
 use models::schedule::{ScheduleConfig, Spacing};
 use models::unet::{UNet, UNetConfig};
 use models::vae::{Vae, VaeConfig};
-use models::weights::{self, ModelFolder};
+use models::weights::{self, ModelFolder, Precision};
 use protocol::{Cx, Grain, OutRow, Rows, Stage, StageDef, Unit};
 use schemars::JsonSchema;
 use serde::Deserialize;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use tch::nn::VarStore;
 use tch::Device;
@@ -103,10 +104,18 @@ impl LoadDiffusers {
             Ok(to)
         };
         let model = |name: &str, folder: &ModelFolder| -> Result<OutRow> {
+            let weights_name = format!("{name}.safetensors");
+            let weights = if folder.weights.extension().is_some_and(|ext| ext == "bin") {
+                let to = cx.file(unit, &weights_name);
+                weights::write(&to, &weights::read(&folder.weights)?, &BTreeMap::new(), Precision::Keep)?;
+                to
+            } else {
+                copy(&folder.weights, &weights_name)?
+            };
             Ok(OutRow::new()
                 .str("component", name)
                 .file("config", &copy(&folder.config_path, &format!("{name}_config.json"))?)
-                .file("weights", &copy(&folder.weights, &format!("{name}.safetensors"))?))
+                .file("weights", &weights))
         };
         Ok(vec![
             model("vae", &vae)?,

@@ -67,7 +67,7 @@ impl Recordings {
 }
 
 /// One error, and it says what to do.
-fn one_error(said: &Said, code: i32, parts: &[&str]) {
+pub fn one_error(said: &Said, code: i32, parts: &[&str]) {
     said.expect_error(code, parts);
     assert_eq!(said.err.matches("error:").count(), 1, "one error, said once:\n{}", said.err);
     assert!(said.err.contains("hint:"), "no hint in:\n{}", said.err);

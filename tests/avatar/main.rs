@@ -8,5 +8,6 @@ mod exchange;
 mod kills;
 mod layouts;
 mod paper;
+mod published;
 #[path = "../support/mod.rs"]
 mod support;

