@@ -17,6 +17,7 @@ pub mod layers;
 pub mod ldm;
 pub mod lpips;
 pub mod nphm;
+pub mod pca;
 pub mod runtime;
 pub mod schedule;
 pub mod team;

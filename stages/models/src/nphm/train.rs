@@ -110,6 +110,11 @@ pub fn training_step(model: &HeadModel, z_id: &Tensor, z_ex: &Tensor, batch: &Ba
     let at_neutral = |per_scan: Tensor| (per_scan * &batch.neutral).sum(None::<Kind>) / &neutral_share;
     let moved_squared = moved.square().mean_dim([1i64, 2].as_slice(), false, None::<Kind>);
 
+    // a model without anchors is not asked for them
+    let anchors = match model.config.identity.anchors() {
+        0 => person.anchors.sum(None::<Kind>),
+        _ => person.anchors.mse_loss(&batch.anchors, Reduction::Mean),
+    };
     let terms = [
         ("surface", weights.surface, mean(surface.abs())),
         ("normals", weights.normals, mean(length(&(&slope - &batch.normals)))),
@@ -121,7 +126,7 @@ pub fn training_step(model: &HeadModel, z_id: &Tensor, z_ex: &Tensor, batch: &Ba
             weights.correspondence,
             others.narrow(1, near + far, pairs).narrow(2, 0, 3).mse_loss(&batch.canonical, Reduction::Mean),
         ),
-        ("anchors", weights.anchors, person.anchors.mse_loss(&batch.anchors, Reduction::Mean)),
+        ("anchors", weights.anchors, anchors),
         ("hyper", weights.hyper, mean(all_omega.shallow_clone())),
         ("hyper_neutral", weights.hyper_neutral, at_neutral(all_omega)),
         ("neutral_zero", weights.neutral_zero, at_neutral(moved_squared)),
