@@ -345,6 +345,31 @@ mod tests {
     }
 
     #[test]
+    fn one_network_for_the_whole_head_trains_like_an_ensemble() {
+        let (scans, ensemble) = setting();
+        let config = HeadConfig::npm(&ensemble.model.config);
+        let mut model = HeadModel::new(&config, &Tensor::zeros([0, 3], tch::kind::FLOAT_CPU), Device::Cpu).unwrap();
+        model.seed(2);
+        let mut trainer = Trainer::new(model, 2, 4, LossWeights::default(), ensemble.rates);
+        let losses = run(&mut trainer, &scans, 0..80);
+        let surface = |l: &Losses| l.terms.iter().find(|t| t.0 == "surface").unwrap().1;
+        let [early, late] = [0..5, 75..80].map(|range| losses[range].iter().map(surface).sum::<f64>());
+        assert!(late < 0.6 * early, "{early} -> {late}");
+        // written and read again, it says the same, also at many points
+        let dir = std::env::temp_dir().join(format!("effigy-npm-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        trainer.save(&dir).unwrap();
+        let tensors = weights::read(&dir.join("model.safetensors")).unwrap();
+        std::fs::remove_dir_all(&dir).unwrap();
+        let mut again = HeadModel::new(&config, &tensors["mean_anchors"], Device::Cpu).unwrap();
+        again.set_tensors(&tensors, "itself").unwrap();
+        let (z_id, z_ex) = (trainer.z_id.weight.get(1), trainer.z_ex.weight.get(3));
+        let points: Vec<f32> = init::normal(5, 5, &[9000]).try_into().unwrap();
+        let at = |model: &HeadModel| crate::nphm::field_values(model, &z_id, &z_ex, &points);
+        assert_eq!(at(&trainer.model), at(&again));
+    }
+
+    #[test]
     fn a_resumed_run_is_the_run() {
         let (scans, mut whole) = setting();
         run(&mut whole, &scans, 0..6);
