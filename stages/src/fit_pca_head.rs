@@ -1,9 +1,9 @@
 //! `fit_pca_head`: the linear head model fitted to a sequence of point clouds: the baseline of `track_head` on the same frames.
 //!
-//! reads: timestep, cloud; with pca_model   writes: mesh (PLY), expression, pose, residual (mm), kept
+//! reads: sequence?, timestep, cloud; with pca_model   writes: mesh (PLY), expression, pose, residual (mm), kept
 //!
-//! A group is a person's sequence. The identity is fitted jointly with key frames spread over it, from the upright pose at `center`;
-//! then frames are fitted one after the other, each from the one before, the identity fixed. Meshes carry the neutral template's
+//! A group is a person, or one sequence of a person: the identity is fitted jointly with key frames spread over the group, from the
+//! upright pose at `center`. Then frames of a sequence are fitted one after the other, each from the one before, the identity fixed; one that lost the face starts anew. Meshes carry the neutral template's
 //! positions as canonical coordinates and no ambient ones. `residual` and `kept` mean what they mean in `track_head`. Sees points only.
 
 use crate::fit_identity::{UNIT_MM, initial_frame};
@@ -17,7 +17,7 @@ use geometry::{Mesh, ply};
 use glam::Vec3;
 use manifests::Type;
 use models::nphm::pose::Pose;
-use protocol::{Cx, Grain, OutRow, Rows, Stage, StageDef, Unit};
+use protocol::{Cx, Grain, OutRow, Row, Rows, Stage, StageDef, Unit};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -39,6 +39,8 @@ struct Params {
     ridge: f64,
 }
 
+/// A frame of which less is explained has lost the face, as in `track_head`.
+const LOST: f64 = 0.7;
 /// Distance (model units) up to which a point counts as explained: the last one of `track_head`'s trimming.
 const EXPLAINED: f32 = 0.02;
 
@@ -56,6 +58,7 @@ fn def() -> StageDef {
     StageDef::new("fit_pca_head", 1, Grain::Group)
         .doc("Fits the linear head model to a sequence of point clouds.")
         .reads([("timestep", Type::I64), ("cloud", Type::Blob)])
+        .may_read([("sequence", Type::Str)])
         .with("pca_model", pca_heads::COLUMNS)
         .writes([("mesh", Type::Blob), ("expression", Type::Floats(0)), ("pose", Type::Floats(6))])
         .writes([("residual", Type::F64), ("kept", Type::F64)])
@@ -71,6 +74,15 @@ struct FitPcaHead {
     head: LinearHead,
 }
 
+/// A fitted frame.
+struct Found {
+    moment: Moment,
+    /// Mean distance of explained points, model units.
+    residual: f64,
+    /// Their share.
+    kept: f64,
+}
+
 impl Stage for FitPcaHead {
     fn run(&mut self, units: &[Unit<'_>], cx: &Cx<'_>) -> Result<Vec<Rows>> {
         units.iter().map(|unit| self.track(unit, cx)).collect()
@@ -80,18 +92,23 @@ impl Stage for FitPcaHead {
 impl FitPcaHead {
     fn track(&self, unit: &Unit<'_>, cx: &Cx<'_>) -> Result<Rows> {
         let rows = unit.rows();
-        let mut order =
-            rows.iter().enumerate().map(|(i, row)| Ok((row.i64("timestep")?, i))).collect::<Result<Vec<_>>>()?;
+        let when = |(i, row): (usize, &Row<'_>)| -> Result<(String, i64, usize)> {
+            let sequence = if row.has("sequence") { row.str("sequence")? } else { String::new() };
+            Ok((sequence, row.i64("timestep")?, i))
+        };
+        let mut order = rows.iter().enumerate().map(when).collect::<Result<Vec<_>>>()?;
         order.sort_unstable();
+        let place = |sequence: &str, timestep: i64| format!("{sequence} timestep {timestep}").trim_start().to_string();
         let cloud = |i: usize| -> Result<PointCloud> { Ok(ply::read_cloud(&rows[i].path("cloud")?)?) };
-        let settings = Settings { ridge: self.params.ridge, ..Settings::default() };
+        let settings = Settings { ridge: self.params.ridge, rounds: 20, rigid_rounds: 5, ..Settings::default() };
 
         let n = self.params.key_frames.clamp(1, order.len());
         let mut keys: Vec<(Vec<Vec3>, Moment)> = Vec::new();
         for k in 0..n {
-            let (timestep, i) = order[(2 * k + 1) * order.len() / (2 * n)];
-            let moment = self.placed(&cloud(i)?).with_context(|| format!("timestep {timestep}"))?;
-            keys.push((self.seen(&cloud(i)?, &moment.pose)?, moment));
+            let (sequence, timestep, i) = &order[(2 * k + 1) * order.len() / (2 * n)];
+            let cloud = cloud(*i)?;
+            let moment = self.placed(&cloud).with_context(|| place(sequence, *timestep))?;
+            keys.push((self.seen(&cloud, &moment.pose)?, moment));
         }
         let seen: Vec<(&[Vec3], Moment)> = keys.iter().map(|(points, m)| (points.as_slice(), m.clone())).collect();
         let (shape, _) = self.head.fit(&seen, None, &settings);
@@ -99,30 +116,32 @@ impl FitPcaHead {
         let canonical: Vec<[f32; 5]> =
             self.head.mesh(&shape, &vec![0.0; self.head.expressions]).positions.iter().map(|p| [p.x, p.y, p.z, 0.0, 0.0]).collect();
         let (mut out, mut last) = (Rows::new(), None::<Moment>);
-        for (done, (timestep, i)) in order.iter().copied().enumerate() {
-            let place = || format!("timestep {timestep}");
-            let cloud = cloud(i)?;
-            let start = match last.take() {
-                Some(before) => before,
-                None => self.placed(&cloud).with_context(place)?,
+        for (done, (sequence, timestep, i)) in order.iter().enumerate() {
+            let place = || place(sequence, *timestep);
+            let cloud = cloud(*i)?;
+            last = last.filter(|_| order[done - 1].0 == *sequence);
+            let fitted = |start: Moment| self.settle(&cloud, start, &shape, &settings).with_context(place);
+            let mut found = match last.take() {
+                Some(before) => fitted(before)?,
+                None => fitted(self.placed(&cloud).with_context(place)?)?,
             };
-            let points = self.seen(&cloud, &start.pose).with_context(place)?;
-            let (_, mut moments) = self.head.fit(&[(&points, start)], Some(&shape), &settings);
-            let moment = moments.remove(0);
+            if found.kept < LOST {
+                let again = fitted(self.placed(&cloud).with_context(place)?)?;
+                if again.kept > found.kept {
+                    found = again;
+                }
+            }
+            let Found { moment, residual, kept } = found;
             let mesh = self.head.mesh(&shape, &moment.expression);
-            let local: Vec<Vec3> = points.iter().map(|p| Vec3::from(moment.pose.to_model(p.to_array(), 1.0))).collect();
-            let mut near = MeshDistance::new(&mesh).distances(&local);
-            near.retain(|d| *d < EXPLAINED);
-            let residual = near.iter().map(|d| f64::from(*d)).sum::<f64>() / near.len().max(1) as f64;
             let world = mesh.positions.iter().map(|p| Vec3::from(moment.pose.to_world(p.to_array(), 1.0))).collect();
-            let path = cx.file(unit, &format!("{timestep:05}.ply"));
+            let path = cx.file(unit, &format!("{done:05}.ply"));
             tracked::write_mesh(&path, &Mesh { positions: world, faces: mesh.faces }, &canonical)?;
-            let row = OutRow::of(i)
+            let row = OutRow::of(*i)
                 .file("mesh", &path)
                 .floats("expression", moment.expression.iter().copied())
                 .floats("pose", moment.pose.rotation.into_iter().chain(moment.pose.translation))
                 .f64("residual", residual * UNIT_MM)
-                .f64("kept", near.len() as f64 / local.len() as f64);
+                .f64("kept", kept);
             out.push(row);
             last = Some(moment);
             cx.progress(done + 1, order.len(), "");
@@ -130,13 +149,32 @@ impl FitPcaHead {
         Ok(out)
     }
 
+    /// Fits a frame of a known identity. Which points lie on the face depends on the pose, so they are chosen again when that is better known.
+    fn settle(&self, cloud: &PointCloud, start: Moment, shape: &[f64], settings: &Settings) -> Result<Found> {
+        let mut moment = start;
+        let mut points = self.seen(cloud, &moment.pose)?;
+        for _ in 0..2 {
+            moment = self.head.fit(&[(&points, moment)], Some(shape), settings).1.remove(0);
+            points = self.seen(cloud, &moment.pose)?;
+        }
+        let mesh = self.head.mesh(shape, &moment.expression);
+        let local: Vec<Vec3> = points.iter().map(|p| Vec3::from(moment.pose.to_model(p.to_array(), 1.0))).collect();
+        let mut near = MeshDistance::new(&mesh).distances(&local);
+        near.retain(|d| *d < EXPLAINED);
+        let residual = near.iter().map(|d| f64::from(*d)).sum::<f64>() / near.len().max(1) as f64;
+        Ok(Found { moment, residual, kept: near.len() as f64 / local.len() as f64 })
+    }
+
     /// The neutral mean head, brought from the upright pose near a cloud.
     fn placed(&self, cloud: &PointCloud) -> Result<Moment> {
-        let start = self.neutral(initial_frame(self.params.center).pose);
-        let points = self.seen(cloud, &start.pose)?;
+        let mut moment = self.neutral(initial_frame(self.params.center).pose);
         let known = vec![0.0; self.head.shapes];
-        let settings = Settings { rounds: 20, rigid_rounds: 20, keep: 0.8, ..Settings::default() };
-        Ok(self.head.fit(&[(&points, start)], Some(&known), &settings).1.remove(0))
+        let settings = Settings { rounds: 15, rigid_rounds: 15, trim: vec![[0.0, 0.1], [0.5, 0.05]], ..Settings::default() };
+        for _ in 0..3 {
+            let points = self.seen(cloud, &moment.pose)?;
+            moment = self.head.fit(&[(&points, moment)], Some(&known), &settings).1.remove(0);
+        }
+        Ok(moment)
     }
 
     fn neutral(&self, pose: Pose) -> Moment {

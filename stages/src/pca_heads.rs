@@ -2,8 +2,8 @@
 //!
 //! No stage, but what the stages of the linear head share. The fit goes round: nearest points of the model's surface, then one
 //! ridge-regularised linear solve for coefficients and small motions of the poses together, as long as asked (ICP with
-//! point-to-plane residuals and a small point-to-point part, so that points also stay in place along the surface). The points that lie
-//! farthest, and those next to a rim of the mesh, do not count. Knows no networks and no truth.
+//! point-to-plane residuals and a small point-to-point part, so that points also stay in place along the surface). Points that lie
+//! far off, and those next to a rim of the mesh, do not count. Knows no networks and no truth.
 
 use anyhow::{Context, Result};
 use geometry::Mesh;
@@ -71,8 +71,8 @@ pub struct Settings {
     pub rigid_rounds: usize,
     /// Whether poses are sought; else they stay as given.
     pub rigid: bool,
-    /// Share of the points that count, the nearest ones.
-    pub keep: f64,
+    /// Points farther than this (model units) count as outliers: `[from share of rounds, threshold]`, ascending, as in the neural fit.
+    pub trim: Vec<[f64; 2]>,
     /// Weight of point-to-point beside point-to-plane distances.
     pub in_place: f64,
     /// What a coefficient of one standard deviation costs, as a mean squared distance (model units).
@@ -83,7 +83,8 @@ pub struct Settings {
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { rounds: 40, rigid_rounds: 10, rigid: true, keep: 0.95, in_place: 0.1, ridge: 2e-7, scale: 1.0 }
+        let trim = models::nphm::FitConfig::default().trim;
+        Self { rounds: 40, rigid_rounds: 10, rigid: true, trim, in_place: 0.1, ridge: 2e-7, scale: 1.0 }
     }
 }
 
@@ -119,6 +120,8 @@ impl LinearHead {
         let mut shape = known.map_or_else(|| vec![0.0; self.shapes], <[f64]>::to_vec);
         let mut moments: Vec<Moment> = seen.iter().map(|(_, moment)| moment.clone()).collect();
         for round in 0..settings.rounds {
+            let share = round as f64 / settings.rounds as f64;
+            let trim = settings.trim.iter().rev().find(|[from, _]| share >= *from).map_or(f64::INFINITY, |[_, to]| *to);
             let rigid_only = settings.rigid && round < settings.rigid_rounds;
             let free_shape = if known.is_some() || rigid_only { 0 } else { self.shapes };
             let free_expression = if rigid_only { 0 } else { self.expressions };
@@ -136,7 +139,7 @@ impl LinearHead {
                 let local = points.iter().map(|p| Vec3::from(moment.pose.to_model(p.to_array(), settings.scale)));
                 let local: Vec<Vec3> = local.collect();
                 let mesh = self.mesh(&shape, &moment.expression);
-                let pairs = self.pairs(&local, &mesh, settings.keep);
+                let pairs = self.pairs(&local, &mesh, trim as f32);
                 let free = Free { shape: free_shape, expression: free_expression, motion };
                 self.equations(&pairs, &mesh, (&shape, &moment.expression), &free, settings.in_place, &places, &mut system);
             }
@@ -164,15 +167,12 @@ impl LinearHead {
         (shape, moments)
     }
 
-    /// Points with what they are nearest to, without those at rims and the farthest.
-    fn pairs(&self, points: &[Vec3], mesh: &Mesh, keep: f64) -> Vec<(Vec3, Closest)> {
+    /// Points with what they are nearest to, without those at rims and farther than `trim`.
+    fn pairs(&self, points: &[Vec3], mesh: &Mesh, trim: f32) -> Vec<(Vec3, Closest)> {
         let tree = MeshDistance::new(mesh);
         let at_rim = |found: &Closest| self.faces[found.face as usize].iter().any(|v| self.rim[*v as usize]);
-        let mut pairs: Vec<(Vec3, Closest)> =
-            points.iter().filter_map(|p| Some((*p, tree.closest(*p)?))).filter(|(_, found)| !at_rim(found)).collect();
-        pairs.sort_by(|a, b| a.1.distance.total_cmp(&b.1.distance));
-        pairs.truncate((pairs.len() as f64 * keep).ceil() as usize);
-        pairs
+        let pair = |p: &Vec3| Some((*p, tree.closest(*p).filter(|found| found.distance <= trim && !at_rim(found))?));
+        points.iter().filter_map(pair).collect()
     }
 
     /// Adds the normal equations of one cloud, divided by its number of pairs.
