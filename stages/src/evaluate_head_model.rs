@@ -8,7 +8,7 @@
 //! (mm^2), normal consistency, F-scores at 1, 2 and 5 mm; for the head above the throat and for its face, averaged over the person's scans.
 //! Unlike there, distances lead to the other surface instead of to points of it, so that they have no floor. What is compared is what 37 cameras all around see
 //! (`head_views`): nothing inside, nothing through the mouth. The face is where training draws most points (`scan_synthetic::is_face`, on the neutral scan);
-//! a point of the model belongs to it if the nearest one of the scan does. `mesh` is the neutral fit in model space; pictures show all scans.
+//! a point of the model belongs to it if the nearest one of the scan does. `mesh` is the neutral fit in model space; pictures show all scans, grey where nothing is compared.
 
 use crate::contact_sheet::below;
 use crate::fit_identity::UNIT_MM;
@@ -17,7 +17,6 @@ use crate::head_views::{self, Truth};
 use crate::pca_heads::{self, LinearHead, Moment, Settings};
 use crate::scan_synthetic::{is_face, read_meshes};
 use anyhow::{Context, Result};
-use geometry::distance::MeshDistance;
 use geometry::{Mesh, band, ply};
 use glam::Vec3;
 use manifests::Type;
@@ -160,15 +159,11 @@ impl EvaluateHeadModel {
                 "{}: the fitted field has no surface\nhint: train the model for longer, or fit it with more `steps`",
                 place()
             );
-            let measures = compare(&Truth::new(scan), fitted, &in_face).with_context(place)?;
+            let truth = Truth::new(scan);
+            let measures = compare(&truth, fitted, &in_face).with_context(place)?;
             sums.as_flattened_mut().iter_mut().zip(measures.as_flattened()).for_each(|(sum, value)| *sum += value);
-            let grey = |points: &[Vec3]| vec![[0.85, 0.82, 0.78]; points.len()];
-            let tree = MeshDistance::new(scan);
-            let heat = |points: &[Vec3]| -> Vec<[f32; 3]> {
-                tree.distances(points).into_iter().map(|d| head_views::heat(d * UNIT_MM as f32, RED_MM)).collect()
-            };
-            pictures[0].push(head_views::picture(scan, p.picture, &grey));
-            pictures[1].push(head_views::picture(fitted, p.picture, &heat));
+            pictures[0].push(head_views::picture(scan, p.picture));
+            pictures[1].push(truth.errors(fitted, p.picture, RED_MM / UNIT_MM as f32));
         }
         let [mesh, truth_picture, picture] =
             ["mesh.ply", "truth.png", "picture.png"].map(|name| cx.file(unit, name));

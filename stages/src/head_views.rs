@@ -7,6 +7,7 @@ use crate::head_models::HEAD_CENTER;
 use crate::media::Image;
 use crate::scan_synthetic::cameras;
 use datasets::capture::look_at;
+use geometry::distance::MeshDistance;
 use geometry::raster::{Raster, rasterize};
 use geometry::{Camera, Mesh};
 use glam::{DVec3, Vec3};
@@ -21,6 +22,10 @@ const GRAZING: f32 = 0.15;
 /// Width and height of the scanner's image, px, and its focal length for that size: half of the published 1000 and 1500, since
 /// only some thousand of the pixels are kept.
 const SCANNER: (u32, f64) = (500, 750.0);
+/// What a picture shows of model space, across.
+const PICTURED: f64 = 1.2;
+/// The colour of what is not judged.
+const PLAIN: [f32; 3] = [0.85, 0.82, 0.78];
 /// How far the scanner is from the head's centre.
 const SCANNER_DISTANCE: f64 = 2.6;
 
@@ -95,10 +100,22 @@ impl Truth {
     pub fn view(&self, mesh: &Mesh) -> Surface {
         let images: Vec<Raster> = self.cameras.iter().map(|c| rasterize(&mesh.positions, &mesh.faces, c, NEAR)).collect();
         let compares = |camera: usize, pixel: usize| {
-            let eye = self.cameras[camera].center().as_vec3();
-            facing(&self.mesh, &self.images[camera], pixel, eye).is_none_or(|cosine| cosine >= 0.0)
+            self.compares(&self.images[camera], pixel, self.cameras[camera].center().as_vec3())
         };
         visible(mesh, &self.cameras, &images, self.throat, &compares).0
+    }
+
+    /// Whether a pixel of a view of the scan shows its outer side, or nothing.
+    fn compares(&self, image: &Raster, pixel: usize, eye: Vec3) -> bool {
+        facing(&self.mesh, image, pixel, eye).is_none_or(|cosine| cosine >= 0.0)
+    }
+
+    /// A picture of another head as [`picture`] makes it, where it is compared coloured by its distance to the scan, red from
+    /// `red` on; grey elsewhere.
+    pub fn errors(&self, mesh: &Mesh, size: u32, red: f32) -> Image {
+        let tree = MeshDistance::new(&self.mesh);
+        let color = |points: &[Vec3]| -> Vec<[f32; 3]> { tree.distances(points).into_iter().map(|d| heat(d, red)).collect() };
+        draw(mesh, size, &color, Some(self))
     }
 }
 
@@ -149,21 +166,30 @@ fn place(mesh: &Mesh, image: &Raster, pixel: usize) -> Vec3 {
     mesh.corners(image.tri_id[pixel] as usize).into_iter().zip(image.bary[pixel]).map(|(p, b)| p * b).sum()
 }
 
-/// A picture of a head from in front and one from the side beside it, `size` px high: shaded, and coloured by `color` of each visible
-/// point (RGB in 0 to 1).
-pub fn picture(mesh: &Mesh, size: u32, color: &dyn Fn(&[Vec3]) -> Vec<[f32; 3]>) -> Image {
+/// A picture of a head from in front and one from the side beside it, `size` px high: shaded.
+pub fn picture(mesh: &Mesh, size: u32) -> Image {
+    draw(mesh, size, &|points| vec![PLAIN; points.len()], None)
+}
+
+/// Draws a picture, coloured by `color` of each visible point (RGB in 0 to 1) where that is compared with a scan, if there is one.
+fn draw(mesh: &Mesh, size: u32, color: &dyn Fn(&[Vec3]) -> Vec<[f32; 3]>, beside: Option<&Truth>) -> Image {
     let center = DVec3::from(HEAD_CENTER.map(f64::from));
     let normals = mesh.vertex_normals();
     let views = [0.0f64, 65.0].map(|degrees| {
         let turn = degrees.to_radians();
         let eye = center + DVec3::new(turn.sin(), 0.0, turn.cos()) * 8.0;
-        // the head fills the picture's height
-        let camera = camera(eye, center, f64::from(size) * 8.0 / 1.3, size);
+        let camera = camera(eye, center, f64::from(size) * 8.0 / PICTURED, size);
         let image = rasterize(&mesh.positions, &mesh.faces, &camera, NEAR);
+        let scan = beside.map(|truth| rasterize(&truth.mesh.positions, &truth.mesh.faces, &camera, NEAR));
+        let judged = |pixel: usize, point: Vec3| match (beside, &scan) {
+            (Some(truth), Some(scan)) => point.y > truth.throat && truth.compares(scan, pixel, eye.as_vec3()),
+            _ => true,
+        };
         let drawn: Vec<usize> = (0..image.tri_id.len()).filter(|i| image.tri_id[*i] >= 0).collect();
         let points: Vec<Vec3> = drawn.iter().map(|i| place(mesh, &image, *i)).collect();
         let mut data = vec![255u8; image.tri_id.len() * 3];
         for ((i, point), rgb) in drawn.into_iter().zip(&points).zip(color(&points)) {
+            let rgb = if judged(i, *point) { rgb } else { PLAIN };
             let corners = mesh.faces[image.tri_id[i] as usize];
             let normal = corners.into_iter().zip(image.bary[i]).map(|(v, b)| normals[v as usize] * b).sum::<Vec3>();
             let way = (eye.as_vec3() - *point).normalize();
@@ -177,7 +203,7 @@ pub fn picture(mesh: &Mesh, size: u32, color: &dyn Fn(&[Vec3]) -> Vec<[f32; 3]>)
 }
 
 /// The colour of a distance: blue for 0, over green and yellow to red for `full` and beyond.
-pub fn heat(distance: f32, full: f32) -> [f32; 3] {
+fn heat(distance: f32, full: f32) -> [f32; 3] {
     const STOPS: [[f32; 3]; 5] =
         [[0.25, 0.35, 0.8], [0.25, 0.75, 0.8], [0.5, 0.85, 0.4], [0.95, 0.8, 0.25], [0.85, 0.15, 0.15]];
     let t = (distance / full).clamp(0.0, 1.0) * (STOPS.len() - 1) as f32;
