@@ -16,6 +16,12 @@ if "$dir/venv/media/bin/python" -c "import av, cv2" 2> /dev/null; then
 else
   echo "! OpenCV and PyAV were not installed"
 fi
+[ -x "$dir/venv/cubes/bin/python" ] || { python3 -m venv "$dir/venv/cubes" && "$dir/venv/cubes/bin/pip" install --quiet scikit-image PyMCubes; }
+if "$dir/venv/cubes/bin/python" -c "import mcubes, skimage" 2> /dev/null; then
+  printf '#!/bin/sh\nexec "%s" "$@"\n' "$dir/venv/cubes/bin/python" > "$dir/bin/cubes-python" && chmod +x "$dir/bin/cubes-python"
+else
+  echo "! scikit-image and PyMCubes were not installed"
+fi
 [ -x "$dir/cargo/bin/b3sum" ] || cargo install --quiet --root "$dir/cargo" b3sum
 if [ -x "$dir/cargo/bin/b3sum" ]; then ln -sf "$dir/cargo/bin/b3sum" "$dir/bin/b3sum"; else echo "! b3sum was not installed"; fi
 for peer in make ninja time; do command -v $peer > /dev/null || echo "! $peer is missing: install make, ninja-build and time"; done

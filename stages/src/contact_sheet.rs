@@ -195,7 +195,11 @@ pub fn below(pictures: &[Image]) -> Image {
     Image::new(pictures[0].width, height, 3, pictures.iter().flat_map(|p| p.data.iter().copied()).collect())
 }
 
-fn write(image: &mut Image, text: &str, at: (i32, i32), scale: f64) -> Result<()> {
+/// Writes a line of text into a picture, its left end and baseline at a pixel.
+///
+/// # Errors
+/// If OpenCV refuses.
+pub fn write(image: &mut Image, text: &str, at: (i32, i32), scale: f64) -> Result<()> {
     let flat = Mat::from_slice(&image.data)?;
     let mut mat = flat.reshape(3, image.height as i32)?.try_clone()?;
     let (font, at) = (imgproc::FONT_HERSHEY_SIMPLEX, Point::new(at.0, at.1));

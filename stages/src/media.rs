@@ -376,6 +376,7 @@ impl Array {
     array_of!(of_f32, to_f32, f32, Dtype::F32);
     array_of!(of_u8, to_u8, u8, Dtype::U8);
     array_of!(of_u16, to_u16, u16, Dtype::U16);
+    array_of!(of_u32, to_u32, u32, Dtype::U32);
     array_of!(of_f16, to_f16, half::f16, Dtype::F16);
 }
 

@@ -3,8 +3,9 @@
 //! reads: identity   writes: scans (safetensors)
 //!
 //! Each person has a neutral scan and some with expressions. Points are taken where cameras all around would see the
-//! surface, so that hidden folds are not learned; the side of a point is told by whether any camera sees past it. Points
-//! are in model space: units of 25 cm, the head where FLAME has it (see `head_models::HEAD_CENTER`). Knows no networks.
+//! surface, so that hidden folds are not learned; the side of a point is told by whether any camera sees past it. Beside them
+//! lie the scans' vertices, which are the same in all scans of all people, and the triangles. All is in
+//! model space: units of 25 cm, the head where FLAME has it (see `head_models::HEAD_CENTER`). Knows no networks.
 
 use crate::head_models::HEAD_CENTER;
 use crate::media::{Array, Arrays, array, read_arrays, write_arrays};
@@ -58,7 +59,7 @@ const FACE_SHARE: f32 = 0.6;
 const FAR: Vec3 = Vec3::new(0.75, 0.8, 0.85);
 
 fn def() -> StageDef {
-    StageDef::new("scan_synthetic", 3, Grain::Row)
+    StageDef::new("scan_synthetic", 4, Grain::Row)
         .doc("Scans synthetic people: surface, near and far points with correspondence, to train a head model.")
         .reads([("identity", Type::I64)])
         .writes([("scans", Type::Blob)])
@@ -105,8 +106,13 @@ impl ScanSynthetic {
             };
             let scan = self.topology.scan(&head, &expression);
             let place = |points: Vec<Vec3>| points.into_iter().map(|p| p + Vec3::from(HEAD_CENTER)).collect::<Vec<_>>();
-            self.sample(&place(scan.posed), &place(scan.neutral), &mut rng, &format!("{i:03}."), &mut arrays)?;
+            let (posed, neutral) = (place(scan.posed), place(scan.neutral));
+            self.sample(&posed, &neutral, &mut rng, &format!("{i:03}."), &mut arrays)?;
+            let vertices = Array::of_f32(&[posed.len(), 3], posed.iter().flat_map(|p| p.to_array()));
+            arrays.insert(format!("{i:03}.vertices"), vertices);
         }
+        let faces = &self.topology.faces;
+        arrays.insert("faces".into(), Array::of_u32(&[faces.len(), 3], faces.iter().flatten().copied()));
         Ok(arrays)
     }
 
@@ -188,7 +194,7 @@ impl ScanSynthetic {
 }
 
 /// Whether a point lies between the ears, brows and chin, in front of the cheeks' rims.
-fn is_face(p: Vec3) -> bool {
+pub fn is_face(p: Vec3) -> bool {
     let q = p - Vec3::from(HEAD_CENTER);
     q.z > 0.12 && q.x.abs() < 0.2 && q.y > -0.42 && q.y < 0.2
 }
@@ -235,8 +241,8 @@ impl Seen {
     }
 }
 
-/// Cameras on a spiral over the upper four fifths of a sphere around the head; from below one would see into the neck.
-fn cameras() -> Vec<Camera> {
+/// Cameras around the head's place in model space, in whose unit they measure: on a spiral over the upper four fifths of a sphere around the head; from below one would see into the neck.
+pub fn cameras() -> Vec<Camera> {
     let center = DVec3::from(HEAD_CENTER.map(f64::from));
     let (distance, span) = (8.0, 1.9);
     (0..CAMERAS)
@@ -282,6 +288,31 @@ pub fn read_scans(path: &Path, identity: i64, first: i64) -> Result<Vec<sample::
         }
         anyhow::ensure!(!scans.is_empty(), "it holds no scans");
         Ok(scans)
+    };
+    parse().with_context(|| format!("the scans {}", path.display()))
+}
+
+/// Reads the meshes of a person, the neutral one first: the same vertices and faces in all, and in all people.
+///
+/// # Errors
+/// If the file is damaged, or lacks an array, which older scans do; the message names it.
+pub fn read_meshes(path: &Path) -> Result<Vec<Mesh>> {
+    let parse = || -> Result<Vec<Mesh>> {
+        let arrays = read_arrays(path)?;
+        let faces: Vec<[u32; 3]> = array(&arrays, "faces")?.to_u32()?.as_chunks().0.to_vec();
+        let mut meshes: Vec<Mesh> = Vec::new();
+        while meshes.is_empty() || arrays.contains_key(&format!("{:03}.vertices", meshes.len())) {
+            let flat = array(&arrays, &format!("{:03}.vertices", meshes.len()))?.to_f32()?;
+            let positions: Vec<Vec3> = flat.as_chunks().0.iter().map(|p: &[f32; 3]| Vec3::from(*p)).collect();
+            anyhow::ensure!(
+                faces.iter().flatten().all(|v| (*v as usize) < positions.len()),
+                "a face of scan {} names a vertex beyond the {} there are",
+                meshes.len(),
+                positions.len()
+            );
+            meshes.push(Mesh { positions, faces: faces.clone() });
+        }
+        Ok(meshes)
     };
     parse().with_context(|| format!("the scans {}", path.display()))
 }

@@ -1,10 +1,10 @@
 //! `train_head_model`: a small NPHM on scans of other people: identity and expression networks with their code tables.
 //!
-//! reads: identity, scans   writes: head_config (JSON), head_weights (safetensors), losses (CSV)
+//! reads: identity, scans   writes: head_config (JSON), head_weights (safetensors), losses (CSV), multiply_adds, parameters
 //!
 //! The `mini` preset (backward deformation, two ambient dimensions; every mechanism and loss term of the published models,
 //! see `models::nphm`). All scans of all people are in memory; each step draws points from some of them. The loop stands
-//! here from top to bottom. A killed training continues from its last checkpoint.
+//! here from top to bottom. `multiply_adds` are those of the field at one posed point. A killed training continues from its last checkpoint.
 
 use crate::head_models;
 use crate::scan_synthetic::read_scans;
@@ -37,12 +37,25 @@ struct Params {
     /// Pairs of symmetric anchors; the anchors after them lie in the middle.
     #[serde(default = "anchor_pairs")]
     anchor_pairs: i64,
+    /// What is trained: nphm (an ensemble of local networks) or npm (one network for the whole head at equal multiply-adds, with
+    /// codes and everything else the same: its baseline).
+    #[serde(default)]
+    kind: Kind,
     /// Steps between checkpoints.
     #[serde(default = "checkpoint_every")]
     checkpoint_every: u64,
     /// Seed of weights and draws.
     #[serde(default)]
     seed: u64,
+}
+
+/// Which identity network.
+#[derive(Clone, Copy, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+enum Kind {
+    #[default]
+    Nphm,
+    Npm,
 }
 
 fn batch_size() -> usize {
@@ -59,11 +72,11 @@ fn checkpoint_every() -> u64 {
 }
 
 fn def() -> StageDef {
-    StageDef::new("train_head_model", 2, Grain::Whole)
+    StageDef::new("train_head_model", 3, Grain::Whole)
         .doc("Trains a small neural parametric head model on scans.")
         .reads([("identity", Type::I64), ("scans", Type::Blob)])
         .writes(head_models::COLUMNS)
-        .writes([("losses", Type::Blob)])
+        .writes([("losses", Type::Blob), ("multiply_adds", Type::I64), ("parameters", Type::I64)])
         .memory_mb(2000)
 }
 
@@ -90,7 +103,11 @@ impl TrainHeadModel {
         anyhow::ensure!(!scans.is_empty(), "there are no scans to train on");
         let people = 1 + scans.iter().map(|scan| scan.identity).max().unwrap_or(0);
         let anchors = mean_anchors(&scans, p.anchor_pairs)?;
-        let config = HeadConfig::mini(p.anchor_pairs, anchors.size()[0] - 2 * p.anchor_pairs);
+        let mini = HeadConfig::mini(p.anchor_pairs, anchors.size()[0] - 2 * p.anchor_pairs);
+        let (config, anchors) = match p.kind {
+            Kind::Nphm => (mini, anchors),
+            Kind::Npm => (HeadConfig::npm(&mini), anchors.narrow(0, 0, 0)),
+        };
         let mut model = HeadModel::new(&config, &anchors, Device::Cpu)?;
         model.seed(p.seed);
         let rates = Rates { network: p.lr, ..Rates::default() };
@@ -124,12 +141,13 @@ impl TrainHeadModel {
             }
         }
 
+        let (multiply_adds, parameters) = (config.multiply_adds(), models::weights::count(&trainer.model.vs));
         let [config, weights, losses] =
             ["head.json", "head.safetensors", "losses.csv"].map(|name| cx.file(unit, name));
         head_models::write(&config, &weights, &trainer.model)?;
         curve.write(&losses)?;
         let row = OutRow::new().file("head_config", &config).file("head_weights", &weights).file("losses", &losses);
-        Ok(vec![row])
+        Ok(vec![row.i64("multiply_adds", multiply_adds).i64("parameters", parameters as i64)])
     }
 }
 

@@ -32,7 +32,8 @@ pub fn marching_cubes(values: &[f32], dims: [usize; 3], level: f32) -> Mesh {
     let grid = Grid { values, dims, level };
     assert!(grid.slice() < 1 << 30, "a slice of {} x {} points is too large", dims[1], dims[2]);
 
-    let slices: Vec<Slice> = (0..dims[0]).into_par_iter().map(|i| grid.slice_vertices(i)).collect();
+    let signs = Signs::new(&grid);
+    let slices: Vec<Slice> = (0..dims[0]).into_par_iter().map(|i| grid.slice_vertices(i, &signs)).collect();
     let mut first_vertex = vec![0u32];
     for slice in &slices {
         first_vertex.push(first_vertex[first_vertex.len() - 1] + slice.positions.len() as u32);
@@ -46,7 +47,7 @@ pub fn marching_cubes(values: &[f32], dims: [usize; 3], level: f32) -> Mesh {
                     table[*key as usize] = first_vertex[i + side] + n as u32;
                 }
             }
-            grid.layer_faces(i, lookup)
+            grid.layer_faces(i, &signs, lookup)
         })
         .unzip();
     let mesh =
@@ -74,31 +75,37 @@ impl Grid<'_> {
         self.dims[1] * self.dims[2]
     }
 
-    fn slice_vertices(&self, i: usize) -> Slice {
+    fn slice_vertices(&self, i: usize, signs: &Signs) -> Slice {
         let [nx, ny, nz] = self.dims;
         let (step_x, step_y) = (self.slice(), nz);
         let mut slice = Slice { keys: Vec::new(), positions: Vec::new() };
         for j in 0..ny {
             let start = i * step_x + j * step_y;
-            let row = &self.values[start..][..nz];
             // Without a neighbour the row itself: nothing is crossed on the way to it.
-            let row_x = &self.values[if i + 1 < nx { start + step_x } else { start }..][..nz];
-            let row_y = &self.values[if j + 1 < ny { start + step_y } else { start }..][..nz];
-            for k in 0..nz {
-                let value = row[k];
-                let next = [row_x[k], row_y[k], row[(k + 1).min(nz - 1)]];
-                let inside = value < self.level;
-                if next.iter().all(|v| (*v < self.level) == inside) {
-                    continue;
-                }
-                for axis in 0..3 {
-                    if (next[axis] < self.level) == inside || value.is_nan() || next[axis].is_nan() {
-                        continue;
+            let (next_i, next_j) = ((i + 1).min(nx - 1), (j + 1).min(ny - 1));
+            let (row, row_x, row_y) = (signs.row(i, j), signs.row(next_i, j), signs.row(i, next_j));
+            for word in 0..signs.words {
+                let here = row[word];
+                let crossed = [here ^ row_x[word], here ^ row_y[word], here ^ signs.following(row, word)];
+                let mut left = (crossed[0] | crossed[1] | crossed[2]) & first(nz - 64 * word);
+                while left != 0 {
+                    let bit = left.trailing_zeros();
+                    left &= left - 1;
+                    let k = 64 * word + bit as usize;
+                    let value = self.values[start + k];
+                    for (axis, step) in [step_x, step_y, 1].into_iter().enumerate() {
+                        if crossed[axis] >> bit & 1 == 0 {
+                            continue;
+                        }
+                        let next = self.values[start + k + step];
+                        if value.is_nan() || next.is_nan() {
+                            continue;
+                        }
+                        let mut position = Vec3::new(i as f32, j as f32, k as f32);
+                        position[axis] += crossing(value, next, self.level);
+                        slice.keys.push((3 * (j * nz + k) + axis) as u32);
+                        slice.positions.push(position);
                     }
-                    let mut position = Vec3::new(i as f32, j as f32, k as f32);
-                    position[axis] += crossing(value, next[axis], self.level);
-                    slice.keys.push((3 * (j * nz + k) + axis) as u32);
-                    slice.positions.push(position);
                 }
             }
         }
@@ -107,37 +114,94 @@ impl Grid<'_> {
 
     /// The faces of the cells between slices `i` and `i + 1`, given the vertex of each edge that starts in them; and
     /// whether a cell had to be left out because a corner is unknown.
-    fn layer_faces(&self, i: usize, lookup: &[Vec<u32>; 2]) -> (Vec<[u32; 3]>, bool) {
+    fn layer_faces(&self, i: usize, signs: &Signs, lookup: &[Vec<u32>; 2]) -> (Vec<[u32; 3]>, bool) {
         let [_, ny, nz] = self.dims;
         let table = &*TABLE;
         let mut faces = Vec::new();
         let mut incomplete = false;
         for j in 0..ny - 1 {
-            let row = |x: usize, y: usize| &self.values[(i + x) * self.slice() + (j + y) * nz..][..nz];
-            let rows = [row(0, 0), row(1, 0), row(0, 1), row(1, 1)];
-            let inside = |k: usize| (0..4).fold(0, |bits, n| bits | (usize::from(rows[n][k] < self.level) << n));
-            let mut near = inside(0);
-            for k in 0..nz - 1 {
-                let far = inside(k + 1);
-                let case = near | (far << 4);
-                near = far;
-                if case == 0 || case == 255 {
-                    continue;
+            let corners = [(0, 0), (1, 0), (0, 1), (1, 1)];
+            let rows = corners.map(|(x, y)| signs.row(i + x, j + y));
+            for word in 0..signs.words {
+                let near = rows.map(|row| row[word]);
+                let far = rows.map(|row| signs.following(row, word));
+                let any = near.iter().chain(&far).fold(0, |bits, n| bits | n);
+                let all = near.iter().chain(&far).fold(u64::MAX, |bits, n| bits & n);
+                // the last point of a row begins no cell
+                let mut left = any & !all & first(nz - 1 - 64 * word);
+                while left != 0 {
+                    let bit = left.trailing_zeros();
+                    left &= left - 1;
+                    let k = 64 * word + bit as usize;
+                    let case = (0..4).fold(0, |case, n| {
+                        case | ((near[n] >> bit & 1) as usize) << n | ((far[n] >> bit & 1) as usize) << (n + 4)
+                    });
+                    let unknown = |(x, y): &(usize, usize)| {
+                        let from = (i + x) * self.slice() + (j + y) * nz + k;
+                        self.values[from].is_nan() || self.values[from + 1].is_nan()
+                    };
+                    if corners.iter().any(unknown) {
+                        incomplete = true;
+                        continue;
+                    }
+                    let vertex = |edge: u8| {
+                        let Edge { start, axis } = EDGES[edge as usize];
+                        let [x, y, z] = corner(start);
+                        lookup[x][3 * ((j + y) * nz + k + z) + axis]
+                    };
+                    faces.extend(table[case].iter().map(|t| t.map(vertex)));
                 }
-                if rows.iter().any(|r| r[k].is_nan() || r[k + 1].is_nan()) {
-                    incomplete = true;
-                    continue;
-                }
-                let vertex = |edge: u8| {
-                    let Edge { start, axis } = EDGES[edge as usize];
-                    let [x, y, z] = corner(start);
-                    lookup[x][3 * ((j + y) * nz + k + z) + axis]
-                };
-                faces.extend(table[case].iter().map(|t| t.map(vertex)));
             }
         }
         (faces, incomplete)
     }
+}
+
+/// Which points lie inside, a bit for each: 64 points are compared with their neighbours at once, and few words differ.
+struct Signs {
+    /// By slice and row; rows begin at a word, and beyond their end bits repeat the last point.
+    bits: Vec<u64>,
+    /// Words of a row.
+    words: usize,
+    rows: usize,
+}
+
+impl Signs {
+    fn new(grid: &Grid<'_>) -> Self {
+        let [_, rows, nz] = grid.dims;
+        let words = nz.div_ceil(64);
+        let mut bits = vec![0u64; grid.dims[0] * rows * words];
+        let slices = bits.par_chunks_mut(rows * words).zip(grid.values.par_chunks(grid.slice()));
+        slices.for_each(|(bits, values)| {
+            for (bits, row) in bits.chunks_exact_mut(words).zip(values.chunks_exact(nz)) {
+                let last = u8::from(row[nz - 1] < grid.level);
+                for (word, part) in bits.iter_mut().zip(row.chunks(64)) {
+                    // as bytes first: comparing and narrowing are vector instructions
+                    let mut inside = [last; 64];
+                    part.iter().zip(&mut inside).for_each(|(v, byte)| *byte = u8::from(*v < grid.level));
+                    // the product gathers the lowest bits of eight bytes in its highest byte
+                    let eight = |bytes: &[u8; 8]| u64::from_le_bytes(*bytes).wrapping_mul(0x0102_0408_1020_4080) >> 56;
+                    *word = inside.as_chunks().0.iter().rev().fold(0, |word, bytes| word << 8 | eight(bytes));
+                }
+            }
+        });
+        Self { bits, words, rows }
+    }
+
+    fn row(&self, i: usize, j: usize) -> &[u64] {
+        &self.bits[(i * self.rows + j) * self.words..][..self.words]
+    }
+
+    /// The next points along z of those in a word; the last one's is itself.
+    fn following(&self, row: &[u64], word: usize) -> u64 {
+        let last = if word + 1 < self.words { row[word + 1] << 63 } else { row[word] & 1 << 63 };
+        row[word] >> 1 | last
+    }
+}
+
+/// A word whose first bits are set, so many as there are points left.
+fn first(points: usize) -> u64 {
+    if points < 64 { (1 << points) - 1 } else { u64::MAX }
 }
 
 /// Where, in [0, 1], the line from `a` to `b` meets `level`; in f64, so that the result does not depend on the order.
@@ -341,7 +405,11 @@ mod tests {
 
     #[test]
     fn one_vertex_per_crossed_edge() {
-        let n = 24;
+        // rows shorter than a word of signs, as long as one, longer, and as long as two
+        [24, 63, 64, 65, 128].into_iter().for_each(count_vertices);
+    }
+
+    fn count_vertices(n: usize) {
         let values = sample(n, |p| (p.x * 5.0).sin() + (p.y * 4.0).cos() * (p.z * 3.0 + 0.4).sin());
         let step = [n * n, n, 1];
         let mut crossed = 0;

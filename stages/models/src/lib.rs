@@ -21,6 +21,7 @@ pub mod linear;
 pub mod lpips;
 pub mod nphm;
 pub mod numpy;
+pub mod pca;
 pub mod pickle;
 pub mod runtime;
 pub mod schedule;

@@ -144,10 +144,33 @@ impl IdentityConfig {
         member < 2 * self.pairs && member % 2 == 1
     }
 
+    /// Multiply-adds at a point: of the members that take part there, and of their layers what depends on the point (what codes add
+    /// is computed once for a scan). Blending and colour are not counted.
+    pub fn multiply_adds(&self) -> i64 {
+        let coords = 3 + self.n_hyper;
+        let member: i64 = (0..=self.layers)
+            .map(|i| {
+                let narrowed = |layer: i64| if self.skip_layer == Some(layer) { self.member_input() } else { 0 };
+                let from = if i == 0 { 0 } else { self.hidden - narrowed(i) };
+                let coords = if i == 0 || self.skip_layer == Some(i) { coords } else { 0 };
+                let to = if i == self.layers { 1 } else { self.hidden - narrowed(i + 1) };
+                (from + coords) * to
+            })
+            .sum();
+        let part = match self.blend {
+            Blend::Gaussian { .. } => self.anchors(),
+            Blend::Softmax { neighbors, .. } | Blend::Adaptive { neighbors, .. } => neighbors.min(self.anchors()),
+        };
+        (part + 1) * member
+    }
+
     fn check(&self) -> Result<(), WeightsError> {
         let place = "head model, identity";
-        if self.anchors() < 1 || self.layers < 1 || self.hidden < 1 {
-            return Err(wrong(place, "pairs + middle, layers and hidden must be at least 1".into()));
+        if self.pairs < 0 || self.middle < 0 || self.layers < 1 || self.hidden < 1 {
+            return Err(wrong(
+                place,
+                "pairs and middle must be at least 0 (both 0: one network for all), layers and hidden at least 1".into(),
+            ));
         }
         if let Some(skip) = self.skip_layer
             && !((1..=self.layers).contains(&skip) && self.hidden > self.member_input())
@@ -212,6 +235,19 @@ impl DeformationConfig {
         3 + self.d_compress + self.d_ex
     }
 
+    /// Multiply-adds at a point, of what depends on the point (what codes add is computed once for a scan).
+    pub fn multiply_adds(&self) -> i64 {
+        (0..=self.layers)
+            .map(|i| {
+                let narrowed = |layer: i64| if self.narrow && layer == self.skip_layer { self.input() } else { 0 };
+                let from = if i == 0 { 0 } else { self.hidden - narrowed(i) };
+                let coords = if i == 0 || i == self.skip_layer { 3 } else { 0 };
+                let to = if i == self.layers { 3 + self.n_hyper } else { self.hidden - narrowed(i + 1) };
+                (from + coords) * to
+            })
+            .sum()
+    }
+
     fn check(&self) -> Result<(), WeightsError> {
         let place = "head model, deformation";
         if !(1..=self.layers).contains(&self.skip_layer) {
@@ -257,6 +293,33 @@ impl HeadConfig {
             color: None,
         };
         Self::backward(identity, Activation::Squareplus(100.0), 16, 8, 128, 4, 2, Some(1e-3))
+    }
+
+    /// NPM, the baseline of NPHM: in place of the ensemble of `like` one network of the whole code, and neither anchors nor symmetry. It
+    /// is as wide as makes its multiply-adds at a point come nearest to those of `like`; code lengths and the deformation network are
+    /// the same. Unlike the published one (8 layers of 1024, the input again at half) it has no more layers than a member and no skip.
+    pub fn npm(like: &HeadConfig) -> Self {
+        let wanted = like.identity.multiply_adds();
+        let one = |hidden: i64| IdentityConfig {
+            pairs: 0,
+            middle: 0,
+            d_glob: like.identity.d_id(),
+            d_loc: 0,
+            hidden,
+            skip_layer: None,
+            layout: Layout::Nphm,
+            color: None,
+            ..like.identity.clone()
+        };
+        let hidden = (1..=4096).min_by_key(|hidden| (one(*hidden).multiply_adds() - wanted).abs()).unwrap_or(1);
+        let identity = one(hidden);
+        let deformation = DeformationConfig { d_id: identity.d_id(), anchors: 0, ..like.deformation.clone() };
+        Self { identity, deformation }
+    }
+
+    /// Multiply-adds of the field at a posed point: both networks.
+    pub fn multiply_adds(&self) -> i64 {
+        self.identity.multiply_adds() + self.deformation.multiply_adds()
     }
 
     /// NPHM as released (CVPR 2023): 39 anchors, forward deformations, no colour.
@@ -377,5 +440,34 @@ fn wrong(place: &str, reason: String) -> WeightsError {
         place: place.into(),
         reason,
         hint: "start from a preset of HeadConfig, or derive every number from the checkpoint's tensor shapes".into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn multiply_adds_are_those_of_the_layers() {
+        // a member of the published NPHM has 120.2 k with its codes (99 inputs instead of 3, twice)
+        let nphm = HeadConfig::nphm();
+        let member = 3 * 200 + 200 * 101 + (101 + 3) * 200 + 200 * 200 + 200;
+        assert_eq!(nphm.identity.multiply_adds(), 40 * member);
+        assert_eq!(member + 96 * 200 * 2, 120_200);
+        let deformation = 3 * 512 + 512 * 512 + 512 * 277 + (277 + 3) * 512 + 2 * 512 * 512 + 512 * 3;
+        assert_eq!(nphm.deformation.multiply_adds(), deformation);
+        // of 13 anchors six take part, and the global member
+        let mini = HeadConfig::mini(4, 5);
+        assert_eq!(mini.identity.multiply_adds(), 7 * (5 * 64 + 64 * 35 + (35 + 5) * 64 + 64 * 64 + 64));
+    }
+
+    #[test]
+    fn the_baseline_costs_what_the_ensemble_costs() {
+        let mini = HeadConfig::mini(4, 5);
+        let npm = HeadConfig::npm(&mini);
+        npm.check().unwrap();
+        assert_eq!((npm.identity.d_id(), npm.identity.members()), (mini.identity.d_id(), 1));
+        let ratio = npm.multiply_adds() as f64 / mini.multiply_adds() as f64;
+        assert!((ratio - 1.0).abs() < 0.01, "{ratio}");
     }
 }

@@ -42,7 +42,8 @@ pub struct Identity {
     /// `[K, 3]` mean anchor positions. Not a variable: published checkpoints do not hold them.
     pub mean_anchors: Tensor,
     geometry: Ensemble,
-    pos: [(Tensor, Tensor); 3],
+    /// None without anchors.
+    pos: Option<[(Tensor, Tensor); 3]>,
     color: Option<Color>,
 }
 
@@ -91,12 +92,14 @@ impl Identity {
             }
             Layout::MonoNphm => Ensemble::separate(&(path / "deepSDFensemble"), unique, &geo),
         };
-        let pos = path / "mlp_pos";
-        let pos = [
-            linear(&(&pos / 0), &[], config.d_glob, config.pos_hidden),
-            linear(&(&pos / 2), &[], config.pos_hidden, config.pos_hidden),
-            linear(&(&pos / 4), &[], config.pos_hidden, 3 * config.anchors()),
-        ];
+        let pos = (config.anchors() > 0).then(|| {
+            let pos = path / "mlp_pos";
+            [
+                linear(&(&pos / 0), &[], config.d_glob, config.pos_hidden),
+                linear(&(&pos / 2), &[], config.pos_hidden, config.pos_hidden),
+                linear(&(&pos / 4), &[], config.pos_hidden, 3 * config.anchors()),
+            ]
+        });
         let color = config.color.as_ref().map(|c| Color {
             ensemble: Ensemble::separate(
                 &(path / "aggr_app"),
@@ -114,8 +117,11 @@ impl Identity {
 
     /// Anchors `[B, K, 3]` of identities `z [B, d_id]`; only the global part of the code counts.
     pub fn anchors(&self, z: &Tensor) -> Tensor {
+        let Some(pos) = &self.pos else {
+            return z.new_zeros([z.size()[0], 0, 3], (z.kind(), z.device()));
+        };
         let mut xs = z.narrow(1, 0, self.config.d_glob);
-        for (i, (weight, bias)) in self.pos.iter().enumerate() {
+        for (i, (weight, bias)) in pos.iter().enumerate() {
             xs = xs.linear(weight, Some(bias));
             if i < 2 {
                 xs = xs.relu();
@@ -296,7 +302,7 @@ impl Identity {
         let signs: Vec<f32> = (0..self.config.anchors())
             .flat_map(|k| [if self.config.mirrored(k) { -1.0 } else { 1.0 }, 1.0, 1.0])
             .collect();
-        Tensor::from_slice(&signs).reshape([-1, 3]).to_kind(like.kind()).to_device(like.device())
+        Tensor::from_slice(&signs).reshape([self.config.anchors(), 3]).to_kind(like.kind()).to_device(like.device())
     }
 }
 

@@ -110,6 +110,11 @@ pub fn training_step(model: &HeadModel, z_id: &Tensor, z_ex: &Tensor, batch: &Ba
     let at_neutral = |per_scan: Tensor| (per_scan * &batch.neutral).sum(None::<Kind>) / &neutral_share;
     let moved_squared = moved.square().mean_dim([1i64, 2].as_slice(), false, None::<Kind>);
 
+    // a model without anchors is not asked for them
+    let anchors = match model.config.identity.anchors() {
+        0 => person.anchors.sum(None::<Kind>),
+        _ => person.anchors.mse_loss(&batch.anchors, Reduction::Mean),
+    };
     let terms = [
         ("surface", weights.surface, mean(surface.abs())),
         ("normals", weights.normals, mean(length(&(&slope - &batch.normals)))),
@@ -121,7 +126,7 @@ pub fn training_step(model: &HeadModel, z_id: &Tensor, z_ex: &Tensor, batch: &Ba
             weights.correspondence,
             others.narrow(1, near + far, pairs).narrow(2, 0, 3).mse_loss(&batch.canonical, Reduction::Mean),
         ),
-        ("anchors", weights.anchors, person.anchors.mse_loss(&batch.anchors, Reduction::Mean)),
+        ("anchors", weights.anchors, anchors),
         ("hyper", weights.hyper, mean(all_omega.shallow_clone())),
         ("hyper_neutral", weights.hyper_neutral, at_neutral(all_omega)),
         ("neutral_zero", weights.neutral_zero, at_neutral(moved_squared)),
@@ -337,6 +342,31 @@ mod tests {
         assert!(off(&fit.frames[0].pose) < 0.6 * off(&start), "{:?}", fit.frames[0]);
         let again = fit_identity(&trainer.model, &[(&cloud, frame)], &config, &mut |_, _| ());
         assert_eq!(fit.frames, again.frames);
+    }
+
+    #[test]
+    fn one_network_for_the_whole_head_trains_like_an_ensemble() {
+        let (scans, ensemble) = setting();
+        let config = HeadConfig::npm(&ensemble.model.config);
+        let mut model = HeadModel::new(&config, &Tensor::zeros([0, 3], tch::kind::FLOAT_CPU), Device::Cpu).unwrap();
+        model.seed(2);
+        let mut trainer = Trainer::new(model, 2, 4, LossWeights::default(), ensemble.rates);
+        let losses = run(&mut trainer, &scans, 0..80);
+        let surface = |l: &Losses| l.terms.iter().find(|t| t.0 == "surface").unwrap().1;
+        let [early, late] = [0..5, 75..80].map(|range| losses[range].iter().map(surface).sum::<f64>());
+        assert!(late < 0.6 * early, "{early} -> {late}");
+        // written and read again, it says the same, also at many points
+        let dir = std::env::temp_dir().join(format!("effigy-npm-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        trainer.save(&dir).unwrap();
+        let tensors = weights::read(&dir.join("model.safetensors")).unwrap();
+        std::fs::remove_dir_all(&dir).unwrap();
+        let mut again = HeadModel::new(&config, &tensors["mean_anchors"], Device::Cpu).unwrap();
+        again.set_tensors(&tensors, "itself").unwrap();
+        let (z_id, z_ex) = (trainer.z_id.weight.get(1), trainer.z_ex.weight.get(3));
+        let points: Vec<f32> = init::normal(5, 5, &[9000]).try_into().unwrap();
+        let at = |model: &HeadModel| crate::nphm::field_values(model, &z_id, &z_ex, &points);
+        assert_eq!(at(&trainer.model), at(&again));
     }
 
     #[test]

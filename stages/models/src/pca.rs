@@ -1,0 +1,184 @@
+//! Principal components of meshes in correspondence, and the linear head model made of two sets of them: identity and expression,
+//! as FLAME has them (Li et al., SIGGRAPH Asia 2017), without joints and pose correctives. Knows no point clouds and no files.
+
+use crate::weights::{Tensors, WeightsError};
+use tch::{Device, Kind, Tensor};
+
+/// Directions of variation, most important first.
+pub struct Basis {
+    /// `[D, K]`, each a standard deviation long: coefficients of the samples have variance 1.
+    pub directions: Tensor,
+    /// Share of the samples' squared length that each direction explains.
+    pub shares: Vec<f64>,
+}
+
+/// Principal components of the rows of `samples [N, D]`, which are taken as deviations from their origin: centre them first, or not
+/// if the origin has a meaning. At most `count`, and no more than there are rows that differ. The largest entry of a direction is positive.
+pub fn principal(samples: &Tensor, count: usize) -> Basis {
+    let x = samples.to_kind(Kind::Double);
+    let (n, _) = x.size2().expect("samples are [N, D]");
+    // the N x N products have the same components as the D x D covariance, and are smaller by far
+    let (values, vectors) = x.matmul(&x.tr()).linalg_eigh("L");
+    let values: Vec<f64> = Vec::try_from(&values).expect("eigenvalues are numbers");
+    let total: f64 = values.iter().map(|v| v.max(0.0)).sum();
+    let kept: Vec<i64> = (0..n).rev().filter(|i| values[*i as usize] > 1e-10 * total).take(count).collect();
+    let shares = kept.iter().map(|i| values[*i as usize] / total).collect();
+    let chosen = vectors.index_select(1, &Tensor::from_slice(&kept));
+    let directions = x.tr().matmul(&chosen) / ((n - 1).max(1) as f64).sqrt();
+    let largest = directions.gather(0, &directions.abs().argmax(0, true), false);
+    Basis { directions: directions * largest.sign(), shares }
+}
+
+/// A head as a template and linear offsets. Vertices are in model units (25 cm).
+pub struct PcaHead {
+    /// `[V, 3]` the mean neutral head.
+    pub template: Tensor,
+    /// `[F, 3]` vertices of the triangles, int64.
+    pub faces: Tensor,
+    /// `[V, 3, S]` offsets of identity, for coefficients of variance 1.
+    pub shape: Tensor,
+    /// `[V, 3, E]` offsets of expression, likewise; 0 is neutral.
+    pub expression: Tensor,
+    /// Share of the variance of neutral training heads that each identity component explains.
+    pub shape_shares: Vec<f64>,
+    /// Share of the squared offsets posed - neutral that each expression component explains.
+    pub expression_shares: Vec<f64>,
+}
+
+impl PcaHead {
+    /// From neutral heads `[P, V, 3]` and offsets posed - neutral `[N, V, 3]` of training scans, with at most so many components.
+    pub fn train(neutral: &Tensor, offsets: &Tensor, faces: &Tensor, shape: usize, expression: usize) -> Self {
+        let vertices = neutral.size()[1];
+        let flat = |t: &Tensor| t.to_kind(Kind::Double).reshape([-1, 3 * vertices]);
+        let mean = flat(neutral).mean_dim(0, true, None::<Kind>);
+        let identities = principal(&(flat(neutral) - &mean), shape);
+        let expressions = principal(&flat(offsets), expression);
+        let single = |basis: &Basis| basis.directions.reshape([vertices, 3, -1]).to_kind(Kind::Float);
+        Self {
+            template: mean.reshape([vertices, 3]).to_kind(Kind::Float),
+            faces: faces.to_kind(Kind::Int64),
+            shape: single(&identities),
+            expression: single(&expressions),
+            shape_shares: identities.shares,
+            expression_shares: expressions.shares,
+        }
+    }
+
+    /// Vertices `[V, 3]` for coefficients; fewer than there are components leave the rest 0.
+    pub fn vertices(&self, shape: &[f64], expression: &[f64]) -> Tensor {
+        let add = |basis: &Tensor, coefficients: &[f64]| {
+            let c = Tensor::from_slice(coefficients).to_kind(Kind::Float);
+            basis.narrow(2, 0, coefficients.len() as i64).matmul(&c)
+        };
+        &self.template + add(&self.shape, shape) + add(&self.expression, expression)
+    }
+
+    /// By FLAME's names: `v_template [V, 3]`, `f [F, 3]`, `shapedirs [V, 3, S + E]` (identity first), and how many components
+    /// are of which kind, as the lengths of `shape_shares` and `expression_shares`.
+    pub fn tensors(&self) -> Tensors {
+        [
+            ("v_template", self.template.shallow_clone()),
+            ("f", self.faces.to_kind(Kind::Int64)),
+            ("shapedirs", Tensor::cat(&[&self.shape, &self.expression], 2).contiguous()),
+            ("shape_shares", Tensor::from_slice(&self.shape_shares).to_kind(Kind::Float)),
+            ("expression_shares", Tensor::from_slice(&self.expression_shares).to_kind(Kind::Float)),
+        ]
+        .map(|(name, tensor)| (name.to_owned(), tensor))
+        .into()
+    }
+
+    /// Takes what [`PcaHead::tensors`] gave. `source` names it in an error.
+    ///
+    /// # Errors
+    /// If a tensor is missing, the shapes do not agree, or a triangle has a vertex that does not exist.
+    pub fn from_tensors(tensors: &Tensors, source: &str) -> Result<Self, WeightsError> {
+        let wrong = |reason: String| WeightsError::Config {
+            place: source.into(),
+            reason,
+            hint: "a linear head is what train_pca_head puts out".into(),
+        };
+        let get = |name: &str| {
+            let tensor = tensors.get(name).ok_or_else(|| wrong(format!("there is no `{name}`")));
+            tensor.map(|t| t.to_device(Device::Cpu))
+        };
+        let [template, faces, all] = [get("v_template")?, get("f")?.to_kind(Kind::Int64), get("shapedirs")?];
+        let shares = |name: &str| -> Result<Vec<f64>, WeightsError> {
+            let values = Vec::try_from(get(name)?.to_kind(Kind::Double));
+            values.map_err(|_| wrong(format!("`{name}` is not a list of numbers")))
+        };
+        let (shape_shares, expression_shares) = (shares("shape_shares")?, shares("expression_shares")?);
+        let vertices = template.size().first().copied().unwrap_or(0);
+        let (s, e) = (shape_shares.len() as i64, expression_shares.len() as i64);
+        let sizes = [template.size(), all.size(), faces.size()];
+        if sizes[0] != [vertices, 3] || sizes[1] != [vertices, 3, s + e] || sizes[2].len() != 2 || sizes[2][1] != 3 {
+            return Err(wrong(format!(
+                "v_template, shapedirs and f are {:?}, {:?} and {:?}; expected [V, 3], [V, 3, {s} + {e}] and [F, 3]",
+                sizes[0], sizes[1], sizes[2]
+            )));
+        }
+        if faces.numel() > 0 && !(faces.min().int64_value(&[]) >= 0 && faces.max().int64_value(&[]) < vertices) {
+            return Err(wrong(format!("`f` names a vertex beyond the {vertices} there are")));
+        }
+        let part = |from: i64, count: i64| all.narrow(2, from, count).contiguous();
+        Ok(Self { template, faces, shape: part(0, s), expression: part(s, e), shape_shares, expression_shares })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::init;
+
+    #[test]
+    fn components_of_two_directions_are_those_directions() {
+        let along = init::normal(3, 1, &[1, 30]);
+        let along = &along / along.norm();
+        let other = init::normal(3, 2, &[1, 30]);
+        let other = &other - (&other * &along).sum(Kind::Float) * &along;
+        let other = &other / other.norm();
+        let [a, b] = [(1, 4.0), (2, 1.0)].map(|(stream, std): (u64, f64)| init::normal(4, stream, &[500, 1]) * std);
+        let basis = principal(&(&a * &along + &b * &other), 5);
+        assert_eq!(basis.shares.len(), 2, "{:?}", basis.shares);
+        assert!((basis.shares[0] - 16.0 / 17.0).abs() < 0.01 && (basis.shares[0] + basis.shares[1] - 1.0).abs() < 1e-9);
+        let first = basis.directions.select(1, 0).to_kind(Kind::Float);
+        assert!((first.norm().double_value(&[]) - 4.0).abs() < 0.3, "a direction is a standard deviation long");
+        assert!((first.dot(&along.reshape([-1])).abs() / first.norm()).double_value(&[]) > 0.999);
+    }
+
+    #[test]
+    fn with_all_components_training_heads_come_back() {
+        let neutral = init::normal(1, 1, &[4, 20, 3]);
+        let offsets = init::normal(1, 2, &[3, 20, 3]);
+        let faces = Tensor::from_slice(&[0i64, 1, 2]).reshape([1, 3]);
+        let head = PcaHead::train(&neutral, &offsets, &faces, 10, 10);
+        // four heads differ from their mean in three directions
+        assert_eq!((head.shape_shares.len(), head.expression_shares.len()), (3, 3));
+        let wanted = neutral.get(2) + offsets.get(1);
+        let basis = Tensor::cat(&[&head.shape, &head.expression], 2).reshape([60, 6]).to_kind(Kind::Double);
+        let offset = (&wanted - &head.template).reshape([60, 1]).to_kind(Kind::Double);
+        let solved = Tensor::linalg_solve(&basis.tr().matmul(&basis), &basis.tr().matmul(&offset), true);
+        let c: Vec<f64> = solved.reshape([-1]).try_into().unwrap();
+        let back = head.vertices(&c[..3], &c[3..]);
+        assert!((back - wanted).abs().max().double_value(&[]) < 1e-4);
+        let again = PcaHead::from_tensors(&head.tensors(), "itself").unwrap();
+        assert_eq!((again.shape, again.expression, again.faces), (head.shape, head.expression, head.faces));
+    }
+
+    #[test]
+    fn a_file_of_another_kind_is_refused() {
+        let mut tensors = PcaHead::train(
+            &init::normal(1, 1, &[4, 20, 3]),
+            &init::normal(1, 2, &[3, 20, 3]),
+            &Tensor::from_slice(&[0i64, 1, 2]).reshape([1, 3]),
+            2,
+            2,
+        )
+        .tensors();
+        tensors.insert("f".into(), Tensor::from_slice(&[0i64, 1, 20]).reshape([1, 3]));
+        let said = PcaHead::from_tensors(&tensors, "x.safetensors").err().unwrap().to_string();
+        assert!(said.contains("x.safetensors: `f` names a vertex"), "{said}");
+        tensors.remove("v_template");
+        let said = PcaHead::from_tensors(&tensors, "x.safetensors").err().unwrap().to_string();
+        assert!(said.contains("no `v_template`") && said.contains("hint:"), "{said}");
+    }
+}

@@ -1,0 +1,188 @@
+//! `fit_pca_head`: the linear head model fitted to a sequence of point clouds: the baseline of `track_head` on the same frames.
+//!
+//! reads: sequence?, timestep, cloud; with pca_model   writes: mesh (PLY), expression, pose, residual (mm), kept
+//!
+//! A group is a person, or one sequence of a person: the identity is fitted jointly with key frames spread over the group, from the
+//! upright pose at `center`. Then frames of a sequence are fitted one after the other, each from the one before, the identity fixed; one that lost the face starts anew. Meshes carry the neutral template's
+//! positions as canonical coordinates and no ambient ones. `residual` and `kept` mean what they mean in `track_head`. Sees points only.
+
+use crate::fit_identity::{UNIT_MM, initial_frame};
+use crate::head_models::observed;
+use crate::pca_heads::{self, LinearHead, Moment, Settings};
+use crate::tracked;
+use anyhow::{Context, Result};
+use geometry::cloud::PointCloud;
+use geometry::distance::MeshDistance;
+use geometry::{Mesh, ply};
+use glam::Vec3;
+use manifests::Type;
+use models::nphm::pose::Pose;
+use protocol::{Cx, Grain, OutRow, Row, Rows, Stage, StageDef, Unit};
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+/// Parameters.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Params {
+    /// Frames that the identity is fitted to.
+    #[serde(default = "key_frames")]
+    key_frames: usize,
+    /// Points kept of each cloud.
+    #[serde(default = "points")]
+    points: usize,
+    /// Where the head is about to be, world frame, metres.
+    #[serde(default)]
+    center: [f64; 3],
+    /// What a coefficient of one standard deviation costs, as a mean squared distance (model units).
+    #[serde(default = "ridge")]
+    ridge: f64,
+}
+
+/// A frame of which less is explained has lost the face, as in `track_head`.
+const LOST: f64 = 0.7;
+/// Distance (model units) up to which a point counts as explained: the last one of `track_head`'s trimming.
+const EXPLAINED: f32 = 0.02;
+
+fn key_frames() -> usize {
+    8
+}
+fn points() -> usize {
+    5000
+}
+fn ridge() -> f64 {
+    Settings::default().ridge
+}
+
+fn def() -> StageDef {
+    StageDef::new("fit_pca_head", 1, Grain::Group)
+        .doc("Fits the linear head model to a sequence of point clouds.")
+        .reads([("timestep", Type::I64), ("cloud", Type::Blob)])
+        .may_read([("sequence", Type::Str)])
+        .with("pca_model", pca_heads::COLUMNS)
+        .writes([("mesh", Type::Blob), ("expression", Type::Floats(0)), ("pose", Type::Floats(6))])
+        .writes([("residual", Type::F64), ("kept", Type::F64)])
+        .memory_mb(500)
+}
+
+protocol::register!(Params, def, |params, cx: &Cx<'_>| {
+    anyhow::Ok(FitPcaHead { params, head: pca_heads::read(cx.with("pca_model")?)? })
+});
+
+struct FitPcaHead {
+    params: Params,
+    head: LinearHead,
+}
+
+/// A fitted frame.
+struct Found {
+    moment: Moment,
+    /// Mean distance of explained points, model units.
+    residual: f64,
+    /// Their share.
+    kept: f64,
+}
+
+impl Stage for FitPcaHead {
+    fn run(&mut self, units: &[Unit<'_>], cx: &Cx<'_>) -> Result<Vec<Rows>> {
+        units.iter().map(|unit| self.track(unit, cx)).collect()
+    }
+}
+
+impl FitPcaHead {
+    fn track(&self, unit: &Unit<'_>, cx: &Cx<'_>) -> Result<Rows> {
+        let rows = unit.rows();
+        let when = |(i, row): (usize, &Row<'_>)| -> Result<(String, i64, usize)> {
+            let sequence = if row.has("sequence") { row.str("sequence")? } else { String::new() };
+            Ok((sequence, row.i64("timestep")?, i))
+        };
+        let mut order = rows.iter().enumerate().map(when).collect::<Result<Vec<_>>>()?;
+        order.sort_unstable();
+        let place = |sequence: &str, timestep: i64| format!("{sequence} timestep {timestep}").trim_start().to_string();
+        let cloud = |i: usize| -> Result<PointCloud> { Ok(ply::read_cloud(&rows[i].path("cloud")?)?) };
+        let settings = Settings { ridge: self.params.ridge, rounds: 20, rigid_rounds: 5, ..Settings::default() };
+
+        let n = self.params.key_frames.clamp(1, order.len());
+        let mut keys: Vec<(Vec<Vec3>, Moment)> = Vec::new();
+        for k in 0..n {
+            let (sequence, timestep, i) = &order[(2 * k + 1) * order.len() / (2 * n)];
+            let cloud = cloud(*i)?;
+            let moment = self.placed(&cloud).with_context(|| place(sequence, *timestep))?;
+            keys.push((self.seen(&cloud, &moment.pose)?, moment));
+        }
+        let seen: Vec<(&[Vec3], Moment)> = keys.iter().map(|(points, m)| (points.as_slice(), m.clone())).collect();
+        let (shape, _) = self.head.fit(&seen, None, &settings);
+
+        let canonical: Vec<[f32; 5]> =
+            self.head.mesh(&shape, &vec![0.0; self.head.expressions]).positions.iter().map(|p| [p.x, p.y, p.z, 0.0, 0.0]).collect();
+        let (mut out, mut last) = (Rows::new(), None::<Moment>);
+        for (done, (sequence, timestep, i)) in order.iter().enumerate() {
+            let place = || place(sequence, *timestep);
+            let cloud = cloud(*i)?;
+            last = last.filter(|_| order[done - 1].0 == *sequence);
+            let fitted = |start: Moment| self.settle(&cloud, start, &shape, &settings).with_context(place);
+            let mut found = match last.take() {
+                Some(before) => fitted(before)?,
+                None => fitted(self.placed(&cloud).with_context(place)?)?,
+            };
+            if found.kept < LOST {
+                let again = fitted(self.placed(&cloud).with_context(place)?)?;
+                if again.kept > found.kept {
+                    found = again;
+                }
+            }
+            let Found { moment, residual, kept } = found;
+            let mesh = self.head.mesh(&shape, &moment.expression);
+            let world = mesh.positions.iter().map(|p| Vec3::from(moment.pose.to_world(p.to_array(), 1.0))).collect();
+            let path = cx.file(unit, &format!("{done:05}.ply"));
+            tracked::write_mesh(&path, &Mesh { positions: world, faces: mesh.faces }, &canonical)?;
+            let row = OutRow::of(*i)
+                .file("mesh", &path)
+                .floats("expression", moment.expression.iter().copied())
+                .floats("pose", moment.pose.rotation.into_iter().chain(moment.pose.translation))
+                .f64("residual", residual * UNIT_MM)
+                .f64("kept", kept);
+            out.push(row);
+            last = Some(moment);
+            cx.progress(done + 1, order.len(), "");
+        }
+        Ok(out)
+    }
+
+    /// Fits a frame of a known identity. Which points lie on the face depends on the pose, so they are chosen again when that is better known.
+    fn settle(&self, cloud: &PointCloud, start: Moment, shape: &[f64], settings: &Settings) -> Result<Found> {
+        let mut moment = start;
+        let mut points = self.seen(cloud, &moment.pose)?;
+        for _ in 0..2 {
+            moment = self.head.fit(&[(&points, moment)], Some(shape), settings).1.remove(0);
+            points = self.seen(cloud, &moment.pose)?;
+        }
+        let mesh = self.head.mesh(shape, &moment.expression);
+        let local: Vec<Vec3> = points.iter().map(|p| Vec3::from(moment.pose.to_model(p.to_array(), 1.0))).collect();
+        let mut near = MeshDistance::new(&mesh).distances(&local);
+        near.retain(|d| *d < EXPLAINED);
+        let residual = near.iter().map(|d| f64::from(*d)).sum::<f64>() / near.len().max(1) as f64;
+        Ok(Found { moment, residual, kept: near.len() as f64 / local.len() as f64 })
+    }
+
+    /// The neutral mean head, brought from the upright pose near a cloud.
+    fn placed(&self, cloud: &PointCloud) -> Result<Moment> {
+        let mut moment = self.neutral(initial_frame(self.params.center).pose);
+        let known = vec![0.0; self.head.shapes];
+        let settings = Settings { rounds: 15, rigid_rounds: 15, trim: vec![[0.0, 0.1], [0.5, 0.05]], ..Settings::default() };
+        for _ in 0..3 {
+            let points = self.seen(cloud, &moment.pose)?;
+            moment = self.head.fit(&[(&points, moment)], Some(&known), &settings).1.remove(0);
+        }
+        Ok(moment)
+    }
+
+    fn neutral(&self, pose: Pose) -> Moment {
+        Moment { expression: vec![0.0; self.head.expressions], pose }
+    }
+
+    /// The points of a cloud that lie on the face.
+    fn seen(&self, cloud: &PointCloud, pose: &Pose) -> Result<Vec<Vec3>> {
+        Ok(observed(cloud, self.params.points, pose, 1.0)?.points.into_iter().map(Vec3::from).collect())
+    }
+}
