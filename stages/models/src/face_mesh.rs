@@ -278,6 +278,41 @@ mod tests {
         assert!((code[2] - 0.25).abs() < 1e-12 && (score - sigmoid(5.0)).abs() < 1e-12);
     }
 
+    /// The wheel named by `EFFIGY_MEDIAPIPE_WHEEL`, or the one that `make setup` leaves in the cache folder of the user.
+    fn wheel() -> PathBuf {
+        let folder = |name: &str, below: &str| std::env::var_os(name).map(|folder| PathBuf::from(folder).join(below));
+        let cache = folder("XDG_CACHE_HOME", "").or_else(|| folder("HOME", ".cache")).unwrap_or_default();
+        let name = "mediapipe-0.10.14-cp311-cp311-manylinux_2_17_x86_64.manylinux2014_x86_64.whl";
+        folder("EFFIGY_MEDIAPIPE_WHEEL", "").unwrap_or_else(|| cache.join("effigy/downloads").join(name))
+    }
+
+    #[test]
+    fn both_networks_say_what_the_reference_runtime_says() {
+        let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/face_mesh/face_mesh.safetensors");
+        let golden = crate::weights::read(&golden).unwrap();
+        let bytes = |name: &str| Vec::<u8>::try_from(golden[name].reshape([-1])).unwrap();
+        let floats = |name: &str| Vec::<f64>::try_from(golden[name].reshape([-1]).to_kind(Kind::Double)).unwrap();
+        let worst = |a: &[f64], b: &[f64]| {
+            assert_eq!(a.len(), b.len());
+            a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max)
+        };
+        let networks = FaceMesh::load(&wheel()).unwrap();
+        let [codes, scores] = networks.raw_boxes(&bytes("whole")).unwrap();
+        assert!(worst(&codes, &floats("codes")) < 2e-3, "codes: {}", worst(&codes, &floats("codes")));
+        assert!(worst(&scores, &floats("scores")) < 1e-3, "scores: {}", worst(&scores, &floats("scores")));
+        let mesh = networks.landmarks(&bytes("face")).unwrap();
+        let points: Vec<f64> = mesh.points.iter().flatten().map(|v| v * MESH_SIZE as f64).collect();
+        assert!(worst(&points, &floats("points")) < 2e-3, "points: {}", worst(&points, &floats("points")));
+        assert!((mesh.presence - sigmoid(floats("flag")[0])).abs() < 1e-4, "{}", mesh.presence);
+        // and the detector's face is where the mesh has it: `face` is the picture from (0, 66) on
+        let whole = Square { center: [96.0, 140.0], side: 280.0, angle: 0.0 };
+        let (square, score) = networks.detect(&bytes("whole"), &whole).unwrap().unwrap();
+        let picture: Vec<[f64; 2]> = points.chunks_exact(3).map(|p| [p[0], p[1] + 66.0]).collect();
+        let held = Square::of_landmarks(&picture);
+        assert!(score > 0.8 && (square.center[0] - held.center[0]).abs() < 12.0, "{square:?} {held:?}");
+        assert!((square.center[1] - held.center[1]).abs() < 20.0 && (square.angle - held.angle).abs() < 0.1, "{square:?} {held:?}");
+    }
+
     #[test]
     fn a_package_that_is_not_there_or_another_says_how_to_get_it() {
         let error = FaceMesh::load(Path::new("nowhere.whl")).err().unwrap().to_string();
