@@ -42,10 +42,8 @@ pub struct Face {
 /// # Errors
 /// If the networks are not those that are expected.
 pub fn find_face(networks: &FaceMesh, image: &Image, matte: Option<&Image>, refine: usize) -> Result<Face> {
-    let whole = Square::around(image.width, image.height);
-    let [x0, y0] = whole.at(0.0, 0.0);
-    let small = image.crop(x0, y0, whole.side, DETECTOR_SIZE, 0);
-    let detected = networks.detect(&small.data, &whole)?;
+    let (padded, whole) = padded(image);
+    let detected = networks.detect(&padded.resized(DETECTOR_SIZE, DETECTOR_SIZE)?.data, &whole)?;
     let mut best: Option<Face> = None;
     for start in detected.map(|(square, _)| square).into_iter().chain(std::iter::once(matte_square(image, matte))) {
         if best.as_ref().is_some_and(|face| face.presence >= PRESENT) {
@@ -66,6 +64,19 @@ pub fn find_face(networks: &FaceMesh, image: &Image, matte: Option<&Image>, refi
         }
     }
     best.ok_or_else(|| anyhow::anyhow!("the mesh looked nowhere"))
+}
+
+/// A picture in the middle of a black square, and where that lies in the picture.
+fn padded(image: &Image) -> (Image, Square) {
+    let side = image.width.max(image.height);
+    let [left, top] = [image.width, image.height].map(|n| (side - n) / 2);
+    let row = image.width * image.channels;
+    let mut data = vec![0; side * side * image.channels];
+    for (y, line) in image.data.chunks_exact(row).enumerate() {
+        data[((top + y) * side + left) * image.channels..][..row].copy_from_slice(line);
+    }
+    let center = [left, top].map(|margin| side as f64 / 2.0 - margin as f64);
+    (Image::new(side, side, image.channels, data), Square { center, side: side as f64, angle: 0.0 })
 }
 
 /// The square at the top of what the matte covers, as wide as that; of the picture, if there is none.
@@ -181,8 +192,8 @@ mod tests {
         let pose = Pose { rotation: [0.1, 0.7, -0.05], translation: [0.1, -0.02, 0.04] };
         let world = |i: usize| DVec3::from(pose.to_world(place(i).as_vec3().to_array(), 1.1).map(f64::from));
         // a third was not found, and some are an opened jaw
-        let shifted = |i: usize| if i % 7 == 0 { world(i) - DVec3::new(0.0, 0.03, 0.01) } else { world(i) };
-        let found: Vec<_> = (0..POINTS).map(|i| (i % 3 != 0).then(|| shifted(i))).collect();
+        let shifted = |i: usize| if i.is_multiple_of(7) { world(i) - DVec3::new(0.0, 0.03, 0.01) } else { world(i) };
+        let found: Vec<_> = (0..POINTS).map(|i| (!i.is_multiple_of(3)).then(|| shifted(i))).collect();
         let told = pose_of(&places, &of_column(&to_column(found.clone())), 1.1).unwrap();
         for i in 0..3 {
             assert!((told.rotation[i] - pose.rotation[i]).abs() < 1e-3, "{told:?}");

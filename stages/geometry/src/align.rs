@@ -130,7 +130,8 @@ pub fn umeyama(
 pub fn robust_umeyama(source: &[DVec3], target: &[DVec3], with_scale: bool) -> Result<Similarity, AlignError> {
     let mut found = umeyama(source, target, None, with_scale)?;
     for _ in 0..ROBUST_STEPS {
-        let squared: Vec<f64> = source.iter().zip(target).map(|(s, t)| (*t - found.apply(*s)).length_squared()).collect();
+        let squared: Vec<f64> =
+            source.iter().zip(target).map(|(s, t)| (*t - found.apply(*s)).length_squared()).collect();
         let mut sorted = squared.clone();
         sorted.sort_by(f64::total_cmp);
         // pairs that fit exactly must not divide by 0

@@ -70,12 +70,6 @@ pub struct Square {
 }
 
 impl Square {
-    /// The square that stands around a whole `width x height` picture.
-    pub fn around(width: usize, height: usize) -> Square {
-        let (w, h) = (width as f64, height as f64);
-        Square { center: [w / 2.0, h / 2.0], side: w.max(h), angle: 0.0 }
-    }
-
     /// The square in which the mesh finds a face again, of its landmarks.
     pub fn of_landmarks(points: &[[f64; 2]]) -> Square {
         let range = |axis: usize| {
@@ -144,8 +138,8 @@ impl FaceMesh {
         })
     }
 
-    /// The face in a picture, if there is one, and its score. `rgb` is what [`Square::around`] the picture holds, black where the
-    /// picture ends, [`DETECTOR_SIZE`] px; `whole` is that square.
+    /// The face in a picture, if there is one, and its score. `rgb` is a square that holds the whole picture, black where the
+    /// picture ends, [`DETECTOR_SIZE`] px; `whole` says where it lies.
     ///
     /// # Errors
     /// If the network is not of the kind that is expected.
@@ -224,7 +218,7 @@ fn best_box(codes: &[f64], scores: &[f64]) -> Option<([f64; CODE], f64)> {
         }
         boxes.push((read, score));
     }
-    let best = boxes.iter().max_by(|a, b| a.1.total_cmp(&b.1))?.clone();
+    let best = *boxes.iter().max_by(|a, b| a.1.total_cmp(&b.1))?;
     let same: Vec<_> = boxes.iter().filter(|b| overlap(&b.0, &best.0) > OVERLAP).collect();
     let total: f64 = same.iter().map(|b| b.1).sum();
     let mean = std::array::from_fn(|i| same.iter().map(|b| b.0[i] * b.1).sum::<f64>() / total);
@@ -310,7 +304,10 @@ mod tests {
         let picture: Vec<[f64; 2]> = points.chunks_exact(3).map(|p| [p[0], p[1] + 66.0]).collect();
         let held = Square::of_landmarks(&picture);
         assert!(score > 0.8 && (square.center[0] - held.center[0]).abs() < 12.0, "{square:?} {held:?}");
-        assert!((square.center[1] - held.center[1]).abs() < 20.0 && (square.angle - held.angle).abs() < 0.1, "{square:?} {held:?}");
+        assert!(
+            (square.center[1] - held.center[1]).abs() < 20.0 && (square.angle - held.angle).abs() < 0.1,
+            "{square:?} {held:?}"
+        );
     }
 
     #[test]

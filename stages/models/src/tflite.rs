@@ -13,7 +13,9 @@ mod schema;
 #[derive(Debug, thiserror::Error)]
 pub enum TfliteError {
     /// It is no flatbuffer of this schema, or names what it does not hold.
-    #[error("{name} is no TensorFlow Lite network: {reason}\nhint: is the file whole, and is it the one that the package should hold?")]
+    #[error(
+        "{name} is no TensorFlow Lite network: {reason}\nhint: is the file whole, and is it the one that the package should hold?"
+    )]
     Damaged {
         /// The file.
         name: String,
@@ -51,15 +53,33 @@ type Margins = [i64; 4];
 
 /// An operation with its constants.
 enum Op {
-    Conv { weight: Tensor, bias: Option<Tensor>, stride: [i64; 2], dilation: [i64; 2], margins: Margins, groups: i64 },
-    MaxPool { size: [i64; 2], stride: [i64; 2] },
-    Prelu { slope: Tensor },
+    Conv {
+        weight: Tensor,
+        bias: Option<Tensor>,
+        stride: [i64; 2],
+        dilation: [i64; 2],
+        margins: Margins,
+        groups: i64,
+    },
+    MaxPool {
+        size: [i64; 2],
+        stride: [i64; 2],
+    },
+    Prelu {
+        slope: Tensor,
+    },
     /// Amounts in torch's order, from the last dimension on.
-    Pad { amounts: Vec<i64> },
+    Pad {
+        amounts: Vec<i64>,
+    },
     Add,
     Relu,
-    Reshape { shape: Vec<i64> },
-    Concat { axis: i64 },
+    Reshape {
+        shape: Vec<i64>,
+    },
+    Concat {
+        axis: i64,
+    },
 }
 
 struct Step {
@@ -111,7 +131,9 @@ impl Network {
         for step in &self.steps {
             let get = |i: usize| {
                 let value = step.inputs.get(i).and_then(|&tensor| values[tensor].as_ref());
-                value.ok_or_else(|| TchError::Shape(format!("tensor {:?} is used before it is made", step.inputs.get(i))))
+                value.ok_or_else(|| {
+                    TchError::Shape(format!("tensor {:?} is used before it is made", step.inputs.get(i)))
+                })
             };
             let x = get(0)?;
             let y = match &step.op {
@@ -212,7 +234,11 @@ impl<'a> Builder<'a> {
     fn step(&mut self, operator: &schema::Operator) -> Result<Option<Step>, Problem> {
         use schema::Options;
         let [output] = operator.outputs[..] else {
-            return Err(Problem::Unsupported(format!("operation {} with {} outputs", operator.code, operator.outputs.len())));
+            return Err(Problem::Unsupported(format!(
+                "operation {} with {} outputs",
+                operator.code,
+                operator.outputs.len()
+            )));
         };
         let at = |i: usize| {
             let short = || Problem::Damaged(format!("operation {} lacks operand {i}", operator.code));
@@ -253,7 +279,10 @@ impl<'a> Builder<'a> {
                 let order = if depthwise { [3, 0, 1, 2] } else { [0, 3, 1, 2] };
                 let channels = shape(inputs[0]).last().copied().unwrap_or(0);
                 if depthwise && (a != 1 || channels < 1 || b % channels != 0) {
-                    return Err(Problem::Damaged(format!("depthwise weights {:?} on {channels} channels", weight.size())));
+                    return Err(Problem::Damaged(format!(
+                        "depthwise weights {:?} on {channels} channels",
+                        weight.size()
+                    )));
                 }
                 Op::Conv {
                     weight: weight.permute(order).contiguous(),
@@ -283,7 +312,8 @@ impl<'a> Builder<'a> {
             }
             (schema::PAD, _) => {
                 let amounts = &self.model.tensors[at(1)?];
-                let amounts = amounts.integers().ok_or_else(|| Problem::Unsupported("a PAD by computed amounts".into()))?;
+                let amounts =
+                    amounts.integers().ok_or_else(|| Problem::Unsupported("a PAD by computed amounts".into()))?;
                 let [n0, n1, h0, h1, w0, w1, c0, c1] = amounts[..] else {
                     return Err(Problem::Unsupported(format!("a PAD by {} amounts", amounts.len())));
                 };
@@ -303,7 +333,9 @@ impl<'a> Builder<'a> {
                 inputs = operator.inputs.clone();
                 let rank = shape(output).len() as i64;
                 let axis = if *axis < 0 { rank + i64::from(*axis) } else { i64::from(*axis) };
-                Op::Concat { axis: if rank == 4 { [0, 2, 3, 1].get(axis as usize).copied().unwrap_or(4) } else { axis } }
+                Op::Concat {
+                    axis: if rank == 4 { [0, 2, 3, 1].get(axis as usize).copied().unwrap_or(4) } else { axis },
+                }
             }
             (code, _) => return Err(Problem::Unsupported(format!("operation {code} of TensorFlow Lite's list"))),
         };

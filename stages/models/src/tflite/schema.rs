@@ -139,7 +139,9 @@ impl Verifiable for OperatorTable<'_> {
             .visit_field::<List<'_, i32>>("outputs", 8, false)?
             .visit_union::<u8, _>("options_type", 10, "options", 12, false, |member, v, at| match member {
                 CONV => v.verify_union_variant::<ForwardsUOffset<ConvOptions<'_>>>("Conv2DOptions", at),
-                DEPTHWISE => v.verify_union_variant::<ForwardsUOffset<DepthwiseOptions<'_>>>("DepthwiseConv2DOptions", at),
+                DEPTHWISE => {
+                    v.verify_union_variant::<ForwardsUOffset<DepthwiseOptions<'_>>>("DepthwiseConv2DOptions", at)
+                }
                 POOL => v.verify_union_variant::<ForwardsUOffset<PoolOptions<'_>>>("Pool2DOptions", at),
                 CONCAT => v.verify_union_variant::<ForwardsUOffset<ConcatOptions<'_>>>("ConcatenationOptions", at),
                 SUM => v.verify_union_variant::<ForwardsUOffset<AddOptions<'_>>>("AddOptions", at),
@@ -172,7 +174,10 @@ impl<'a> OperatorTable<'a> {
                 Options::Conv(Conv {
                     same: is_same($o.padding())?,
                     stride: [positive("stride_h", $o.stride_h(), 0)?, positive("stride_w", $o.stride_w(), 0)?],
-                    dilation: [positive("dilation_h", $o.dilation_h(), 1)?, positive("dilation_w", $o.dilation_w(), 1)?],
+                    dilation: [
+                        positive("dilation_h", $o.dilation_h(), 1)?,
+                        positive("dilation_w", $o.dilation_w(), 1)?,
+                    ],
                     activation: $o.activation().unwrap_or(0),
                 })
             };
@@ -180,7 +185,9 @@ impl<'a> OperatorTable<'a> {
         let member = self.get::<u8>(3).unwrap_or(0);
         Ok(match member {
             CONV => self.get::<ForwardsUOffset<ConvOptions<'_>>>(4).map_or(Ok(Options::None), |o| Ok(conv!(o)))?,
-            DEPTHWISE => self.get::<ForwardsUOffset<DepthwiseOptions<'_>>>(4).map_or(Ok(Options::None), |o| Ok(conv!(o)))?,
+            DEPTHWISE => {
+                self.get::<ForwardsUOffset<DepthwiseOptions<'_>>>(4).map_or(Ok(Options::None), |o| Ok(conv!(o)))?
+            }
             POOL => match self.get::<ForwardsUOffset<PoolOptions<'_>>>(4) {
                 None => Options::None,
                 Some(o) => Options::Pool(Pool {
