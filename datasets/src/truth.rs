@@ -48,6 +48,20 @@ const PLACES: [(&str, [f32; 3]); 22] = [
     ("back", [0.0, 7.44, -0.39]),
 ];
 
+/// Names of all landmarks, in their order.
+fn names() -> impl Iterator<Item = (String, Vec3)> {
+    PLACES.into_iter().flat_map(|(name, place)| {
+        let place = Vec3::from(place);
+        let other = name.strip_suffix("Left").map(|stem| (format!("{stem}Right"), place * Vec3::new(-1.0, 1.0, 1.0)));
+        std::iter::once((name.to_owned(), place)).chain(other)
+    })
+}
+
+/// The index of a landmark among [`Truth::landmarks`].
+pub fn landmark(name: &str) -> Option<usize> {
+    names().position(|(known, _)| known == name)
+}
+
 /// Fixed surface points with names.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Landmarks {
@@ -66,14 +80,9 @@ impl Landmarks {
             body.iter().copied().min_by(|a, b| distance(a).total_cmp(&distance(b))).unwrap_or(0) as u32
         };
         let mut landmarks = Self { names: Vec::new(), vertices: Vec::new() };
-        for (name, place) in PLACES {
-            let place = Vec3::from(place);
-            landmarks.names.push(name.to_owned());
+        for (name, place) in names() {
+            landmarks.names.push(name);
             landmarks.vertices.push(nearest(place));
-            if let Some(stem) = name.strip_suffix("Left") {
-                landmarks.names.push(format!("{stem}Right"));
-                landmarks.vertices.push(nearest(place * Vec3::new(-1.0, 1.0, 1.0)));
-            }
         }
         landmarks
     }

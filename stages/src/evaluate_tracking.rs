@@ -1,23 +1,26 @@
 //! `evaluate_tracking`: how far the tracked surface is from the true one, beside the model's mean shape.
 //!
-//! reads: mesh, truth; with head_model   writes: scan_to_mesh_mm, scan_to_mesh_median_mm, mean_shape_mm
+//! reads: mesh, truth, landmarks3d?; with head_model   writes: scan_to_mesh_mm, scan_to_mesh_median_mm, mean_shape_mm, landmark_mm
 //!
 //! Points of the true skin and eyes in front of the ears and above the chin's underside, as cameras see them, to the nearest point
 //! of the tracked mesh. `mean_shape_mm` is the same for the head model's mean (all codes zero), rigidly placed by the true
-//! head motion: what one has without tracking. The only stage that reads the truth.
+//! head motion: what one has without tracking. `landmark_mm` is the mean distance of triangulated
+//! landmarks from the true corners of eyes and mouth, and null without any; what a network means by a corner differs a little from what
+//! the synthetic head does. The only stage that reads the truth.
 
 use crate::fit_identity::initial_frame;
 use crate::head_models;
+use crate::landmarks;
 use crate::tracked;
 use anyhow::{Context, Result};
 use datasets::capture::portrait_camera;
-use datasets::truth::Truth;
+use datasets::truth::{Truth, landmark};
 use geometry::{Mesh, band, raster};
 use glam::Vec3;
-use manifests::Type;
+use manifests::{Type, Value};
 use metrics::points::scan_to_mesh;
 use models::nphm::field::field_values;
-use protocol::{Cx, Grain, OutRow, Rows, Stage, StageDef, Unit};
+use protocol::{Cx, Grain, OutRow, Row, Rows, Stage, StageDef, Unit};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use tch::{Kind, Tensor};
@@ -35,11 +38,13 @@ struct Params {
 const RESOLUTION: u32 = 96;
 
 fn def() -> StageDef {
-    StageDef::new("evaluate_tracking", 2, Grain::Row)
+    StageDef::new("evaluate_tracking", 3, Grain::Row)
         .doc("Distance from the true face to the tracked mesh and to the mean shape.")
         .reads([("mesh", Type::Blob), ("truth", Type::Blob)])
+        .may_read([landmarks::TRIANGULATED])
         .with("head_model", head_models::COLUMNS)
         .writes([("scan_to_mesh_mm", Type::F64), ("scan_to_mesh_median_mm", Type::F64), ("mean_shape_mm", Type::F64)])
+        .writes([("landmark_mm", Type::F64)])
         .batch(8)
 }
 
@@ -82,9 +87,34 @@ impl EvaluateTracking {
         let row = OutRow::new()
             .f64("scan_to_mesh_mm", tracked.mean * 1000.0)
             .f64("scan_to_mesh_median_mm", tracked.median * 1000.0)
-            .f64("mean_shape_mm", untracked.mean * 1000.0);
+            .f64("mean_shape_mm", untracked.mean * 1000.0)
+            .set("landmark_mm", corners_mm(&row, &truth)?.map_or(Value::Null, Value::F64));
         Ok(vec![row])
     }
+}
+
+/// Points of the face mesh that the truth has too, by its names.
+const CORNERS: [(usize, &str); 6] = [
+    (33, "eyeOuterRight"),
+    (133, "eyeInnerRight"),
+    (362, "eyeInnerLeft"),
+    (263, "eyeOuterLeft"),
+    (61, "mouthCornerRight"),
+    (291, "mouthCornerLeft"),
+];
+
+/// Mean distance of triangulated corners of eyes and mouth from the true ones; none if none was found.
+fn corners_mm(row: &Row<'_>, truth: &Truth) -> Result<Option<f64>> {
+    if !row.has(landmarks::TRIANGULATED.0) {
+        return Ok(None);
+    }
+    let found = landmarks::of_column(&row.floats(landmarks::TRIANGULATED.0)?);
+    let distance = |(point, name): &(usize, &str)| {
+        let place = truth.landmarks.get(landmark(name)?)?;
+        Some((found[*point]? - place.as_dvec3()).length() * 1000.0)
+    };
+    let distances: Vec<f64> = CORNERS.iter().filter_map(distance).collect();
+    Ok((!distances.is_empty()).then(|| distances.iter().sum::<f64>() / distances.len() as f64))
 }
 
 /// What cameras in front see of the true skin and eyes, one point a pixel, in front of the head's middle and between brow-top and

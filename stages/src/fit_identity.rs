@@ -1,12 +1,13 @@
 //! `fit_identity`: who the person is: one identity code, jointly fitted to point clouds of several moments.
 //!
-//! reads: sequence, timestep, cloud; with head_model   writes: person (JSON), residual (mm)
+//! reads: sequence, timestep, cloud, landmarks3d?; with head_model, landmarks?   writes: person (JSON), residual (mm)
 //!
 //! Key frames are spread evenly over all timesteps given; each has its own expression code and rigid pose, all share the
-//! identity (specs of NPHM fitting, section 5: joint identity on diverse key frames). Poses start upright, facing +z of the
-//! rig, at `center`, and are first brought near by the mean shape alone; the size of the head is the model's, since rig and model are both metric. Sees points only.
+//! identity (specs of NPHM fitting, section 5: joint identity on diverse key frames). Poses start where a frame's landmarks put the mean
+//! head; without landmarks upright, facing +z of the rig, at `center`. They are first brought near by the mean shape alone; the size of the head is the model's, since rig and model are both metric. Sees points and landmarks only.
 
 use crate::head_models::{self, Person, align, observed};
+use crate::landmarks;
 use anyhow::{Context, Result};
 use manifests::Type;
 use models::nphm::fit::{Cloud, FitConfig, Frame, fit_identity};
@@ -28,7 +29,7 @@ struct Params {
     /// Points kept of each cloud.
     #[serde(default = "points")]
     points: usize,
-    /// Where the head is about to be, world frame, metres.
+    /// Where the head is about to be if no landmarks say so, world frame, metres.
     #[serde(default)]
     center: [f64; 3],
 }
@@ -47,10 +48,12 @@ fn points() -> usize {
 pub const UNIT_MM: f64 = 250.0;
 
 fn def() -> StageDef {
-    StageDef::new("fit_identity", 2, Grain::Group)
+    StageDef::new("fit_identity", 3, Grain::Group)
         .doc("Fits a person's identity code to point clouds of several moments.")
         .reads([("sequence", Type::Str), ("timestep", Type::I64), ("cloud", Type::Blob)])
+        .may_read([landmarks::TRIANGULATED])
         .with("head_model", head_models::COLUMNS)
+        .may_take("landmarks", [landmarks::PLACES])
         .writes([("person", Type::Blob), ("residual", Type::F64)])
         .memory_mb(1000)
 }
@@ -77,19 +80,23 @@ impl FitIdentity {
     fn fit(&self, unit: &Unit<'_>, cx: &Cx<'_>) -> Result<Rows> {
         let p = &self.params;
         let model = head_models::read(cx.with("head_model")?)?;
+        let places = landmarks::known_places(cx)?;
         let mut rows = unit.rows().into_iter().map(|row| {
-            Ok(((row.str("sequence")?, row.i64("timestep")?), row.path("cloud")?))
+            Ok(((row.str("sequence")?, row.i64("timestep")?), row.path("cloud")?, row))
         }).collect::<Result<Vec<_>>>()?;
-        rows.sort();
+        rows.sort_by(|a, b| (&a.0, &a.1).cmp(&(&b.0, &b.1)));
         let n = p.key_frames.clamp(1, rows.len());
         let config = FitConfig { steps: p.steps, ..FitConfig::default() };
         let mean = Person { z_id: vec![0.0; model.config.identity.d_id() as usize], scale: config.scale };
         let mut seen = Vec::new();
         for i in 0..n {
-            let path = &rows[(2 * i + 1) * rows.len() / (2 * n)].1;
+            let (_, path, row) = &rows[(2 * i + 1) * rows.len() / (2 * n)];
             let cloud = geometry::ply::read_cloud(path)?;
             let place = || format!("the cloud {}", path.display());
-            let frame = align(&model, &cloud, p.points, initial_frame(p.center), &mean).with_context(place)?;
+            let upright = initial_frame(p.center);
+            let pose = landmarks::pose_in(row, places.as_deref(), config.scale).with_context(place)?;
+            let start = Frame { pose: pose.unwrap_or(upright.pose), ..upright };
+            let frame = align(&model, &cloud, p.points, start, &mean).with_context(place)?;
             seen.push((observed(&cloud, p.points, &frame.pose, config.scale).with_context(place)?, frame));
         }
         let frames: Vec<(&Cloud, Frame)> = seen.iter().map(|(cloud, frame)| (cloud, frame.clone())).collect();

@@ -6,6 +6,7 @@ use anyhow::{Context, Result, bail};
 use image::codecs::png::{CompressionType, FilterType, PngEncoder};
 use image::{ExtendedColorType, ImageEncoder};
 use geometry::{Camera, Distortion};
+use models::face_mesh::Square;
 use opencv::core::{BORDER_CONSTANT, Mat, Scalar, Size, Vector};
 use opencv::prelude::*;
 use opencv::{imgcodecs, imgproc, videoio};
@@ -129,7 +130,22 @@ impl Image {
     /// image is `outside`. Every output pixel averages a grid of bilinear samples over its footprint.
     pub fn crop(&self, x0: f64, y0: f64, side: f64, out: usize, outside: u8) -> Image {
         let scale = side / out as f64;
+        self.resampled(scale, out, outside, |x, y| [x0 + x * scale, y0 + y * scale])
+    }
+
+    /// The same of a square that may be turned; beyond its rim the image goes on as it ends.
+    pub fn turned(&self, square: &Square, out: usize) -> Image {
+        let last = [self.width as f64 - 0.5, self.height as f64 - 0.5];
+        self.resampled(square.side / out as f64, out, 0, |x, y| {
+            let place = square.at(x / out as f64, y / out as f64);
+            [0, 1].map(|i| place[i].clamp(0.5, last[i]))
+        })
+    }
+
+    /// `at` says where in this image a place of the result is, both in px; a pixel of the result has a side of `scale` here.
+    fn resampled(&self, scale: f64, out: usize, outside: u8, at: impl Fn(f64, f64) -> [f64; 2]) -> Image {
         let taps = scale.ceil().max(1.0) as usize;
+        let place = |pixel: usize, tap: usize| pixel as f64 + (tap as f64 + 0.5) / taps as f64;
         let mut data = Vec::with_capacity(out * out * self.channels);
         let mut sum = vec![0.0f64; self.channels];
         for y in 0..out {
@@ -137,8 +153,7 @@ impl Image {
                 sum.fill(0.0);
                 for ty in 0..taps {
                     for tx in 0..taps {
-                        let sx = x0 + (x as f64 + (tx as f64 + 0.5) / taps as f64) * scale;
-                        let sy = y0 + (y as f64 + (ty as f64 + 0.5) / taps as f64) * scale;
+                        let [sx, sy] = at(place(x, tx), place(y, ty));
                         self.sample(sx, sy, outside, &mut sum);
                     }
                 }

@@ -1,22 +1,24 @@
 //! `track_head`: a sequence of point clouds to expression codes, head poses and meshes that carry canonical coordinates.
 //!
-//! reads: timestep, cloud; with head_model, person   writes: mesh (PLY), expression, pose, residual (mm), kept
+//! reads: timestep, cloud, landmarks3d?; with head_model, person, landmarks?   writes: mesh (PLY), expression, pose, residual (mm), kept
 //!
 //! A group is a sequence: frames are fitted one after the other, each starting from the one before, the identity
-//! fixed; the first is aligned rigidly beforehand (NPHM section 5.5). A frame that lost the face, which quick motion does to
-//! such a start, is sought again: rigidly aligned from where the face was last seen and from the upright pose, with the face
-//! neutral; the fit that explains most points stays.
+//! fixed; the first is aligned rigidly beforehand (NPHM section 5.5), from where its landmarks put the mean head, or else from the
+//! upright pose at `center`. A frame that lost the face, which quick motion does to such a start, is sought again: rigidly aligned from
+//! its landmarks, from where the face was last seen and from the upright pose, with the face neutral; the fit that explains most points stays.
 //! Then the posed field's zero set is extracted coarse to fine and the field is
 //! queried at every vertex for the 5-d canonical coordinate. `residual` is the mean distance of the points that trimming
-//! kept, `kept` their share: a frame that failed shows itself. Sees points only, never an image or any truth.
+//! kept, `kept` their share: a frame that failed shows itself. Sees points and landmarks, never an
+//! image or any truth.
 
 use crate::fit_identity::{UNIT_MM, initial_frame};
 use crate::head_models::{self, Person, align, observed};
+use crate::landmarks;
 use crate::tracked;
 use anyhow::{Context, Result};
 use geometry::cloud::PointCloud;
 use geometry::{Mesh, band};
-use glam::Vec3;
+use glam::{DVec3, Vec3};
 use manifests::Type;
 use models::nphm::field::{HeadModel, canonical, field_values};
 use models::nphm::fit::{FitConfig, Frame, fit_frame};
@@ -39,7 +41,7 @@ struct Params {
     /// Points kept of each cloud.
     #[serde(default = "points")]
     points: usize,
-    /// Where the head is about to be, world frame, metres.
+    /// Where the head is about to be if no landmarks say so, world frame, metres.
     #[serde(default)]
     center: [f64; 3],
     /// Grid points on a side of the coarse grid on which the surface is sought.
@@ -70,10 +72,12 @@ fn levels() -> u32 {
 }
 
 fn def() -> StageDef {
-    StageDef::new("track_head", 3, Grain::Group)
+    StageDef::new("track_head", 4, Grain::Group)
         .doc("Tracks the head model through a sequence of point clouds and extracts its meshes.")
         .reads([("timestep", Type::I64), ("cloud", Type::Blob)])
+        .may_read([landmarks::TRIANGULATED])
         .with("head_model", head_models::COLUMNS)
+        .may_take("landmarks", [landmarks::PLACES])
         .with("person", [("person", Type::Blob)])
         .writes([("mesh", Type::Blob), ("expression", Type::Floats(0)), ("pose", Type::Floats(6))])
         .writes([("residual", Type::F64), ("kept", Type::F64)])
@@ -85,13 +89,15 @@ protocol::register!(Params, def, |params, cx: &Cx<'_>| {
     let path = cx.with("person")?.only().context("`person` is what fit_identity puts out")?.path("person")?;
     let person: Person = serde_json::from_slice(&std::fs::read(&path)?)
         .with_context(|| format!("{} does not describe a person", path.display()))?;
-    anyhow::Ok(TrackHead { params, model, person })
+    anyhow::Ok(TrackHead { params, model, person, places: landmarks::known_places(cx)? })
 });
 
 struct TrackHead {
     params: Params,
     model: HeadModel,
     person: Person,
+    /// Where the model has its landmarks.
+    places: Option<Vec<Option<DVec3>>>,
 }
 
 impl Stage for TrackHead {
@@ -116,13 +122,16 @@ impl TrackHead {
             let place = || format!("timestep {timestep}");
             let cloud = geometry::ply::read_cloud(&rows[i].path("cloud")?)?;
             let upright = initial_frame(p.center);
+            let told = landmarks::pose_in(&rows[i], self.places.as_deref(), self.person.scale).with_context(place)?;
+            let told = told.map(|pose| Frame { pose, ..upright.clone() });
             let frame = match last.take() {
-                None => self.seek(&cloud, upright).with_context(place)?,
+                None => self.seek(&cloud, told.unwrap_or(upright)).with_context(place)?,
                 Some(before) => {
                     let config = FitConfig { steps: p.steps, scale: self.person.scale, ..FitConfig::frame() };
                     let seen = observed(&cloud, p.points, &before.pose, config.scale).with_context(place)?;
                     let mut frame = fit_frame(&self.model, &seen, &before, &self.person.z_id, &config);
-                    for start in [Frame { pose: before.pose, ..upright.clone() }, upright] {
+                    let last_seen = Frame { pose: before.pose, ..upright.clone() };
+                    for start in told.into_iter().chain([last_seen, upright]) {
                         if frame.kept >= LOST {
                             break;
                         }

@@ -6,6 +6,7 @@ mod base;
 mod changes;
 mod exchange;
 mod kills;
+mod landmarks;
 mod layouts;
 mod paper;
 mod published;

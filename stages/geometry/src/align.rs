@@ -122,6 +122,29 @@ pub fn umeyama(
     Ok(Similarity { scale, rotation, translation: target_mean - scale * (rotation * source_mean) })
 }
 
+/// The rigid transform or similarity that most pairs agree on: least squares, with pairs weighed down by how far they are off
+/// compared with the median (Geman-McClure), until nothing changes much.
+///
+/// # Errors
+/// As [`umeyama`].
+pub fn robust_umeyama(source: &[DVec3], target: &[DVec3], with_scale: bool) -> Result<Similarity, AlignError> {
+    let mut found = umeyama(source, target, None, with_scale)?;
+    for _ in 0..ROBUST_STEPS {
+        let squared: Vec<f64> =
+            source.iter().zip(target).map(|(s, t)| (*t - found.apply(*s)).length_squared()).collect();
+        let mut sorted = squared.clone();
+        sorted.sort_by(f64::total_cmp);
+        // pairs that fit exactly must not divide by 0
+        let spread = sorted[sorted.len() / 2].max(1e-18);
+        let weights: Vec<f64> = squared.iter().map(|d| (spread / (spread + d)).powi(2)).collect();
+        found = umeyama(source, target, Some(&weights), with_scale)?;
+    }
+    Ok(found)
+}
+
+/// Reweightings of a robust alignment.
+const ROBUST_STEPS: usize = 20;
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -167,5 +190,22 @@ mod tests {
         assert_eq!(umeyama(&line, &line, None, true), Err(AlignError::Degenerate));
         assert_eq!(umeyama(&line[..2], &line[..2], None, true), Err(AlignError::Degenerate));
         assert!(matches!(umeyama(&line, &line[1..], None, true), Err(AlignError::Lengths { .. })));
+    }
+
+    #[test]
+    fn a_third_of_wrong_pairs_does_not_move_the_rest() {
+        let source: Vec<DVec3> = points().into_iter().chain(points().into_iter().map(|p| p * 1.7 + 0.1)).collect();
+        let truth = Similarity {
+            scale: 1.0,
+            rotation: DQuat::from_rotation_y(0.7) * DQuat::from_rotation_x(-0.2),
+            translation: DVec3::new(0.1, -0.05, 0.3),
+        };
+        let mut target: Vec<DVec3> = source.iter().map(|p| truth.apply(*p)).collect();
+        target.iter_mut().step_by(3).for_each(|p| *p += DVec3::new(0.3, -0.8, 0.2));
+        let plain = umeyama(&source, &target, None, false).unwrap();
+        assert!((plain.translation - truth.translation).length() > 0.05);
+        let robust = robust_umeyama(&source, &target, false).unwrap();
+        assert!(robust.rotation.angle_between(truth.rotation) < 1e-3, "{robust:?}");
+        assert!((robust.translation - truth.translation).length() < 1e-3, "{robust:?}");
     }
 }

@@ -22,6 +22,7 @@ pub mod quantize;
 pub mod raster;
 pub mod resample;
 pub mod stereo;
+pub mod triangulate;
 
 pub use camera::Camera;
 pub use distortion::Distortion;

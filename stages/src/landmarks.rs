@@ -1,0 +1,205 @@
+//! Face landmarks as stages pass them on: found in a picture, triangulated, and where the head model has them.
+//!
+//! No stage, but what `detect_landmarks`, `triangulate_landmarks` and `scan_landmarks` share with the tracker. A landmark is one of
+//! the 468 points of the face mesh; one that was not found is NaN in a column of floats. Knows no rows' origin, and no fit.
+
+use crate::media::Image;
+use anyhow::{Context, Result, ensure};
+use geometry::Camera;
+use geometry::align::robust_umeyama;
+use geometry::triangulate::{Agreement, Point, View, triangulate};
+use glam::{DVec2, DVec3};
+use manifests::Type;
+use models::face_mesh::{DETECTOR_SIZE, FaceMesh, MESH_SIZE, POINTS, Square};
+use models::nphm::pose::{Pose, UNITS_PER_METRE};
+use protocol::{Cx, Row, Table};
+
+/// The column in which `triangulate_landmarks` puts out places, world frame, metres.
+pub const TRIANGULATED: (&str, Type) = ("landmarks3d", Type::Floats(3 * POINTS as u32));
+/// The column in which `scan_landmarks` puts out places, model units.
+pub const PLACES: (&str, Type) = ("landmark_places", Type::Floats(3 * POINTS as u32));
+
+/// A pose is not told from fewer landmarks than this; a third of the face has more.
+const MIN_LANDMARKS: usize = 40;
+/// A mesh of a lower presence has no points worth a second look.
+const PRESENT: f64 = 0.5;
+
+/// A face in a picture.
+#[derive(Clone, Debug)]
+pub struct Face {
+    /// Landmarks, px.
+    pub points: Vec<[f64; 2]>,
+    /// Probability that a face is there, as the mesh says.
+    pub presence: f64,
+    /// Score of the detector; none if it found no face.
+    pub score: Option<f64>,
+}
+
+/// Finds the face in a picture. The mesh looks where the detector says and then `refine` times where its own points say; if it sees no
+/// face there, or the detector none, it looks around the upper part of the matte, or of the whole picture. What it is surest of stays: a face that
+/// it is not sure of has a low presence.
+///
+/// # Errors
+/// If the networks are not those that are expected.
+pub fn find_face(networks: &FaceMesh, image: &Image, matte: Option<&Image>, refine: usize) -> Result<Face> {
+    let (padded, whole) = padded(image);
+    let detected = networks.detect(&padded.resized(DETECTOR_SIZE, DETECTOR_SIZE)?.data, &whole)?;
+    let mut best: Option<Face> = None;
+    for start in detected.map(|(square, _)| square).into_iter().chain(std::iter::once(matte_square(image, matte))) {
+        if best.as_ref().is_some_and(|face| face.presence >= PRESENT) {
+            break;
+        }
+        let mut square = start;
+        for _ in 0..=refine {
+            let mesh = networks.landmarks(&image.turned(&square, MESH_SIZE).data)?;
+            let points: Vec<[f64; 2]> = mesh.points.iter().map(|p| square.at(p[0], p[1])).collect();
+            square = Square::of_landmarks(&points);
+            // the last look is the best one, as long as the face is still there
+            if best.as_ref().is_none_or(|face| mesh.presence >= face.presence.min(PRESENT)) {
+                best = Some(Face { points, presence: mesh.presence, score: detected.map(|(_, score)| score) });
+            }
+            if mesh.presence < PRESENT {
+                break;
+            }
+        }
+    }
+    best.ok_or_else(|| anyhow::anyhow!("the mesh looked nowhere"))
+}
+
+/// A picture in the middle of a black square, and where that lies in the picture.
+fn padded(image: &Image) -> (Image, Square) {
+    let side = image.width.max(image.height);
+    let [left, top] = [image.width, image.height].map(|n| (side - n) / 2);
+    let row = image.width * image.channels;
+    let mut data = vec![0; side * side * image.channels];
+    for (y, line) in image.data.chunks_exact(row).enumerate() {
+        data[((top + y) * side + left) * image.channels..][..row].copy_from_slice(line);
+    }
+    let center = [left, top].map(|margin| side as f64 / 2.0 - margin as f64);
+    (Image::new(side, side, image.channels, data), Square { center, side: side as f64, angle: 0.0 })
+}
+
+/// The square at the top of what the matte covers, as wide as that; of the picture, if there is none.
+fn matte_square(image: &Image, matte: Option<&Image>) -> Square {
+    let (mut low, mut high) = ([usize::MAX; 2], [0; 2]);
+    if let Some(matte) = matte {
+        for (i, _) in matte.data.iter().enumerate().filter(|(_, alpha)| **alpha > 127) {
+            for (axis, value) in [i % matte.width, i / matte.width].into_iter().enumerate() {
+                low[axis] = low[axis].min(value);
+                high[axis] = high[axis].max(value + 1);
+            }
+        }
+    }
+    if low[0] >= high[0] {
+        let side = image.width.min(image.height) as f64;
+        return Square { center: [image.width as f64 / 2.0, image.height as f64 / 2.0], side, angle: 0.0 };
+    }
+    let side = (high[0] - low[0]) as f64;
+    Square { center: [low[0] as f64 + side / 2.0, low[1] as f64 + side / 2.0], side, angle: 0.0 }
+}
+
+/// Size of a face in a picture, px: the longer side of the box around its landmarks.
+pub fn face_size(points: &[[f64; 2]]) -> f64 {
+    let extent = |axis: usize| {
+        let values = points.iter().map(|p| p[axis]);
+        let (low, high) = values.fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), v| (l.min(v), h.max(v)));
+        high - low
+    };
+    extent(0).max(extent(1))
+}
+
+/// Triangulates all landmarks of the views given, errors in shares of the face's size; none where too few views agree.
+pub fn triangulate_all(seen: &[(Camera, Vec<[f64; 2]>)], agreement: &Agreement) -> Vec<Option<Point>> {
+    let views: Vec<View> = seen.iter().map(|(camera, points)| View::new(camera, face_size(points))).collect();
+    let sight = |p: &[f64; 2]| Some(DVec2::from(*p)).filter(|p| p.is_finite());
+    (0..POINTS)
+        .map(|i| triangulate(&views, &seen.iter().map(|(_, points)| sight(&points[i])).collect::<Vec<_>>(), agreement))
+        .collect()
+}
+
+/// Landmarks as a column holds them; NaN for those that are not there.
+pub fn to_column(points: impl IntoIterator<Item = Option<DVec3>>) -> Vec<f64> {
+    points.into_iter().flat_map(|p| p.map_or([f64::NAN; 3], |p| p.to_array())).collect()
+}
+
+/// Landmarks of a column.
+pub fn of_column(values: &[f64]) -> Vec<Option<DVec3>> {
+    values.chunks_exact(3).map(|p| Some(DVec3::from_slice(p)).filter(|p| p.is_finite())).collect()
+}
+
+/// Where the head model has its landmarks: the mean over the people of a table that `scan_landmarks` put out, model units.
+///
+/// # Errors
+/// If the table is empty.
+pub fn mean_places(table: &Table) -> Result<Vec<Option<DVec3>>> {
+    ensure!(!table.is_empty(), "`landmarks` has no rows\nhint: it is what scan_landmarks puts out, a row for every person");
+    let mut sums = vec![(DVec3::ZERO, 0usize); POINTS];
+    for row in table.rows() {
+        for (sum, place) in sums.iter_mut().zip(of_column(&row.floats(PLACES.0)?)) {
+            if let Some(place) = place {
+                *sum = (sum.0 + place, sum.1 + 1);
+            }
+        }
+    }
+    // what half of the people lack is not a place of the head
+    let enough = |n: usize| n > 0 && 2 * n >= table.len();
+    Ok(sums.into_iter().map(|(sum, n)| enough(n).then(|| sum / n as f64)).collect())
+}
+
+/// The places of the constant `landmarks`, if a stage has it.
+///
+/// # Errors
+/// If it is empty.
+pub fn known_places(cx: &Cx<'_>) -> Result<Option<Vec<Option<DVec3>>>> {
+    cx.maybe_with("landmarks").map(mean_places).transpose()
+}
+
+/// The pose that a row's landmarks tell; none if it has no such column, or too few were found.
+///
+/// # Errors
+/// If the row has landmarks and nobody says where the head model has them.
+pub fn pose_in(row: &Row<'_>, places: Option<&[Option<DVec3>]>, scale: f64) -> Result<Option<Pose>> {
+    if !row.has(TRIANGULATED.0) {
+        return Ok(None);
+    }
+    let places = places.context(
+        "rows have `landmarks3d`, and it is not known where the head model has its landmarks\n\
+         hint: `with: { landmarks: STAGE }` takes what scan_landmarks puts out; or leave the column out",
+    )?;
+    Ok(pose_of(places, &of_column(&row.floats(TRIANGULATED.0)?), scale))
+}
+
+/// The pose of a head whose landmarks were triangulated (world, metres), for the model's places and a head of size `scale`; most
+/// landmarks decide, so that an open mouth does not. None if too few were found.
+pub fn pose_of(places: &[Option<DVec3>], found: &[Option<DVec3>], scale: f64) -> Option<Pose> {
+    let pairs = places.iter().zip(found).filter_map(|(place, found)| Some(((*place)? * scale / UNITS_PER_METRE, (*found)?)));
+    let (source, target): (Vec<DVec3>, Vec<DVec3>) = pairs.unzip();
+    if source.len() < MIN_LANDMARKS {
+        return None;
+    }
+    let rigid = robust_umeyama(&source, &target, false).ok()?;
+    Some(Pose { rotation: rigid.rotation.to_scaled_axis().to_array(), translation: rigid.translation.to_array() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_turned_head_is_where_its_landmarks_are() {
+        let place = |i: usize| DVec3::new((i as f64 * 0.7).sin() * 0.3, (i as f64 * 1.3).cos() * 0.4, (i as f64 * 0.3).sin() * 0.2);
+        let places: Vec<_> = (0..POINTS).map(|i| Some(place(i))).collect();
+        let pose = Pose { rotation: [0.1, 0.7, -0.05], translation: [0.1, -0.02, 0.04] };
+        let world = |i: usize| DVec3::from(pose.to_world(place(i).as_vec3().to_array(), 1.1).map(f64::from));
+        // a third was not found, and some are an opened jaw
+        let shifted = |i: usize| if i.is_multiple_of(7) { world(i) - DVec3::new(0.0, 0.03, 0.01) } else { world(i) };
+        let found: Vec<_> = (0..POINTS).map(|i| (!i.is_multiple_of(3)).then(|| shifted(i))).collect();
+        let told = pose_of(&places, &of_column(&to_column(found.clone())), 1.1).unwrap();
+        for i in 0..3 {
+            assert!((told.rotation[i] - pose.rotation[i]).abs() < 1e-3, "{told:?}");
+            assert!((told.translation[i] - pose.translation[i]).abs() < 1e-4, "{told:?}");
+        }
+        let few: Vec<_> = found.into_iter().enumerate().map(|(i, p)| p.filter(|_| i < 50)).collect();
+        assert_eq!(pose_of(&places, &few, 1.1), None);
+    }
+}
