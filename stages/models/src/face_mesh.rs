@@ -6,12 +6,11 @@
 //! averaged by score, squares one and a half times as large as what they hold. Does not know image files or lenses; px are
 //! continuous, the centre of pixel i at i + 0.5.
 
-use std::fs::File;
-use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use tch::{Kind, Tensor};
 
+use crate::archive::Archive;
 use crate::tflite::{Network, TfliteError};
 
 /// Landmarks of the mesh.
@@ -105,6 +104,9 @@ pub struct Mesh {
     pub presence: f64,
 }
 
+/// Bytes of a network, at most; the larger of the two has 1.2 MB.
+const LARGEST: u64 = 16 << 20;
+
 /// Both networks.
 pub struct FaceMesh {
     detector: Network,
@@ -118,18 +120,13 @@ impl FaceMesh {
     /// If the file is missing or holds no such networks; the message says how to get it.
     pub fn load(wheel: &Path) -> Result<FaceMesh, FaceMeshError> {
         let unreadable = |reason: String| FaceMeshError::Unreadable { path: wheel.into(), reason };
-        let file = File::open(wheel).map_err(|e| unreadable(e.to_string()))?;
-        let mut archive = zip::ZipArchive::new(BufReader::new(file)).map_err(|e| unreadable(e.to_string()))?;
+        let mut archive = Archive::open(wheel).map_err(unreadable)?;
+        let names = archive.names();
         let mut read = |entry: &'static str| -> Result<Network, FaceMeshError> {
-            let mut file = match archive.by_name(entry) {
-                Ok(file) => file,
-                Err(zip::result::ZipError::FileNotFound) => {
-                    return Err(FaceMeshError::Missing { path: wheel.into(), entry });
-                }
-                Err(e) => return Err(unreadable(format!("{entry}: {e}"))),
-            };
-            let mut bytes = Vec::new();
-            file.read_to_end(&mut bytes).map_err(|e| unreadable(format!("{entry}: {e}")))?;
+            if !names.iter().any(|name| name == entry) {
+                return Err(FaceMeshError::Missing { path: wheel.into(), entry });
+            }
+            let bytes = archive.read(entry, LARGEST, false).map_err(unreadable)?;
             Ok(Network::parse(&bytes, entry)?)
         };
         Ok(FaceMesh {
