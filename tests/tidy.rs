@@ -366,7 +366,11 @@ fn no_stage_after_the_capture_sees_how_a_person_was_made() {
         (&[], &["regions", "flow"], vec!["capture_truth_views"]),
         (&["heads", "sequences", "scans"], &[], with(&[])),
         // a scan has a number for the person, which head models train on and are judged by
-        (&[], &["identity", "arkit"], with(&["draw_identities", "train_head_model", "evaluate_head_model"])),
+        (
+            &[],
+            &["identity", "arkit"],
+            with(&["draw_identities", "train_head_model", "train_pca_head", "evaluate_head_model", "head_sheet"]),
+        ),
     ];
     for source in sources().iter().filter(|source| source.file.starts_with("stages/src/")) {
         let stage = source.file.trim_start_matches("stages/src/").trim_end_matches(".rs");
