@@ -14,6 +14,7 @@ use glam::{DVec3, Vec3};
 use metrics::points::Surface;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
+use std::collections::HashSet;
 
 /// What is nearer than this to a camera is not drawn.
 const NEAR: f32 = 0.1;
@@ -71,8 +72,10 @@ pub struct Truth {
     /// The face of the scan under each point.
     pub point_faces: Vec<u32>,
     cameras: Vec<Camera>,
-    images: Vec<Raster>,
+    images: Vec<[Raster; 2]>,
     mesh: Mesh,
+    /// The scan with its neck closed: who looks into it through the mouth sees an inner side, never through the neck into the open.
+    closed: Mesh,
     /// Points below this are no part of the head: the scan ends at the neck.
     throat: f32,
 }
@@ -92,7 +95,10 @@ impl Truth {
         let rim = heights().filter(|y| *y < lowest + 0.15).fold(f32::NEG_INFINITY, f32::max);
         let throat = rim + THROAT_MARGIN;
         let (surface, faces, point_faces) = visible(scan, &cameras, &images, throat, &|_, _| true);
-        Truth { surface, faces, point_faces, cameras, images, mesh: scan.clone(), throat }
+        let closed = closed_below(scan, throat);
+        let with_closed = |(image, c): (Raster, &Camera)| [image, rasterize(&closed.positions, &closed.faces, c, NEAR)];
+        let images = images.into_iter().zip(&cameras).map(with_closed).collect();
+        Truth { surface, faces, point_faces, cameras, images, mesh: scan.clone(), closed, throat }
     }
 
     /// What the same cameras see of another head in the same place. A pixel where the scan shows its inner side, because one looks through the
@@ -105,9 +111,10 @@ impl Truth {
         visible(mesh, &self.cameras, &images, self.throat, &compares).0
     }
 
-    /// Whether a pixel of a view of the scan shows its outer side, or nothing.
-    fn compares(&self, image: &Raster, pixel: usize, eye: Vec3) -> bool {
-        facing(&self.mesh, image, pixel, eye).is_none_or(|cosine| cosine >= 0.0)
+    /// Whether a pixel of a view shows the scan's outer side, or nothing; of the scan as it is, and with its neck closed.
+    fn compares(&self, images: &[Raster; 2], pixel: usize, eye: Vec3) -> bool {
+        let outer = |mesh: &Mesh, image: &Raster| facing(mesh, image, pixel, eye).is_none_or(|cosine| cosine >= 0.0);
+        outer(&self.mesh, &images[0]) && outer(&self.closed, &images[1])
     }
 
     /// A picture of another head as [`picture`] makes it, where it is compared coloured by its distance to the scan, red from
@@ -117,6 +124,21 @@ impl Truth {
         let color = |points: &[Vec3]| -> Vec<[f32; 3]> { tree.distances(points).into_iter().map(|d| heat(d, red)).collect() };
         draw(mesh, size, &color, Some(self))
     }
+}
+
+/// A mesh whose rim below a height is closed by a fan to the rim's middle.
+fn closed_below(mesh: &Mesh, height: f32) -> Mesh {
+    let edges = |f: &[u32; 3]| [[f[0], f[1]], [f[1], f[2]], [f[2], f[0]]];
+    let all: HashSet<[u32; 2]> = mesh.faces.iter().flat_map(edges).collect();
+    let low = |v: u32| mesh.positions[v as usize].y < height;
+    let open = |e: &[u32; 2]| !all.contains(&[e[1], e[0]]) && e.iter().all(|v| low(*v));
+    let rim: Vec<[u32; 2]> = mesh.faces.iter().flat_map(edges).filter(open).collect();
+    let mut closed = mesh.clone();
+    let middle = rim.iter().map(|e| mesh.positions[e[0] as usize]).sum::<Vec3>() / rim.len().max(1) as f32;
+    let fan = closed.positions.len() as u32;
+    closed.positions.push(middle);
+    closed.faces.extend(rim.into_iter().map(|[a, b]| [b, a, fan]));
+    closed
 }
 
 /// The faces that cameras see at a fair angle, with points of them above `throat`; and which faces these are of `mesh`, and under the points.
@@ -180,7 +202,8 @@ fn draw(mesh: &Mesh, size: u32, color: &dyn Fn(&[Vec3]) -> Vec<[f32; 3]>, beside
         let eye = center + DVec3::new(turn.sin(), 0.0, turn.cos()) * 8.0;
         let camera = camera(eye, center, f64::from(size) * 8.0 / PICTURED, size);
         let image = rasterize(&mesh.positions, &mesh.faces, &camera, NEAR);
-        let scan = beside.map(|truth| rasterize(&truth.mesh.positions, &truth.mesh.faces, &camera, NEAR));
+        let view = |mesh: &Mesh| rasterize(&mesh.positions, &mesh.faces, &camera, NEAR);
+        let scan = beside.map(|truth| [view(&truth.mesh), view(&truth.closed)]);
         let judged = |pixel: usize, point: Vec3| match (beside, &scan) {
             (Some(truth), Some(scan)) => point.y > truth.throat && truth.compares(scan, pixel, eye.as_vec3()),
             _ => true,
