@@ -103,7 +103,7 @@ fn def() -> StageDef {
 
 protocol::register!(Params, def, |params: Params, cx: &Cx<'_>| {
     let head = match (cx.maybe_with("head_model"), cx.maybe_with("pca_model")) {
-        (Some(table), None) => Head::Neural(head_models::read(table)?),
+        (Some(table), None) => Head::Neural(Box::new(head_models::read(table)?)),
         (None, Some(table)) => Head::Linear(pca_heads::read(table)?),
         (found, _) => anyhow::bail!(
             "{} of `head_model` and `pca_model` are given; expected one\nhint: with: {{ head_model: STAGE }}, or with: {{ pca_model: STAGE }}",
@@ -115,7 +115,7 @@ protocol::register!(Params, def, |params: Params, cx: &Cx<'_>| {
 });
 
 enum Head {
-    Neural(HeadModel),
+    Neural(Box<HeadModel>),
     Linear(LinearHead),
 }
 

@@ -24,7 +24,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             let at = |i: usize| -1.0 + 2.0 * i as f32 / (side - 1) as f32;
             let mut bytes = Vec::with_capacity(4 * side.pow(3));
             for p in 0..side.pow(3) {
-                let value = field(name, [p / side / side, p / side % side, p % side].map(at)).ok_or("sphere or torus")?;
+                let value =
+                    field(name, [p / side / side, p / side % side, p % side].map(at)).ok_or("sphere or torus")?;
                 bytes.extend(value.to_le_bytes());
             }
             std::fs::write(file, bytes)?;

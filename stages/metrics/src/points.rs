@@ -60,7 +60,8 @@ pub fn reach(from: &Surface, to: &Surface) -> Vec<Reach> {
     let one = |(point, normal): (&Vec3, &Vec3)| {
         let found = distance.closest(*point)?;
         let corners = to.mesh.faces[found.face as usize].map(|v| normals[v as usize]);
-        let there = corners.into_iter().zip(found.bary.to_array()).map(|(n, b)| n * b).sum::<Vec3>().normalize_or_zero();
+        let there =
+            corners.into_iter().zip(found.bary.to_array()).map(|(n, b)| n * b).sum::<Vec3>().normalize_or_zero();
         Some(Reach {
             distance: found.distance,
             cosine: normal.dot(there).abs(),

@@ -169,7 +169,8 @@ impl IdentityConfig {
         if self.pairs < 0 || self.middle < 0 || self.layers < 1 || self.hidden < 1 {
             return Err(wrong(
                 place,
-                "pairs and middle must be at least 0 (both 0: one network for all), layers and hidden at least 1".into(),
+                "pairs and middle must be at least 0 (both 0: one network for all), layers and hidden at least 1"
+                    .into(),
             ));
         }
         if let Some(skip) = self.skip_layer
