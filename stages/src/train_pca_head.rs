@@ -1,6 +1,6 @@
 //! `train_pca_head`: a linear head model from scans in correspondence: principal components of identity and of expression.
 //!
-//! reads: identity, scans   writes: pca_model (safetensors), shape_explained, expression_explained
+//! reads: scans   writes: pca_model (safetensors), shape_explained, expression_explained
 //!
 //! What FLAME is without joints: the mean neutral head, components of the neutral heads around it, and components of posed minus
 //! neutral. In closed form, so there are no steps, no seed and no checkpoints. `v_template`, `shapedirs` and `f` are
@@ -38,7 +38,7 @@ fn expression_components() -> usize {
 fn def() -> StageDef {
     StageDef::new("train_pca_head", 1, Grain::Whole)
         .doc("A linear head model of principal components, from scans in correspondence.")
-        .reads([("identity", Type::I64), ("scans", Type::Blob)])
+        .reads([("scans", Type::Blob)])
         .writes(pca_heads::COLUMNS)
         .writes([("shape_explained", Type::F64), ("expression_explained", Type::F64)])
         .memory_mb(2000)

@@ -5,6 +5,7 @@ mod bad_input;
 mod base;
 mod changes;
 mod exchange;
+mod head_model;
 mod kills;
 mod landmarks;
 mod layouts;
