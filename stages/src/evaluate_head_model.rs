@@ -17,11 +17,11 @@ use crate::head_views::{self, Truth};
 use crate::pca_heads::{self, LinearHead, Moment, Settings};
 use crate::scan_synthetic::{is_face, read_meshes};
 use anyhow::{Context, Result};
-use geometry::{Mesh, band, ply};
+use geometry::{Mesh, ply};
 use glam::Vec3;
 use manifests::Type;
 use metrics::points::{Likeness, Reach, likeness, reach};
-use models::nphm::field::{HeadModel, field_values};
+use models::nphm::field::HeadModel;
 use models::nphm::fit::{Cloud, FitConfig, Frame, fit_identity};
 use models::nphm::pose::{Pose, UNITS_PER_METRE};
 use protocol::{Cx, Grain, OutRow, Rows, Stage, StageDef, Unit};
@@ -86,7 +86,7 @@ const MEASURES: [[&str; 6]; 2] = [
     ["face_chamfer_mm", "face_chamfer_l2", "face_normals", "face_f1", "face_f2", "face_f5"],
 ];
 /// The distance at which pictures are red.
-const RED_MM: f32 = 5.0;
+pub const RED_MM: f32 = 5.0;
 
 fn def() -> StageDef {
     let measures = |names: [&'static str; 6]| names.map(|name| (name, Type::F64));
@@ -204,13 +204,7 @@ impl EvaluateHeadModel {
         });
         let z_id = Tensor::from_slice(&fit.z_id);
         let extract = |frame: &Frame| {
-            let z_ex = Tensor::from_slice(&frame.z_ex);
-            let field = |points: &[Vec3]| {
-                let flat: Vec<f32> = points.iter().flat_map(|p| p.to_array()).collect();
-                field_values(model, &z_id, &z_ex, &flat)
-            };
-            let [low, high] = head_models::BOX.map(Vec3::from);
-            band::extract(&field, low, high, p.coarse, p.levels).largest_component().0
+            head_models::surface(model, &z_id, &Tensor::from_slice(&frame.z_ex), p.coarse, p.levels)
         };
         fit.frames.iter().map(extract).collect()
     }

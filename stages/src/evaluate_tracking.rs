@@ -15,11 +15,10 @@ use crate::tracked;
 use anyhow::{Context, Result};
 use datasets::capture::portrait_camera;
 use datasets::truth::{Truth, landmark};
-use geometry::{Mesh, band, raster};
+use geometry::{Mesh, raster};
 use glam::Vec3;
 use manifests::{Type, Value};
 use metrics::points::scan_to_mesh;
-use models::nphm::field::field_values;
 use protocol::{Cx, Grain, OutRow, Row, Rows, Stage, StageDef, Unit};
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -52,12 +51,7 @@ protocol::register!(Params, def, |params: Params, cx: &Cx<'_>| {
     let model = head_models::read(cx.with("head_model")?)?;
     let zero = |n: i64| Tensor::zeros([1, n], (Kind::Float, model.vs.device()));
     let (z_id, z_ex) = (zero(model.config.identity.d_id()), zero(model.config.deformation.d_ex));
-    let field = |points: &[Vec3]| {
-        let flat: Vec<f32> = points.iter().flat_map(|p| p.to_array()).collect();
-        field_values(&model, &z_id, &z_ex, &flat)
-    };
-    let [low, high] = head_models::BOX.map(Vec3::from);
-    let (mut mean, _) = band::extract(&field, low, high, 25, 2).largest_component();
+    let mut mean = head_models::surface(&model, &z_id, &z_ex, 25, 2);
     let pose = initial_frame(params.center).pose;
     mean.positions.iter_mut().for_each(|p| *p = Vec3::from(pose.to_world(p.to_array(), 1.0)));
     anyhow::Ok(EvaluateTracking { mean })

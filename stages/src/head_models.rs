@@ -5,10 +5,11 @@
 
 use anyhow::{Context, Result};
 use geometry::cloud::PointCloud;
+use geometry::{Mesh, band};
 use glam::Vec3;
 use manifests::Type;
 use models::nphm::config::{Direction, HeadConfig};
-use models::nphm::field::HeadModel;
+use models::nphm::field::{HeadModel, field_values};
 use models::nphm::fit::{Cloud, FitConfig, Frame, fit_frame};
 use models::nphm::pose::Pose;
 use models::weights;
@@ -16,7 +17,7 @@ use protocol::Table;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::Path;
-use tch::Device;
+use tch::{Device, Tensor};
 
 /// The columns of a head model.
 pub const COLUMNS: [(&str, Type); 2] = [("head_config", Type::Blob), ("head_weights", Type::Blob)];
@@ -28,6 +29,17 @@ pub const HEAD_CENTER: [f32; 3] = [0.0, 0.1, -0.25];
 /// The box in which a surface is sought, model units: the published extraction box, higher by a tall head's crown and lower
 /// by the neck.
 pub const BOX: [[f32; 3]; 2] = [[-0.6, -0.6, -0.95], [0.6, 0.9, 0.4]];
+
+/// The surface of a head in model space, sought in [`BOX`] on a grid of `coarse` points a side that is halved `levels` times around it; its
+/// largest part. It has no faces if the field has no surface there. Codes are `[d]` or `[1, d]`.
+pub fn surface(model: &HeadModel, z_id: &Tensor, z_ex: &Tensor, coarse: usize, levels: u32) -> Mesh {
+    let field = |points: &[Vec3]| {
+        let flat: Vec<f32> = points.iter().flat_map(|p| p.to_array()).collect();
+        field_values(model, z_id, z_ex, &flat)
+    };
+    let [low, high] = BOX.map(Vec3::from);
+    band::extract(&field, low, high, coarse, levels).largest_component().0
+}
 
 /// Updates of a rigid alignment.
 const ALIGN_STEPS: usize = 40;

@@ -5,6 +5,7 @@
 //! Lines are spread evenly over what there is. Knows no scores.
 
 use crate::contact_sheet::{below, beside, write};
+use crate::evaluate_head_model::RED_MM;
 use crate::media::Image;
 use anyhow::Result;
 use manifests::Type;
@@ -84,7 +85,7 @@ impl HeadSheet {
             write(&mut line, &format!("{identity}"), (4, blank.height as i32 - 5), 0.35)?;
             if i == 0 {
                 let mut heading = Image::new(line.width, 20, 3, vec![255; line.width * 60]);
-                let names = ["scan".to_string()].into_iter().chain(methods.iter().map(|m| format!("{m}: blue 0, red 5 mm")));
+                let names = ["scan".to_string()].into_iter().chain(methods.iter().map(|m| format!("{m}: blue 0, red {RED_MM} mm")));
                 for (column, name) in names.enumerate() {
                     write(&mut heading, &name, ((column * blank.width) as i32 + 4, 14), 0.4)?;
                 }

@@ -17,10 +17,10 @@ use crate::landmarks;
 use crate::tracked;
 use anyhow::{Context, Result};
 use geometry::cloud::PointCloud;
-use geometry::{Mesh, band};
+use geometry::Mesh;
 use glam::{DVec3, Vec3};
 use manifests::Type;
-use models::nphm::field::{HeadModel, canonical, field_values};
+use models::nphm::field::{HeadModel, canonical};
 use models::nphm::fit::{FitConfig, Frame, fit_frame};
 use protocol::{Cx, Grain, OutRow, Rows, Stage, StageDef, Unit};
 use schemars::JsonSchema;
@@ -173,13 +173,7 @@ impl TrackHead {
         let p = &self.params;
         let z_id = Tensor::from_slice(&self.person.z_id).unsqueeze(0);
         let z_ex = Tensor::from_slice(&frame.z_ex).unsqueeze(0);
-        let field = |points: &[Vec3]| {
-            let flat: Vec<f32> = points.iter().flat_map(|p| p.to_array()).collect();
-            field_values(&self.model, &z_id, &z_ex, &flat)
-        };
-        let [low, high] = head_models::BOX.map(Vec3::from);
-        let surface = band::extract(&field, low, high, p.coarse, p.levels);
-        let (surface, _) = surface.largest_component();
+        let surface = head_models::surface(&self.model, &z_id, &z_ex, p.coarse, p.levels);
         anyhow::ensure!(!surface.faces.is_empty(), "the fitted field has no surface: tracking failed\nhint: more `first_steps`, or a head model trained for longer");
         let vertices: Vec<[f32; 3]> = surface.positions.iter().map(|v| v.to_array()).collect();
         let canonical = canonical(&self.model, &z_id, &z_ex, &vertices);
