@@ -117,6 +117,13 @@ pub fn triangulate_all(seen: &[(Camera, Vec<[f64; 2]>)], agreement: &Agreement) 
         .collect()
 }
 
+/// How far views are from agreeing on the landmarks that were found: root mean square, px at a face of 100 px. None if none was found.
+pub fn disagreement(points: &[Option<Point>]) -> Option<f64> {
+    let errors: Vec<f64> = points.iter().flatten().map(|p| 100.0 * p.error).collect();
+    let mean = errors.iter().map(|e| e * e).sum::<f64>() / errors.len() as f64;
+    (!errors.is_empty()).then(|| mean.sqrt())
+}
+
 /// Landmarks as a column holds them; NaN for those that are not there.
 pub fn to_column(points: impl IntoIterator<Item = Option<DVec3>>) -> Vec<f64> {
     points.into_iter().flat_map(|p| p.map_or([f64::NAN; 3], |p| p.to_array())).collect()

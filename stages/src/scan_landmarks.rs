@@ -7,10 +7,10 @@
 //! The head model's own places are the mean over people (`landmarks::mean_places`). Model space as in `scan_synthetic`. Knows no head model.
 
 use crate::head_models::HEAD_CENTER;
-use crate::landmarks::{PLACES, find_face, to_column, triangulate_all};
+use crate::landmarks::{PLACES, disagreement, find_face, to_column, triangulate_all};
 use crate::media::Image;
 use crate::triangulate_landmarks::{min_views, threshold};
-use anyhow::Result;
+use anyhow::{Context, Result};
 use datasets::capture;
 use datasets::heads::{Expression, Head, HeadAssets, Identity};
 use geometry::triangulate::Agreement;
@@ -83,13 +83,13 @@ impl ScanLandmarks {
             }
         }
         let points = triangulate_all(&seen, &Agreement { threshold: threshold(), min_views: min_views() });
-        let found: Vec<f64> = points.iter().flatten().map(|p| 100.0 * p.error).collect();
-        anyhow::ensure!(!found.is_empty(), "identity {seed}: {} of {} views show a face, and no landmark", seen.len(), VIEWS.len());
+        let error = disagreement(&points)
+            .with_context(|| format!("identity {seed}: {} of {} views show a face, and no landmark", seen.len(), VIEWS.len()))?;
         let center = DVec3::from(HEAD_CENTER.map(f64::from));
         let places = points.iter().map(|p| p.as_ref().map(|p| p.position * UNITS_PER_METRE + center));
         let row = OutRow::new()
             .floats(PLACES.0, to_column(places))
-            .f64("landmark_error", (found.iter().map(|e| e * e).sum::<f64>() / found.len() as f64).sqrt());
+            .f64("landmark_error", error);
         Ok(vec![row])
     }
 }

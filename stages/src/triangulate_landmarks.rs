@@ -8,7 +8,7 @@
 //! views agree (`geometry::triangulate`): the far side of a turned face is guessed, not seen. A moment without a face has no
 //! places, and is no error. Reads no pictures.
 
-use crate::landmarks::{TRIANGULATED, to_column, triangulate_all};
+use crate::landmarks::{TRIANGULATED, disagreement, to_column, triangulate_all};
 use crate::media::camera_of;
 use anyhow::Result;
 use geometry::triangulate::Agreement;
@@ -80,13 +80,11 @@ impl TriangulateLandmarks {
         }
         let agreement = Agreement { threshold: p.threshold, min_views: p.min_views };
         let points = triangulate_all(&seen, &agreement);
-        let errors: Vec<f64> = points.iter().flatten().map(|p| 100.0 * p.error).collect();
-        let mean = errors.iter().map(|e| e * e).sum::<f64>() / errors.len() as f64;
         let row = OutRow::new()
             .floats(TRIANGULATED.0, to_column(points.iter().map(|p| p.as_ref().map(|p| p.position))))
             .floats("landmark_residuals", points.iter().map(|p| p.as_ref().map_or(f64::NAN, |p| 100.0 * p.error)))
-            .i64("landmarks_found", errors.len())
-            .set("landmark_error", if errors.is_empty() { Value::Null } else { Value::F64(mean.sqrt()) });
+            .i64("landmarks_found", points.iter().flatten().count())
+            .set("landmark_error", disagreement(&points).map_or(Value::Null, Value::F64));
         Ok(vec![row])
     }
 }
