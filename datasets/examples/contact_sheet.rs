@@ -54,7 +54,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         for i in 0..count {
             let at = sequences::sequence("FREE")?.seconds * (i as f32 + 0.5) / count as f32;
             let posed = head.pose(&sequences::expression_at("FREE", at, u64::from(seed))?);
-            rig.par_iter().for_each(|(_, camera)| drop(capture::render(&posed, camera, 2)));
+            let end = head.place(&sequences::expression_at("FREE", at + capture::EXPOSURE, u64::from(seed))?);
+            rig.par_iter().for_each(|(_, camera)| drop(capture::film(&posed, &end, camera, 2)));
         }
         let images = count as usize * rig.len();
         println!("{images} images of {size} px: {:.1} a second", images as f64 / start.elapsed().as_secs_f64());

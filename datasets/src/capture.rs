@@ -15,7 +15,7 @@ mod sensor;
 mod shade;
 mod strands;
 
-pub use rig::{FRONTAL, SERIALS, look_at, portrait_camera, rig};
+pub use rig::{EXPOSURE, FRONTAL, SERIALS, look_at, portrait_camera, rig};
 pub use sensor::Sensor;
 
 /// A picture.
@@ -103,20 +103,12 @@ impl Projection {
 
 /// Renders a posed head that holds still, `supersample` x `supersample` samples a pixel (3 is good; 1 to 8).
 pub fn render(posed: &PosedHead<'_>, camera: &Camera, supersample: u32) -> Frame {
-    resolve(camera, &samples(posed, None, camera, supersample))
+    expose(camera, samples(posed, None, camera, supersample))
 }
 
 /// Renders a posed head that moves: `end` is where it is when the shutter closes, and what moves is blurred.
 pub fn film(posed: &PosedHead<'_>, end: &Placed, camera: &Camera, supersample: u32) -> Frame {
-    let mut samples = samples(posed, Some(end), camera, supersample);
-    for (colour, depth) in samples.colour.iter_mut().zip(&samples.depth) {
-        // averaged as it will be seen: else one bright highlight would be smeared over its whole path
-        if *depth > 0.0 {
-            *colour = shade::tone_map(*colour);
-        }
-    }
-    let (colour, coverage) = motion::blur(&samples);
-    average(camera, &colour, &coverage)
+    expose(camera, samples(posed, Some(end), camera, supersample))
 }
 
 /// What each pixel shows and where that goes until `later`; `supersample` as in [`render`].
@@ -200,16 +192,17 @@ fn region(material: Material, template: Vec3) -> Region {
     }
 }
 
-/// Averages the samples of each pixel (linear light, as it will be seen) over white.
-fn resolve(camera: &Camera, samples: &Samples) -> Frame {
-    let covered = samples.depth.iter().map(|depth| if *depth > 0.0 { 1.0 } else { 0.0 }).collect::<Vec<f32>>();
-    let seen = |(colour, covered): (&Vec3, &f32)| if *covered > 0.0 { shade::tone_map(*colour) } else { Vec3::ONE };
-    average(camera, &samples.colour.iter().zip(&covered).map(seen).collect::<Vec<_>>(), &covered)
-}
-
-fn average(camera: &Camera, colour: &[Vec3], coverage: &[f32]) -> Frame {
+/// The picture of samples: those of each pixel averaged (linear light) over white, after what moves was blurred.
+fn expose(camera: &Camera, mut samples: Samples) -> Frame {
+    for (colour, depth) in samples.colour.iter_mut().zip(&samples.depth) {
+        // as it will be seen, before anything is averaged: else one bright highlight would fill its pixel, or its whole path
+        if *depth > 0.0 {
+            *colour = shade::tone_map(*colour);
+        }
+    }
+    let (colour, coverage) = motion::blur(&samples);
     let (w, h) = (camera.width as usize, camera.height as usize);
-    let factor = (colour.len() / (w * h).max(1)).isqrt();
+    let factor = samples.width / w.max(1);
     let mut frame = Frame { width: camera.width, height: camera.height, rgb: Vec::new(), alpha: Vec::new() };
     frame.rgb.reserve(3 * w * h);
     let share = 1.0 / (factor * factor) as f32;

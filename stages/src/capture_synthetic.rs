@@ -89,14 +89,22 @@ impl Stage for CaptureSynthetic {
     }
 }
 
-/// How long the shutter is open, seconds.
-const EXPOSURE: f32 = 0.008;
-
 /// The moments of a sequence at which frames are taken: seconds.
 pub fn moments(name: &str, frames: usize) -> Result<Vec<f32>> {
     let seconds = sequence(name)?.seconds;
     // the middles of equal parts: a sequence begins and ends with the neutral face, which tells little
     Ok((0..frames).map(|i| seconds * (i as f32 + 0.5) / frames as f32).collect())
+}
+
+/// The cameras with these serials.
+///
+/// # Errors
+/// If the rig does not have one of them.
+pub fn rig(serials: &[String], width: u32, height: u32) -> Result<Vec<(String, Camera)>> {
+    if let Some(unknown) = serials.iter().find(|serial| !capture::SERIALS.contains(&serial.as_str())) {
+        anyhow::bail!("the rig has no camera `{unknown}`; it has {}", capture::SERIALS.join(", "));
+    }
+    Ok(capture::rig(&serials.iter().map(String::as_str).collect::<Vec<_>>(), width, height))
 }
 
 impl CaptureSynthetic {
@@ -106,11 +114,7 @@ impl CaptureSynthetic {
         let (identity, name) = (row.i64("identity")? as u64, row.str("sequence")?);
         anyhow::ensure!(p.frames > 0 && !p.cameras.is_empty(), "a capture needs at least one frame and one camera");
         anyhow::ensure!(p.width % 2 == 0 && p.height % 2 == 0, "width and height of a video must be even");
-        let serials: Vec<&str> = p.cameras.iter().map(String::as_str).collect();
-        let rig: Vec<(String, Camera)> = capture::rig(&serials, p.width, p.height);
-        if let Some(unknown) = serials.iter().find(|serial| !rig.iter().any(|(known, _)| known == **serial)) {
-            anyhow::bail!("the rig has no camera `{unknown}`; it has {}", capture::SERIALS.join(", "));
-        }
+        let rig = rig(&p.cameras, p.width, p.height)?;
         let head = Head::new(&self.assets, &Identity::random(&self.assets, identity))?;
 
         let sensors: Vec<_> = rig.iter().map(|(serial, _)| capture::Sensor::new(serial)).collect();
@@ -118,7 +122,7 @@ impl CaptureSynthetic {
         let times = moments(&name, p.frames)?;
         for (done, time) in times.iter().enumerate() {
             let posed = head.pose(&expression_at(&name, *time, identity)?);
-            let shut = head.place(&expression_at(&name, *time + EXPOSURE, identity)?);
+            let shut = head.place(&expression_at(&name, *time + capture::EXPOSURE, identity)?);
             // another for each frame of each sequence of each person
             let moment = manifests::Digest::of_bytes(format!("{identity}/{name}/{}", time.to_bits()).as_bytes());
             let moment = u64::from_le_bytes(moment.0[..8].try_into().context("eight bytes")?);

@@ -5,7 +5,7 @@
 //! The part of [`crate::capture_truth`] that depends on the camera, made again from the same numbers as the capture. For
 //! evaluation alone.
 
-use crate::capture_synthetic::{cameras, moments};
+use crate::capture_synthetic::{cameras, moments, rig};
 use anyhow::{Context, Result};
 use datasets::capture::{self, PixelTruth, Region};
 use datasets::heads::{Head, HeadAssets, Identity};
@@ -78,8 +78,7 @@ impl CaptureTruthViews {
     fn tell(&self, unit: &Unit<'_>, cx: &Cx<'_>) -> Result<Rows> {
         let (p, row) = (&self.params, unit.row());
         let (identity, name) = (row.i64("identity")? as u64, row.str("sequence")?);
-        let rig = capture::rig(&p.cameras.iter().map(String::as_str).collect::<Vec<_>>(), p.width, p.height);
-        anyhow::ensure!(rig.len() == p.cameras.len(), "the rig has only the cameras {}", capture::SERIALS.join(", "));
+        let rig = rig(&p.cameras, p.width, p.height)?;
         let head = Head::new(&self.assets, &Identity::random(&self.assets, identity))?;
         let times = moments(&name, p.frames)?;
         let mut rows = Rows::new();

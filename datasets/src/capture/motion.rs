@@ -17,7 +17,7 @@ const SAME_DEPTH: f32 = 0.01;
 /// How far away the background is, metres.
 const FAR: f32 = 100.0;
 
-/// Colour and coverage of the samples, blurred. Coverage is 1 where there is something.
+/// Colour and coverage of the samples, blurred if their motion is known. Coverage is 1 where there is something.
 pub fn blur(samples: &Samples) -> (Vec<Vec3>, Vec<f32>) {
     let covered = |at: usize| if samples.depth[at] > 0.0 { 1.0 } else { 0.0 };
     let mut colour = samples.colour.clone();

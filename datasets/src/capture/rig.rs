@@ -28,6 +28,9 @@ pub const SERIALS: [&str; 16] = [
 /// The camera straight in front.
 pub const FRONTAL: &str = "222200037";
 
+/// How long the shutters are open, seconds.
+pub const EXPOSURE: f32 = 0.008;
+
 /// Elevation of each camera, degrees.
 const ELEVATIONS: [f64; 16] =
     [-10.0, 9.0, -3.0, 15.0, -15.0, 4.0, -8.0, 11.0, 0.0, -12.0, 8.0, -4.0, 16.0, -16.0, 5.0, -9.0];
