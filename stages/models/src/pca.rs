@@ -64,15 +64,6 @@ impl PcaHead {
         }
     }
 
-    /// Vertices `[V, 3]` for coefficients; fewer than there are components leave the rest 0.
-    pub fn vertices(&self, shape: &[f64], expression: &[f64]) -> Tensor {
-        let add = |basis: &Tensor, coefficients: &[f64]| {
-            let c = Tensor::from_slice(coefficients).to_kind(Kind::Float);
-            basis.narrow(2, 0, coefficients.len() as i64).matmul(&c)
-        };
-        &self.template + add(&self.shape, shape) + add(&self.expression, expression)
-    }
-
     /// By FLAME's names: `v_template [V, 3]`, `f [F, 3]`, `shapedirs [V, 3, S + E]` (identity first), and how many components
     /// are of which kind, as the lengths of `shape_shares` and `expression_shares`.
     pub fn tensors(&self) -> Tensors {
@@ -157,8 +148,7 @@ mod tests {
         let basis = Tensor::cat(&[&head.shape, &head.expression], 2).reshape([60, 6]).to_kind(Kind::Double);
         let offset = (&wanted - &head.template).reshape([60, 1]).to_kind(Kind::Double);
         let solved = Tensor::linalg_solve(&basis.tr().matmul(&basis), &basis.tr().matmul(&offset), true);
-        let c: Vec<f64> = solved.reshape([-1]).try_into().unwrap();
-        let back = head.vertices(&c[..3], &c[3..]);
+        let back = &head.template + basis.matmul(&solved).reshape([20, 3]);
         assert!((back - wanted).abs().max().double_value(&[]) < 1e-4);
         let again = PcaHead::from_tensors(&head.tensors(), "itself").unwrap();
         assert_eq!((again.shape, again.expression, again.faces), (head.shape, head.expression, head.faces));
