@@ -110,14 +110,7 @@ impl Trial {
         let mut all = vec![verb, recipe.as_str()];
         all.extend(words);
         all.extend(SMALL);
-        let mut command = self.space.command(&all);
-        // the data packages are the user's
-        for name in ["HOME", "XDG_CACHE_HOME"] {
-            if let Some(value) = std::env::var_os(name) {
-                command.env(name, value);
-            }
-        }
-        command
+        self.space.command_with_packages(&all)
     }
 
     /// Runs to the end, which has to be a good one; executed units by stage, those without any left out.

@@ -2,24 +2,11 @@
 //! one on the point clouds of the shared run.
 
 use crate::base::Trial;
-use crate::support::{Said, Space};
+use crate::support::Space;
 use serde_json::Value;
 
-/// A command with the data packages of whoever runs the tests.
-fn run(space: &Space, words: &[&str]) -> Said {
-    let mut command = space.command(words);
-    for name in ["HOME", "XDG_CACHE_HOME"] {
-        if let Some(value) = std::env::var_os(name) {
-            command.env(name, value);
-        }
-    }
-    let output = command.output().expect("it starts");
-    let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("UTF-8");
-    Said { code: output.status.code().unwrap_or(-1), out: text(output.stdout), err: text(output.stderr) }
-}
-
 fn rows(space: &Space, recipe: &[&str], stage: &str) -> Vec<Value> {
-    let said = run(space, &[&["show", recipe[0], stage, "--json"], &recipe[1..]].concat());
+    let said = space.effigy_with_packages(&[&["show", recipe[0], stage, "--json"], &recipe[1..]].concat());
     assert_eq!(said.code, 0, "{stage}: {}", said.err);
     said.out.lines().map(|line| serde_json::from_str(line).expect("a row a line")).collect()
 }
@@ -32,7 +19,7 @@ fn number(row: &Value, column: &str) -> f64 {
 fn three_head_models_are_compared_on_people_they_have_not_seen() {
     let space = Space::new();
     let recipe = [concat!(env!("CARGO_MANIFEST_DIR"), "/pipeline/recipes/head_model.yaml"), "--profile", "smoke"];
-    let said = run(&space, &[&["run"], &recipe[..], &["--json"]].concat());
+    let said = space.effigy_with_packages(&[&["run"], &recipe[..], &["--json"]].concat());
     assert_eq!(said.code, 0, "{}", said.err);
 
     let networks = rows(&space, &recipe, "networks");
@@ -58,7 +45,7 @@ fn three_head_models_are_compared_on_people_they_have_not_seen() {
             }
         }
     }
-    let again = run(&space, &[&["run"], &recipe[..], &["--json"]].concat());
+    let again = space.effigy_with_packages(&[&["run"], &recipe[..], &["--json"]].concat());
     assert_eq!(again.counts().0, 0, "nothing is left to do");
 }
 
@@ -93,7 +80,7 @@ fn the_linear_model_tracks_the_same_clouds() {
 ";
     space.write("r.yaml", &[MODELS, stages].concat());
     space.settle();
-    let said = run(&space, &["run", "r.yaml"]);
+    let said = space.effigy_with_packages(&["run", "r.yaml"]);
     assert_eq!(said.code, 0, "{}", said.err);
     let tracked = rows(&space, &["r.yaml"], "tracked");
     assert_eq!(tracked.len(), frames);
@@ -109,22 +96,22 @@ fn what_does_not_fit_together_is_said() {
     let space = Space::new();
     let one = "  fits: { stage: evaluate_head_model, from: scans";
     space.write("r.yaml", &[MODELS, one, " }\n"].concat());
-    let said = run(&space, &["run", "r.yaml", "--only", "fits"]);
+    let said = space.effigy_with_packages(&["run", "r.yaml", "--only", "fits"]);
     said.expect_error(
         1,
         &["none of `head_model` and `pca_model` are given; expected one", "hint: with: { head_model: STAGE }"],
     );
 
     space.write("r.yaml", &[MODELS, one, ", with: { pca_model: pca }, scans: 7 }\n"].concat());
-    let said = run(&space, &["run", "r.yaml", "--only", "fits"]);
+    let said = space.effigy_with_packages(&["run", "r.yaml", "--only", "fits"]);
     said.expect_error(1, &["holds 6 scans, `scans` asks for 7", "hint: `expressions` of scan_synthetic"]);
 
     let neutral = MODELS.replace("points: 300", "points: 300, expressions: 0");
     space.write("r.yaml", &neutral);
-    let said = run(&space, &["run", "r.yaml"]);
+    let said = space.effigy_with_packages(&["run", "r.yaml"]);
     said.expect_error(1, &["no scan has an expression", "hint: `expressions` of scan_synthetic"]);
 
     space.write("r.yaml", &MODELS.replace("count: 6", "count: 1"));
-    let said = run(&space, &["run", "r.yaml"]);
+    let said = space.effigy_with_packages(&["run", "r.yaml"]);
     said.expect_error(1, &["components need at least two people, there are 1"]);
 }

@@ -132,15 +132,7 @@ fn recordings(trial: &Trial) -> Space {
 fn poses(space: &Space, name: &str, text: &str) -> Result<Vec<[f64; 6]>, String> {
     space.write(name, text);
     space.settle();
-    let with_packages = |args: &[&str]| {
-        let mut command = space.command(args);
-        for name in ["HOME", "XDG_CACHE_HOME"] {
-            if let Some(value) = std::env::var_os(name) {
-                command.env(name, value);
-            }
-        }
-        command.output().expect("it starts")
-    };
+    let with_packages = |args: &[&str]| space.command_with_packages(args).output().expect("it starts");
     let run = with_packages(&["run", name]);
     if !run.status.success() {
         return Err(String::from_utf8_lossy(&run.stderr).into_owned());

@@ -7,15 +7,7 @@ use serde_json::Value;
 /// A command on the shipped recipe in that profile, with the data packages of whoever runs the tests.
 fn paper(space: &Space, verb: &str, words: &[&str]) -> Said {
     let recipe = crate::base::recipe();
-    let mut command = space.command(&[&[verb, recipe.as_str()], words, &["--profile", "paper"]].concat());
-    for name in ["HOME", "XDG_CACHE_HOME"] {
-        if let Some(value) = std::env::var_os(name) {
-            command.env(name, value);
-        }
-    }
-    let output = command.output().expect("it starts");
-    let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("UTF-8");
-    Said { code: output.status.code().unwrap_or(-1), out: text(output.stdout), err: text(output.stderr) }
+    space.effigy_with_packages(&[&[verb, recipe.as_str()], words, &["--profile", "paper"]].concat())
 }
 
 #[test]

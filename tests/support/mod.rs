@@ -20,6 +20,12 @@ pub struct Said {
     pub err: String,
 }
 
+fn said(mut command: Command) -> Said {
+    let Output { status, stdout, stderr } = command.output().expect("it starts");
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("UTF-8");
+    Said { code: status.code().unwrap_or(-1), out: text(stdout), err: text(stderr) }
+}
+
 impl Said {
     /// The last line of standard output as JSON.
     pub fn json(&self) -> serde_json::Value {
@@ -78,13 +84,20 @@ impl Space {
         command
     }
 
+    /// The same with the data packages of whoever runs the tests.
+    pub fn command_with_packages(&self, args: &[&str]) -> Command {
+        let mut command = self.command(args);
+        let of_user = ["HOME", "XDG_CACHE_HOME"].map(|name| (name, std::env::var_os(name)));
+        command.envs(of_user.into_iter().filter_map(|(name, value)| Some((name, value?))));
+        command
+    }
+
     pub fn effigy(&self, args: &[&str]) -> Said {
-        let Output { status, stdout, stderr } = self.command(args).output().expect("it starts");
-        Said {
-            code: status.code().unwrap_or(-1),
-            out: String::from_utf8(stdout).expect("UTF-8"),
-            err: String::from_utf8(stderr).expect("UTF-8"),
-        }
+        said(self.command(args))
+    }
+
+    pub fn effigy_with_packages(&self, args: &[&str]) -> Said {
+        said(self.command_with_packages(args))
     }
 
     pub fn start(&self, args: &[&str]) -> Child {
