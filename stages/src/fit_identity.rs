@@ -1,13 +1,14 @@
 //! `fit_identity`: who the person is: one identity code, jointly fitted to point clouds of several moments.
 //!
-//! reads: sequence, timestep, cloud, landmarks3d?; with head_model, landmarks?   writes: person (JSON), residual (mm)
+//! reads: sequence, timestep, cloud, landmarks3d?, free_space?; with head_model, landmarks?   writes: person (JSON), residual (mm)
 //!
 //! Key frames are spread evenly over all timesteps given; each has its own expression code and rigid pose, all share the
-//! identity (specs of NPHM fitting, section 5: joint identity on diverse key frames). Poses start where a frame's landmarks put the mean
+//! identity (specs of NPHM fitting, section 5: joint identity on diverse key frames), and each landmark has one canonical place in all of them. Poses start where a frame's landmarks put the mean
 //! head; without landmarks upright, facing +z of the rig, at `center`. They are first brought near by the mean shape alone; the size of the head is the model's, since rig and model are both metric. Sees points and landmarks only.
 
-use crate::head_models::{self, Person, align, observed};
+use crate::head_models::{self, Moment, Person, align};
 use crate::landmarks;
+use crate::track_head::{free_weight, landmark_weight};
 use anyhow::{Context, Result};
 use manifests::Type;
 use models::nphm::fit::{Cloud, FitConfig, Frame, fit_identity};
@@ -26,6 +27,12 @@ struct Params {
     /// Updates.
     #[serde(default = "steps")]
     steps: usize,
+    /// Weight of the landmarks' distance from their mean canonical places.
+    #[serde(default = "landmark_weight")]
+    landmark_weight: f64,
+    /// Weight of the field at places that are known to be free.
+    #[serde(default = "free_weight")]
+    free_weight: f64,
     /// Points kept of each cloud.
     #[serde(default = "points")]
     points: usize,
@@ -48,10 +55,10 @@ fn points() -> usize {
 pub const UNIT_MM: f64 = 250.0;
 
 fn def() -> StageDef {
-    StageDef::new("fit_identity", 3, Grain::Group)
+    StageDef::new("fit_identity", 4, Grain::Group)
         .doc("Fits a person's identity code to point clouds of several moments.")
         .reads([("sequence", Type::Str), ("timestep", Type::I64), ("cloud", Type::Blob)])
-        .may_read([landmarks::TRIANGULATED])
+        .may_read(Moment::MAY_READ)
         .with("head_model", head_models::COLUMNS)
         .may_take("landmarks", [landmarks::PLACES])
         .writes([("person", Type::Blob), ("residual", Type::F64)])
@@ -86,18 +93,19 @@ impl FitIdentity {
         }).collect::<Result<Vec<_>>>()?;
         rows.sort_by(|a, b| (&a.0, &a.1).cmp(&(&b.0, &b.1)));
         let n = p.key_frames.clamp(1, rows.len());
-        let config = FitConfig { steps: p.steps, ..FitConfig::default() };
-        let mean = Person { z_id: vec![0.0; model.config.identity.d_id() as usize], scale: config.scale };
+        let config =
+            FitConfig { steps: p.steps, landmarks: p.landmark_weight, outside: p.free_weight, ..FitConfig::default() };
+        let mean = Person { z_id: vec![0.0; model.config.identity.d_id() as usize], scale: config.scale, landmarks: Vec::new() };
         let mut seen = Vec::new();
         for i in 0..n {
             let (_, path, row) = &rows[(2 * i + 1) * rows.len() / (2 * n)];
-            let cloud = geometry::ply::read_cloud(path)?;
+            let moment = Moment::read(row)?;
             let place = || format!("the cloud {}", path.display());
             let upright = initial_frame(p.center);
             let pose = landmarks::pose_in(row, places.as_deref(), config.scale).with_context(place)?;
             let start = Frame { pose: pose.unwrap_or(upright.pose), ..upright };
-            let frame = align(&model, &cloud, p.points, start, &mean).with_context(place)?;
-            seen.push((observed(&cloud, p.points, &frame.pose, config.scale).with_context(place)?, frame));
+            let frame = align(&model, &moment, p.points, start, &mean).with_context(place)?;
+            seen.push((moment.observed(p.points, &frame.pose, config.scale).with_context(place)?, frame));
         }
         let frames: Vec<(&Cloud, Frame)> = seen.iter().map(|(cloud, frame)| (cloud, frame.clone())).collect();
         let fit = fit_identity(&model, &frames, &config, &mut |step, loss| {
@@ -106,7 +114,7 @@ impl FitIdentity {
             }
         });
         let residual = fit.frames.iter().map(|frame| frame.residual).sum::<f64>() / n as f64 * UNIT_MM;
-        let person = Person { z_id: fit.z_id, scale: config.scale };
+        let person = Person { z_id: fit.z_id, scale: config.scale, landmarks: fit.landmarks };
         let path = cx.file(unit, "person.json");
         std::fs::write(&path, serde_json::to_string(&person)?).with_context(|| format!("cannot write {}", path.display()))?;
         Ok(vec![OutRow::new().file("person", &path).f64("residual", residual)])

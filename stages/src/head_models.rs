@@ -10,10 +10,12 @@ use glam::Vec3;
 use manifests::Type;
 use models::nphm::config::{Direction, HeadConfig};
 use models::nphm::field::{HeadModel, field_values};
-use models::nphm::fit::{Cloud, FitConfig, Frame, fit_frame};
+use crate::free_space::FREE_SPACE;
+use crate::landmarks;
+use models::nphm::fit::{Cloud, FitConfig, Frame, Known, fit_frame};
 use models::nphm::pose::Pose;
 use models::weights;
-use protocol::Table;
+use protocol::{Row, Table};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -88,11 +90,63 @@ pub struct Person {
     pub z_id: Vec<f32>,
     /// Size of the head relative to the model's.
     pub scale: f64,
+    /// Canonical places of the landmarks, model units; empty if the person was fitted without any.
+    #[serde(default)]
+    pub landmarks: Vec<Option<[f32; 3]>>,
+}
+
+impl Person {
+    /// What fits are told of the person.
+    pub fn known(&self) -> Known<'_> {
+        Known { z_id: &self.z_id, landmarks: &self.landmarks }
+    }
 }
 
 /// What is fitted to, model units: the face, the ears and the throat. Hair and clothes are no part of the model, and would
 /// pull the skull out and the shoulders in; the rest of the head follows from what the model knows of heads.
 const OBSERVED: [[f32; 3]; 2] = [[-0.42, -0.4, -0.4], [0.42, 0.42, 0.45]];
+
+/// What was seen at one moment, world metres.
+pub struct Moment {
+    cloud: PointCloud,
+    free: Vec<Vec3>,
+    landmarks: Vec<Option<[f32; 3]>>,
+}
+
+impl Moment {
+    /// The columns of a moment that need not be there.
+    pub const MAY_READ: [(&str, Type); 2] = [landmarks::TRIANGULATED, FREE_SPACE];
+
+    /// The moment of a row: its `cloud`, and landmarks and free space if it has them.
+    ///
+    /// # Errors
+    /// If a file cannot be read.
+    pub fn read(row: &Row<'_>) -> Result<Moment> {
+        let free = row.has(FREE_SPACE.0).then(|| row.maybe_path(FREE_SPACE.0)).transpose()?.flatten();
+        let free = free.map(|path| geometry::ply::read_cloud(&path)).transpose()?;
+        let found = if row.has(landmarks::TRIANGULATED.0) {
+            landmarks::of_column(&row.floats(landmarks::TRIANGULATED.0)?)
+        } else {
+            Vec::new()
+        };
+        Ok(Moment {
+            cloud: geometry::ply::read_cloud(&row.path("cloud")?)?,
+            free: free.map(|cloud| cloud.positions).unwrap_or_default(),
+            landmarks: found.into_iter().map(|p| p.map(|p| p.as_vec3().to_array())).collect(),
+        })
+    }
+
+    /// Observations for a fit: the landmarks, and of the cloud and the free space what lies at the face of a head in about this
+    /// pose, at most `points` of each.
+    ///
+    /// # Errors
+    /// If there are too few points to fit a face to.
+    pub fn observed(&self, points: usize, pose: &Pose, scale: f64) -> Result<Cloud> {
+        let free = on_face(&self.free, points, pose, scale);
+        let outside = free.into_iter().map(|i| self.free[i].to_array()).collect();
+        Ok(Cloud { outside, landmarks: self.landmarks.clone(), ..observed(&self.cloud, points, pose, scale)? })
+    }
+}
 
 /// Points of a cloud as observations for a fit: those on the face of a head in about this pose, at most `points` of them, world
 /// metres.
@@ -100,29 +154,35 @@ const OBSERVED: [[f32; 3]; 2] = [[-0.42, -0.4, -0.4], [0.42, 0.42, 0.45]];
 /// # Errors
 /// If there are too few to fit a face to.
 pub fn observed(cloud: &PointCloud, points: usize, pose: &Pose, scale: f64) -> Result<Cloud> {
-    let on_face = |p: &Vec3| {
-        let q = pose.to_model(p.to_array(), scale);
-        (0..3).all(|i| q[i] >= OBSERVED[0][i] && q[i] <= OBSERVED[1][i])
-    };
-    let kept: Vec<usize> = (0..cloud.positions.len()).filter(|&i| on_face(&cloud.positions[i])).collect();
+    let kept = on_face(&cloud.positions, points, pose, scale);
     anyhow::ensure!(
-        kept.len() >= MIN_POINTS,
+        kept.len() >= MIN_POINTS.min(points),
         "only {} of {} points lie where the face should be\nhint: is `center` the middle of the head, and does it face +z?",
         kept.len(),
         cloud.positions.len()
     );
-    // evenly spaced in the file's order, which is spatial enough; a fit draws its own random points from these
-    let every = kept.len().div_ceil(points.max(1)).max(1);
-    let take = |values: &[Vec3]| kept.iter().step_by(every).map(|&i| values[i].to_array()).collect();
+    let take = |values: &[Vec3]| kept.iter().map(|&i| values[i].to_array()).collect();
     let normals = if cloud.normals.is_empty() { Vec::new() } else { take(&cloud.normals) };
-    Ok(Cloud { points: take(&cloud.positions), normals, outside: Vec::new() })
+    Ok(Cloud { points: take(&cloud.positions), normals, ..Cloud::default() })
 }
 
-/// Brings a frame's pose near: a rigid fit of a known shape to the cloud, its codes as they are.
+/// Which points lie on the face of a head in about this pose: at most `points`, evenly spaced in the file's order, which is spatial
+/// enough; a fit draws its own random points from these.
+fn on_face(places: &[Vec3], points: usize, pose: &Pose, scale: f64) -> Vec<usize> {
+    let is_inside = |p: &Vec3| {
+        let q = pose.to_model(p.to_array(), scale);
+        (0..3).all(|i| q[i] >= OBSERVED[0][i] && q[i] <= OBSERVED[1][i])
+    };
+    let kept: Vec<usize> = (0..places.len()).filter(|&i| is_inside(&places[i])).collect();
+    let every = kept.len().div_ceil(points.max(1)).max(1);
+    kept.into_iter().step_by(every).collect()
+}
+
+/// Brings a frame's pose near: a rigid fit of a known shape to what was seen, its codes as they are.
 ///
 /// # Errors
 /// If hardly a point lies where the face should be.
-pub fn align(model: &HeadModel, cloud: &PointCloud, points: usize, frame: Frame, person: &Person) -> Result<Frame> {
+pub fn align(model: &HeadModel, moment: &Moment, points: usize, frame: Frame, person: &Person) -> Result<Frame> {
     let config = FitConfig {
         steps: ALIGN_STEPS,
         points: 150,
@@ -131,6 +191,6 @@ pub fn align(model: &HeadModel, cloud: &PointCloud, points: usize, frame: Frame,
         rate_codes: 0.0,
         ..FitConfig::default()
     };
-    let seen = observed(cloud, points, &frame.pose, person.scale)?;
-    Ok(fit_frame(model, &seen, &frame, &person.z_id, &config))
+    let seen = moment.observed(points, &frame.pose, person.scale)?;
+    Ok(fit_frame(model, &seen, &frame, person.known(), &config))
 }

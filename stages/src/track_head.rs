@@ -1,27 +1,26 @@
 //! `track_head`: a sequence of point clouds to expression codes, head poses and meshes that carry canonical coordinates.
 //!
-//! reads: timestep, cloud, landmarks3d?; with head_model, person, landmarks?   writes: mesh (PLY), expression, pose, residual (mm), kept
+//! reads: timestep, cloud, landmarks3d?, free_space?; with head_model, person, landmarks?   writes: mesh (PLY), expression, pose, residual (mm), kept, lost
 //!
 //! A group is a sequence: frames are fitted one after the other, each starting from the one before, the identity
 //! fixed; the first is aligned rigidly beforehand (NPHM section 5.5), from where its landmarks put the mean head, or else from the
 //! upright pose at `center`. A frame that lost the face, which quick motion does to such a start, is sought again: rigidly aligned from
 //! its landmarks, from where the face was last seen and from the upright pose, with the face neutral; the fit that explains most points stays.
-//! Then the posed field's zero set is extracted coarse to fine and the field is
+//! In the end all frames of the sequence are refined together, as one smooth motion. Then the posed field's zero set is extracted coarse to fine and the field is
 //! queried at every vertex for the 5-d canonical coordinate. `residual` is the mean distance of the points that trimming
-//! kept, `kept` their share: a frame that failed shows itself. Sees points and landmarks, never an
+//! kept, `kept` their share: a frame of which too little was kept is marked `lost`. Sees points and landmarks, never an
 //! image or any truth.
 
 use crate::fit_identity::{UNIT_MM, initial_frame};
-use crate::head_models::{self, Person, align, observed};
+use crate::head_models::{self, Moment, Person, align};
 use crate::landmarks;
 use crate::tracked;
 use anyhow::{Context, Result};
-use geometry::cloud::PointCloud;
 use geometry::Mesh;
 use glam::{DVec3, Vec3};
-use manifests::Type;
+use manifests::{Type, Value};
 use models::nphm::field::{HeadModel, canonical};
-use models::nphm::fit::{FitConfig, Frame, fit_frame};
+use models::nphm::fit::{Cloud, FitConfig, Frame, fit_frame, fit_frames};
 use protocol::{Cx, Grain, OutRow, Rows, Stage, StageDef, Unit};
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -38,6 +37,19 @@ struct Params {
     /// Updates for the first frame, which starts at the neutral face.
     #[serde(default = "first_steps")]
     first_steps: usize,
+    /// Updates of all frames together, after each has been fitted.
+    #[serde(default = "refine_steps")]
+    refine_steps: usize,
+    /// Weight of squared second differences of the pose (radians, 25 cm) between neighbouring frames in these updates. For videos at full rate 0.1 is about
+    /// right; frames that are far apart in time are not to be smoothed.
+    #[serde(default = "smooth_motion")]
+    smooth_motion: f64,
+    /// Weight of the landmarks' distance from their canonical places.
+    #[serde(default = "landmark_weight")]
+    landmark_weight: f64,
+    /// Weight of the field at places that are known to be free.
+    #[serde(default = "free_weight")]
+    free_weight: f64,
     /// Points kept of each cloud.
     #[serde(default = "points")]
     points: usize,
@@ -54,12 +66,31 @@ struct Params {
 
 /// A fit that keeps a smaller share of the points has lost the face.
 const LOST: f64 = 0.7;
+/// Frames that are refined together at most, for the memory they take.
+const TOGETHER: usize = 32;
+/// Trimming threshold of the refinement, model units: the last one of the fits before.
+const REFINE_TRIM: f64 = 0.02;
 
 fn steps() -> usize {
     60
 }
 fn first_steps() -> usize {
     150
+}
+fn refine_steps() -> usize {
+    20
+}
+/// None: frames of a default capture are half a second apart, and a smooth motion is none there.
+fn smooth_motion() -> f64 {
+    0.0
+}
+/// Of landmarks in a fit.
+pub fn landmark_weight() -> f64 {
+    FitConfig::default().landmarks
+}
+/// Of free space in a fit.
+pub fn free_weight() -> f64 {
+    FitConfig::default().outside
 }
 fn points() -> usize {
     5000
@@ -72,15 +103,15 @@ fn levels() -> u32 {
 }
 
 fn def() -> StageDef {
-    StageDef::new("track_head", 4, Grain::Group)
+    StageDef::new("track_head", 5, Grain::Group)
         .doc("Tracks the head model through a sequence of point clouds and extracts its meshes.")
         .reads([("timestep", Type::I64), ("cloud", Type::Blob)])
-        .may_read([landmarks::TRIANGULATED])
+        .may_read(Moment::MAY_READ)
         .with("head_model", head_models::COLUMNS)
         .may_take("landmarks", [landmarks::PLACES])
         .with("person", [("person", Type::Blob)])
         .writes([("mesh", Type::Blob), ("expression", Type::Floats(0)), ("pose", Type::Floats(6))])
-        .writes([("residual", Type::F64), ("kept", Type::F64)])
+        .writes([("residual", Type::F64), ("kept", Type::F64), ("lost", Type::Bool)])
         .memory_mb(1000)
 }
 
@@ -116,26 +147,26 @@ impl TrackHead {
             .collect::<Result<Vec<_>>>()?;
         order.sort_unstable();
         let p = &self.params;
-        let mut out = Rows::new();
-        let mut last: Option<Frame> = None;
-        for (done, (timestep, i)) in order.iter().copied().enumerate() {
+        let mut frames: Vec<Frame> = Vec::new();
+        let mut seen: Vec<Cloud> = Vec::new();
+        for (timestep, i) in order.iter().copied() {
             let place = || format!("timestep {timestep}");
-            let cloud = geometry::ply::read_cloud(&rows[i].path("cloud")?)?;
+            let moment = Moment::read(&rows[i]).with_context(place)?;
             let upright = initial_frame(p.center);
             let told = landmarks::pose_in(&rows[i], self.places.as_deref(), self.person.scale).with_context(place)?;
             let told = told.map(|pose| Frame { pose, ..upright.clone() });
-            let frame = match last.take() {
-                None => self.seek(&cloud, told.unwrap_or(upright)).with_context(place)?,
+            let frame = match frames.last() {
+                None => self.seek(&moment, told.unwrap_or(upright)).with_context(place)?,
                 Some(before) => {
-                    let config = FitConfig { steps: p.steps, scale: self.person.scale, ..FitConfig::frame() };
-                    let seen = observed(&cloud, p.points, &before.pose, config.scale).with_context(place)?;
-                    let mut frame = fit_frame(&self.model, &seen, &before, &self.person.z_id, &config);
+                    let config = FitConfig { steps: p.steps, ..self.weighted(FitConfig::frame()) };
+                    let seen = moment.observed(p.points, &before.pose, config.scale).with_context(place)?;
+                    let mut frame = fit_frame(&self.model, &seen, before, self.person.known(), &config);
                     let last_seen = Frame { pose: before.pose, ..upright.clone() };
                     for start in told.into_iter().chain([last_seen, upright]) {
                         if frame.kept >= LOST {
                             break;
                         }
-                        let again = self.seek(&cloud, start).with_context(place)?;
+                        let again = self.seek(&moment, start).with_context(place)?;
                         if again.kept > frame.kept {
                             frame = again;
                         }
@@ -143,29 +174,63 @@ impl TrackHead {
                     frame
                 }
             };
+            seen.push(moment.observed(p.points, &frame.pose, self.person.scale).with_context(place)?);
+            frames.push(frame);
+            cx.progress(frames.len(), 2 * order.len(), "");
+        }
+        let frames = self.refine(&seen, frames);
+        let mut out = Rows::new();
+        for ((timestep, i), frame) in order.into_iter().zip(frames) {
             let path = cx.file(unit, &format!("{timestep:05}.ply"));
-            self.extract(&frame, &path).with_context(place)?;
+            self.extract(&frame, &path).with_context(|| format!("timestep {timestep}"))?;
             let pose = frame.pose.rotation.into_iter().chain(frame.pose.translation);
             let row = OutRow::of(i)
                 .file("mesh", &path)
                 .floats("expression", frame.z_ex.iter().copied())
                 .floats("pose", pose)
                 .f64("residual", frame.residual * UNIT_MM)
-                .f64("kept", frame.kept);
+                .f64("kept", frame.kept)
+                .set("lost", Value::Bool(frame.kept < LOST));
             out.push(row);
-            last = Some(frame);
-            cx.progress(done + 1, order.len(), "");
+            cx.progress(rows.len() + out.len(), 2 * rows.len(), "");
         }
         Ok(out)
     }
 
+    /// A configuration with this stage's weights and this person's size.
+    fn weighted(&self, config: FitConfig) -> FitConfig {
+        FitConfig { landmarks: self.params.landmark_weight, outside: self.params.free_weight, scale: self.person.scale, ..config }
+    }
+
     /// Fits a frame whose pose is hardly known.
-    fn seek(&self, cloud: &PointCloud, start: Frame) -> Result<Frame> {
+    fn seek(&self, moment: &Moment, start: Frame) -> Result<Frame> {
         let p = &self.params;
-        let start = align(&self.model, cloud, p.points, start, &self.person)?;
-        let config = FitConfig { steps: p.first_steps, scale: self.person.scale, ..FitConfig::default() };
-        let seen = observed(cloud, p.points, &start.pose, config.scale)?;
-        Ok(fit_frame(&self.model, &seen, &start, &self.person.z_id, &config))
+        let start = align(&self.model, moment, p.points, start, &self.person)?;
+        let config = FitConfig { steps: p.first_steps, ..self.weighted(FitConfig::default()) };
+        let seen = moment.observed(p.points, &start.pose, config.scale)?;
+        Ok(fit_frame(&self.model, &seen, &start, self.person.known(), &config))
+    }
+
+    /// Refines runs of frames that were not lost, each run as one motion.
+    fn refine(&self, seen: &[Cloud], mut frames: Vec<Frame>) -> Vec<Frame> {
+        let p = &self.params;
+        let config = FitConfig {
+            steps: p.refine_steps,
+            smooth_motion: p.smooth_motion,
+            trim: vec![[0.0, REFINE_TRIM]],
+            ..self.weighted(FitConfig::frame())
+        };
+        let mut start = 0;
+        while start < frames.len() {
+            let run = frames[start..].iter().take_while(|frame| frame.kept >= LOST).count().min(TOGETHER);
+            if run > 0 && p.refine_steps > 0 {
+                let together: Vec<(&Cloud, Frame)> = seen[start..].iter().zip(frames[start..start + run].iter().cloned()).collect();
+                let refined = fit_frames(&self.model, &together, self.person.known(), &config, &mut |_, _| ());
+                frames.splice(start..start + run, refined);
+            }
+            start += run.max(1);
+        }
+        frames
     }
 
     /// The posed surface with its canonical coordinates, in the world frame.

@@ -3,15 +3,16 @@
 //! reads: identity, scans   writes: head_config (JSON), head_weights (safetensors), losses (CSV), multiply_adds, parameters
 //!
 //! The `mini` preset (backward deformation, two ambient dimensions; every mechanism and loss term of the published models,
-//! see `models::nphm`). All scans of all people are in memory; each step draws points from some of them. The loop stands
+//! see `models::nphm`). Expression codes start as principal coordinates of how the scans' vertices move. All scans of all people are in memory; each step draws points from some of them. The loop stands
 //! here from top to bottom. `multiply_adds` are those of the field at one posed point. A killed training continues from its last checkpoint.
 
 use crate::head_models;
-use crate::scan_synthetic::read_scans;
+use crate::scan_synthetic::{read_meshes, read_scans};
 use crate::trainer::{Checkpoints, LossCurve};
 use anyhow::Result;
 use manifests::Type;
 use models::adamw::cosine;
+use models::nphm::codes::principal_codes;
 use models::nphm::config::HeadConfig;
 use models::nphm::field::HeadModel;
 use models::nphm::sample::{Counts, Scan, draw};
@@ -37,6 +38,9 @@ struct Params {
     /// Pairs of symmetric anchors; the anchors after them lie in the middle.
     #[serde(default = "anchor_pairs")]
     anchor_pairs: i64,
+    /// Length of the expression code.
+    #[serde(default = "expression_dims")]
+    expression_dims: i64,
     /// What is trained: nphm (an ensemble of local networks) or npm (one network for the whole head at equal multiply-adds, with
     /// codes and everything else the same: its baseline).
     #[serde(default)]
@@ -67,12 +71,15 @@ fn lr() -> f64 {
 fn anchor_pairs() -> i64 {
     4
 }
+fn expression_dims() -> i64 {
+    40
+}
 fn checkpoint_every() -> u64 {
     100
 }
 
 fn def() -> StageDef {
-    StageDef::new("train_head_model", 3, Grain::Whole)
+    StageDef::new("train_head_model", 4, Grain::Whole)
         .doc("Trains a small neural parametric head model on scans.")
         .reads([("identity", Type::I64), ("scans", Type::Blob)])
         .writes(head_models::COLUMNS)
@@ -95,15 +102,24 @@ impl Stage for TrainHeadModel {
 impl TrainHeadModel {
     fn train(&self, unit: &Unit<'_>, cx: &Cx<'_>) -> Result<Rows> {
         let p = &self.params;
-        let mut scans: Vec<Scan> = Vec::new();
+        anyhow::ensure!(p.expression_dims > 0, "`expression_dims` is {}, expected more than 0", p.expression_dims);
+        let (mut scans, mut offsets): (Vec<Scan>, Vec<Tensor>) = (Vec::new(), Vec::new());
         for (identity, row) in unit.rows().into_iter().enumerate() {
-            let more = read_scans(&row.path("scans")?, identity as i64, scans.len() as i64)?;
+            let path = row.path("scans")?;
+            let more = read_scans(&path, identity as i64, scans.len() as i64)?;
             scans.extend(more);
+            let meshes = read_meshes(&path)?;
+            let flat = |i: usize| Tensor::from_slice(meshes[i].positions.iter().flat_map(|p| p.to_array()).collect::<Vec<_>>().as_slice());
+            let own = (0..meshes.len()).map(|i| flat(i) - flat(0));
+            offsets.extend(own);
+            let same = offsets.iter().all(|o| o.size() == offsets[0].size());
+            anyhow::ensure!(same, "{} has other vertices than the scans before it\nhint: scans need the same vertices", path.display());
         }
         anyhow::ensure!(!scans.is_empty(), "there are no scans to train on");
         let people = 1 + scans.iter().map(|scan| scan.identity).max().unwrap_or(0);
         let anchors = mean_anchors(&scans, p.anchor_pairs)?;
-        let mini = HeadConfig::mini(p.anchor_pairs, anchors.size()[0] - 2 * p.anchor_pairs);
+        let mut mini = HeadConfig::mini(p.anchor_pairs, anchors.size()[0] - 2 * p.anchor_pairs);
+        mini.deformation.d_ex = p.expression_dims;
         let (config, anchors) = match p.kind {
             Kind::Nphm => (mini, anchors),
             Kind::Npm => (HeadConfig::npm(&mini), anchors.narrow(0, 0, 0)),
@@ -112,6 +128,7 @@ impl TrainHeadModel {
         model.seed(p.seed);
         let rates = Rates { network: p.lr, ..Rates::default() };
         let mut trainer = Trainer::new(model, people, scans.len() as i64, LossWeights::default(), rates);
+        trainer.z_ex.weight = principal_codes(&Tensor::stack(&offsets, 0), p.expression_dims);
         let counts = Counts { surface: 48, near: 160, far: 48, correspondences: 96 };
         let names = ["loss", "surface", "normals", "correspondence"];
         let mut curve = LossCurve::new(&names, p.steps, 100);

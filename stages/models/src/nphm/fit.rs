@@ -2,7 +2,7 @@
 //! backward model, so that no roots are sought, and with a pose per frame). Knows no cameras, images or files. Clouds are in world
 //! metres; `x_world = R (s x_model / 4) + t`.
 
-use super::field::{HeadModel, Person};
+use super::field::{HeadModel, Person, canonical};
 use super::identity::Far;
 use super::pose::{self, Pose};
 use crate::adamw::{AdamW, Group};
@@ -19,6 +19,17 @@ pub struct Cloud {
     pub normals: Vec<[f32; 3]>,
     /// Points known to lie outside, such as points between a camera and what it saw; may be empty.
     pub outside: Vec<[f32; 3]>,
+    /// Landmarks, each under its own number in every cloud, world metres; `None` where one was not found. Empty if there are none.
+    pub landmarks: Vec<Option<[f32; 3]>>,
+}
+
+/// A person who was fitted before.
+#[derive(Clone, Copy, Debug)]
+pub struct Known<'a> {
+    /// Identity code.
+    pub z_id: &'a [f32],
+    /// Canonical places of the landmarks, model units; empty if unknown.
+    pub landmarks: &'a [Option<[f32; 3]>],
 }
 
 /// The state of one frame.
@@ -41,6 +52,8 @@ pub struct PersonFit {
     pub z_id: Vec<f32>,
     /// A state per frame, in the order given.
     pub frames: Vec<Frame>,
+    /// Where landmarks lie in the canonical frame of this person: the median over the frames in which they were found, model units.
+    pub landmarks: Vec<Option<[f32; 3]>>,
 }
 
 /// Loss weights, rates and schedule of a fit.
@@ -55,6 +68,8 @@ pub struct FitConfig {
     pub normal_points: usize,
     /// Points drawn from every cloud's outside.
     pub outside_points: usize,
+    /// Landmarks drawn at each step, the same ones in every frame.
+    pub landmark_points: usize,
     /// `s`: size of this head relative to the model's.
     pub scale: f64,
     /// Points with a larger |F| than this count as outliers: `[from share of steps, threshold]`, ascending.
@@ -65,6 +80,12 @@ pub struct FitConfig {
     pub normals: f64,
     /// Weight of relu(0.01 - F) at outside points.
     pub outside: f64,
+    /// Weight of the mean distance, in the canonical frame, between where a landmark is and its place in this person (all that move with
+    /// the skin have one), or, while the person is fitted, its mean place over the frames. It is what tells lips and lids apart, and how
+    /// skin slides along a surface that stays the same.
+    pub landmarks: f64,
+    /// Landmarks further away count no more than this: a landmark that was found elsewhere.
+    pub landmark_limit: f64,
     /// Prior on |z_id|^2.
     pub z_id: f64,
     /// Prior on the asymmetry of paired codes.
@@ -75,6 +96,9 @@ pub struct FitConfig {
     pub smooth_z_ex: f64,
     /// Weight of squared corrections of the pose (radians, model units) from where it started.
     pub smooth_pose: f64,
+    /// Weight of squared second differences of the pose (radians, model units) along the frames: they are moments of one motion,
+    /// equally far apart.
+    pub smooth_motion: f64,
     /// Learning rate of codes; halved at one half and three quarters, as are the others.
     pub rate_codes: f64,
     /// Learning rate of rotations, radians.
@@ -92,16 +116,20 @@ impl Default for FitConfig {
             points: 300,
             normal_points: 100,
             outside_points: 100,
+            landmark_points: 120,
             scale: 1.0,
             trim: vec![[0.0, 0.1], [0.25, 0.05], [0.5, 0.02]],
             surface: 2.0,
             normals: 0.1,
             outside: 0.5,
+            landmarks: 0.5,
+            landmark_limit: 0.03,
             z_id: 0.02,
             symmetry: 0.005,
             z_ex: 0.01,
             smooth_z_ex: 1e-3,
             smooth_pose: 0.0,
+            smooth_motion: 0.0,
             rate_codes: 1e-2,
             rate_rotation: 5e-3,
             rate_translation: 2.5e-3,
@@ -134,26 +162,58 @@ pub fn fit_identity(
     let z_id =
         Tensor::zeros([1, model.config.identity.d_id()], (Kind::Float, model.vs.device())).set_requires_grad(true);
     let states = optimize(model, frames, None, Some(&z_id), config, progress);
-    PersonFit { z_id: to_vec(&z_id), frames: states }
+    let z_id = to_vec(&z_id);
+    let landmarks = places(model, frames, &states, &z_id, config.scale);
+    PersonFit { z_id, frames: states, landmarks }
 }
 
-/// Fits expression and pose of one frame of a known identity, starting from (and, as weighted, staying near) `start`.
-pub fn fit_frame(model: &HeadModel, cloud: &Cloud, start: &Frame, z_id: &[f32], config: &FitConfig) -> Frame {
-    fit_frames(model, &[(cloud, start.clone())], z_id, config, &mut |_, _| ()).remove(0)
+/// Fits expression and pose of one frame of a known person, starting from (and, as weighted, staying near) `start`.
+pub fn fit_frame(model: &HeadModel, cloud: &Cloud, start: &Frame, person: Known<'_>, config: &FitConfig) -> Frame {
+    fit_frames(model, &[(cloud, start.clone())], person, config, &mut |_, _| ()).remove(0)
 }
 
-/// Fits expressions and poses of several frames of a known identity jointly; neighbours in the list are kept alike as weighted. A step
+/// Fits expressions and poses of several frames of a known person jointly; neighbours in the list are kept alike as weighted. A step
 /// on many frames costs half as much per frame as steps on one at a time.
 pub fn fit_frames(
     model: &HeadModel,
     frames: &[(&Cloud, Frame)],
-    z_id: &[f32],
+    person: Known<'_>,
     config: &FitConfig,
     progress: &mut dyn FnMut(usize, f64),
 ) -> Vec<Frame> {
-    let z_id = Tensor::from_slice(z_id).unsqueeze(0).to_device(model.vs.device());
-    let person = tch::no_grad(|| model.person(&z_id, None));
-    optimize(model, frames, Some(&person), None, config, progress)
+    let z_id = Tensor::from_slice(person.z_id).unsqueeze(0).to_device(model.vs.device());
+    let known = (tch::no_grad(|| model.person(&z_id, None)), person.landmarks);
+    optimize(model, frames, Some(&known), None, config, progress)
+}
+
+/// Canonical places of landmarks of a person who was fitted: medians over the frames, coordinate by coordinate.
+fn places(
+    model: &HeadModel,
+    frames: &[(&Cloud, Frame)],
+    states: &[Frame],
+    z_id: &[f32],
+    scale: f64,
+) -> Vec<Option<[f32; 3]>> {
+    let count = frames.iter().map(|(cloud, _)| cloud.landmarks.len()).max().unwrap_or(0);
+    let mut found: Vec<Vec<[f32; 3]>> = vec![Vec::new(); count];
+    let z_id = Tensor::from_slice(z_id);
+    for ((cloud, _), state) in frames.iter().zip(states) {
+        let (numbers, seen): (Vec<usize>, Vec<[f32; 3]>) = cloud
+            .landmarks
+            .iter()
+            .enumerate()
+            .filter_map(|(i, p)| p.map(|p| (i, state.pose.to_model(p, scale))))
+            .unzip();
+        for (i, place) in numbers.into_iter().zip(canonical(model, &z_id, &Tensor::from_slice(&state.z_ex), &seen)) {
+            found[i].push([place[0], place[1], place[2]]);
+        }
+    }
+    let median = |list: &[[f32; 3]], axis: usize| {
+        let mut values: Vec<f32> = list.iter().map(|p| p[axis]).collect();
+        values.sort_by(f32::total_cmp);
+        f32::midpoint(values[(values.len() - 1) / 2], values[values.len() / 2])
+    };
+    found.iter().map(|list| (!list.is_empty()).then(|| [0, 1, 2].map(|axis| median(list, axis)))).collect()
 }
 
 /// Observed points of one frame in the model frame of its initial pose.
@@ -161,12 +221,14 @@ struct Observed {
     points: Tensor,
     normals: Option<Tensor>,
     outside: Option<Tensor>,
+    /// `[L, 3]`, and `[L]` with 1 for those that were found.
+    landmarks: Option<(Tensor, Tensor)>,
 }
 
 fn optimize(
     model: &HeadModel,
     frames: &[(&Cloud, Frame)],
-    known: Option<&Person>,
+    known: Option<&(Person, &[Option<[f32; 3]>])>,
     z_id: Option<&Tensor>,
     config: &FitConfig,
     progress: &mut dyn FnMut(usize, f64),
@@ -195,10 +257,12 @@ fn optimize(
         add("z_id", config.rate_codes, z_id);
     }
 
+    let marks = Landmarks::of(&observed, known.map(|(_, places)| *places), device);
+    let motion = Motion::of(frames, config.scale, device);
     let (mut residual, mut kept) = (vec![0.0; frames.len()], vec![0.0; frames.len()]);
     for step in 0..config.steps {
         let fresh = z_id.map(|z| model.person(z, None).repeat(count));
-        let repeated = known.map(|p| p.repeat(count));
+        let repeated = known.map(|(p, _)| p.repeat(count));
         let person = fresh.as_ref().or(repeated.as_ref()).expect("the identity is either fitted or known");
         let turn = pose::matrices(&rotation);
         let to_model = |x: &Tensor| (x - translation.unsqueeze(1)).matmul(&turn);
@@ -244,6 +308,19 @@ fn optimize(
         if let Some(outside) = draw(1, config.outside_points, &|o| o.outside.as_ref().map(Tensor::shallow_clone)) {
             let sdf = model.posed_field(person, &z_ex, &to_model(&outside), Far::Learned).sdf;
             loss += (-sdf + 0.01).relu().mean(None::<Kind>) * config.outside;
+        }
+        if let Some(marks) = marks.as_ref().filter(|_| config.landmarks > 0.0) {
+            let stream = ((step as u64) << 24) | 2;
+            let picked = init::integers(config.seed, stream, config.landmark_points, marks.count());
+            let picked = Tensor::from_slice(&picked).to_device(device);
+            let x = to_model(&marks.seen.index_select(1, &picked));
+            let canonical = model.query(person, &z_ex, &x).narrow(2, 0, 3);
+            loss += marks.distance(&canonical, &picked, config.landmark_limit) * config.landmarks;
+        }
+        if config.smooth_motion > 0.0
+            && let Some(motion) = &motion
+        {
+            loss += motion.roughness(&rotation, &translation) * config.smooth_motion;
         }
         let squared = |t: &Tensor| t.square().sum_dim_intlist(1, false, None::<Kind>).mean(None::<Kind>);
         loss += squared(&z_ex) * config.z_ex + (squared(&rotation) + squared(&translation)) * config.smooth_pose;
@@ -307,6 +384,111 @@ fn observe(cloud: &Cloud, pose: &Pose, scale: f64, device: tch::Device) -> Obser
         normals: (!cloud.normals.is_empty())
             .then(|| tensor(cloud.normals.iter().map(|n| pose.turn_to_model(*n)).collect())),
         outside: (!cloud.outside.is_empty()).then(|| points(&cloud.outside)),
+        landmarks: cloud
+            .landmarks
+            .iter()
+            .any(Option::is_some)
+            .then(|| tensors(&cloud.landmarks, device, &|p| pose.to_model(p, scale))),
+    }
+}
+
+/// Places `[L, 3]`, zero where there is none, and `[L]` with 1 where there is one.
+fn tensors(places: &[Option<[f32; 3]>], device: tch::Device, map: &dyn Fn([f32; 3]) -> [f32; 3]) -> (Tensor, Tensor) {
+    let flat: Vec<f32> = places.iter().flat_map(|p| p.map_or([0.0; 3], map)).collect();
+    let there: Vec<f32> = places.iter().map(|p| f32::from(u8::from(p.is_some()))).collect();
+    (Tensor::from_slice(&flat).reshape([-1, 3]).to_device(device), Tensor::from_slice(&there).to_device(device))
+}
+
+/// Landmarks of all frames.
+struct Landmarks {
+    /// `[F, L, 3]`, in the model frame of each frame's initial pose.
+    seen: Tensor,
+    /// `[F, L]`: 1 for those that were found and, if the person's are known, have a place.
+    there: Tensor,
+    /// `[L, 3]`, the person's, if they are known.
+    places: Option<Tensor>,
+}
+
+impl Landmarks {
+    /// `places` is none while the person is fitted. None where nothing can be compared.
+    fn of(frames: &[Observed], places: Option<&[Option<[f32; 3]>]>, device: tch::Device) -> Option<Landmarks> {
+        if places.map_or(frames.len() < 2, <[_]>::is_empty) {
+            return None;
+        }
+        let count = frames.iter().filter_map(|o| o.landmarks.as_ref()).map(|(p, _)| p.size()[0]).max()?;
+        let known = places.map(|places| tensors(places, device, &|p| p));
+        assert!(
+            known.as_ref().is_none_or(|(p, _)| p.size()[0] == count),
+            "a person's landmarks are those of the clouds"
+        );
+        let empty =
+            || (Tensor::zeros([count, 3], (Kind::Float, device)), Tensor::zeros([count], (Kind::Float, device)));
+        let all = frames
+            .iter()
+            .map(|o| o.landmarks.as_ref().map_or_else(empty, |(p, t)| (p.shallow_clone(), t.shallow_clone())));
+        let (seen, there): (Vec<Tensor>, Vec<Tensor>) = all.unzip();
+        let mut there = Tensor::stack(&there, 0);
+        if let Some((_, known)) = &known {
+            there *= known;
+        }
+        Some(Landmarks { seen: Tensor::stack(&seen, 0), there, places: known.map(|(p, _)| p) })
+    }
+
+    fn count(&self) -> i64 {
+        self.seen.size()[1]
+    }
+
+    /// Mean distance of the picked ones, `canonical [F, P, 3]`, from their places, each at most `limit`.
+    fn distance(&self, canonical: &Tensor, picked: &Tensor, limit: f64) -> Tensor {
+        let there = self.there.index_select(1, picked);
+        let place = match &self.places {
+            Some(places) => places.index_select(0, picked).unsqueeze(0),
+            None => {
+                let weight = there.unsqueeze(2);
+                let sum = (canonical * &weight).sum_dim_intlist(0, true, None::<Kind>);
+                sum / weight.sum_dim_intlist(0, true, None::<Kind>).clamp_min(1.0)
+            }
+        };
+        let squared = (canonical - place).square().sum_dim_intlist(2, false, None::<Kind>);
+        trimmed_mean(&(squared + 1e-8).sqrt().clamp_max(limit), &there)
+    }
+}
+
+/// Poses along the frames, to first order in their corrections.
+struct Motion {
+    /// `[F, 3, 3]`, from the model's frame to the world's.
+    turns: Tensor,
+    /// `[F - 2, 6]`: second differences of the initial poses: rotation vectors, model units.
+    rough: Tensor,
+}
+
+impl Motion {
+    /// None of fewer than three frames.
+    fn of(frames: &[(&Cloud, Frame)], scale: f64, device: tch::Device) -> Option<Motion> {
+        let poses: Vec<Pose> = frames.iter().map(|(_, frame)| frame.pose).collect();
+        let rough: Vec<f32> = poses
+            .windows(3)
+            .flat_map(|p| {
+                let (before, after) = (p[0].turn_to(&p[1]), p[1].turn_to(&p[2]));
+                let unit = pose::UNITS_PER_METRE / scale;
+                let shift = |i: usize| (p[2].translation[i] - 2.0 * p[1].translation[i] + p[0].translation[i]) * unit;
+                [0, 1, 2].map(|i| after[i] - before[i]).into_iter().chain([0, 1, 2].map(shift)).map(|v| v as f32)
+            })
+            .collect();
+        let turns: Vec<f32> = poses.iter().flat_map(|p| p.matrix().into_iter().flatten().map(|v| v as f32)).collect();
+        (poses.len() > 2).then(|| Motion {
+            turns: Tensor::from_slice(&turns).reshape([-1, 3, 3]).to_device(device),
+            rough: Tensor::from_slice(&rough).reshape([-1, 6]).to_device(device),
+        })
+    }
+
+    /// Mean squared second difference after corrections `[F, 3]` in the model's frame.
+    fn roughness(&self, rotation: &Tensor, translation: &Tensor) -> Tensor {
+        let world = |v: &Tensor| self.turns.matmul(&v.unsqueeze(2)).squeeze_dim(2);
+        let change = Tensor::cat(&[world(rotation), world(translation)], 1);
+        let inner = change.size()[0] - 2;
+        let second = change.narrow(0, 2, inner) - change.narrow(0, 1, inner) * 2.0 + change.narrow(0, 0, inner);
+        (&self.rough + second).square().sum_dim_intlist(1, false, None::<Kind>).mean(None::<Kind>)
     }
 }
 

@@ -46,6 +46,12 @@ impl Pose {
         self.turn_back(direction.map(f64::from)).map(|v| v as f32)
     }
 
+    /// The rotation vector, in the world's frame, that turns this pose's rotation into another's.
+    pub fn turn_to(&self, other: &Pose) -> [f64; 3] {
+        let [w, x, y, z] = quaternion(self.rotation);
+        vector(product(quaternion(other.rotation), [w, -x, -y, -z]))
+    }
+
     /// This pose after a correction in the model's frame: a rotation vector, then a shift in model units.
     pub fn corrected(&self, rotation: [f64; 3], shift: [f64; 3], scale: f64) -> Self {
         let m = self.matrix();
