@@ -194,10 +194,34 @@ fn lists_folders_of_pictures_of_both_releases() {
     assert_eq!(surveys[1].layout, Layout::PaperRelease);
     let free = &surveys[0].sequences[0];
     assert_eq!((free.frames, free.parts[&Part::Nphm], free.parts[&Part::Flame]), (Some(2), 1, 1));
-    assert!(!free.parts.contains_key(&Part::Boxes));
+    assert!(!free.parts.contains_key(&Part::Boxes) && !free.parts.contains_key(&Part::Depths));
+    assert_eq!(surveys[1].sequences[0].parts[&Part::Depths], 3);
+    assert!(recordings[2].depth.as_ref().is_some_and(|path| path.ends_with("depth_maps_compressed/cam_220700191.png")));
     fs::remove_file(d.join("calibration/calibration_result.json")).unwrap();
     let error = list(root.path()).unwrap_err().to_string();
     assert!(error.contains("calibration_result.json"), "{error}");
+}
+
+#[test]
+fn depth_maps_are_in_metres_and_unknown_at_zero() {
+    let root = tempfile::tempdir().unwrap();
+    let path = root.path().join("cam_1.png");
+    // by the published quantiser: 65534 steps over 2 m, from bin 1 on
+    let bins = [0u16, 1, 32768, 65535, 16385, 2];
+    let png = image::ImageBuffer::<image::Luma<u16>, _>::from_raw(3, 2, bins.to_vec()).unwrap();
+    png.save(&path).unwrap();
+    let map = read_depth(&path).unwrap();
+    assert_eq!((map.width, map.height), (3, 2));
+    let expected = [0.0, 0.0, 1.0, 2.0, 16384.0 / 32767.0, 1.0 / 32767.0];
+    assert!(map.metres.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-6), "{:?}", map.metres);
+    let far = DepthMap { metres: vec![0.0, 0.5, 1.0, 1.5, 2.5, 1e-4], ..map };
+    write_depth(&path, &far).unwrap();
+    let back = read_depth(&path).unwrap();
+    let off = |a: f32, b: f32| (a - b).abs() < 1.6e-5;
+    assert!(off(back.metres[1], 0.5) && off(back.metres[3], 1.5) && back.metres[4] == 0.0, "{:?}", back.metres);
+    image::GrayImage::new(3, 2).save(&path).unwrap();
+    let error = read_depth(&path).unwrap_err().to_string();
+    assert!(error.contains("found 8 bits, 1 channel, expected 16 bits, 1 channel"), "{error}");
 }
 
 #[test]
