@@ -30,9 +30,9 @@ pub use calibration::{
     write_diffusion_avatars_calibration,
 };
 pub use depth::{DepthMap, read_depth, write_depth};
-pub use colour::{read_colour, write_colours};
+pub use colour::{read_colour, write_affine, write_colours};
 pub use layout::{Layout, Part, Recording, Survey, SurveyedSequence, frame_folder, list, survey};
-pub use tracking::{FlameFrame, read_flame};
+pub use tracking::{FlameFrame, read_flame, write_flame};
 
 /// Size in pixels of a full NeRSemble picture, for which published intrinsics hold.
 pub const FULL_SIZE: (u32, u32) = (2200, 3208);

@@ -84,7 +84,7 @@ impl SourceNersembleClouds {
             let participant = one.map_or_else(|| number(&person.participant), Ok)?;
             for sequence in &person.sequences {
                 let folder = person.folder.join("sequences").join(&sequence.name).join("pointclouds");
-                let taken = |timestep: &u32| timestep % self.params.every == 0;
+                let taken = |timestep: &u32| timestep.is_multiple_of(self.params.every);
                 let mut clouds: Vec<(u32, Source)> =
                     frames(&folder)?.into_iter().filter(|(t, _)| taken(t)).map(|(t, path)| (t, Source::File(path))).collect();
                 if clouds.is_empty() && sequence.parts.contains_key(&Part::Depths) {
@@ -274,6 +274,10 @@ mod tests {
         let nearest = cloud.positions.iter().map(|p| (*p - expected).length()).fold(f32::MAX, f32::min);
         assert!(nearest < 2e-5, "{:?}", cloud.positions);
         assert!(cloud.normals.iter().all(|n| n.z > 0.999), "towards the camera");
+
+        let told = crate::import::answer(&["nersemble".to_string(), root.display().to_string()]).unwrap();
+        assert!(told.contains("FREE  1 cameras, 1 frames, mattes, depth maps\n"), "{told}");
+        assert!(told.contains("points: { stage: source_nersemble_clouds") && !told.contains("missing: point clouds"), "{told}");
 
         let full = SourceNersembleClouds { params: params(None) };
         let error = full.unproject(person, &maps[&3]).unwrap_err().to_string();

@@ -231,6 +231,9 @@ fn colours_of_both_releases_and_their_errors() {
     let affine: [f64; 12] = std::array::from_fn(|i| i as f64 / 8.0);
     put(&path, npy("<f8", "(3, 4)", &f64s(&affine)));
     assert_eq!(read_colour(&path, "222200037").unwrap(), Correction::Affine(affine));
+    let written = root.path().join("written.npy");
+    write_affine(&written, &affine).unwrap();
+    assert_eq!(read_colour(&written, "1").unwrap(), Correction::Affine(affine));
     put(&path, npy("<f4", "(3, 4)", &f32s(&affine.map(|x| x as f32))));
     assert_eq!(read_colour(&path, "222200037").unwrap(), Correction::Affine(affine));
     let fails = |expected: &str| {
@@ -280,6 +283,11 @@ fn flame_tracking_of_both_releases_and_its_errors() {
     assert_eq!(frames.iter().map(|f| f.timestep).collect::<Vec<_>>(), [4, 7]);
     assert_eq!((frames[1].rotation, frames[1].scale), ([3.0, 4.0, 5.0], 1.5));
     assert_eq!((frames[1].expression[0], frames[1].eyes.unwrap()[0], frames[0].neck), (100.0, 6.0, None));
+    // what is written is what was read
+    let copy = root.path().join("copy/tracking/flame2023_tracking_v2.npz");
+    put(&copy, b"");
+    write_flame(&copy, &frames).unwrap();
+    assert_eq!(read_flame(&root.path().join("copy")).unwrap(), frames);
     arrays[4] = ("jaw", npy("<f4", "(1, 3)", &ramp(3)));
     npz(&path, &arrays);
     let error = read_flame(root.path()).unwrap_err().to_string();
