@@ -286,7 +286,7 @@ fn foreign_libraries_are_named_by_leaf_files() {
         // pictures and videos as files; mattes; the heading and the mesh drawn on a sheet; its version and its threads
         (
             &["opencv"],
-            &["stages/src/media.rs", "stages/src/matting.rs", "stages/src/contact_sheet.rs", "stages/src/main.rs"],
+            &["stages/src/media.rs", "stages/src/matting.rs", "stages/src/sheets.rs", "stages/src/main.rs"],
         ),
         (&["tch", "torch_sys"], &["stages/models/src/", "stages/src/", "tests/parity/src/"]),
     ];
@@ -369,7 +369,7 @@ fn no_stage_after_the_capture_sees_how_a_person_was_made() {
         (
             &[],
             &["identity", "arkit"],
-            with(&["draw_identities", "train_head_model", "train_pca_head", "evaluate_head_model", "head_sheet"]),
+            with(&["draw_identities", "train_head_model", "train_pca_head", "evaluate_head_model", "image_grid"]),
         ),
     ];
     for source in sources().iter().filter(|source| source.file.starts_with("stages/src/")) {

@@ -7,6 +7,7 @@
 //!                                  tracking/flame2023_tracking*.npz; below nvs/ or mono_flame_avatar/
 //! C  the paper's release (v1)      {id:03}/camera_params.json, annotations/{SEQ}/color_correction/{serial}.npy
 //!                                  {id:03}/sequences/{SEQ}/frame_{t:05}/{images-2x-73fps,alpha_map-73fps}/cam_{serial}.png
+//!                                  and there colmap-73fps/depth_maps_compressed/cam_{serial}.png
 //! D  DiffusionAvatars' data        {id:03}/calibration/{config,calibration_result}.json
 //!                                  {id:03}/sequences/{SEQ}/timesteps/frame_{t:05}/{images-2x,alpha_map}/cam_{serial}.{jpg,png}
 //!                                  {id:03}/sequences/{SEQ}/annotations/{color_correction,bbox,tracking}
@@ -19,6 +20,7 @@ use std::path::PathBuf;
 
 mod calibration;
 mod colour;
+mod depth;
 mod layout;
 mod numpy;
 mod tracking;
@@ -27,9 +29,10 @@ pub use calibration::{
     Calibration, Calibrations, alpha_path, calibration_path, read_calibration, video_path, write_calibration,
     write_diffusion_avatars_calibration,
 };
-pub use colour::{read_colour, write_colours};
+pub use depth::{DepthMap, read_depth, write_depth};
+pub use colour::{read_colour, write_affine, write_colours};
 pub use layout::{Layout, Part, Recording, Survey, SurveyedSequence, frame_folder, list, survey};
-pub use tracking::{FlameFrame, read_flame};
+pub use tracking::{FlameFrame, read_flame, write_flame};
 
 /// Size in pixels of a full NeRSemble picture, for which published intrinsics hold.
 pub const FULL_SIZE: (u32, u32) = (2200, 3208);

@@ -15,7 +15,7 @@
 //! This file knows the integers' places, not their meaning (`geometry::quantize`), and no rows.
 
 pub mod config;
-mod png;
+pub(crate) mod png;
 
 use config::{Config, Stats};
 use geometry::gbuffer::EncodedGBuffer;

@@ -143,6 +143,15 @@ pub enum ReportItem {
         /// The blob column.
         column: String,
     },
+    /// How fast stages were.
+    Rates {
+        /// The stages.
+        stages: Vec<String>,
+        /// Heading.
+        title: Option<String>,
+        /// The stage whose rows are what was made; each stage's own if absent.
+        count: Option<String>,
+    },
     /// Videos from a blob column.
     Videos {
         /// The stage.

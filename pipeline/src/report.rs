@@ -15,6 +15,7 @@ mod media;
 mod numbers;
 pub mod palette;
 mod prose;
+mod rates;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -29,6 +30,9 @@ use std::path::{Path, PathBuf};
 
 /// The folder of pictures beside the Markdown; written anew each time.
 const FILES: &str = "report_files";
+
+/// The heading of a table of rates that has no other.
+pub(crate) const RATES: &str = "Rates";
 
 /// Where a report was written.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -121,6 +125,13 @@ fn document(run: &FinishedRun) -> anyhow::Result<Document> {
 fn item(run: &FinishedRun, item: &ReportItem, number: &str) -> anyhow::Result<Vec<Block>> {
     let (stage, title) = match item {
         ReportItem::Text { text } => return Ok(vec![Block::Prose(text.clone())]),
+        ReportItem::Rates { stages, title, count } => {
+            let title = title.as_deref().unwrap_or(RATES);
+            return Ok(vec![
+                Block::Heading(3, title.into()),
+                Block::Table(rates::rates(&run.nodes, stages, count.as_deref())),
+            ]);
+        }
         ReportItem::Table { stage, title, .. }
         | ReportItem::Images { stage, title, .. }
         | ReportItem::Curve { stage, title, .. }
@@ -140,7 +151,7 @@ fn item(run: &FinishedRun, item: &ReportItem, number: &str) -> anyhow::Result<Ve
     };
     let prefix = |column: &str| format!("{number}-{}-{}", file_name(stage), file_name(column));
     blocks.extend(match item {
-        ReportItem::Text { .. } => Vec::new(),
+        ReportItem::Text { .. } | ReportItem::Rates { .. } => Vec::new(),
         ReportItem::Table { by, mean, columns, higher, lower, filter, .. } => {
             vec![table::table(manifest, &table::Asked { by, mean, columns, higher, lower, filter })?]
         }

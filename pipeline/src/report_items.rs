@@ -10,7 +10,7 @@ use manifests::{Type, Value};
 
 const AN_ITEM: &str = "{ text: \"What this shows.\" }";
 
-const KINDS: [&str; 5] = ["text", "table", "images", "curve", "videos"];
+const KINDS: [&str; 6] = ["text", "table", "images", "curve", "rates", "videos"];
 
 /// Understands the items.
 pub fn parse(spec: &Spec, nodes: &[Node], problems: &mut Vec<Problem>) -> Vec<ReportItem> {
@@ -45,6 +45,9 @@ fn one(item: &Item, nodes: &[Node], fields: &mut Fields<'_>) -> Option<ReportIte
     };
     if kind == "text" {
         return fields.text("text").map(|(_, text)| ReportItem::Text { text });
+    }
+    if kind == "rates" {
+        return rates(nodes, fields);
     }
     let (at, stage) = fields.text(kind)?;
     let Some(node) = nodes.iter().find(|node| node.name == stage) else {
@@ -91,6 +94,24 @@ fn one(item: &Item, nodes: &[Node], fields: &mut Fields<'_>) -> Option<ReportIte
     }
     let limit = fields.count("limit").map(|(_, limit)| limit as usize);
     Some(ReportItem::Images { stage, title, column, caption, limit })
+}
+
+/// Stages by the names they have in the recipe: one that varies means all of its variants.
+fn rates(nodes: &[Node], fields: &mut Fields<'_>) -> Option<ReportItem> {
+    let stages = fields.texts("rates").unwrap_or_default();
+    let count = fields.text("count");
+    let title = fields.text("title").map(|(_, title)| title);
+    let base = |node: &Node| node.name.split('@').next().unwrap_or_default().to_string();
+    for (at, stage) in stages.iter().chain(&count) {
+        if !nodes.iter().any(|node| base(node) == *stage) {
+            let bases: Vec<String> = nodes.iter().map(base).collect();
+            let problem = Problem::at(&fields.place(*at), format!("there is no stage `{stage}`"));
+            fields.problems.push(problem.did_you_mean(stage, bases.iter().map(String::as_str)));
+            return None;
+        }
+    }
+    let stages = stages.into_iter().map(|(_, stage)| stage).collect();
+    Some(ReportItem::Rates { stages, title, count: count.map(|(_, stage)| stage) })
 }
 
 fn require(fields: &mut Fields<'_>, node: &Node, at: At, name: &str) -> Option<Type> {

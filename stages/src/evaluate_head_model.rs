@@ -10,7 +10,7 @@
 //! (`head_views`): nothing inside, nothing through the mouth. The face is where training draws most points (`scan_synthetic::is_face`, on the neutral scan);
 //! a point of the model belongs to it if the nearest one of the scan does. `mesh` is the neutral fit in model space; pictures show all scans, grey where nothing is compared.
 
-use crate::contact_sheet::below;
+use crate::sheets::below;
 use crate::fit_identity::UNIT_MM;
 use crate::head_models;
 use crate::head_views::{self, Truth};
@@ -86,7 +86,7 @@ const MEASURES: [[&str; 6]; 2] = [
     ["face_chamfer_mm", "face_chamfer_l2", "face_normals", "face_f1", "face_f2", "face_f5"],
 ];
 /// The distance at which pictures are red.
-pub const RED_MM: f32 = 5.0;
+const RED_MM: f32 = 5.0;
 
 fn def() -> StageDef {
     let measures = |names: [&'static str; 6]| names.map(|name| (name, Type::F64));

@@ -70,7 +70,9 @@ pub fn answer(arguments: &[String]) -> Result<String> {
         writeln!(text, "wrote {}", path.display())?;
     }
     let one = question.folder.join("sequences").is_dir().then(|| surveys.first().map(|s| s.participant.as_str())).flatten();
-    write!(text, "{}", stanza(&question.folder, one))?;
+    let points = surveys.iter().flat_map(|survey| &survey.sequences);
+    let points = points.flat_map(|sequence| sequence.parts.keys()).any(|kind| [Part::Clouds, Part::Depths].contains(kind));
+    write!(text, "{}", stanza(&question.folder, one, points))?;
     Ok(text)
 }
 
@@ -103,14 +105,23 @@ fn part(part: Part) -> (&'static str, &'static str) {
         Part::Backgrounds => ("backgrounds", "nothing can be cut out where there is no matte: stereo and tracking want one"),
         Part::Colours => ("colour calibration", "cameras differ in colour, and an avatar averages over them"),
         Part::Clouds => ("point clouds", "reconstruct_points makes them from the frames"),
+        Part::Depths => ("depth maps", "reconstruct_points makes points from the frames"),
         Part::Flame => ("FLAME tracking", "no eye poses, and track_head begins from the mean head"),
         Part::Nphm => ("NPHM fits", "fit_identity and track_head make them"),
         Part::Boxes => ("face boxes", "crops are centred on the origin of the world instead"),
     }
 }
 
-const PARTS: [Part; 7] =
-    [Part::Mattes, Part::Backgrounds, Part::Colours, Part::Clouds, Part::Flame, Part::Nphm, Part::Boxes];
+const PARTS: [Part; 8] = [
+    Part::Mattes,
+    Part::Backgrounds,
+    Part::Colours,
+    Part::Clouds,
+    Part::Depths,
+    Part::Flame,
+    Part::Nphm,
+    Part::Boxes,
+];
 
 /// What is wrong with the calibration, or how many cameras it has.
 fn calibration(survey: &Survey) -> Result<usize, String> {
@@ -146,8 +157,8 @@ fn tell(survey: &Survey, out: &mut String) -> Result<()> {
 fn told(sequence: &SurveyedSequence, kind: Part, count: usize) -> String {
     let name = part(kind).0;
     match kind {
-        Part::Mattes | Part::Backgrounds | Part::Colours if count == sequence.recordings => name.to_string(),
-        Part::Mattes | Part::Backgrounds | Part::Colours => format!("{name} for {count} of {}", sequence.recordings),
+        Part::Mattes | Part::Backgrounds | Part::Colours | Part::Depths if count == sequence.recordings => name.to_string(),
+        Part::Mattes | Part::Backgrounds | Part::Colours | Part::Depths => format!("{name} for {count} of {}", sequence.recordings),
         Part::Flame => name.to_string(),
         _ => format!("{count} {name}"),
     }
@@ -163,6 +174,9 @@ fn missing(survey: &Survey) -> Vec<(String, String)> {
         // without mattes the backgrounds count, and the other way round they do not
         let needless = match kind {
             Part::Backgrounds => survey.sequences.iter().all(|s| has(s, Part::Mattes)),
+            // points come from the one or from the other
+            Part::Clouds => survey.layout == Layout::PaperRelease,
+            Part::Depths => survey.layout != Layout::PaperRelease,
             Part::Boxes => survey.layout != Layout::DiffusionAvatars,
             _ => false,
         };
@@ -225,11 +239,17 @@ fn as_json(survey: &Survey) -> Value {
 }
 
 /// What to write into a recipe.
-fn stanza(folder: &std::path::Path, one: Option<&str>) -> String {
+fn stanza(folder: &std::path::Path, one: Option<&str>, points: bool) -> String {
     // a recipe wants a number, which a folder's name with zeros in front is not to be read as
     let one = one.and_then(|name| name.parse::<i64>().ok());
     let one = one.map_or(String::new(), |number| format!(", participant: {number}"));
-    format!("in a recipe:\n  capture: {{ stage: source_nersemble, path: {}{one} }}", folder.display())
+    let folder = folder.display();
+    let mut text = format!("in a recipe:\n  capture: {{ stage: source_nersemble, path: {folder}{one} }}");
+    if points {
+        // what was measured with all cameras at full size goes before stereo
+        text += &format!("\n  points: {{ stage: source_nersemble_clouds, path: {folder}{one} }}");
+    }
+    text
 }
 
 #[cfg(test)]

@@ -159,6 +159,24 @@ fn row(view: &View) -> OutRow {
     }
 }
 
+/// All pictures and videos of a folder that is calibrated in metres and in our world.
+///
+/// # Errors
+/// If there are none, or calibration and files do not fit together.
+pub fn views(path: &Path) -> Result<Vec<View>> {
+    let params = Params {
+        path: path.to_owned(),
+        format: Format::Auto,
+        participant: 0,
+        sequence: sequence(),
+        scale: one(),
+        world: None,
+        fov_degrees: None,
+        distance: one(),
+    };
+    params.views()
+}
+
 impl Params {
     /// All pictures and videos of the folder, in our world, sorted by camera and time.
     fn views(&self) -> Result<Vec<View>> {

@@ -4,6 +4,7 @@
 mod bad_input;
 mod base;
 mod changes;
+mod data;
 mod exchange;
 mod head_model;
 mod kills;

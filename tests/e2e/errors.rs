@@ -310,3 +310,14 @@ stages:
     assert_eq!((said.code, said.counts()), (1, (1, 0, 1)));
     assert_eq!(space.file("c", 0, "y"), "c\n");
 }
+
+#[test]
+fn rates_of_stages_that_are_not_there() {
+    let report = |item: &str, parts: &[&str]| {
+        wrong(&format!("stages:\n  films: {{ files: 'in/*' }}\nreport:\n  - {{ {item} }}"), parts);
+    };
+    report("rates: [film]", &["r.yaml:4:15", "there is no stage `film`", "did you mean `films`?"]);
+    report("rates: [films], count: frame", &["there is no stage `frame`"]);
+    report("rates: films, table: films", &["an item of the report must be one thing", "rates"]);
+    report("rates: 7", &["`rates` of an item of the report must be a name or a list of names"]);
+}

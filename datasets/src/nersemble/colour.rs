@@ -2,7 +2,7 @@
 
 use super::LayoutError;
 use super::calibration::put;
-use super::numpy::read_npy;
+use super::numpy::{read_npy, write_npy};
 use crate::colour::{Correction, TERMS};
 use serde_json::{Map, Value};
 use std::path::Path;
@@ -16,6 +16,14 @@ pub fn write_colours(root: &Path, participant: u32, cameras: &[(String, [f64; 9]
     let rows = |m: &[f64; 9]| Value::from(m.chunks(3).map(|row| Value::from(row.to_vec())).collect::<Vec<_>>());
     let all: Map<String, Value> = cameras.iter().map(|(serial, matrix)| (serial.clone(), rows(matrix))).collect();
     put(&root.join(format!("{participant:03}/calibration/color_calibration.json")), &Value::from(all))
+}
+
+/// Writes a camera's affine correction, 3 x 4 and rows first, as version 1 and DiffusionAvatars have it.
+///
+/// # Errors
+/// If the file cannot be written.
+pub fn write_affine(path: &Path, matrix: &[f64; 12]) -> Result<(), LayoutError> {
+    write_npy(path, &[3, 4], matrix)
 }
 
 /// The correction of a camera's colours: `{serial: 3 x N}` of version 2 (JSON, polynomial), or a 3 x 4 array of version 1 and

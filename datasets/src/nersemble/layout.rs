@@ -47,6 +47,8 @@ pub struct Recording {
     pub pixels: PathBuf,
     /// Its matte, of the same kind, if there is one.
     pub matte: Option<PathBuf>,
+    /// Its depth map ([`super::read_depth`]), if this is a picture and has one.
+    pub depth: Option<PathBuf>,
     /// A picture of what is behind the person, if there is one.
     pub background: Option<PathBuf>,
     /// The participant's calibration file.
@@ -71,6 +73,8 @@ pub enum Part {
     Colours,
     /// Point clouds, as many files.
     Clouds,
+    /// Depth maps, of as many recordings.
+    Depths,
     /// FLAME tracking, as many files.
     Flame,
     /// NPHM fits: as many files with expression codes.
@@ -277,6 +281,7 @@ impl Participant {
                 timestep,
                 pixels,
                 matte: mattes.remove(&camera),
+                depth: timestep.and_then(|_| depth_map(images.parent()?, &camera)),
                 background: background.is_file().then_some(background),
                 calibration: self.calibration.clone(),
                 colour: colours.iter().map(|name| self.folder.join(name)).find(|path| path.is_file()),
@@ -308,6 +313,7 @@ impl Participant {
                 (Part::Backgrounds, of_each(&|r| r.background.is_some())),
                 (Part::Colours, of_each(&|r| r.colour.is_some())),
                 (Part::Clouds, count(&base.join("pointclouds"), ".pcd") + count(&base.join("pointclouds"), ".ply")),
+                (Part::Depths, of_each(&|r| r.depth.is_some())),
                 (Part::Flame, usize::from(flame_file(&base).is_some())),
                 (Part::Nphm, nphm.map(|folder| count(&folder, "_ex_code.npz")).sum()),
                 (Part::Boxes, annotations.iter().map(|folder| count(&folder.join("bbox"), ".npy")).sum()),
@@ -336,6 +342,12 @@ pub(super) fn flame_file(sequence: &Path) -> Option<PathBuf> {
         ["flame2023_tracking_v2.npz", "flame2023_tracking.npz"].map(|name| sequence.join("tracking").join(name));
     let old = sequence.join("annotations/tracking/FLAME2023_v2/tracked_flame_params.npz");
     names.into_iter().chain([old]).find(|path| path.is_file())
+}
+
+/// The depth map of a camera in a frame's folder, if there is one.
+fn depth_map(frame: &Path, camera: &str) -> Option<PathBuf> {
+    let names = ["colmap-73fps", "colmap"].map(|folder| format!("{folder}/depth_maps_compressed/cam_{camera}.png"));
+    names.into_iter().map(|name| frame.join(name)).find(|path| path.is_file())
 }
 
 /// Folders of NPHM fits below a folder of annotations.

@@ -1,10 +1,10 @@
-//! Arrays of numbers in NumPy's files, whatever their element type, as f64.
+//! Arrays of numbers in NumPy's files: read whatever their element type, as f64; written as f64.
 //!
 //! Arrays of Python objects are pickles; they are refused, never run. Knows no meaning of the numbers.
 
 use super::LayoutError;
-use npyz::{NpyFile, TypeChar};
-use std::io::{Cursor, Read};
+use npyz::{NpyFile, TypeChar, WriterBuilder};
+use std::io::{Cursor, Read, Write};
 use std::path::Path;
 
 /// An array: its shape and its values, the last axis lying closest.
@@ -41,6 +41,35 @@ pub fn read_npz(path: &Path, name: &str) -> Result<Option<NumpyArray>, LayoutErr
         Ok(mut entry) => entry.read_to_end(&mut npy).map_err(|e| broken(&e))?,
     };
     parse(path, name, &npy).map(Some)
+}
+
+/// The bytes of an `.npy` file that holds this array.
+fn pack(shape: &[usize], values: &[f64]) -> std::io::Result<Vec<u8>> {
+    let shape: Vec<u64> = shape.iter().map(|side| *side as u64).collect();
+    let mut npy = Vec::new();
+    let mut writer = npyz::WriteOptions::new().default_dtype().shape(&shape).writer(&mut npy).begin_nd()?;
+    writer.extend(values.iter().copied())?;
+    writer.finish()?;
+    Ok(npy)
+}
+
+/// Writes an `.npy` file.
+pub fn write_npy(path: &Path, shape: &[usize], values: &[f64]) -> Result<(), LayoutError> {
+    let write = || std::fs::write(path, pack(shape, values)?);
+    write().map_err(|e| LayoutError::unreadable(path, e))
+}
+
+/// Writes an `.npz` file of arrays with these names and shapes.
+pub fn write_npz(path: &Path, arrays: &[(&str, &[usize], &[f64])]) -> Result<(), LayoutError> {
+    let write = || -> std::io::Result<()> {
+        let mut zip = zip::ZipWriter::new(Cursor::new(Vec::new()));
+        for (name, shape, values) in arrays {
+            zip.start_file(format!("{name}.npy"), zip::write::SimpleFileOptions::default())?;
+            zip.write_all(&pack(shape, values)?)?;
+        }
+        std::fs::write(path, zip.finish()?.into_inner())
+    };
+    write().map_err(|e| LayoutError::unreadable(path, e))
 }
 
 fn parse(path: &Path, field: &str, bytes: &[u8]) -> Result<NumpyArray, LayoutError> {

@@ -194,10 +194,34 @@ fn lists_folders_of_pictures_of_both_releases() {
     assert_eq!(surveys[1].layout, Layout::PaperRelease);
     let free = &surveys[0].sequences[0];
     assert_eq!((free.frames, free.parts[&Part::Nphm], free.parts[&Part::Flame]), (Some(2), 1, 1));
-    assert!(!free.parts.contains_key(&Part::Boxes));
+    assert!(!free.parts.contains_key(&Part::Boxes) && !free.parts.contains_key(&Part::Depths));
+    assert_eq!(surveys[1].sequences[0].parts[&Part::Depths], 3);
+    assert!(recordings[2].depth.as_ref().is_some_and(|path| path.ends_with("depth_maps_compressed/cam_220700191.png")));
     fs::remove_file(d.join("calibration/calibration_result.json")).unwrap();
     let error = list(root.path()).unwrap_err().to_string();
     assert!(error.contains("calibration_result.json"), "{error}");
+}
+
+#[test]
+fn depth_maps_are_in_metres_and_unknown_at_zero() {
+    let root = tempfile::tempdir().unwrap();
+    let path = root.path().join("cam_1.png");
+    // by the published quantiser: 65534 steps over 2 m, from bin 1 on
+    let bins = [0u16, 1, 32768, 65535, 16385, 2];
+    let png = image::ImageBuffer::<image::Luma<u16>, _>::from_raw(3, 2, bins.to_vec()).unwrap();
+    png.save(&path).unwrap();
+    let map = read_depth(&path).unwrap();
+    assert_eq!((map.width, map.height), (3, 2));
+    let expected = [0.0, 0.0, 1.0, 2.0, 16384.0 / 32767.0, 1.0 / 32767.0];
+    assert!(map.metres.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-6), "{:?}", map.metres);
+    let far = DepthMap { metres: vec![0.0, 0.5, 1.0, 1.5, 2.5, 1e-4], ..map };
+    write_depth(&path, &far).unwrap();
+    let back = read_depth(&path).unwrap();
+    let off = |a: f32, b: f32| (a - b).abs() < 1.6e-5;
+    assert!(off(back.metres[1], 0.5) && off(back.metres[3], 1.5) && back.metres[4] == 0.0, "{:?}", back.metres);
+    image::GrayImage::new(3, 2).save(&path).unwrap();
+    let error = read_depth(&path).unwrap_err().to_string();
+    assert!(error.contains("found 8 bits, 1 channel, expected 16 bits, 1 channel"), "{error}");
 }
 
 #[test]
@@ -207,6 +231,9 @@ fn colours_of_both_releases_and_their_errors() {
     let affine: [f64; 12] = std::array::from_fn(|i| i as f64 / 8.0);
     put(&path, npy("<f8", "(3, 4)", &f64s(&affine)));
     assert_eq!(read_colour(&path, "222200037").unwrap(), Correction::Affine(affine));
+    let written = root.path().join("written.npy");
+    write_affine(&written, &affine).unwrap();
+    assert_eq!(read_colour(&written, "1").unwrap(), Correction::Affine(affine));
     put(&path, npy("<f4", "(3, 4)", &f32s(&affine.map(|x| x as f32))));
     assert_eq!(read_colour(&path, "222200037").unwrap(), Correction::Affine(affine));
     let fails = |expected: &str| {
@@ -256,6 +283,11 @@ fn flame_tracking_of_both_releases_and_its_errors() {
     assert_eq!(frames.iter().map(|f| f.timestep).collect::<Vec<_>>(), [4, 7]);
     assert_eq!((frames[1].rotation, frames[1].scale), ([3.0, 4.0, 5.0], 1.5));
     assert_eq!((frames[1].expression[0], frames[1].eyes.unwrap()[0], frames[0].neck), (100.0, 6.0, None));
+    // what is written is what was read
+    let copy = root.path().join("copy/tracking/flame2023_tracking_v2.npz");
+    put(&copy, b"");
+    write_flame(&copy, &frames).unwrap();
+    assert_eq!(read_flame(&root.path().join("copy")).unwrap(), frames);
     arrays[4] = ("jaw", npy("<f4", "(1, 3)", &ramp(3)));
     npz(&path, &arrays);
     let error = read_flame(root.path()).unwrap_err().to_string();

@@ -1,11 +1,11 @@
 //! FLAME tracking that comes with a capture: shape, expression, pose and eyes of each frame.
 //!
 //! `tracking/flame2023_tracking*.npz` of the benchmark and `annotations/tracking/FLAME2023_v2/tracked_flame_params.npz` of
-//! DiffusionAvatars. Reads numbers; evaluates no head model.
+//! DiffusionAvatars. Reads and writes numbers; evaluates no head model.
 
 use super::LayoutError;
 use super::layout::flame_file;
-use super::numpy::{NumpyArray, read_npz};
+use super::numpy::{NumpyArray, read_npz, write_npz};
 use std::path::Path;
 
 /// FLAME's parameters for one frame.
@@ -83,4 +83,35 @@ pub fn read_flame(sequence: &Path) -> Result<Vec<FlameFrame>, LayoutError> {
         eyes: eyes.as_ref().map(|values| std::array::from_fn(|k| values[6 * i + k])),
     };
     Ok(frames.into_iter().enumerate().map(frame).collect())
+}
+
+/// Writes the FLAME tracking of a sequence; the shape and the scale are those of the first frame, and the neck and the eyes go along
+/// where all frames have them.
+///
+/// # Errors
+/// If the file cannot be written.
+pub fn write_flame(path: &Path, frames: &[FlameFrame]) -> Result<(), LayoutError> {
+    let count = frames.len();
+    let (shape, scale) = frames.first().map_or((Vec::new(), 1.0), |first| (first.shape.clone(), first.scale));
+    let all = |of: fn(&FlameFrame) -> Vec<f64>| frames.iter().flat_map(of).collect::<Vec<f64>>();
+    let expression = all(|frame| frame.expression.clone());
+    let width = expression.len() / count.max(1);
+    let (rotation, translation) = (all(|frame| frame.rotation.into()), all(|frame| frame.translation.into()));
+    let (jaw, numbers) = (all(|frame| frame.jaw.into()), all(|frame| vec![f64::from(frame.timestep)]));
+    let neck: Option<Vec<f64>> = frames.iter().map(|frame| frame.neck).collect::<Option<Vec<_>>>().map(|all| all.concat());
+    let eyes: Option<Vec<f64>> = frames.iter().map(|frame| frame.eyes).collect::<Option<Vec<_>>>().map(|all| all.concat());
+    let (of_shape, of_expression, of_three, of_six) = ([1, shape.len()], [count, width], [count, 3], [count, 6]);
+    let mut arrays: Vec<(&str, &[usize], &[f64])> = vec![
+        ("shape", &of_shape, &shape),
+        ("expression", &of_expression, &expression),
+        ("rotation", &of_three, &rotation),
+        ("translation", &of_three, &translation),
+        ("jaw", &of_three, &jaw),
+        ("scale", &[1, 1], std::slice::from_ref(&scale)),
+    ];
+    let of_frames = [count];
+    arrays.push(("frames", &of_frames, &numbers));
+    arrays.extend(neck.as_ref().map(|values| ("neck", of_three.as_slice(), values.as_slice())));
+    arrays.extend(eyes.as_ref().map(|values| ("eyes", of_six.as_slice(), values.as_slice())));
+    write_npz(path, &arrays)
 }

@@ -305,6 +305,9 @@ impl Told<'_> {
         let name = &self.plan.nodes[node].name;
         let items = self.plan.report.iter().filter_map(|item| match item {
             ReportItem::Text { .. } => None,
+            ReportItem::Rates { stages, title, .. } => {
+                stages.contains(name).then(|| title.clone().unwrap_or_else(|| crate::report::RATES.to_string()))
+            }
             ReportItem::Table { stage, title, .. }
             | ReportItem::Images { stage, title, .. }
             | ReportItem::Curve { stage, title, .. }

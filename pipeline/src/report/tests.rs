@@ -231,6 +231,7 @@ fn sample() -> FinishedRun {
             caption: strings(&["at 25 fps"]),
         },
         images("surfaces", "Surfaces", "image", &[]),
+        ReportItem::Rates { stages: strings(&["points", "frames"]), title: None, count: Some("points".into()) },
     ];
     FinishedRun {
         recipe: "avatar".into(),
@@ -271,7 +272,7 @@ fn written(run: &FinishedRun) -> (tempfile::TempDir, String, String) {
 fn both_renderings_tell_the_same() {
     let run = sample();
     let (out, markdown, html) = written(&run);
-    for said in ["25 stages", "2025-12-31 23:59 UTC", "not available", "± ", "libtorch 2.13.0", "no such stage", "mp4v"]
+    for said in ["25 stages", "2025-12-31 23:59 UTC", "not available", "± ", "libtorch 2.13.0", "no such stage", "mp4v", "of them in this run"]
     {
         assert!(html.contains(said), "the page lacks {said}");
         assert!(markdown.contains(said), "the Markdown lacks {said}");
@@ -279,6 +280,11 @@ fn both_renderings_tell_the_same() {
     assert!(html.contains("<strong class=\"best\">25.") && markdown.contains("| **25."), "the best PSNR is bold");
     assert!(html.contains("<strong class=\"best\">0.061") && markdown.contains("| **0.061"), "the least L1 is bold");
     assert!(run.nodes.iter().all(|node| html.contains(&node.name) && html.contains(&node.key)));
+
+    // 24 points in 48.1 s, and in the 12 s that frames took in another run
+    assert!(markdown.contains("| points | 24 | 24 | 48 s | 24 | 0.499 |"), "{markdown}");
+    assert!(markdown.contains("| frames | 192 | 0 | 12 s | 24 | 2.000 |"), "{markdown}");
+    assert!(html.contains("0.499"));
 
     // every file the Markdown names is there
     let named: Vec<&str> =

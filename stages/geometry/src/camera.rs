@@ -48,6 +48,22 @@ impl Camera {
         (p.truncate() / p.z, p.z)
     }
 
+    /// The places in the world, metres, that pixels show: `depth` is the camera z of each pixel of this camera's image, row by
+    /// row; pixels of depth 0 show nothing known and are left out.
+    ///
+    /// # Panics
+    /// If the depths are not as many as the pixels.
+    pub fn unproject(&self, depth: &[f32]) -> Vec<DVec3> {
+        assert_eq!(depth.len(), self.width as usize * self.height as usize, "a depth for each pixel");
+        let (to_ray, to_world) = (self.intrinsics.inverse(), self.world_to_cam.inverse());
+        let place = |(i, z): (usize, &f32)| {
+            let (x, y) = (i % self.width as usize, i / self.width as usize);
+            let ray = to_ray * DVec3::new(x as f64 + 0.5, y as f64 + 0.5, 1.0);
+            to_world.transform_point3(ray * f64::from(*z))
+        };
+        depth.iter().enumerate().filter(|(_, z)| **z > 0.0).map(place).collect()
+    }
+
     /// The optical centre in world coordinates.
     pub fn center(&self) -> DVec3 {
         self.world_to_cam.inverse().transform_point3(DVec3::ZERO)

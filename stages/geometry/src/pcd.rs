@@ -1,6 +1,6 @@
 //! Point clouds in the Point Cloud Library's files (`.pcd`, version 0.7): ASCII, binary, and binary compressed by LZF.
 //!
-//! Positions are needed; normals (`normal_x ...`) and colours (`rgb` or `rgba`, packed) are taken where they are. Every
+//! Text is also written. Positions are needed; normals (`normal_x ...`) and colours (`rgb` or `rgba`, packed) are taken where they are. Every
 //! other field is passed over. Nothing in a header makes this file reserve more memory than the file is long, save for
 //! the points themselves when LZF says that they grow. Knows no units.
 
@@ -53,6 +53,31 @@ impl Field {
             _ => return None,
         })
     }
+}
+
+/// Writes a point cloud as text: positions, and normals if it has them.
+///
+/// # Errors
+/// If the file cannot be written.
+pub fn write_cloud(path: &Path, cloud: &PointCloud) -> Result<(), PcdError> {
+    let n = cloud.len();
+    let (names, width) = if cloud.normals.is_empty() { ("x y z", 3) } else { ("x y z normal_x normal_y normal_z", 6) };
+    let each = |word: &str| vec![word; width].join(" ");
+    let mut text = format!(
+        "# .PCD v0.7\nVERSION 0.7\nFIELDS {names}\nSIZE {}\nTYPE {}\nCOUNT {}\nWIDTH {n}\nHEIGHT 1\n\
+         VIEWPOINT 0 0 0 1 0 0 0\nPOINTS {n}\nDATA ascii\n",
+        each("4"),
+        each("F"),
+        each("1")
+    );
+    for (i, p) in cloud.positions.iter().enumerate() {
+        text += &format!("{} {} {}", p.x, p.y, p.z);
+        if let Some(n) = cloud.normals.get(i) {
+            text += &format!(" {} {} {}", n.x, n.y, n.z);
+        }
+        text.push('\n');
+    }
+    std::fs::write(path, text).map_err(|e| PcdError::Unreadable { path: path.to_owned(), reason: e.to_string() })
 }
 
 /// Reads a point cloud. Points that are not finite are left out.
@@ -261,6 +286,24 @@ mod tests {
     fn rows() -> [[f32; 7]; 2] {
         let colour = f32::from_le_bytes([3, 2, 1, 0]);
         [[0.5, 1.0, -2.0, colour, 0.0, 0.0, 1.0], [1.5, 0.25, 4.0, colour, 1.0, 0.0, 0.0]]
+    }
+
+    #[test]
+    fn what_is_written_is_read_back() {
+        let path = std::env::temp_dir().join(format!("effigy-cloud-{}.pcd", std::process::id()));
+        let cloud = PointCloud {
+            positions: vec![Vec3::new(0.1, -2.5e-7, 3.0), Vec3::ONE / 3.0],
+            normals: vec![Vec3::X, Vec3::new(0.6, 0.0, -0.8)],
+            colors: Vec::new(),
+        };
+        write_cloud(&path, &cloud).unwrap();
+        assert_eq!(read_cloud(&path).unwrap(), cloud);
+        let bare = PointCloud { normals: Vec::new(), ..cloud };
+        write_cloud(&path, &bare).unwrap();
+        assert_eq!(read_cloud(&path).unwrap(), bare);
+        std::fs::remove_file(&path).unwrap();
+        let error = write_cloud(Path::new("/nowhere/at/all.pcd"), &bare).unwrap_err().to_string();
+        assert!(error.starts_with("/nowhere/at/all.pcd: "), "{error}");
     }
 
     fn check(bytes: &[u8]) {

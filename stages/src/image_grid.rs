@@ -1,0 +1,228 @@
+//! `image_grid`: the pictures of rows as one picture, laid out by the values of their columns.
+//!
+//! reads: image; participant?, identity?, sequence?, camera?, timestep?, split?, method?   writes: grid (RGB PNG)
+//!
+//! Rows that are equal in the columns named by `lines` share a line of the grid, those equal in the columns named by
+//! `columns` stand below each other; both come in the order of their first rows. The values are written beside and above.
+//! Knows nothing of what the pictures show.
+
+use crate::media::Image;
+use crate::sheets::{below, beside, blank, text_width, write};
+use anyhow::{Result, bail, ensure};
+use manifests::Type;
+use protocol::{Cx, Grain, OutRow, Row, Rows, Stage, StageDef, Unit};
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+/// Parameters.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Params {
+    /// Columns whose values make a line.
+    lines: Vec<String>,
+    /// Columns whose values make a column.
+    columns: Vec<String>,
+    /// At most so many lines, spread evenly over what there is; 0 shows all.
+    #[serde(default)]
+    limit: usize,
+    /// Width of each picture, px; 0 leaves them as they are.
+    #[serde(default)]
+    width: usize,
+}
+
+/// Columns that can make lines and columns.
+const LABELS: [(&str, Type); 7] = [
+    ("participant", Type::I64),
+    ("identity", Type::I64),
+    ("sequence", Type::Str),
+    ("camera", Type::Str),
+    ("timestep", Type::I64),
+    ("split", Type::Str),
+    ("method", Type::Str),
+];
+
+/// Size of the text, of OpenCV's font; a line of it is [`LINE`] px high.
+const SCALE: f64 = 0.4;
+const LINE: usize = 16;
+/// White between pictures, and between groups of columns, px.
+const SPACE: usize = 2;
+const GAP: usize = 12;
+
+fn def() -> StageDef {
+    StageDef::new("image_grid", 1, Grain::Whole)
+        .doc("Lays the pictures of rows out as a labelled grid, in one picture.")
+        .reads([("image", Type::Blob)])
+        .may_read(LABELS)
+        .writes([("grid", Type::Blob)])
+}
+
+protocol::register!(Params, def, |params: Params, _: &Cx<'_>| {
+    for (field, names) in [("lines", &params.lines), ("columns", &params.columns)] {
+        ensure!(!names.is_empty(), "`{field}` names no column\nhint: for example `{field}: [sequence, camera]`");
+        if let Some(other) = names.iter().find(|name| LABELS.iter().all(|(label, _)| label != name)) {
+            let known = LABELS.map(|(label, _)| label).join(", ");
+            bail!("`{field}` names the column `{other}`, expected one of {known}\nhint: `rename:` of a `select:` gives a column another name");
+        }
+    }
+    Ok(ImageGrid { params })
+});
+
+struct ImageGrid {
+    params: Params,
+}
+
+/// Values of the columns that make a line or a column.
+type Label = Vec<String>;
+
+impl Stage for ImageGrid {
+    fn run(&mut self, units: &[Unit<'_>], cx: &Cx<'_>) -> Result<Vec<Rows>> {
+        units.iter().map(|unit| self.grid(unit, cx)).collect()
+    }
+}
+
+impl ImageGrid {
+    fn grid(&self, unit: &Unit<'_>, cx: &Cx<'_>) -> Result<Rows> {
+        let (mut lines, mut columns): (Vec<Label>, Vec<Label>) = Default::default();
+        let mut cells = std::collections::HashMap::new();
+        for row in unit.rows() {
+            let place = (at(&mut lines, label(&row, &self.params.lines)?), at(&mut columns, label(&row, &self.params.columns)?));
+            ensure!(
+                cells.insert(place, row.path("image")?).is_none(),
+                "two pictures are of {} and {}\nhint: name a column that tells them apart under `lines` or `columns`, or select one of them",
+                lines[place.0].join(" "),
+                columns[place.1].join(" ")
+            );
+        }
+        ensure!(!lines.is_empty(), "there are no pictures to lay out");
+        // what shares its first value stands together
+        let mut order: Vec<usize> = (0..columns.len()).collect();
+        order.sort_by_key(|&i| (0..columns[i].len()).map(|n| columns.iter().position(|other| other[..=n] == columns[i][..=n])).collect::<Vec<_>>());
+
+        let n = if self.params.limit == 0 { lines.len() } else { self.params.limit.min(lines.len()) };
+        // the middles of n equal parts: neither always the first nor always the last
+        let shown: Vec<usize> = (0..n).map(|i| (2 * i + 1) * lines.len() / (2 * n)).collect();
+        let mut size = None;
+        let mut pictures = Vec::new();
+        for &line in &shown {
+            let mut of_line = Vec::new();
+            for &column in &order {
+                let Some(path) = cells.get(&(line, column)) else {
+                    of_line.push(None);
+                    continue;
+                };
+                let picture = self.read(path)?;
+                let first = *size.get_or_insert((picture.width, picture.height));
+                ensure!(
+                    first == (picture.width, picture.height),
+                    "the picture of {} and {} is {} x {} px, another one {} x {}\nhint: pictures of one shape; `width` makes them one size",
+                    lines[line].join(" "),
+                    columns[column].join(" "),
+                    picture.width,
+                    picture.height,
+                    first.0,
+                    first.1
+                );
+                of_line.push(Some(picture));
+            }
+            pictures.push(of_line);
+        }
+        let (width, height) = size.unwrap_or((1, 1));
+        let names: Vec<Label> = order.iter().map(|&column| columns[column].clone()).collect();
+        let labels: Vec<String> = shown.iter().map(|&line| lines[line].join(" ")).collect();
+        let margin = labels.iter().map(|text| text_width(text, SCALE)).collect::<Result<Vec<_>>>()?.into_iter().max().unwrap_or(0) + 10;
+        let mut all = vec![heading(&names, margin, width)?];
+        for (label, of_line) in labels.iter().zip(pictures) {
+            let mut side = blank(margin, height);
+            write(&mut side, label, (4, height as i32 / 2), SCALE)?;
+            let mut line = vec![side];
+            for (column, picture) in of_line.into_iter().enumerate() {
+                line.push(blank(space(&names, column), height));
+                line.push(match picture {
+                    Some(picture) => picture,
+                    None => missing(width, height)?,
+                });
+            }
+            let line = beside(&line);
+            all.push(blank(line.width, SPACE));
+            all.push(line);
+        }
+        let path = cx.file(unit, "grid.png");
+        below(&all).write_png(&path)?;
+        Ok(vec![OutRow::new().file("grid", &path)])
+    }
+
+    fn read(&self, path: &std::path::Path) -> Result<Image> {
+        let image = Image::read(path, 3)?;
+        let width = if self.params.width == 0 { image.width } else { self.params.width };
+        image.resized(width, (image.height * width).div_ceil(image.width))
+    }
+}
+
+/// Where a label stands in a list, at whose end it is put if it is new.
+fn at(labels: &mut Vec<Label>, label: Label) -> usize {
+    labels.iter().position(|known| *known == label).unwrap_or_else(|| {
+        labels.push(label);
+        labels.len() - 1
+    })
+}
+
+fn label(row: &Row<'_>, columns: &[String]) -> Result<Label> {
+    let value = |name: &String| {
+        if !row.has(name) {
+            bail!("a row has no value in the column `{name}`, which is to label it\nhint: `set:` of a `select:` gives it one");
+        }
+        match LABELS.iter().find(|(label, _)| label == name) {
+            Some((_, Type::I64)) => Ok(row.i64(name)?.to_string()),
+            _ => Ok(row.str(name)?),
+        }
+    };
+    columns.iter().map(value).collect()
+}
+
+/// What is left white before a column: more where a group begins of those that share all values but the last.
+fn space(names: &[Label], column: usize) -> usize {
+    let group = |column: usize| &names[column][..names[column].len() - 1];
+    match column {
+        0 => 0,
+        _ if group(column) == group(column - 1) => SPACE,
+        _ => GAP,
+    }
+}
+
+/// The values above the columns: one line of text for each column that is named, one that goes for several pictures
+/// written once.
+fn heading(names: &[Label], margin: usize, width: usize) -> Result<Image> {
+    let levels = names.iter().map(Vec::len).max().unwrap_or(0);
+    let lefts: Vec<usize> = (0..names.len())
+        .scan(margin, |left, column| {
+            let at = *left + space(names, column);
+            *left = at + width;
+            Some(at)
+        })
+        .collect();
+    let right = lefts.last().map_or(margin, |left| left + width);
+    let mut image = blank(right, levels * LINE + 4);
+    for level in 0..levels {
+        for column in 0..names.len() {
+            let same = |other: usize| names[other][..=level] == names[column][..=level];
+            let last_level = level + 1 == levels;
+            if !last_level && column > 0 && same(column - 1) {
+                continue;
+            }
+            let end = if last_level { column } else { (column..names.len()).take_while(|&other| same(other)).last().unwrap_or(column) };
+            let text = &names[column][level];
+            let room = (lefts[end] + width - lefts[column]).saturating_sub(6) as f64;
+            // a name that is too long is written smaller, never cut
+            let scale = SCALE * (room / text_width(text, SCALE)?.max(1) as f64).min(1.0);
+            write(&mut image, text, (lefts[column] as i32 + 3, ((level + 1) * LINE) as i32 - 4), scale)?;
+        }
+    }
+    Ok(image)
+}
+
+/// A place of the grid for which there is no row.
+fn missing(width: usize, height: usize) -> Result<Image> {
+    let mut image = blank(width, height);
+    write(&mut image, "none", (4, height as i32 / 2), SCALE)?;
+    Ok(image)
+}

@@ -1,0 +1,92 @@
+//! The shipped recipe `data.yaml` in its small profile: a sheet of people, rates, and what is read of each layout.
+
+use crate::support::Space;
+use serde_json::Value;
+
+const RECIPE: [&str; 3] = [concat!(env!("CARGO_MANIFEST_DIR"), "/pipeline/recipes/data.yaml"), "--profile", "smoke"];
+
+fn rows(space: &Space, stage: &str) -> Vec<Value> {
+    let said = space.effigy_with_packages(&["show", RECIPE[0], stage, "--json", "--paths", RECIPE[1], RECIPE[2]]);
+    assert_eq!(said.code, 0, "{stage}: {}", said.err);
+    said.out.lines().map(|line| serde_json::from_str(line).expect("a row a line")).collect()
+}
+
+/// The cells of a line of a Markdown table.
+fn cells(line: &str) -> Vec<&str> {
+    line.trim_matches('|').split(" | ").map(str::trim).collect()
+}
+
+#[test]
+fn the_default_data_are_shown_timed_and_read_in_every_layout() {
+    let space = Space::new();
+    let said = space.effigy_with_packages(&[&["run"], &RECIPE[..], &["--json"]].concat());
+    assert_eq!(said.code, 0, "{}", said.err);
+
+    // two people in a line each, nine pictures of 48 px across
+    let png = std::fs::read(rows(&space, "sheet")[0]["grid"].as_str().expect("a path")).expect("a picture");
+    let number = |at: usize| u32::from_be_bytes(png[at..at + 4].try_into().expect("four bytes"));
+    assert!((9 * 48..9 * 48 + 150).contains(&number(16)) && (140..200).contains(&number(20)), "{} x {}", number(16), number(20));
+
+    let report = std::fs::read_to_string(space.path("out/report.md")).expect("a report");
+    let line = |start: &str| {
+        let found = report.lines().find(|line| line.starts_with(start));
+        cells(found.unwrap_or_else(|| panic!("no {start} in {report}")))
+    };
+    let (films, frames) = (line("| capture | 6 "), line("| frames | 18 "));
+    assert_eq!((films[2], films[4], frames[4]), ("6", "18", "18"), "units in this run, and the frames of all films");
+    assert!([&films, &frames].iter().all(|cells| cells[5].parse::<f64>().is_ok_and(|rate| rate > 0.0)), "{films:?} {frames:?}");
+
+    // the readme promises of each layout what is read of it, and nothing else
+    let readme = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).expect("the readme");
+    let layouts = rows(&space, "layouts");
+    assert_eq!(layouts.len(), 6);
+    for row in &layouts {
+        let name = row["layout"].as_str().expect("a name");
+        // "A, nersemble-data (version 2)" begins like "A, `nersemble-data`"
+        let start = name.split(',').next().expect("a word");
+        let promised = readme.lines().find(|line| line.replace('`', "").starts_with(&format!("| {start}")));
+        let promised = cells(promised.unwrap_or_else(|| panic!("the readme has no {start}")));
+        let found = ["frames", "intrinsics", "colour", "mattes", "clouds", "flame", "nphm"].map(|c| row[c].as_str().expect("text"));
+        for (promised, found) in promised[1..].iter().zip(found) {
+            assert_eq!(*promised == "-", found == "-", "{name}: the readme says {promised}, found {found}");
+        }
+        assert!(found[0].starts_with(if name.starts_with(['A', 'B']) { "5 videos" } else { "10 pictures" }), "{row}");
+        assert_eq!(promised[3], found[2], "{name}: colours");
+    }
+    let again = space.effigy_with_packages(&[&["run"], &RECIPE[..], &["--json"]].concat());
+    assert_eq!(again.counts().0, 0, "nothing is left to do");
+    // what was known counts with the time it took once
+    let more = space.effigy_with_packages(&[&["run"], &RECIPE[..], &["--param", "people=3"]].concat());
+    assert_eq!(more.code, 0, "{}", more.err);
+    let report = std::fs::read_to_string(space.path("out/report.md")).expect("a report");
+    let both = report.lines().find(|line| line.starts_with("| capture | 9 ")).map(cells).expect("a line");
+    let seconds = |text: &str| text.trim_end_matches(" s").parse::<f64>().unwrap_or_else(|_| panic!("{text} is no time"));
+    assert_eq!((both[2], both[4]), ("3", "27"), "three units in this run, and the frames of all films");
+    assert!(seconds(both[3]) >= seconds(films[3]), "{both:?} {films:?}");
+}
+
+#[test]
+fn pictures_that_cannot_be_told_apart_are_no_grid() {
+    let space = Space::new();
+    space.write("a.ppm", "P3\n1 1\n255\n9 9 9\n");
+    space.write("b.ppm", "P3\n1 2\n255\n9 9 9 8 8 8\n");
+    let run = |fields: &str| {
+        space.write(
+            "r.yaml",
+            &format!(
+                "recipe: grid\nstages:\n  files: {{ files: '*.ppm', parse: '{{method}}.ppm' }}\n  \
+                 images: {{ select: files, rename: {{ image: file }}, set: {{ sequence: FREE }} }}\n  \
+                 grid: {{ stage: image_grid, from: images, {fields} }}\n"
+            ),
+        );
+        space.settle();
+        space.effigy(&["run", "r.yaml"])
+    };
+    run("lines: [sequence], columns: [sequence]")
+        .expect_error(1, &["stage `grid`", "two pictures are of FREE and FREE", "hint: name a column"]);
+    run("lines: [sequence], columns: [method]").expect_error(1, &["FREE and b is 1 x 2 px, another one 1 x 1", "hint: pictures of one shape"]);
+    run("lines: [person], columns: [method]").expect_error(1, &["`lines` names the column `person`, expected one of participant", "hint:"]);
+    run("lines: [camera], columns: [method]").expect_error(1, &["no value in the column `camera`", "hint:"]);
+    let said = run("lines: [method], columns: [sequence], limit: 1");
+    assert_eq!(said.code, 0, "{}", said.err);
+}
