@@ -247,7 +247,8 @@ mod tests {
                 }
                 let n = found.data.len() as f64;
                 let psnr = 10.0 * (255.0 * 255.0 * n / square).log10();
-                assert!(psnr > 30.0, "{width} x {height}: {psnr:.1} dB");
+                // 36 at full size; in 16 px little is left of a pattern whose colour is kept for 2 x 2 px
+                assert!(psnr > if width > 100 { 33.0 } else { 28.0 }, "{width} x {height}: {psnr:.1} dB");
                 // the reader's conversion cuts off
                 assert!((bias / n).abs() < 2.0, "{width} x {height}: {:.2} brighter", bias / n);
             }
