@@ -7,8 +7,9 @@
 //! capture from a real one. The truth about it comes from `capture_truth` alone. A row of the input is a person in a
 //! sequence, so a new sequence films only itself.
 
-use crate::media::{Image, write_video};
+use crate::media::Image;
 use crate::source_nersemble;
+use crate::video::{check_size, write_video};
 use anyhow::{Context, Result};
 use datasets::capture;
 use datasets::heads::{Head, HeadAssets, Identity};
@@ -64,7 +65,7 @@ fn supersample() -> u32 {
 }
 
 fn def() -> StageDef {
-    StageDef::new("capture_synthetic", 4, Grain::Row)
+    StageDef::new("capture_synthetic", 5, Grain::Row)
         .doc("Films a synthetic person with the rig's cameras, in the NeRSemble layout.")
         .reads([("participant", Type::I64), ("identity", Type::I64), ("sequence", Type::Str)])
         .writes(source_nersemble::COLUMNS)
@@ -114,6 +115,7 @@ impl CaptureSynthetic {
         let (identity, name) = (row.i64("identity")? as u64, row.str("sequence")?);
         anyhow::ensure!(p.frames > 0 && !p.cameras.is_empty(), "a capture needs at least one frame and one camera");
         anyhow::ensure!(p.width % 2 == 0 && p.height % 2 == 0, "width and height of a video must be even");
+        check_size(p.width as usize, p.height as usize)?;
         let rig = rig(&p.cameras, p.width, p.height)?;
         let head = Head::new(&self.assets, &Identity::random(&self.assets, identity))?;
 

@@ -10,13 +10,14 @@
 //! where, is for later stages.
 
 use crate::matting;
-use crate::media::{Image, Undistort, VideoReader};
+use crate::media::{Frame, Image, Undistort, VideoReader};
 use anyhow::{Context, Result, bail, ensure};
 use datasets::colour::Correction;
 use manifests::Type;
 use protocol::{Cx, Grain, OutRow, Row, Rows, Stage, StageDef, Unit};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
 
 /// Parameters.
 #[derive(Deserialize, JsonSchema)]
@@ -99,6 +100,12 @@ impl Treatment {
         Ok(Treatment { undistort: Undistort::of(row)?, colour, background, width: width as usize })
     }
 
+    /// Whether a frame without a matte is finished as it came.
+    fn leaves(&self, frame: &Frame<'_>) -> bool {
+        let same = self.width == 0 || self.width == frame.size().0;
+        same && self.undistort.is_none() && self.colour.is_none() && self.background.is_none()
+    }
+
     /// The finished frame, and its matte.
     fn apply(&mut self, frame: Image, matte: Option<Image>) -> Result<(Image, Option<Image>)> {
         // a matte is cut out of what the camera saw: the background has its distortion and its colours too
@@ -136,42 +143,65 @@ impl ExtractFrames {
         let every = usize::try_from(every).ok().filter(|&n| n > 0).context("`every` must be at least 1")?;
         let mut treatment = Treatment::of(&row, self.params.width)?;
         let mut rows = Rows::new();
-        let mut put = |timestep: usize, frame: Image, matte: Option<Image>| -> Result<()> {
-            let (image, matte) = treatment.apply(frame, matte)?;
-            let mut out = OutRow::new().i64("timestep", timestep);
-            if let Some(matte) = matte {
-                let path = cx.file(unit, &format!("matte_{timestep:05}.png"));
-                matte.write_png(&path)?;
-                out = out.file("matte", &path);
-            }
-            let jpeg = self.params.format == Format::Jpeg;
-            let path = cx.file(unit, &format!("frame_{timestep:05}.{}", if jpeg { "jpg" } else { "png" }));
-            if jpeg { image.write_jpeg(&path, self.params.quality)? } else { image.write_png(&path)? }
-            rows.push(out.file("image", &path));
-            Ok(())
-        };
         if let Some(path) = row.maybe_path("image")? {
             let timestep = usize::try_from(row.i64("timestep")?).context("`timestep` must not be negative")?;
             if timestep % every == 0 {
                 let matte = row.maybe_path("matte")?.map(|path| Image::read(&path, 1)).transpose()?;
-                put(timestep, Image::read(&path, 3)?, matte)?;
+                rows.push(self.put(unit, cx, timestep, treatment.apply(Image::read(&path, 3)?, matte)?)?);
             }
             return Ok(rows);
         }
         let path = row.maybe_path("video")?.context("a row has neither `video` nor `image`")?;
         let mut video = VideoReader::open(&path)?;
         let mut matte_video = row.maybe_path("matte_video")?.map(|path| VideoReader::open(&path)).transpose()?;
-        let mut timestep = 0;
-        while let Some(frame) = video.next_frame()? {
-            let matte = match &mut matte_video {
-                None => None,
-                Some(video) => Some(video.next_frame()?.context("the matte video has fewer frames than the video\nhint: copy or download it again")?),
-            };
-            if timestep % every == 0 {
-                put(timestep, frame, matte)?;
+        let fewer = "the matte video has fewer frames than the video\nhint: copy or download it again";
+        for timestep in 0.. {
+            if timestep % every != 0 {
+                if !video.skip_frame()? {
+                    break;
+                }
+                if let Some(mattes) = &mut matte_video {
+                    ensure!(mattes.skip_frame()?, fewer);
+                }
+                continue;
             }
-            timestep += 1;
+            let Some(frame) = video.next_raw()? else { break };
+            rows.push(match &mut matte_video {
+                None if self.params.format == Format::Jpeg && treatment.leaves(&frame) => {
+                    let path = self.path(unit, cx, timestep);
+                    frame.write_jpeg(&path, self.params.quality)?;
+                    OutRow::new().i64("timestep", timestep).file("image", &path)
+                }
+                None => self.put(unit, cx, timestep, treatment.apply(frame.image()?, None)?)?,
+                Some(mattes) => {
+                    let matte = mattes.next_frame()?.context(fewer)?;
+                    self.put(unit, cx, timestep, treatment.apply(frame.image()?, Some(matte))?)?
+                }
+            });
         }
         Ok(rows)
+    }
+
+    /// Where the image of a moment is written.
+    fn path(&self, unit: &Unit<'_>, cx: &Cx<'_>, timestep: usize) -> PathBuf {
+        let ending = if self.params.format == Format::Jpeg { "jpg" } else { "png" };
+        cx.file(unit, &format!("frame_{timestep:05}.{ending}"))
+    }
+
+    /// Writes a finished frame and its matte; gives back their row.
+    fn put(&self, unit: &Unit<'_>, cx: &Cx<'_>, timestep: usize, done: (Image, Option<Image>)) -> Result<OutRow> {
+        let (image, matte) = done;
+        let mut out = OutRow::new().i64("timestep", timestep);
+        if let Some(matte) = matte {
+            let path = cx.file(unit, &format!("matte_{timestep:05}.png"));
+            matte.write_png(&path)?;
+            out = out.file("matte", &path);
+        }
+        let path = self.path(unit, cx, timestep);
+        match self.params.format {
+            Format::Jpeg => image.write_jpeg(&path, self.params.quality)?,
+            Format::Png => image.write_png(&path)?,
+        }
+        Ok(out.file("image", &path))
     }
 }

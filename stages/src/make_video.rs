@@ -4,7 +4,8 @@
 //!
 //! Truth, where there is one, stands on the left of the render. Knows nothing of what the images show.
 
-use crate::media::{Image, write_video};
+use crate::media::Image;
+use crate::video::write_video;
 use anyhow::{Result, bail};
 use manifests::Type;
 use protocol::{Cx, Grain, OutRow, Row, Rows, Stage, StageDef, Unit};
@@ -33,7 +34,7 @@ fn enlarge() -> usize {
 }
 
 fn def() -> StageDef {
-    StageDef::new("make_video", 1, Grain::Group)
+    StageDef::new("make_video", 2, Grain::Group)
         .doc("Joins the renders of a group into a video, beside the truth where there is one.")
         .reads([("timestep", Type::I64), ("render", Type::Blob)])
         .may_read([("target", Type::Blob)])

@@ -1,6 +1,6 @@
 //! What several stages need: images and videos through OpenCV, cameras from rows, arrays in safetensors.
 //!
-//! Knows file formats and column names of cameras, and no stage.
+//! Knows file formats and column names of cameras, and no stage. Videos are written by `video`.
 
 use anyhow::{Context, Result, bail};
 use image::codecs::png::{CompressionType, FilterType, PngEncoder};
@@ -75,13 +75,7 @@ impl Image {
     /// # Errors
     /// If the file cannot be written.
     pub fn write_jpeg(&self, path: &Path, quality: u32) -> Result<()> {
-        // encoded first: OpenCV's own writer does not say why it could not write
-        let mut jpeg = Vector::<u8>::new();
-        let options = Vector::from_slice(&[imgcodecs::IMWRITE_JPEG_QUALITY, quality as i32]);
-        if !imgcodecs::imencode(".jpg", &self.to_mat()?, &mut jpeg, &options)? {
-            bail!("this OpenCV cannot encode a {} x {} JPEG", self.width, self.height);
-        }
-        std::fs::write(path, jpeg.as_slice()).with_context(|| format!("cannot write {}", path.display()))
+        Frame(&self.to_mat()?).write_jpeg(path, quality)
     }
 
     /// From OpenCV, whose colour is BGR.
@@ -203,9 +197,40 @@ impl Image {
     }
 }
 
+/// A frame as the decoder gave it. Most of the cost of a large picture is in copies, and what is only written needs none.
+pub struct Frame<'a>(&'a Mat);
+
+impl Frame<'_> {
+    /// Its pixels, RGB.
+    pub fn image(&self) -> Result<Image> {
+        Image::from_mat(self.0)
+    }
+
+    /// Width and height, px.
+    pub fn size(&self) -> (usize, usize) {
+        (self.0.cols() as usize, self.0.rows() as usize)
+    }
+
+    /// Writes a JPEG of this quality, 1 to 100: the same bytes as by way of [`Frame::image`].
+    ///
+    /// # Errors
+    /// If the file cannot be written.
+    pub fn write_jpeg(&self, path: &Path, quality: u32) -> Result<()> {
+        // encoded first: OpenCV's own writer does not say why it could not write
+        let mut jpeg = Vector::<u8>::new();
+        let options = Vector::from_slice(&[imgcodecs::IMWRITE_JPEG_QUALITY, quality as i32]);
+        if !imgcodecs::imencode(".jpg", self.0, &mut jpeg, &options)? {
+            bail!("this OpenCV cannot encode a {} x {} JPEG", self.0.cols(), self.0.rows());
+        }
+        std::fs::write(path, jpeg.as_slice()).with_context(|| format!("cannot write {}", path.display()))
+    }
+}
+
 /// Reads frames of a video one after the other.
 pub struct VideoReader {
     capture: videoio::VideoCapture,
+    /// The last frame; its memory is that of the next.
+    mat: Mat,
     path: String,
     read: usize,
 }
@@ -227,7 +252,7 @@ impl VideoReader {
                  hint: copy or download it again; does a video player show it?"
             );
         }
-        Ok(VideoReader { capture, path: text, read: 0 })
+        Ok(VideoReader { capture, mat: Mat::default(), path: text, read: 0 })
     }
 
     /// Width and height of its frames, px.
@@ -246,12 +271,30 @@ impl VideoReader {
     /// # Errors
     /// If the video ends before the number of frames its container promises.
     pub fn next_frame(&mut self) -> Result<Option<Image>> {
-        let mut mat = Mat::default();
-        if self.capture.read(&mut mat)? && !mat.empty() {
-            self.read += 1;
-            return Ok(Some(Image::from_mat(&mat)?));
-        }
-        let promised = self.promised()?;
+        self.next_raw()?.map(|frame| frame.image()).transpose()
+    }
+
+    /// The next frame as it was decoded; none at the end.
+    ///
+    /// # Errors
+    /// As [`VideoReader::next_frame`].
+    pub fn next_raw(&mut self) -> Result<Option<Frame<'_>>> {
+        let found = self.capture.read(&mut self.mat)? && !self.mat.empty();
+        Ok(self.counted(found)?.then_some(Frame(&self.mat)))
+    }
+
+    /// Passes over the next frame, which spares its conversion; false at the end.
+    ///
+    /// # Errors
+    /// As [`VideoReader::next_frame`].
+    pub fn skip_frame(&mut self) -> Result<bool> {
+        let found = self.capture.grab()?;
+        self.counted(found)
+    }
+
+    fn counted(&mut self, found: bool) -> Result<bool> {
+        self.read += usize::from(found);
+        let promised = if found { 0 } else { self.promised()? };
         if self.read < promised {
             bail!(
                 "the video {} breaks off after {} of {promised} frames\nhint: copy or download it again",
@@ -259,39 +302,8 @@ impl VideoReader {
                 self.read
             );
         }
-        Ok(None)
+        Ok(found)
     }
-}
-
-/// Writes an H.264 video, falling back on MPEG-4 where this OpenCV has no H.264 encoder.
-///
-/// # Errors
-/// If neither encoder opens, or the file cannot be written.
-pub fn write_video(path: &Path, fps: f64, frames: &[Image]) -> Result<()> {
-    let first = frames.first().context("a video needs at least one frame")?;
-    let size = Size::new(first.width as i32, first.height as i32);
-    let text = path.display();
-    let open = |code: [char; 4]| -> Result<videoio::VideoWriter> {
-        let fourcc = videoio::VideoWriter::fourcc(code[0], code[1], code[2], code[3])?;
-        let api = videoio::CAP_FFMPEG;
-        Ok(videoio::VideoWriter::new_with_backend(path, api, fourcc, fps, size, first.channels == 3)?)
-    };
-    let mut writer = open(['a', 'v', 'c', '1'])?;
-    if !writer.is_opened()? {
-        writer = open(['m', 'p', '4', 'v'])?;
-    }
-    if !writer.is_opened()? {
-        bail!("this OpenCV can encode neither H.264 nor MPEG-4, so {text} cannot be written");
-    }
-    for frame in frames {
-        writer.write(&frame.to_mat()?)?;
-    }
-    writer.release()?;
-    let written = std::fs::metadata(path).map(|meta| meta.len()).unwrap_or(0);
-    if written == 0 {
-        bail!("the video {text} could not be written\nhint: is there room on the disk?");
-    }
-    Ok(())
 }
 
 /// The camera of a row, for an image of this size: columns `intrinsics` (row-major, for a `width x height` image, px) and
@@ -440,6 +452,7 @@ pub fn array<'a>(arrays: &'a Arrays, name: &str) -> Result<&'a Array> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::video::write_video;
 
     fn scratch(name: &str) -> std::path::PathBuf {
         let dir = std::env::temp_dir().join(format!("effigy-media-{}", std::process::id()));
@@ -454,16 +467,23 @@ mod tests {
     }
 
     #[test]
-    fn videos_come_back_frame_by_frame() {
-        let path = scratch("whole.mp4");
-        write_video(&path, 24.0, &film(9)).unwrap();
-        let mut video = VideoReader::open(&path).unwrap();
-        let mut count = 0;
-        while let Some(frame) = video.next_frame().unwrap() {
-            assert_eq!((frame.width, frame.height, frame.channels), (64, 48, 3));
-            count += 1;
+    fn frames_passed_over_are_those_between() {
+        let (path, whole, straight) = (scratch("every.mp4"), scratch("whole.jpg"), scratch("straight.jpg"));
+        write_video(&path, 24.0, &film(7)).unwrap();
+        let (mut all, mut some) = (VideoReader::open(&path).unwrap(), VideoReader::open(&path).unwrap());
+        for i in 0..7 {
+            let expected = all.next_frame().unwrap().unwrap();
+            if i % 3 != 0 {
+                assert!(some.skip_frame().unwrap());
+                continue;
+            }
+            let found = some.next_raw().unwrap().unwrap();
+            assert_eq!((found.image().unwrap(), found.size()), (expected.clone(), (64, 48)), "frame {i}");
+            expected.write_jpeg(&whole, 95).unwrap();
+            found.write_jpeg(&straight, 95).unwrap();
+            assert_eq!(std::fs::read(&whole).unwrap(), std::fs::read(&straight).unwrap(), "frame {i}");
         }
-        assert_eq!(count, 9);
+        assert!(!some.skip_frame().unwrap() && all.next_frame().unwrap().is_none());
     }
 
     #[test]

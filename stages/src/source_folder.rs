@@ -288,7 +288,8 @@ fn videos_below(root: &Path) -> Result<Vec<PathBuf>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::media::{Image, write_video};
+    use crate::media::Image;
+    use crate::video::write_video;
     use manifests::Value;
     use serde_json::json;
 
