@@ -235,7 +235,7 @@ fn what_the_cargo_manifests_list_is_used() {
     let sources: Vec<Source> = files("rs").into_iter().map(|(file, text)| Source::new(file, &text)).collect();
     for Crate { folder, dependencies, for_tests, .. } in &crates {
         let places = match folder.as_str() {
-            "" => ["pipeline/main.rs", "tests/e2e/", "tests/fuzz/", "tests/support/"].map(String::from),
+            "" => ["pipeline/main.rs", "tests/e2e/", "tests/avatar/", "tests/support/"].map(String::from),
             _ => ["src/", "tests/", "examples/", "build.rs"].map(|place| format!("{folder}{place}")),
         };
         let inside = || sources.iter().filter(|source| source.lies_in(&places.each_ref().map(String::as_str)));

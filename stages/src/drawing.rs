@@ -230,7 +230,7 @@ pub fn text(image: &mut Image, text: &str, (x, y): (usize, usize), size: f64, an
     Ok(())
 }
 
-/// A horizontal bar of [`viridis`] from 0 to `full` with its ticks and, below, what it measures; 62 px high. The last tick says that its colour stands for
+/// A horizontal bar of [`viridis`] from 0 to `full` with its ticks and, below, what it measures; 68 px high. The last tick says that its colour stands for
 /// more, too.
 ///
 /// # Errors
@@ -239,7 +239,7 @@ pub fn color_bar(width: usize, full: f64, title: &str) -> Result<Image> {
     const MARGIN: usize = 30;
     const TOP: usize = 6;
     const HEIGHT: usize = 14;
-    let mut image = plain(width, 62, [255; 3]);
+    let mut image = plain(width, 68, [255; 3]);
     let length = width.saturating_sub(2 * MARGIN).max(2);
     let values: Vec<f32> = (0..length).map(|x| x as f32 / (length - 1) as f32).collect();
     let strip: Vec<u8> = viridis(&values)?.into_iter().flatten().collect();
@@ -251,9 +251,9 @@ pub fn color_bar(width: usize, full: f64, title: &str) -> Result<Image> {
         place(&mut image, &plain(1, 5, INK), x, TOP + HEIGHT);
         let number = format!("{}", (tick as f64 * step * 1000.0).round() / 1000.0);
         let number = if tick == count { format!(">= {number}") } else { number };
-        text(&mut image, &number, (x, TOP + HEIGHT + 17), 9.0, Anchor::Middle)?;
+        text(&mut image, &number, (x, TOP + HEIGHT + 19), 10.0, Anchor::Middle)?;
     }
-    text(&mut image, title, (width / 2, 56), 9.0, Anchor::Middle)?;
+    text(&mut image, title, (width / 2, 60), 10.0, Anchor::Middle)?;
     Ok(image)
 }
 
@@ -272,5 +272,60 @@ fn tick_step(full: f64) -> f64 {
         2 => full / 4.0,
         8 => full / 4.0,
         n => full / n as f64,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scales_end_at_round_numbers_that_hold_the_values() {
+        let found = [0.012, 1.0, 1.7, 2.01, 3.3, 6.0, 9.0, 15.05].map(round_up);
+        assert_eq!(found.map(|v| (v * 1000.0).round()), [20.0, 1000.0, 2000.0, 3000.0, 5000.0, 8000.0, 10000.0, 20000.0]);
+        for full in found {
+            let steps = full / tick_step(full);
+            assert!((steps - steps.round()).abs() < 1e-9 && (3.0..=5.0).contains(&steps.round()), "{full}: {steps}");
+        }
+    }
+
+    #[test]
+    fn the_colour_map_grows_lighter_from_violet_to_yellow() {
+        let colors = viridis(&[-1.0, 0.0, 0.25, 0.5, 0.75, 1.0, 7.0]).unwrap();
+        let light = |c: &[u8; 3]| 0.21 * f32::from(c[0]) + 0.72 * f32::from(c[1]) + 0.07 * f32::from(c[2]);
+        assert!(colors[1..6].windows(2).all(|pair| light(&pair[1]) > light(&pair[0]) + 20.0), "{colors:?}");
+        assert_eq!((colors[0], colors[6]), (colors[1], colors[5]));
+        let near = |a: [u8; 3], b: [u8; 3]| a.iter().zip(b).all(|(a, b)| a.abs_diff(b) <= 3);
+        assert!(near(colors[1], [68, 1, 84]) && near(colors[5], [253, 231, 37]), "{colors:?}");
+    }
+
+    #[test]
+    fn the_nearest_point_is_seen_and_none_from_behind() {
+        let k = [40.0, 0.0, 10.0, 0.0, 40.0, 10.0, 0.0, 0.0, 1.0];
+        let camera = Camera::from_row_major(&k, &glam::DMat4::IDENTITY.to_cols_array(), 20, 20);
+        let points = [Vec3::new(0.0, 0.0, 1.0), Vec3::new(0.0, 0.0, 2.0), Vec3::new(0.2, 0.0, 1.0), Vec3::new(0.0, 0.0, -1.0)];
+        let normals = [-Vec3::Z, -Vec3::Z, Vec3::Z, Vec3::Z];
+        let colors = [[255, 0, 0], [0, 255, 0], [0, 0, 255], [9, 9, 9]];
+        let shown = points_layer(&points, &normals, &colors, 0.05, &camera).over(&plain(20, 20, [255; 3]));
+        let at = |x: usize, y: usize| &shown.data[(y * 20 + x) * 3..][..3];
+        assert_eq!((at(10, 10), at(18, 10), at(2, 2)), (&[255, 0, 0][..], &[255; 3][..], &[255; 3][..]));
+        let unturned = points_layer(&points, &[], &colors, 0.05, &camera).over(&plain(20, 20, [255; 3]));
+        assert_eq!(&unturned.data[(10 * 20 + 18) * 3..][..3], [0, 0, 255]);
+    }
+
+    #[test]
+    fn text_stands_at_its_anchor_and_is_never_cut() {
+        let inked = |anchor| {
+            let mut image = plain(400, 30, [255; 3]);
+            text(&mut image, "Mesh, gy 95 %", (200, 20), 10.0, anchor).unwrap();
+            let dark: Vec<(usize, usize)> = (0..400 * 30).filter(|i| image.data[3 * i] < 150).map(|i| (i % 400, i / 400)).collect();
+            let span = |values: Vec<usize>| (*values.iter().min().unwrap(), *values.iter().max().unwrap());
+            (span(dark.iter().map(|d| d.0).collect()), span(dark.iter().map(|d| d.1).collect()))
+        };
+        let [left, middle, right] = [Anchor::Left, Anchor::Middle, Anchor::Right].map(inked);
+        assert!(left.0.0.abs_diff(200) <= 2 && right.0.1.abs_diff(200) <= 2, "{left:?} {right:?}");
+        assert!((middle.0.0 + middle.0.1).abs_diff(400) <= 4, "{middle:?}");
+        // capitals above the baseline, tails below
+        assert!(left.1.0.abs_diff(10) <= 2 && (22..=25).contains(&left.1.1), "{left:?}");
     }
 }

@@ -99,7 +99,7 @@ impl Turntable {
         for row in unit.rows() {
             let (mesh, canonical) = tracked::read_mesh(&row.path("mesh")?)?;
             let level = |c: &[f32; 5], k: usize| (c[k] - BOX[0][k]) / (BOX[1][k] - BOX[0][k]);
-            let color = |c: &[f32; 5]| std::array::from_fn(|k| 255.0 * level(c, k).clamp(0.0, 1.0));
+            let color = |c: &[f32; 5]| std::array::from_fn(|k| 45.0 + 210.0 * level(c, k).clamp(0.0, 1.0));
             frames.push(Posed { timestep: row.i64("timestep")?, mesh, colors: canonical.iter().map(color).collect() });
         }
         frames.sort_by_key(|frame| frame.timestep);
@@ -136,7 +136,7 @@ fn reach(frames: &[Posed]) -> Option<(DVec3, f64)> {
     Some((center.as_dvec3(), radius))
 }
 
-/// At an angle about the vertical from in front, to the left of the one who looks.
+/// At an angle about the vertical from in front, to the right of the one who looks.
 fn camera(center: DVec3, radius: f64, angle: f64, size: usize) -> Camera {
     let up = ELEVATION.to_radians();
     let eye = center + DISTANCE * DVec3::new(angle.sin() * up.cos(), up.sin(), angle.cos() * up.cos());
@@ -179,7 +179,7 @@ mod tests {
         let positions: Vec<Vec3> = corners.iter().map(|c| Vec3::new(0.3 + 0.1 * c.x, 0.2 * c.y, -0.4 - 0.35 * c.z)).collect();
         let quads = [[0, 2, 3, 1], [4, 5, 7, 6], [0, 1, 5, 4], [2, 6, 7, 3], [0, 4, 6, 2], [1, 3, 7, 5]];
         let faces = quads.iter().flat_map(|[a, b, c, d]| [[*a, *b, *c], [*a, *c, *d]]).collect();
-        let colors = vec![[200.0, 40.0, 40.0]; 8];
+        let colors = corners.iter().map(|c| (*c * 200.0).to_array()).collect();
         let frame = Posed { timestep: 3, mesh: Mesh { positions, faces }, colors };
         let (center, radius) = reach(std::slice::from_ref(&frame)).unwrap();
         let mut pictures = Vec::new();
