@@ -40,7 +40,11 @@ impl Layer {
     /// # Panics
     /// If it is of another size.
     pub fn over(&self, below: &Image) -> Image {
-        assert_eq!((self.width, self.height, 3), (below.width, below.height, below.channels), "a layer fits its picture");
+        assert_eq!(
+            (self.width, self.height, 3),
+            (below.width, below.height, below.channels),
+            "a layer fits its picture"
+        );
         let mut out = below.clone();
         for (sample, layer) in out.data.chunks_exact_mut(3).zip(&self.pixels).filter(|(_, layer)| layer[3] > 0.0) {
             for (value, part) in sample.iter_mut().zip(layer) {
@@ -109,9 +113,8 @@ fn rim(mask: &[bool], columns: usize, width: f64) -> Vec<bool> {
     let square = (-reach..=reach).flat_map(|dy| (-reach..=reach).map(move |dx| (dx, dy)));
     let disk: Vec<(i64, i64)> = square.filter(|(dx, dy)| ((dx * dx + dy * dy) as f64) <= width * width).collect();
     let (columns, rows) = (columns as i64, (mask.len() / columns) as i64);
-    let outside = |x: i64, y: i64| {
-        (0..columns).contains(&x) && (0..rows).contains(&y) && !mask[(y * columns + x) as usize]
-    };
+    let outside =
+        |x: i64, y: i64| (0..columns).contains(&x) && (0..rows).contains(&y) && !mask[(y * columns + x) as usize];
     let near = |i: usize| {
         let (x, y) = (i as i64 % columns, i as i64 / columns);
         mask[i] && disk.iter().any(|(dx, dy)| outside(x + dx, y + dy))
@@ -282,7 +285,10 @@ mod tests {
     #[test]
     fn scales_end_at_round_numbers_that_hold_the_values() {
         let found = [0.012, 1.0, 1.7, 2.01, 3.3, 6.0, 9.0, 15.05].map(round_up);
-        assert_eq!(found.map(|v| (v * 1000.0).round()), [20.0, 1000.0, 2000.0, 3000.0, 5000.0, 8000.0, 10000.0, 20000.0]);
+        assert_eq!(
+            found.map(|v| (v * 1000.0).round()),
+            [20.0, 1000.0, 2000.0, 3000.0, 5000.0, 8000.0, 10000.0, 20000.0]
+        );
         for full in found {
             let steps = full / tick_step(full);
             assert!((steps - steps.round()).abs() < 1e-9 && (3.0..=5.0).contains(&steps.round()), "{full}: {steps}");
@@ -303,7 +309,8 @@ mod tests {
     fn the_nearest_point_is_seen_and_none_from_behind() {
         let k = [40.0, 0.0, 10.0, 0.0, 40.0, 10.0, 0.0, 0.0, 1.0];
         let camera = Camera::from_row_major(&k, &glam::DMat4::IDENTITY.to_cols_array(), 20, 20);
-        let points = [Vec3::new(0.0, 0.0, 1.0), Vec3::new(0.0, 0.0, 2.0), Vec3::new(0.2, 0.0, 1.0), Vec3::new(0.0, 0.0, -1.0)];
+        let points =
+            [Vec3::new(0.0, 0.0, 1.0), Vec3::new(0.0, 0.0, 2.0), Vec3::new(0.2, 0.0, 1.0), Vec3::new(0.0, 0.0, -1.0)];
         let normals = [-Vec3::Z, -Vec3::Z, Vec3::Z, Vec3::Z];
         let colors = [[255, 0, 0], [0, 255, 0], [0, 0, 255], [9, 9, 9]];
         let shown = points_layer(&points, &normals, &colors, 0.05, &camera).over(&plain(20, 20, [255; 3]));
@@ -318,7 +325,8 @@ mod tests {
         let inked = |anchor| {
             let mut image = plain(400, 30, [255; 3]);
             text(&mut image, "Mesh, gy 95 %", (200, 20), 10.0, anchor).unwrap();
-            let dark: Vec<(usize, usize)> = (0..400 * 30).filter(|i| image.data[3 * i] < 150).map(|i| (i % 400, i / 400)).collect();
+            let dark: Vec<(usize, usize)> =
+                (0..400 * 30).filter(|i| image.data[3 * i] < 150).map(|i| (i % 400, i / 400)).collect();
             let span = |values: Vec<usize>| (*values.iter().min().unwrap(), *values.iter().max().unwrap());
             (span(dark.iter().map(|d| d.0).collect()), span(dark.iter().map(|d| d.1).collect()))
         };

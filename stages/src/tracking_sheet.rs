@@ -9,7 +9,9 @@
 //! hidden by the mesh. One scale, from 0 to `legend_mm`, serves the whole sheet: four times the median of all shown moments, rounded up; a percentile would
 //! go by how much hair there is, which is no part of the model. Sees what the tracker sees, and no truth: real captures have this, too.
 
-use crate::drawing::{Anchor, INK, Layer, Look, color_bar, mesh_layer, place, plain, points_layer, round_up, text, viridis};
+use crate::drawing::{
+    Anchor, INK, Layer, Look, color_bar, mesh_layer, place, plain, points_layer, round_up, text, viridis,
+};
 use crate::head_models::{Person, observed};
 use crate::media::{Image, camera_of};
 use crate::tracked;
@@ -173,8 +175,12 @@ fn cut_out(moments: &mut [Moment], size: usize) -> Result<()> {
     let mut windows: BTreeMap<String, [f64; 4]> = BTreeMap::new();
     for moment in moments.iter() {
         for (name, view) in &moment.views {
-            let [left, right, top, bottom] =
-                windows.entry(name.clone()).or_insert([f64::INFINITY, f64::NEG_INFINITY, f64::INFINITY, f64::NEG_INFINITY]);
+            let [left, right, top, bottom] = windows.entry(name.clone()).or_insert([
+                f64::INFINITY,
+                f64::NEG_INFINITY,
+                f64::INFINITY,
+                f64::NEG_INFINITY,
+            ]);
             for point in &moment.head {
                 let (px, z) = view.camera.project(point.as_dvec3());
                 if z > 0.0 {
@@ -189,7 +195,10 @@ fn cut_out(moments: &mut [Moment], size: usize) -> Result<()> {
         for (name, view) in &mut moment.views {
             let [left, right, top, bottom] = windows[name];
             let side = WINDOW * (right - left).max(bottom - top);
-            ensure!(side.is_finite(), "the head lies behind camera {name}\nhint: do mesh and calibration share a world frame?");
+            ensure!(
+                side.is_finite(),
+                "the head lies behind camera {name}\nhint: do mesh and calibration share a world frame?"
+            );
             let width = view.frame.width as f64;
             let corner = [(left + right - side) / 2.0, (top + bottom - side) / 2.0 - HAIR * side];
             let [x, y, side] = [corner[0], corner[1], side].map(|length| length * width);
@@ -303,7 +312,8 @@ mod tests {
         cut_out(&mut moments, 90).unwrap();
         let view = &moments[0].views["1"];
         let shown = overlay(&moments[0], view);
-        let inside = geometry::raster::rasterize(&moments[0].mesh.positions, &moments[0].mesh.faces, &view.camera, 0.05);
+        let inside =
+            geometry::raster::rasterize(&moments[0].mesh.positions, &moments[0].mesh.faces, &view.camera, 0.05);
         let inside = inside.mask();
         // a pixel that the mesh only touches may change or not
         let alike = |i: usize| {
@@ -331,7 +341,10 @@ mod tests {
         cut_out(&mut moments, 90).unwrap();
         let shown = residuals(&moments[0], &moments[0].views["1"], 5.0).unwrap();
         let [found, expected] = [&shown.data[3 * (45 * 90 + 45)..][..3], &viridis(&[4.0 / 5.0]).unwrap()[0]];
-        assert!(found.iter().zip(expected).all(|(f, e)| f.abs_diff(*e) <= 12), "{found:?}, expected about {expected:?}");
+        assert!(
+            found.iter().zip(expected).all(|(f, e)| f.abs_diff(*e) <= 12),
+            "{found:?}, expected about {expected:?}"
+        );
         assert_eq!(shown.data[..3], [255; 3]);
         // a moment that one camera did not film leaves its place free
         let mut other = moment();

@@ -175,8 +175,10 @@ mod tests {
     #[test]
     fn the_head_is_whole_in_every_picture_and_turns() {
         // a box that is long in one direction, off the origin
-        let corners: Vec<Vec3> = (0..8).map(|i| Vec3::new((i & 1) as f32, (i >> 1 & 1) as f32, (i >> 2) as f32)).collect();
-        let positions: Vec<Vec3> = corners.iter().map(|c| Vec3::new(0.3 + 0.1 * c.x, 0.2 * c.y, -0.4 - 0.35 * c.z)).collect();
+        let corners: Vec<Vec3> =
+            (0..8).map(|i| Vec3::new((i & 1) as f32, (i >> 1 & 1) as f32, (i >> 2) as f32)).collect();
+        let positions: Vec<Vec3> =
+            corners.iter().map(|c| Vec3::new(0.3 + 0.1 * c.x, 0.2 * c.y, -0.4 - 0.35 * c.z)).collect();
         let quads = [[0, 2, 3, 1], [4, 5, 7, 6], [0, 1, 5, 4], [2, 6, 7, 3], [0, 4, 6, 2], [1, 3, 7, 5]];
         let faces = quads.iter().flat_map(|[a, b, c, d]| [[*a, *b, *c], [*a, *c, *d]]).collect();
         let colors = corners.iter().map(|c| (*c * 200.0).to_array()).collect();

@@ -68,12 +68,16 @@ fn the_sheet_shows_the_mesh_on_the_head_and_distances_on_a_scale_that_fits() {
         let at = |k: usize, x: usize, y: usize| sheet.at(corner.0 + k * (SIZE + GAP) + x, corner.1 + y);
         let all = || (0..SIZE).flat_map(|y| (0..SIZE).map(move |x| (x, y)));
         let covered = all().filter(|(x, y)| at(0, *x, *y) != at(1, *x, *y)).count() as f64 / (SIZE * SIZE) as f64;
-        assert!((0.2..0.8).contains(&covered), "camera {camera}, moment {moment}: the mesh changes {covered} of the frame");
+        assert!(
+            (0.2..0.8).contains(&covered),
+            "camera {camera}, moment {moment}: the mesh changes {covered} of the frame"
+        );
         assert_eq!(at(0, SIZE / 2, 0), at(1, SIZE / 2, 0), "above the head nothing is drawn");
         // somebody is in the frame
         assert!(all().filter(|(x, y)| at(0, *x, *y) != [255; 3]).count() > SIZE * SIZE / 5);
         // viridis is the only colour in the third picture; white and grey are the rest
-        let coloured = all().filter(|(x, y)| at(2, *x, *y).iter().max().unwrap() - at(2, *x, *y).iter().min().unwrap() > 40);
+        let coloured =
+            all().filter(|(x, y)| at(2, *x, *y).iter().max().unwrap() - at(2, *x, *y).iter().min().unwrap() > 40);
         let coloured = coloured.count() as f64 / (SIZE * SIZE) as f64;
         assert!((0.05..0.8).contains(&coloured), "camera {camera}, moment {moment}: points cover {coloured}");
     }
@@ -83,7 +87,7 @@ const DECODE: &str = "
 recipe: r
 stages:
   found: { files: turn.mp4 }
-  videos: { select: found, rename: { video: file }, set: { participant: 18, sequence: turn, camera: '0' } }
+  videos: { select: found, rename: { video: file }, set: { participant: 18, sequence: turn, camera: '0', every: 1 } }
   frames: { stage: extract_frames, from: videos }
 ";
 
@@ -127,7 +131,8 @@ fn meshes_go_out_in_three_formats() {
         let output = trial.command("export", &words).output().expect("it starts");
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         for row in base().tables["meshes"].iter() {
-            let place = format!("018/EMO-1-shout+laugh/mesh_{:05}.{format}", row["timestep"].as_i64().expect("a number"));
+            let place =
+                format!("018/EMO-1-shout+laugh/mesh_{:05}.{format}", row["timestep"].as_i64().expect("a number"));
             let bytes = std::fs::read(to.join(&place)).unwrap_or_else(|error| panic!("{place}: {error}"));
             assert!(bytes.starts_with(magic) && bytes.len() > 1000, "{place}");
         }

@@ -297,11 +297,15 @@ mod tests {
         let scene = read.default_scene().unwrap();
         let node = scene.nodes().next().unwrap();
         // nothing moves, turns or scales what is in metres
-        assert_eq!(node.transform().matrix(), gltf::scene::Transform::Decomposed {
-            translation: [0.0; 3],
-            rotation: [0.0, 0.0, 0.0, 1.0],
-            scale: [1.0; 3],
-        }.matrix());
+        assert_eq!(
+            node.transform().matrix(),
+            gltf::scene::Transform::Decomposed {
+                translation: [0.0; 3],
+                rotation: [0.0, 0.0, 0.0, 1.0],
+                scale: [1.0; 3],
+            }
+            .matrix()
+        );
         let drawn = node.mesh().unwrap();
         assert_eq!((drawn.name(), drawn.primitives().len()), (Some("head"), 1));
         let primitive = drawn.primitives().next().unwrap();
@@ -360,7 +364,10 @@ mod tests {
         let (canonical, ambient) = values(n);
         assert!(write(&mesh, "canonical", Values::Vec3(&canonical)).contains("capital letters"));
         let short = write(&mesh, "AMBIENT", Values::Vec2(&ambient[1..]));
-        assert!(short.contains(&format!("{} values of `AMBIENT` for {n}", n - 1)) && short.contains("no.glb"), "{short}");
+        assert!(
+            short.contains(&format!("{} values of `AMBIENT` for {n}", n - 1)) && short.contains("no.glb"),
+            "{short}"
+        );
         assert!(write(&mesh, "AMBIENT", Values::Vec2(&vec![[f32::NAN, 0.0]; n])).contains("NaN"));
         let mut nowhere = mesh.clone();
         nowhere.positions[2].y = f32::INFINITY;
