@@ -235,7 +235,7 @@ fn what_the_cargo_manifests_list_is_used() {
     let sources: Vec<Source> = files("rs").into_iter().map(|(file, text)| Source::new(file, &text)).collect();
     for Crate { folder, dependencies, for_tests, .. } in &crates {
         let places = match folder.as_str() {
-            "" => ["pipeline/main.rs", "tests/e2e/", "tests/fuzz/", "tests/support/"].map(String::from),
+            "" => ["pipeline/main.rs", "tests/e2e/", "tests/avatar/", "tests/support/"].map(String::from),
             _ => ["src/", "tests/", "examples/", "build.rs"].map(|place| format!("{folder}{place}")),
         };
         let inside = || sources.iter().filter(|source| source.lies_in(&places.each_ref().map(String::as_str)));
@@ -282,11 +282,18 @@ fn foreign_libraries_are_named_by_leaf_files() {
                 "stages/models/src/archive.rs",
             ],
         ),
+        (&["gltf"], &["stages/geometry/src/exchange.rs"]),
         (&["lzma_rs"], &["datasets/src/nphm_tracking/ctm.rs"]),
-        // pictures and videos as files; mattes; the heading and the mesh drawn on a sheet; its version and its threads
+        // pictures and videos as files; mattes; text and colours of figures; the heading of a sheet; its version and its threads
         (
             &["opencv"],
-            &["stages/src/media.rs", "stages/src/matting.rs", "stages/src/sheets.rs", "stages/src/main.rs"],
+            &[
+                "stages/src/media.rs",
+                "stages/src/matting.rs",
+                "stages/src/sheets.rs",
+                "stages/src/drawing.rs",
+                "stages/src/main.rs",
+            ],
         ),
         (&["openh264", "shiguredo_mp4"], &["stages/src/video.rs"]),
         (&["tch", "torch_sys"], &["stages/models/src/", "stages/src/", "tests/parity/src/"]),

@@ -10,6 +10,7 @@ mod head_model;
 mod kills;
 mod landmarks;
 mod layouts;
+mod looking;
 mod paper;
 mod published;
 #[path = "../support/mod.rs"]

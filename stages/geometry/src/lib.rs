@@ -11,6 +11,7 @@ pub mod cut;
 pub mod distance;
 pub mod distortion;
 pub mod eigen;
+pub mod exchange;
 pub mod free_space;
 pub mod gbuffer;
 pub mod marching_cubes;
