@@ -403,7 +403,7 @@ mod tests {
     #[test]
     fn rows_as_they_are_and_tables_that_cannot_be() {
         let columns = ["method".to_string(), "psnr".into()];
-        let asked = Asked { by: &[], mean: &[], columns: &columns, higher: &columns, lower: &[], filter: &[] };
+        let asked = Asked { by: &[], mean: &[], per: &[], columns: &columns, higher: &columns, lower: &[], filter: &[] };
         let (_, rows, _) = texts(table(&scores(), &asked).unwrap());
         assert_eq!((rows[0][1].as_str(), rows[3][1].as_str(), rows[4][1].as_str()), ("24.00", "–", "*inf*"));
 
