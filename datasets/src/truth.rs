@@ -9,6 +9,7 @@ use glam::{Mat4, Vec3};
 use safetensors::tensor::{Dtype, TensorView};
 use safetensors::{SafeTensors, serialize_to_file};
 
+pub use crate::heads::ARKIT_NAMES;
 use crate::heads::pose::vertices_of;
 use crate::heads::{Expression, Head, HeadAssets, Part, PosedHead};
 
@@ -219,9 +220,9 @@ impl Truth {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::heads::testing::assets;
     use crate::heads::Identity;
     use crate::heads::expression::unit;
+    use crate::heads::testing::assets;
 
     #[test]
     fn truth_round_trips_and_a_foreign_file_is_refused() {

@@ -67,7 +67,10 @@ fn one(item: &Item, nodes: &[Node], fields: &mut Fields<'_>) -> Option<ReportIte
         let filter = filter(fields, node);
         if mean.is_empty() && !per.is_empty() {
             let problem = Problem::at(&fields.place(at), "`per:` is for tables of means");
-            fields.problems.push(problem.hint("`mean: [COLUMN]` says of what; `per:` what is averaged before, like `per: [participant]`"));
+            fields.problems.push(
+                problem
+                    .hint("`mean: [COLUMN]` says of what; `per:` what is averaged before, like `per: [participant]`"),
+            );
         }
         return Some(ReportItem::Table { stage, title, by, mean, per, columns, higher, lower, filter });
     }

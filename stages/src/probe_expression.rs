@@ -13,7 +13,7 @@
 //! two: a probe that has seen an action at no other moment cannot know it, whatever the codes hold. Reads no pictures and no meshes.
 
 use anyhow::{Context, Result, ensure};
-use datasets::heads::ARKIT_NAMES;
+use datasets::truth::ARKIT_NAMES;
 use manifests::{Type, Value};
 use protocol::{Cx, Grain, OutRow, Rows, Stage, StageDef, Unit};
 use schemars::JsonSchema;

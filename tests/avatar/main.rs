@@ -13,3 +13,4 @@ mod paper;
 mod published;
 #[path = "../support/mod.rs"]
 mod support;
+mod tracking;

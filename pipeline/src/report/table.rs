@@ -341,7 +341,8 @@ mod tests {
     fn means_by_group_with_the_best_marked() {
         let (by, mean) = (["method".to_string()], ["psnr".to_string(), "lpips".into(), "ssim".into()]);
         let (higher, filter) = (["psnr".to_string()], [("held_out".to_string(), vec![Value::Bool(true)])]);
-        let asked = Asked { by: &by, mean: &mean, per: &[], columns: &[], higher: &higher, lower: &[], filter: &filter };
+        let asked =
+            Asked { by: &by, mean: &mean, per: &[], columns: &[], higher: &higher, lower: &[], filter: &filter };
         let (head, rows, note) = texts(table(&scores(), &asked).unwrap());
         assert_eq!(head, ["method", "n", "psnr ↑", "lpips", "ssim"]);
         // the deviation of 24 and 26 is the square root of 2
@@ -403,7 +404,8 @@ mod tests {
     #[test]
     fn rows_as_they_are_and_tables_that_cannot_be() {
         let columns = ["method".to_string(), "psnr".into()];
-        let asked = Asked { by: &[], mean: &[], per: &[], columns: &columns, higher: &columns, lower: &[], filter: &[] };
+        let asked =
+            Asked { by: &[], mean: &[], per: &[], columns: &columns, higher: &columns, lower: &[], filter: &[] };
         let (_, rows, _) = texts(table(&scores(), &asked).unwrap());
         assert_eq!((rows[0][1].as_str(), rows[3][1].as_str(), rows[4][1].as_str()), ("24.00", "–", "*inf*"));
 
