@@ -369,14 +369,17 @@ fn no_stage_after_the_capture_sees_how_a_person_was_made() {
         "portraits_synthetic",
     ];
     let with = |more: &[&'static str]| [&films[..], more].concat();
-    let rules: [(&[&str], &[&str], Vec<&str>); 4] = [
-        (&["truth"], &["truth"], vec!["capture_truth", "evaluate_tracking"]),
+    let rules: [(&[&str], &[&str], Vec<&str>); 7] = [
+        (&["truth"], &[], vec!["capture_truth", "evaluate_tracking", "probe_expression"]),
+        (&[], &["truth"], vec!["capture_truth", "evaluate_tracking"]),
+        (&[], &["head_pose"], vec!["capture_truth", "evaluate_poses"]),
+        (&[], &["arkit", "action_mm"], vec!["capture_truth", "probe_expression"]),
         (&[], &["regions", "flow"], vec!["capture_truth_views"]),
         (&["heads", "sequences", "scans"], &[], with(&[])),
         // a scan has a number for the person, which head models train on and are judged by
         (
             &[],
-            &["identity", "arkit"],
+            &["identity"],
             with(&["draw_identities", "train_head_model", "train_pca_head", "evaluate_head_model", "image_grid"]),
         ),
     ];

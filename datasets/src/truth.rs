@@ -9,8 +9,9 @@ use glam::{Mat4, Vec3};
 use safetensors::tensor::{Dtype, TensorView};
 use safetensors::{SafeTensors, serialize_to_file};
 
+pub use crate::heads::ARKIT_NAMES;
 use crate::heads::pose::vertices_of;
-use crate::heads::{HeadAssets, Part, PosedHead};
+use crate::heads::{Expression, Head, HeadAssets, Part, PosedHead};
 
 /// What can go wrong with a truth file.
 #[derive(Debug, thiserror::Error)]
@@ -112,6 +113,27 @@ pub struct Truth {
     pub eyes: [Vec3; 2],
 }
 
+/// How far each ARKit action moves the skin at full weight, alone, on a neutral face (metres): root mean square over the region that it
+/// moves, which is every vertex of the skin that moves at least a tenth as far as the one that moves farthest. What turns eyes or
+/// tongue and no skin is 0.
+pub fn action_motion(head: &Head<'_>) -> [f32; 52] {
+    let skin = vertices_of(head.assets, Part::Body);
+    let (rest, _) = head.geometry(&Expression::default());
+    std::array::from_fn(|action| {
+        let mut expression = Expression::default();
+        expression.arkit[action] = 1.0;
+        let (moved, _) = head.geometry(&expression);
+        let squares: Vec<f32> = skin.iter().map(|&v| moved[v].distance_squared(rest[v])).collect();
+        let farthest = squares.iter().copied().fold(0.0, f32::max);
+        // coordinates are rounded at about a tenth of a micrometre
+        if farthest < 1e-12 {
+            return 0.0;
+        }
+        let region: Vec<f32> = squares.into_iter().filter(|square| *square >= 0.01 * farthest).collect();
+        (region.iter().sum::<f32>() / region.len() as f32).sqrt()
+    })
+}
+
 /// Triangles of skin and eyes over fine vertices.
 pub fn surface(assets: &HeadAssets) -> Vec<[u32; 3]> {
     [Part::Body, Part::EyeLeft, Part::EyeRight]
@@ -198,8 +220,9 @@ impl Truth {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::heads::Identity;
+    use crate::heads::expression::unit;
     use crate::heads::testing::assets;
-    use crate::heads::{Expression, Head, Identity};
 
     #[test]
     fn truth_round_trips_and_a_foreign_file_is_refused() {
@@ -218,5 +241,16 @@ mod tests {
         // The left eye's outer corner lies on the left, and pairs are mirrored.
         let at = |name: &str| a.template[landmarks.vertex(name).unwrap() as usize];
         assert!(at("eyeOuterLeft").x > 0.4 && (at("eyeOuterLeft").x + at("eyeOuterRight").x).abs() < 0.01);
+    }
+    #[test]
+    fn an_open_jaw_moves_far_and_a_tongue_moves_no_skin() {
+        let a = assets();
+        let motion = action_motion(&Head::new(a, &Identity::random(a, 8)).unwrap());
+        let of = |name: &str| motion[unit(name).unwrap()];
+        assert!(of("jawOpen") > 5e-3 && of("jawOpen") < 5e-2, "{motion:?}");
+        assert!(of("tongueOut") < 5e-4, "{motion:?}");
+        // pairs mirror each other on a face that nearly does
+        assert!((of("mouthSmileLeft") / of("mouthSmileRight") - 1.0).abs() < 0.2, "{motion:?}");
+        assert!(motion.iter().filter(|m| **m > 1e-3).count() > 30, "{motion:?}");
     }
 }

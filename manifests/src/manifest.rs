@@ -212,7 +212,8 @@ impl Manifest {
     }
 
     /// The rows of several tables below each other. All must have the columns of `schema`, in any order; a table that lacks
-    /// one gets nulls there, one that has others loses them.
+    /// one gets nulls there, one that has others loses them. Floats of unknown number (`floats[0]`) without a value are nulls of the
+    /// number in `schema`.
     ///
     /// # Errors
     /// If a column has another type than in `schema`.
@@ -225,6 +226,13 @@ impl Manifest {
                 pieces.push(match part.schema.position(&column.name) {
                     None => arrow::array::new_null_array(&data_type(column.ty), part.len()),
                     Some(i) if part.schema.columns()[i].ty == column.ty => part.batch.column(i).clone(),
+                    // a table without a value in a column of floats does not know their number
+                    Some(i)
+                        if matches!((part.schema.columns()[i].ty, column.ty), (Type::Floats(0), Type::Floats(_)))
+                            && part.batch.column(i).null_count() == part.len() =>
+                    {
+                        arrow::array::new_null_array(&data_type(column.ty), part.len())
+                    }
                     Some(i) => {
                         return Err(Error::WrongType {
                             column: column.name.clone(),

@@ -112,6 +112,8 @@ pub enum ReportItem {
         by: Vec<String>,
         /// Columns to average.
         mean: Vec<String>,
+        /// Columns that tell apart what counts once: rows that are equal in them are averaged first.
+        per: Vec<String>,
         /// Columns shown as they are (one row each), if nothing is averaged.
         columns: Vec<String>,
         /// Columns in which more is better: the best value is marked.

@@ -152,8 +152,8 @@ fn item(run: &FinishedRun, item: &ReportItem, number: &str) -> anyhow::Result<Ve
     let prefix = |column: &str| format!("{number}-{}-{}", file_name(stage), file_name(column));
     blocks.extend(match item {
         ReportItem::Text { .. } | ReportItem::Rates { .. } => Vec::new(),
-        ReportItem::Table { by, mean, columns, higher, lower, filter, .. } => {
-            vec![table::table(manifest, &table::Asked { by, mean, columns, higher, lower, filter })?]
+        ReportItem::Table { by, mean, per, columns, higher, lower, filter, .. } => {
+            vec![table::table(manifest, &table::Asked { by, mean, per, columns, higher, lower, filter })?]
         }
         ReportItem::Images { column, caption, limit, .. } => {
             let (kind, prefix) = (media::Kind::Picture, &prefix(column));

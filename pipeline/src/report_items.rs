@@ -65,10 +65,17 @@ fn one(item: &Item, nodes: &[Node], fields: &mut Fields<'_>) -> Option<ReportIte
             });
             names.into_iter().map(|(_, name)| name).collect::<Vec<_>>()
         };
-        let (by, mean, columns) = (names("by"), names("mean"), names("columns"));
+        let (by, mean, per, columns) = (names("by"), names("mean"), names("per"), names("columns"));
         let (higher, lower) = (names("higher"), names("lower"));
         let filter = filter(fields, node);
-        return Some(ReportItem::Table { stage, title, by, mean, columns, higher, lower, filter });
+        if mean.is_empty() && !per.is_empty() {
+            let problem = Problem::at(&fields.place(at), "`per:` is for tables of means");
+            fields.problems.push(
+                problem
+                    .hint("`mean: [COLUMN]` says of what; `per:` what is averaged before, like `per: [participant]`"),
+            );
+        }
+        return Some(ReportItem::Table { stage, title, by, mean, per, columns, higher, lower, filter });
     }
     let column = match fields.text("column") {
         Some((at, column)) => {

@@ -1,15 +1,16 @@
 //! `capture_truth`: what the synthetic capture really showed: exact geometry, expression weights, head pose, landmarks.
 //!
-//! reads: participant, identity, sequence   writes: timestep, truth (safetensors), arkit
+//! reads: participant, identity, sequence   writes: timestep, truth (safetensors), arkit, head_pose, action_mm
 //!
-//! Made again from the same numbers as the capture, in a manifest of its own that only `evaluate_tracking` takes: no stage
-//! between video and avatar can see it.
+//! `head_pose` is the head's rigid motion from neutral (world to world, 4 x 4, rows first), `action_mm` how far each ARKit action moves
+//! this person's skin at full weight (root mean square over the region it moves, mm). Made again from the same numbers as the capture, in
+//! a manifest of its own that only evaluations take: no stage between video and avatar can see it.
 
 use crate::capture_synthetic::moments;
 use anyhow::Result;
 use datasets::heads::{Head, HeadAssets, Identity};
 use datasets::sequences::expression_at;
-use datasets::truth::{Landmarks, truth};
+use datasets::truth::{Landmarks, action_motion, truth};
 use manifests::Type;
 use protocol::{Cx, Grain, OutRow, Rows, Stage, StageDef, Unit};
 use schemars::JsonSchema;
@@ -38,10 +39,11 @@ fn every() -> usize {
 }
 
 fn def() -> StageDef {
-    StageDef::new("capture_truth", 1, Grain::Row)
+    StageDef::new("capture_truth", 2, Grain::Row)
         .doc("The exact geometry, expression and pose of a synthetic capture; for evaluation alone.")
         .reads([("participant", Type::I64), ("identity", Type::I64), ("sequence", Type::Str)])
         .writes([("timestep", Type::I64), ("truth", Type::Blob), ("arkit", Type::Floats(52))])
+        .writes([("head_pose", Type::Floats(16)), ("action_mm", Type::Floats(52))])
         .file_param("assets")
 }
 
@@ -68,12 +70,20 @@ impl CaptureTruth {
         let head = Head::new(&self.assets, &Identity::random(&self.assets, identity))?;
         let landmarks = Landmarks::new(&self.assets);
         let times = moments(&name, self.params.frames)?;
+        let action_mm = action_motion(&head).map(|metres| metres * 1000.0);
         let mut rows = Rows::new();
         for (timestep, time) in times.into_iter().enumerate().step_by(self.params.every.max(1)) {
             let expression = expression_at(&name, time, identity)?;
             let path = cx.file(unit, &format!("{timestep:05}.safetensors"));
-            truth(&head.pose(&expression), &landmarks).write(&path)?;
-            rows.push(OutRow::new().i64("timestep", timestep).file("truth", &path).floats("arkit", expression.arkit));
+            let truth = truth(&head.pose(&expression), &landmarks);
+            truth.write(&path)?;
+            let row = OutRow::new()
+                .i64("timestep", timestep)
+                .file("truth", &path)
+                .floats("arkit", expression.arkit)
+                .floats("head_pose", truth.head_pose.transpose().to_cols_array())
+                .floats("action_mm", action_mm);
+            rows.push(row);
         }
         Ok(rows)
     }

@@ -6,7 +6,7 @@
 //! of the tracked mesh. `mean_shape_mm` is the same for the head model's mean (all codes zero), rigidly placed by the true
 //! head motion: what one has without tracking. `landmark_mm` is the mean distance of triangulated
 //! landmarks from the true corners of eyes and mouth, and null without any; what a network means by a corner differs a little from what
-//! the synthetic head does. The only stage that reads the truth.
+//! the synthetic head does. Poses and codes are judged by `evaluate_poses` and `probe_expression`.
 
 use crate::fit_identity::initial_frame;
 use crate::head_models;

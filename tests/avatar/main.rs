@@ -15,3 +15,4 @@ mod paper;
 mod published;
 #[path = "../support/mod.rs"]
 mod support;
+mod tracking;

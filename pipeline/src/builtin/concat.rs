@@ -122,10 +122,40 @@ pub fn below_each_other(tables: &[&Manifest]) -> Result<Manifest> {
         return Ok((*table).clone());
     }
     let mut schema = Schema::default();
-    for column in tables.iter().flat_map(|table| table.schema().columns()) {
+    let columns = || tables.iter().flat_map(|table| table.schema().columns());
+    for column in columns() {
+        // floats of any number are of the number that another table knows
+        let known = |other: &&manifests::Column| other.name == column.name && other.ty != Type::Floats(0);
+        let column = if column.ty == Type::Floats(0) { columns().find(known).unwrap_or(column) } else { column };
         if schema.position(&column.name).is_none() {
             schema.push(column.name.clone(), column.ty)?;
         }
     }
     Ok(Manifest::concat(&schema, tables)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_that_does_not_know_how_many_floats_goes_with_one_that_does() {
+        let table = |width: u32, values: &[Value]| {
+            let schema = Schema::new([("x", Type::Floats(width))]).unwrap();
+            Manifest::from_rows(schema, &values.iter().map(|value| vec![value.clone()]).collect::<Vec<_>>()).unwrap()
+        };
+        let known = table(2, &[Value::Floats(vec![1.0, 2.0])]);
+        for unknown in [table(0, &[]), table(0, &[Value::Null])] {
+            for tables in [[&unknown, &known], [&known, &unknown]] {
+                let all = below_each_other(&tables).unwrap();
+                assert_eq!(all.schema().ty("x"), Some(Type::Floats(2)));
+                let values = all.column("x").unwrap();
+                assert_eq!(values.len(), 1 + unknown.len());
+                assert!(values.contains(&Value::Floats(vec![1.0, 2.0])));
+            }
+        }
+        let other = table(3, &[Value::Floats(vec![1.0, 2.0, 3.0])]);
+        let said = below_each_other(&[&known, &other]).unwrap_err().to_string();
+        assert!(said.contains("floats[3]") && said.contains("floats[2]"), "{said}");
+    }
 }

@@ -18,6 +18,8 @@ pub(super) struct Asked<'a> {
     pub by: &'a [String],
     /// Columns to average.
     pub mean: &'a [String],
+    /// Columns that tell apart what counts once: rows that are equal in them (and in `by`) are averaged first.
+    pub per: &'a [String],
     /// Columns shown as they are, if nothing is averaged.
     pub columns: &'a [String],
     /// Columns where more is better.
@@ -33,7 +35,7 @@ pub(super) struct Asked<'a> {
 /// # Errors
 /// If polars fails, which a manifest cannot make it do.
 pub(super) fn table(manifest: &Manifest, asked: &Asked<'_>) -> anyhow::Result<Block> {
-    let needed = asked.by.iter().chain(asked.filter.iter().map(|(column, _)| column));
+    let needed = asked.by.iter().chain(asked.per).chain(asked.filter.iter().map(|(column, _)| column));
     if let Some(missing) = needed.into_iter().find(|name| manifest.schema().position(name).is_none()) {
         return Ok(Block::Notice(absent(manifest, missing)));
     }
@@ -106,7 +108,7 @@ fn together(groups: Vec<Group>) -> Vec<Group> {
 }
 
 fn means(manifest: &Manifest, asked: &Asked<'_>) -> anyhow::Result<Table> {
-    let groups = together(grouped(manifest, asked.by, asked.mean).context("averaging a table of the report")?);
+    let groups = together(grouped(manifest, asked).context("averaging a table of the report")?);
     let mut table = Table::default();
     table.head.extend(asked.by.iter().map(|name| Head {
         text: name.clone(),
@@ -146,7 +148,10 @@ fn means(manifest: &Manifest, asked: &Asked<'_>) -> anyhow::Result<Table> {
     }
     let mut notes = Vec::new();
     if groups.iter().flat_map(|group| &group.means).any(|(_, deviation, _)| deviation.is_some()) {
-        notes.push("mean ± standard deviation over n rows".to_string());
+        notes.push(match asked.per {
+            [] => "mean ± standard deviation over n rows".to_string(),
+            per => format!("mean ± standard deviation over n means, each over the rows of one {}", per.join(", ")),
+        });
     }
     for name in asked.mean.iter().filter(|name| !numeric(manifest, name)) {
         match manifest.schema().ty(name) {
@@ -169,7 +174,8 @@ fn flush_right(manifest: &Manifest, column: &str) -> bool {
     matches!(manifest.schema().ty(column), Some(Type::I64 | Type::F64))
 }
 
-fn grouped(manifest: &Manifest, by: &[String], mean: &[String]) -> anyhow::Result<Vec<Group>> {
+fn grouped(manifest: &Manifest, asked: &Asked<'_>) -> anyhow::Result<Vec<Group>> {
+    let Asked { by, mean, per, .. } = asked;
     // Columns get names of their own: one may be asked for twice. Keys go in as exact text, and are shown by their
     // rounded one. A constant key makes all rows one group if nothing is grouped by.
     let mut columns = vec![Column::new("key".into(), vec![""; manifest.len()])];
@@ -187,6 +193,10 @@ fn grouped(manifest: &Manifest, by: &[String], mean: &[String]) -> anyhow::Resul
         };
         columns.push(Column::new(format!("value{i}").into(), values));
     }
+    for (i, name) in per.iter().enumerate() {
+        let exact: Vec<String> = manifest.column(name)?.iter().map(Value::to_json_text).collect();
+        columns.push(Column::new(format!("unit{i}").into(), exact));
+    }
     let keys: Vec<Expr> = std::iter::once(col("key")).chain((0..by.len()).map(|i| col(format!("key{i}")))).collect();
     let mut sums = vec![len().cast(DataType::Float64).alias("rows")];
     sums.extend((0..by.len()).map(|i| col(format!("shown{i}")).first()));
@@ -196,7 +206,14 @@ fn grouped(manifest: &Manifest, by: &[String], mean: &[String]) -> anyhow::Resul
         sums.push(value().std(1).alias(format!("deviation{i}")));
         sums.push(value().count().cast(DataType::Float64).alias(format!("count{i}")));
     }
-    let frame = DataFrame::new_infer_height(columns)?.lazy().group_by_stable(keys).agg(sums).collect()?;
+    let mut rows = DataFrame::new_infer_height(columns)?.lazy();
+    if !per.is_empty() {
+        let units = keys.iter().cloned().chain((0..per.len()).map(|i| col(format!("unit{i}"))));
+        let shown = (0..by.len()).map(|i| col(format!("shown{i}")).first());
+        let means = (0..mean.len()).map(|i| col(format!("value{i}")).mean());
+        rows = rows.group_by_stable(units.collect::<Vec<_>>()).agg(shown.chain(means).collect::<Vec<_>>());
+    }
+    let frame = rows.group_by_stable(keys).agg(sums).collect()?;
     let floats = |name: String| -> PolarsResult<Vec<Option<f64>>> { Ok(frame.column(&name)?.f64()?.iter().collect()) };
     let texts = |name: String| -> PolarsResult<Vec<String>> {
         Ok(frame.column(&name)?.str()?.iter().map(|text| text.unwrap_or_default().to_string()).collect())
@@ -324,7 +341,8 @@ mod tests {
     fn means_by_group_with_the_best_marked() {
         let (by, mean) = (["method".to_string()], ["psnr".to_string(), "lpips".into(), "ssim".into()]);
         let (higher, filter) = (["psnr".to_string()], [("held_out".to_string(), vec![Value::Bool(true)])]);
-        let asked = Asked { by: &by, mean: &mean, columns: &[], higher: &higher, lower: &[], filter: &filter };
+        let asked =
+            Asked { by: &by, mean: &mean, per: &[], columns: &[], higher: &higher, lower: &[], filter: &filter };
         let (head, rows, note) = texts(table(&scores(), &asked).unwrap());
         assert_eq!(head, ["method", "n", "psnr ↑", "lpips", "ssim"]);
         // the deviation of 24 and 26 is the square root of 2
@@ -345,6 +363,31 @@ mod tests {
     }
 
     #[test]
+    fn people_count_once_each_however_many_rows_they_have() {
+        let schema = Schema::new([("method", Type::Str), ("person", Type::I64), ("mm", Type::F64)]).unwrap();
+        let row = |method: &str, person, mm| vec![Value::Str(method.into()), Value::I64(person), mm];
+        let (number, none) = (Value::F64, Value::Null);
+        let rows = [
+            row("ours", 1, number(1.0)),
+            row("ours", 1, number(3.0)),
+            row("ours", 1, none.clone()),
+            row("ours", 2, number(4.0)),
+            row("mean", 1, none),
+            row("mean", 2, number(9.0)),
+        ];
+        let manifest = Manifest::from_rows(schema, &rows).unwrap();
+        let [by, mean, per] = ["method", "mm", "person"].map(|name| [name.to_string()]);
+        let asked = Asked { by: &by, mean: &mean, per: &per, columns: &[], higher: &[], lower: &mean, filter: &[] };
+        let (_, rows, note) = texts(table(&manifest, &asked).unwrap());
+        // the mean of 2 and 4, not that of 1, 3 and 4
+        assert_eq!(rows, [["ours", "2", "*3.00 ± 1.41*"], ["mean", "2", "9.00 (n = 1)"]]);
+        assert!(note.unwrap().contains("over n means, each over the rows of one person"));
+        let unknown = ["nobody".to_string()];
+        let block = table(&manifest, &Asked { per: &unknown, ..asked }).unwrap();
+        assert!(matches!(&block, Block::Notice(text) if text.contains("there is no column `nobody`")), "{block:?}");
+    }
+
+    #[test]
     fn the_best_is_that_of_rows_that_differ_in_the_last_column_alone() {
         let schema = Schema::new([("split", Type::Str), ("method", Type::Str), ("psnr", Type::F64)]).unwrap();
         let row = |split: &str, method: &str, psnr| {
@@ -352,7 +395,7 @@ mod tests {
         };
         let rows = [row("b", "ours", 20.0), row("a", "ours", 30.0), row("b", "mean", 10.0), row("a", "mean", 31.0)];
         let (by, mean) = (["split".to_string(), "method".into()], ["psnr".to_string()]);
-        let asked = Asked { by: &by, mean: &mean, columns: &[], higher: &mean, lower: &[], filter: &[] };
+        let asked = Asked { by: &by, mean: &mean, per: &[], columns: &[], higher: &mean, lower: &[], filter: &[] };
         let (_, rows, _) = texts(table(&Manifest::from_rows(schema, &rows).unwrap(), &asked).unwrap());
         let shown: Vec<String> = rows.iter().map(|row| [&row[..2], &row[3..]].concat().join(" ")).collect();
         assert_eq!(shown, ["b ours *20.00*", "b mean 10.00", "a ours 30.00", "a mean *31.00*"]);
@@ -361,7 +404,8 @@ mod tests {
     #[test]
     fn rows_as_they_are_and_tables_that_cannot_be() {
         let columns = ["method".to_string(), "psnr".into()];
-        let asked = Asked { by: &[], mean: &[], columns: &columns, higher: &columns, lower: &[], filter: &[] };
+        let asked =
+            Asked { by: &[], mean: &[], per: &[], columns: &columns, higher: &columns, lower: &[], filter: &[] };
         let (_, rows, _) = texts(table(&scores(), &asked).unwrap());
         assert_eq!((rows[0][1].as_str(), rows[3][1].as_str(), rows[4][1].as_str()), ("24.00", "–", "*inf*"));
 

@@ -202,6 +202,7 @@ fn sample() -> FinishedRun {
         title: Some(title.into()),
         by: strings(by),
         mean: strings(mean),
+        per: Vec::new(),
         columns: Vec::new(),
         higher: strings(&["psnr", "psnr_head", "ssim"]),
         lower: strings(&["l1", "lpips"]),

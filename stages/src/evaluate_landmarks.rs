@@ -1,0 +1,352 @@
+//! `evaluate_landmarks`: whether landmarks on the tracked surface are where detectors see them in the pictures.
+//!
+//! reads: sequence, timestep, mesh, landmarks3d, landmarks, landmark_confidence, intrinsics, world_to_cam, width, height; with landmarks
+//! writes: sequence, timestep, reprojection, reprojection_mean_places, reprojection_triangulated, landmark_views
+//!
+//! A group is a person tracked by one method; its rows are views, and a row comes out for each moment. All errors are mean distances
+//! in the picture, in per cent of the face's width as that camera would see it head-on: the distance of the two outermost
+//! landmarks on the head model, times focal length over depth. Counted are views that the detector is sure of, and in them landmarks whose surface looks
+//! at the camera (the detector guesses the others).
+//!
+//! A landmark is a point of the canonical head; the tracked mesh, which carries canonical coordinates, says where it is at a moment. Which
+//! point it is differs between people, and what a network means by it is not known. `reprojection` takes the person's own: the median,
+//! over the frames of all *other* sequences, of the canonical coordinates where triangulated landmarks lie on the tracked
+//! mesh; so a landmark that slides over the skin from one sequence to another is an error, and a constant difference in what is meant is
+//! none. Null if the person has one sequence. `reprojection_mean_places` takes the head model's places (the mean of other
+//! people's), and so counts in how this person differs. `reprojection_triangulated` is the error of the triangulated landmarks themselves, for the same
+//! landmarks and views: what no surface could be expected to go below. Reads no truth.
+
+use crate::landmarks::{self, PLACES, TRIANGULATED};
+use crate::media::camera_of;
+use crate::tracked;
+use anyhow::{Context, Result};
+use geometry::distance::{MeshDistance, closest_on_triangle};
+use geometry::{Camera, Mesh};
+use glam::{DVec2, DVec3, Vec3};
+use manifests::{Type, Value};
+use models::face_mesh::POINTS;
+use models::nphm::pose::UNITS_PER_METRE;
+use protocol::{Cx, Grain, OutRow, Row, Rows, Stage, StageDef, Unit};
+use schemars::JsonSchema;
+use serde::Deserialize;
+use std::collections::BTreeMap;
+
+/// Parameters.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Params {
+    /// Views in which the face is less certain are left out.
+    #[serde(default = "min_confidence")]
+    min_confidence: f64,
+    /// Landmarks whose surface is turned away from the camera by more than this are left out, degrees.
+    #[serde(default = "max_angle")]
+    max_angle: f64,
+}
+
+fn min_confidence() -> f64 {
+    0.5
+}
+fn max_angle() -> f64 {
+    70.0
+}
+
+/// The outermost points of the face mesh at the height of the cheekbones.
+const SIDES: [usize; 2] = [234, 454];
+/// A triangulated landmark farther from the tracked surface than this, metres, says nothing about where on it the landmark is.
+const ON_SURFACE: f32 = 0.02;
+
+/// A canonical place: position (model units) and ambient coordinates.
+type Place = [f32; 5];
+
+fn def() -> StageDef {
+    StageDef::new("evaluate_landmarks", 1, Grain::Group)
+        .doc("Reprojection of landmarks that the tracked surface carries, in per cent of the face's width.")
+        .reads([("sequence", Type::Str), ("timestep", Type::I64), ("mesh", Type::Blob), TRIANGULATED])
+        .reads([("landmarks", Type::Floats(2 * POINTS as u32)), ("landmark_confidence", Type::F64)])
+        .reads([("intrinsics", Type::Floats(9)), ("world_to_cam", Type::Floats(16))])
+        .reads([("width", Type::I64), ("height", Type::I64)])
+        .with("landmarks", [PLACES])
+        .writes([("sequence", Type::Str), ("timestep", Type::I64), ("reprojection", Type::F64)])
+        .writes([("reprojection_mean_places", Type::F64), ("reprojection_triangulated", Type::F64)])
+        .writes([("landmark_views", Type::I64)])
+        .memory_mb(500)
+}
+
+protocol::register!(Params, def, |params: Params, cx: &Cx<'_>| {
+    let places = landmarks::mean_places(cx.with("landmarks")?)?;
+    let [right, left] = SIDES.map(|i| places[i]);
+    let width = right.zip(left).map(|(a, b)| a.distance(b) / UNITS_PER_METRE);
+    let width = width.context("the head model has no landmarks at the sides of the face, which its width is measured between")?;
+    anyhow::Ok(EvaluateLandmarks { params, places, width })
+});
+
+struct EvaluateLandmarks {
+    params: Params,
+    /// Where the head model has its landmarks, model units.
+    places: Vec<Option<DVec3>>,
+    /// Width of the face, metres.
+    width: f64,
+}
+
+impl Stage for EvaluateLandmarks {
+    fn run(&mut self, units: &[Unit<'_>], cx: &Cx<'_>) -> Result<Vec<Rows>> {
+        units.iter().map(|unit| self.score(unit, cx)).collect()
+    }
+}
+
+/// The tracked surface of a moment.
+struct Surface {
+    mesh: Mesh,
+    canonical: Vec<Place>,
+    normals: Vec<Vec3>,
+    /// Faces around each vertex.
+    around: Vec<Vec<u32>>,
+}
+
+/// A point of the surface, world.
+#[derive(Clone, Copy, Debug)]
+struct Spot {
+    position: DVec3,
+    normal: DVec3,
+}
+
+impl Surface {
+    fn new(mesh: Mesh, canonical: Vec<Place>) -> Surface {
+        let mut around = vec![Vec::new(); mesh.positions.len()];
+        for (f, face) in mesh.faces.iter().enumerate() {
+            face.iter().for_each(|v| around[*v as usize].push(f as u32));
+        }
+        Surface { normals: mesh.vertex_normals(), mesh, canonical, around }
+    }
+
+    /// Canonical places of the points of the surface next to triangulated landmarks.
+    fn places_of(&self, found: &[Option<DVec3>]) -> Vec<Option<Place>> {
+        let distance = MeshDistance::new(&self.mesh);
+        let place = |p: &DVec3| {
+            let near = distance.closest(p.as_vec3()).filter(|near| near.distance < ON_SURFACE)?;
+            let corners = self.mesh.faces[near.face as usize].map(|v| self.canonical[v as usize]);
+            let mixed = |i: usize| (0..3).map(|k| near.bary[k] * corners[k][i]).sum();
+            Some(std::array::from_fn(mixed))
+        };
+        found.iter().map(|p| p.as_ref().and_then(place)).collect()
+    }
+
+    /// Where the point with a canonical place is: the vertex nearest to the place, then the nearest point of the faces around it. Lips
+    /// that touch in the canonical head are told apart by the ambient coordinates, if the place has them.
+    fn spot(&self, place: &[f32]) -> Option<Spot> {
+        let distance = |c: &Place| place.iter().zip(c).map(|(a, b)| (a - b) * (a - b)).sum::<f32>();
+        let (nearest, _) = self
+            .canonical
+            .iter()
+            .enumerate()
+            .filter(|(v, _)| !self.around[*v].is_empty())
+            .map(|(v, c)| (v, distance(c)))
+            .min_by(|a, b| a.1.total_cmp(&b.1))?;
+        let at = Vec3::from_slice(place);
+        let in_face = |f: &u32| {
+            let face = self.mesh.faces[*f as usize];
+            let corners = face.map(|v| Vec3::from_slice(&self.canonical[v as usize]));
+            let (point, bary) = closest_on_triangle(at, corners);
+            (point.distance_squared(at), face, bary)
+        };
+        let (_, face, bary) = self.around[nearest].iter().map(in_face).min_by(|a, b| a.0.total_cmp(&b.0))?;
+        let mixed = |values: &[Vec3]| (0..3).map(|k| bary[k] * values[face[k] as usize]).sum::<Vec3>().as_dvec3();
+        Some(Spot { position: mixed(&self.mesh.positions), normal: mixed(&self.normals).normalize_or_zero() })
+    }
+
+    fn spots<'a>(&self, places: impl Iterator<Item = Option<&'a [f32]>>) -> Vec<Option<Spot>> {
+        places.map(|place| self.spot(place?)).collect()
+    }
+}
+
+/// A moment, and which rows are its views.
+struct Moment {
+    sequence: String,
+    timestep: i64,
+    found: Vec<Option<DVec3>>,
+    surface: Surface,
+    /// Canonical places of the landmarks that were found.
+    places: Vec<Option<Place>>,
+    views: Vec<(Camera, Vec<[f64; 2]>)>,
+}
+
+impl EvaluateLandmarks {
+    fn score(&self, unit: &Unit<'_>, cx: &Cx<'_>) -> Result<Rows> {
+        let mut by_time: BTreeMap<(String, i64), Vec<Row<'_>>> = BTreeMap::new();
+        for row in unit.rows() {
+            by_time.entry((row.str("sequence")?, row.i64("timestep")?)).or_default().push(row);
+        }
+        let total = 2 * by_time.len();
+        let mut moments = Vec::new();
+        for (key, rows) in by_time {
+            moments.push(self.moment(key, &rows)?);
+            cx.progress(moments.len(), total, "");
+        }
+        let mean_places: Vec<Option<[f32; 3]>> = self.places.iter().map(|p| p.map(|p| p.as_vec3().to_array())).collect();
+        let mut own: BTreeMap<&str, Vec<Option<Place>>> = BTreeMap::new();
+        let mut out = Rows::new();
+        for (done, moment) in moments.iter().enumerate() {
+            let own = own.entry(&moment.sequence).or_insert_with(|| own_places(&moments, &moment.sequence));
+            let own = moment.surface.spots(own.iter().map(|p| p.as_ref().map(|p| p.as_slice())));
+            let mean = moment.surface.spots(mean_places.iter().map(|p| p.as_ref().map(|p| p.as_slice())));
+            // what was triangulated looks where the surface does there
+            let triangulated: Vec<Option<Spot>> =
+                moment.found.iter().zip(&mean).map(|(p, spot)| Some(Spot { position: (*p)?, ..(*spot)? })).collect();
+            // the same landmarks in the same views for all, as far as they are known
+            let counted = |i: usize| triangulated[i].is_some() && (own[i].is_some() || own.iter().all(Option::is_none));
+            let error = |spots: &[Option<Spot>]| self.error(spots, &mean, &moment.views, &counted).map_or(Value::Null, Value::F64);
+            let row = OutRow::new()
+                .str("sequence", &moment.sequence)
+                .i64("timestep", moment.timestep)
+                .set("reprojection", error(&own))
+                .set("reprojection_mean_places", error(&mean))
+                .set("reprojection_triangulated", error(&triangulated))
+                .i64("landmark_views", moment.views.len());
+            out.push(row);
+            cx.progress(moments.len() + done + 1, total, "");
+        }
+        Ok(out)
+    }
+
+    fn moment(&self, (sequence, timestep): (String, i64), rows: &[Row<'_>]) -> Result<Moment> {
+        let (mesh, canonical) = tracked::read_mesh(&rows[0].path("mesh")?)?;
+        let surface = Surface::new(mesh, canonical);
+        let found = landmarks::of_column(&rows[0].floats(TRIANGULATED.0)?);
+        let places = surface.places_of(&found);
+        let mut views = Vec::new();
+        for row in rows {
+            if row.f64("landmark_confidence")? >= self.params.min_confidence {
+                views.push((camera_of(row, None)?, row.floats("landmarks")?.as_chunks::<2>().0.to_vec()));
+            }
+        }
+        Ok(Moment { sequence, timestep, found, surface, places, views })
+    }
+
+    /// Mean error over views and the landmarks that count, per cent; none if there is nothing to compare. `facing` says which way the
+    /// surface looks at each landmark.
+    fn error(
+        &self,
+        spots: &[Option<Spot>],
+        facing: &[Option<Spot>],
+        views: &[(Camera, Vec<[f64; 2]>)],
+        counted: &impl Fn(usize) -> bool,
+    ) -> Option<f64> {
+        let cosine = self.params.max_angle.to_radians().cos();
+        let (mut sum, mut n) = (0.0, 0usize);
+        for (camera, seen) in views {
+            let eye = camera.center();
+            let focal = f64::midpoint(camera.intrinsics.x_axis.x, camera.intrinsics.y_axis.y);
+            for (i, pixel) in seen.iter().enumerate() {
+                let (Some(spot), Some(way)) = (spots[i], facing[i]) else { continue };
+                if !counted(i) || way.normal.dot((eye - way.position).normalize()) < cosine {
+                    continue;
+                }
+                let (projected, depth) = camera.project(spot.position);
+                if depth > 0.0 {
+                    sum += 100.0 * projected.distance(DVec2::from(*pixel)) / (self.width * focal / depth);
+                    n += 1;
+                }
+            }
+        }
+        (n > 0).then(|| sum / n as f64)
+    }
+}
+
+/// A person's places of landmarks, from all sequences but one: medians, coordinate by coordinate.
+fn own_places(moments: &[Moment], without: &str) -> Vec<Option<Place>> {
+    let place = |i: usize| {
+        let known: Vec<Place> =
+            moments.iter().filter(|m| m.sequence != without).filter_map(|m| m.places[i]).collect();
+        let median = |axis: usize| {
+            let mut values: Vec<f32> = known.iter().map(|p| p[axis]).collect();
+            values.sort_by(f32::total_cmp);
+            values[values.len() / 2]
+        };
+        (!known.is_empty()).then(|| std::array::from_fn(median))
+    };
+    (0..POINTS).map(place).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use datasets::capture::portrait_camera;
+
+    /// A bowl, open to the back, whose canonical coordinates are its rest positions in model units, moved by `shift` metres.
+    fn bowl(shift: Vec3) -> Surface {
+        let n = 40i32;
+        let mut mesh = Mesh { positions: Vec::new(), faces: Vec::new() };
+        for y in 0..n {
+            for x in 0..n {
+                let (x, y) = ((x as f32 / (n - 1) as f32 - 0.5) * 0.2, (y as f32 / (n - 1) as f32 - 0.5) * 0.2);
+                mesh.positions.push(Vec3::new(x, y, -5.0 * (x * x + y * y)));
+            }
+        }
+        for y in 0..n - 1 {
+            for x in 0..n - 1 {
+                let [a, b, c, d] = [y * n + x, y * n + x + 1, (y + 1) * n + x, (y + 1) * n + x + 1].map(|v| v as u32);
+                mesh.faces.extend([[a, b, c], [b, d, c]]);
+            }
+        }
+        let canonical = mesh.positions.iter().map(|p| [p.x * 4.0, p.y * 4.0, p.z * 4.0, 0.0, 0.0]).collect();
+        mesh.positions.iter_mut().for_each(|p| *p += shift);
+        Surface::new(mesh, canonical)
+    }
+
+    fn stage() -> EvaluateLandmarks {
+        let params = Params { min_confidence: 0.5, max_angle: 70.0 };
+        EvaluateLandmarks { params, places: Vec::new(), width: 0.14 }
+    }
+
+    /// Points of the bowl at rest, metres.
+    fn points() -> Vec<Option<DVec3>> {
+        let point = |i: usize| {
+            let (x, y) = ((i as f64 * 0.7).sin() * 0.05, (i as f64 * 1.3).cos() * 0.05);
+            DVec3::new(x, y, -5.0 * (x * x + y * y))
+        };
+        (0..POINTS).map(|i| Some(point(i))).collect()
+    }
+
+    #[test]
+    fn landmarks_move_with_the_surface_and_an_error_is_in_per_cent_of_the_width() {
+        let places = bowl(Vec3::ZERO).places_of(&points());
+        let moved = bowl(Vec3::new(0.03, -0.01, 0.02));
+        let spots = moved.spots(places.iter().map(|p| p.as_ref().map(|p| p.as_slice())));
+        for (spot, point) in spots.iter().zip(points()) {
+            let there = point.unwrap() + DVec3::new(0.03, -0.01, 0.02);
+            assert!(spot.unwrap().position.distance(there) < 5e-4, "{spot:?} {there}");
+        }
+        // from in front, landmarks seen 2.8 mm aside are 2 % of 140 mm off
+        let camera = portrait_camera(0.0, 0.0, 1.0, 320, 320);
+        let aside = DVec3::new(0.0028, 0.0, 0.0);
+        let seen = spots.iter().map(|s| camera.project(s.unwrap().position + aside).0.to_array()).collect();
+        let error = stage().error(&spots, &spots, &[(camera, seen)], &|_| true).unwrap();
+        assert!((error - 2.0).abs() < 0.01, "{error}");
+    }
+
+    #[test]
+    fn what_is_turned_away_does_not_count() {
+        let surface = bowl(Vec3::ZERO);
+        let places = surface.places_of(&points());
+        let spots = surface.spots(places.iter().map(|p| p.as_ref().map(|p| p.as_slice())));
+        let behind = portrait_camera(180.0, 0.0, 1.0, 320, 320);
+        let seen = vec![[0.0, 0.0]; POINTS];
+        assert_eq!(stage().error(&spots, &spots, &[(behind, seen)], &|_| true), None);
+    }
+
+    #[test]
+    fn own_places_come_from_other_sequences() {
+        let moment = |sequence: &str, at: f32| Moment {
+            sequence: sequence.into(),
+            timestep: 0,
+            found: Vec::new(),
+            surface: Surface::new(Mesh { positions: Vec::new(), faces: Vec::new() }, Vec::new()),
+            places: vec![Some([at, 0.0, 0.0, 0.0, 0.0]); POINTS],
+            views: Vec::new(),
+        };
+        let moments = [moment("a", 1.0), moment("b", 2.0), moment("b", 3.0), moment("c", 4.0)];
+        assert_eq!(own_places(&moments, "b")[7].unwrap()[0], 4.0);
+        assert_eq!(own_places(&moments, "a")[7].unwrap()[0], 3.0);
+        assert_eq!(own_places(&moments[..1], "a")[7], None);
+    }
+}
