@@ -29,8 +29,8 @@ pub use calibration::{
     Calibration, Calibrations, alpha_path, calibration_path, read_calibration, video_path, write_calibration,
     write_diffusion_avatars_calibration,
 };
-pub use depth::{DepthMap, read_depth, write_depth};
 pub use colour::{read_colour, write_affine, write_colours};
+pub use depth::{DepthMap, read_depth, write_depth};
 pub use layout::{Layout, Part, Recording, Survey, SurveyedSequence, frame_folder, list, survey};
 pub use tracking::{FlameFrame, read_flame, write_flame};
 

@@ -25,7 +25,12 @@ fn the_default_data_are_shown_timed_and_read_in_every_layout() {
     // two people in a line each, nine pictures of 48 px across
     let png = std::fs::read(rows(&space, "sheet")[0]["grid"].as_str().expect("a path")).expect("a picture");
     let number = |at: usize| u32::from_be_bytes(png[at..at + 4].try_into().expect("four bytes"));
-    assert!((9 * 48..9 * 48 + 150).contains(&number(16)) && (140..200).contains(&number(20)), "{} x {}", number(16), number(20));
+    assert!(
+        (9 * 48..9 * 48 + 150).contains(&number(16)) && (140..200).contains(&number(20)),
+        "{} x {}",
+        number(16),
+        number(20)
+    );
 
     let report = std::fs::read_to_string(space.path("out/report.md")).expect("a report");
     let line = |start: &str| {
@@ -34,7 +39,10 @@ fn the_default_data_are_shown_timed_and_read_in_every_layout() {
     };
     let (films, frames) = (line("| capture | 6 "), line("| frames | 18 "));
     assert_eq!((films[2], films[4], frames[4]), ("6", "18", "18"), "units in this run, and the frames of all films");
-    assert!([&films, &frames].iter().all(|cells| cells[5].parse::<f64>().is_ok_and(|rate| rate > 0.0)), "{films:?} {frames:?}");
+    assert!(
+        [&films, &frames].iter().all(|cells| cells[5].parse::<f64>().is_ok_and(|rate| rate > 0.0)),
+        "{films:?} {frames:?}"
+    );
 
     // the readme promises of each layout what is read of it, and nothing else
     let readme = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).expect("the readme");
@@ -46,7 +54,8 @@ fn the_default_data_are_shown_timed_and_read_in_every_layout() {
         let start = name.split(',').next().expect("a word");
         let promised = readme.lines().find(|line| line.replace('`', "").starts_with(&format!("| {start}")));
         let promised = cells(promised.unwrap_or_else(|| panic!("the readme has no {start}")));
-        let found = ["frames", "intrinsics", "colour", "mattes", "clouds", "flame", "nphm"].map(|c| row[c].as_str().expect("text"));
+        let found = ["frames", "intrinsics", "colour", "mattes", "clouds", "flame", "nphm"]
+            .map(|c| row[c].as_str().expect("text"));
         for (promised, found) in promised[1..].iter().zip(found) {
             assert_eq!(*promised == "-", found == "-", "{name}: the readme says {promised}, found {found}");
         }
@@ -60,7 +69,8 @@ fn the_default_data_are_shown_timed_and_read_in_every_layout() {
     assert_eq!(more.code, 0, "{}", more.err);
     let report = std::fs::read_to_string(space.path("out/report.md")).expect("a report");
     let both = report.lines().find(|line| line.starts_with("| capture | 9 ")).map(cells).expect("a line");
-    let seconds = |text: &str| text.trim_end_matches(" s").parse::<f64>().unwrap_or_else(|_| panic!("{text} is no time"));
+    let seconds =
+        |text: &str| text.trim_end_matches(" s").parse::<f64>().unwrap_or_else(|_| panic!("{text} is no time"));
     assert_eq!((both[2], both[4]), ("3", "27"), "three units in this run, and the frames of all films");
     assert!(seconds(both[3]) >= seconds(films[3]), "{both:?} {films:?}");
 }
@@ -84,8 +94,10 @@ fn pictures_that_cannot_be_told_apart_are_no_grid() {
     };
     run("lines: [sequence], columns: [sequence]")
         .expect_error(1, &["stage `grid`", "two pictures are of FREE and FREE", "hint: name a column"]);
-    run("lines: [sequence], columns: [method]").expect_error(1, &["FREE and b is 1 x 2 px, another one 1 x 1", "hint: pictures of one shape"]);
-    run("lines: [person], columns: [method]").expect_error(1, &["`lines` names the column `person`, expected one of participant", "hint:"]);
+    run("lines: [sequence], columns: [method]")
+        .expect_error(1, &["FREE and b is 1 x 2 px, another one 1 x 1", "hint: pictures of one shape"]);
+    run("lines: [person], columns: [method]")
+        .expect_error(1, &["`lines` names the column `person`, expected one of participant", "hint:"]);
     run("lines: [camera], columns: [method]").expect_error(1, &["no value in the column `camera`", "hint:"]);
     let said = run("lines: [method], columns: [sequence], limit: 1");
     assert_eq!(said.code, 0, "{}", said.err);

@@ -98,8 +98,10 @@ pub fn write_flame(path: &Path, frames: &[FlameFrame]) -> Result<(), LayoutError
     let width = expression.len() / count.max(1);
     let (rotation, translation) = (all(|frame| frame.rotation.into()), all(|frame| frame.translation.into()));
     let (jaw, numbers) = (all(|frame| frame.jaw.into()), all(|frame| vec![f64::from(frame.timestep)]));
-    let neck: Option<Vec<f64>> = frames.iter().map(|frame| frame.neck).collect::<Option<Vec<_>>>().map(|all| all.concat());
-    let eyes: Option<Vec<f64>> = frames.iter().map(|frame| frame.eyes).collect::<Option<Vec<_>>>().map(|all| all.concat());
+    let neck: Option<Vec<f64>> =
+        frames.iter().map(|frame| frame.neck).collect::<Option<Vec<_>>>().map(|all| all.concat());
+    let eyes: Option<Vec<f64>> =
+        frames.iter().map(|frame| frame.eyes).collect::<Option<Vec<_>>>().map(|all| all.concat());
     let (of_shape, of_expression, of_three, of_six) = ([1, shape.len()], [count, width], [count, 3], [count, 6]);
     let mut arrays: Vec<(&str, &[usize], &[f64])> = vec![
         ("shape", &of_shape, &shape),

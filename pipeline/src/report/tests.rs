@@ -273,8 +273,16 @@ fn written(run: &FinishedRun) -> (tempfile::TempDir, String, String) {
 fn both_renderings_tell_the_same() {
     let run = sample();
     let (out, markdown, html) = written(&run);
-    for said in ["25 stages", "2025-12-31 23:59 UTC", "not available", "± ", "libtorch 2.13.0", "no such stage", "mp4v", "of them in this run"]
-    {
+    for said in [
+        "25 stages",
+        "2025-12-31 23:59 UTC",
+        "not available",
+        "± ",
+        "libtorch 2.13.0",
+        "no such stage",
+        "mp4v",
+        "of them in this run",
+    ] {
         assert!(html.contains(said), "the page lacks {said}");
         assert!(markdown.contains(said), "the Markdown lacks {said}");
     }
