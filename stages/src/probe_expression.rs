@@ -1,12 +1,14 @@
 //! `probe_expression`: how much of the true expression a linear probe reads off the tracked expression codes.
 //!
-//! reads: sequence, timestep, expression, arkit, action_mm   writes: action, r2, visible, blocks, reach_mm
+//! reads: sequence, timestep, expression, arkit, action_mm   writes: action, r2, r2_ceiling, visible, blocks, reach_mm
 //!
 //! A group is a person tracked by one method; its rows are moments, and a row comes out for each of the 52 ARKit actions. The frames
 //! of a sequence, in time, are cut into blocks of `block` frames; blocks are dealt in turn to `folds` folds, so that neighbours in time are tested
 //! together and not on what was trained on beside them. The probe is a ridge regression from codes, scaled to unit variance on its
 //! training folds, to weights. Its strength is chosen for each action by another cross-validation, over the blocks of the training folds alone. `r2` is
 //! 1 - (squared error over all held-out moments) / (squared distance of the true weights from their mean); null if the action does not vary.
+//! `r2_ceiling` is what the same probe on the same splits reads off the true weights themselves: few moments, in which an action is hardly shown
+//! without others, cap what any codes can reach.
 //!
 //! `reach_mm` is how far the action moves the skin by its largest weight in these data (`action_mm` times weight: root mean square over the region
 //! it moves). `blocks` counts the blocks in which it moves it by more than `visible_mm`; an action is `visible` if there are at least
@@ -56,8 +58,8 @@ fn def() -> StageDef {
         .doc("Cross-validated linear probe from tracked expression codes to the true ARKit weights.")
         .reads([("sequence", Type::Str), ("timestep", Type::I64), ("expression", Type::Floats(0))])
         .reads([("arkit", Type::Floats(52)), ("action_mm", Type::Floats(52))])
-        .writes([("action", Type::Str), ("r2", Type::F64), ("visible", Type::Bool)])
-        .writes([("blocks", Type::I64), ("reach_mm", Type::F64)])
+        .writes([("action", Type::Str), ("r2", Type::F64), ("r2_ceiling", Type::F64)])
+        .writes([("visible", Type::Bool), ("blocks", Type::I64), ("reach_mm", Type::F64)])
 }
 
 protocol::register!(Params, def, |params: Params, _: &Cx<'_>| {
@@ -97,15 +99,19 @@ impl ProbeExpression {
         let names: Vec<&str> = moments.iter().map(|((sequence, _), _)| sequence.as_str()).collect();
         let blocks = blocks(&names, self.params.block);
         let guessed = held_out(&codes, &weights, &blocks, self.params.folds)?;
+        let perfect: Vec<Vec<f64>> = weights.iter().map(|w| w.to_vec()).collect();
+        let best = held_out(&perfect, &weights, &blocks, self.params.folds)?;
         let rows = (0..ACTIONS).map(|action| {
             let moved: Vec<f64> = weights.iter().map(|w| w[action] * action_mm[action]).collect();
             let mut shown: Vec<usize> =
                 moved.iter().zip(&blocks).filter(|(mm, _)| **mm > self.params.visible_mm).map(|(_, b)| *b).collect();
             shown.dedup();
             let of = |values: &[[f64; ACTIONS]]| values.iter().map(|v| v[action]).collect::<Vec<f64>>();
+            let share = |guessed: &[[f64; ACTIONS]]| r2(&of(&weights), &of(guessed)).map_or(Value::Null, Value::F64);
             OutRow::new()
                 .str("action", ARKIT_NAMES[action])
-                .set("r2", r2(&of(&weights), &of(&guessed)).map_or(Value::Null, Value::F64))
+                .set("r2", share(&guessed))
+                .set("r2_ceiling", share(&best))
                 .set("visible", Value::Bool(shown.len() >= 2))
                 .i64("blocks", shown.len())
                 .f64("reach_mm", moved.iter().copied().fold(0.0, f64::max))
