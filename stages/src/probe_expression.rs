@@ -1,14 +1,14 @@
 //! `probe_expression`: how much of the true expression a linear probe reads off the tracked expression codes.
 //!
-//! reads: sequence, timestep, expression, arkit, action_mm   writes: action, r2, r2_ceiling, visible, blocks, reach_mm
+//! reads: sequence, timestep, expression, arkit, action_mm   writes: action, r2, r2_of_truth, visible, blocks, reach_mm
 //!
 //! A group is a person tracked by one method; its rows are moments, and a row comes out for each of the 52 ARKit actions. The frames
 //! of a sequence, in time, are cut into blocks of `block` frames; blocks are dealt in turn to `folds` folds, so that neighbours in time are tested
 //! together and not on what was trained on beside them. The probe is a ridge regression from codes, scaled to unit variance on its
 //! training folds, to weights. Its strength is chosen for each action by another cross-validation, over the blocks of the training folds alone. `r2` is
 //! 1 - (squared error over all held-out moments) / (squared distance of the true weights from their mean); null if the action does not vary.
-//! `r2_ceiling` is what the same probe on the same splits reads off the true weights themselves: few moments, in which an action is hardly shown
-//! without others, cap what any codes can reach.
+//! `r2_of_truth` is what the same probe on the same splits reads off the true weights themselves, as if they were the codes: a yardstick for
+//! how much so few moments can show, and no bound, since codes in which an action stands out are read off with less.
 //!
 //! `reach_mm` is how far the action moves the skin by its largest weight in these data (`action_mm` times weight: root mean square over the region
 //! it moves). `blocks` counts the blocks in which it moves it by more than `visible_mm`; an action is `visible` if there are at least
@@ -58,7 +58,7 @@ fn def() -> StageDef {
         .doc("Cross-validated linear probe from tracked expression codes to the true ARKit weights.")
         .reads([("sequence", Type::Str), ("timestep", Type::I64), ("expression", Type::Floats(0))])
         .reads([("arkit", Type::Floats(52)), ("action_mm", Type::Floats(52))])
-        .writes([("action", Type::Str), ("r2", Type::F64), ("r2_ceiling", Type::F64)])
+        .writes([("action", Type::Str), ("r2", Type::F64), ("r2_of_truth", Type::F64)])
         .writes([("visible", Type::Bool), ("blocks", Type::I64), ("reach_mm", Type::F64)])
 }
 
@@ -111,7 +111,7 @@ impl ProbeExpression {
             OutRow::new()
                 .str("action", ARKIT_NAMES[action])
                 .set("r2", share(&guessed))
-                .set("r2_ceiling", share(&best))
+                .set("r2_of_truth", share(&best))
                 .set("visible", Value::Bool(shown.len() >= 2))
                 .i64("blocks", shown.len())
                 .f64("reach_mm", moved.iter().copied().fold(0.0, f64::max))

@@ -380,7 +380,7 @@ mod tests {
         let asked = Asked { by: &by, mean: &mean, per: &per, columns: &[], higher: &[], lower: &mean, filter: &[] };
         let (_, rows, note) = texts(table(&manifest, &asked).unwrap());
         // the mean of 2 and 4, not that of 1, 3 and 4
-        assert_eq!(rows, [["ours", "2", "*3.00 ± 1.41*"], ["mean", "2", "9.00 (n = 1)"]]);
+        assert_eq!(rows, [["ours", "2", "*3.000 ± 1.414*"], ["mean", "2", "9.000 (n = 1)"]]);
         assert!(note.unwrap().contains("over n means, each over the rows of one person"));
         let unknown = ["nobody".to_string()];
         let block = table(&manifest, &Asked { per: &unknown, ..asked }).unwrap();
