@@ -188,17 +188,44 @@ mod tests {
             "{:?}",
             free.iter().map(|p| p.length()).fold(f32::INFINITY, f32::min)
         );
-        // about half of the candidates lie outside, and of these most are further away than the margin
-        assert!(free.len() > 1200, "{} of 4000", free.len());
-        // both kinds: in front of the ball for all three cameras, and beside it for one
-        let inside_mattes = |p: &Vec3| {
+        // all that is tried, as a camera that sees nothing but background tells it
+        let nothing = vec![0; 200 * 200];
+        let all = free_space(&seen, &[Silhouette { camera: &cameras[0], matte: &nothing }], &config);
+        assert_eq!(all.len(), config.candidates);
+        let in_all_mattes = |p: &Vec3| {
             views.iter().all(|view| {
                 let (px, _) = view.camera.project(p.as_dvec3());
                 view.matte[px.y as usize * 200 + px.x as usize] == 255
             })
         };
-        let in_front = free.iter().filter(|p| inside_mattes(p)).count();
-        assert!(in_front > 200 && in_front + 200 < free.len(), "{in_front} of {}", free.len());
+        // how far a place within the mattes is in front of the half that was seen, in the eyes of the camera for which that is most; a place at
+        // whose rim nothing was seen is left open
+        let in_front = |p: &Vec3| -> f64 {
+            let depth = |camera: &Camera| {
+                let (px, _) = camera.project(p.as_dvec3());
+                let (eye, ray) = (camera.center(), camera.ray(px));
+                let along = -eye.dot(ray);
+                let half = (0.01 - (eye + ray * along).length_squared()).max(0.0).sqrt();
+                let surface = eye + ray * (along - half);
+                // well inside the rim, both of the ball and of the half
+                let is_seen = surface.z > 0.015 && half > 0.05;
+                // within the pixels that are looked at, a surface that is tilted comes so much nearer
+                let nearer = 1.5 * PIXEL * (0.01 - half * half).sqrt() / half;
+                if is_seen { along - half - nearer - (p.as_dvec3() - eye).length() } else { f64::NEG_INFINITY }
+            };
+            cameras.iter().map(depth).fold(f64::NEG_INFINITY, f64::max)
+        };
+        let is_found = |p: &&Vec3| free.contains(p);
+        let beside: Vec<&Vec3> = all.iter().filter(|p| !in_all_mattes(p)).collect();
+        assert_eq!(
+            beside.iter().copied().filter(is_found).count(),
+            beside.len(),
+            "each of them is beside a silhouette"
+        );
+        let clear: Vec<&Vec3> = all.iter().filter(|p| in_all_mattes(p) && in_front(p) > config.margin).collect();
+        let found = clear.iter().copied().filter(is_found).count();
+        assert!(beside.len() > 500 && clear.len() > 100, "{} beside, {} in front", beside.len(), clear.len());
+        assert!(found as f64 > 0.98 * clear.len() as f64, "{found} of {} in front", clear.len());
     }
 
     #[test]
