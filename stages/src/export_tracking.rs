@@ -37,10 +37,7 @@ fn def() -> StageDef {
 }
 
 protocol::register!(Params, def, |_: Params, cx: &Cx<'_>| {
-    let path = cx.with("person")?.only().context("`person` is what fit_identity puts out")?.path("person")?;
-    let person: Person = serde_json::from_slice(&std::fs::read(&path)?)
-        .with_context(|| format!("{} does not describe a person", path.display()))?;
-    anyhow::Ok(ExportTracking { scale: person.scale })
+    anyhow::Ok(ExportTracking { scale: Person::of(cx)?.scale })
 });
 
 struct ExportTracking {

@@ -15,7 +15,7 @@ use crate::landmarks;
 use models::nphm::fit::{Cloud, FitConfig, Frame, Known, fit_frame};
 use models::nphm::pose::Pose;
 use models::weights;
-use protocol::{Row, Table};
+use protocol::{Cx, Row, Table};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -96,6 +96,16 @@ pub struct Person {
 }
 
 impl Person {
+    /// The person of the constant `person`.
+    ///
+    /// # Errors
+    /// If it is not one row, or its file does not describe a person.
+    pub fn of(cx: &Cx<'_>) -> Result<Person> {
+        let path = cx.with("person")?.only().context("`person` is what fit_identity puts out")?.path("person")?;
+        let text = std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        serde_json::from_slice(&text).with_context(|| format!("{} does not describe a person", path.display()))
+    }
+
     /// What fits are told of the person.
     pub fn known(&self) -> Known<'_> {
         Known { z_id: &self.z_id, landmarks: &self.landmarks }
@@ -122,8 +132,7 @@ impl Moment {
     /// # Errors
     /// If a file cannot be read.
     pub fn read(row: &Row<'_>) -> Result<Moment> {
-        let free = row.has(FREE_SPACE.0).then(|| row.maybe_path(FREE_SPACE.0)).transpose()?.flatten();
-        let free = free.map(|path| geometry::ply::read_cloud(&path)).transpose()?;
+        let free = row.maybe_path(FREE_SPACE.0)?.map(|path| geometry::ply::read_cloud(&path)).transpose()?;
         let found = if row.has(landmarks::TRIANGULATED.0) {
             landmarks::of_column(&row.floats(landmarks::TRIANGULATED.0)?)
         } else {
@@ -142,7 +151,7 @@ impl Moment {
     /// # Errors
     /// If there are too few points to fit a face to.
     pub fn observed(&self, points: usize, pose: &Pose, scale: f64) -> Result<Cloud> {
-        let free = on_face(&self.free, points, pose, scale);
+        let free = thinned(on_face(&self.free, pose, scale), points);
         let outside = free.into_iter().map(|i| self.free[i].to_array()).collect();
         Ok(Cloud { outside, landmarks: self.landmarks.clone(), ..observed(&self.cloud, points, pose, scale)? })
     }
@@ -154,26 +163,30 @@ impl Moment {
 /// # Errors
 /// If there are too few to fit a face to.
 pub fn observed(cloud: &PointCloud, points: usize, pose: &Pose, scale: f64) -> Result<Cloud> {
-    let kept = on_face(&cloud.positions, points, pose, scale);
+    let on_face = on_face(&cloud.positions, pose, scale);
     anyhow::ensure!(
-        kept.len() >= MIN_POINTS.min(points),
+        on_face.len() >= MIN_POINTS,
         "only {} of {} points lie where the face should be\nhint: is `center` the middle of the head, and does it face +z?",
-        kept.len(),
+        on_face.len(),
         cloud.positions.len()
     );
+    let kept = thinned(on_face, points);
     let take = |values: &[Vec3]| kept.iter().map(|&i| values[i].to_array()).collect();
     let normals = if cloud.normals.is_empty() { Vec::new() } else { take(&cloud.normals) };
     Ok(Cloud { points: take(&cloud.positions), normals, ..Cloud::default() })
 }
 
-/// Which points lie on the face of a head in about this pose: at most `points`, evenly spaced in the file's order, which is spatial
-/// enough; a fit draws its own random points from these.
-fn on_face(places: &[Vec3], points: usize, pose: &Pose, scale: f64) -> Vec<usize> {
+/// Which points lie on the face of a head in about this pose.
+fn on_face(places: &[Vec3], pose: &Pose, scale: f64) -> Vec<usize> {
     let is_inside = |p: &Vec3| {
         let q = pose.to_model(p.to_array(), scale);
         (0..3).all(|i| q[i] >= OBSERVED[0][i] && q[i] <= OBSERVED[1][i])
     };
-    let kept: Vec<usize> = (0..places.len()).filter(|&i| is_inside(&places[i])).collect();
+    (0..places.len()).filter(|&i| is_inside(&places[i])).collect()
+}
+
+/// At most `points` of them, evenly spaced in the file's order, which is spatial enough; a fit draws its own random points from these.
+fn thinned(kept: Vec<usize>, points: usize) -> Vec<usize> {
     let every = kept.len().div_ceil(points.max(1)).max(1);
     kept.into_iter().step_by(every).collect()
 }

@@ -117,10 +117,7 @@ fn def() -> StageDef {
 
 protocol::register!(Params, def, |params, cx: &Cx<'_>| {
     let model = head_models::read(cx.with("head_model")?)?;
-    let path = cx.with("person")?.only().context("`person` is what fit_identity puts out")?.path("person")?;
-    let person: Person = serde_json::from_slice(&std::fs::read(&path)?)
-        .with_context(|| format!("{} does not describe a person", path.display()))?;
-    anyhow::Ok(TrackHead { params, model, person, places: landmarks::known_places(cx)? })
+    anyhow::Ok(TrackHead { params, model, person: Person::of(cx)?, places: landmarks::known_places(cx)? })
 });
 
 struct TrackHead {
