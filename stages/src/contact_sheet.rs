@@ -8,7 +8,7 @@
 
 use crate::gbuffers;
 use crate::media::Image;
-use crate::sheets::{below, beside, write};
+use crate::drawing::{Anchor, WHITE, below, beside, plain, text};
 use anyhow::Result;
 use geometry::gbuffer::GBuffer;
 use manifests::Type;
@@ -37,7 +37,7 @@ fn picture() -> usize {
 }
 
 fn def() -> StageDef {
-    StageDef::new("contact_sheet", 2, Grain::Whole)
+    StageDef::new("contact_sheet", 3, Grain::Whole)
         .doc("Truth, renders, G-buffer channels and mesh overlay of some views in one picture.")
         .reads([("sequence", Type::Str), ("camera", Type::Str), ("timestep", Type::I64)])
         .reads([("target", Type::Blob), ("gbuffer", Type::Blob), ("render", Type::Blob)])
@@ -103,7 +103,7 @@ impl ContactSheet {
         pictures.extend(channels(&gbuffer));
         pictures.push(overlay(&target, &gbuffer)?);
         let mut line = beside(&pictures.iter().map(|picture| enlarge(picture, size)).collect::<Vec<_>>());
-        write(&mut line, &format!("{} / {} / {}", view.0, view.1, view.2), (4, size as i32 - 5), 0.32)?;
+        text(&mut line, &format!("{} / {} / {}", view.0, view.1, view.2), (4, size - 5), 7.0, Anchor::Left)?;
         Ok(line)
     }
 
@@ -112,9 +112,9 @@ impl ContactSheet {
         let names = ["truth"].into_iter().chain(methods.iter().map(String::as_str));
         let names: Vec<&str> = names.chain(["depth", "canonical", "normals", "ambient", "mask", "mesh"]).collect();
         let (width, height) = (size * names.len(), 20);
-        let mut image = Image::new(width, height, 3, vec![255; width * height * 3]);
+        let mut image = plain(width, height, WHITE);
         for (i, name) in names.iter().enumerate() {
-            write(&mut image, name, ((i * size) as i32 + 4, 14), 0.4)?;
+            text(&mut image, name, (i * size + 4, 14), 8.0, Anchor::Left)?;
         }
         Ok(image)
     }

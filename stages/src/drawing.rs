@@ -1,4 +1,4 @@
-//! Figures: meshes and points as cameras see them, laid over pictures; text, and a colour bar.
+//! Figures: meshes and points as cameras see them, laid over pictures; pictures beside and below each other; text, and a colour bar.
 //!
 //! No stage, but what figures are made with. A layer is drawn at several samples a pixel and averaged, so that edges are smooth; where it has no
 //! coverage, the picture below stays as it is, to the last bit. Knows no rows and no files.
@@ -20,6 +20,8 @@ const NEAR: f32 = 0.05;
 const OUTLINE: f64 = 1.4;
 /// Text and lines.
 pub const INK: [u8; 3] = [40, 40, 40];
+/// Paper.
+pub const WHITE: [u8; 3] = [255; 3];
 
 /// What lies over a picture: for each pixel red, green and blue in 0 to 255, times how much of it is covered, and that coverage.
 pub struct Layer {
@@ -182,6 +184,24 @@ pub fn place(image: &mut Image, part: &Image, x: usize, y: usize) {
     }
 }
 
+/// Pictures of equal height side by side.
+pub fn beside(pictures: &[Image]) -> Image {
+    let (width, height) = (pictures.iter().map(|p| p.width).sum(), pictures[0].height);
+    let mut data = Vec::with_capacity(width * height * 3);
+    for y in 0..height {
+        for p in pictures {
+            data.extend_from_slice(&p.data[y * p.width * 3..(y + 1) * p.width * 3]);
+        }
+    }
+    Image::new(width, height, 3, data)
+}
+
+/// Pictures of equal width below each other.
+pub fn below(pictures: &[Image]) -> Image {
+    let height = pictures.iter().map(|p| p.height).sum();
+    Image::new(pictures[0].width, height, 3, pictures.iter().flat_map(|p| p.data.iter().copied()).collect())
+}
+
 /// The point of a text that is put at a place.
 #[derive(Clone, Copy)]
 pub enum Anchor {
@@ -193,18 +213,34 @@ pub enum Anchor {
     Right,
 }
 
+/// Text is drawn so many times too large, with broad lines, and then shrunk: the font is one of strokes, and looks like print then.
+const LARGE: i32 = 6;
+const FONT: i32 = imgproc::FONT_HERSHEY_SIMPLEX;
+
+/// How a line of text is drawn before it is shrunk: OpenCV's scale, the width of its strokes, its width and height, and how far it reaches below
+/// the baseline.
+fn drawn(text: &str, size: f64) -> Result<(f64, i32, opencv::core::Size, i32)> {
+    let scale = imgproc::get_font_scale_from_height(FONT, (size * f64::from(LARGE)).round() as i32, 1)?;
+    let stroke = (size * f64::from(LARGE) / 8.0).round().max(1.0) as i32;
+    let mut below = 0;
+    let extent = imgproc::get_text_size(text, FONT, scale, stroke, &mut below)?;
+    Ok((scale, stroke, extent, below))
+}
+
+/// Width of a line of text as [`text`] writes it, px.
+///
+/// # Errors
+/// If OpenCV refuses.
+pub fn text_width(text: &str, size: f64) -> Result<usize> {
+    Ok((drawn(text, size)?.2.width / LARGE) as usize)
+}
+
 /// Writes a line of text: capitals `size` px high, the anchor at `x`, the baseline at `y`. ASCII only.
 ///
 /// # Errors
 /// If OpenCV refuses.
 pub fn text(image: &mut Image, text: &str, (x, y): (usize, usize), size: f64, anchor: Anchor) -> Result<()> {
-    /// The font is one of strokes: drawn large with broad lines and then shrunk, it looks like print.
-    const LARGE: i32 = 6;
-    let font = imgproc::FONT_HERSHEY_SIMPLEX;
-    let scale = imgproc::get_font_scale_from_height(font, (size * f64::from(LARGE)).round() as i32, 1)?;
-    let stroke = (size * f64::from(LARGE) / 8.0).round().max(1.0) as i32;
-    let mut below = 0;
-    let extent = imgproc::get_text_size(text, font, scale, stroke, &mut below)?;
+    let (scale, stroke, extent, below) = drawn(text, size)?;
     let margin = 2 * LARGE;
     // whole pixels of the small picture, with the baseline between two of them
     let whole = |length: i32| (length + margin).div_euclid(LARGE) + 1;
@@ -212,7 +248,7 @@ pub fn text(image: &mut Image, text: &str, (x, y): (usize, usize), size: f64, an
     let (rows, columns) = ((ascent + descent) * LARGE, columns * LARGE);
     let mut mat = Mat::new_rows_cols_with_default(rows, columns, opencv::core::CV_8UC1, Scalar::all(0.0))?;
     let at = Point::new(margin, ascent * LARGE);
-    imgproc::put_text(&mut mat, text, at, font, scale, Scalar::all(255.0), stroke, imgproc::LINE_AA, false)?;
+    imgproc::put_text(&mut mat, text, at, FONT, scale, Scalar::all(255.0), stroke, imgproc::LINE_AA, false)?;
     let ink = Image::from_mat(&mat)?.resized((columns / LARGE) as usize, (rows / LARGE) as usize)?;
     let before = 2 + match anchor {
         Anchor::Left => 0,

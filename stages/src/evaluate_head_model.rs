@@ -10,7 +10,7 @@
 //! (`head_views`): nothing inside, nothing through the mouth. The face is where training draws most points (`scan_synthetic::is_face`, on the neutral scan);
 //! a point of the model belongs to it if the nearest one of the scan does. `mesh` is the neutral fit in model space; pictures show all scans, grey where nothing is compared.
 
-use crate::sheets::below;
+use crate::drawing::below;
 use crate::fit_identity::UNIT_MM;
 use crate::head_models;
 use crate::head_views::{self, Truth};

@@ -222,7 +222,7 @@ fn draw(mesh: &Mesh, size: u32, color: &dyn Fn(&[Vec3]) -> Vec<[f32; 3]>, beside
         }
         Image::new(size as usize, size as usize, 3, data)
     });
-    crate::sheets::beside(&views)
+    crate::drawing::beside(&views)
 }
 
 /// The colour of a distance: blue for 0, over green and yellow to red for `full` and beyond.

@@ -7,7 +7,7 @@
 //! Knows nothing of what the pictures show.
 
 use crate::media::Image;
-use crate::sheets::{below, beside, blank, text_width, write};
+use crate::drawing::{Anchor, WHITE, below, beside, plain, text, text_width};
 use anyhow::{Result, bail, ensure};
 use manifests::Type;
 use protocol::{Cx, Grain, OutRow, Row, Rows, Stage, StageDef, Unit};
@@ -42,7 +42,7 @@ const LABELS: [(&str, Type); 7] = [
 ];
 
 /// Size of the text, of OpenCV's font; a line of it is [`LINE`] px high.
-const SCALE: f64 = 0.4;
+const SIZE: f64 = 8.5;
 const LINE: usize = 16;
 /// White between pictures, and between groups of columns, px.
 const SPACE: usize = 2;
@@ -129,21 +129,21 @@ impl ImageGrid {
         let (width, height) = size.unwrap_or((1, 1));
         let names: Vec<Label> = order.iter().map(|&column| columns[column].clone()).collect();
         let labels: Vec<String> = shown.iter().map(|&line| lines[line].join(" ")).collect();
-        let margin = labels.iter().map(|text| text_width(text, SCALE)).collect::<Result<Vec<_>>>()?.into_iter().max().unwrap_or(0) + 10;
+        let margin = labels.iter().map(|label| text_width(label, SIZE)).collect::<Result<Vec<_>>>()?.into_iter().max().unwrap_or(0) + 10;
         let mut all = vec![heading(&names, margin, width)?];
         for (label, of_line) in labels.iter().zip(pictures) {
-            let mut side = blank(margin, height);
-            write(&mut side, label, (4, height as i32 / 2), SCALE)?;
+            let mut side = plain(margin, height, WHITE);
+            text(&mut side, label, (4, height / 2), SIZE, Anchor::Left)?;
             let mut line = vec![side];
             for (column, picture) in of_line.into_iter().enumerate() {
-                line.push(blank(space(&names, column), height));
+                line.push(plain(space(&names, column), height, WHITE));
                 line.push(match picture {
                     Some(picture) => picture,
                     None => missing(width, height)?,
                 });
             }
             let line = beside(&line);
-            all.push(blank(line.width, SPACE));
+            all.push(plain(line.width, SPACE, WHITE));
             all.push(line);
         }
         let path = cx.file(unit, "grid.png");
@@ -201,7 +201,7 @@ fn heading(names: &[Label], margin: usize, width: usize) -> Result<Image> {
         })
         .collect();
     let right = lefts.last().map_or(margin, |left| left + width);
-    let mut image = blank(right, levels * LINE + 4);
+    let mut image = plain(right, levels * LINE + 4, WHITE);
     for level in 0..levels {
         for column in 0..names.len() {
             let same = |other: usize| names[other][..=level] == names[column][..=level];
@@ -210,11 +210,11 @@ fn heading(names: &[Label], margin: usize, width: usize) -> Result<Image> {
                 continue;
             }
             let end = if last_level { column } else { (column..names.len()).take_while(|&other| same(other)).last().unwrap_or(column) };
-            let text = &names[column][level];
+            let name = &names[column][level];
             let room = (lefts[end] + width - lefts[column]).saturating_sub(6) as f64;
             // a name that is too long is written smaller, never cut
-            let scale = SCALE * (room / text_width(text, SCALE)?.max(1) as f64).min(1.0);
-            write(&mut image, text, (lefts[column] as i32 + 3, ((level + 1) * LINE) as i32 - 4), scale)?;
+            let size = SIZE * (room / text_width(name, SIZE)?.max(1) as f64).min(1.0);
+            text(&mut image, name, (lefts[column] + 3, (level + 1) * LINE - 4), size, Anchor::Left)?;
         }
     }
     Ok(image)
@@ -222,7 +222,7 @@ fn heading(names: &[Label], margin: usize, width: usize) -> Result<Image> {
 
 /// A place of the grid for which there is no row.
 fn missing(width: usize, height: usize) -> Result<Image> {
-    let mut image = blank(width, height);
-    write(&mut image, "none", (4, height as i32 / 2), SCALE)?;
+    let mut image = plain(width, height, WHITE);
+    text(&mut image, "none", (4, height / 2), SIZE, Anchor::Left)?;
     Ok(image)
 }

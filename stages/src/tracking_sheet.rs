@@ -10,7 +10,7 @@
 //! go by how much hair there is, which is no part of the model. Sees what the tracker sees, and no truth: real captures have this, too.
 
 use crate::drawing::{
-    Anchor, INK, Layer, Look, color_bar, mesh_layer, place, plain, points_layer, round_up, text, viridis,
+    Anchor, INK, Layer, Look, WHITE, color_bar, mesh_layer, place, plain, points_layer, round_up, text, viridis,
 };
 use crate::head_models::{Person, observed};
 use crate::media::{Image, camera_of};
@@ -80,10 +80,7 @@ fn def() -> StageDef {
 
 protocol::register!(Params, def, |params: Params, cx: &Cx<'_>| {
     ensure!(params.picture >= 64, "`picture` is {}, expected at least 64", params.picture);
-    let path = cx.with("person")?.only().context("`person` is what fit_identity puts out")?.path("person")?;
-    let person: Person = serde_json::from_slice(&std::fs::read(&path)?)
-        .with_context(|| format!("{} does not describe a person", path.display()))?;
-    anyhow::Ok(TrackingSheet { params, scale: person.scale })
+    anyhow::Ok(TrackingSheet { params, scale: Person::of(cx)?.scale })
 });
 
 struct TrackingSheet {
@@ -233,7 +230,7 @@ fn overlay(moment: &Moment, view: &View) -> Image {
 /// The observed points over the mesh, yellow from `legend` mm on.
 fn residuals(moment: &Moment, view: &View, legend: f64) -> Result<Image> {
     let look = Look { colors: &[GREY], opacity: 1.0, outline: None };
-    let white = plain(view.frame.width, view.frame.height, [255; 3]);
+    let white = plain(view.frame.width, view.frame.height, WHITE);
     let levels: Vec<f32> = moment.distances_mm.iter().map(|d| d / legend as f32).collect();
     let colors = viridis(&levels)?;
     let points: Layer = points_layer(&moment.points, &moment.normals, &colors, moment.radius, &view.camera);
@@ -248,7 +245,7 @@ fn draw(moments: &[Moment], legend: f64) -> Result<Image> {
     let line = STRIP + size + GAP;
     let bar = color_bar((total - 2 * MARGIN).min(460), legend, "distance of observed points to the tracked mesh, mm")?;
     let top = 2 * STRIP;
-    let mut sheet = plain(total, top + moments.len() * line + MARGIN + bar.height + 6, [255; 3]);
+    let mut sheet = plain(total, top + moments.len() * line + MARGIN + bar.height + 6, WHITE);
     let mut x = MARGIN;
     for camera in cameras {
         text(&mut sheet, &format!("camera {camera}"), (x + block / 2, STRIP - 6), SIZE, Anchor::Middle)?;

@@ -6,7 +6,7 @@
 //! it moves. The sequence plays forwards and backwards in turn, since few begin as they end. The camera keeps its height and distance, at
 //! which the head is whole in all frames. `timestep` counts the pictures. Knows no images and no truth.
 
-use crate::drawing::{Anchor, Look, mesh_layer, place, plain, text};
+use crate::drawing::{Anchor, Look, WHITE, mesh_layer, place, plain, text};
 use crate::head_models::BOX;
 use crate::media::Image;
 use crate::tracked;
@@ -149,10 +149,10 @@ fn camera(center: DVec3, radius: f64, angle: f64, size: usize) -> Camera {
 
 fn picture(frame: &Posed, camera: &Camera) -> Result<Image> {
     let size = camera.width as usize;
-    let mut image = plain(2 * size, size + STRIP, [255; 3]);
+    let mut image = plain(2 * size, size + STRIP, WHITE);
     for (i, colors) in [&[GREY][..], &frame.colors].into_iter().enumerate() {
         let look = Look { colors, opacity: 1.0, outline: None };
-        place(&mut image, &mesh_layer(&frame.mesh, &look, camera).over(&plain(size, size, [255; 3])), i * size, 0);
+        place(&mut image, &mesh_layer(&frame.mesh, &look, camera).over(&plain(size, size, WHITE)), i * size, 0);
     }
     let baseline = size + STRIP - 8;
     text(&mut image, &format!("frame {}", frame.timestep), (size / 2, baseline), 9.0, Anchor::Middle)?;

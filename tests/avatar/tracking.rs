@@ -121,7 +121,8 @@ fn blind() -> String {
 /// Tracks what lies in a space's folder; the rows.
 fn tracked(space: &Space) -> Vec<Value> {
     // the sizes of the shared run
-    let small = "every=2 scan_people=2 scan_expressions=5 head_steps=40 person_steps=6 track_steps=4 checkpoint_every=15";
+    let small =
+        "every=2 scan_people=2 scan_expressions=5 head_steps=40 person_steps=6 track_steps=4 checkpoint_every=15";
     let mut words: Vec<&str> = small.split(' ').flat_map(|param| ["--param", param]).collect();
     words.extend(["--set", "tracked.coarse=9", "--set", "person.key_frames=2"]);
     space.write("r.yaml", &blind());
