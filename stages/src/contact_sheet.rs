@@ -36,6 +36,9 @@ fn picture() -> usize {
     128
 }
 
+/// Height of the strip above a line that says which view it is, px.
+const LABEL: usize = 15;
+
 fn def() -> StageDef {
     StageDef::new("contact_sheet", 3, Grain::Whole)
         .doc("Truth, renders, G-buffer channels and mesh overlay of some views in one picture.")
@@ -102,9 +105,10 @@ impl ContactSheet {
         }
         pictures.extend(channels(&gbuffer));
         pictures.push(overlay(&target, &gbuffer)?);
-        let mut line = beside(&pictures.iter().map(|picture| enlarge(picture, size)).collect::<Vec<_>>());
-        text(&mut line, &format!("{} / {} / {}", view.0, view.1, view.2), (4, size - 5), 7.0, Anchor::Left)?;
-        Ok(line)
+        let line = beside(&pictures.iter().map(|picture| enlarge(picture, size)).collect::<Vec<_>>());
+        let mut name = plain(line.width, LABEL, WHITE);
+        text(&mut name, &format!("{} / {} / {}", view.0, view.1, view.2), (4, LABEL - 4), 7.0, Anchor::Left)?;
+        Ok(below(&[name, line]))
     }
 
     fn heading(&self, methods: &[String]) -> Result<Image> {
