@@ -360,11 +360,12 @@ fn no_stage_after_the_capture_sees_how_a_person_was_made() {
         "portraits_synthetic",
     ];
     let with = |more: &[&'static str]| [&films[..], more].concat();
-    let rules: [(&[&str], &[&str], Vec<&str>); 7] = [
-        (&["truth"], &[], vec!["capture_truth", "evaluate_tracking", "probe_expression"]),
-        (&[], &["truth"], vec!["capture_truth", "evaluate_tracking"]),
+    let rules: [(&[&str], &[&str], Vec<&str>); 8] = [
+        (&["truth"], &[], vec!["capture_truth", "evaluate_eyes", "evaluate_tracking", "probe_expression"]),
+        (&[], &["truth"], vec!["capture_truth", "evaluate_eyes", "evaluate_tracking"]),
         (&[], &["head_pose"], vec!["capture_truth", "evaluate_poses"]),
         (&[], &["arkit", "action_mm"], vec!["capture_truth", "probe_expression"]),
+        (&[], &["gaze"], vec!["capture_truth", "evaluate_eyes"]),
         (&[], &["regions", "flow"], vec!["capture_truth_views"]),
         (&["heads", "sequences", "scans"], &[], with(&[])),
         // a scan has a number for the person, which head models train on and are judged by

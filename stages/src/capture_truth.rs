@@ -1,8 +1,9 @@
 //! `capture_truth`: what the synthetic capture really showed: exact geometry, expression weights, head pose, landmarks.
 //!
-//! reads: participant, identity, sequence   writes: timestep, truth (safetensors), arkit, head_pose, action_mm
+//! reads: participant, identity, sequence   writes: timestep, truth (safetensors), arkit, gaze, head_pose, action_mm
 //!
-//! `head_pose` is the head's rigid motion from neutral (world to world, 4 x 4, rows first), `action_mm` how far each ARKit action moves
+//! `head_pose` is the head's rigid motion from neutral (world to world, 4 x 4, rows first), `gaze` (yaw, pitch) of the left and the right eye in the head
+//! (radians, to the subject's left and upwards), `action_mm` how far each ARKit action moves
 //! this person's skin at full weight (root mean square over the region it moves, mm). Made again from the same numbers as the capture, in
 //! a manifest of its own that only evaluations take: no stage between video and avatar can see it.
 
@@ -39,11 +40,11 @@ fn every() -> usize {
 }
 
 fn def() -> StageDef {
-    StageDef::new("capture_truth", 2, Grain::Row)
+    StageDef::new("capture_truth", 3, Grain::Row)
         .doc("The exact geometry, expression and pose of a synthetic capture; for evaluation alone.")
         .reads([("participant", Type::I64), ("identity", Type::I64), ("sequence", Type::Str)])
         .writes([("timestep", Type::I64), ("truth", Type::Blob), ("arkit", Type::Floats(52))])
-        .writes([("head_pose", Type::Floats(16)), ("action_mm", Type::Floats(52))])
+        .writes([("gaze", Type::Floats(4)), ("head_pose", Type::Floats(16)), ("action_mm", Type::Floats(52))])
         .file_param("assets")
 }
 
@@ -81,6 +82,7 @@ impl CaptureTruth {
                 .i64("timestep", timestep)
                 .file("truth", &path)
                 .floats("arkit", expression.arkit)
+                .floats("gaze", expression.gaze().iter().flat_map(|(yaw, pitch)| [*yaw, *pitch]))
                 .floats("head_pose", truth.head_pose.transpose().to_cols_array())
                 .floats("action_mm", action_mm);
             rows.push(row);

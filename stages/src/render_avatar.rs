@@ -1,6 +1,6 @@
 //! `render_avatar`: what the avatar looks like for a G-buffer and an expression code.
 //!
-//! reads: gbuffer, expression; with avatar (config, checkpoint), backbone   writes: render (RGB PNG)
+//! reads: gbuffer, expression, eyes?, lids?; with avatar (config, checkpoint), backbone   writes: render (RGB PNG)
 //!
 //! Ancestral DDPM sampling with trailing spacing; all frames share one initial noise and the same noise at every step,
 //! which keeps neighbouring frames alike without any temporal network (DiffusionAvatars, section 5.2). So a row is a unit:
@@ -9,7 +9,7 @@
 use crate::backbone;
 use crate::encode_latents::to_image;
 use crate::gbuffers;
-use crate::train_avatar::Description;
+use crate::train_avatar::{Description, EYE_COLUMNS};
 use anyhow::{Context, Result};
 use manifests::Type;
 use models::avatar::Avatar;
@@ -40,9 +40,10 @@ fn seed() -> u64 {
 }
 
 fn def() -> StageDef {
-    StageDef::new("render_avatar", 2, Grain::Row)
+    StageDef::new("render_avatar", 3, Grain::Row)
         .doc("Samples the avatar's image for each G-buffer and expression code.")
         .reads([("gbuffer", Type::Blob), ("expression", Type::Floats(0))])
+        .may_read(EYE_COLUMNS)
         .with("avatar", [("config", Type::Blob), ("checkpoint", Type::Blob)])
         .with("backbone", backbone::COLUMNS)
         .writes([("render", Type::Blob)])

@@ -1,6 +1,6 @@
 //! `train_avatar`: ControlNet, feature maps and expression attentions of one person, on a frozen latent diffusion prior.
 //!
-//! reads: gbuffer, latent, expression; with backbone   writes: config (JSON), checkpoint, losses (CSV)
+//! reads: gbuffer, latent, expression, eyes?, lids?; with backbone   writes: config (JSON), checkpoint, losses (CSV)
 //!
 //! The objective is the paper's: mean squared error on v in latent space, times uniform over the whole schedule, posterior
 //! samples as targets (DiffusionAvatars, sections 4.4 and 5.1 of the specification). The loop stands here from top to
@@ -63,6 +63,9 @@ pub struct Params {
     /// How the expression code reaches the U-Net besides the geometry.
     #[serde(default)]
     expression: ExpressionPath,
+    /// Whether the expression code includes gaze (`eyes`) and lids (`lids`) as `track_eyes` puts them out. The paper has the gaze alone.
+    #[serde(default)]
+    eyes: EyeCodes,
     /// What becomes of the prior.
     #[serde(default)]
     prior: Prior,
@@ -104,6 +107,30 @@ enum ExpressionPath {
     Tokens,
     /// Only through the geometry (the ablation "w/o exp. cond.").
     None,
+}
+
+/// What of the eyes belongs to the expression code.
+#[derive(Clone, Copy, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+enum EyeCodes {
+    /// Nothing.
+    #[default]
+    None,
+    /// Six gaze values (the paper).
+    Gaze,
+    /// Six gaze values and two lid openings.
+    GazeAndLids,
+}
+
+impl EyeCodes {
+    /// The columns.
+    fn columns(self) -> &'static [&'static str] {
+        match self {
+            EyeCodes::None => &[],
+            EyeCodes::Gaze => &["eyes"],
+            EyeCodes::GazeAndLids => &["eyes", "lids"],
+        }
+    }
 }
 
 /// What becomes of the prior.
@@ -163,6 +190,16 @@ fn seed() -> u64 {
 }
 
 impl Params {
+    /// The code of a row: its expression, and what of the eyes belongs to it.
+    fn code(&self, row: &Row<'_>) -> Result<Vec<f64>> {
+        let mut code = row.floats("expression")?;
+        for column in self.eyes.columns() {
+            anyhow::ensure!(row.has(column), "rows have no `{column}`, which `eyes` of the avatar asks for\nhint: it is what track_eyes puts out; or leave `eyes` at none");
+            code.extend(row.floats(column)?);
+        }
+        Ok(code)
+    }
+
     /// The network these parameters describe, on a prior of this shape and for codes of this length.
     fn config(&self, unet: UNetConfig, schedule: ScheduleConfig, code: i64) -> AvatarConfig {
         AvatarConfig {
@@ -221,7 +258,7 @@ impl Description {
     pub fn codes(&self, rows: &[Row<'_>]) -> Result<Tensor> {
         let mut flat = Vec::new();
         for row in rows {
-            let code = row.floats("expression")?;
+            let code = self.params.code(row)?;
             anyhow::ensure!(
                 code.len() as i64 == self.code,
                 "the expression code has {} values, the avatar was trained with {}",
@@ -235,10 +272,14 @@ impl Description {
     }
 }
 
+/// What of the eyes may belong to the code.
+pub const EYE_COLUMNS: [(&str, Type); 2] = [("eyes", Type::Floats(6)), ("lids", Type::Floats(2))];
+
 fn def() -> StageDef {
-    StageDef::new("train_avatar", 2, Grain::Whole)
+    StageDef::new("train_avatar", 3, Grain::Whole)
         .doc("Trains a person's avatar: ControlNet, TriPlane features and expression attentions on a diffusion prior.")
         .reads([("gbuffer", Type::Blob), ("latent", Type::Blob), ("expression", Type::Floats(0))])
+        .may_read(EYE_COLUMNS)
         .with("backbone", backbone::COLUMNS)
         .writes([("config", Type::Blob), ("checkpoint", Type::Blob), ("losses", Type::Blob)])
         .threads(2)
@@ -341,7 +382,7 @@ impl TrainAvatar {
 
 /// What is worth keeping of the training set: the length, mean and deviation of its codes.
 fn describe(params: &Params, rows: &[Row<'_>]) -> Result<Description> {
-    let codes = rows.iter().map(|row| row.floats("expression")).collect::<Result<Vec<_>>>()?;
+    let codes = rows.iter().map(|row| params.code(row)).collect::<Result<Vec<_>>>()?;
     let n = codes[0].len();
     anyhow::ensure!(codes.iter().all(|code| code.len() == n), "expression codes are of different lengths");
     let mean: Vec<f64> = (0..n).map(|i| codes.iter().map(|c| c[i]).sum::<f64>() / codes.len() as f64).collect();

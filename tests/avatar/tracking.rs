@@ -103,7 +103,9 @@ fn blind() -> String {
     for line in tracking.lines() {
         let stanza = line.strip_prefix("  ").filter(|rest| rest.starts_with(|c: char| c.is_ascii_lowercase()));
         if let Some((name, _)) = stanza.and_then(|stanza| stanza.split_once(':')) {
-            dropped = ["sequences", "capture", "truth", "tracked_truth", "tracking_scores"].contains(&name);
+            dropped =
+                ["sequences", "capture", "truth", "tracked_truth", "tracking_scores", "gazes_truth", "eye_scores"]
+                    .contains(&name);
             if name == "capture" {
                 out += "  capture: { stage: source_nersemble, path: data, calibrated_size: [96, 140] }\n";
             }

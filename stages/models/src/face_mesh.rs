@@ -1,7 +1,9 @@
-//! Faces in pictures: MediaPipe's short-range detector and its mesh of 468 landmarks, from the Python package that holds them.
+//! Faces in pictures: MediaPipe's short-range detector, its mesh of 468 landmarks, and its network for one eye, from the Python package
+//! that holds them.
 //!
 //! The detector looks at the whole picture, 128 px in [-1, 1], and says boxes with six points; the mesh looks at a square around
-//! the face, turned so that the eyes are level, 192 px in [0, 1], and says 468 points and whether a face is there. How boxes are read
+//! the face, turned so that the eyes are level, 192 px in [0, 1], and says 468 points and whether a face is there; the network of the
+//! eye looks at a square around a left eye, or at the mirror image of a right one, 64 px in [0, 1]. How boxes are read
 //! and squares are made follows the published graphs (Apache-2.0): anchors at strides 8 and 16, overlapping boxes
 //! averaged by score, squares one and a half times as large as what they hold. Does not know image files or lenses; px are
 //! continuous, the centre of pixel i at i + 0.5.
@@ -17,6 +19,16 @@ use crate::tflite::{Network, TfliteError};
 pub const POINTS: usize = 468;
 /// Outer corners of the right and the left eye, as landmarks.
 pub const EYES: [usize; 2] = [33, 263];
+/// Corners of the left and the right eye, outer and inner, as landmarks.
+const EYE_CORNERS: [[usize; 2]; 2] = [[263, 362], [33, 133]];
+/// Width and height of what the network of the eye sees, px.
+pub const EYE_SIZE: usize = 64;
+/// Numbers that the network of the eye says: 71 points around the eye and on the brow, and 5 of the iris, its centre first.
+const EYE_OUTPUTS: [usize; 2] = [3 * 71, 3 * 5];
+/// The middle of the upper and of the lower lid among the 71.
+const LIDS: [usize; 2] = [12, 4];
+/// The square of an eye is larger than the distance of its corners by this factor.
+const EYE_MARGIN: f64 = 2.3;
 /// Width and height of what the detector sees, px.
 pub const DETECTOR_SIZE: usize = 128;
 /// Width and height of what the mesh sees, px.
@@ -79,6 +91,19 @@ impl Square {
         Square::holding(x, y, points[EYES[0]], points[EYES[1]])
     }
 
+    /// The squares of the left and the right eye, of a face's landmarks; turned like the face.
+    pub fn of_eyes(points: &[[f64; 2]]) -> [Square; 2] {
+        let face = Square::of_landmarks(points);
+        EYE_CORNERS.map(|[outer, inner]| {
+            let (a, b) = (points[outer], points[inner]);
+            Square {
+                center: [0, 1].map(|i| f64::midpoint(a[i], b[i])),
+                side: EYE_MARGIN * (a[0] - b[0]).hypot(a[1] - b[1]),
+                angle: face.angle,
+            }
+        })
+    }
+
     fn holding(x: (f64, f64), y: (f64, f64), right_eye: [f64; 2], left_eye: [f64; 2]) -> Square {
         Square {
             center: [(x.0 + x.1) / 2.0, (y.0 + y.1) / 2.0],
@@ -104,13 +129,33 @@ pub struct Mesh {
     pub presence: f64,
 }
 
-/// Bytes of a network, at most; the larger of the two has 1.2 MB.
+/// What is seen of an eye; places are shares of the square's side.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Eye {
+    /// Centre of the iris; guessed where the lids are closed.
+    pub iris: [f64; 2],
+    /// Middle of the upper lid's rim.
+    pub upper: [f64; 2],
+    /// Middle of the lower lid's rim.
+    pub lower: [f64; 2],
+}
+
+impl Eye {
+    /// The same eye in a mirror.
+    fn mirrored(self) -> Eye {
+        let [iris, upper, lower] = [self.iris, self.upper, self.lower].map(|[x, y]| [1.0 - x, y]);
+        Eye { iris, upper, lower }
+    }
+}
+
+/// Bytes of a network, at most; the largest has 2.6 MB.
 const LARGEST: u64 = 16 << 20;
 
-/// Both networks.
+/// The networks.
 pub struct FaceMesh {
     detector: Network,
     mesh: Network,
+    eye: Network,
 }
 
 impl FaceMesh {
@@ -132,6 +177,7 @@ impl FaceMesh {
         Ok(FaceMesh {
             detector: read("mediapipe/modules/face_detection/face_detection_short_range.tflite")?,
             mesh: read("mediapipe/modules/face_landmark/face_landmark.tflite")?,
+            eye: read("mediapipe/modules/iris_landmark/iris_landmark.tflite")?,
         })
     }
 
@@ -169,6 +215,24 @@ impl FaceMesh {
         let [points, flag] = outputs(&self.mesh, &(image(rgb, MESH_SIZE) / 255.0), [3 * POINTS, 1])?;
         let share = |p: &[f64]| [0, 1, 2].map(|i| p[i] / MESH_SIZE as f64);
         Ok(Mesh { points: points.chunks_exact(3).map(share).collect(), presence: sigmoid(flag[0]) })
+    }
+
+    /// The left eye (`side` 0) or the right one (1) in a square of a picture, [`EYE_SIZE`] px.
+    ///
+    /// # Errors
+    /// If the network is not of the kind that is expected.
+    pub fn eye(&self, rgb: &[u8], side: usize) -> Result<Eye, FaceMeshError> {
+        let seen = image(rgb, EYE_SIZE) / 255.0;
+        let [around, iris] = self.raw_eye(&if side == 1 { seen.flip([2]) } else { seen })?;
+        let share = |p: &[f64]| [0, 1].map(|i| p[i] / EYE_SIZE as f64);
+        let [upper, lower] = LIDS.map(|i| share(&around[3 * i..]));
+        let eye = Eye { iris: share(&iris), upper, lower };
+        Ok(if side == 1 { eye.mirrored() } else { eye })
+    }
+
+    /// What the network of the eye puts out for `[1, 64, 64, 3]` in [0, 1]: points around the eye `[71 x 3]` and of the iris `[5 x 3]`, px.
+    fn raw_eye(&self, seen: &Tensor) -> Result<[Vec<f64>; 2], FaceMeshError> {
+        outputs(&self.eye, seen, EYE_OUTPUTS)
     }
 }
 
@@ -278,7 +342,7 @@ mod tests {
     }
 
     #[test]
-    fn both_networks_say_what_the_reference_runtime_says() {
+    fn the_networks_say_what_the_reference_runtime_says() {
         let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/face_mesh/face_mesh.safetensors");
         let golden = crate::weights::read(&golden).unwrap();
         let bytes = |name: &str| Vec::<u8>::try_from(golden[name].reshape([-1])).unwrap();
@@ -295,6 +359,19 @@ mod tests {
         let points: Vec<f64> = mesh.points.iter().flatten().map(|v| v * MESH_SIZE as f64).collect();
         assert!(worst(&points, &floats("points")) < 2e-3, "points: {}", worst(&points, &floats("points")));
         assert!((mesh.presence - sigmoid(floats("flag")[0])).abs() < 1e-4, "{}", mesh.presence);
+        let seen = image(&bytes("eye"), EYE_SIZE) / 255.0;
+        let [around, iris] = networks.raw_eye(&seen).unwrap();
+        assert!(worst(&around, &floats("eye_around")) < 2e-3, "eye: {}", worst(&around, &floats("eye_around")));
+        assert!(worst(&iris, &floats("eye_iris")) < 2e-3, "iris: {}", worst(&iris, &floats("eye_iris")));
+        // a mirrored left eye is a right eye
+        let left = networks.eye(&bytes("eye"), 0).unwrap();
+        let mirrored: Vec<u8> = bytes("eye")
+            .chunks(3 * EYE_SIZE)
+            .flat_map(|line| line.chunks(3).rev().flatten().copied().collect::<Vec<_>>())
+            .collect();
+        let right = networks.eye(&mirrored, 1).unwrap();
+        assert!((left.iris[0] + right.iris[0] - 1.0).abs() < 1e-6 && (left.upper[1] - right.upper[1]).abs() < 1e-6);
+        assert!(left.upper[1] < left.iris[1] && left.iris[1] < left.lower[1], "{left:?}");
         // and the detector's face is where the mesh has it: `face` is the picture from (0, 66) on
         let whole = Square { center: [96.0, 140.0], side: 280.0, angle: 0.0 };
         let (square, score) = networks.detect(&bytes("whole"), &whole).unwrap().unwrap();

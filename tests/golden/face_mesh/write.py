@@ -27,5 +27,11 @@ whole = np.array(square.resize((128, 128), Image.Resampling.BOX))
 face = np.array(image.crop((0, 66, 192, 258)))
 codes, scores = run(wheel, "mediapipe/modules/face_detection/face_detection_short_range.tflite", whole / 127.5 - 1.0)
 points, flag = run(wheel, "mediapipe/modules/face_landmark/face_landmark.tflite", face / 255.0)
+outer, inner = points.reshape(-1, 3)[[263, 362], :2]
+center, side = (outer + inner) / 2, 2.3 * np.linalg.norm(outer - inner)
+box = (*(center - side / 2), *(center + side / 2))
+eye = np.array(Image.fromarray(face).resize((64, 64), Image.Resampling.BILINEAR, box=box))
+around, iris = run(wheel, "mediapipe/modules/iris_landmark/iris_landmark.tflite", eye / 255.0)
 print("best score before the sigmoid", scores.max(), "presence before the sigmoid", flag, points[:3])
-save_file({"whole": whole, "codes": codes, "scores": scores, "face": face, "points": points, "flag": flag}, out)
+save_file({"whole": whole, "codes": codes, "scores": scores, "face": face, "points": points, "flag": flag,
+           "eye": eye, "eye_around": around, "eye_iris": iris}, out)
