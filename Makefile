@@ -12,10 +12,10 @@ FUZZ_SECONDS ?= 600
 bin := $(or $(CARGO_TARGET_DIR),target)/debug
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build pipeline test check torture fuzz parity prior bench bless clean
+.PHONY: help setup build pipeline test check torture fuzz parity paper-check prior bench bless clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
 	@echo '  PROFILE=smoke|default|paper for pipeline, GOLDEN=DIR for parity'
 
@@ -49,6 +49,12 @@ fuzz: build ## millions of damaged recipes and tables, none of which may make it
 
 parity: build ## compare the networks and the geometry with reference cases (GOLDEN=DIR)
 	@$(bin)/parity $(GOLDEN)
+
+paper-check: build ## the paper's network in its own size: a folder like Stable Diffusion 2.1's, doctor's word on it, a step at 512 px (12 GB)
+	$(CARGO) test --workspace --test full_size -- --ignored --nocapture
+	@$(bin)/effigy doctor --recipe pipeline/recipes/avatar.yaml --profile paper --workspace target/tmp/paper-check \
+	  --param prior=$(abspath $(dir $(bin))tmp/stable-diffusion-2-1)
+	@rm -r $(dir $(bin))tmp/stable-diffusion-2-1 target/tmp/paper-check
 
 prior: build ## make the shipped image prior again, from scratch
 	@$(bin)/effigy run pipeline/recipes/prior.yaml --out out/prior

@@ -263,7 +263,7 @@ fn what_the_cargo_manifests_list_is_used() {
 
 #[test]
 fn foreign_libraries_are_named_by_leaf_files() {
-    let homes: [(&[&str], &[&str]); 12] = [
+    let homes: [(&[&str], &[&str]); 13] = [
         (&["sled"], &["cache/src/index.rs"]),
         (&["serde_yaml", "serde_saphyr", "saphyr", "granit_parser"], &["pipeline/src/yaml.rs"]),
         (&["polars", "polars_io"], &["pipeline/src/report/table.rs", "pipeline/src/cli/show.rs"]),
@@ -287,6 +287,7 @@ fn foreign_libraries_are_named_by_leaf_files() {
         // pictures and videos as files; mattes; text and colours of figures; the heading of a sheet; its version and its threads
         (&["opencv"], &["stages/src/media.rs", "stages/src/matting.rs", "stages/src/drawing.rs", "stages/src/main.rs"]),
         (&["openh264", "shiguredo_mp4"], &["stages/src/video.rs"]),
+        (&["tokenizers"], &["stages/models/src/tokenizer.rs"]),
         (&["tch", "torch_sys"], &["stages/models/src/", "stages/src/", "tests/parity/src/"]),
     ];
     let sources = sources();

@@ -6,7 +6,7 @@
 use crate::error::{Place, Problem};
 use crate::executor::output_within;
 use cache::Fingerprint;
-use protocol::{Description, PROTOCOL, StageDef};
+use protocol::{Description, Finding, PROTOCOL, StageDef};
 use serde::{Deserialize, Serialize};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -14,6 +14,9 @@ use std::time::Duration;
 
 /// How long a provider may take to describe itself: heavy libraries on a slow disk take their time.
 pub const DESCRIBES_WITHIN: Duration = Duration::from_secs(120);
+
+/// How long it may take to look at files: gigabytes of weights on a slow disk.
+pub const CHECKS_WITHIN: Duration = Duration::from_secs(1800);
 
 /// A provider and what it said.
 #[derive(Clone, Debug)]
@@ -108,6 +111,34 @@ pub fn ask_all(candidates: &[Candidate], memory: &Path) -> Result<Vec<Provider>,
         let _ = std::fs::write(&temporary, text).and_then(|()| std::fs::rename(&temporary, memory));
     }
     Ok(providers)
+}
+
+/// What a provider finds of the files that a stage's parameters name.
+///
+/// # Errors
+/// If it cannot be started, does not answer in time, or says something that is not understood.
+pub fn check(
+    provider: &Provider,
+    kind: &str,
+    params: serde_json::Map<String, serde_json::Value>,
+    limit: Duration,
+) -> Result<Vec<Finding>, Problem> {
+    let name = provider.argv.join(" ");
+    let wrong = |message: String| Problem::new(message).hint(format!("try `{name} check {kind} '{{...}}'`"));
+    let mut argv = provider.argv.clone();
+    argv.extend(["check".to_string(), kind.to_string()]);
+    let params = serde_json::Value::Object(params).to_string();
+    let output = output_within(&argv, &params, &provider.dir, limit)
+        .map_err(|error| wrong(format!("the provider `{name}` cannot be started: {error}")))?;
+    let Some(output) = output else {
+        return Err(wrong(format!("`{name} check` did not end within {} s and was stopped", limit.as_secs_f64())));
+    };
+    if !output.status.success() {
+        let tail = crate::executor::tail(&String::from_utf8_lossy(&output.stderr), 8);
+        return Err(wrong(format!("`{name} check` failed ({}): {tail}", output.status)));
+    }
+    serde_json::from_slice(&output.stdout)
+        .map_err(|error| wrong(format!("what `{name} check` says is not understood: {error}")))
 }
 
 /// The fingerprints of the files that the words name: the program, and a script it interprets.

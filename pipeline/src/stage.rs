@@ -71,6 +71,13 @@ pub struct Inputs<'a> {
 }
 
 impl UnitStage {
+    /// Its parameters as whoever does the work is given them: complete, with absolute paths.
+    pub fn given(&self) -> serde_json::Map<String, Value> {
+        let mut params: serde_json::Map<String, Value> = self.params.clone().into_iter().collect();
+        params.extend(self.files.iter().map(|(name, file)| (name.clone(), file.display().to_string().into())));
+        params
+    }
+
     /// Understands `stage: KIND`.
     pub fn of_provider(
         name: &str,

@@ -121,10 +121,7 @@ pub fn make(dir: &Path, order: &Order<'_>, cache: &Cache) -> Result<Made> {
 fn write_params(dir: &Path, order: &Order<'_>, cache: &Cache) -> Result<()> {
     let stage = order.stage;
     let path = dir.join("params.json");
-    let mut params: serde_json::Map<String, serde_json::Value> = stage.params.clone().into_iter().collect();
-    for (name, file) in &stage.files {
-        params.insert(name.clone(), file.display().to_string().into());
-    }
+    let params = stage.given();
     let text = match stage.worker {
         // a program of the user's gets its parameters, nothing else
         Worker::Command(_) => serde_json::to_vec_pretty(&params)?,

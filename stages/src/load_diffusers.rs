@@ -2,14 +2,18 @@
 //!
 //! no rows in   writes: component (vae, unet, scheduler, null_prompt), config, weights
 //!
-//! `vae/` and `unet/` hold `config.json` and `diffusion_pytorch_model.safetensors`, or `.bin`; `scheduler/` holds
-//! `scheduler_config.json`. The embedding of the empty prompt, the only text ever given, comes as
-//! `null_prompt.safetensors` (`null_prompt` `[1, tokens, width]`). Weights are checked against their configs here, so
-//! that a wrong file is an error at once and not after an hour. Knows no training.
+//! `vae/` and `unet/` hold `config.json` and `diffusion_pytorch_model.safetensors` or one of its kin (half precision, several
+//! files with an index, `.bin`); `scheduler/` holds `scheduler_config.json`. The one text that is ever given, the empty one
+//! unless `prompt` says otherwise, is encoded by `tokenizer/` and `text_encoder/`; a folder without a text encoder brings its
+//! embedding as `null_prompt.safetensors` (`null_prompt` `[1, tokens, width]`). Weights are checked against their configs here,
+//! so that a wrong file is an error at once and not after an hour; `effigy doctor --recipe` asks for these checks alone. Knows
+//! no training.
 
 use crate::backbone;
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use models::schedule::{ScheduleConfig, Spacing};
+use models::text::{self, TextConfig, TextEncoder};
+use models::tokenizer::Tokenizer;
 use models::unet::{UNet, UNetConfig};
 use models::vae::{Vae, VaeConfig};
 use models::weights::{self, ModelFolder, Precision};
@@ -19,7 +23,7 @@ use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use tch::nn::VarStore;
-use tch::Device;
+use tch::{Device, Tensor};
 
 /// Parameters.
 #[derive(Deserialize, JsonSchema)]
@@ -31,17 +35,22 @@ struct Params {
     /// DiffusionAvatars does with Stable Diffusion 2.1 (section 4.3).
     #[serde(default)]
     zero_terminal_snr: bool,
+    /// The text that all later networks are given with every picture; the paper's is empty.
+    #[serde(default)]
+    prompt: String,
 }
 
 fn def() -> StageDef {
-    StageDef::new("load_diffusers", 2, Grain::Whole)
+    StageDef::new("load_diffusers", 3, Grain::Whole)
         .doc("Loads and checks a latent diffusion model in the diffusers folder layout.")
         .source()
         .file_param("path")
         .writes(backbone::COLUMNS)
 }
 
-protocol::register!(Params, def, |params, _: &Cx<'_>| anyhow::Ok(LoadDiffusers { params }));
+protocol::register!(Params, def, |params, _: &Cx<'_>| anyhow::Ok(LoadDiffusers { params }), |params: Params| {
+    Ok(Model::open(&params)?.findings)
+});
 
 struct LoadDiffusers {
     params: Params,
@@ -53,64 +62,153 @@ impl Stage for LoadDiffusers {
     }
 }
 
-impl LoadDiffusers {
-    fn load(&self, unit: &Unit<'_>, cx: &Cx<'_>) -> Result<Rows> {
-        let root = &self.params.path;
+/// A folder all of whose weights fit.
+struct Model {
+    vae: ModelFolder,
+    unet: ModelFolder,
+    schedule: ScheduleConfig,
+    /// Embedding of the text, `[1, tokens, width]`.
+    prompt: Tensor,
+    /// A sentence about each part.
+    findings: Vec<String>,
+}
+
+impl Model {
+    /// Loads one network after the other, the largest alone in memory.
+    fn open(params: &Params) -> Result<Self> {
+        let root = &params.path;
+        let mut findings = Vec::new();
+        let mut say = |part: &str, what: String| findings.push(format!("{part}: {what}"));
+
         let vae = ModelFolder::open(&root.join("vae"))?;
+        let config = VaeConfig::from_json(&vae.config, &place(&vae.config_path))?;
         let vs = VarStore::new(Device::Cpu);
-        let _vae = Vae::new(&vs.root(), &VaeConfig::from_json(&vae.config, &vae.config_path.display().to_string())?);
-        weights::load(&vs, &vae.weights)?;
+        let _vae = Vae::new(&vs.root(), &config);
+        say("vae", weights::load(&vs, &vae.weights)?.to_string());
+        let latent = config.latent_channels;
+        drop((_vae, vs));
 
         let unet = ModelFolder::open(&root.join("unet"))?;
-        let config = UNetConfig::from_json(&unet.config, &unet.config_path.display().to_string())?;
+        let config = UNetConfig::from_json(&unet.config, &place(&unet.config_path))?;
+        if config.in_channels != latent || config.out_channels != latent {
+            bail!(
+                "{}: the unet goes from {} to {} channels, the vae's latents have {latent}\n\
+                 hint: are they of one model? Models for inpainting or depth take more channels and are not supported",
+                root.display(),
+                config.in_channels,
+                config.out_channels
+            );
+        }
         let vs = VarStore::new(Device::Cpu);
         let _unet = UNet::new(&vs.root(), &config);
-        weights::load(&vs, &unet.weights)?;
+        say("unet", weights::load(&vs, &unet.weights)?.to_string());
+        drop((_unet, vs));
 
         let scheduler = root.join("scheduler").join("scheduler_config.json");
-        let schedule = ScheduleConfig::from_json(&weights::read_json(&scheduler)?, &scheduler.display().to_string())?;
-
-        let prompt = root.join("null_prompt.safetensors");
-        if !prompt.exists() {
-            bail!(
-                "{} is missing: the text encoder's output for the empty prompt, as `null_prompt` [1, tokens, {}]\n\
-                 hint: README.md, \"Weights of the paper profile\", says how to make it",
-                prompt.display(),
-                config.cross_attention_dim
-            );
+        let mut schedule = ScheduleConfig::from_json(&weights::read_json(&scheduler)?, &place(&scheduler))?;
+        if params.zero_terminal_snr {
+            schedule = ScheduleConfig { zero_terminal_snr: true, spacing: Spacing::Trailing, ..schedule };
         }
-        let size = weights::read(&prompt)?
-            .get("null_prompt")
-            .with_context(|| format!("{} holds no tensor `null_prompt`", prompt.display()))?
-            .size();
-        if size.len() != 3 || size[0] != 1 || size[2] != config.cross_attention_dim {
-            bail!(
-                "{}: `null_prompt` is {size:?}, the unet takes [1, tokens, {}]",
-                prompt.display(),
-                config.cross_attention_dim
-            );
-        }
+        let rescaled = if schedule.zero_terminal_snr { ", zero terminal SNR" } else { "" };
+        say("scheduler", format!("{:?} prediction, {:?} spacing{rescaled}", schedule.prediction, schedule.spacing));
 
-        let scheduler_path = cx.file(unit, "scheduler_config.json");
-        let schedule = match self.params.zero_terminal_snr {
-            true => ScheduleConfig { zero_terminal_snr: true, spacing: Spacing::Trailing, ..schedule },
-            false => schedule,
+        let width = config.cross_attention_dim;
+        let prompt = match root.join("text_encoder").is_dir() {
+            true => encode(root, &params.prompt, width, &mut say)?,
+            false => stored(root, &params.prompt, width, &mut say)?,
         };
-        backbone::write_config(&scheduler_path, &schedule.to_json())?;
+        Ok(Self { vae, unet, schedule, prompt, findings })
+    }
+}
+
+fn place(path: &Path) -> String {
+    path.display().to_string()
+}
+
+/// The embedding of a text by the folder's own text encoder.
+fn encode(root: &Path, text: &str, width: i64, say: &mut dyn FnMut(&str, String)) -> Result<Tensor> {
+    let tokenizer = Tokenizer::open(&root.join("tokenizer"))?;
+    let folder = ModelFolder::open_transformers(&root.join("text_encoder"))?;
+    let config = TextConfig::from_json(&folder.config, &place(&folder.config_path))?;
+    if config.hidden_size != width {
+        bail!(
+            "{}: the text encoder is {} wide, the unet takes {width}\nhint: are they of one model?",
+            root.display(),
+            config.hidden_size
+        );
+    }
+    let vs = VarStore::new(Device::Cpu);
+    let net = TextEncoder::new(&vs.root(), &config);
+    say("text encoder", weights::load(&vs, &folder.weights)?.to_string());
+    let hint = "shorten `prompt`; the folders `tokenizer` and `text_encoder` have to be of one model";
+    let tokens = tokenizer.encode(text).map_err(|error| anyhow!("`prompt`: {error}\nhint: {hint}"))?;
+    let largest = tokens.iter().copied().max().unwrap_or_default();
+    if largest >= config.vocab_size || tokens.len() as i64 > config.max_position_embeddings {
+        bail!(
+            "{}: the tokenizer makes {} tokens numbered up to {largest}, the text encoder takes {} below {}\nhint: {hint}",
+            root.display(),
+            tokens.len(),
+            config.max_position_embeddings,
+            config.vocab_size
+        );
+    }
+    say("prompt", format!("{text:?} is encoded as {} tokens", tokens.len()));
+    Ok(tch::no_grad(|| net.forward(&text::ids(&tokens))))
+}
+
+/// The embedding that a folder without a text encoder brings.
+fn stored(root: &Path, text: &str, width: i64, say: &mut dyn FnMut(&str, String)) -> Result<Tensor> {
+    let path = root.join("null_prompt.safetensors");
+    let encoder = root.join("text_encoder");
+    if !text.is_empty() {
+        bail!(
+            "the prompt {text:?} needs a text encoder, and {} is not there\n\
+             hint: leave `prompt` out, or take a folder with tokenizer and text_encoder",
+            encoder.display()
+        );
+    }
+    if !path.exists() {
+        bail!(
+            "neither {} nor {} is there: one of them has to tell what the empty prompt looks like to the unet\n\
+             hint: take the whole folder of the model, with tokenizer and text_encoder",
+            encoder.display(),
+            path.display()
+        );
+    }
+    let prompt = weights::read(&path)?
+        .remove("null_prompt")
+        .with_context(|| format!("{} holds no tensor `null_prompt`", path.display()))?;
+    let size = prompt.size();
+    if size.len() != 3 || size[0] != 1 || size[2] != width {
+        bail!("{}: `null_prompt` is {size:?}, the unet takes [1, tokens, {width}]", path.display());
+    }
+    say("prompt", format!("the stored embedding of the empty text, {} tokens", size[1]));
+    Ok(prompt)
+}
+
+impl LoadDiffusers {
+    fn load(&self, unit: &Unit<'_>, cx: &Cx<'_>) -> Result<Rows> {
+        let model = Model::open(&self.params)?;
+        model.findings.iter().for_each(|finding| cx.log(finding));
+        let [scheduler, prompt] = ["scheduler_config.json", "null_prompt.safetensors"].map(|name| cx.file(unit, name));
+        backbone::write_config(&scheduler, &model.schedule.to_json())?;
+        let tensors = BTreeMap::from([("null_prompt".to_owned(), model.prompt)]);
+        weights::write(&prompt, &tensors, &BTreeMap::new(), Precision::Keep)?;
 
         let copy = |from: &Path, name: &str| -> Result<PathBuf> {
             let to = cx.file(unit, name);
             std::fs::copy(from, &to).with_context(|| format!("cannot copy {}", from.display()))?;
             Ok(to)
         };
-        let model = |name: &str, folder: &ModelFolder| -> Result<OutRow> {
+        let row = |name: &str, folder: &ModelFolder| -> Result<OutRow> {
             let weights_name = format!("{name}.safetensors");
-            let weights = if folder.weights.extension().is_some_and(|ext| ext == "bin") {
+            // later networks read one file of safetensors
+            let weights = if folder.weights.extension().is_some_and(|extension| extension == "safetensors") {
+                copy(&folder.weights, &weights_name)?
+            } else {
                 let to = cx.file(unit, &weights_name);
                 weights::write(&to, &weights::read(&folder.weights)?, &BTreeMap::new(), Precision::Keep)?;
                 to
-            } else {
-                copy(&folder.weights, &weights_name)?
             };
             Ok(OutRow::new()
                 .str("component", name)
@@ -118,10 +216,10 @@ impl LoadDiffusers {
                 .file("weights", &weights))
         };
         Ok(vec![
-            model("vae", &vae)?,
-            model("unet", &unet)?,
-            OutRow::new().str("component", "scheduler").file("config", &scheduler_path),
-            OutRow::new().str("component", "null_prompt").file("weights", &copy(&prompt, "null_prompt.safetensors")?),
+            row("vae", &model.vae)?,
+            row("unet", &model.unet)?,
+            OutRow::new().str("component", "scheduler").file("config", &scheduler),
+            OutRow::new().str("component", "null_prompt").file("weights", &prompt),
         ])
     }
 }

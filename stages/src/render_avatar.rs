@@ -2,8 +2,8 @@
 //!
 //! reads: gbuffer, expression, eyes?, lids?; with avatar (config, checkpoint), backbone   writes: render (RGB PNG)
 //!
-//! Ancestral DDPM sampling with trailing spacing; all frames share one initial noise and the same noise at every step,
-//! which keeps neighbouring frames alike without any temporal network (DiffusionAvatars, section 5.2). So a row is a unit:
+//! Ancestral DDPM sampling with trailing spacing, as in the paper, or one of the samplers of fewer steps; all frames share one
+//! initial noise and the same noise at every step, which keeps neighbouring frames alike without any temporal network (DiffusionAvatars, section 5.2). So a row is a unit:
 //! a frame's picture does not depend on the others.
 
 use crate::backbone;
@@ -13,6 +13,7 @@ use crate::train_avatar::{Description, EYE_COLUMNS};
 use anyhow::{Context, Result};
 use manifests::Type;
 use models::avatar::Avatar;
+use models::schedule;
 use models::vae::Vae;
 use models::weights;
 use protocol::{Cx, Grain, OutRow, Rows, Stage, StageDef, Unit};
@@ -24,12 +25,29 @@ use tch::nn::VarStore;
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Params {
+    /// How the noise is taken away.
+    #[serde(default)]
+    sampler: Sampler,
     /// Sampling steps; the paper takes 20.
     #[serde(default = "steps")]
     steps: usize,
     /// Seed of the noise that all frames share; the paper's is 181998.
     #[serde(default = "seed")]
     seed: u64,
+}
+
+/// How the noise is taken away.
+#[derive(Clone, Copy, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+enum Sampler {
+    /// Ancestral, with noise in every step (the paper).
+    #[default]
+    Ddpm,
+    /// Without noise, first order.
+    Ddim,
+    /// Without noise, second order: for few steps.
+    #[serde(rename = "unipc")]
+    UniPc,
 }
 
 fn steps() -> usize {
@@ -77,9 +95,14 @@ impl Stage for RenderAvatar {
         let gbuffers = rows.iter().map(|row| gbuffers::read(&row.path("gbuffer")?)).collect::<Result<Vec<_>>>()?;
         let codes = self.description.codes(&rows)?;
         let gbuffers = gbuffers::to_tensors(&gbuffers)?;
+        let sampler = match self.params.sampler {
+            Sampler::Ddpm => schedule::Sampler::Ddpm,
+            Sampler::Ddim => schedule::Sampler::Ddim { eta: 0.0 },
+            Sampler::UniPc => schedule::Sampler::UniPc,
+        };
         let latents = self
             .avatar
-            .sample(&gbuffers, &codes, self.params.steps, self.params.seed)
+            .sample(&gbuffers, &codes, sampler, self.params.steps, self.params.seed)
             .map_err(anyhow::Error::msg)?;
         units
             .iter()

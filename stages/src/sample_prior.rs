@@ -8,7 +8,7 @@ use crate::backbone;
 use crate::encode_latents::to_image;
 use anyhow::Result;
 use manifests::Type;
-use models::schedule::{Sampler, time_tensor};
+use models::schedule::{Sampler, Walk, time_tensor};
 use models::unet::{Extras, UNet, UNetConfig};
 use models::vae::VaeConfig;
 use models::{init, weights};
@@ -77,12 +77,13 @@ impl SamplePrior {
         anyhow::ensure!(side > 0 && p.count > 0, "`count` and `size` have to be positive, and `size` at least a latent's pixel");
         let shape = [p.count, config.in_channels, side, side];
         let mut x = init::normal(p.seed, 0, &shape);
+        let mut walk = Walk::default();
         for (k, step) in plan.iter().enumerate() {
             let times = time_tensor(&vec![step.t; p.count as usize], &x);
             let prompt = text.expand([p.count, -1, -1], false);
             let out = tch::no_grad(|| unet.forward(&x, &times, &prompt, Extras::default()));
             let fresh = (step.noise_std > 0.0).then(|| init::normal(p.seed, k as u64 + 1, &shape));
-            x = step.advance(&x, &out, fresh.as_ref());
+            x = step.advance(&x, &out, fresh.as_ref(), &mut walk);
             cx.progress(k + 1, plan.len(), "");
         }
         let images = tch::no_grad(|| vae.decode(&vae.unscale(&x)));

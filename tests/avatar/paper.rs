@@ -15,6 +15,11 @@ fn without_stable_diffusion_it_says_so() {
     let space = Space::new();
     let said = paper(&space, "plan", &[]);
     said.expect_error(2, &["stage `backbone`", "weights/stable-diffusion-2-1", "is not there", "hint:"]);
+    let recipe = crate::base::recipe();
+    let said = space.effigy_with_packages(&["doctor", "--recipe", &recipe, "--profile", "paper"]);
+    assert_eq!(said.code, 1, "{}", said.err);
+    let line = said.out.lines().find(|line| line.contains("recipe") && line.contains("stable-diffusion-2-1"));
+    assert!(line.is_some_and(|line| line.starts_with("missing")), "{}", said.out);
 }
 
 /// Weights in the layout of Stable Diffusion, with the scheduler as it is published: leading steps, no zero terminal SNR.
@@ -42,6 +47,25 @@ fn with_weights_it_is_sound_and_rescales_their_schedule() {
         assert!(stages.iter().any(|planned| planned["stage"] == stage), "{plan}");
     }
 
+    let recipe = crate::base::recipe();
+    let doctor = |more: &[&str]| {
+        let words =
+            [&["doctor", "--json", "--recipe", recipe.as_str(), "--profile", "paper"], &words[..], more].concat();
+        let said = space.effigy_with_packages(&words);
+        let findings = said.json()["findings"].as_array().expect("a list").clone();
+        let weights = findings.into_iter().filter(|one| one["what"] == "weights");
+        (said.code, weights.map(|one| one["text"].as_str().expect("a text").to_owned()).collect::<Vec<_>>())
+    };
+    let (code, texts) = doctor(&[]);
+    assert_eq!(code, 0, "{texts:?}");
+    for part in
+        ["`backbone`: vae: all ", "`backbone`: unet: all ", " tensors fit (", "stored embedding of the empty text"]
+    {
+        assert!(texts.iter().any(|text| text.contains(part)), "{part}: {texts:?}");
+    }
+    let (code, texts) = doctor(&["--set", "backbone.prompt=a head"]);
+    assert!(code == 1 && texts[0].contains("needs a text encoder"), "{texts:?}");
+
     let said = paper(&space, "run", &[&words[..], &["--only", "backbone"]].concat());
     assert_eq!(said.code, 0, "{}", said.err);
     let said = paper(&space, "show", &[&["backbone"], &words[..], &["--json", "--paths"]].concat());
@@ -52,4 +76,12 @@ fn with_weights_it_is_sound_and_rescales_their_schedule() {
     assert_eq!(written["rescale_betas_zero_snr"], true);
     assert_eq!(written["timestep_spacing"], "trailing");
     assert_eq!(written["prediction_type"], "v_prediction");
+
+    // weights of another model: the name of what does not fit, not a network that half fits
+    let config = space.read("sd/unet/config.json").replace("\"cross_attention_dim\": ", "\"cross_attention_dim\": 1");
+    std::fs::remove_file(space.path("sd/unet/config.json")).expect("it is there");
+    space.write("sd/unet/config.json", &config);
+    space.settle();
+    let (code, texts) = doctor(&[]);
+    assert!(code == 1 && texts.len() == 1 && texts[0].contains("attn2.to_k.weight"), "{texts:?}");
 }

@@ -108,6 +108,21 @@ pub struct StageDef {
     /// What it takes up while it runs.
     #[serde(default)]
     pub needs: Needs,
+    /// The provider's verb `check` can look at what its parameters name without doing its work.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub check: bool,
+}
+
+/// What `PROVIDER check` says of one thing it looked at.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Finding {
+    /// Whether it is as it has to be.
+    pub ok: bool,
+    /// A sentence.
+    pub text: String,
+    /// What to do about it.
+    #[serde(default)]
+    pub hint: Option<String>,
 }
 
 fn one() -> usize {
@@ -130,6 +145,7 @@ impl StageDef {
             files: Vec::new(),
             batch: 1,
             needs: Needs::default(),
+            check: false,
         }
     }
 

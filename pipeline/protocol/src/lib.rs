@@ -1,7 +1,8 @@
 //! What an engine and a stage provider say to each other, and the frame a Rust provider hangs its stages in.
 //!
 //! A provider is an executable with two verbs: `describe` prints what stages it has ([`Description`]); `worker` takes task
-//! directories on standard input, one path a line, and answers with JSON lines ([`Event`]). A task directory holds
+//! directories on standard input, one path a line, and answers with JSON lines ([`Event`]). A third, `check KIND PARAMS`, is
+//! optional: it prints what it finds ([`Finding`]) of the files that a stage's parameters name. A task directory holds
 //! `params.json` ([`TaskParams`]), `in.arrow` (column `_unit`, then the columns the stage reads; blobs as readable paths),
 //! `with/NAME.arrow`, and `out/`; results go to `out.NNNNN.arrow` (columns `_unit`, optionally `_of`, then the columns the
 //! stage writes; blobs as paths), each renamed into place. ARCHITECTURE.md has the whole contract.
@@ -13,7 +14,7 @@ mod message;
 mod stage;
 mod worker;
 
-pub use def::{ColumnDef, Description, Grain, Needs, StageDef, WithDef};
+pub use def::{ColumnDef, Description, Finding, Grain, Needs, StageDef, WithDef};
 pub use message::{Event, PROTOCOL, TaskParams};
 pub use stage::{Cx, OutRow, Registration, Row, Rows, Stage, Table, Unit};
 pub use worker::provider_main;

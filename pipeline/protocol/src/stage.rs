@@ -300,15 +300,27 @@ pub struct Registration {
     pub schema: fn() -> serde_json::Value,
     /// Builds it.
     pub build: fn(serde_json::Value, &Cx<'_>) -> Result<Box<dyn Stage>>,
+    /// Looks at what its parameters name, for the verb `check`; an error is one more thing that is not well.
+    pub check: Option<fn(serde_json::Value) -> Result<Vec<String>>>,
 }
 
 inventory::collect!(Registration);
 
 /// Puts a stage into the provider's registry: the type of its parameters (`Deserialize` + `JsonSchema`), a function that
-/// describes it, and a function that builds it from parameters and [`Cx`].
+/// describes it, and a function that builds it from parameters and [`Cx`]; where the stage can be checked, a function from
+/// parameters to sentences about what they name.
 #[macro_export]
 macro_rules! register {
     ($params:ty, $def:expr, $build:expr) => {
+        $crate::register!(@ $params, $def, $build, None);
+    };
+    ($params:ty, $def:expr, $build:expr, $check:expr) => {
+        $crate::register!(@ $params, $def, $build, Some(|params| {
+            let params: $params = $crate::serde_json::from_value(params)?;
+            $check(params)
+        }));
+    };
+    (@ $params:ty, $def:expr, $build:expr, $check:expr) => {
         $crate::inventory::submit! {
             $crate::Registration {
                 def: $def,
@@ -321,6 +333,7 @@ macro_rules! register {
                     let stage = ($build)(params, cx)?;
                     Ok(Box::new(stage))
                 },
+                check: $check,
             }
         }
     };

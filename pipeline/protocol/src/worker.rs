@@ -1,11 +1,12 @@
-//! The two verbs of a Rust provider: `describe` and `worker`.
+//! The verbs of a Rust provider: `describe`, `worker` and `check`.
 //!
 //! A worker takes one task after the other, keeps the built stage as long as tasks ask for the same, hands finished units
 //! over in parts, and turns panics into failed tasks. Knows nothing of where tasks come from.
 
 use crate::stage::check_out_row;
 use crate::{
-    Cx, Description, Event, OF, OutRow, PROTOCOL, Registration, Rows, Stage, StageDef, Table, TaskParams, UNIT, Unit,
+    Cx, Description, Event, Finding, OF, OutRow, PROTOCOL, Registration, Rows, Stage, StageDef, Table, TaskParams,
+    UNIT, Unit,
 };
 use anyhow::{Context, Result, bail};
 use manifests::{Manifest, Schema, Type, Value};
@@ -51,6 +52,19 @@ pub fn provider_main(provider: &str, version: &str, software: &[(&str, String)],
             }
             ExitCode::SUCCESS
         }
+        "check" => {
+            let words: Vec<String> = std::env::args().skip(2).collect();
+            let [kind, params] = &words[..] else {
+                eprintln!("`{provider} check` takes a kind of stage and its parameters as JSON");
+                return ExitCode::from(2);
+            };
+            let findings = check(kind, params, prepare);
+            let text = serde_json::to_string(&findings).expect("findings are plain data");
+            match writeln!(std::io::stdout(), "{text}") {
+                Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => ExitCode::FAILURE,
+                _ => ExitCode::SUCCESS,
+            }
+        }
         _ => {
             eprintln!("{provider} is a stage provider: `{provider} describe` lists its stages, `{provider} worker` is");
             eprintln!("started by effigy and takes task directories on standard input");
@@ -60,7 +74,27 @@ pub fn provider_main(provider: &str, version: &str, software: &[(&str, String)],
 }
 
 fn describe(registration: &Registration) -> StageDef {
-    StageDef { params: (registration.schema)(), ..(registration.def)() }
+    StageDef { params: (registration.schema)(), check: registration.check.is_some(), ..(registration.def)() }
+}
+
+/// What a stage finds of the files that its parameters name.
+fn check(kind: &str, params: &str, prepare: fn(usize)) -> Vec<Finding> {
+    let wrong = |error: &anyhow::Error| {
+        let (text, hint) = told(error);
+        vec![Finding { ok: false, text, hint }]
+    };
+    let looked = || -> Result<Vec<String>> {
+        let found = inventory::iter::<Registration>().find(|registration| (registration.def)().kind == kind);
+        let registration = found.with_context(|| format!("there is no stage `{kind}`"))?;
+        let check = registration.check.with_context(|| format!("the stage `{kind}` has no check"))?;
+        prepare(std::thread::available_parallelism().map_or(1, usize::from));
+        check(serde_json::from_str(params)?)
+    };
+    match std::panic::catch_unwind(AssertUnwindSafe(looked)) {
+        Ok(Ok(texts)) => texts.into_iter().map(|text| Finding { ok: true, text, hint: None }).collect(),
+        Ok(Err(error)) => wrong(&error),
+        Err(_) => wrong(&anyhow::anyhow!("the check panicked; its message is above")),
+    }
 }
 
 fn say(event: &Event) {

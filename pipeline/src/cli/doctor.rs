@@ -1,7 +1,11 @@
-//! `effigy doctor`: what is there, what is missing, and how to get it. Changes nothing.
+//! `effigy doctor`: what is there, what is missing, and how to get it; with a recipe, also whether the files that its stages
+//! name are what they have to be, as their providers say. Changes nothing but the memory of what providers said of themselves.
 
-use super::{DONE, FAILED, WorkspaceArgs, host, load, print};
+use super::{DONE, FAILED, RecipeArgs, WorkspaceArgs, host, load, print};
+use crate::error::{Problem, Problems};
+use crate::plan::Work;
 use crate::provider;
+use crate::stage::Worker;
 use anyhow::Result;
 use serde_json::json;
 use std::path::Path;
@@ -12,6 +16,18 @@ pub struct Doctor {
     /// Print JSON
     #[arg(long)]
     json: bool,
+    /// Look at this recipe as well: is it sound, and do the files that its stages name fit?
+    #[arg(long)]
+    recipe: Option<String>,
+    /// Apply this profile of the recipe
+    #[arg(long, requires = "recipe")]
+    profile: Option<String>,
+    /// Set a parameter of the recipe (may be given more than once)
+    #[arg(long = "param", value_name = "NAME=VALUE", requires = "recipe")]
+    params: Vec<String>,
+    /// Set a field of a stage (may be given more than once)
+    #[arg(long = "set", value_name = "STAGE.FIELD=VALUE", requires = "recipe")]
+    set: Vec<String>,
     #[command(flatten)]
     workspace: WorkspaceArgs,
 }
@@ -46,8 +62,10 @@ impl Doctor {
     /// Says it.
     pub fn run(self) -> Result<u8> {
         let workspace = &self.workspace.workspace;
+        let recipe = self.recipe.clone().map_or(Vec::new(), |recipe| self.recipe_findings(recipe));
         let findings: Vec<Finding> =
-            [vec![machine()], provider_findings(), packages(), vec![room(workspace)], health(workspace)].concat_all();
+            [vec![machine()], provider_findings(), packages(), vec![room(workspace)], health(workspace), recipe]
+                .concat_all();
         let missing = findings.iter().any(|finding| finding.state == State::Missing);
         let word = |state: State| match state {
             State::Good => "ok",
@@ -67,6 +85,53 @@ impl Doctor {
             }
         }
         Ok(if missing { FAILED } else { DONE })
+    }
+
+    /// What is to be said of a recipe: all that is wrong with it, or what the providers say of its stages' files.
+    fn recipe_findings(&self, recipe: String) -> Vec<Finding> {
+        let args = RecipeArgs {
+            recipe,
+            profile: self.profile.clone(),
+            params: self.params.clone(),
+            set: self.set.clone(),
+            variants: Vec::new(),
+            workspace: self.workspace.clone(),
+        };
+        let wrong = |text: String, hint| Finding { what: "recipe", state: State::Missing, text, hint };
+        let loaded = match load::load(&args) {
+            Ok(loaded) => loaded,
+            Err(error) => {
+                return match error.downcast_ref::<Problems>() {
+                    Some(problems) => {
+                        let told = |problem: &Problem| {
+                            wrong(Problem { hint: None, ..problem.clone() }.to_string(), problem.hint.clone())
+                        };
+                        problems.0.iter().map(told).collect()
+                    }
+                    None => vec![wrong(crate::run::sentence(&error), crate::hints::hint_of(&error))],
+                };
+            }
+        };
+        let plan = &loaded.plan;
+        let mut findings = vec![good("recipe", format!("{} is sound: {} stages", plan.spec.file, plan.nodes.len()))];
+        for node in &plan.nodes {
+            let Work::Units(stage) = &node.work else { continue };
+            let Worker::Provider(by) = stage.worker else { continue };
+            if !stage.def.check {
+                continue;
+            }
+            let found = provider::check(&plan.providers[by], &stage.def.kind, stage.given(), provider::CHECKS_WITHIN);
+            let found = found.unwrap_or_else(|problem| {
+                vec![protocol::Finding { ok: false, text: problem.message, hint: problem.hint }]
+            });
+            findings.extend(found.into_iter().map(|one| Finding {
+                what: "weights",
+                state: if one.ok { State::Good } else { State::Missing },
+                text: format!("stage `{}`: {}", node.name, one.text),
+                hint: one.hint,
+            }));
+        }
+        findings
     }
 }
 

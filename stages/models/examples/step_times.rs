@@ -6,7 +6,7 @@ use models::avatar::{Avatar, AvatarConfig, Batch, Prior};
 use models::init;
 use models::ldm::{self, Draw, VaeLossConfig};
 use models::lpips::{Lpips, Net};
-use models::schedule::{Schedule, ScheduleConfig};
+use models::schedule::{Sampler, Schedule, ScheduleConfig};
 use models::team::{Team, cut};
 use models::triplane::GBuffer;
 use models::unet::{UNet, UNetConfig};
@@ -109,7 +109,9 @@ fn main() {
             optimiser.step(1.0);
         });
         let (one, code) = (gbuffer.select(0), codes.narrow(0, 0, 1));
-        time(&format!("{name}, 10 sampling steps of a frame"), |seed| _ = avatar.sample(&one, &code, 10, seed));
+        time(&format!("{name}, 10 sampling steps of a frame"), |seed| {
+            _ = avatar.sample(&one, &code, Sampler::Ddpm, 10, seed)
+        });
     }
     let schedule = Schedule::new(&ScheduleConfig::default());
     for (widths, batch) in [([32, 64, 96], 8), ([32, 64, 96], 16), ([48, 96, 96], 16), ([64, 96, 128], 16)] {

@@ -6,6 +6,7 @@ use tch::nn::Path;
 
 use crate::attention::{Attention, SpatialTransformer, TransformerShape};
 use crate::layers::{Conv2d, GroupNorm, Linear};
+use crate::tape::Tape;
 
 /// Two normed 3x3 convolutions around an optional time embedding, with a residual.
 #[derive(Debug)]
@@ -38,6 +39,11 @@ impl ResnetBlock {
             conv2: Conv2d::new(&(p / "conv2"), outputs, outputs, 3, 1, 1),
             shortcut: (inputs != outputs).then(|| Conv2d::new(&(p / "conv_shortcut"), inputs, outputs, 1, 1, 0)),
         }
+    }
+
+    /// Whether its weights want a gradient: a network is frozen as a whole.
+    fn learns(&self) -> bool {
+        self.conv1.weight.requires_grad()
     }
 
     /// `x` `[B, in, H, W]`, `time` `[B, width]` after its SiLU; gives `[B, out, H, W]`.
@@ -95,15 +101,42 @@ impl Upsample {
     }
 }
 
-/// What every level sees besides the feature map.
+/// What every level sees besides the feature map. `'n`: how long the network lives, for the tape.
 #[derive(Clone, Copy)]
-pub struct Context<'a> {
+pub struct Context<'a, 'n> {
     /// Time embedding after its SiLU, `[B, width]`.
     pub time: &'a Tensor,
     /// Text tokens, `[B, M, cross_attention_dim]`.
     pub text: &'a Tensor,
     /// Expression tokens, `[B, K, cross_attention_dim]`, where that path is on.
     pub expression: Option<&'a Tensor>,
+    /// Where stages are recorded instead of kept, for gradient checkpointing. Time and expression have entered it.
+    pub tape: Option<&'a Tape<'n>>,
+}
+
+impl<'n> Context<'_, 'n> {
+    /// A tensor that a stage is going to take in, see [`Tape::enter`].
+    pub fn enter(&self, x: Tensor) -> Tensor {
+        self.tape.map_or_else(|| x.shallow_clone(), |tape| tape.enter(&x))
+    }
+
+    /// Runs a stage on feature maps, at this context.
+    fn stage(
+        &self,
+        learns: bool,
+        maps: &[&Tensor],
+        stage: impl Fn(&[Tensor], Context<'_, 'n>) -> Tensor + 'n,
+    ) -> Tensor {
+        let Some(tape) = self.tape else {
+            return stage(&maps.iter().map(|x| x.shallow_clone()).collect::<Vec<_>>(), *self);
+        };
+        let (count, text) = (maps.len(), self.text.shallow_clone());
+        let inputs: Vec<&Tensor> = maps.iter().copied().chain([self.time]).chain(self.expression).collect();
+        tape.run(learns, &inputs, move |all| {
+            let c = Context { time: &all[count], text: &text, expression: all.get(count + 1), tape: None };
+            stage(&all[..count], c)
+        })
+    }
 }
 
 /// Sizes that the levels of a U-Net share.
@@ -146,14 +179,23 @@ impl DownBlock {
     }
 
     /// Returns the level's output and appends every stage's output to `skips`.
-    pub fn forward(&self, x: &Tensor, c: Context, extra: Option<&LevelAttentions>, skips: &mut Vec<Tensor>) -> Tensor {
+    pub fn forward<'n>(
+        &'n self,
+        x: &Tensor,
+        c: Context<'_, 'n>,
+        extra: Option<&'n LevelAttentions>,
+        skips: &mut Vec<Tensor>,
+    ) -> Tensor {
         let mut x = x.shallow_clone();
         for (i, resnet) in self.resnets.iter().enumerate() {
-            x = attend(&self.attentions, extra, i, resnet.forward(&x, Some(c.time)), c);
+            let learns = resnet.learns() || extra.is_some_and(|level| level.get(i).is_some());
+            x = c.stage(learns, &[&x], move |maps, c| {
+                attend(&self.attentions, extra, i, resnet.forward(&maps[0], Some(c.time)), c)
+            });
             skips.push(x.shallow_clone());
         }
         if let Some(conv) = &self.downsampler {
-            x = conv.forward(&x);
+            x = c.stage(conv.weight.requires_grad(), &[&x], |maps, _| conv.forward(&maps[0]));
             skips.push(x.shallow_clone());
         }
         x
@@ -176,10 +218,12 @@ impl MidBlock {
     }
 
     /// Same shape as the input. This level has no expression attention.
-    pub fn forward(&self, x: &Tensor, c: Context) -> Tensor {
-        let x = self.resnets[0].forward(x, Some(c.time));
-        let x = self.attention.forward(&x, c.text, None);
-        self.resnets[1].forward(&x, Some(c.time))
+    pub fn forward<'n>(&'n self, x: &Tensor, c: Context<'_, 'n>) -> Tensor {
+        c.stage(self.resnets[0].learns(), &[x], |maps, c| {
+            let x = self.resnets[0].forward(&maps[0], Some(c.time));
+            let x = self.attention.forward(&x, c.text, None);
+            self.resnets[1].forward(&x, Some(c.time))
+        })
     }
 }
 
@@ -209,16 +253,26 @@ impl UpBlock {
     }
 
     /// Takes its skips from the end of `skips`; enlarges to the size of the next level's skips.
-    pub fn forward(&self, x: &Tensor, c: Context, extra: Option<&LevelAttentions>, skips: &mut Vec<Tensor>) -> Tensor {
+    pub fn forward<'n>(
+        &'n self,
+        x: &Tensor,
+        c: Context<'_, 'n>,
+        extra: Option<&'n LevelAttentions>,
+        skips: &mut Vec<Tensor>,
+    ) -> Tensor {
         let mut x = x.shallow_clone();
         for (i, resnet) in self.resnets.iter().enumerate() {
             let skip = skips.pop().expect("as many skips as stages that take one");
-            x = attend(&self.attentions, extra, i, resnet.forward(&Tensor::cat(&[x, skip], 1), Some(c.time)), c);
+            let learns = resnet.learns() || extra.is_some_and(|level| level.get(i).is_some());
+            x = c.stage(learns, &[&x, &skip], move |maps, c| {
+                attend(&self.attentions, extra, i, resnet.forward(&Tensor::cat(maps, 1), Some(c.time)), c)
+            });
         }
         match (&self.upsampler, skips.last()) {
             (Some(upsampler), Some(next)) => {
                 let size = next.size();
-                upsampler.forward(&x, [size[2], size[3]])
+                let learns = upsampler.conv.weight.requires_grad();
+                c.stage(learns, &[&x], move |maps, _| upsampler.forward(&maps[0], [size[2], size[3]]))
             }
             _ => x,
         }
@@ -232,7 +286,13 @@ fn transformers(p: &Path, layers: i64, channels: i64, heads: Option<i64>, s: Sha
 }
 
 /// Stage `i`'s transformer, where the level has one.
-fn attend(list: &[SpatialTransformer], extra: Option<&LevelAttentions>, i: usize, x: Tensor, c: Context) -> Tensor {
+fn attend(
+    list: &[SpatialTransformer],
+    extra: Option<&LevelAttentions>,
+    i: usize,
+    x: Tensor,
+    c: Context<'_, '_>,
+) -> Tensor {
     let Some(transformer) = list.get(i) else { return x };
     let expression = extra.zip(c.expression).map(|(level, tokens)| (level[i].as_slice(), tokens));
     transformer.forward(&x, c.text, expression)

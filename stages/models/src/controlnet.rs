@@ -8,6 +8,7 @@ use tch::nn::{Path, VarStore};
 use crate::blocks::Context;
 use crate::config::Reader;
 use crate::layers::Conv2d;
+use crate::tape::Tape;
 use crate::unet::{Encoder, Features, Probe, UNetConfig};
 use crate::weights::{self, WeightsError};
 
@@ -125,8 +126,22 @@ impl ControlNet {
     /// Residuals for a noisy latent `[B, in, h, w]` at times `t` `[B]` with text `[B, M, ctx]` and an encoded condition,
     /// multiplied by `scale`.
     pub fn forward(&self, sample: &Tensor, t: &Tensor, text: &Tensor, encoded: &Tensor, scale: f64) -> Residuals {
+        self.forward_on(None, sample, t, text, encoded, scale)
+    }
+
+    /// Like [`ControlNet::forward`], with gradient checkpointing where there is a tape.
+    pub fn forward_on<'n>(
+        &'n self,
+        tape: Option<&Tape<'n>>,
+        sample: &Tensor,
+        t: &Tensor,
+        text: &Tensor,
+        encoded: &Tensor,
+        scale: f64,
+    ) -> Residuals {
         let time = self.encoder.time(t, Probe::default());
-        let c = Context { time: &time, text, expression: None };
+        let time = tape.map_or_else(|| time.shallow_clone(), |tape| tape.enter(&time));
+        let c = Context { time: &time, text, expression: None, tape };
         let Features { x, skips } = self.encoder.down(sample, c, Some(encoded), None, Probe::default());
         let mid = self.encoder.mid(&x, c);
         let speak = |conv: &Conv2d, x: &Tensor| {

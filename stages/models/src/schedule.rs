@@ -1,12 +1,15 @@
-//! Noise schedules and samplers: tables in f64, no network. Conventions and rounding are those of diffusers' DDPM and
-//! DDIM schedulers; zero terminal SNR after Lin et al. 2023. A sampling step is linear in the sample and the network's
-//! output, so it is kept as its coefficients.
+//! Noise schedules and samplers: tables in f64, no network. Conventions and rounding are those of diffusers' DDPM, DDIM and
+//! UniPC schedulers; zero terminal SNR after Lin et al. 2023. A sampling step is linear in the sample and the network's
+//! output (UniPC's in those of the steps before it, too), so it is kept as its coefficients.
 
 use serde_json::Value;
 use tch::{Kind, Tensor};
 
 use crate::config::Reader;
+use crate::unipc;
 use crate::weights::WeightsError;
+
+pub use crate::unipc::{Multistep, Walk};
 
 /// How the variances grow from `beta_start` to `beta_end`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,8 +89,24 @@ impl ScheduleConfig {
         read.refuse_unless("thresholding", &[Value::from(false)])?;
         read.refuse_unless("trained_betas", &[Value::Null])?;
         read.refuse_unless("variance_type", &[Value::from("fixed_small")])?;
-        if value.get("clip_sample") != Some(&Value::from(false)) {
+        // Solvers of few steps have no such field, and count the last step among the times of a spacing.
+        let class = value.get("_class_name").and_then(Value::as_str).unwrap_or_default();
+        let solver =
+            ["UniPC", "DPMSolver", "DEIS", "Euler", "Heun", "LMS", "KDPM"].iter().any(|name| class.starts_with(name));
+        if value.get("clip_sample") != Some(&Value::from(false)) && !(solver && value.get("clip_sample").is_none()) {
             return Err(read.error("clip_sample must be given and false; clipping is not implemented".into()));
+        }
+        if class == "UniPCMultistepScheduler" {
+            read.refuse_unless("solver_order", &[Value::from(2)])?;
+            read.refuse_unless("solver_type", &[Value::from("bh2")])?;
+            read.refuse_unless("predict_x0", &[Value::from(true)])?;
+            read.refuse_unless("lower_order_final", &[Value::from(true)])?;
+            read.refuse_unless("disable_corrector", &[Value::Array(Vec::new())])?;
+            read.refuse_unless("solver_p", &[Value::Null])?;
+            read.refuse_unless("final_sigmas_type", &[Value::from("zero")])?;
+        }
+        for key in ["use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas", "use_flow_sigmas"] {
+            read.refuse_unless(key, &[Value::from(false), Value::Null])?;
         }
         let choice = |key: &str, default: &str| -> Result<String, WeightsError> {
             match value.get(key) {
@@ -112,7 +131,7 @@ impl ScheduleConfig {
                 "sample" => Prediction::Sample,
                 other => return Err(unknown("prediction_type", other)),
             },
-            spacing: match choice("timestep_spacing", "leading")?.as_str() {
+            spacing: match choice("timestep_spacing", if solver { "linspace" } else { "leading" })?.as_str() {
                 "leading" => Spacing::Leading,
                 "trailing" => Spacing::Trailing,
                 "linspace" => Spacing::Linspace,
@@ -162,6 +181,8 @@ pub enum Sampler {
         /// Share of the ancestral noise.
         eta: f64,
     },
+    /// Zhao et al. 2023, of second order: few steps, no noise. See `unipc.rs`.
+    UniPc,
 }
 
 /// One sampling step as a linear map.
@@ -175,6 +196,8 @@ pub struct Step {
     pub next: [f64; 2],
     /// Standard deviation of the noise added; 0 for none.
     pub noise_std: f64,
+    /// What a sampler that remembers does in place of `next`.
+    pub multistep: Option<Multistep>,
 }
 
 impl Step {
@@ -183,8 +206,12 @@ impl Step {
         sample * self.x0[0] + output * self.x0[1]
     }
 
-    /// The next sample. `noise` is standard normal and not looked at where `noise_std` is 0.
-    pub fn advance(&self, sample: &Tensor, output: &Tensor, noise: Option<&Tensor>) -> Tensor {
+    /// The next sample. `noise` is standard normal and not looked at where `noise_std` is 0. `walk` is the sampling run's
+    /// own, from its first step on.
+    pub fn advance(&self, sample: &Tensor, output: &Tensor, noise: Option<&Tensor>, walk: &mut Walk) -> Tensor {
+        if let Some(multistep) = &self.multistep {
+            return walk.advance(multistep, sample, self.pred_x0(sample, output));
+        }
         let mean = sample * self.next[0] + output * self.next[1];
         match noise {
             Some(noise) if self.noise_std > 0.0 => mean + noise * self.noise_std,
@@ -224,13 +251,22 @@ impl Schedule {
         Self { config: config.clone(), betas, alphas_cumprod }
     }
 
-    /// The times that `steps` sampling steps visit, latest first.
-    pub fn timesteps(&self, steps: usize) -> Result<Vec<i64>, String> {
+    /// The times that `steps` sampling steps visit, latest first. UniPC's leading and linspace spacings also count the step
+    /// to the clean sample, so they begin elsewhere than those of DDPM and DDIM.
+    pub fn timesteps(&self, sampler: Sampler, steps: usize) -> Result<Vec<i64>, String> {
         let n = self.config.train_steps;
         if steps == 0 || steps > n {
             return Err(format!("{steps} sampling steps asked for; 1 to {n} are possible"));
         }
         let mut times: Vec<i64> = match self.config.spacing {
+            Spacing::Leading if sampler == Sampler::UniPc => {
+                let ratio = (n / (steps + 1)) as i64;
+                (1..=steps as i64).rev().map(|i| i * ratio + self.config.steps_offset).collect()
+            }
+            Spacing::Linspace if sampler == Sampler::UniPc => {
+                let gap = (n - 1) as f64 / steps as f64;
+                (1..=steps).rev().map(|i| (i as f64 * gap).round_ties_even() as i64).collect()
+            }
             Spacing::Leading => {
                 let ratio = (n / steps) as i64;
                 (0..steps as i64).rev().map(|i| i * ratio + self.config.steps_offset).collect()
@@ -256,20 +292,49 @@ impl Schedule {
 
     /// All steps of a sampling run, in order.
     pub fn plan(&self, sampler: Sampler, steps: usize) -> Result<Vec<Step>, String> {
-        let times = self.timesteps(steps)?;
+        let times = self.timesteps(sampler, steps)?;
+        if sampler == Sampler::UniPc {
+            return unipc::plan(self, &times);
+        }
         let stride = (self.config.train_steps / steps) as i64;
         let mut plan = Vec::with_capacity(times.len());
         for (k, &t) in times.iter().enumerate() {
             let previous = match sampler {
-                Sampler::Ddpm => times.get(k + 1).copied().unwrap_or(-1),
                 Sampler::Ddim { .. } => t - stride,
+                _ => times.get(k + 1).copied().unwrap_or(-1),
             };
             plan.push(self.step(sampler, t, previous)?);
         }
         Ok(plan)
     }
 
-    /// The step from time `t` to time `previous`, which is negative past the end.
+    /// Clean sample and noise at time `t`, each as a linear map of (sample, output).
+    ///
+    /// # Errors
+    /// If the network predicts noise and there is nothing else at that time.
+    pub fn maps(&self, t: i64) -> Result<([f64; 2], [f64; 2]), String> {
+        self.maps_at(t, 0.0)
+    }
+
+    /// The same, with a share of the clean sample that is at least `least`.
+    pub(crate) fn maps_at(&self, t: i64, least: f64) -> Result<([f64; 2], [f64; 2]), String> {
+        let a = self.alphas_cumprod[t as usize];
+        if a == 0.0 && self.config.prediction == Prediction::Epsilon {
+            return Err(format!("a noise prediction at time {t}, where nothing but noise is left, says nothing"));
+        }
+        let a = a.max(least);
+        let (signal, noise) = (a.sqrt(), (1.0 - a).sqrt());
+        match self.config.prediction {
+            Prediction::Velocity => Ok(([signal, -noise], [noise, signal])),
+            Prediction::Sample => Ok(([0.0, 1.0], [1.0 / noise, -signal / noise])),
+            Prediction::Epsilon => Ok(([1.0 / signal, -noise / signal], [0.0, 1.0])),
+        }
+    }
+
+    /// The step of DDPM or DDIM from time `t` to time `previous`, which is negative past the end.
+    ///
+    /// # Panics
+    /// For [`Sampler::UniPc`], whose steps do not stand alone.
     pub fn step(&self, sampler: Sampler, t: i64, previous: i64) -> Result<Step, String> {
         let a = self.alphas_cumprod[t as usize];
         let end = match sampler {
@@ -277,33 +342,25 @@ impl Schedule {
             _ => 1.0,
         };
         let p = if previous >= 0 { self.alphas_cumprod[previous as usize] } else { end };
-        let (signal, noise) = (a.sqrt(), (1.0 - a).sqrt());
-        // Clean sample and noise, as linear maps of (sample, output).
-        let (x0, eps) = match self.config.prediction {
-            Prediction::Velocity => ([signal, -noise], [noise, signal]),
-            Prediction::Sample => ([0.0, 1.0], [1.0 / noise, -signal / noise]),
-            Prediction::Epsilon if a > 0.0 => ([1.0 / signal, -noise / signal], [0.0, 1.0]),
-            Prediction::Epsilon => {
-                return Err(format!("a noise prediction at time {t}, where nothing but noise is left, says nothing"));
-            }
-        };
+        let (x0, eps) = self.maps(t)?;
         let combine = |u: f64, v: f64, w: f64| [u * x0[0] + v * eps[0] + w, u * x0[1] + v * eps[1]];
         // At time 0 of an unscaled table nothing is left to add noise to.
-        let step = match sampler {
+        let (next, noise_std) = match sampler {
             Sampler::Ddpm => {
                 let keep = a / p;
                 let variance = (1.0 - p) / (1.0 - a) * (1.0 - keep);
                 let next = combine(p.sqrt() * (1.0 - keep) / (1.0 - a), 0.0, keep.sqrt() * (1.0 - p) / (1.0 - a));
-                Step { t, x0, next, noise_std: if t > 0 { variance.sqrt() } else { 0.0 } }
+                (next, if t > 0 { variance.sqrt() } else { 0.0 })
             }
             Sampler::Ddim { eta } => {
                 let variance = (1.0 - p) / (1.0 - a) * (1.0 - a / p);
                 let noise_std = eta * variance.sqrt();
                 let direction = (1.0 - p - noise_std * noise_std).max(0.0).sqrt();
-                Step { t, x0, next: combine(p.sqrt(), direction, 0.0), noise_std }
+                (combine(p.sqrt(), direction, 0.0), noise_std)
             }
+            Sampler::UniPc => panic!("a step of UniPC depends on those before it: ask for a plan"),
         };
-        Ok(step)
+        Ok(Step { t, x0, next, noise_std, multistep: None })
     }
 
     /// sqrt(abar) x0 + sqrt(1 - abar) noise, with one time per sample.
@@ -400,9 +457,11 @@ mod tests {
     #[test]
     fn impossible_requests_are_refused() {
         let leading = ScheduleConfig { spacing: Spacing::Leading, ..Default::default() };
-        assert!(Schedule::new(&leading).timesteps(1000).unwrap_err().contains("1000"));
-        assert!(Schedule::new(&leading).timesteps(0).is_err());
+        assert!(Schedule::new(&leading).timesteps(Sampler::Ddpm, 1000).unwrap_err().contains("1000"));
+        assert!(Schedule::new(&leading).timesteps(Sampler::Ddpm, 0).is_err());
         let blind = ScheduleConfig { prediction: Prediction::Epsilon, ..Default::default() };
-        assert!(Schedule::new(&blind).plan(Sampler::Ddpm, 10).is_err());
+        for sampler in [Sampler::Ddpm, Sampler::Ddim { eta: 0.0 }, Sampler::UniPc] {
+            assert!(Schedule::new(&blind).plan(sampler, 10).unwrap_err().contains("nothing but noise"), "{sampler:?}");
+        }
     }
 }

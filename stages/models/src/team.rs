@@ -22,6 +22,13 @@ pub trait Member {
 
     /// The mean loss of a part, to be differentiated, and terms to report.
     fn loss(&self, job: &Self::Job) -> (Tensor, Vec<f64>);
+
+    /// Adds `share` times the gradient of a part's loss to the weights; gives the terms.
+    fn backward(&self, job: &Self::Job, share: f64) -> Vec<f64> {
+        let (loss, terms) = self.loss(job);
+        (loss * share).backward();
+        terms
+    }
 }
 
 /// What a helper is sent: the share of the part in the batch, and the part.
@@ -140,9 +147,7 @@ fn helper<M: Member + Send + 'static>(leader: &M, replica: M) -> Helper<M::Job> 
 }
 
 fn differentiate<M: Member>(member: &M, share: f64, job: &M::Job) -> Vec<f64> {
-    let (loss, terms) = member.loss(job);
-    (loss * share).backward();
-    terms.into_iter().map(|term| term * share).collect()
+    member.backward(job, share).into_iter().map(|term| term * share).collect()
 }
 
 /// How a batch of `samples` is cut into at most `parts` parts, as even as can be: start, length and share of each.

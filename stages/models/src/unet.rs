@@ -8,6 +8,7 @@ use crate::attention::{Attention, TransformerShape};
 use crate::blocks::{Context, DownBlock, LevelAttentions, MidBlock, Norms, Shared, UpBlock};
 use crate::embeddings::{TimeEmbedding, sinusoids};
 use crate::layers::{Conv2d, GroupNorm};
+use crate::tape::Tape;
 
 pub use crate::config::UNetConfig;
 
@@ -61,12 +62,12 @@ impl Encoder {
     }
 
     /// Runs the levels. `added` (a ControlNet's encoded condition) is added to the first convolution's output.
-    pub fn down(
-        &self,
+    pub fn down<'n>(
+        &'n self,
         sample: &Tensor,
-        c: Context,
+        c: Context<'_, 'n>,
         added: Option<&Tensor>,
-        extra: Option<&[LevelAttentions]>,
+        extra: Option<&'n [LevelAttentions]>,
         probe: Probe,
     ) -> Features {
         let mut x = self.conv_in.forward(sample);
@@ -74,6 +75,7 @@ impl Encoder {
         if let Some(added) = added {
             x += added;
         }
+        let mut x = c.enter(x);
         let mut skips = vec![x.shallow_clone()];
         for (i, block) in self.down_blocks.iter().enumerate() {
             x = block.forward(&x, c, extra.map(|levels| &levels[i]), &mut skips);
@@ -83,7 +85,7 @@ impl Encoder {
     }
 
     /// Runs the middle.
-    pub fn mid(&self, x: &Tensor, c: Context) -> Tensor {
+    pub fn mid<'n>(&'n self, x: &Tensor, c: Context<'_, 'n>) -> Tensor {
         self.mid_block.forward(x, c)
     }
 }
@@ -102,7 +104,7 @@ impl Probe<'_> {
 
 /// Optional inputs of [`UNet::forward`].
 #[derive(Clone, Copy, Default)]
-pub struct Extras<'a> {
+pub struct Extras<'a, 'n> {
     /// A ControlNet's residuals for every skip connection, in order.
     pub down: Option<&'a [Tensor]>,
     /// A ControlNet's residual for the middle.
@@ -110,7 +112,9 @@ pub struct Extras<'a> {
     /// Added to the first convolution's output, `[B, width, h, w]`: an encoded condition where there is no ControlNet.
     pub added: Option<&'a Tensor>,
     /// Expression attentions and their tokens `[B, K, cross_attention_dim]`.
-    pub expression: Option<(&'a ExpressionAttentions, &'a Tensor)>,
+    pub expression: Option<(&'n ExpressionAttentions, &'a Tensor)>,
+    /// Gradient checkpointing; `'n` is how long the networks live.
+    pub tape: Option<&'a Tape<'n>>,
     /// Sees module outputs.
     pub probe: Probe<'a>,
 }
@@ -154,10 +158,12 @@ impl UNet {
     }
 
     /// `sample` `[B, in, h, w]`, `t` `[B]` i64, `text` `[B, M, cross_attention_dim]` -> `[B, out, h, w]`.
-    pub fn forward(&self, sample: &Tensor, t: &Tensor, text: &Tensor, extras: Extras) -> Tensor {
-        let probe = extras.probe;
-        let time = self.encoder.time(t, probe);
-        let c = Context { time: &time, text, expression: extras.expression.map(|(_, tokens)| tokens) };
+    pub fn forward<'n>(&'n self, sample: &Tensor, t: &Tensor, text: &Tensor, extras: Extras<'_, 'n>) -> Tensor {
+        let (probe, tape) = (extras.probe, extras.tape);
+        let enter = |x: Tensor| tape.map_or_else(|| x.shallow_clone(), |tape| tape.enter(&x));
+        let time = enter(self.encoder.time(t, probe));
+        let tokens = extras.expression.map(|(_, tokens)| enter(tokens.shallow_clone()));
+        let c = Context { time: &time, text, expression: tokens.as_ref(), tape };
         let attentions = extras.expression.map(|(attentions, _)| attentions);
         let Features { x, mut skips } =
             self.encoder.down(sample, c, extras.added, attentions.map(|a| a.down.as_slice()), probe);
@@ -165,10 +171,10 @@ impl UNet {
         probe.see("mid_block", &x);
         if let Some(residuals) = extras.down {
             assert_eq!(residuals.len(), skips.len(), "one ControlNet residual per skip connection");
-            skips = skips.iter().zip(residuals).map(|(skip, residual)| skip + residual).collect();
+            skips = skips.iter().zip(residuals).map(|(skip, residual)| c.enter(skip + residual)).collect();
         }
         if let Some(residual) = extras.mid {
-            x += residual;
+            x = c.enter(x + residual);
         }
         for (i, block) in self.up_blocks.iter().enumerate() {
             x = block.forward(&x, c, attentions.map(|a| &a.up[i]), &mut skips);

@@ -2,20 +2,23 @@
 //!
 //! Loading is strict: every variable must be in the file, every tensor of the file must be a variable, and shapes must be
 //! equal (`VarStore::load` would broadcast a `[1]` into a `[4]`). Tensors are read one at a time, so the peak is the model
-//! plus one tensor. Writing gives the same bytes for the same tensors. Does not know any network; the only names it knows
-//! are the two spellings of the auto-encoder's attention (see [`modern_name`]).
+//! plus one tensor (checkpoints of PyTorch are read whole). Writing gives the same bytes for the same tensors. Does not know any network; the only names it knows
+//! are the two spellings of the auto-encoder's attention and of the text encoder (see [`modern_name`]).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::fs::File;
-use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
+use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
-use crate::checkpoint;
-use safetensors::Dtype;
-use safetensors::tensor::Metadata;
 use tch::nn::VarStore;
 use tch::{Kind, Tensor};
+
+mod folder;
+mod source;
+
+pub use folder::ModelFolder;
+pub use source::{Source, WeightFile};
 
 /// Named tensors in name order.
 pub type Tensors = BTreeMap<String, Tensor>;
@@ -104,105 +107,55 @@ impl fmt::Display for Mismatch {
 
 impl std::error::Error for Mismatch {}
 
-/// A safetensors file whose header has been read; tensors are read when asked for.
-pub struct WeightFile {
-    path: PathBuf,
-    file: File,
-    data_start: u64,
-    header: Metadata,
-}
-
-impl WeightFile {
-    /// Opens a file and checks its header against its length.
-    pub fn open(path: &Path) -> Result<Self, WeightsError> {
-        let io = |source| WeightsError::Io { verb: "read", path: path.into(), source };
-        let bad = |reason: String| WeightsError::Format { path: path.into(), reason };
-        let mut file = File::open(path).map_err(io)?;
-        let length = file.metadata().map_err(io)?.len();
-        let mut size = [0u8; 8];
-        file.read_exact(&mut size).map_err(|_| bad("it is shorter than its header".into()))?;
-        let header_len = u64::from_le_bytes(size);
-        if header_len > length.saturating_sub(8) {
-            return Err(bad(format!("its header claims {header_len} bytes, the file has {length}")));
-        }
-        let mut buffer = vec![0; header_len as usize];
-        file.read_exact(&mut buffer).map_err(io)?;
-        let header: Metadata = serde_json::from_slice(&buffer).map_err(|e| bad(e.to_string()))?;
-        let data_start = 8 + header_len;
-        let wanted = data_start + header.data_len() as u64;
-        if wanted != length {
-            return Err(bad(format!("its tensors need {wanted} bytes, the file has {length} (is it cut off?)")));
-        }
-        Ok(Self { path: path.into(), file, data_start, header })
-    }
-
-    /// All names, sorted.
-    pub fn names(&self) -> Vec<String> {
-        let mut names = self.header.offset_keys();
-        names.sort();
-        names
-    }
-
-    /// Shape of one tensor, if it is there.
-    pub fn shape(&self, name: &str) -> Option<Vec<i64>> {
-        self.header.info(name).map(|info| info.shape.iter().map(|&n| n as i64).collect())
-    }
-
-    /// The free-form text entries of the header.
-    pub fn metadata(&self) -> BTreeMap<String, String> {
-        self.header.metadata().iter().flatten().map(|(k, v)| (k.clone(), v.clone())).collect()
-    }
-
-    /// Reads one tensor in the number type it is stored in.
-    pub fn tensor(&self, name: &str) -> Result<Tensor, WeightsError> {
-        let bad = |reason: String| WeightsError::Format { path: self.path.clone(), reason };
-        let io = |source| WeightsError::Io { verb: "read", path: self.path.clone(), source };
-        let info = self.header.info(name).ok_or_else(|| bad(format!("it has no tensor {name}")))?;
-        let kind = match info.dtype {
-            Dtype::F64 => Kind::Double,
-            Dtype::F32 => Kind::Float,
-            Dtype::F16 => Kind::Half,
-            Dtype::BF16 => Kind::BFloat16,
-            Dtype::I64 => Kind::Int64,
-            Dtype::I32 => Kind::Int,
-            Dtype::I16 => Kind::Int16,
-            Dtype::I8 => Kind::Int8,
-            Dtype::U8 => Kind::Uint8,
-            Dtype::BOOL => Kind::Bool,
-            other => return Err(bad(format!("tensor {name} has the unsupported number type {other:?}"))),
-        };
-        let shape: Vec<i64> = info.shape.iter().map(|&n| n as i64).collect();
-        let (begin, end) = info.data_offsets;
-        let mut bytes = vec![0u8; end - begin];
-        let mut file = &self.file;
-        file.seek(SeekFrom::Start(self.data_start + begin as u64)).map_err(io)?;
-        file.read_exact(&mut bytes).map_err(io)?;
-        Tensor::f_from_data_size(&bytes, &shape, kind).map_err(|e| bad(format!("tensor {name}: {}", first_line(&e))))
-    }
-}
-
-/// Reads every tensor of a safetensors file or a PyTorch checkpoint, told apart by content, in the number types it is stored in.
+/// Reads every tensor of a file as [`Source::open`] takes it, in the number types it is stored in.
 pub fn read(path: &Path) -> Result<Tensors, WeightsError> {
-    if checkpoint::is_one(path) {
-        return checkpoint::read(path);
-    }
-    let file = WeightFile::open(path)?;
-    file.names().into_iter().map(|name| file.tensor(&name).map(|t| (name, t))).collect()
+    let source = Source::open(path)?;
+    source.names().into_iter().map(|name| source.tensor(&name).map(|t| (name, t))).collect()
 }
 
-/// Loads a file into a network; f16, bf16 and f64 become the variable's type. Nothing is changed when it does not fit.
-pub fn load(vs: &VarStore, path: &Path) -> Result<(), WeightsError> {
-    if checkpoint::is_one(path) {
-        return load_tensors(vs, &checkpoint::read(path)?, &path.display().to_string());
+/// What a file had for a network that took all of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fit {
+    /// Number of tensors that went into the network: all of its variables.
+    pub tensors: usize,
+    /// Number of values in them.
+    pub values: usize,
+    /// Number types they are stored in, such as `Half`, each once.
+    pub kinds: Vec<String>,
+    /// Names that the file has and no network needs, see [`is_constant`]; they were passed over.
+    pub unused: Vec<String>,
+}
+
+impl fmt::Display for Fit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let millions = self.values as f64 / 1e6;
+        write!(f, "all {} tensors fit ({millions:.1} million values, {})", self.tensors, self.kinds.join(" and "))?;
+        if self.unused.is_empty() { Ok(()) } else { write!(f, "; not used: {}", self.unused.join(", ")) }
     }
-    let file = WeightFile::open(path)?;
+}
+
+/// Loads a file, as [`Source::open`] takes it, into a network; f16, bf16 and f64 become the variable's type. Nothing is
+/// changed when it does not fit.
+pub fn load(vs: &VarStore, path: &Path) -> Result<Fit, WeightsError> {
+    let source = Source::open(path)?;
     let variables = sorted(vs);
-    let names: BTreeMap<String, String> = file.names().into_iter().map(|n| (modern_name(&n), n)).collect();
-    compare(&variables, &path.display().to_string(), |n| names.get(n).and_then(|n| file.shape(n)), names.keys())?;
+    let (unused, used): (Vec<String>, Vec<String>) = source.names().into_iter().partition(|name| is_constant(name));
+    let names: BTreeMap<String, String> = used.into_iter().map(|n| (modern_name(&n), n)).collect();
+    let shape = |name: &str| names.get(name).and_then(|name| source.shape(name));
+    compare(&variables, &path.display().to_string(), shape, names.keys())?;
+    let mut kinds = BTreeSet::new();
     for (name, variable) in &variables {
-        assign(variable, &file.tensor(&names[name])?);
+        let tensor = source.tensor(&names[name])?;
+        kinds.insert(format!("{:?}", tensor.kind()));
+        assign(variable, &tensor);
     }
-    Ok(())
+    Ok(Fit { tensors: variables.len(), values: count(vs), kinds: kinds.into_iter().collect(), unused })
+}
+
+/// Whether a name of a published file is that of a table which follows from the sizes: the text encoder's counted
+/// positions, which older releases stored.
+pub fn is_constant(name: &str) -> bool {
+    name.ends_with("embeddings.position_ids")
 }
 
 /// Loads tensors in memory into a network, by the same rules as [`load`]. `source` names them in an error.
@@ -302,38 +255,6 @@ pub fn write(
     std::fs::rename(&partial, path).map_err(io)
 }
 
-/// A model folder in the diffusers layout: `config.json` beside `diffusion_pytorch_model.safetensors` or, of older releases, `.bin`.
-pub struct ModelFolder {
-    /// The parsed `config.json`.
-    pub config: serde_json::Value,
-    /// Its path, for error messages.
-    pub config_path: PathBuf,
-    /// The weight file; the full-precision one where both exist, safetensors before a checkpoint.
-    pub weights: PathBuf,
-}
-
-impl ModelFolder {
-    /// Opens a folder.
-    pub fn open(dir: &Path) -> Result<Self, WeightsError> {
-        let config_path = dir.join("config.json");
-        let config = read_json(&config_path)?;
-        let candidates = [
-            "diffusion_pytorch_model.safetensors",
-            "diffusion_pytorch_model.fp16.safetensors",
-            "diffusion_pytorch_model.bin",
-            "diffusion_pytorch_model.fp16.bin",
-        ];
-        match candidates.iter().map(|n| dir.join(n)).find(|p| p.is_file()) {
-            Some(weights) => Ok(Self { config, config_path, weights }),
-            None => Err(WeightsError::Config {
-                place: dir.display().to_string(),
-                reason: format!("there is no {} in this folder", candidates[0]),
-                hint: "is it a folder of a model in the diffusers layout, with its weights?".into(),
-            }),
-        }
-    }
-}
-
 /// Reads a JSON file.
 pub fn read_json(path: &Path) -> Result<serde_json::Value, WeightsError> {
     let text =
@@ -356,8 +277,14 @@ pub fn count(vs: &VarStore) -> usize {
 }
 
 /// Files of the first latent-diffusion releases call the auto-encoder's attention projections `query`, `key`, `value`
-/// and `proj_attn`; this gives today's name (`to_q`, `to_k`, `to_v`, `to_out.0`) and leaves every other name alone.
+/// and `proj_attn`; this gives today's name (`to_q`, `to_k`, `to_v`, `to_out.0`). Files that transformers 5 wrote leave out the
+/// text encoder's `text_model.`; this puts it back. Every other name is left alone.
 pub fn modern_name(name: &str) -> String {
+    let of_text =
+        ["embeddings.token_embedding.", "embeddings.position_embedding.", "encoder.layers.", "final_layer_norm."];
+    if of_text.iter().any(|stem| name.starts_with(stem)) {
+        return format!("text_model.{name}");
+    }
     let renamed = [("query", "to_q"), ("key", "to_k"), ("value", "to_v"), ("proj_attn", "to_out.0")];
     if let Some((module, parameter)) = name.rsplit_once('.')
         && let Some((head, leaf)) = module.rsplit_once('.')
@@ -471,6 +398,8 @@ mod tests {
         let check = |old: &str, new: &str| assert_eq!(modern_name(old), new);
         check("encoder.mid_block.attentions.0.query.weight", "encoder.mid_block.attentions.0.to_q.weight");
         check("decoder.mid_block.attentions.0.proj_attn.bias", "decoder.mid_block.attentions.0.to_out.0.bias");
+        check("final_layer_norm.bias", "text_model.final_layer_norm.bias");
+        check("text_model.encoder.layers.0.mlp.fc1.bias", "text_model.encoder.layers.0.mlp.fc1.bias");
         check("key.weight", "key.weight");
         check("conv_in.weight", "conv_in.weight");
     }

@@ -5,7 +5,7 @@ use anyhow::{Context, Result, bail, ensure};
 use geometry::quantize::{self, Quantizer};
 use geometry::{Camera, gbuffer, pose};
 use glam::{DMat3, DMat4, DVec3};
-use models::schedule::{BetaSchedule, Sampler, Schedule, ScheduleConfig};
+use models::schedule::{BetaSchedule, Sampler, Schedule, ScheduleConfig, Walk};
 use models::triplane::{self, FeatureMaps, GBuffer, Padding};
 use std::path::Path;
 use tch::{Kind, Tensor};
@@ -220,12 +220,12 @@ fn trajectory(case: &Folder, checks: &mut Checks) -> Result<()> {
     let (mixing, slope, offset) = (case.io.get("in.A")?, case.io.get("in.b")?, case.io.get("in.offset")?);
     let noise = case.io.get("in.step_noise")?;
     let mut x = case.io.get("in.x_T")?.expand(offset.size().as_slice(), false);
-    let (mut states, mut clean) = (vec![x.contiguous()], Vec::new());
+    let (mut states, mut clean, mut walk) = (vec![x.contiguous()], Vec::new(), Walk::default());
     for (k, step) in plan.iter().enumerate() {
         let share = step.t as f64 / config.train_steps as f64;
         let out = Tensor::einsum("ij,bjhw->bihw", &[&mixing, &x], None::<i64>) + &slope * share + &offset;
         clean.push(step.pred_x0(&x, &out));
-        x = step.advance(&x, &out, Some(&noise.get(k as i64)));
+        x = step.advance(&x, &out, Some(&noise.get(k as i64)), &mut walk);
         states.push(x.shallow_clone());
     }
     case.f32(checks, "out.trajectory", &Tensor::stack(&states, 0))?;

@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::{Context, Result, bail, ensure};
 use models::adamw::{AdamW, Group};
 use models::controlnet::{ControlNet, ControlNetConfig};
-use models::schedule::{Sampler, Schedule, ScheduleConfig, Spacing};
+use models::schedule::{Sampler, Schedule, ScheduleConfig, Spacing, Walk};
 use models::unet::{Extras, Probe, UNet, UNetConfig, times};
 use models::vae::{Vae, VaeConfig};
 use models::weights::{self, ModelFolder};
@@ -128,6 +128,7 @@ fn scheduler(case: &Value, name: &str, io: &Case, checks: &mut Checks) -> Result
     let sampler = match case["scheduler"].as_str() {
         Some("DDPM") => Sampler::Ddpm,
         Some("DDIM") => Sampler::Ddim { eta: case["eta"].as_f64().unwrap_or(0.0) },
+        Some("UniPC") => Sampler::UniPc,
         other => bail!("the sampler {other:?} is unknown"),
     };
     let get = |suffix: &str| io.get(&format!("{name}.{suffix}"));
@@ -152,13 +153,13 @@ fn scheduler(case: &Value, name: &str, io: &Case, checks: &mut Checks) -> Result
     checks.scaled("fwd.noisy", &schedule.add_noise(&x0, &noise, &t), &get("fwd.noisy")?, 2e-5);
     checks.scaled("fwd.velocity", &schedule.velocity(&x0, &noise, &t), &get("fwd.velocity")?, 2e-5);
 
-    let mut sample = get("init")?;
+    let (mut sample, mut walk) = (get("init")?, Walk::default());
     for (i, step) in plan.iter().enumerate() {
         let output = get(&format!("model_output.{i}"))?;
         let noise = get(&format!("noise.{i}")).ok();
         ensure!(noise.is_some() || step.noise_std < 1e-9, "step {i} needs noise, the set has none");
         checks.scaled(format!("pred_x0.{i}"), &step.pred_x0(&sample, &output), &get(&format!("pred_x0.{i}"))?, 2e-5);
-        sample = step.advance(&sample, &output, noise.as_ref());
+        sample = step.advance(&sample, &output, noise.as_ref(), &mut walk);
         checks.scaled(format!("prev_sample.{i}"), &sample, &get(&format!("prev_sample.{i}"))?, 2e-5);
     }
     Ok(())
@@ -168,7 +169,7 @@ fn scheduler(case: &Value, name: &str, io: &Case, checks: &mut Checks) -> Result
 fn timesteps(about: &Value, checks: &mut Checks) -> Result<()> {
     for (key, times) in about["timesteps"].as_object().context("there is no table of timesteps")? {
         let parts: Vec<&str> = key.split('.').collect();
-        let [_, spacing, steps] = parts[..] else { bail!("the key {key} is not understood") };
+        let [class, spacing, steps] = parts[..] else { bail!("the key {key} is not understood") };
         let spacing = match spacing {
             "leading" => Spacing::Leading,
             "trailing" => Spacing::Trailing,
@@ -182,7 +183,11 @@ fn timesteps(about: &Value, checks: &mut Checks) -> Result<()> {
         }
         let steps = steps.parse()?;
         let config = ScheduleConfig { spacing, ..ScheduleConfig::default() };
-        let got = Schedule::new(&config).timesteps(steps).map_err(anyhow::Error::msg)?;
+        let sampler = match class {
+            "UniPCMultistepScheduler" => Sampler::UniPc,
+            _ => Sampler::Ddpm,
+        };
+        let got = Schedule::new(&config).timesteps(sampler, steps).map_err(anyhow::Error::msg)?;
         let got: Vec<Value> = got.into_iter().map(Value::from).collect();
         let equal = match expected.iter().position(|v| v == "...") {
             Some(cut) => got.starts_with(&expected[..cut]) && got.ends_with(&expected[cut + 1..]),
@@ -205,7 +210,7 @@ fn pipeline(dir: &Path, checks: &mut Checks) -> Result<()> {
 
     let text = io.get("ctx_uncond_cond")?;
     let condition = net.encode(&io.get("controlnet_cond")?.expand([2, -1, -1, -1], false));
-    let mut latent = io.get("init")?;
+    let (mut latent, mut walk) = (io.get("init")?, Walk::default());
     for (i, step) in plan.iter().enumerate() {
         let both = latent.expand([2, -1, -1, -1], false).contiguous();
         let t = times(step.t, 2, Device::Cpu);
@@ -213,7 +218,7 @@ fn pipeline(dir: &Path, checks: &mut Checks) -> Result<()> {
         let extras = Extras { down: Some(&residuals.down), mid: Some(&residuals.mid), ..Extras::default() };
         let out = unet.forward(&both, &t, &text, extras);
         let (uncond, cond) = (out.narrow(0, 0, 1), out.narrow(0, 1, 1));
-        latent = step.advance(&latent, &(&uncond + (cond - &uncond) * 3.0), None);
+        latent = step.advance(&latent, &(&uncond + (cond - &uncond) * 3.0), None, &mut walk);
         checks.absolute(format!("latent.{i}"), &latent, &io.get(&format!("latent.{i}"))?, 2e-4);
     }
     checks.absolute("image", &vae.decode(&vae.unscale(&latent)), &io.get("image")?, 2e-4);

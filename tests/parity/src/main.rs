@@ -10,6 +10,7 @@ mod mc;
 mod metrics;
 mod nphm;
 mod raster;
+mod releases;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -38,6 +39,7 @@ fn run(dir: &Path) -> Report {
             "mc" => mc::run(&path, &mut report),
             "raster" => raster::run(&path, &mut report),
             "avatar" => folder::run(&path, "avatar", &mut report, avatar::run),
+            "releases" => folder::run(&path, "releases", &mut report, releases::run),
             "nphm" => folder::run(&path, "nphm", &mut report, nphm::run),
             "triplane.safetensors" => avatar::planes(&path, &mut report),
             "unet.safetensors" | "vae.safetensors" | "pipeline.safetensors" => {}

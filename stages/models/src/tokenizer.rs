@@ -1,0 +1,133 @@
+//! How a text becomes the token numbers of CLIP: the `tokenizer/` folder of a latent diffusion model, through the library
+//! that its authors use. Knows no network.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+use tokenizers::models::bpe::BPE;
+use tokenizers::normalizers::{Lowercase, NFC, Replace, Sequence};
+use tokenizers::pre_tokenizers::byte_level::ByteLevel;
+use tokenizers::pre_tokenizers::sequence::Sequence as Cuts;
+use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
+use tokenizers::{AddedToken, SplitDelimiterBehavior, TokenizerBuilder};
+
+use crate::weights::{WeightsError, read_json};
+
+/// What a word is: contractions, runs of letters, single digits, runs of anything else that is no space.
+const WORDS: &str = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+";
+/// Length of CLIP's texts, where the folder does not say.
+const LENGTH: usize = 77;
+
+type Inner = tokenizers::TokenizerImpl<
+    BPE,
+    Sequence,
+    Cuts,
+    tokenizers::processors::PostProcessorWrapper,
+    tokenizers::decoders::DecoderWrapper,
+>;
+
+/// CLIP's tokenizer.
+pub struct Tokenizer {
+    inner: Inner,
+    begin: i64,
+    end: i64,
+    pad: i64,
+    length: usize,
+}
+
+impl Tokenizer {
+    /// Opens a folder with `vocab.json` and `merges.txt`; `tokenizer_config.json` and `special_tokens_map.json` say which
+    /// tokens begin, end and pad a text, and how long it is. The first generation pads with the end, the second with `!`.
+    pub fn open(dir: &Path) -> Result<Self, WeightsError> {
+        let path = |name: &str| dir.join(name);
+        let bad = |place: &Path, reason: String| WeightsError::Config {
+            place: place.display().to_string(),
+            reason,
+            hint: "the tokenizer's folder of Stable Diffusion holds vocab.json, merges.txt and tokenizer_config.json"
+                .into(),
+        };
+        let (vocabulary, merges) = (path("vocab.json"), path("merges.txt"));
+        for file in [&vocabulary, &merges] {
+            if !file.is_file() {
+                return Err(bad(file, "it is not there".into()));
+            }
+        }
+        let text = |file: &PathBuf| file.to_string_lossy().into_owned();
+        let model = BPE::from_file(&text(&vocabulary), &text(&merges))
+            .unk_token("<|endoftext|>".into())
+            .end_of_word_suffix("</w>".into())
+            .build()
+            .map_err(|error| bad(dir, format!("vocab.json and merges.txt are no tokenizer: {error}")))?;
+        let library = |error: tokenizers::Error| bad(dir, error.to_string());
+        let spaces = Replace::new(tokenizers::normalizers::replace::ReplacePattern::Regex(r"\s+".into()), " ");
+        let words = Split::new(SplitPattern::Regex(WORDS.into()), SplitDelimiterBehavior::Removed, true);
+        let normal = Sequence::new(vec![NFC.into(), spaces.map_err(library)?.into(), Lowercase.into()]);
+        let cuts = Cuts::new(vec![words.map_err(library)?.into(), ByteLevel::new(false, true, true).into()]);
+        let mut inner: Inner = TokenizerBuilder::new()
+            .with_model(model)
+            .with_normalizer(Some(normal))
+            .with_pre_tokenizer(Some(cuts))
+            .with_post_processor(None)
+            .with_decoder(None)
+            .build()
+            .map_err(library)?;
+
+        let optional = |name: &str| match path(name).is_file() {
+            true => read_json(&path(name)),
+            false => Ok(Value::Null),
+        };
+        let (config, map) = (optional("tokenizer_config.json")?, optional("special_tokens_map.json")?);
+        let spelled = |key: &str, default: &str| {
+            content(&config, key).or_else(|| content(&map, key)).unwrap_or(default).to_owned()
+        };
+        let number = |key: &str, default: &str| {
+            let name = spelled(key, default);
+            let id = inner.token_to_id(&name).map(i64::from);
+            id.ok_or_else(|| bad(&vocabulary, format!("it lacks `{name}`, the {key}")))
+        };
+        let (begin, end) = (number("bos_token", "<|startoftext|>")?, number("eos_token", "<|endoftext|>")?);
+        let pad = number("pad_token", "<|endoftext|>")?;
+        // in a text they are themselves, wherever they stand: also the second generation's `!`
+        let special =
+            [("bos_token", "<|startoftext|>"), ("eos_token", "<|endoftext|>"), ("pad_token", "<|endoftext|>")];
+        inner.add_special_tokens(&special.map(|(key, default)| AddedToken::from(spelled(key, default), true)));
+        let length = match config.get("model_max_length").and_then(Value::as_u64) {
+            Some(length) if length < 1 << 16 => length as usize,
+            // transformers writes an absurd number for "none"
+            _ => LENGTH,
+        };
+        if length < 2 {
+            return Err(bad(&path("tokenizer_config.json"), "model_max_length leaves no room for a text".into()));
+        }
+        Ok(Self { inner, begin, end, pad, length })
+    }
+
+    /// Number of tokens of every text, CLIP's 77 unless the folder says otherwise.
+    pub fn length(&self) -> usize {
+        self.length
+    }
+
+    /// Token numbers of a text between the tokens that begin and end one, padded to [`Tokenizer::length`].
+    ///
+    /// # Errors
+    /// If the text has more tokens than there is room for: nothing is cut off silently.
+    pub fn encode(&self, text: &str) -> Result<Vec<i64>, String> {
+        let encoding = self.inner.encode(text, false).map_err(|error| error.to_string())?;
+        let tokens = encoding.get_ids();
+        let room = self.length - 2;
+        if tokens.len() > room {
+            return Err(format!("the text has {} tokens, the text encoder takes {room}", tokens.len()));
+        }
+        let mut ids = vec![self.begin];
+        ids.extend(tokens.iter().map(|&id| i64::from(id)));
+        ids.push(self.end);
+        ids.resize(self.length, self.pad);
+        Ok(ids)
+    }
+}
+
+/// The text of a special token, which files give as such or as an object with `content`.
+fn content<'a>(value: &'a Value, key: &str) -> Option<&'a str> {
+    let token = value.get(key)?;
+    token.as_str().or_else(|| token.get("content")?.as_str())
+}
