@@ -76,6 +76,10 @@ pub struct Params {
     /// use; another number changes the rounding.
     #[serde(default = "parts")]
     parts: usize,
+    /// Compute the stages of the networks once more for their gradients instead of keeping them: less memory, more time,
+    /// the same bits.
+    #[serde(default)]
+    gradient_checkpointing: bool,
     /// Steps between checkpoints.
     #[serde(default = "checkpoint_every")]
     checkpoint_every: u64,
@@ -187,6 +191,7 @@ impl Params {
             lr_networks: self.lr_networks,
             lr_maps: self.lr_maps,
             clip_expression: self.clip_expression,
+            gradient_checkpointing: self.gradient_checkpointing,
             ..AvatarConfig::small(code)
         }
     }
