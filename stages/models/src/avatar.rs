@@ -74,8 +74,7 @@ pub struct AvatarConfig {
     pub lr_maps: f64,
     /// Clip the gradient of the expression path too; the paper clips the ControlNet's only.
     pub clip_expression: bool,
-    /// Compute the stages of U-Net and ControlNet once more for their gradients instead of keeping what lies between: less
-    /// memory, a third more time, the same bits.
+    /// Compute the stages of the networks once more for their gradients: less memory, more time, the same bits.
     pub gradient_checkpointing: bool,
 }
 
