@@ -3,10 +3,13 @@
 //! A strand thinner than a sample covers it by chance, the chance being its width; averaging samples gives the right
 //! coverage. The chance is a hash of strand and sample, so pictures are repeatable.
 
+use std::cell::OnceCell;
+
 use geometry::Camera;
 use glam::{Vec2, Vec3};
 
 use super::{Projection, Region, Samples};
+use crate::heads::noise::floor;
 use crate::heads::{Placed, PosedHead};
 
 /// Strands may lie this much behind a surface and still be drawn, metres.
@@ -15,7 +18,10 @@ const BIAS: f32 = 0.0008;
 struct Point {
     at: Vec2,
     z: f32,
-    colour: Vec3,
+    /// Which of its strand's points it is.
+    index: usize,
+    /// Light it sends, once asked for: most points lie behind others and never are.
+    colour: OnceCell<Vec3>,
     width: f32,
     /// How far it moves in the picture.
     motion: Vec2,
@@ -37,20 +43,27 @@ pub fn draw(posed: &PosedHead<'_>, later: Option<&Placed>, camera: &Camera, samp
             if z < 0.05 {
                 break;
             }
-            let tangent = strand[(i + 1).min(last)] - strand[i.saturating_sub(1)];
             let share = i as f32 / last as f32;
             let body = if s < hair.scalp { 1.0 - 0.55 * share * share } else { 1.0 - 0.75 * share };
             points.push(Point {
                 at,
                 z: z - BIAS,
-                colour: shade(posed, s, range.start + i, *p, tangent.normalize_or_zero(), eye),
+                index: i,
+                colour: OnceCell::new(),
                 width: hair.strands.width[s] * body * projection.focal() / z,
                 motion: later.map_or(Vec2::ZERO, |later| projection.apply(later.strands[range.start + i]).0 - at),
             });
         }
         let region = if s < hair.scalp { Region::ScalpHair } else { Region::FaceHair };
+        let colour = |point: &Point| {
+            *point.colour.get_or_init(|| {
+                let i = point.index;
+                let tangent = strand[(i + 1).min(last)] - strand[i.saturating_sub(1)];
+                shade(posed, s, range.start + i, strand[i], tangent.normalize_or_zero(), eye)
+            })
+        };
         for pair in points.windows(2) {
-            segment(&pair[0], &pair[1], s as u32, region, samples);
+            segment(&pair[0], &pair[1], s as u32, region, &colour, samples);
         }
     }
 }
@@ -92,7 +105,14 @@ fn chance(strand: u32, x: i32, y: i32) -> f32 {
     (h >> 8) as f32 / (1u32 << 24) as f32
 }
 
-fn segment(a: &Point, b: &Point, strand: u32, region: Region, samples: &mut Samples) {
+fn segment(
+    a: &Point,
+    b: &Point,
+    strand: u32,
+    region: Region,
+    colour: &impl Fn(&Point) -> Vec3,
+    samples: &mut Samples,
+) {
     let (w, h) = (samples.width as i32, samples.height as i32);
     let d = b.at - a.at;
     let steep = d.y.abs() > d.x.abs();
@@ -109,23 +129,24 @@ fn segment(a: &Point, b: &Point, strand: u32, region: Region, samples: &mut Samp
         let width = (a.width + (b.width - a.width) * t) * slope.min(1.42);
         let z = a.z + (b.z - a.z) * t;
         let minor = if steep { at.x } else { at.y };
-        let (first, last) = ((minor - 0.5 * width).floor() as i32, (minor + 0.5 * width).floor() as i32);
         let thin = width < 1.0;
-        let (first, last) = if thin { (minor.floor() as i32, minor.floor() as i32) } else { (first, last) };
+        let half = if thin { 0.0 } else { 0.5 * width };
+        let (first, last) = (floor(minor - half), floor(minor + half));
         for m in first..=last {
-            let (x, y) = if steep { (m, at.y.floor() as i32) } else { (at.x.floor() as i32, m) };
+            let (x, y) = if steep { (m, floor(at.y)) } else { (floor(at.x), m) };
             if x < 0 || y < 0 || x >= w || y >= h {
+                continue;
+            }
+            // before the depth, which is far away in memory
+            if thin && chance(strand, x, y) > width {
                 continue;
             }
             let pixel = (y * w + x) as usize;
             if samples.depth[pixel] > 0.0 && samples.depth[pixel] < z {
                 continue;
             }
-            if thin && chance(strand, x, y) > width {
-                continue;
-            }
             samples.depth[pixel] = z;
-            samples.colour[pixel] = a.colour.lerp(b.colour, t);
+            samples.colour[pixel] = colour(a).lerp(colour(b), t);
             samples.region[pixel] = region;
             if let Some(motion) = samples.motion.get_mut(pixel) {
                 *motion = a.motion.lerp(b.motion, t);

@@ -17,10 +17,9 @@ fn hash(p: IVec3, seed: u32) -> u32 {
 
 /// Smooth noise in [-1, 1] whose features are about one unit wide.
 pub fn value_noise(p: Vec3, seed: u32) -> f32 {
-    let cell = p.floor();
-    let f = p - cell;
+    let i = IVec3::new(floor(p.x), floor(p.y), floor(p.z));
+    let f = p - i.as_vec3();
     let f = f * f * (3.0 - 2.0 * f);
-    let i = cell.as_ivec3();
     let corner = |dx, dy, dz| hash(i + IVec3::new(dx, dy, dz), seed) as f32 * (2.0 / u32::MAX as f32) - 1.0;
     let line = |dy, dz| lerp(corner(0, dy, dz), corner(1, dy, dz), f.x);
     lerp(lerp(line(0, 0), line(1, 0), f.y), lerp(line(0, 1), line(1, 1), f.y), f.z)
@@ -28,7 +27,7 @@ pub fn value_noise(p: Vec3, seed: u32) -> f32 {
 
 /// Round spots: 1 in the middle of a spot, 0 away from it. About `share` of the unit cells hold one, of random size.
 pub fn spots(p: Vec3, share: f32, seed: u32) -> f32 {
-    let base = (p - 0.5).floor().as_ivec3();
+    let base = IVec3::new(floor(p.x - 0.5), floor(p.y - 0.5), floor(p.z - 0.5));
     let mut most = 0.0f32;
     for k in 0..8 {
         let cell = base + IVec3::new(k & 1, k >> 1 & 1, k >> 2 & 1);
@@ -55,6 +54,12 @@ pub fn fractal_noise(p: Vec3, octaves: u32, seed: u32) -> f32 {
         total += strength;
     }
     sum / total
+}
+
+/// The greatest integer not above a number of at most 2^31: `f32::floor` is a call into libm where the processor may be an old one.
+pub fn floor(x: f32) -> i32 {
+    let towards_zero = x as i32;
+    towards_zero - i32::from(towards_zero as f32 > x)
 }
 
 /// Linear interpolation.
