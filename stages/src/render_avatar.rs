@@ -1,6 +1,6 @@
 //! `render_avatar`: what the avatar looks like for a G-buffer and an expression code.
 //!
-//! reads: gbuffer, expression; with avatar (config, checkpoint), backbone   writes: render (RGB PNG)
+//! reads: gbuffer, expression, participant? (of an avatar of several people: whom to show); with avatar (config, checkpoint), backbone   writes: render (RGB PNG)
 //!
 //! Ancestral DDPM sampling with trailing spacing, as in the paper, or one of the samplers of fewer steps; all frames share one
 //! initial noise and the same noise at every step, which keeps neighbouring frames alike without any temporal network (DiffusionAvatars, section 5.2). So a row is a unit:
@@ -61,6 +61,7 @@ fn def() -> StageDef {
     StageDef::new("render_avatar", 2, Grain::Row)
         .doc("Samples the avatar's image for each G-buffer and expression code.")
         .reads([("gbuffer", Type::Blob), ("expression", Type::Floats(0))])
+        .may_read([("participant", Type::I64)])
         .with("avatar", [("config", Type::Blob), ("checkpoint", Type::Blob)])
         .with("backbone", backbone::COLUMNS)
         .writes([("render", Type::Blob)])
@@ -93,7 +94,8 @@ impl Stage for RenderAvatar {
         let rows: Vec<_> = units.iter().map(Unit::row).collect();
         let gbuffers = rows.iter().map(|row| gbuffers::read(&row.path("gbuffer")?)).collect::<Result<Vec<_>>>()?;
         let codes = self.description.codes(&rows)?;
-        let gbuffers = gbuffers::to_tensors(&gbuffers)?;
+        let mut gbuffers = gbuffers::to_tensors(&gbuffers)?;
+        gbuffers.whose = self.description.whose(&rows)?;
         let sampler = match self.params.sampler {
             Sampler::Ddpm => schedule::Sampler::Ddpm,
             Sampler::Ddim => schedule::Sampler::Ddim { eta: 0.0 },
