@@ -41,7 +41,10 @@ impl Whole {
             let wrong = |message: String, hint: &str| Problem::at(&place, message).hint(hint);
             if Path::new(&name).file_name() != Some(name.as_ref()) {
                 let message = format!("`extends: {name}` names no file beside this recipe");
-                problems.push(wrong(message, "give the name of a recipe in the same folder, for example `extends: avatar.yaml`"));
+                problems.push(wrong(
+                    message,
+                    "give the name of a recipe in the same folder, for example `extends: avatar.yaml`",
+                ));
                 break;
             }
             if met.iter().any(|met| met == name.as_str()) {
@@ -65,7 +68,10 @@ impl Whole {
         }
         let stages = whole.sections.stages.is_empty();
         if stages && problems.is_empty() {
-            let problem = Problem::at(&At { line: 1, column: 1, ..At::default() }.place(file), "a recipe needs at least one stage");
+            let problem = Problem::at(
+                &At { line: 1, column: 1, ..At::default() }.place(file),
+                "a recipe needs at least one stage",
+            );
             problems.push(problem.hint(format!("for example `stages: {A_STAGE}`")));
         }
         if problems.is_empty() { Ok(whole) } else { Err(Problems(problems)) }
@@ -129,7 +135,13 @@ impl Whole {
         Ok(chosen)
     }
 
-    fn choose(&self, file: &str, wanted: &str, met: &mut Vec<String>, chosen: &mut Vec<(Key, Item)>) -> Result<(), Problem> {
+    fn choose(
+        &self,
+        file: &str,
+        wanted: &str,
+        met: &mut Vec<String>,
+        chosen: &mut Vec<(Key, Item)>,
+    ) -> Result<(), Problem> {
         met.push(wanted.into());
         for (key, item) in self.profiles.iter().filter(|(key, _)| key.name == wanted) {
             let mut item = item.clone();

@@ -41,7 +41,8 @@ impl<'a> Fields<'a> {
         match item.node {
             Node::Map(items) => Ok(Fields::new(file, owner, item.at, items)),
             node => {
-                let place = Place { file: item.at.file.unwrap_or(file).into(), line: item.at.line, column: item.at.column };
+                let place =
+                    Place { file: item.at.file.unwrap_or(file).into(), line: item.at.line, column: item.at.column };
                 let problem = Problem::at(&place, format!("{owner} must be a mapping, not {}", node.what()));
                 Err(problem.hint(format!("for example `{example}`")))
             }

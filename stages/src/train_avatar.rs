@@ -1,7 +1,7 @@
 //! `train_avatar`: ControlNet, feature maps and expression attentions of one person, on a frozen latent diffusion prior.
 //!
 //! reads: gbuffer, latent, expression, participant?, mouth_mask?, target?; with backbone, validation?
-//! writes: config (JSON), checkpoint, losses (CSV), events (TensorBoard), validation (CSV), validation_sheet (PNG)
+//! writes: config (JSON), checkpoint, losses (CSV), events (TensorBoard), events_path, validation (CSV), validation_sheet (PNG)
 //!
 //! The objective is the paper's: mean squared error on v in latent space, times uniform over the whole schedule, posterior
 //! samples as targets (DiffusionAvatars, sections 4.4 and 5.1 of the specification). The loop stands here from top to
@@ -362,7 +362,8 @@ fn def() -> StageDef {
         .may_read([("participant", Type::I64), ("mouth_mask", Type::Blob), ("target", Type::Blob)])
         .with("backbone", backbone::COLUMNS)
         .may_take("validation", tried)
-        .writes([("config", Type::Blob), ("checkpoint", Type::Blob), ("losses", Type::Blob), ("events", Type::Blob)])
+        .writes([("config", Type::Blob), ("checkpoint", Type::Blob), ("losses", Type::Blob)])
+        .writes([("events", Type::Blob), ("events_path", Type::Str)])
         .writes([("validation", Type::Blob), ("validation_sheet", Type::Blob)])
         .threads(2)
         .memory_mb(4000);
@@ -519,7 +520,8 @@ impl State<'_> {
         self.curve.write(&losses)?;
         std::fs::copy(live, &events).with_context(|| format!("cannot write {}", events.display()))?;
         let row = OutRow::new().file("config", &config).file("checkpoint", &checkpoint).file("losses", &losses);
-        let row = row.file("events", &events);
+        // several trainings side by side have a folder each
+        let row = row.file("events", &events).str("events_path", format!("{}/events.out.tfevents", &unit.key[..12]));
         Ok(vec![match &self.validation {
             Some(tried) => {
                 tried.save(&validation, &sheet)?;

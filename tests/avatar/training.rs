@@ -64,7 +64,9 @@ fn training_that_diverges_stops_and_keeps_its_last_checkpoint() {
     let output = trial.command("run", &words).output().expect("it starts");
     let text = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{text}");
-    for part in ["training has diverged and stops", "the checkpoint of step 1 is kept", "hint: try a lower learning rate"] {
+    for part in
+        ["training has diverged and stops", "the checkpoint of step 1 is kept", "hint: try a lower learning rate"]
+    {
         assert!(text.contains(part), "expected {part:?} in:\n{text}");
     }
     let scratch = trial.space.path(".effigy/scratch");
@@ -80,7 +82,11 @@ fn what_training_says_can_be_read() {
     let file = |column: &str| std::fs::read(row[column].as_str().expect("a path")).expect("a file");
     let csv = |column: &str| String::from_utf8(file(column)).expect("text");
     let steps = |column: &str| -> Vec<u64> {
-        csv(column).lines().skip(1).map(|line| line.split(',').next().and_then(|step| step.parse().ok()).expect("a step")).collect()
+        csv(column)
+            .lines()
+            .skip(1)
+            .map(|line| line.split(',').next().and_then(|step| step.parse().ok()).expect("a step"))
+            .collect()
     };
     assert!(csv("losses").starts_with("step,loss\n") && steps("losses").len() == 40);
     assert!(csv("validation").starts_with("step,loss,psnr\n"));
@@ -96,9 +102,16 @@ fn what_training_says_can_be_read() {
     assert_eq!(at, events.len());
     let count = |word: &str| messages.iter().filter(|m| m.windows(word.len()).any(|w| w == word.as_bytes())).count();
     let tried = trial.rows("validation").len();
-    assert_eq!((count("brain.Event:2"), count("train/loss"), count("validation/loss"), count("validation/psnr")), (1, 40, 2, 2));
+    assert_eq!(
+        (count("brain.Event:2"), count("train/loss"), count("validation/loss"), count("validation/psnr")),
+        (1, 40, 2, 2)
+    );
     assert_eq!((count("/target"), count("/sample")), (tried, 2 * tried));
-    assert!(row["events"].as_str().is_some_and(|path| path.contains("tfevents")), "TensorBoard goes by the name");
+    let said = trial.command("export", &["avatar", "--to", "runs"]).output().expect("it starts");
+    assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stderr));
+    let name = row["events_path"].as_str().expect("a path");
+    assert!(name.contains("tfevents"), "TensorBoard goes by the name");
+    assert_eq!(std::fs::read(trial.space.path("runs").join(name)).expect("a file"), file("events"));
 }
 
 #[test]
@@ -158,19 +171,29 @@ const MOUTH: &str = "stages:
 fn other_losses_are_reported_beside_the_first() {
     let trial = extended(MOUTH);
     let words = [
-        "--param", "avatar_steps=3", "--only", "avatar", "--set", "avatar.mouth_weight=1", "--set", "avatar.color_weight=0.1", "--set",
+        "--param",
+        "avatar_steps=3",
+        "--only",
+        "avatar",
+        "--set",
+        "avatar.mouth_weight=1",
+        "--set",
+        "avatar.color_weight=0.1",
+        "--set",
         "avatar.min_snr=5",
     ];
     trial.run(&words);
     let losses = trial.paths("avatar")[0]["losses"].as_str().expect("a path").to_string();
     let losses = std::fs::read_to_string(losses).expect("a file");
     assert!(losses.starts_with("step,loss,error,mouth,colors\n"), "{losses}");
-    let numbers: Vec<f64> = losses.lines().nth(1).expect("a row").split(',').map(|n| n.parse().expect("a number")).collect();
+    let numbers: Vec<f64> =
+        losses.lines().nth(1).expect("a row").split(',').map(|n| n.parse().expect("a number")).collect();
     assert!((numbers[1] - numbers[2] - numbers[3] - 0.1 * numbers[4]).abs() < 1e-4, "{losses}");
     assert!(numbers[3] > 0.0 && numbers[3] < numbers[2], "a mouth is a part of the picture: {losses}");
 
     let plain = Trial::finished();
-    let output = plain.command("run", &["--only", "avatar", "--set", "avatar.mouth_weight=1"]).output().expect("it starts");
+    let output =
+        plain.command("run", &["--only", "avatar", "--set", "avatar.mouth_weight=1"]).output().expect("it starts");
     let text = String::from_utf8_lossy(&output.stderr);
     assert!(text.contains("`mouth_weight` needs a column `mouth_mask`") && text.contains("mask_mouth"), "{text}");
 }

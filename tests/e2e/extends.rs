@@ -31,7 +31,9 @@ fn ran(space: &Space, words: &[&str]) -> Vec<String> {
 
 #[test]
 fn what_it_does_not_say_is_its_bases() {
-    let space = start("extends: base.yaml\nparams: { word: two }\nstages:\n  shout:\n  whisper: { run: 'echo whisper >> ran.log; cat {x} > {out}/z', shell: true, from: say, writes: { z: blob } }\n");
+    let space = start(
+        "extends: base.yaml\nparams: { word: two }\nstages:\n  shout:\n  whisper: { run: 'echo whisper >> ran.log; cat {x} > {out}/z', shell: true, from: say, writes: { z: blob } }\n",
+    );
     assert_eq!(ran(&space, &[]), ["say two 2", "whisper"], "a parameter replaced, a stage taken away, one added");
     let report = space.read("out/report.md");
     assert!(report.contains("of the base") && report.contains("# --- base.yaml"), "{report}");
@@ -42,10 +44,13 @@ fn what_it_does_not_say_is_its_bases() {
 
 #[test]
 fn profiles_of_one_name_apply_after_each_other_and_one_may_begin_with_another() {
-    let space = start("extends: base.yaml\nprofiles:\n  small: { word: few }\n  tiny: { profile: small, word: least }\n  round: { profile: round }\n  lost: { profile: smal }\n");
+    let space = start(
+        "extends: base.yaml\nprofiles:\n  small: { word: few }\n  tiny: { profile: small, word: least }\n  round: { profile: round }\n  lost: { profile: smal }\n",
+    );
     assert_eq!(ran(&space, &["--profile", "small"])[0], "say few 1");
     assert_eq!(ran(&space, &["--profile", "tiny"])[0], "say least 1");
-    let wrong = |profile: &str, parts: &[&str]| space.effigy(&["plan", "r.yaml", "--profile", profile]).expect_error(2, parts);
+    let wrong =
+        |profile: &str, parts: &[&str]| space.effigy(&["plan", "r.yaml", "--profile", profile]).expect_error(2, parts);
     wrong("round", &["r.yaml:5:12: profile `round` begins with itself"]);
     wrong("lost", &["r.yaml:6:11: the recipe has no profile `smal`", "did you mean `small`?"]);
     wrong("smal", &["r.yaml has no profile `smal`", "did you mean `small`?"]);
@@ -53,7 +58,9 @@ fn profiles_of_one_name_apply_after_each_other_and_one_may_begin_with_another() 
 
 #[test]
 fn axes_of_its_own_vary_its_bases_stages() {
-    let space = start("extends: base.yaml\nmatrix: { word: [a, b] }\nvariants: { full: {}, once: { times: 1 } }\nstages: { all: { gather: shout } }\n");
+    let space = start(
+        "extends: base.yaml\nmatrix: { word: [a, b] }\nvariants: { full: {}, once: { times: 1 } }\nstages: { all: { gather: shout } }\n",
+    );
     let mut all = ran(&space, &[]);
     all.sort();
     assert_eq!(all, ["say a 1", "say a 2", "say b 1", "say b 2", "shout", "shout"], "what turns out equal is shared");

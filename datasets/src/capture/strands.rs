@@ -105,14 +105,7 @@ fn chance(strand: u32, x: i32, y: i32) -> f32 {
     (h >> 8) as f32 / (1u32 << 24) as f32
 }
 
-fn segment(
-    a: &Point,
-    b: &Point,
-    strand: u32,
-    region: Region,
-    colour: &impl Fn(&Point) -> Vec3,
-    samples: &mut Samples,
-) {
+fn segment(a: &Point, b: &Point, strand: u32, region: Region, colour: &impl Fn(&Point) -> Vec3, samples: &mut Samples) {
     let (w, h) = (samples.width as i32, samples.height as i32);
     let d = b.at - a.at;
     let steep = d.y.abs() > d.x.abs();

@@ -67,7 +67,12 @@ impl<M: Member + Send + 'static> Team<M> {
         let followed = leader.learned();
         assert!(followed.keys().eq(replica.learned().keys()), "a replica has other weights than its leader");
         // the leader differentiates nothing itself: this gives its weights gradients that can be added to
-        followed.values().map(|weight| weight.sum(Kind::Float) * 0.0).reduce(|a, b| a + b).expect("something learns").backward();
+        followed
+            .values()
+            .map(|weight| weight.sum(Kind::Float) * 0.0)
+            .reduce(|a, b| a + b)
+            .expect("something learns")
+            .backward();
         Self { helpers: Vec::new(), apprentice: Some(replica) }
     }
 

@@ -114,7 +114,8 @@ impl FeatureMaps {
     /// whom it does, as a table of embeddings would be, whatever part a team's member has.
     fn nothing(&self) -> Tensor {
         let texel = |map: &Tensor| map.flatten(0, -1).narrow(0, 0, 1).sum(Kind::Float) * 0.0;
-        texel(&self.planes) + self.ambient.as_ref().map_or_else(|| Tensor::from(0f32).to_device(self.planes.device()), texel)
+        texel(&self.planes)
+            + self.ambient.as_ref().map_or_else(|| Tensor::from(0f32).to_device(self.planes.device()), texel)
     }
 }
 
@@ -400,9 +401,8 @@ mod tests {
     #[test]
     fn each_image_is_looked_up_in_its_participants_maps() {
         let config = FeatureMapConfig { resolution: 8, ..FeatureMapConfig::small() };
-        let (vs, maps) = init::build(Device::Cpu, 0, |p| {
-            (0..3).map(|k| FeatureMaps::new(&(p / k), &config)).collect::<Vec<_>>()
-        });
+        let (vs, maps) =
+            init::build(Device::Cpu, 0, |p| (0..3).map(|k| FeatureMaps::new(&(p / k), &config)).collect::<Vec<_>>());
         maps.iter().enumerate().for_each(|(k, maps)| maps.seed(1, &format!("{k}.")));
         let g = seen(4, vec![2, 0, 2, 0]);
         let image = condition(&g, &maps);

@@ -145,7 +145,11 @@ fn condition(case: &Folder, checks: &mut Checks) -> Result<()> {
         mask: batch("in.mask")?,
         whose: Vec::new(),
     };
-    let maps = FeatureMaps { layout: triplane::Layout::TriPlane, planes: case.io.get("in.planes")?, ambient: Some(case.io.get("in.ambient_map")?) };
+    let maps = FeatureMaps {
+        layout: triplane::Layout::TriPlane,
+        planes: case.io.get("in.planes")?,
+        ambient: Some(case.io.get("in.ambient_map")?),
+    };
     case.f32(checks, "out.condition", &triplane::condition(&g, std::slice::from_ref(&maps)).squeeze_dim(0))
 }
 

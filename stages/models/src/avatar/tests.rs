@@ -14,7 +14,8 @@ fn tiny(config: AvatarConfig) -> AvatarConfig {
         norm_num_groups: 4,
         ..UNetConfig::small()
     };
-    let maps = config.maps.map(|maps| FeatureMapConfig { resolution: 8, plane_channels: 2, ambient_channels: 2, ..maps });
+    let maps =
+        config.maps.map(|maps| FeatureMapConfig { resolution: 8, plane_channels: 2, ambient_channels: 2, ..maps });
     AvatarConfig { unet, maps, encoder_channels: vec![4, 8, 8], ..config }
 }
 
@@ -155,9 +156,11 @@ fn every_variant_trains_and_samples() {
     let small = AvatarConfig { lr_networks: 1e-2, ..AvatarConfig::small(6) };
     let variants = [
         AvatarConfig { maps: None, ..small.clone() },
-        AvatarConfig { maps: small.maps.map(|maps| FeatureMapConfig { layout: Layout::SphericalUv, ..maps }), ..small.clone() },
+        AvatarConfig {
+            maps: small.maps.map(|maps| FeatureMapConfig { layout: Layout::SphericalUv, ..maps }),
+            ..small.clone()
+        },
         AvatarConfig { ambient: false, ..small.clone() },
-        AvatarConfig { terms: LossTerms { min_snr: Some(5.0), ..LossTerms::default() }, ..small.clone() },
         AvatarConfig { expression: None, ..small.clone() },
         AvatarConfig { prior: Prior::Tuned, ..small.clone() },
         AvatarConfig { prior: Prior::None, ..small.clone() },
@@ -216,7 +219,8 @@ fn the_other_terms_are_what_their_sentences_say() {
 #[test]
 fn min_snr_weighs_late_times_as_they_are_and_early_ones_less() {
     let (plain, ..) = avatar(AvatarConfig::small(6));
-    let limited = AvatarConfig { terms: LossTerms { min_snr: Some(5.0), ..LossTerms::default() }, ..AvatarConfig::small(6) };
+    let limited =
+        AvatarConfig { terms: LossTerms { min_snr: Some(5.0), ..LossTerms::default() }, ..AvatarConfig::small(6) };
     let (limited, ..) = avatar(limited);
     let mut one = batch(&plain, 0).narrow(0, 1);
     for t in [20i64, 700] {
