@@ -12,12 +12,12 @@ FUZZ_SECONDS ?= 600
 bin := $(or $(CARGO_TARGET_DIR),target)/debug
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build pipeline test check torture fuzz parity paper-check prior bench bless clean
+.PHONY: help setup build pipeline ablations test check torture fuzz parity paper-check prior bench bless clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
-	@echo '  PROFILE=smoke|default|paper for pipeline, GOLDEN=DIR for parity'
+	@echo '  PROFILE=smoke|default|paper for pipeline, quick|default for ablations, GOLDEN=DIR for parity'
 
 setup: ## install what is missing: Debian packages, CPU libtorch, data packages
 	@stages/setup.sh
@@ -27,6 +27,9 @@ build: setup ## build everything (about ten minutes the first time)
 
 pipeline: build ## make an avatar, its renders, scores and report from the default data
 	@$(bin)/effigy run $(RECIPE) --profile $(PROFILE)
+
+ablations: build ## what each part of the avatar is worth: seven variants over seeds (PROFILE=quick for a look at the machinery)
+	@$(bin)/effigy run pipeline/recipes/ablations.yaml --profile $(PROFILE)
 
 test: build ## run all tests
 	$(CARGO) test --workspace --no-fail-fast

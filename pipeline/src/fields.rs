@@ -41,7 +41,8 @@ impl<'a> Fields<'a> {
         match item.node {
             Node::Map(items) => Ok(Fields::new(file, owner, item.at, items)),
             node => {
-                let place = Place { file: file.into(), line: item.at.line, column: item.at.column };
+                let place =
+                    Place { file: item.at.file.unwrap_or(file).into(), line: item.at.line, column: item.at.column };
                 let problem = Problem::at(&place, format!("{owner} must be a mapping, not {}", node.what()));
                 Err(problem.hint(format!("for example `{example}`")))
             }
@@ -51,10 +52,7 @@ impl<'a> Fields<'a> {
     /// The place of an item of this file.
     pub fn place(&self, at: At) -> Place {
         // `--set` puts in fields that stand in no file
-        if at.line == 0 {
-            return Place::command_line();
-        }
-        Place { file: self.file.into(), line: at.line, column: at.column }
+        at.place(self.file)
     }
 
     /// Where the mapping begins.

@@ -17,6 +17,7 @@ pub mod conformance;
 pub mod error;
 pub mod event;
 pub mod executor;
+pub mod extends;
 pub mod fields;
 pub mod finished;
 pub mod foresee;

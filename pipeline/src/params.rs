@@ -388,7 +388,7 @@ mod tests {
         .unwrap();
         let item = crate::yaml::parse("r", yaml).unwrap();
         let Node::Map(fields) = item.node else { panic!() };
-        let place = |at: At| Place { file: "r".into(), line: at.line, column: at.column };
+        let place = |at: At| at.place("r");
         let checker = Checker { schema: &schema, owner: "stage `s`", place: &place };
         let found = checker.check(At::default(), &fields).map(|map| crate::key::canonical(&Value::Object(map)));
         match (found, expected) {

@@ -5,10 +5,11 @@
 
 use crate::axes::AxisValue;
 use crate::error::{Place, Problem, Problems};
-use crate::fields::{Fields, elsewhere};
+use crate::extends::Whole;
+use crate::fields::elsewhere;
 use crate::matrix::{self, Axis, Written};
 use crate::sections::{Sections, assignment, parameters, set_field};
-use crate::yaml::{self, At, Item, Key, Node};
+use crate::yaml::{At, Item, Key, Node};
 use std::path::{Path, PathBuf};
 
 /// What the command line changes about a recipe.
@@ -90,8 +91,10 @@ pub struct Spec {
     pub dir: PathBuf,
     /// The folder of data packages, which `package:NAME` refers to.
     pub packages: PathBuf,
-    /// The file's text.
+    /// The file's text, and below it those of the recipes it extends.
     pub text: String,
+    /// The recipes it extends.
+    pub bases: Vec<PathBuf>,
     /// The recipe's name.
     pub name: String,
     /// The profile that was applied.
@@ -125,10 +128,7 @@ impl Spec {
 
 /// The place of an item of a file; what comes from the command line is told so.
 pub fn place(file: &str, at: At) -> Place {
-    if at.line == 0 {
-        return Place::command_line();
-    }
-    Place { file: file.into(), line: at.line, column: at.column }
+    at.place(file)
 }
 
 /// Reads a recipe.
@@ -151,36 +151,34 @@ pub fn read(path: &Path, overrides: &Overrides) -> Result<Spec, Problems> {
 
 /// Reads a recipe's text.
 pub fn parse(file: &str, dir: PathBuf, text: String, overrides: &Overrides) -> Result<Spec, Problems> {
-    let root = yaml::parse(file, &text)?;
-    let mut top = Fields::of(file, "a recipe", root, &format!("stages: {A_STAGE}"))?;
-    let stem = Path::new(file).file_stem().and_then(|stem| stem.to_str()).unwrap_or("recipe").to_string();
-    let name = top.text("recipe").map_or(stem, |(_, name)| name);
-    let mut section = |name: &str| top.map(name).map_or(Vec::new(), |(_, items)| items);
-    let (params, matrix, variants) = (section("params"), section("matrix"), section("variants"));
-    let profiles = section("profiles");
-    let providers = top.texts("providers").unwrap_or_default();
-    let stages = top.map("stages");
-    let report = top.take("report");
-    if stages.is_none() && top.problems.is_empty() {
-        top.missing("stages", &format!("for example `stages: {A_STAGE}`"));
-    }
-    let (stages_at, stages) = stages.unwrap_or_default();
-    if stages.is_empty() && top.problems.is_empty() {
-        top.wrong(stages_at, "a recipe needs at least one stage", format!("for example `stages: {A_STAGE}`"));
-    }
-    let mut problems = top.finish();
-    let mut sections = Sections { params, stages, matrix, variants };
-
-    if let Some(wanted) = &overrides.profile {
-        match profiles.iter().find(|(key, _)| key.name == *wanted) {
-            None => problems.push(
-                Problem::at(&Place::command_line(), format!("{file} has no profile `{wanted}`"))
-                    .did_you_mean(wanted, profiles.iter().map(|(key, _)| key.name.as_str()))
-                    .or_hint("it has no `profiles:` at all: leave `--profile` out"),
-            ),
-            Some((key, item)) => sections.apply(file, &format!("profile `{}`", key.name), item, &mut problems),
+    let whole = Whole::read(file, &dir, &text)?;
+    let mut problems = Vec::new();
+    let mut names: Vec<String> = Vec::new();
+    for (key, _) in &whole.profiles {
+        if !names.contains(&key.name) {
+            names.push(key.name.clone());
         }
     }
+    let mut sections = whole.sections.clone();
+    if let Some(wanted) = &overrides.profile {
+        if names.contains(wanted) {
+            for (key, item) in whole.chosen(file, wanted)? {
+                sections.apply(file, &format!("profile `{}`", key.name), &item, &mut problems);
+            }
+        } else {
+            problems.push(
+                Problem::at(&Place::command_line(), format!("{file} has no profile `{wanted}`"))
+                    .did_you_mean(wanted, names.iter().map(String::as_str))
+                    .or_hint("it has no `profiles:` at all: leave `--profile` out"),
+            );
+        }
+    }
+    let Whole { name, providers, report, bases, .. } = whole;
+    let beside = |(path, text): &(PathBuf, String)| {
+        format!("\n# --- {}\n{text}", path.file_name().unwrap_or_default().display())
+    };
+    let text = std::iter::once(text).chain(bases.iter().map(beside)).collect::<String>();
+    let bases = bases.into_iter().map(|(path, _)| path).collect();
     let told = problems.len();
     let (axes, excluded) = {
         let place = |at: At| place(file, at);
@@ -214,16 +212,16 @@ pub fn parse(file: &str, dir: PathBuf, text: String, overrides: &Overrides) -> R
     let problems = if axes.is_empty() { problems } else { matrix::once(problems) };
     if problems.is_empty() {
         let profile = overrides.profile.clone();
-        let profiles = profiles.into_iter().map(|(key, _)| key.name).collect();
         let packages = overrides.packages.clone();
         Ok(Spec {
             file: file.into(),
             dir,
             packages,
             text,
+            bases,
             name,
             profile,
-            profiles,
+            profiles: names,
             params,
             providers,
             stages,

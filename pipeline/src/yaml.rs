@@ -15,6 +15,18 @@ pub struct At {
     pub line: u32,
     /// Column.
     pub column: u32,
+    /// The file, if it is not the recipe itself but one that it extends.
+    pub file: Option<&'static str>,
+}
+
+impl At {
+    /// The place, in the recipe `file` if it is no other's; what comes from the command line is told so.
+    pub fn place(self, file: &str) -> Place {
+        if self.line == 0 {
+            return Place::command_line();
+        }
+        Place { file: self.file.unwrap_or(file).into(), line: self.line, column: self.column }
+    }
 }
 
 /// A YAML node with its place.
@@ -120,7 +132,31 @@ pub fn parse(file: &str, source: &str) -> Result<Item, Problem> {
 }
 
 fn at(location: &serde_yaml::Location) -> At {
-    At { line: location.line() as u32, column: location.column() as u32 }
+    At { line: location.line() as u32, column: location.column() as u32, file: None }
+}
+
+/// Parses the text of a file that a recipe extends; its items know that they stand there.
+///
+/// # Errors
+/// As [`parse`].
+pub fn parse_beside(file: &str, source: &str) -> Result<Item, Problem> {
+    // a name for as long as the process lives, so that places stay small and can be copied; recipes extend few others
+    let name: &'static str = file.to_string().leak();
+    let mut item = parse(file, source)?;
+    stand_in(&mut item, name);
+    Ok(item)
+}
+
+fn stand_in(item: &mut Item, file: &'static str) {
+    item.at.file = Some(file);
+    match &mut item.node {
+        Node::List(items) => items.iter_mut().for_each(|item| stand_in(item, file)),
+        Node::Map(items) => items.iter_mut().for_each(|(key, item)| {
+            key.at.file = Some(file);
+            stand_in(item, file);
+        }),
+        _ => {}
+    }
 }
 
 impl<'de> Deserialize<'de> for Item {
@@ -218,7 +254,7 @@ mod tests {
         let nodes: Vec<Node> = list.iter().map(|item| item.node.clone()).collect();
         let text = |text: &str| Node::Text(text.into());
         assert_eq!(nodes, [text("x"), Node::Float(0.5), text("no"), Node::Bool(true), Node::Null]);
-        assert_eq!(list[1].at, At { line: 4, column: 5 });
+        assert_eq!(list[1].at, At { line: 4, column: 5, file: None });
     }
 
     #[test]

@@ -75,6 +75,7 @@ pub fn to_tensors(gbuffers: &[GBuffer]) -> Result<models::triplane::GBuffer> {
         normals: stack(all(&|g| g.normals.as_flattened().to_vec()), &[b, h, w, 3]),
         ambient: Some(stack(all(&|g| g.ambient.as_flattened().to_vec()), &[b, h, w, 2])),
         mask: stack(all(&|g| g.mask.iter().map(|&inside| f32::from(inside)).collect()), &[b, h, w]),
+        whose: Vec::new(),
     })
 }
 

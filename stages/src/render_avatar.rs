@@ -1,6 +1,6 @@
 //! `render_avatar`: what the avatar looks like for a G-buffer and an expression code.
 //!
-//! reads: gbuffer, expression, eyes?, lids?; with avatar (config, checkpoint), backbone   writes: render (RGB PNG)
+//! reads: gbuffer, expression, eyes?, lids?, participant? (of an avatar of several people: whom to show); with avatar (config, checkpoint), backbone   writes: render (RGB PNG)
 //!
 //! Ancestral DDPM sampling with trailing spacing, as in the paper, or one of the samplers of fewer steps; all frames share one
 //! initial noise and the same noise at every step, which keeps neighbouring frames alike without any temporal network (DiffusionAvatars, section 5.2). So a row is a unit:
@@ -9,7 +9,7 @@
 use crate::backbone;
 use crate::encode_latents::to_image;
 use crate::gbuffers;
-use crate::train_avatar::{Description, EYE_COLUMNS};
+use crate::avatar_description::{Description, EYE_COLUMNS};
 use anyhow::{Context, Result};
 use manifests::Type;
 use models::avatar::Avatar;
@@ -58,10 +58,11 @@ fn seed() -> u64 {
 }
 
 fn def() -> StageDef {
-    StageDef::new("render_avatar", 3, Grain::Row)
+    StageDef::new("render_avatar", 4, Grain::Row)
         .doc("Samples the avatar's image for each G-buffer and expression code.")
         .reads([("gbuffer", Type::Blob), ("expression", Type::Floats(0))])
         .may_read(EYE_COLUMNS)
+        .may_read([("participant", Type::I64)])
         .with("avatar", [("config", Type::Blob), ("checkpoint", Type::Blob)])
         .with("backbone", backbone::COLUMNS)
         .writes([("render", Type::Blob)])
@@ -94,7 +95,8 @@ impl Stage for RenderAvatar {
         let rows: Vec<_> = units.iter().map(Unit::row).collect();
         let gbuffers = rows.iter().map(|row| gbuffers::read(&row.path("gbuffer")?)).collect::<Result<Vec<_>>>()?;
         let codes = self.description.codes(&rows)?;
-        let gbuffers = gbuffers::to_tensors(&gbuffers)?;
+        let mut gbuffers = gbuffers::to_tensors(&gbuffers)?;
+        gbuffers.whose = self.description.whose(&rows)?;
         let sampler = match self.params.sampler {
             Sampler::Ddpm => schedule::Sampler::Ddpm,
             Sampler::Ddim => schedule::Sampler::Ddim { eta: 0.0 },

@@ -1,32 +1,36 @@
 //! `train_avatar`: ControlNet, feature maps and expression attentions of one person, on a frozen latent diffusion prior.
 //!
-//! reads: gbuffer, latent, expression, eyes?, lids?; with backbone   writes: config (JSON), checkpoint, losses (CSV)
+//! reads: gbuffer, latent, expression, eyes?, lids?, participant?, mouth_mask?, target?; with backbone, validation?
+//! writes: config (JSON), checkpoint, losses (CSV), events (TensorBoard), events_path, validation (CSV), validation_sheet (PNG)
 //!
 //! The objective is the paper's: mean squared error on v in latent space, times uniform over the whole schedule, posterior
 //! samples as targets (DiffusionAvatars, sections 4.4 and 5.1 of the specification). The loop stands here from top to
 //! bottom; network and loss lie in `models::avatar`. A killed training continues from its last checkpoint and ends with the
-//! same bits. Switches give the paper's ablations and two stated departures for small priors (`prior: tuned`, cosine).
+//! same bits, and one that diverges stops with it. Rows of several participants train one avatar of them all, with feature
+//! maps for each. Every so many steps it is tried on the rows of `validation`, from which it learns nothing. Switches give the
+//! paper's ablations, terms that the reference has and leaves off, and two stated departures for small priors (`prior: tuned`, cosine).
 
+use crate::avatar_description::{Description, EYE_COLUMNS};
+use crate::avatar_samples::Samples;
+use crate::avatar_validation::Validation;
 use crate::backbone;
-use crate::gbuffers;
-use crate::media::{array, read_arrays};
+use crate::event_file::EventFile;
 use crate::trainer::{Checkpoints, LossCurve, batch, helpers};
 use anyhow::{Context, Result};
-use geometry::gbuffer::GBuffer;
-use manifests::Type;
-use models::adamw::{AdamW, cosine};
-use models::avatar::{self, Avatar, AvatarConfig, ExpressionConfig};
-use models::ldm::Draw;
+use manifests::{Type, Value};
+use models::adamw::{AdamW, Ema, cosine};
+use models::avatar::{self, Avatar, AvatarConfig, ExpressionConfig, LossTerms};
 use models::schedule::ScheduleConfig;
 use models::team::{Team, cut};
-use models::triplane::FeatureMapConfig;
+use models::triplane::{FeatureMapConfig, Layout};
 use models::unet::UNetConfig;
 use models::vae::Vae;
-use models::{init, runtime, weights};
-use protocol::{Cx, Grain, OutRow, Row, Rows, Stage, StageDef, Table, Unit};
+use models::{runtime, weights};
+use protocol::{ColumnDef, Cx, Grain, OutRow, Row, Rows, Stage, StageDef, Table, Unit};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::cell::Cell;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use tch::Tensor;
 
@@ -36,9 +40,12 @@ use tch::Tensor;
 pub struct Params {
     /// Optimiser steps; the paper takes 100,000.
     steps: u64,
-    /// Samples in a step.
+    /// Samples in a step, or in each of its rounds.
     #[serde(default = "batch_size")]
     batch: usize,
+    /// Rounds of `batch` samples in a step, one after the other; their gradients add up to that of all.
+    #[serde(default = "accumulate")]
+    accumulate: usize,
     /// Learning rate of the networks; the paper's is 1e-4.
     #[serde(default = "lr_networks")]
     lr_networks: f64,
@@ -51,10 +58,16 @@ pub struct Params {
     /// Clip the expression path's gradient as well; the paper clips the ControlNet's only.
     #[serde(default = "yes")]
     clip_expression: bool,
-    /// Learned planes rigged to the surface; off for the ablation "w/o spatial features".
+    /// Decay of a moving average of the weights, which is then what is put out; 0 for none (the paper).
+    #[serde(default)]
+    ema: f64,
+    /// Learned maps rigged to the surface.
+    #[serde(default)]
+    features: Features,
+    /// Ambient coordinates and their map; off for head models without them, such as the linear one.
     #[serde(default = "yes")]
-    triplane: bool,
-    /// Texels on a side of each plane; the paper has 512.
+    ambient: bool,
+    /// Texels on a side of each map; the paper has 512.
     #[serde(default = "map_resolution")]
     map_resolution: i64,
     /// Channels of each plane and of the ambient map; the paper has 16.
@@ -72,6 +85,16 @@ pub struct Params {
     /// What the network learns to say.
     #[serde(default)]
     objective: Objective,
+    /// Weight of the error inside the mouth beside that of all; needs a column `mouth_mask` (`mask_mouth` makes it). The paper
+    /// has 0.
+    #[serde(default)]
+    mouth_weight: f64,
+    /// Weight of the difference between the maps' last three channels and the picture; needs a column `target`. The paper has 0.
+    #[serde(default)]
+    color_weight: f64,
+    /// Largest signal-to-noise ratio that counts in the weight of a sample (min-SNR; 5 is usual); none in the paper.
+    #[serde(default)]
+    min_snr: Option<f64>,
     /// Widths of the condition encoder; each after the first halves the resolution.
     #[serde(default = "encoder_channels")]
     encoder_channels: Vec<i64>,
@@ -79,10 +102,23 @@ pub struct Params {
     /// use; another number changes the rounding.
     #[serde(default = "parts")]
     parts: usize,
+    /// The numbers that the networks compute in; weights, optimiser and samples are in f32 anyhow. Half-precision (f16) is
+    /// not offered: it takes loss scaling, which bf16 does without.
+    #[serde(default)]
+    precision: Precision,
     /// Compute the stages of the networks once more for their gradients instead of keeping them: less memory, more time,
     /// the same bits.
     #[serde(default)]
     gradient_checkpointing: bool,
+    /// Steps between trials on the rows of `validation`; the last step has one, too. The paper's is 5,000.
+    #[serde(default = "validate_every")]
+    validate_every: u64,
+    /// Rows that are tried, spread evenly over those of `validation`.
+    #[serde(default = "validation_images")]
+    validation_images: usize,
+    /// Sampling steps of their pictures.
+    #[serde(default = "validation_steps")]
+    validation_steps: usize,
     /// Steps between checkpoints.
     #[serde(default = "checkpoint_every")]
     checkpoint_every: u64,
@@ -100,6 +136,19 @@ enum LrSchedule {
     Cosine,
     /// It stays.
     Constant,
+}
+
+/// Learned maps rigged to the surface.
+#[derive(Clone, Copy, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+enum Features {
+    /// Three planes in canonical space (the paper).
+    #[default]
+    Triplane,
+    /// One map around the head (the ablation "spherical UV").
+    SphericalUv,
+    /// None, nor an ambient map: the plain G-buffer (the ablation "w/o spatial features").
+    None,
 }
 
 /// How the expression code reaches the U-Net.
@@ -137,6 +186,17 @@ impl EyeCodes {
     }
 }
 
+/// The numbers that networks compute in.
+#[derive(Clone, Copy, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+enum Precision {
+    /// 32 bits (the paper).
+    #[default]
+    F32,
+    /// 16 bits with the range of f32: for GPUs. CPUs do it as well, most of them slower than f32.
+    Bf16,
+}
+
 /// What becomes of the prior.
 #[derive(Clone, Copy, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -163,6 +223,18 @@ enum Objective {
 
 fn batch_size() -> usize {
     8
+}
+fn accumulate() -> usize {
+    1
+}
+fn validate_every() -> u64 {
+    500
+}
+fn validation_images() -> usize {
+    16
+}
+fn validation_steps() -> usize {
+    10
 }
 fn lr_networks() -> f64 {
     AvatarConfig::small(0).lr_networks
@@ -195,7 +267,7 @@ fn seed() -> u64 {
 
 impl Params {
     /// The code of a row: its expression, and what of the eyes belongs to it.
-    fn code(&self, row: &Row<'_>) -> Result<Vec<f64>> {
+    pub fn code(&self, row: &Row<'_>) -> Result<Vec<f64>> {
         let mut code = row.floats("expression")?;
         for column in self.eyes.columns() {
             anyhow::ensure!(row.has(column), "rows have no `{column}`, which `eyes` of the avatar asks for\nhint: it is what track_eyes puts out; or leave `eyes` at none");
@@ -205,16 +277,24 @@ impl Params {
     }
 
     /// The network these parameters describe, on a prior of this shape and for codes of this length.
-    fn config(&self, unet: UNetConfig, schedule: ScheduleConfig, code: i64) -> AvatarConfig {
+    pub fn config(&self, unet: UNetConfig, schedule: ScheduleConfig, code: i64, participants: usize) -> AvatarConfig {
+        let layout = match self.features {
+            Features::Triplane => Some(Layout::TriPlane),
+            Features::SphericalUv => Some(Layout::SphericalUv),
+            Features::None => None,
+        };
         AvatarConfig {
             unet,
             schedule,
             encoder_channels: self.encoder_channels.clone(),
-            maps: self.triplane.then_some(FeatureMapConfig {
+            maps: layout.map(|layout| FeatureMapConfig {
                 resolution: self.map_resolution,
                 plane_channels: self.map_channels,
                 ambient_channels: self.map_channels,
+                layout,
             }),
+            ambient: self.ambient,
+            participants,
             expression: (self.expression == ExpressionPath::Tokens).then_some(ExpressionConfig { code, tokens: 4 }),
             prior: match self.prior {
                 Prior::Frozen => avatar::Prior::Frozen,
@@ -229,69 +309,52 @@ impl Params {
             lr_maps: self.lr_maps,
             clip_expression: self.clip_expression,
             gradient_checkpointing: self.gradient_checkpointing,
+            terms: self.terms(),
             ..AvatarConfig::small(code)
         }
     }
-}
 
-/// An avatar's description on disk: enough to build the network again beside its backbone.
-#[derive(Serialize, Deserialize)]
-pub struct Description {
-    /// The parameters it was trained with.
-    params: Params,
-    /// Length of the expression code.
-    code: i64,
-    /// Mean of each value of the code over the training set, subtracted before use.
-    code_mean: Vec<f64>,
-    /// Its deviation, divided by.
-    code_std: Vec<f64>,
-}
-
-impl Description {
-    /// Builds the avatar on a backbone, with its initial weights.
-    pub fn build(&self, backbone: &Table) -> Result<Avatar> {
-        let unet = backbone::component(backbone, "unet")?;
-        let unet_config = UNetConfig::from_json(&weights::read_json(&unet.path("config")?)?, "unet/config.json")?;
-        let schedule = backbone::load_schedule(backbone)?.config;
-        let prior = weights::read(&unet.path("weights")?)?;
-        let text = backbone::load_null_prompt(backbone)?;
-        let config = self.params.config(unet_config, schedule, self.code);
-        Ok(Avatar::new(&config, &prior, &text, self.params.seed, runtime::device())?)
+    fn terms(&self) -> LossTerms {
+        LossTerms { mouth: self.mouth_weight, colors: self.color_weight, min_snr: self.min_snr }
     }
 
-    /// Codes of some rows, normalised, `[B, code]`.
-    pub fn codes(&self, rows: &[Row<'_>]) -> Result<Tensor> {
-        let mut flat = Vec::new();
-        for row in rows {
-            let code = self.params.code(row)?;
-            anyhow::ensure!(
-                code.len() as i64 == self.code,
-                "the expression code has {} values, the avatar was trained with {}",
-                code.len(),
-                self.code
-            );
-            let scaled = code.iter().zip(&self.code_mean).zip(&self.code_std).map(|((v, mean), std)| (v - mean) / std);
-            flat.extend(scaled.map(|value| value as f32));
-        }
-        Ok(Tensor::from_slice(&flat).view([rows.len() as i64, self.code]))
+    /// What no schema says.
+    fn check(&self) -> Result<()> {
+        let no = |wrong: bool, sentence: &str| if wrong { Err(anyhow::anyhow!("{sentence}")) } else { Ok(()) };
+        no(self.batch == 0 || self.accumulate == 0, "a step needs samples: `batch` and `accumulate` are at least 1")?;
+        no(!(0.0..1.0).contains(&self.ema), "`ema` is a decay: at least 0 and less than 1, for example 0.999")?;
+        no(self.mouth_weight < 0.0 || self.color_weight < 0.0, "the weight of a loss is not negative")?;
+        no(self.min_snr.is_some_and(|limit| limit <= 0.0), "`min_snr` is a ratio above 0, for example 5")?;
+        no(self.validate_every == 0, "`validate_every` is at least 1\nhint: without `with: { validation: ... }` nothing is validated")?;
+        let colorless = self.features == Features::None || self.map_channels < 3;
+        no(self.color_weight > 0.0 && colorless, "`color_weight` needs feature maps of three channels or more")
     }
 }
-
-/// What of the eyes may belong to the code.
-pub const EYE_COLUMNS: [(&str, Type); 2] = [("eyes", Type::Floats(6)), ("lids", Type::Floats(2))];
 
 fn def() -> StageDef {
-    StageDef::new("train_avatar", 3, Grain::Whole)
+    let tried = [("gbuffer", Type::Blob), ("latent", Type::Blob), ("expression", Type::Floats(0)), ("target", Type::Blob)];
+    let mut def = StageDef::new("train_avatar", 4, Grain::Whole)
         .doc("Trains a person's avatar: ControlNet, TriPlane features and expression attentions on a diffusion prior.")
         .reads([("gbuffer", Type::Blob), ("latent", Type::Blob), ("expression", Type::Floats(0))])
         .may_read(EYE_COLUMNS)
+        .may_read([("participant", Type::I64), ("mouth_mask", Type::Blob), ("target", Type::Blob)])
         .with("backbone", backbone::COLUMNS)
+        .may_take("validation", tried)
         .writes([("config", Type::Blob), ("checkpoint", Type::Blob), ("losses", Type::Blob)])
+        .writes([("events", Type::Blob), ("events_path", Type::Str)])
+        .writes([("validation", Type::Blob), ("validation_sheet", Type::Blob)])
         .threads(2)
-        .memory_mb(4000)
+        .memory_mb(4000);
+    let optional = [("participant", Type::I64)].into_iter().chain(EYE_COLUMNS);
+    let optional = optional.map(|(name, ty)| ColumnDef { name: name.into(), ty, optional: true });
+    def.with.last_mut().expect("it was just added").reads.extend(optional);
+    def
 }
 
-protocol::register!(Params, def, |params, _: &Cx<'_>| anyhow::Ok(TrainAvatar { params }));
+protocol::register!(Params, def, |params: Params, _: &Cx<'_>| {
+    params.check()?;
+    anyhow::Ok(TrainAvatar { params })
+});
 
 struct TrainAvatar {
     params: Params,
@@ -303,113 +366,177 @@ impl Stage for TrainAvatar {
     }
 }
 
-/// Posterior moments of all samples, `[N, C, h, w]` each: mean and deviation.
-fn load_latents(rows: &[Row<'_>]) -> Result<(Tensor, Tensor)> {
-    let (mut means, mut deviations) = (Vec::new(), Vec::new());
-    for row in rows {
-        let path = row.path("latent")?;
-        let arrays = read_arrays(&path)?;
-        let moments = |name: &str| -> Result<Tensor> {
-            let moments = array(&arrays, name)?;
-            let values: Vec<f32> = moments.to_f16()?.into_iter().map(f32::from).collect();
-            let shape: Vec<i64> = moments.shape.iter().map(|&n| n as i64).collect();
-            Ok(Tensor::from_slice(&values).view(&shape[..]))
-        };
-        means.push(moments("mean").with_context(|| path.display().to_string())?);
-        deviations.push((moments("logvar")? * 0.5).exp());
-    }
-    anyhow::ensure!(!means.is_empty(), "there are no rows to train on");
-    Ok((Tensor::f_stack(&means, 0)?, Tensor::f_stack(&deviations, 0)?))
+/// All that changes in the course of a training.
+struct State<'a> {
+    avatar: &'a Avatar,
+    optimiser: AdamW,
+    /// The moving average, if one is wanted.
+    average: Option<Ema>,
+    curve: LossCurve,
+    validation: Option<Validation>,
+    events: EventFile,
 }
 
 impl TrainAvatar {
     fn train(&self, unit: &Unit<'_>, cx: &Cx<'_>) -> Result<Rows> {
         let p = &self.params;
         let rows = unit.rows();
-        let (means, deviations) = load_latents(&rows)?;
-        let gbuffers: Vec<GBuffer> =
-            rows.iter().map(|row| gbuffers::read(&row.path("gbuffer")?)).collect::<Result<_>>()?;
-        let description = describe(p, &rows)?;
-        let codes = description.codes(&rows)?;
+        anyhow::ensure!(!rows.is_empty(), "there are no rows to train on");
+        let description = Description::of(p, &rows)?;
+        let samples = Samples::load(&rows, &description, &p.terms())?;
         let backbone = cx.with("backbone")?;
         let (_vae_vs, vae): (_, Vae) = backbone::load_vae(backbone)?;
         let avatar = description.build(backbone)?;
-        let replicas = (0..helpers(p.parts, cx.threads)).map(|_| description.build(backbone)).collect::<Result<_>>()?;
-        let mut team = Team::new(&avatar, replicas);
-        let mut optimiser = avatar.optimiser();
-        let mut curve = LossCurve::new(&["loss"], p.steps, 100);
+        let replica = || description.build(backbone);
+        let mut team = match p.precision {
+            Precision::F32 => {
+                let replicas = (0..helpers(p.parts, cx.threads)).map(|_| replica()).collect::<Result<_>>()?;
+                Team::new(&avatar, replicas)
+            }
+            Precision::Bf16 => Team::apprentice(&avatar, replica()?.in_bfloat16()),
+        };
+        let names = p.terms().names();
+        let scratch = cx.scratch()?;
+        let checkpoints = Checkpoints::new(scratch);
+        // its name is what TensorBoard goes by
+        let live = scratch.join("events.out.tfevents");
+        let begin = |events: EventFile| -> Result<State<'_>> {
+            let trial = (p.validation_images, p.validation_steps, p.seed);
+            let validation = cx.maybe_with("validation").map(|table| Validation::new(table, &description, (&vae, &avatar), trial));
+            Ok(State {
+                avatar: &avatar,
+                optimiser: avatar.optimiser(),
+                average: (p.ema > 0.0).then(|| Ema::new(&avatar.learned(), p.ema)),
+                curve: LossCurve::new(&names, p.steps, 100),
+                validation: validation.transpose()?,
+                events,
+            })
+        };
+        let mut state = begin(EventFile::reopen(&live)?)?;
+        let damaged = Cell::new(false);
+        let told = |text: &str| {
+            damaged.set(true);
+            cx.log(text);
+        };
+        let start = checkpoints.resume(|dir| state.load(dir), told)?;
+        if start == 0 {
+            if damaged.get() {
+                // half of a damaged checkpoint may have been taken
+                avatar.restore(&description.build(backbone)?.learned(), "the beginning")?;
+            }
+            state = begin(EventFile::create(&live)?)?;
+        }
 
-        let checkpoints = Checkpoints::new(cx.scratch()?);
-        let load = |dir: &Path| load_state(dir, &avatar, &mut optimiser, &mut curve);
-        let start = checkpoints.resume(load, |text| cx.log(text))?;
-
+        let size = p.batch * p.accumulate;
         for step in start..p.steps {
-            let at = batch(p.seed, step, p.batch, rows.len());
-            let index = Tensor::from_slice(&at.iter().map(|&i| i as i64).collect::<Vec<_>>());
-            let mean = means.index_select(0, &index);
-            // another stream than the diffusion noise of the same step
-            let posterior_noise = init::normal(p.seed ^ 0x9057, step, &mean.size());
-            let latents = vae.scale(&(&mean + deviations.index_select(0, &index) * posterior_noise).to_device(runtime::device()));
-            let picked: Vec<GBuffer> = at.iter().map(|&i| gbuffers[i].clone()).collect();
-            let samples = avatar::Batch {
-                draw: Draw::new(&avatar.schedule, &latents.size(), p.seed, step),
-                latents,
-                gbuffer: gbuffers::to_tensors(&picked)?,
-                codes: codes.index_select(0, &index),
-            };
-            let part = |(from, n, share)| (share, samples.narrow(from, n));
-            optimiser.zero_grad();
-            let loss = team.backward(&avatar, cut(p.batch, p.parts).into_iter().map(part).collect());
-            anyhow::ensure!(loss[0].is_finite(), "the loss is {} at step {step}: try a lower learning rate", loss[0]);
-            optimiser.step(match p.lr_schedule {
+            let at = batch(p.seed, step, size, samples.len());
+            let drawn = samples.batch(&at, &vae, &avatar.schedule, (p.seed, step))?;
+            state.optimiser.zero_grad();
+            let mut loss = vec![0.0; names.len()];
+            for (from, n, round) in cut(size, p.accumulate) {
+                let part = |(first, n, share)| (share * round, drawn.narrow(from + first, n));
+                let terms = team.backward(&avatar, cut(n as usize, p.parts).into_iter().map(part).collect());
+                loss.iter_mut().zip(terms).for_each(|(sum, term)| *sum += term);
+            }
+            if !loss[0].is_finite() {
+                return Err(checkpoints.diverged(&format!("the loss is {}", loss[0]), step + 1));
+            }
+            let norms = state.optimiser.step(match p.lr_schedule {
                 LrSchedule::Cosine => cosine(step, p.steps, 20, 0.01),
                 LrSchedule::Constant => 1.0,
             });
-            curve.push(step + 1, &loss);
-            if step % 10 == 9 || step + 1 == p.steps {
-                cx.progress(step as usize + 1, p.steps as usize, format!("loss {:.4}", curve.last()));
+            if let Some(norm) = norms.iter().find(|norm| !norm.is_finite()) {
+                return Err(checkpoints.diverged(&format!("the norm of a gradient is {norm}"), step + 1));
             }
-            if (step + 1) % p.checkpoint_every == 0 {
-                checkpoints.save(step + 1, |dir| save_state(dir, &avatar, &optimiser, &curve))?;
+            if let Some(average) = &mut state.average {
+                average.update(&avatar.learned());
+            }
+            let done = step + 1;
+            if let Some(means) = state.curve.push(done, &loss) {
+                for (name, mean) in names.iter().zip(means) {
+                    state.events.scalar(done, &format!("train/{name}"), mean)?;
+                }
+            }
+            if done.is_multiple_of(10) || done == p.steps {
+                cx.progress(done as usize, p.steps as usize, format!("loss {:.4}", state.curve.last()));
+            }
+            if done.is_multiple_of(p.validate_every) || done == p.steps {
+                state.validate(done, &vae, scratch)?;
+            }
+            if done.is_multiple_of(p.checkpoint_every) {
+                checkpoints.save(done, |dir| state.save(dir))?;
             }
         }
-
-        let [config, checkpoint, losses] =
-            ["avatar.json", "avatar.safetensors", "losses.csv"].map(|name| cx.file(unit, name));
-        std::fs::write(&config, serde_json::to_string_pretty(&description)?)
-            .with_context(|| format!("cannot write {}", config.display()))?;
-        weights::write(&checkpoint, &avatar.learned(), &BTreeMap::new(), weights::Precision::Keep)?;
-        curve.write(&losses)?;
-        let row = OutRow::new().file("config", &config).file("checkpoint", &checkpoint).file("losses", &losses);
-        Ok(vec![row])
+        state.put_out(unit, cx, &description, &live)
     }
 }
 
-/// What is worth keeping of the training set: the length, mean and deviation of its codes.
-fn describe(params: &Params, rows: &[Row<'_>]) -> Result<Description> {
-    let codes = rows.iter().map(|row| params.code(row)).collect::<Result<Vec<_>>>()?;
-    let n = codes[0].len();
-    anyhow::ensure!(codes.iter().all(|code| code.len() == n), "expression codes are of different lengths");
-    let mean: Vec<f64> = (0..n).map(|i| codes.iter().map(|c| c[i]).sum::<f64>() / codes.len() as f64).collect();
-    let std = (0..n).map(|i| {
-        let variance = codes.iter().map(|c| (c[i] - mean[i]).powi(2)).sum::<f64>() / codes.len() as f64;
-        // a value that never changes is passed on as it is, not blown up
-        if variance > 1e-12 { variance.sqrt() } else { 1.0 }
-    });
-    let std = std.collect();
-    Ok(Description { params: params.clone(), code: n as i64, code_mean: mean, code_std: std })
-}
+impl State<'_> {
+    /// The weights that are put out: the average's, if there is one.
+    fn result(&self) -> weights::Tensors {
+        let plain = |(name, tensor): (&String, &Tensor)| (name.clone(), tensor.shallow_clone());
+        self.average.as_ref().map_or_else(|| self.avatar.learned(), |average| average.tensors().iter().map(plain).collect())
+    }
 
-fn save_state(dir: &Path, avatar: &Avatar, optimiser: &AdamW, curve: &LossCurve) -> Result<()> {
-    let keep = weights::Precision::Keep;
-    weights::write(&dir.join("weights.safetensors"), &avatar.learned(), &BTreeMap::new(), keep)?;
-    optimiser.save(&dir.join("optimiser.safetensors"))?;
-    curve.save(&dir.join("losses.csv"))
-}
+    fn validate(&mut self, step: u64, vae: &Vae, scratch: &Path) -> Result<()> {
+        let Some(validation) = &mut self.validation else { return Ok(()) };
+        let own: Option<weights::Tensors> = self.average.as_ref().map(|average| {
+            let own = self.avatar.learned().into_iter().map(|(name, tensor)| (name, tensor.detach().copy())).collect();
+            self.avatar.restore(average.tensors(), "the moving average").map(|()| own)
+        }).transpose()?;
+        validation.run(step, (vae, self.avatar), &mut self.events, scratch)?;
+        own.map_or(Ok(()), |own| Ok(self.avatar.restore(&own, "the weights in training")?))
+    }
 
-fn load_state(dir: &Path, avatar: &Avatar, optimiser: &mut AdamW, curve: &mut LossCurve) -> Result<()> {
-    let path = dir.join("weights.safetensors");
-    avatar.restore(&weights::read(&path)?, &path.display().to_string())?;
-    optimiser.load(&dir.join("optimiser.safetensors"))?;
-    curve.restore(&dir.join("losses.csv"))
+    fn put_out(&self, unit: &Unit<'_>, cx: &Cx<'_>, description: &Description, live: &Path) -> Result<Rows> {
+        let [config, checkpoint, losses, events, validation, sheet] = [
+            "avatar.json", "avatar.safetensors", "losses.csv", "events.out.tfevents", "validation.csv", "validation.png",
+        ]
+        .map(|name| cx.file(unit, name));
+        std::fs::write(&config, serde_json::to_string_pretty(description)?)
+            .with_context(|| format!("cannot write {}", config.display()))?;
+        weights::write(&checkpoint, &self.result(), &BTreeMap::new(), weights::Precision::Keep)?;
+        self.curve.write(&losses)?;
+        std::fs::copy(live, &events).with_context(|| format!("cannot write {}", events.display()))?;
+        let row = OutRow::new().file("config", &config).file("checkpoint", &checkpoint).file("losses", &losses);
+        // several trainings side by side have a folder each
+        let row = row.file("events", &events).str("events_path", format!("{}/events.out.tfevents", &unit.key[..12]));
+        Ok(vec![match &self.validation {
+            Some(tried) => {
+                tried.save(&validation, &sheet)?;
+                row.file("validation", &validation).file("validation_sheet", &sheet)
+            }
+            None => row.set("validation", Value::Null).set("validation_sheet", Value::Null),
+        }])
+    }
+
+    fn save(&self, dir: &Path) -> Result<()> {
+        let keep = weights::Precision::Keep;
+        weights::write(&dir.join("weights.safetensors"), &self.avatar.learned(), &BTreeMap::new(), keep)?;
+        if let Some(average) = &self.average {
+            weights::write(&dir.join("average.safetensors"), average.tensors(), &BTreeMap::new(), keep)?;
+        }
+        if let Some(validation) = &self.validation {
+            validation.save(&dir.join("validation.csv"), &dir.join("validation.png"))?;
+        }
+        self.optimiser.save(&dir.join("optimiser.safetensors"))?;
+        std::fs::write(dir.join("events"), self.events.length().to_string())?;
+        self.curve.save(&dir.join("losses.csv"))
+    }
+
+    fn load(&mut self, dir: &Path) -> Result<()> {
+        let events = std::fs::read_to_string(dir.join("events")).context("the length of the event file")?;
+        let path = dir.join("weights.safetensors");
+        self.avatar.restore(&weights::read(&path)?, &path.display().to_string())?;
+        if let Some(average) = &mut self.average {
+            let path = dir.join("average.safetensors");
+            average.restore(&weights::read(&path)?, &path.display().to_string())?;
+        }
+        if let Some(validation) = &mut self.validation {
+            validation.restore(&dir.join("validation.csv"), &dir.join("validation.png"))?;
+        }
+        self.optimiser.load(&dir.join("optimiser.safetensors"))?;
+        self.curve.restore(&dir.join("losses.csv"))?;
+        self.events.cut(events.parse().context("the length of the event file")?)
+    }
 }

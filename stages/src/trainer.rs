@@ -61,6 +61,15 @@ impl Checkpoints {
         Ok(0)
     }
 
+    /// An error that ends a training whose numbers have become useless; the checkpoints stay.
+    pub fn diverged(&self, what: &str, step: u64) -> anyhow::Error {
+        let kept = match self.steps().unwrap_or_default().first() {
+            Some(kept) => format!("the checkpoint of step {kept} is kept"),
+            None => "there is no checkpoint yet".into(),
+        };
+        anyhow::anyhow!("{what} at step {step}: training has diverged and stops; {kept}\nhint: try a lower learning rate")
+    }
+
     /// Writes the checkpoint of a step with `save`, and drops those that are older than the last few.
     ///
     /// # Errors
@@ -106,21 +115,21 @@ impl LossCurve {
         LossCurve { text, every: (steps / points).max(1), terms: terms.len(), sums: vec![0.0; terms.len()], count: 0 }
     }
 
-    /// Adds the terms of a step (counted from 1).
-    pub fn push(&mut self, step: u64, values: &[f64]) {
+    /// Adds the terms of a step (counted from 1). Gives the means of a row that this completes.
+    pub fn push(&mut self, step: u64, values: &[f64]) -> Option<Vec<f64>> {
         assert_eq!(values.len(), self.terms, "a value for each term");
         self.sums.iter_mut().zip(values).for_each(|(sum, value)| *sum += value);
         self.count += 1;
-        if step.is_multiple_of(self.every) {
-            self.flush(step);
-        }
+        step.is_multiple_of(self.every).then(|| self.flush(step))
     }
 
-    fn flush(&mut self, step: u64) {
-        let means: Vec<String> = self.sums.iter().map(|sum| format!("{:.6}", sum / self.count as f64)).collect();
-        writeln!(self.text, "{step},{}", means.join(",")).expect("writing to a string");
+    fn flush(&mut self, step: u64) -> Vec<f64> {
+        let means: Vec<f64> = self.sums.iter().map(|sum| sum / self.count as f64).collect();
+        let text: Vec<String> = means.iter().map(|mean| format!("{mean:.6}")).collect();
+        writeln!(self.text, "{step},{}", text.join(",")).expect("writing to a string");
         self.sums.fill(0.0);
         self.count = 0;
+        means
     }
 
     /// The last full row's first term; before there is one, its mean so far.
@@ -236,12 +245,12 @@ mod tests {
         let path = std::env::temp_dir().join(format!("effigy-curve-{}.csv", std::process::id()));
         let mut whole = LossCurve::new(&["loss"], 40, 10);
         let mut first = whole.clone();
-        (1..=40).for_each(|step| whole.push(step, &[step as f64]));
-        (1..=18).for_each(|step| first.push(step, &[step as f64]));
+        (1..=40).for_each(|step| drop(whole.push(step, &[step as f64])));
+        (1..=18).for_each(|step| drop(first.push(step, &[step as f64])));
         first.save(&path).unwrap();
         let mut second = LossCurve::new(&["loss"], 40, 10);
         second.restore(&path).unwrap();
-        (19..=40).for_each(|step| second.push(step, &[step as f64]));
+        (19..=40).for_each(|step| drop(second.push(step, &[step as f64])));
         assert_eq!(second.text, whole.text);
         assert_eq!(whole.last(), 38.5);
         std::fs::remove_file(path.with_extension("rest.json")).unwrap();

@@ -63,7 +63,7 @@ pub fn base() -> &'static Base {
         let _ = std::fs::remove_dir_all(&dir);
         std::fs::create_dir_all(&dir).expect("a folder");
         let (prepared, finished) = (dir.join("prepared"), dir.join("finished"));
-        let space = Trial { space: Space::new() };
+        let space = Trial { space: Space::new(), recipe: recipe() };
         space.run(&["--only", "capture", "--only", "head_model", "--only", "backbone", "--only", "truth"]);
         copy(&space.workspace(), &prepared);
         space.run(&[]);
@@ -83,21 +83,27 @@ pub type Ran = BTreeMap<String, u64>;
 /// A folder with a workspace of its own.
 pub struct Trial {
     pub space: Space,
+    recipe: String,
 }
 
 impl Trial {
     /// With the work of the stages that are not disturbed.
     pub fn prepared() -> Trial {
-        let trial = Trial { space: Space::new() };
+        let trial = Trial { space: Space::new(), recipe: recipe() };
         copy(&base().prepared, &trial.workspace());
         trial
     }
 
     /// With everything done.
     pub fn finished() -> Trial {
-        let trial = Trial { space: Space::new() };
+        let trial = Trial { space: Space::new(), recipe: recipe() };
         copy(&base().finished, &trial.workspace());
         trial
+    }
+
+    /// The same, of another recipe in the folder.
+    pub fn of(self, recipe: &str) -> Trial {
+        Trial { recipe: recipe.into(), ..self }
     }
 
     fn workspace(&self) -> PathBuf {
@@ -106,8 +112,7 @@ impl Trial {
 
     /// A command on the small recipe.
     pub fn command(&self, verb: &str, words: &[&str]) -> Command {
-        let recipe = recipe();
-        let mut all = vec![verb, recipe.as_str()];
+        let mut all = vec![verb, self.recipe.as_str()];
         all.extend(words);
         all.extend(SMALL);
         self.space.command_with_packages(&all)
@@ -160,7 +165,16 @@ impl Trial {
 
     /// The rows of a stage, files as digests.
     pub fn rows(&self, stage: &str) -> Vec<Value> {
-        let output = self.command("show", &[stage, "--json"]).output().expect("it starts");
+        self.shown(&[stage, "--json"])
+    }
+
+    /// The rows of a stage, files as paths.
+    pub fn paths(&self, stage: &str) -> Vec<Value> {
+        self.shown(&[stage, "--json", "--paths"])
+    }
+
+    fn shown(&self, words: &[&str]) -> Vec<Value> {
+        let (output, stage) = (self.command("show", words).output().expect("it starts"), words[0]);
         assert!(output.status.success(), "{stage}: {}", String::from_utf8_lossy(&output.stderr));
         let text = String::from_utf8_lossy(&output.stdout);
         text.lines().map(|line| serde_json::from_str(line).expect("a row a line")).collect()

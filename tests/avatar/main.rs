@@ -16,3 +16,4 @@ mod published;
 #[path = "../support/mod.rs"]
 mod support;
 mod tracking;
+mod training;

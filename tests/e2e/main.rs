@@ -8,6 +8,7 @@ mod crash;
 mod errors;
 mod examples;
 mod export;
+mod extends;
 mod flags;
 mod looking;
 mod probes;

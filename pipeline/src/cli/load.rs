@@ -35,6 +35,7 @@ pub fn load(args: &RecipeArgs) -> Result<Loaded> {
     let recipe = path.canonicalize().unwrap_or(path.clone());
     let mut seen = vec![(recipe.clone(), Fingerprint::of(&recipe).ok())];
     let spec = read(&path, &overrides)?;
+    seen.extend(spec.bases.iter().map(|base| (base.clone(), Fingerprint::of(base).ok())));
     let providers = providers(&spec, &args.workspace)?;
     for provider in &providers {
         seen.extend(provider.prints.iter().map(|(path, seen)| (path.clone(), Some(*seen))));

@@ -76,6 +76,7 @@ fn main() {
         normals: zeros(&[3]),
         ambient: Some(zeros(&[2])),
         mask: zeros(&[]).gt(0.5),
+        whose: Vec::new(),
     };
     let (latents, codes) = (init::normal(0, 1, &[8, 4, 16, 16]), init::normal(0, 2, &[8, 58]));
     for prior in [Prior::Frozen, Prior::Tuned, Prior::None] {
@@ -105,7 +106,7 @@ fn main() {
         }
         time(&name, |step| {
             optimiser.zero_grad();
-            avatar.training_loss(&batch(step)).backward();
+            avatar.training_loss(&batch(step)).sum.backward();
             optimiser.step(1.0);
         });
         let (one, code) = (gbuffer.select(0), codes.narrow(0, 0, 1));

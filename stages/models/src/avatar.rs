@@ -12,12 +12,16 @@ use crate::controlnet::{ConditionEncoder, ControlNet, ControlNetConfig};
 use crate::init;
 use crate::layers::Linear;
 use crate::ldm::Draw;
-use crate::schedule::{Sampler, Schedule, ScheduleConfig, Step, Walk, time_tensor};
+use crate::schedule::{Sampler, Schedule, ScheduleConfig, Step, Walk};
 use crate::tape::Tape;
 use crate::team::Member;
-use crate::triplane::{FeatureMapConfig, FeatureMaps, GBuffer, condition};
+use crate::triplane::{FeatureMapConfig, FeatureMaps, GBuffer, Layout, condition};
 use crate::unet::{ExpressionAttentions, Extras, UNet, UNetConfig, times};
 use crate::weights::{self, Tensors, WeightsError};
+
+pub use loss::LossTerms;
+
+mod loss;
 
 /// What becomes of the pretrained U-Net.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,6 +66,8 @@ pub struct AvatarConfig {
     pub maps: Option<FeatureMapConfig>,
     /// Whether G-buffers carry ambient coordinates.
     pub ambient: bool,
+    /// Participants, each with feature maps of their own; all else they share.
+    pub participants: usize,
     /// Expression path; none for "w/o expression condition".
     pub expression: Option<ExpressionConfig>,
     /// What becomes of the U-Net.
@@ -74,7 +80,10 @@ pub struct AvatarConfig {
     pub lr_maps: f64,
     /// Clip the gradient of the expression path too; the paper clips the ControlNet's only.
     pub clip_expression: bool,
-    /// Compute the stages of the networks once more for their gradients: less memory, more time, the same bits.
+    /// Terms beside the mean squared error; the paper has none.
+    pub terms: LossTerms,
+    /// Compute the stages of U-Net and ControlNet once more for their gradients instead of keeping what lies between: less
+    /// memory, a third more time, the same bits.
     pub gradient_checkpointing: bool,
 }
 
@@ -86,12 +95,14 @@ impl Default for AvatarConfig {
             schedule: ScheduleConfig::default(),
             maps: Some(FeatureMapConfig::default()),
             ambient: true,
+            participants: 1,
             expression: Some(ExpressionConfig { code: 206, tokens: 4 }),
             prior: Prior::Frozen,
             objective: Objective::Diffusion,
             lr_networks: 1e-4,
             lr_maps: 1e-2,
             clip_expression: false,
+            terms: LossTerms::default(),
             gradient_checkpointing: false,
         }
     }
@@ -114,7 +125,22 @@ impl AvatarConfig {
 
     /// Channels of the condition image.
     pub fn condition_channels(&self) -> i64 {
-        GBuffer::channels(self.ambient) + self.maps.map_or(0, |maps| maps.channels())
+        let maps = self.feature_maps();
+        // two coordinates of the surface instead of three
+        let spherical = maps.is_some_and(|maps| maps.layout == Layout::SphericalUv);
+        GBuffer::channels(self.ambient) - i64::from(spherical) + maps.map_or(0, |maps| maps.channels())
+    }
+
+    /// The maps there are: without ambient coordinates no ambient map.
+    fn feature_maps(&self) -> Option<FeatureMapConfig> {
+        let ambient = |maps: FeatureMapConfig| if self.ambient { maps.ambient_channels } else { 0 };
+        self.maps.map(|maps| FeatureMapConfig { ambient_channels: ambient(maps), ..maps })
+    }
+
+    /// The last three channels of the condition that come from planes; [`LossTerms::colors`] wants them to be colours.
+    pub(crate) fn color_channels(&self) -> Option<i64> {
+        let maps = self.feature_maps().filter(|maps| maps.plane_channels >= 3)?;
+        Some(self.condition_channels() - maps.ambient_channels - 3)
     }
 
     fn control(&self) -> ControlNetConfig {
@@ -149,7 +175,8 @@ pub struct Avatar {
     unet: UNet,
     steering: Steering,
     expression: Option<Expression>,
-    maps: Option<FeatureMaps>,
+    /// Of each participant; none without features.
+    maps: Vec<FeatureMaps>,
     /// Tokens of the empty prompt, `[1, M, ctx]`.
     text: Tensor,
     unet_vs: VarStore,
@@ -157,6 +184,8 @@ pub struct Avatar {
     expression_vs: VarStore,
     maps_vs: VarStore,
     device: Device,
+    /// The numbers that networks compute in.
+    kind: Kind,
 }
 
 /// One training batch of B samples.
@@ -169,6 +198,10 @@ pub struct Batch {
     pub codes: Tensor,
     /// Times and noise; not looked at by the direct objective.
     pub draw: Draw,
+    /// Where the mouth is, 0 to 1, `[B, h, w]` as the latents; [`LossTerms::mouth`] needs it.
+    pub mouth: Option<Tensor>,
+    /// The pictures in [-1, 1], `[B, 3, H, W]` as the G-buffer; [`LossTerms::colors`] needs them.
+    pub colors: Option<Tensor>,
 }
 
 impl Batch {
@@ -179,6 +212,8 @@ impl Batch {
             gbuffer: self.gbuffer.narrow(start, count),
             codes: self.codes.narrow(0, start, count),
             draw: self.draw.narrow(start, count),
+            mouth: self.mouth.as_ref().map(|mouth| mouth.narrow(0, start, count)),
+            colors: self.colors.as_ref().map(|colors| colors.narrow(0, start, count)),
         }
     }
 }
@@ -189,6 +224,8 @@ pub struct Prepared {
     encoded: Tensor,
     /// Expression tokens, `[B, K, ctx]`.
     tokens: Option<Tensor>,
+    /// The features that should be colours, `[B, 3, H, W]`, where a loss asks for it.
+    colors: Option<Tensor>,
 }
 
 impl Avatar {
@@ -226,9 +263,15 @@ impl Avatar {
         if let Some(expression) = &expression {
             expression.attentions.start_from(&unet);
         }
-        let (maps_vs, maps) = init::build(device, seed, |p| config.maps.map(|c| FeatureMaps::new(p, &c)));
-        if let Some(maps) = &maps {
-            maps.seed(seed);
+        // the first participant's have no number: an avatar of one person names them as if there were no others
+        let participants = 0..if config.maps.is_some() { config.participants } else { 0 };
+        let (maps_vs, maps) = init::build(device, seed, |p| {
+            let path = |k: usize| if k == 0 { p.clone() } else { p / k };
+            let c = config.feature_maps().unwrap_or_default();
+            participants.map(|k| FeatureMaps::new(&path(k), &c)).collect::<Vec<_>>()
+        });
+        for (k, maps) in maps.iter().enumerate() {
+            maps.seed(seed, &if k == 0 { String::new() } else { format!("{k}.") });
         }
         let (config, schedule) = (config.clone(), Schedule::new(&config.schedule));
         let text = text.detach().to_device(device);
@@ -245,7 +288,19 @@ impl Avatar {
             expression_vs,
             maps_vs,
             device,
+            kind: Kind::Float,
         })
+    }
+
+    /// The same avatar with networks that compute in bfloat16, half as large; feature maps and losses stay in f32. As a
+    /// [`Team::apprentice`](crate::team::Team::apprentice) of one in f32 it trains with mixed precision.
+    pub fn in_bfloat16(mut self) -> Self {
+        for vs in [&mut self.unet_vs, &mut self.steering_vs, &mut self.expression_vs] {
+            vs.bfloat16();
+        }
+        self.kind = Kind::BFloat16;
+        self.text = self.text.to_kind(self.kind);
+        self
     }
 
     /// An optimiser over everything that learns, in the groups `controlnet`, `expression`, `maps` and, where the U-Net
@@ -288,15 +343,21 @@ impl Avatar {
 
     /// Encodes what does not depend on time, once for all sampling steps. `codes` `[B, code]`.
     pub fn condition(&self, gbuffer: &GBuffer, codes: &Tensor) -> Prepared {
-        let (gbuffer, codes) = (gbuffer.to_device(self.device), codes.to_device(self.device));
-        let image = condition(&gbuffer, self.maps.as_ref());
+        let (mut gbuffer, codes) = (gbuffer.to_device(self.device), codes.to_device(self.device));
+        if !self.config.ambient {
+            gbuffer.ambient = None;
+        }
+        let image = condition(&gbuffer, &self.maps);
+        let colors = self.config.color_channels().filter(|_| self.config.terms.colors > 0.0);
+        let colors = colors.map(|from| image.narrow(1, from, 3));
+        let (image, codes) = (image.to_kind(self.kind), codes.to_kind(self.kind));
         let encoded = match &self.steering {
             Steering::Control(net) => net.encode(&image),
             Steering::Added(encoder) => encoder.forward(&image),
         };
         let width = self.config.unet.cross_attention_dim;
         let tokens = self.expression.as_ref().map(|e| e.tokens.forward(&codes).unflatten(1, [-1, width]));
-        Prepared { encoded, tokens }
+        Prepared { encoded, tokens, colors }
     }
 
     /// The U-Net's output for noisy latents `[B, C, h, w]` at times `t` `[B]`.
@@ -306,40 +367,19 @@ impl Avatar {
 
     fn predict_on<'n>(&'n self, tape: Option<&Tape<'n>>, noisy: &Tensor, t: &Tensor, prepared: &Prepared) -> Tensor {
         let text = self.text.expand([noisy.size()[0], -1, -1], false);
+        let noisy = &noisy.to_kind(self.kind);
         let expression = self.expression.as_ref().zip(prepared.tokens.as_ref());
         let expression = expression.map(|(e, tokens)| (&e.attentions, tokens));
         let base = Extras { expression, tape, ..Extras::default() };
-        match &self.steering {
+        let out = match &self.steering {
             Steering::Control(net) => {
                 let residuals = net.forward_on(tape, noisy, t, &text, &prepared.encoded, 1.0);
                 let extras = Extras { down: Some(&residuals.down), mid: Some(&residuals.mid), ..base };
                 self.unet.forward(noisy, t, &text, extras)
             }
             Steering::Added(_) => self.unet.forward(noisy, t, &text, Extras { added: Some(&prepared.encoded), ..base }),
-        }
-    }
-
-    /// Mean squared error over all elements of the batch.
-    pub fn training_loss(&self, batch: &Batch) -> Tensor {
-        self.training_loss_on(None, batch)
-    }
-
-    fn training_loss_on<'n>(&'n self, tape: Option<&Tape<'n>>, batch: &Batch) -> Tensor {
-        let prepared = self.condition(&batch.gbuffer, &batch.codes);
-        let (latents, draw) = (&batch.latents.to_device(self.device), &batch.draw);
-        let (out, target) = match self.config.objective {
-            Objective::Diffusion => {
-                let noise = draw.noise.to_device(self.device);
-                let noisy = self.schedule.add_noise(latents, &noise, &draw.t);
-                let target = self.schedule.target(latents, &noise, &draw.t);
-                (self.predict_on(tape, &noisy, &time_tensor(&draw.t, latents), &prepared), target)
-            }
-            Objective::Direct => {
-                let t = times(0, latents.size()[0], self.device);
-                (self.predict_on(tape, &latents.zeros_like(), &t, &prepared), latents.shallow_clone())
-            }
         };
-        (out - target).square().mean(Kind::Float)
+        out.to_kind(Kind::Float)
     }
 
     /// Samples scaled latents `[B, C, h, w]` for B frames in `steps` steps (the paper: 20 of [`Sampler::Ddpm`]). The initial
@@ -401,22 +441,21 @@ impl Member for Avatar {
         self.learned()
     }
 
-    /// One term: the loss.
+    /// The loss, and then what [`LossTerms::names`] says.
     fn loss(&self, batch: &Batch) -> (Tensor, Vec<f64>) {
         let loss = self.training_loss(batch);
-        let value = loss.double_value(&[]);
-        (loss, vec![value])
+        (loss.sum, loss.terms)
     }
 
     fn backward(&self, batch: &Batch, share: f64) -> Vec<f64> {
         let tape = self.config.gradient_checkpointing.then(Tape::new);
         let loss = self.training_loss_on(tape.as_ref(), batch);
-        let (value, part) = (loss.double_value(&[]), loss * share);
+        let part = loss.sum * share;
         match tape {
             Some(tape) => tape.backward(&part),
             None => part.backward(),
         }
-        vec![value]
+        loss.terms
     }
 }
 
@@ -424,177 +463,4 @@ impl Member for Avatar {
 mod checkpointing;
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::ldm;
-    use crate::team::{Team, cut};
-
-    /// Two-level networks on 4x4 latents: everything there is, in miniature.
-    fn tiny(config: AvatarConfig) -> AvatarConfig {
-        let unet = UNetConfig {
-            block_out_channels: vec![8, 16],
-            attention_levels: vec![true, false],
-            heads: vec![2, 2],
-            cross_attention_dim: 8,
-            norm_num_groups: 4,
-            ..UNetConfig::small()
-        };
-        let maps = config.maps.map(|_| FeatureMapConfig { resolution: 8, plane_channels: 2, ambient_channels: 2 });
-        AvatarConfig { unet, maps, encoder_channels: vec![4, 8, 8], ..config }
-    }
-
-    fn gbuffer(frames: i64) -> GBuffer {
-        let random = |stream, tail: &[i64]| init::uniform(9, stream, &[&[frames, 16, 16], tail].concat(), 0.0, 1.0);
-        GBuffer {
-            depth: random(0, &[]),
-            canonical: random(1, &[3]),
-            normals: random(2, &[3]),
-            ambient: Some(random(3, &[2])),
-            mask: random(4, &[]).gt(0.3),
-        }
-    }
-
-    pub(super) fn avatar(config: AvatarConfig) -> (Avatar, Tensors, Tensor) {
-        crate::runtime::prepare(1);
-        let config = tiny(config);
-        let (vs, _) = init::build(Device::Cpu, 77, |p| UNet::new(p, &config.unet));
-        let (prior, text) = (weights::sorted(&vs), ldm::null_prompt(3, 8, 5));
-        let avatar = Avatar::new(&config, &prior, &text, 1, Device::Cpu).unwrap();
-        (avatar, prior, text)
-    }
-
-    pub(super) fn batch(avatar: &Avatar, step: u64) -> Batch {
-        let (latents, codes) = (init::normal(2, 0, &[2, 4, 4, 4]), init::normal(2, 1, &[2, 6]));
-        let draw = Draw::new(&avatar.schedule, &latents.size(), 3, step);
-        Batch { latents, gbuffer: gbuffer(2), codes, draw }
-    }
-
-    pub(super) fn train(avatar: &Avatar, optimiser: &mut AdamW, from: u64, to: u64) -> f64 {
-        let mut last = f64::NAN;
-        for step in from..to {
-            let loss = avatar.training_loss(&batch(avatar, step));
-            optimiser.zero_grad();
-            loss.backward();
-            optimiser.step(1.0);
-            last = loss.double_value(&[]);
-        }
-        last
-    }
-
-    #[test]
-    fn a_fresh_avatar_is_its_prior() {
-        let (avatar, prior, text) = avatar(AvatarConfig::small(6));
-        let (vs, unet) = init::build(Device::Cpu, 0, |p| UNet::new(p, &avatar.config.unet));
-        weights::load_tensors(&vs, &prior, "prior").unwrap();
-        let (x, t) = (init::normal(0, 0, &[2, 4, 4, 4]), times(700, 2, Device::Cpu));
-        tch::no_grad(|| {
-            let prepared = avatar.condition(&gbuffer(2), &init::normal(0, 1, &[2, 6]));
-            let plain = unet.forward(&x, &t, &text.expand([2, -1, -1], false), Extras::default());
-            assert_eq!(avatar.predict(&x, &t, &prepared), plain);
-        });
-        assert_eq!(avatar.config.condition_channels(), 9 + 8);
-        assert_eq!(AvatarConfig::default().condition_channels(), 73);
-    }
-
-    #[test]
-    fn what_is_frozen_stays_and_what_learns_moves() {
-        let (avatar, prior, _) = avatar(AvatarConfig::small(6));
-        let before: Tensors = avatar.learned().into_iter().map(|(n, t)| (n, t.detach().copy())).collect();
-        train(&avatar, &mut avatar.optimiser(), 0, 3);
-        for (name, value) in weights::sorted(&avatar.unet_vs) {
-            assert_eq!(value, prior[&name].detach(), "{name}");
-        }
-        let learned = avatar.learned();
-        // Three steps: the zero convolutions have moved, so what lies behind them hears a gradient as well.
-        let still: Vec<&String> = before.iter().filter(|(n, t)| learned[*n].detach() == **t).map(|(n, _)| n).collect();
-        assert!(still.is_empty(), "{still:?} did not move");
-        assert_eq!(avatar.frozen().len(), prior.len());
-    }
-
-    #[test]
-    fn a_frame_does_not_depend_on_its_neighbours() {
-        let (avatar, ..) = avatar(AvatarConfig::small(6));
-        train(&avatar, &mut avatar.optimiser(), 0, 3);
-        let (g, codes) = (gbuffer(3), init::normal(4, 0, &[3, 6]));
-        for sampler in [Sampler::Ddpm, Sampler::Ddim { eta: 0.0 }, Sampler::Ddim { eta: 1.0 }, Sampler::UniPc] {
-            let all = avatar.sample(&g, &codes, sampler, 4, 11).unwrap();
-            for i in 0..3 {
-                let alone = avatar.sample(&g.select(i), &codes.narrow(0, i, 1), sampler, 4, 11).unwrap();
-                assert_eq!(alone, all.narrow(0, i, 1), "{sampler:?}");
-            }
-            assert_ne!(all.get(0), all.get(1));
-            assert_ne!(avatar.sample(&g, &codes, sampler, 4, 12).unwrap(), all);
-            let together = avatar.sample_together(&g, &codes, sampler, 4, 11).unwrap();
-            assert!((together - &all).abs().max().double_value(&[]) < 1e-4, "{sampler:?}");
-        }
-    }
-
-    #[test]
-    fn training_can_stop_and_go_on() {
-        let (whole, ..) = avatar(AvatarConfig::small(6));
-        train(&whole, &mut whole.optimiser(), 0, 20);
-        let dir = std::env::temp_dir().join(format!("effigy-avatar-{}", std::process::id()));
-        std::fs::create_dir_all(&dir).unwrap();
-        let (file, state) = (dir.join("w.safetensors"), dir.join("s.safetensors"));
-        let (first, ..) = avatar(AvatarConfig::small(6));
-        let mut optimiser = first.optimiser();
-        train(&first, &mut optimiser, 0, 10);
-        weights::write(&file, &first.learned(), &Default::default(), weights::Precision::Keep).unwrap();
-        optimiser.save(&state).unwrap();
-
-        let (second, ..) = avatar(AvatarConfig::small(6));
-        second.restore(&weights::read(&file).unwrap(), "file").unwrap();
-        let mut optimiser = second.optimiser();
-        optimiser.load(&state).unwrap();
-        train(&second, &mut optimiser, 10, 20);
-        for (name, value) in whole.learned() {
-            assert_eq!(second.learned()[&name], value, "{name}");
-        }
-        std::fs::remove_dir_all(&dir).unwrap();
-    }
-
-    #[test]
-    fn a_team_trains_as_one_would() {
-        let train = |helpers: usize| {
-            let (leader, ..) = avatar(AvatarConfig::small(6));
-            let mut optimiser = leader.optimiser();
-            let mut team = Team::new(&leader, (0..helpers).map(|_| avatar(AvatarConfig::small(6)).0).collect());
-            for step in 0..4 {
-                let batch = batch(&leader, step);
-                let jobs = cut(2, 2).into_iter().map(|(from, n, share)| (share, batch.narrow(from, n)));
-                optimiser.zero_grad();
-                team.backward(&leader, jobs.collect());
-                optimiser.step(1.0);
-            }
-            leader.learned()
-        };
-        let (alone, together) = (train(0), train(1));
-        for (name, value) in alone {
-            assert_eq!(value, together[&name], "{name}");
-        }
-    }
-
-    #[test]
-    fn every_variant_trains_and_samples() {
-        let small = AvatarConfig { lr_networks: 1e-2, ..AvatarConfig::small(6) };
-        let variants = [
-            AvatarConfig { maps: None, ..small.clone() },
-            AvatarConfig { expression: None, ..small.clone() },
-            AvatarConfig { prior: Prior::Tuned, ..small.clone() },
-            AvatarConfig { prior: Prior::None, ..small.clone() },
-            AvatarConfig { prior: Prior::None, objective: Objective::Direct, ..small },
-        ];
-        for config in variants {
-            let what = format!("{:?} {:?} {:?} {:?}", config.maps, config.expression, config.prior, config.objective);
-            let (avatar, ..) = avatar(config);
-            let mut optimiser = avatar.optimiser();
-            let first = train(&avatar, &mut optimiser, 0, 1);
-            // The same draw again, after some steps on the same two samples.
-            train(&avatar, &mut optimiser, 1, 13);
-            let last = train(&avatar, &mut optimiser, 0, 1);
-            assert!(last < 0.97 * first, "{what}: loss went from {first} to {last}");
-            let out = avatar.sample(&gbuffer(1), &init::normal(4, 0, &[1, 6]), Sampler::Ddpm, 3, 0).unwrap();
-            assert!(out.isfinite().all().int64_value(&[]) == 1 && out.size() == [1, 4, 4, 4], "{what}");
-        }
-    }
-}
+mod tests;

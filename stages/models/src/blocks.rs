@@ -88,7 +88,7 @@ impl Upsample {
         let (out, input, _, _) = self.conv.weight.size4().expect("a kernel is [out, in, 3, 3]");
         // Phase 0 sees (row above, this row): kernel rows 0 | 1 + 2. Phase 1 sees (this row, row below): 0 + 1 | 2.
         let merge = Tensor::from_slice(&[1f32, 0., 0., 0., 1., 1., 1., 1., 0., 0., 0., 1.]).view([4, 3]);
-        let merge = merge.to_device(x.device());
+        let merge = merge.to_device(x.device()).to_kind(x.kind());
         let rows = self.conv.weight.transpose(2, 3).matmul(&merge.transpose(0, 1));
         let kernels = rows.transpose(2, 3).matmul(&merge.transpose(0, 1)).view([out, input, 2, 2, 2, 2]);
         // [out, in, phase y, tap y, phase x, tap x] -> [phase y, phase x, out, in, tap y, tap x]

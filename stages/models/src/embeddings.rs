@@ -33,8 +33,9 @@ impl TimeEmbedding {
         }
     }
 
-    /// `[B, inputs]` -> `[B, width]`.
+    /// `[B, inputs]` -> `[B, width]`, in the numbers of its weights.
     pub fn forward(&self, x: &Tensor) -> Tensor {
-        self.linear_2.forward(&self.linear_1.forward(x).silu())
+        let x = x.to_kind(self.linear_1.weight.kind());
+        self.linear_2.forward(&self.linear_1.forward(&x).silu())
     }
 }

@@ -7,7 +7,7 @@
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 
-use tch::Tensor;
+use tch::{Kind, Tensor};
 
 use crate::runtime;
 use crate::weights::Tensors;
@@ -42,9 +42,10 @@ struct Helper<J> {
     thread: Option<JoinHandle<()>>,
 }
 
-/// The threads beside the caller's.
+/// The threads beside the caller's, or the one who does the caller's work.
 pub struct Team<M: Member> {
     helpers: Vec<Helper<M::Job>>,
+    apprentice: Option<M>,
 }
 
 impl<M: Member + Send + 'static> Team<M> {
@@ -54,7 +55,25 @@ impl<M: Member + Send + 'static> Team<M> {
     /// If a replica has other weights, or the system has no thread left.
     pub fn new(leader: &M, replicas: Vec<M>) -> Self {
         let helpers = replicas.into_iter().map(|replica| helper(leader, replica)).collect();
-        Self { helpers }
+        Self { helpers, apprentice: None }
+    }
+
+    /// A replica in other numbers, such as bfloat16, that computes all parts one after the other in this thread. Its gradients are
+    /// added to the leader's, in the leader's numbers: mixed precision.
+    ///
+    /// # Panics
+    /// If the replica has other weights.
+    pub fn apprentice(leader: &M, replica: M) -> Self {
+        let followed = leader.learned();
+        assert!(followed.keys().eq(replica.learned().keys()), "a replica has other weights than its leader");
+        // the leader differentiates nothing itself: this gives its weights gradients that can be added to
+        followed
+            .values()
+            .map(|weight| weight.sum(Kind::Float) * 0.0)
+            .reduce(|a, b| a + b)
+            .expect("something learns")
+            .backward();
+        Self { helpers: Vec::new(), apprentice: Some(replica) }
     }
 
     /// Adds the gradient of the whole batch's mean loss to `leader`'s weights. `jobs` are its parts, each with its share
@@ -64,6 +83,9 @@ impl<M: Member + Send + 'static> Team<M> {
     /// # Panics
     /// If a part's loss does: with that panic.
     pub fn backward(&mut self, leader: &M, jobs: Vec<(f64, M::Job)>) -> Vec<f64> {
+        if let Some(apprentice) = &self.apprentice {
+            return learn_from(apprentice, leader, jobs);
+        }
         let mut jobs = jobs.into_iter();
         let (share, own) = jobs.next().expect("a batch has a part");
         if self.helpers.is_empty() {
@@ -99,6 +121,26 @@ impl<M: Member + Send + 'static> Team<M> {
         }
         terms
     }
+}
+
+/// The parts' gradients, computed by an apprentice and added to the leader's.
+fn learn_from<M: Member>(apprentice: &M, leader: &M, jobs: Vec<(f64, M::Job)>) -> Vec<f64> {
+    let (followed, own) = (leader.learned(), apprentice.learned());
+    tch::no_grad(|| own.iter().for_each(|(name, own)| own.shallow_clone().copy_(&followed[name])));
+    let mut sums = Vec::new();
+    for (share, job) in jobs {
+        own.values().for_each(|own| own.shallow_clone().zero_grad());
+        let terms = differentiate(apprentice, share, &job);
+        sums.resize(terms.len(), 0.0);
+        add(&mut sums, terms);
+        tch::no_grad(|| {
+            for (name, gradient) in own.iter().map(|(name, own)| (name, own.grad())).filter(|(_, g)| g.defined()) {
+                let mut sum = followed[name].grad();
+                sum += gradient.to_kind(sum.kind());
+            }
+        });
+    }
+    sums
 }
 
 fn add(sums: &mut [f64], terms: Vec<f64>) {
@@ -166,8 +208,8 @@ mod tests {
     use super::*;
     use crate::init;
     use crate::layers::Linear;
+    use tch::Device;
     use tch::nn::VarStore;
-    use tch::{Device, Kind};
 
     struct Net {
         vs: VarStore,
@@ -222,6 +264,27 @@ mod tests {
                     alone.learned()[&name].grad(),
                     "with as many threads as there are, the same bits"
                 );
+            }
+        }
+    }
+
+    #[test]
+    fn an_apprentice_learns_for_its_leader() {
+        let x = init::normal(1, 1, &[7, 3]);
+        let (alone, leader, mut replica) = (Net::new(1), Net::new(1), Net::new(2));
+        replica.vs.bfloat16();
+        let terms = Team::new(&alone, Vec::new()).backward(&alone, jobs(&x, 3));
+        let mut team = Team::apprentice(&leader, replica);
+        for _ in 0..2 {
+            leader.learned().into_values().for_each(|mut variable| variable.zero_grad());
+            let low = jobs(&x, 3).into_iter().map(|(share, x)| (share, x.to_kind(Kind::BFloat16))).collect();
+            let found = team.backward(&leader, low);
+            assert!((found[0] / terms[0] - 1.0).abs() < 0.02, "{found:?} {terms:?}");
+            for (name, variable) in leader.learned() {
+                let (want, got) = (alone.learned()[&name].grad(), variable.grad());
+                assert_eq!(got.kind(), Kind::Float);
+                let off = (&got - &want).norm().double_value(&[]) / want.norm().double_value(&[]);
+                assert!(off > 0.0 && off < 0.02, "{name}: {off}");
             }
         }
     }

@@ -77,6 +77,7 @@ fn gbuffer(side: i64) -> GBuffer {
         normals: random(2, &[3]),
         ambient: Some(random(3, &[2])),
         mask: random(4, &[]).gt(0.3),
+        whose: Vec::new(),
     }
 }
 

@@ -143,9 +143,14 @@ fn condition(case: &Folder, checks: &mut Checks) -> Result<()> {
         normals: batch("in.normals")?,
         ambient: Some(batch("in.uv_ambient")?),
         mask: batch("in.mask")?,
+        whose: Vec::new(),
     };
-    let maps = FeatureMaps { planes: case.io.get("in.planes")?, ambient: Some(case.io.get("in.ambient_map")?) };
-    case.f32(checks, "out.condition", &triplane::condition(&g, Some(&maps)).squeeze_dim(0))
+    let maps = FeatureMaps {
+        layout: triplane::Layout::TriPlane,
+        planes: case.io.get("in.planes")?,
+        ambient: Some(case.io.get("in.ambient_map")?),
+    };
+    case.f32(checks, "out.condition", &triplane::condition(&g, std::slice::from_ref(&maps)).squeeze_dim(0))
 }
 
 fn lookup(case: &Folder, checks: &mut Checks) -> Result<()> {

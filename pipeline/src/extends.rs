@@ -1,0 +1,184 @@
+//! `extends:`: a recipe that says only how it differs from another one beside it. The sections of both become one, before
+//! profiles, axes and the command line are looked at.
+//!
+//! Knows which sections there are, and nothing of what stands in them.
+
+use crate::error::{Problem, Problems};
+use crate::fields::Fields;
+use crate::sections::Sections;
+use crate::spec::A_STAGE;
+use crate::yaml::{self, At, Item, Key, Node};
+use std::path::{Path, PathBuf};
+
+/// The sections of a recipe, or of several that extend each other.
+pub struct Whole {
+    /// The recipe's name: the first file's word, or its own name.
+    pub name: String,
+    /// Parameters, stanzas, axes, variants.
+    pub sections: Sections,
+    /// Profiles, in order; those of one name apply one after the other.
+    pub profiles: Vec<(Key, Item)>,
+    /// Programs that provide stages.
+    pub providers: Vec<(At, String)>,
+    /// The report's items.
+    pub report: Option<Item>,
+    /// The files that it extends, and their text.
+    pub bases: Vec<(PathBuf, String)>,
+    /// Where it says that it extends another, and which.
+    extends: Option<(At, String)>,
+}
+
+impl Whole {
+    /// Reads a recipe's text, and the recipes beside it that it extends.
+    ///
+    /// # Errors
+    /// All that is wrong with the writing.
+    pub fn read(file: &str, dir: &Path, text: &str) -> Result<Whole, Problems> {
+        let (mut whole, mut problems) = Whole::parse(file, yaml::parse(file, text)?)?;
+        let mut met = vec![Path::new(file).file_name().unwrap_or_default().to_owned()];
+        while let Some((at, name)) = whole.extends.take() {
+            let place = at.place(file);
+            let wrong = |message: String, hint: &str| Problem::at(&place, message).hint(hint);
+            if Path::new(&name).file_name() != Some(name.as_ref()) {
+                let message = format!("`extends: {name}` names no file beside this recipe");
+                problems.push(wrong(
+                    message,
+                    "give the name of a recipe in the same folder, for example `extends: avatar.yaml`",
+                ));
+                break;
+            }
+            if met.iter().any(|met| met == name.as_str()) {
+                problems.push(wrong(format!("{name} extends itself"), "one of the recipes has to stand alone"));
+                break;
+            }
+            met.push(name.clone().into());
+            let path = dir.join(&name);
+            let text = match std::fs::read_to_string(&path) {
+                Ok(text) => text,
+                Err(error) => {
+                    let message = format!("cannot read {}, which this recipe extends: {error}", path.display());
+                    problems.push(wrong(message, "it must be a recipe in the same folder that you may read"));
+                    break;
+                }
+            };
+            let (base, more) = Whole::parse(&name, yaml::parse_beside(&name, &text)?)?;
+            problems.extend(more);
+            whole.bases.push((path, text));
+            whole = whole.over(base);
+        }
+        let stages = whole.sections.stages.is_empty();
+        if stages && problems.is_empty() {
+            let problem = Problem::at(
+                &At { line: 1, column: 1, ..At::default() }.place(file),
+                "a recipe needs at least one stage",
+            );
+            problems.push(problem.hint(format!("for example `stages: {A_STAGE}`")));
+        }
+        if problems.is_empty() { Ok(whole) } else { Err(Problems(problems)) }
+    }
+
+    /// One file's sections, and what is wrong with them.
+    fn parse(file: &str, root: Item) -> Result<(Whole, Vec<Problem>), Problem> {
+        let mut top = Fields::of(file, "a recipe", root, &format!("stages: {A_STAGE}"))?;
+        let stem = Path::new(file).file_stem().and_then(|stem| stem.to_str()).unwrap_or("recipe").to_string();
+        let name = top.text("recipe").map_or(stem, |(_, name)| name);
+        let extends = top.text("extends");
+        let mut section = |name: &str| top.map(name).map_or(Vec::new(), |(_, items)| items);
+        let (params, matrix, variants) = (section("params"), section("matrix"), section("variants"));
+        let profiles = section("profiles");
+        let providers = top.texts("providers").unwrap_or_default();
+        let stages = top.map("stages");
+        let report = top.take("report");
+        if extends.is_none() && top.problems.is_empty() {
+            match &stages {
+                None => top.missing("stages", &format!("for example `stages: {A_STAGE}`")),
+                Some((at, stages)) if stages.is_empty() => {
+                    top.wrong(*at, "a recipe needs at least one stage", format!("for example `stages: {A_STAGE}`"));
+                }
+                Some(_) => {}
+            }
+        }
+        let sections = Sections { params, stages: stages.unwrap_or_default().1, matrix, variants };
+        let whole = Whole { name, sections, profiles, providers, report, bases: Vec::new(), extends };
+        Ok((whole, top.finish()))
+    }
+
+    /// These sections laid over those of a base: what has the same name replaces, a stanza of nothing takes away, profiles of
+    /// one name apply one after the other, and a report is there as a whole or is the base's.
+    fn over(self, base: Whole) -> Whole {
+        let Whole { name, sections, profiles, providers, report, bases, .. } = self;
+        let mut stages = laid(base.sections.stages, sections.stages);
+        stages.retain(|(_, item)| item.node != Node::Null);
+        Whole {
+            name,
+            sections: Sections {
+                params: laid(base.sections.params, sections.params),
+                stages,
+                matrix: laid(base.sections.matrix, sections.matrix),
+                variants: laid(base.sections.variants, sections.variants),
+            },
+            profiles: base.profiles.into_iter().chain(profiles).collect(),
+            providers: base.providers.into_iter().chain(providers).collect(),
+            report: report.or(base.report),
+            bases,
+            extends: base.extends,
+        }
+    }
+
+    /// The profiles to apply for the one of a name, in order: a profile may begin with another, by `profile: NAME`.
+    ///
+    /// # Errors
+    /// If there is none of that name, or it begins with itself.
+    pub fn chosen(&self, file: &str, wanted: &str) -> Result<Vec<(Key, Item)>, Problem> {
+        let mut chosen = Vec::new();
+        self.choose(file, wanted, &mut Vec::new(), &mut chosen)?;
+        Ok(chosen)
+    }
+
+    fn choose(
+        &self,
+        file: &str,
+        wanted: &str,
+        met: &mut Vec<String>,
+        chosen: &mut Vec<(Key, Item)>,
+    ) -> Result<(), Problem> {
+        met.push(wanted.into());
+        for (key, item) in self.profiles.iter().filter(|(key, _)| key.name == wanted) {
+            let mut item = item.clone();
+            if let Node::Map(items) = &mut item.node
+                && let Some(i) = items.iter().position(|(key, _)| key.name == "profile")
+            {
+                let (at, first) = (items[i].0.at, items.remove(i).1);
+                let place = at.place(file);
+                let names = || self.profiles.iter().map(|(key, _)| key.name.as_str());
+                let Node::Text(first) = &first.node else {
+                    let message = format!("`profile` of profile `{wanted}` must be a name, not {}", first.node.what());
+                    return Err(Problem::at(&place, message).hint("for example `profile: smoke`"));
+                };
+                if met.contains(first) {
+                    let problem = Problem::at(&place, format!("profile `{first}` begins with itself"));
+                    return Err(problem.hint("one of the profiles has to stand alone"));
+                }
+                if !names().any(|name| name == first) {
+                    let problem = Problem::at(&place, format!("the recipe has no profile `{first}`"));
+                    return Err(problem.did_you_mean(first, names()));
+                }
+                self.choose(file, first, met, chosen)?;
+            }
+            chosen.push((key.clone(), item));
+        }
+        met.pop();
+        Ok(())
+    }
+}
+
+/// Entries over others: those of the same name in their place, new ones behind.
+fn laid(mut below: Vec<(Key, Item)>, above: Vec<(Key, Item)>) -> Vec<(Key, Item)> {
+    for (key, item) in above {
+        match below.iter_mut().find(|(old, _)| old.name == key.name) {
+            Some(old) => *old = (key, item),
+            None => below.push((key, item)),
+        }
+    }
+    below
+}

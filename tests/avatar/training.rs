@@ -1,0 +1,199 @@
+//! What training promises: what is held out is never learned from, equal conditions give equal pictures, trouble keeps what is good, and every
+//! switch is a parameter.
+
+use crate::base::{Trial, base};
+use serde_json::Value;
+use std::collections::BTreeSet;
+
+/// A recipe beside a copy of the shipped one, which it extends.
+fn extended(text: &str) -> Trial {
+    let trial = Trial::finished();
+    let shipped = std::fs::read_to_string(crate::base::recipe()).expect("the recipe");
+    trial.space.write("avatar.yaml", &shipped);
+    trial.space.write("r.yaml", &format!("extends: avatar.yaml\n{text}"));
+    trial.of("r.yaml")
+}
+
+fn names(rows: &[Value], column: &str) -> BTreeSet<String> {
+    rows.iter().map(|row| row[column].as_str().expect("text").to_string()).collect()
+}
+
+#[test]
+fn held_out_cameras_and_sequences_are_in_no_training_table() {
+    let (camera, sequence) = ("222200037", "EXP-5-mouth");
+    let tables = &base().tables;
+    let held_out = &tables["held_out"];
+    assert!(names(held_out, "camera").contains(camera) && names(held_out, "sequence").contains(sequence));
+    let training = &tables["training"];
+    assert!(training.len() > 20 && !names(training, "camera").contains(camera));
+    assert!(!names(training, "sequence").contains(sequence));
+    // not by another name either: no file that is learned from is one of those that are asked for
+    for column in ["image", "target", "latent", "gbuffer"] {
+        assert!(names(training, column).is_disjoint(&names(held_out, column)), "{column}");
+    }
+    // whatever tracking sees, it never sees the camera, and learns the person from training sequences alone
+    for seen in ["tracking_views", "landmarks"] {
+        assert!(!names(&tables[seen], "camera").contains(camera), "{seen}");
+    }
+    assert!(!names(&tables["known_points"], "sequence").contains(sequence));
+    assert!(tables["validation"].iter().all(|row| row["split"] == "both"));
+}
+
+#[test]
+fn frames_of_equal_conditions_are_equal_to_the_bit() {
+    let trial = extended(
+        "stages:
+  others: { select: held_out, set: { participant: 99 } }
+  again: { stage: render_avatar, from: others, with: { avatar: avatar, backbone: backbone }, steps: 2 }
+",
+    );
+    let ran = trial.run(&["--only", "again"]);
+    let (first, again) = (trial.rows("renders"), trial.rows("again"));
+    assert_eq!(ran["again"] as usize, again.len(), "they were rendered anew");
+    assert_eq!(first.len(), again.len());
+    for (first, again) in first.iter().zip(&again) {
+        assert_eq!((&first["gbuffer"], &first["render"]), (&again["gbuffer"], &again["render"]));
+    }
+    assert!(names(&first, "render").len() > 1, "frames differ where conditions do");
+}
+
+#[test]
+fn training_that_diverges_stops_and_keeps_its_last_checkpoint() {
+    let trial = Trial::finished();
+    let words = ["--param", "lr=1.0e30", "--param", "checkpoint_every=1", "--only", "avatar"];
+    let output = trial.command("run", &words).output().expect("it starts");
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    for part in
+        ["training has diverged and stops", "the checkpoint of step 1 is kept", "hint: try a lower learning rate"]
+    {
+        assert!(text.contains(part), "expected {part:?} in:\n{text}");
+    }
+    let scratch = trial.space.path(".effigy/scratch");
+    let units: Vec<_> = std::fs::read_dir(scratch).expect("a folder").map(|unit| unit.expect("one").path()).collect();
+    assert!(units.len() == 1 && units[0].join("step_000001/weights.safetensors").is_file(), "{units:?}");
+    assert_eq!(trial.rows("avatar"), base().tables["avatar"], "what was trained before is there");
+}
+
+#[test]
+fn what_training_says_can_be_read() {
+    let trial = Trial::finished();
+    let row = &trial.paths("avatar")[0];
+    let file = |column: &str| std::fs::read(row[column].as_str().expect("a path")).expect("a file");
+    let csv = |column: &str| String::from_utf8(file(column)).expect("text");
+    let steps = |column: &str| -> Vec<u64> {
+        csv(column)
+            .lines()
+            .skip(1)
+            .map(|line| line.split(',').next().and_then(|step| step.parse().ok()).expect("a step"))
+            .collect()
+    };
+    assert!(csv("losses").starts_with("step,loss\n") && steps("losses").len() == 40);
+    assert!(csv("validation").starts_with("step,loss,psnr\n"));
+    assert_eq!(steps("validation"), [20, 40]);
+    assert_eq!(file("validation_sheet")[..4], *b"\x89PNG");
+    // length, checksum, message, checksum: to the end
+    let (events, mut at, mut messages) = (file("events"), 0, Vec::new());
+    while at < events.len() {
+        let length = u64::from_le_bytes(events[at..at + 8].try_into().expect("eight bytes")) as usize;
+        messages.push(&events[at + 12..at + 12 + length]);
+        at += length + 16;
+    }
+    assert_eq!(at, events.len());
+    let count = |word: &str| messages.iter().filter(|m| m.windows(word.len()).any(|w| w == word.as_bytes())).count();
+    let tried = trial.rows("validation").len();
+    assert_eq!(
+        (count("brain.Event:2"), count("train/loss"), count("validation/loss"), count("validation/psnr")),
+        (1, 40, 2, 2)
+    );
+    assert_eq!((count("/target"), count("/sample")), (tried, 2 * tried));
+    let said = trial.command("export", &["avatar", "--to", "runs"]).output().expect("it starts");
+    assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stderr));
+    let name = row["events_path"].as_str().expect("a path");
+    assert!(name.contains("tfevents"), "TensorBoard goes by the name");
+    assert_eq!(std::fs::read(trial.space.path("runs").join(name)).expect("a file"), file("events"));
+}
+
+#[test]
+fn rounds_of_a_step_are_one_batch_in_parts() {
+    let trial = Trial::finished();
+    let train = |words: &[&str]| {
+        let fixed = ["--only", "avatar", "--param", "avatar_steps=3"];
+        trial.run(&[&fixed[..], words].concat());
+        trial.rows("avatar")[0].clone()
+    };
+    let one = train(&["--param", "batch=8", "--set", "avatar.parts=4"]);
+    let two = train(&["--param", "batch=4", "--set", "avatar.parts=2", "--set", "avatar.accumulate=2"]);
+    assert_ne!(one["config"], two["config"]);
+    assert_eq!((&one["checkpoint"], &one["losses"]), (&two["checkpoint"], &two["losses"]));
+    let average = train(&["--set", "avatar.ema=0.5"]);
+    assert_ne!(average["checkpoint"], train(&[])["checkpoint"]);
+}
+
+const TWO: &str = "stages:
+  training:
+    select: latents
+    where: { split: train }
+    overrides: [{ where: { sequence: EXP-1-head }, set: { participant: 19 } }]
+  strangers: { select: held_out, set: { participant: 20 }, limit: 1 }
+  twin: { select: held_out, set: { participant: 19 } }
+  twins: { stage: render_avatar, from: twin, with: { avatar: avatar, backbone: backbone }, steps: 2 }
+  strange: { stage: render_avatar, from: strangers, with: { avatar: avatar, backbone: backbone }, steps: 2 }
+";
+
+#[test]
+fn an_avatar_of_two_people_has_maps_for_each() {
+    let trial = extended(TWO);
+    let words = ["--param", "avatar_steps=3"];
+    trial.run(&[&words[..], &["--only", "renders", "--only", "twins"]].concat());
+    let config = trial.paths("avatar")[0]["config"].as_str().expect("a path").to_string();
+    let config: Value = serde_json::from_slice(&std::fs::read(config).expect("a file")).expect("JSON");
+    assert_eq!(config["participants"], serde_json::json!([18, 19]));
+    let (renders, twins) = (trial.rows("renders"), trial.rows("twins"));
+    for (one, other) in renders.iter().zip(&twins) {
+        assert_eq!(one["gbuffer"], other["gbuffer"]);
+        assert_ne!(one["render"], other["render"], "the same geometry with other features");
+    }
+    let output = trial.command("run", &[&words[..], &["--only", "strange"]].concat()).output().expect("it starts");
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(text.contains("no feature maps of participant 20; it was trained on 18, 19"), "{text}");
+}
+
+const MOUTH: &str = "stages:
+  seen: { join: [gbuffers, landmarks], on: [participant, sequence, camera, timestep] }
+  masks: { stage: mask_mouth, from: seen, size: '${size}' }
+  mouths: { select: masks, columns: [participant, sequence, camera, timestep, crop, mouth_mask] }
+  all_training: { select: latents, where: { split: train } }
+  training: { join: [all_training, mouths], on: [participant, sequence, camera, timestep, crop] }
+";
+
+#[test]
+fn other_losses_are_reported_beside_the_first() {
+    let trial = extended(MOUTH);
+    let words = [
+        "--param",
+        "avatar_steps=3",
+        "--only",
+        "avatar",
+        "--set",
+        "avatar.mouth_weight=1",
+        "--set",
+        "avatar.color_weight=0.1",
+        "--set",
+        "avatar.min_snr=5",
+    ];
+    trial.run(&words);
+    let losses = trial.paths("avatar")[0]["losses"].as_str().expect("a path").to_string();
+    let losses = std::fs::read_to_string(losses).expect("a file");
+    assert!(losses.starts_with("step,loss,error,mouth,colors\n"), "{losses}");
+    let numbers: Vec<f64> =
+        losses.lines().nth(1).expect("a row").split(',').map(|n| n.parse().expect("a number")).collect();
+    assert!((numbers[1] - numbers[2] - numbers[3] - 0.1 * numbers[4]).abs() < 1e-4, "{losses}");
+    assert!(numbers[3] > 0.0 && numbers[3] < numbers[2], "a mouth is a part of the picture: {losses}");
+
+    let plain = Trial::finished();
+    let output =
+        plain.command("run", &["--only", "avatar", "--set", "avatar.mouth_weight=1"]).output().expect("it starts");
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(text.contains("`mouth_weight` needs a column `mouth_mask`") && text.contains("mask_mouth"), "{text}");
+}

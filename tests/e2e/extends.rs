@@ -1,0 +1,100 @@
+//! `extends:`: a recipe that says only how it differs from another.
+
+use crate::support::Space;
+
+const BASE: &str = "
+recipe: base
+params: { word: one, times: 2 }
+profiles:
+  small: { times: 1 }
+stages:
+  src: { rows: [ { id: 0 } ] }
+  say: { run: 'echo say {param.word} {param.times} >> ran.log; echo {param.word} > {out}/x', shell: true, from: src, params: { word: '${word}', times: '${times}' }, writes: { x: blob } }
+  shout: { run: 'echo shout >> ran.log; cat {x} > {out}/y', shell: true, from: say, writes: { y: blob } }
+report:
+  - { text: of the base }
+";
+
+fn start(recipe: &str) -> Space {
+    let space = Space::new();
+    space.write("base.yaml", BASE);
+    space.write("r.yaml", recipe);
+    space.settle();
+    space
+}
+
+fn ran(space: &Space, words: &[&str]) -> Vec<String> {
+    let said = space.effigy(&[&["run", "r.yaml"], words].concat());
+    assert_eq!(said.code, 0, "{}\n{}", said.out, said.err);
+    space.ran()
+}
+
+#[test]
+fn what_it_does_not_say_is_its_bases() {
+    let space = start(
+        "extends: base.yaml\nparams: { word: two }\nstages:\n  shout:\n  whisper: { run: 'echo whisper >> ran.log; cat {x} > {out}/z', shell: true, from: say, writes: { z: blob } }\n",
+    );
+    assert_eq!(ran(&space, &[]), ["say two 2", "whisper"], "a parameter replaced, a stage taken away, one added");
+    let report = space.read("out/report.md");
+    assert!(report.contains("of the base") && report.contains("# --- base.yaml"), "{report}");
+    // the base's own work is known wherever it was done
+    let said = space.effigy(&["run", "base.yaml", "--param", "word=two"]);
+    assert_eq!((said.code, space.ran()), (0, vec!["shout".to_string()]), "{}", said.err);
+}
+
+#[test]
+fn profiles_of_one_name_apply_after_each_other_and_one_may_begin_with_another() {
+    let space = start(
+        "extends: base.yaml\nprofiles:\n  small: { word: few }\n  tiny: { profile: small, word: least }\n  round: { profile: round }\n  lost: { profile: smal }\n",
+    );
+    assert_eq!(ran(&space, &["--profile", "small"])[0], "say few 1");
+    assert_eq!(ran(&space, &["--profile", "tiny"])[0], "say least 1");
+    let wrong =
+        |profile: &str, parts: &[&str]| space.effigy(&["plan", "r.yaml", "--profile", profile]).expect_error(2, parts);
+    wrong("round", &["r.yaml:5:12: profile `round` begins with itself"]);
+    wrong("lost", &["r.yaml:6:11: the recipe has no profile `smal`", "did you mean `small`?"]);
+    wrong("smal", &["r.yaml has no profile `smal`", "did you mean `small`?"]);
+}
+
+#[test]
+fn axes_of_its_own_vary_its_bases_stages() {
+    let space = start(
+        "extends: base.yaml\nmatrix: { word: [a, b] }\nvariants: { full: {}, once: { times: 1 } }\nstages: { all: { gather: shout } }\n",
+    );
+    let mut all = ran(&space, &[]);
+    all.sort();
+    assert_eq!(all, ["say a 1", "say a 2", "say b 1", "say b 2", "shout", "shout"], "what turns out equal is shared");
+}
+
+#[test]
+fn a_changed_base_is_seen_by_a_recipe_at_rest() {
+    let space = start("extends: base.yaml\n");
+    assert_eq!(ran(&space, &[]).len(), 2);
+    space.settle();
+    assert_eq!(ran(&space, &[]).len(), 0);
+    space.write("base.yaml", &BASE.replace("word: one", "word: other"));
+    space.settle();
+    assert_eq!(ran(&space, &[]), ["say other 2", "shout"]);
+}
+
+#[test]
+fn mistakes_are_told_with_the_file_they_stand_in() {
+    let space = start("extends: base.yaml\nparams: { words: 3 }\nstages: { more: { gather: sai } }\n");
+    space.write("base.yaml", &BASE.replace("from: say, writes", "from: sya, writes"));
+    let said = space.effigy(&["plan", "r.yaml"]);
+    said.expect_error(2, &["base.yaml:9:", "`sya`", "r.yaml:3:27", "`sai`"]);
+
+    let check = |recipe: &str, parts: &[&str]| {
+        space.write("r.yaml", recipe);
+        space.effigy(&["plan", "r.yaml"]).expect_error(2, parts);
+    };
+    check("extends: bose.yaml\n", &["r.yaml:1:10: cannot read", "bose.yaml, which this recipe extends", "hint:"]);
+    check("extends: ../base.yaml\n", &["r.yaml:1:10", "names no file beside this recipe", "hint:"]);
+    check("extends: r.yaml\n", &["r.yaml extends itself"]);
+    space.write("base.yaml", "extends: r.yaml\n");
+    check("extends: base.yaml\n", &["base.yaml:1:10: r.yaml extends itself"]);
+    space.write("base.yaml", "stages: [\n");
+    check("extends: base.yaml\n", &["base.yaml:", "not valid YAML"]);
+    space.write("base.yaml", "stages: { a: { rows: [{ x: 1 }] } }\n");
+    check("extends: base.yaml\nstages: { a: }\n", &["a recipe needs at least one stage"]);
+}
