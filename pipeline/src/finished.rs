@@ -103,26 +103,7 @@ pub enum ReportItem {
         text: String,
     },
     /// A table over the rows of a stage.
-    Table {
-        /// The stage.
-        stage: String,
-        /// Heading.
-        title: Option<String>,
-        /// Columns to group by; all rows are one group if there are none.
-        by: Vec<String>,
-        /// Columns to average.
-        mean: Vec<String>,
-        /// Columns that tell apart what counts once: rows that are equal in them are averaged first.
-        per: Vec<String>,
-        /// Columns shown as they are (one row each), if nothing is averaged.
-        columns: Vec<String>,
-        /// Columns in which more is better: the best value is marked.
-        higher: Vec<String>,
-        /// Columns in which less is better.
-        lower: Vec<String>,
-        /// Only rows that have one of these values in this column.
-        filter: Vec<(String, Vec<Value>)>,
-    },
+    Table(TableItem),
     /// Pictures from a blob column.
     Images {
         /// The stage.
@@ -165,4 +146,33 @@ pub enum ReportItem {
         /// Columns written below each video.
         caption: Vec<String>,
     },
+}
+
+/// A table over the rows of a stage: what a report shows, and what `effigy table` writes.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct TableItem {
+    /// The stage.
+    pub stage: String,
+    /// Heading.
+    pub title: Option<String>,
+    /// Columns to group by; all rows are one group if there are none.
+    pub by: Vec<String>,
+    /// Columns to average.
+    pub mean: Vec<String>,
+    /// Columns that tell apart what counts once: rows that are equal in them (and in `by`) are averaged first.
+    pub per: Vec<String>,
+    /// Columns shown as they are (one row each), if nothing is averaged.
+    pub columns: Vec<String>,
+    /// Columns in which more is better: the best value is marked.
+    pub higher: Vec<String>,
+    /// Columns in which less is better.
+    pub lower: Vec<String>,
+    /// Only rows that have one of these values in this column.
+    pub filter: Vec<(String, Vec<Value>)>,
+    /// The value of the last column of `by` whose group the others are compared with.
+    pub against: Option<String>,
+    /// How far a mean of a column may be from that of a committed table.
+    pub tolerance: Vec<(String, f64)>,
+    /// A line below the table: what its author has to say of it.
+    pub note: Option<String>,
 }

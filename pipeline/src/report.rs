@@ -4,6 +4,7 @@
 //! recipe asks for and the run cannot show is said on the page, with the reason: a report never fails for a missing
 //! column. Knows neither recipes' syntax nor the cache.
 
+pub mod committed;
 mod curve;
 mod document;
 mod fold;
@@ -19,8 +20,9 @@ mod rates;
 mod table;
 #[cfg(test)]
 mod tests;
+pub mod writers;
 
-use crate::finished::{FinishedNode, FinishedRun, NodeState, ReportItem};
+use crate::finished::{FinishedNode, FinishedRun, NodeState, ReportItem, TableItem};
 use anyhow::Context;
 use document::{Block, Cell, Document, Head, Table};
 use manifests::{Manifest, Type, Value};
@@ -101,6 +103,43 @@ fn fill(document: &Document, folder: &Path) -> std::io::Result<()> {
     Ok(())
 }
 
+/// The tables that a recipe's report has of rows, with their headings; a sentence for one that cannot be made.
+///
+/// # Errors
+/// If polars fails, which a manifest cannot make it do.
+pub fn tables(run: &FinishedRun) -> anyhow::Result<Vec<Result<writers::Titled, String>>> {
+    let asked = run.report.iter().filter_map(|item| match item {
+        ReportItem::Table(asked) => Some(asked),
+        _ => None,
+    });
+    let one = |asked: &TableItem| {
+        let title = asked.title.clone().unwrap_or_else(|| capital(&asked.stage));
+        Ok(match rows(run, &asked.stage) {
+            Err(why) => Err(format!("`{title}`: {why}")),
+            Ok(manifest) => match table::table(manifest, asked)? {
+                Block::Table(table) => Ok(writers::Titled { title, table }),
+                Block::Notice(why) => Err(format!("`{title}`: {why}")),
+                other => unreachable!("a table is {other:?}"),
+            },
+        })
+    };
+    asked.map(one).collect()
+}
+
+/// The rows of a stage, or a notice that says why there are none.
+fn rows<'a>(run: &'a FinishedRun, stage: &str) -> Result<&'a Manifest, String> {
+    let node = run.nodes.iter().find(|node| node.name == stage);
+    node.and_then(|node| node.manifest.as_ref()).ok_or_else(|| {
+        let why = match node.map(|node| node.state) {
+            None => "the recipe has no such stage",
+            Some(NodeState::Failed) => "it failed",
+            Some(NodeState::Skipped) => "something it needs failed",
+            Some(NodeState::Done) => "its rows are not there",
+        };
+        format!("not available: stage `{stage}`: {why}")
+    })
+}
+
 /// Tells a run: what the recipe asks for first, then how it came about.
 fn document(run: &FinishedRun) -> anyhow::Result<Document> {
     let mut blocks = Vec::new();
@@ -132,29 +171,23 @@ fn item(run: &FinishedRun, item: &ReportItem, number: &str) -> anyhow::Result<Ve
                 Block::Table(rates::rates(&run.nodes, stages, count.as_deref())),
             ]);
         }
-        ReportItem::Table { stage, title, .. }
+        ReportItem::Table(TableItem { stage, title, .. })
         | ReportItem::Images { stage, title, .. }
         | ReportItem::Curve { stage, title, .. }
         | ReportItem::Videos { stage, title, .. } => (stage, title),
     };
     let mut blocks = vec![Block::Heading(3, title.clone().unwrap_or_else(|| capital(stage)))];
-    let node = run.nodes.iter().find(|node| node.name == *stage);
-    let Some(manifest) = node.and_then(|node| node.manifest.as_ref()) else {
-        let why = match node.map(|node| node.state) {
-            None => "the recipe has no such stage",
-            Some(NodeState::Failed) => "it failed",
-            Some(NodeState::Skipped) => "something it needs failed",
-            Some(NodeState::Done) => "its rows are not there",
-        };
-        blocks.push(Block::Notice(format!("not available: stage `{stage}`: {why}")));
-        return Ok(blocks);
+    let manifest = match rows(run, stage) {
+        Ok(manifest) => manifest,
+        Err(why) => {
+            blocks.push(Block::Notice(why));
+            return Ok(blocks);
+        }
     };
     let prefix = |column: &str| format!("{number}-{}-{}", file_name(stage), file_name(column));
     blocks.extend(match item {
         ReportItem::Text { .. } | ReportItem::Rates { .. } => Vec::new(),
-        ReportItem::Table { by, mean, per, columns, higher, lower, filter, .. } => {
-            vec![table::table(manifest, &table::Asked { by, mean, per, columns, higher, lower, filter })?]
-        }
+        ReportItem::Table(asked) => vec![table::table(manifest, asked)?],
         ReportItem::Images { column, caption, limit, .. } => {
             let (kind, prefix) = (media::Kind::Picture, &prefix(column));
             media::media(run, manifest, &media::Asked { kind, column, caption, limit: *limit, prefix })?
@@ -272,7 +305,7 @@ fn stages(nodes: &[FinishedNode]) -> Table {
         ]
     };
     Table {
-        head: head.map(|(text, number)| Head { text: text.into(), number, code: text == "key" }).into(),
+        head: head.map(|(text, number)| Head { text: text.into(), number, code: text == "key", ..Head::default() }).into(),
         rows: nodes.iter().map(row).collect(),
         note: Some("time: work in this run, summed over its tasks; once: work in the run that made the rows".into()),
     }

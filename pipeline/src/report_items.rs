@@ -2,7 +2,7 @@
 
 use crate::error::Problem;
 use crate::fields::Fields;
-use crate::finished::ReportItem;
+use crate::finished::{ReportItem, TableItem};
 use crate::plan::Node;
 use crate::spec::Spec;
 use crate::yaml::{At, Item, Node as YamlNode};
@@ -58,24 +58,7 @@ fn one(item: &Item, nodes: &[Node], fields: &mut Fields<'_>) -> Option<ReportIte
     };
     let title = fields.text("title").map(|(_, title)| title);
     if kind == "table" {
-        let mut names = |field: &str| {
-            let names = fields.texts(field).unwrap_or_default();
-            names.iter().for_each(|(at, name)| {
-                require(fields, node, *at, name);
-            });
-            names.into_iter().map(|(_, name)| name).collect::<Vec<_>>()
-        };
-        let (by, mean, per, columns) = (names("by"), names("mean"), names("per"), names("columns"));
-        let (higher, lower) = (names("higher"), names("lower"));
-        let filter = filter(fields, node);
-        if mean.is_empty() && !per.is_empty() {
-            let problem = Problem::at(&fields.place(at), "`per:` is for tables of means");
-            fields.problems.push(
-                problem
-                    .hint("`mean: [COLUMN]` says of what; `per:` what is averaged before, like `per: [participant]`"),
-            );
-        }
-        return Some(ReportItem::Table { stage, title, by, mean, per, columns, higher, lower, filter });
+        return Some(ReportItem::Table(table(at, node, stage, title, fields)));
     }
     let column = match fields.text("column") {
         Some((at, column)) => {
@@ -119,6 +102,58 @@ fn rates(nodes: &[Node], fields: &mut Fields<'_>) -> Option<ReportItem> {
     }
     let stages = stages.into_iter().map(|(_, stage)| stage).collect();
     Some(ReportItem::Rates { stages, title, count: count.map(|(_, stage)| stage) })
+}
+
+fn table(at: At, node: &Node, stage: String, title: Option<String>, fields: &mut Fields<'_>) -> TableItem {
+    let mut names = |field: &str| {
+        let names = fields.texts(field).unwrap_or_default();
+        names.iter().for_each(|(at, name)| {
+            require(fields, node, *at, name);
+        });
+        names.into_iter().map(|(_, name)| name).collect::<Vec<_>>()
+    };
+    let (by, mean, per, columns) = (names("by"), names("mean"), names("per"), names("columns"));
+    let (higher, lower) = (names("higher"), names("lower"));
+    let filter = filter(fields, node);
+    let tolerance = tolerance(fields, node);
+    let note = fields.text("note").map(|(_, note)| note);
+    let against = fields.text("against");
+    let averages = |problem: Problem| problem.or_hint("`mean: [COLUMN]` says which columns are averaged, `by:` over what");
+    if mean.is_empty() && !per.is_empty() {
+        let hint = "`mean: [COLUMN]` says of what; `per:` what is averaged before, like `per: [participant]`";
+        fields.problems.push(Problem::at(&fields.place(at), "`per:` is for tables of means").hint(hint));
+    }
+    if let Some((at, value)) = against.as_ref().filter(|_| mean.is_empty() || by.is_empty()) {
+        let message = format!("nothing can be compared with `{value}`: `against:` is for means of groups");
+        fields.problems.push(averages(Problem::at(&fields.place(*at), message)));
+    }
+    if let Some((column, _)) = tolerance.iter().find(|(column, _)| !mean.contains(column)) {
+        let message = format!("`tolerance:` names `{column}`, which this table does not average");
+        fields.problems.push(averages(Problem::at(&fields.place(at), message)));
+    }
+    let against = against.map(|(_, value)| value);
+    TableItem { stage, title, by, mean, per, columns, higher, lower, filter, against, tolerance, note }
+}
+
+/// How far committed means may be off, by column.
+fn tolerance(fields: &mut Fields<'_>, node: &Node) -> Vec<(String, f64)> {
+    let Some((at, entries)) = fields.map("tolerance") else { return Vec::new() };
+    let place = fields.place(at);
+    let names: Vec<(At, String)> = entries.iter().map(|(key, _)| (key.at, key.name.clone())).collect();
+    let mut own = Fields::new(&place.file, "`tolerance`", at, entries);
+    let mut found = Vec::new();
+    for (at, name) in names {
+        let Some((_, most)) = own.number(&name) else { continue };
+        if most >= 0.0 && most.is_finite() {
+            found.push((name.clone(), most));
+        } else {
+            own.wrong(at, format!("the tolerance of `{name}` is {most}"), "it is a number from 0 on, in the column's unit");
+        }
+        require(&mut own, node, at, &name);
+    }
+    let mut problems = own.finish();
+    fields.problems.append(&mut problems);
+    found
 }
 
 fn require(fields: &mut Fields<'_>, node: &Node, at: At, name: &str) -> Option<Type> {

@@ -124,7 +124,8 @@ impl ContactSheet {
     }
 }
 
-fn method_of(row: &Row<'_>) -> Result<String> {
+/// Whose render a row holds.
+pub fn method_of(row: &Row<'_>) -> Result<String> {
     if row.has("method") { row.str("method") } else { Ok("render".into()) }
 }
 
@@ -168,7 +169,7 @@ fn overlay(target: &Image, gbuffer: &GBuffer) -> Result<Image> {
 }
 
 /// Every pixel a block, so that one sees what there is and not what a filter makes of it.
-fn enlarge(image: &Image, size: usize) -> Image {
+pub fn enlarge(image: &Image, size: usize) -> Image {
     let data = (0..size * size)
         .flat_map(|i| {
             let (x, y) = (i % size * image.width / size, i / size * image.height / size);

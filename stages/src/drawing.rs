@@ -158,14 +158,29 @@ pub fn points_layer(points: &[Vec3], normals: &[Vec3], colors: &[[u8; 3]], radiu
     Layer::averaged(camera, &samples)
 }
 
+/// What makes colours of values from 0 to 1.
+pub type Colors = fn(&[f32]) -> Result<Vec<[u8; 3]>>;
+
 /// The colours of values from 0 to 1 in viridis, which is perceptually uniform and readable for the colour-blind; beyond that those of the ends.
 ///
 /// # Errors
 /// If OpenCV refuses.
 pub fn viridis(values: &[f32]) -> Result<Vec<[u8; 3]>> {
+    mapped(values, imgproc::COLORMAP_VIRIDIS)
+}
+
+/// The same in turbo, in which papers show errors.
+///
+/// # Errors
+/// If OpenCV refuses.
+pub fn turbo(values: &[f32]) -> Result<Vec<[u8; 3]>> {
+    mapped(values, imgproc::COLORMAP_TURBO)
+}
+
+fn mapped(values: &[f32], map: i32) -> Result<Vec<[u8; 3]>> {
     let levels: Vec<u8> = (0..=255).collect();
     let mut table = Mat::default();
-    imgproc::apply_color_map(&Mat::from_slice(&levels)?, &mut table, imgproc::COLORMAP_VIRIDIS)?;
+    imgproc::apply_color_map(&Mat::from_slice(&levels)?, &mut table, map)?;
     let table: Vec<[u8; 3]> = table.data_typed::<Vec3b>()?.iter().map(|bgr| [bgr[2], bgr[1], bgr[0]]).collect();
     Ok(values.iter().map(|value| table[(value.clamp(0.0, 1.0) * 255.0).round() as usize]).collect())
 }
@@ -269,19 +284,19 @@ pub fn text(image: &mut Image, text: &str, (x, y): (usize, usize), size: f64, an
     Ok(())
 }
 
-/// A horizontal bar of [`viridis`] from 0 to `full` with its ticks and, below, what it measures; 68 px high. The last tick says that its colour stands for
+/// A horizontal bar of `colors`, like [`viridis`], from 0 to `full` with its ticks and, below, what it measures; 68 px high. The last tick says that its colour stands for
 /// more, too.
 ///
 /// # Errors
 /// If OpenCV refuses.
-pub fn color_bar(width: usize, full: f64, title: &str) -> Result<Image> {
+pub fn color_bar(width: usize, full: f64, title: &str, colors: Colors) -> Result<Image> {
     const MARGIN: usize = 30;
     const TOP: usize = 6;
     const HEIGHT: usize = 14;
     let mut image = plain(width, 68, [255; 3]);
     let length = width.saturating_sub(2 * MARGIN).max(2);
     let values: Vec<f32> = (0..length).map(|x| x as f32 / (length - 1) as f32).collect();
-    let strip: Vec<u8> = viridis(&values)?.into_iter().flatten().collect();
+    let strip: Vec<u8> = colors(&values)?.into_iter().flatten().collect();
     place(&mut image, &Image::new(length, HEIGHT, 3, strip.repeat(HEIGHT)), MARGIN, TOP);
     let step = tick_step(full);
     let count = (full / step).round() as usize;

@@ -243,7 +243,7 @@ fn draw(moments: &[Moment], legend: f64) -> Result<Image> {
     let block = 3 * size + 2 * GAP;
     let total = MARGIN + cameras.len() * (block + MARGIN);
     let line = STRIP + size + GAP;
-    let bar = color_bar((total - 2 * MARGIN).min(460), legend, "distance of observed points to the tracked mesh, mm")?;
+    let bar = color_bar((total - 2 * MARGIN).min(460), legend, "distance of observed points to the tracked mesh, mm", viridis)?;
     let top = 2 * STRIP;
     let mut sheet = plain(total, top + moments.len() * line + MARGIN + bar.height + 6, WHITE);
     let mut x = MARGIN;

@@ -34,7 +34,7 @@ fn again_nothing_runs() {
 #[test]
 fn an_option_of_the_evaluation_runs_the_evaluation() {
     let trial = Trial::finished();
-    let ran = change(&trial, &["--set", "scores.lpips_net=vgg"], "scores", "parameter `lpips_net`: alex -> vgg");
+    let ran = change(&trial, &["--set", "scores.vgg=true"], "scores", "parameter `vgg`: false -> true");
     assert_eq!(stages(&ran), BTreeSet::from(["scores"]));
     assert!(trial.run(&[]).is_empty(), "taken back, it is all known");
 }

@@ -308,7 +308,7 @@ impl Told<'_> {
             ReportItem::Rates { stages, title, .. } => {
                 stages.contains(name).then(|| title.clone().unwrap_or_else(|| crate::report::RATES.to_string()))
             }
-            ReportItem::Table { stage, title, .. }
+            ReportItem::Table(crate::finished::TableItem { stage, title, .. })
             | ReportItem::Images { stage, title, .. }
             | ReportItem::Curve { stage, title, .. }
             | ReportItem::Videos { stage, title, .. } => {

@@ -51,6 +51,13 @@ pub(super) struct Table {
     pub note: Option<String>,
 }
 
+impl Table {
+    /// Adds to the line below.
+    pub fn remark(&mut self, text: String) {
+        self.note = Some(self.note.take().into_iter().chain([text]).collect::<Vec<_>>().join("; "));
+    }
+}
+
 /// The head of a column.
 #[derive(Debug, Default)]
 pub(super) struct Head {
@@ -60,6 +67,10 @@ pub(super) struct Head {
     pub number: bool,
     /// Whether the column holds digests and the like, which are set in a typewriter face.
     pub code: bool,
+    /// For a column of means, what a file of numbers calls it; its text is for people.
+    pub means: Option<String>,
+    /// How far its numbers may be from those of a committed table.
+    pub tolerance: f64,
 }
 
 /// One cell.
@@ -75,6 +86,19 @@ pub(super) struct Cell {
     pub faint: bool,
     /// Something went wrong here.
     pub bad: bool,
+    /// The number behind it, as it was computed.
+    pub number: Option<Number>,
+}
+
+/// A number and what it is the mean of.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Number {
+    /// The number, or the mean.
+    pub value: f64,
+    /// The sample standard deviation of what it is the mean of, if there is any.
+    pub deviation: Option<f64>,
+    /// How many values it is the mean of.
+    pub n: usize,
 }
 
 impl Cell {

@@ -22,7 +22,7 @@ fn block(block: &Block, out: &mut String) {
         Block::Heading(level, text) => *out += &format!("{} {}\n\n", "#".repeat(usize::from(*level)), escape(text)),
         Block::Prose(markdown) => *out += &format!("{}\n\n", markdown.trim_end()),
         Block::Notice(text) => *out += &format!("*{}*\n\n", with_code(text)),
-        Block::Table(table) => self::table(table, out),
+        Block::Table(table) => *out += &self::table(table),
         Block::Pictures(media, note) => {
             for media in media {
                 *out += &format!("![{}]({FILES}/{})\n", escape(&media.caption), media.name);
@@ -61,13 +61,16 @@ fn note(note: &Option<String>, out: &mut String) {
     }
 }
 
-fn table(table: &Table, out: &mut String) {
+/// A table and its note.
+pub(super) fn table(table: &Table) -> String {
+    let mut out = String::new();
     let line = |cells: Vec<String>| format!("| {} |\n", cells.join(" | "));
-    *out += &line(table.head.iter().map(|head| escape(&head.text)).collect());
-    *out += &line(table.head.iter().map(|head| if head.number { "---:" } else { "---" }.to_string()).collect());
-    table.rows.iter().for_each(|row| *out += &line(row.iter().map(cell).collect()));
+    out += &line(table.head.iter().map(|head| escape(&head.text)).collect());
+    out += &line(table.head.iter().map(|head| if head.number { "---:" } else { "---" }.to_string()).collect());
+    table.rows.iter().for_each(|row| out += &line(row.iter().map(cell).collect()));
     out.push('\n');
-    note(&table.note, out);
+    note(&table.note, &mut out);
+    out
 }
 
 fn cell(cell: &Cell) -> String {
@@ -85,7 +88,7 @@ fn with_code(text: &str) -> String {
 }
 
 /// Text with Markdown's special characters taken back, fit for table cells, headings and captions.
-fn escape(text: &str) -> String {
+pub(super) fn escape(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let chars: Vec<char> = text.chars().collect();
     for (i, &c) in chars.iter().enumerate() {

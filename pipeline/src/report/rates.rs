@@ -11,14 +11,14 @@ pub(super) fn rates(nodes: &[FinishedNode], stages: &[String], count: Option<&st
     let what = count.unwrap_or("rows");
     let head = [("stage", false), ("units", true), ("of them in this run", true), ("busy", true), (what, true)];
     let mut table = Table {
-        head: head.map(|(text, number)| Head { text: text.into(), number, code: false }).into(),
+        head: head.map(|(text, number)| Head { text: text.into(), number, ..Head::default() }).into(),
         rows: Vec::new(),
         note: Some(format!(
             "busy: seconds that the tasks of these units took, in whichever run and on whichever machine that was, added up also where \
              tasks ran side by side; a second: {what} over busy"
         )),
     };
-    table.head.push(Head { text: "a second".into(), number: true, code: false });
+    table.head.push(Head { text: "a second".into(), number: true, ..Head::default() });
     let found: Vec<_> = stages.iter().map(|stage| (stage, rate(nodes, stage, count.unwrap_or(stage)))).collect();
     let style = Style::of(found.iter().filter_map(|(_, rate)| rate.as_ref().ok().and_then(Rate::per_second)));
     for (stage, rate) in found {

@@ -2,44 +2,30 @@
 //!
 //! Which of a column's means is best is found in the data, by the direction the recipe gives. Knows no markup.
 
-use super::document::{Block, Cell, Head, Table};
+use super::document::{Block, Cell, Head, Number, Table};
 use super::numbers::{self, Style, counted};
+use crate::finished::TableItem;
 use anyhow::Context;
 use manifests::{Manifest, Type, Value};
 use polars::prelude::*;
 use std::collections::HashMap;
 
+/// What a cell says that has no value.
+const NOT_AVAILABLE: &str = "n/a";
+
 /// More rows than this are not read by anybody; the rest is counted.
 const SHOWN: usize = 200;
-
-/// What a recipe's `table:` asks for.
-pub(super) struct Asked<'a> {
-    /// Columns to group by.
-    pub by: &'a [String],
-    /// Columns to average.
-    pub mean: &'a [String],
-    /// Columns that tell apart what counts once: rows that are equal in them (and in `by`) are averaged first.
-    pub per: &'a [String],
-    /// Columns shown as they are, if nothing is averaged.
-    pub columns: &'a [String],
-    /// Columns where more is better.
-    pub higher: &'a [String],
-    /// Columns where less is better.
-    pub lower: &'a [String],
-    /// Only rows with one of these values in this column.
-    pub filter: &'a [(String, Vec<Value>)],
-}
 
 /// The table asked for, or a notice that says why there is none.
 ///
 /// # Errors
 /// If polars fails, which a manifest cannot make it do.
-pub(super) fn table(manifest: &Manifest, asked: &Asked<'_>) -> anyhow::Result<Block> {
-    let needed = asked.by.iter().chain(asked.per).chain(asked.filter.iter().map(|(column, _)| column));
+pub(super) fn table(manifest: &Manifest, asked: &TableItem) -> anyhow::Result<Block> {
+    let needed = asked.by.iter().chain(&asked.per).chain(asked.filter.iter().map(|(column, _)| column));
     if let Some(missing) = needed.into_iter().find(|name| manifest.schema().position(name).is_none()) {
         return Ok(Block::Notice(absent(manifest, missing)));
     }
-    let rows: Vec<usize> = (0..manifest.len()).filter(|&row| passes(manifest, row, asked.filter)).collect();
+    let rows: Vec<usize> = (0..manifest.len()).filter(|&row| passes(manifest, row, &asked.filter)).collect();
     if rows.is_empty() {
         let why = if manifest.is_empty() { "it has no rows" } else { "none of its rows is asked for" };
         return Ok(Block::Notice(format!("not available: {why}")));
@@ -56,8 +42,10 @@ pub(super) fn table(manifest: &Manifest, asked: &Asked<'_>) -> anyhow::Result<Bl
             format!("{column} is {}", values.join(" or "))
         };
         let conditions: Vec<String> = asked.filter.iter().map(condition).collect();
-        let which = format!("rows where {}", conditions.join(" and "));
-        table.note = Some(table.note.into_iter().chain([which]).collect::<Vec<_>>().join("; "));
+        table.remark(format!("rows where {}", conditions.join(" and ")));
+    }
+    if let Some(note) = &asked.note {
+        table.remark(note.trim().into());
     }
     Ok(Block::Table(table))
 }
@@ -79,11 +67,14 @@ fn passes(manifest: &Manifest, row: usize, filter: &[(String, Vec<Value>)]) -> b
 }
 
 /// Mean, spread and count of each column in each group of rows.
+#[derive(Default)]
 struct Group {
     keys: Vec<String>,
     rows: usize,
-    /// For each averaged column: mean, sample standard deviation, rows that have a value.
-    means: Vec<(Option<f64>, Option<f64>, usize)>,
+    /// For each averaged column its mean; none if no row has a value.
+    means: Vec<Option<Number>>,
+    /// For each of what counts once, by its name: its value in each averaged column. Empty without `per:`.
+    units: HashMap<Vec<String>, Vec<Option<f64>>>,
 }
 
 impl Group {
@@ -107,51 +98,78 @@ fn together(groups: Vec<Group>) -> Vec<Group> {
     ranked.into_iter().map(|(_, group)| group).collect()
 }
 
-fn means(manifest: &Manifest, asked: &Asked<'_>) -> anyhow::Result<Table> {
+fn means(manifest: &Manifest, asked: &TableItem) -> anyhow::Result<Table> {
     let groups = together(grouped(manifest, asked).context("averaging a table of the report")?);
     let mut table = Table::default();
     table.head.extend(asked.by.iter().map(|name| Head {
         text: name.clone(),
         number: flush_right(manifest, name),
-        code: false,
+        ..Head::default()
     }));
-    table.head.push(Head { text: "n".into(), number: true, code: false });
+    table.head.push(Head { text: "n".into(), number: true, ..Head::default() });
     for group in groups.iter().take(SHOWN) {
         let mut row: Vec<Cell> = group.keys.iter().map(Cell::new).collect();
         row.push(Cell::faint(group.rows.to_string()));
         table.rows.push(row);
     }
     for (c, name) in asked.mean.iter().enumerate() {
-        table.head.push(Head { text: format!("{name}{}", arrow(asked, name)), number: true, code: false });
-        let style = Style::of(groups.iter().filter_map(|group| group.means[c].0));
+        let tolerance = asked.tolerance.iter().find(|(column, _)| column == name).map_or(0.0, |(_, most)| *most);
+        let head = |text: String, means: String, tolerance: f64| Head {
+            text,
+            number: true,
+            means: Some(means),
+            tolerance,
+            ..Head::default()
+        };
+        table.head.push(head(format!("{name}{}", arrow(asked, name)), name.clone(), tolerance));
+        let style = Style::of(groups.iter().filter_map(|group| Some(group.means[c]?.value)));
         // compared are groups that differ in the last column of `by` alone: methods on one split, not splits
         let best: Vec<Option<f64>> = groups
             .chunk_by(|a, b| a.section() == b.section())
             .flat_map(|section| {
-                let means = section.iter().filter_map(|group| group.means[c].0);
+                let means = section.iter().filter_map(|group| Some(group.means[c]?.value));
                 std::iter::repeat_n(best(means, direction(asked, name)), section.len())
             })
             .collect();
         for ((group, row), best) in groups.iter().zip(&mut table.rows).zip(best) {
-            let (mean, deviation, n) = group.means[c];
-            let Some(mean) = mean else {
-                row.push(Cell::faint("not available"));
-                continue;
-            };
-            let mut spread =
-                deviation.filter(|d| d.is_finite()).map_or(String::new(), |d| format!("± {}", style.write(d)));
-            if n < group.rows {
-                spread = format!("{spread} (n = {n})").trim_start().into();
+            row.push(mean_cell(group.means[c], group.rows, best, |x| style.write(x), style));
+        }
+        if asked.against.is_some() {
+            // either mean may be off
+            table.head.push(head(format!("Δ {name}"), format!("{name}_delta"), 2.0 * tolerance));
+            for (group, row) in groups.iter().zip(&mut table.rows) {
+                row.push(match reference(&groups, group, asked) {
+                    Some(same) if std::ptr::eq(same, group) => Cell::faint("–"),
+                    same => {
+                        let delta = same.and_then(|same| delta(group, same, c));
+                        let sign = |x: f64| if style.write(x).starts_with(['-', 'N']) { "" } else { "+" };
+                        mean_cell(delta, group.rows, None, |x| format!("{}{}", sign(x), style.write(x)), style)
+                    }
+                });
             }
-            row.push(Cell { spread, best: best == Some(mean), ..Cell::new(style.write(mean)) });
         }
     }
     let mut notes = Vec::new();
-    if groups.iter().flat_map(|group| &group.means).any(|(_, deviation, _)| deviation.is_some()) {
-        notes.push(match asked.per {
+    if groups.iter().flat_map(|group| &group.means).any(|mean| mean.is_some_and(|mean| mean.deviation.is_some())) {
+        notes.push(match &asked.per[..] {
             [] => "mean ± standard deviation over n rows".to_string(),
             per => format!("mean ± standard deviation over n means, each over the rows of one {}", per.join(", ")),
         });
+    }
+    if let Some(against) = &asked.against {
+        let found = groups.iter().any(|group| group.keys.last() == Some(against));
+        notes.push(match &asked.per[..] {
+            _ if !found => format!("no row is called {against}, so there is nothing to compare with"),
+            [] => format!("Δ: difference from the mean of {against}"),
+            per => format!("Δ: difference from {against}, pair by pair of one {}, mean ± standard deviation", per.join(", ")),
+        });
+    }
+    let lacking: Vec<String> = (asked.mean.iter().enumerate())
+        .filter(|(c, name)| numeric(manifest, name) && groups.iter().all(|group| group.means[*c].is_none()))
+        .map(|(_, name)| format!("`{name}`"))
+        .collect();
+    if !lacking.is_empty() {
+        notes.push(format!("{NOT_AVAILABLE}: no row has a value of {}", lacking.join(", ")));
     }
     for name in asked.mean.iter().filter(|name| !numeric(manifest, name)) {
         match manifest.schema().ty(name) {
@@ -166,6 +184,43 @@ fn means(manifest: &Manifest, asked: &Asked<'_>) -> anyhow::Result<Table> {
     Ok(table)
 }
 
+/// A mean as a cell; `write` writes it, `style` its spread. What it is the mean of is said where it is not all of the group's rows.
+fn mean_cell(
+    mean: Option<Number>,
+    rows: usize,
+    best: Option<f64>,
+    write: impl Fn(f64) -> String,
+    style: Style,
+) -> Cell {
+    let Some(Number { value, deviation, n }) = mean else { return Cell::faint(NOT_AVAILABLE) };
+    let mut spread = deviation.filter(|d| d.is_finite()).map_or(String::new(), |d| format!("± {}", style.write(d)));
+    if n < rows {
+        spread = format!("{spread} (n = {n})").trim_start().into();
+    }
+    Cell { spread, best: best == Some(value), number: mean, ..Cell::new(write(value)) }
+}
+
+/// The group that one is compared with.
+fn reference<'a>(groups: &'a [Group], group: &Group, asked: &TableItem) -> Option<&'a Group> {
+    groups.iter().find(|other| other.section() == group.section() && other.keys.last() == asked.against.as_ref())
+}
+
+/// How much more a group has in a column than another: by what counts once, where both have it, or of the means.
+fn delta(group: &Group, than: &Group, column: usize) -> Option<Number> {
+    if group.units.is_empty() {
+        let value = group.means[column]?.value - than.means[column]?.value;
+        return Some(Number { value, deviation: None, n: group.rows });
+    }
+    let pair = |(unit, values): (&Vec<String>, &Vec<Option<f64>>)| Some(values[column]? - than.units.get(unit)?[column]?);
+    let mut pairs: Vec<f64> = group.units.iter().filter_map(pair).collect();
+    // sums do not depend on the order of a hash map
+    pairs.sort_by(f64::total_cmp);
+    let n = pairs.len();
+    let value = pairs.iter().sum::<f64>() / n as f64;
+    let squares = pairs.iter().map(|x| (x - value).powi(2)).sum::<f64>();
+    (n > 0).then(|| Number { value, deviation: (n > 1).then(|| (squares / (n - 1) as f64).sqrt()), n })
+}
+
 fn numeric(manifest: &Manifest, column: &str) -> bool {
     matches!(manifest.schema().ty(column), Some(Type::I64 | Type::F64 | Type::Bool))
 }
@@ -174,8 +229,8 @@ fn flush_right(manifest: &Manifest, column: &str) -> bool {
     matches!(manifest.schema().ty(column), Some(Type::I64 | Type::F64))
 }
 
-fn grouped(manifest: &Manifest, asked: &Asked<'_>) -> anyhow::Result<Vec<Group>> {
-    let Asked { by, mean, per, .. } = asked;
+fn grouped(manifest: &Manifest, asked: &TableItem) -> anyhow::Result<Vec<Group>> {
+    let TableItem { by, mean, per, .. } = asked;
     // Columns get names of their own: one may be asked for twice. Keys go in as exact text, and are shown by their
     // rounded one. A constant key makes all rows one group if nothing is grouped by.
     let mut columns = vec![Column::new("key".into(), vec![""; manifest.len()])];
@@ -213,6 +268,8 @@ fn grouped(manifest: &Manifest, asked: &Asked<'_>) -> anyhow::Result<Vec<Group>>
         let means = (0..mean.len()).map(|i| col(format!("value{i}")).mean());
         rows = rows.group_by_stable(units.collect::<Vec<_>>()).agg(shown.chain(means).collect::<Vec<_>>());
     }
+    // what counts once is kept for pairs; without `per:` that is nothing
+    let single = if per.is_empty() { None } else { Some(rows.clone().collect()?) };
     let frame = rows.group_by_stable(keys).agg(sums).collect()?;
     let floats = |name: String| -> PolarsResult<Vec<Option<f64>>> { Ok(frame.column(&name)?.f64()?.iter().collect()) };
     let texts = |name: String| -> PolarsResult<Vec<String>> {
@@ -221,14 +278,34 @@ fn grouped(manifest: &Manifest, asked: &Asked<'_>) -> anyhow::Result<Vec<Group>>
     let count = |x: Option<f64>| x.unwrap_or(0.0) as usize;
     let rows = floats("rows".into())?;
     let mut groups: Vec<Group> =
-        rows.into_iter().map(|rows| Group { keys: Vec::new(), rows: count(rows), means: Vec::new() }).collect();
+        rows.into_iter().map(|rows| Group { rows: count(rows), ..Group::default() }).collect();
     for i in 0..by.len() {
         texts(format!("shown{i}"))?.into_iter().zip(&mut groups).for_each(|(key, group)| group.keys.push(key));
     }
     for i in 0..mean.len() {
         let parts = [floats(format!("mean{i}"))?, floats(format!("deviation{i}"))?, floats(format!("count{i}"))?];
         for (g, group) in groups.iter_mut().enumerate() {
-            group.means.push((parts[0][g], parts[1][g], count(parts[2][g])));
+            let (deviation, n) = (parts[1][g], count(parts[2][g]));
+            group.means.push(parts[0][g].map(|value| Number { value, deviation, n }));
+        }
+    }
+    if let Some(single) = single {
+        let texts = |frame: &DataFrame, name: String| -> PolarsResult<Vec<String>> {
+            Ok(frame.column(&name)?.str()?.iter().map(|text| text.unwrap_or_default().to_string()).collect())
+        };
+        let exact = |frame: &DataFrame, name: &str, n: usize| -> PolarsResult<Vec<Vec<String>>> {
+            (0..n).map(|i| texts(frame, format!("{name}{i}"))).collect()
+        };
+        let (group_keys, keys, units) =
+            (exact(&frame, "key", by.len())?, exact(&single, "key", by.len())?, exact(&single, "unit", per.len())?);
+        let of = |columns: &[Vec<String>], row: usize| columns.iter().map(|column| column[row].clone()).collect();
+        let places: HashMap<Vec<String>, usize> = (0..groups.len()).map(|g| (of(&group_keys, g), g)).collect();
+        let values = (0..mean.len())
+            .map(|i| Ok(single.column(&format!("value{i}"))?.f64()?.iter().collect()))
+            .collect::<PolarsResult<Vec<Vec<Option<f64>>>>>()?;
+        for row in 0..single.height() {
+            let group = &mut groups[places[&of(&keys, row)]];
+            group.units.insert(of(&units, row), values.iter().map(|column| column[row]).collect());
         }
     }
     Ok(groups)
@@ -244,11 +321,11 @@ fn as_number(value: &Value) -> Option<f64> {
 }
 
 /// Whether more (`true`) or less is better in a column; `None` if the recipe does not say.
-fn direction(asked: &Asked<'_>, name: &String) -> Option<bool> {
+fn direction(asked: &TableItem, name: &String) -> Option<bool> {
     asked.higher.contains(name).then_some(true).or_else(|| asked.lower.contains(name).then_some(false))
 }
 
-fn arrow(asked: &Asked<'_>, name: &String) -> &'static str {
+fn arrow(asked: &TableItem, name: &String) -> &'static str {
     match direction(asked, name) {
         Some(true) => " ↑",
         Some(false) => " ↓",
@@ -266,11 +343,11 @@ fn best(numbers: impl Iterator<Item = f64>, direction: Option<bool>) -> Option<f
     numbers.into_iter().reduce(pick)
 }
 
-fn plain(manifest: &Manifest, asked: &Asked<'_>) -> Table {
+fn plain(manifest: &Manifest, asked: &TableItem) -> Table {
     let all: Vec<String> = manifest.schema().names().iter().map(|name| name.to_string()).collect();
     let chosen: Vec<String> = match asked.columns.is_empty() {
         true => all,
-        false => asked.by.iter().chain(asked.columns).cloned().collect(),
+        false => asked.by.iter().chain(&asked.columns).cloned().collect(),
     };
     let shown = manifest.len().min(SHOWN);
     let mut table = Table { rows: vec![Vec::new(); shown], ..Table::default() };
@@ -278,12 +355,13 @@ fn plain(manifest: &Manifest, asked: &Asked<'_>) -> Table {
     for name in &chosen {
         let number = flush_right(manifest, name);
         let code = manifest.schema().ty(name) == Some(Type::Blob);
-        table.head.push(Head { text: format!("{name}{}", arrow(asked, name)), number, code });
+        table.head.push(Head { text: format!("{name}{}", arrow(asked, name)), number, code, ..Head::default() });
         let Ok(values) = manifest.column(name) else {
             notes.push(format!("there is no column `{name}`"));
-            table.rows.iter_mut().for_each(|row| row.push(Cell::faint("not available")));
+            table.rows.iter_mut().for_each(|row| row.push(Cell::faint(NOT_AVAILABLE)));
             continue;
         };
+        let number_column = numeric(manifest, name);
         let all_null = values.iter().all(|value| *value == Value::Null);
         let best = best(values.iter().filter_map(as_number), direction(asked, name));
         let style = Style::of(values.iter().filter_map(as_number));
@@ -293,10 +371,11 @@ fn plain(manifest: &Manifest, asked: &Asked<'_>) -> Table {
                 other => numbers::value(other),
             };
             let best = best.is_some() && as_number(value) == best;
+            let number = as_number(value).map(|value| Number { value, deviation: None, n: 1 });
             row.push(match value {
-                Value::Null if all_null => Cell::faint("not available"),
+                Value::Null if number_column || all_null => Cell::faint(NOT_AVAILABLE),
                 Value::Null | Value::Blob(_) => Cell::faint(text),
-                _ => Cell { best, ..Cell::new(text) },
+                _ => Cell { best, number, ..Cell::new(text) },
             });
         }
     }
@@ -337,25 +416,32 @@ mod tests {
         (table.head.into_iter().map(|head| head.text).collect(), rows, table.note)
     }
 
+    fn names(text: &str) -> Vec<String> {
+        text.split_whitespace().map(String::from).collect()
+    }
+
+    fn asked(by: &str, mean: &str, higher: &str, lower: &str) -> TableItem {
+        let (by, mean, higher, lower) = (names(by), names(mean), names(higher), names(lower));
+        TableItem { by, mean, higher, lower, ..TableItem::default() }
+    }
+
     #[test]
     fn means_by_group_with_the_best_marked() {
-        let (by, mean) = (["method".to_string()], ["psnr".to_string(), "lpips".into(), "ssim".into()]);
-        let (higher, filter) = (["psnr".to_string()], [("held_out".to_string(), vec![Value::Bool(true)])]);
-        let asked =
-            Asked { by: &by, mean: &mean, per: &[], columns: &[], higher: &higher, lower: &[], filter: &filter };
-        let (head, rows, note) = texts(table(&scores(), &asked).unwrap());
+        let filter = vec![("held_out".to_string(), vec![Value::Bool(true)])];
+        let note = Some("LPIPS needs weights.".into());
+        let held_out = TableItem { filter, note, ..asked("method", "psnr lpips ssim", "psnr", "") };
+        let (head, rows, note) = texts(table(&scores(), &held_out).unwrap());
         assert_eq!(head, ["method", "n", "psnr ↑", "lpips", "ssim"]);
         // the deviation of 24 and 26 is the square root of 2
-        assert_eq!(rows[0], ["ours", "2", "*25.00 ± 1.41*", "not available", "not available"]);
-        assert_eq!(rows[1], ["mean", "2", "18.50 (n = 1)", "not available", "not available"]);
+        assert_eq!(rows[0], ["ours", "2", "*25.00 ± 1.41*", "n/a", "n/a"]);
+        assert_eq!(rows[1], ["mean", "2", "18.50 (n = 1)", "n/a", "n/a"]);
         assert_eq!(rows.len(), 2);
-        assert!(note.unwrap().ends_with("there is no column `ssim`; rows where held_out is yes"));
+        let said = "n/a: no row has a value of `lpips`; there is no column `ssim`; rows where held_out is yes; LPIPS needs weights.";
+        assert!(note.as_ref().unwrap().ends_with(said), "{note:?}");
 
-        let everything = Asked { by: &[], filter: &[], lower: &higher, higher: &[], ..asked };
-        let (head, rows, _) = texts(table(&scores(), &everything).unwrap());
+        let (head, rows, _) = texts(table(&scores(), &asked("", "psnr", "", "psnr")).unwrap());
         assert_eq!((head[0].as_str(), &rows[0][..2]), ("n", &["5".to_string(), "inf (n = 4)".into()][..]));
-        let infinite = Asked { by: &by, ..everything };
-        let (_, rows, _) = texts(table(&scores(), &infinite).unwrap());
+        let (_, rows, _) = texts(table(&scores(), &asked("method", "psnr", "", "psnr")).unwrap());
         assert_eq!(
             rows.iter().map(|row| row[2].as_str()).collect::<Vec<_>>(),
             ["25.00 ± 1.41", "*18.50 (n = 1)*", "inf"]
@@ -376,15 +462,41 @@ mod tests {
             row("mean", 2, number(9.0)),
         ];
         let manifest = Manifest::from_rows(schema, &rows).unwrap();
-        let [by, mean, per] = ["method", "mm", "person"].map(|name| [name.to_string()]);
-        let asked = Asked { by: &by, mean: &mean, per: &per, columns: &[], higher: &[], lower: &mean, filter: &[] };
-        let (_, rows, note) = texts(table(&manifest, &asked).unwrap());
+        let people = TableItem { per: names("person"), ..asked("method", "mm", "", "mm") };
+        let (_, rows, note) = texts(table(&manifest, &people).unwrap());
         // the mean of 2 and 4, not that of 1, 3 and 4
         assert_eq!(rows, [["ours", "2", "*3.000 ± 1.414*"], ["mean", "2", "9.000 (n = 1)"]]);
         assert!(note.unwrap().contains("over n means, each over the rows of one person"));
-        let unknown = ["nobody".to_string()];
-        let block = table(&manifest, &Asked { per: &unknown, ..asked }).unwrap();
+        let block = table(&manifest, &TableItem { per: names("nobody"), ..people }).unwrap();
         assert!(matches!(&block, Block::Notice(text) if text.contains("there is no column `nobody`")), "{block:?}");
+    }
+
+    #[test]
+    fn differences_from_a_row_are_those_of_pairs() {
+        let schema = Schema::new([("variant", Type::Str), ("seed", Type::I64), ("psnr", Type::F64)]).unwrap();
+        let row = |variant: &str, seed, psnr| vec![Value::Str(variant.into()), Value::I64(seed), Value::F64(psnr)];
+        let rows = [
+            row("full", 1, 20.0),
+            row("full", 2, 30.0),
+            row("less", 1, 19.0),
+            row("less", 2, 29.5),
+            row("less", 3, 50.0),
+            row("once", 2, 31.0),
+        ];
+        let manifest = Manifest::from_rows(schema, &rows).unwrap();
+        let against = Some("full".to_string());
+        let paired = TableItem { per: names("seed"), against, ..asked("variant", "psnr", "psnr", "") };
+        let (head, rows, note) = texts(table(&manifest, &paired).unwrap());
+        assert_eq!(head, ["variant", "n", "psnr ↑", "Δ psnr"]);
+        // seeds differ by ten, pairs by half: the third seed has no partner
+        let deltas: Vec<&str> = rows.iter().map(|row| row[3].as_str()).collect();
+        assert_eq!(deltas, ["–", "-0.75 ± 0.35 (n = 2)", "+1.00"]);
+        assert!(note.unwrap().contains("pair by pair of one seed"));
+        let (_, rows, note) = texts(table(&manifest, &TableItem { per: Vec::new(), ..paired.clone() }).unwrap());
+        assert_eq!((rows[0][3].as_str(), rows[2][3].as_str()), ("–", "+6.00"));
+        assert!(note.unwrap().contains("difference from the mean of full"));
+        let (_, rows, note) = texts(table(&manifest, &TableItem { against: Some("all".into()), ..paired }).unwrap());
+        assert!(rows.iter().all(|row| row[3] == "n/a") && note.unwrap().contains("no row is called all"));
     }
 
     #[test]
@@ -394,23 +506,30 @@ mod tests {
             vec![Value::Str(split.into()), Value::Str(method.into()), Value::F64(psnr)]
         };
         let rows = [row("b", "ours", 20.0), row("a", "ours", 30.0), row("b", "mean", 10.0), row("a", "mean", 31.0)];
-        let (by, mean) = (["split".to_string(), "method".into()], ["psnr".to_string()]);
-        let asked = Asked { by: &by, mean: &mean, per: &[], columns: &[], higher: &mean, lower: &[], filter: &[] };
+        let asked = asked("split method", "psnr", "psnr", "");
         let (_, rows, _) = texts(table(&Manifest::from_rows(schema, &rows).unwrap(), &asked).unwrap());
         let shown: Vec<String> = rows.iter().map(|row| [&row[..2], &row[3..]].concat().join(" ")).collect();
         assert_eq!(shown, ["b ours *20.00*", "b mean 10.00", "a ours 30.00", "a mean *31.00*"]);
     }
 
     #[test]
-    fn rows_as_they_are_and_tables_that_cannot_be() {
-        let columns = ["method".to_string(), "psnr".into()];
-        let asked =
-            Asked { by: &[], mean: &[], per: &[], columns: &columns, higher: &columns, lower: &[], filter: &[] };
-        let (_, rows, _) = texts(table(&scores(), &asked).unwrap());
-        assert_eq!((rows[0][1].as_str(), rows[3][1].as_str(), rows[4][1].as_str()), ("24.00", "–", "*inf*"));
+    fn equal_ones_are_all_the_best() {
+        let schema = Schema::new([("method", Type::Str), ("psnr", Type::F64)]).unwrap();
+        let row = |method: &str, psnr| vec![Value::Str(method.into()), Value::F64(psnr)];
+        let rows = [row("a", 20.0), row("b", 20.0), row("c", 10.0)];
+        let manifest = Manifest::from_rows(schema, &rows).unwrap();
+        let (_, rows, _) = texts(table(&manifest, &asked("method", "psnr", "psnr", "")).unwrap());
+        assert_eq!(rows.iter().map(|row| row[2].as_str()).collect::<Vec<_>>(), ["*20.00*", "*20.00*", "10.00"]);
+    }
 
-        let wrong = ["metod".to_string()];
-        let Block::Notice(text) = table(&scores(), &Asked { by: &wrong, ..asked }).unwrap() else { panic!() };
+    #[test]
+    fn rows_as_they_are_and_tables_that_cannot_be() {
+        let columns = names("method psnr");
+        let plain = TableItem { columns: columns.clone(), ..asked("", "", "method psnr", "") };
+        let (_, rows, _) = texts(table(&scores(), &plain).unwrap());
+        assert_eq!((rows[0][1].as_str(), rows[3][1].as_str(), rows[4][1].as_str()), ("24.00", "n/a", "*inf*"));
+
+        let Block::Notice(text) = table(&scores(), &TableItem { by: names("metod"), ..plain }).unwrap() else { panic!() };
         assert!(text.contains("`metod`") && text.contains("method"), "{text}");
     }
 }

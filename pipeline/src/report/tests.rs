@@ -1,7 +1,7 @@
 //! A whole report of a run made by hand, read back.
 
 use super::*;
-use crate::finished::HostInfo;
+use crate::finished::{HostInfo, TableItem};
 use manifests::{Blob, Digest, Schema};
 use std::collections::HashMap;
 
@@ -197,16 +197,16 @@ fn sample() -> FinishedRun {
     set("videos", rows(&[("video", Type::Blob)], videos));
 
     let strings = |names: &[&str]| names.iter().map(|name| name.to_string()).collect::<Vec<_>>();
-    let table = |title: &str, by: &[&str], mean: &[&str]| ReportItem::Table {
-        stage: "scores".into(),
-        title: Some(title.into()),
-        by: strings(by),
-        mean: strings(mean),
-        per: Vec::new(),
-        columns: Vec::new(),
-        higher: strings(&["psnr", "psnr_head", "ssim"]),
-        lower: strings(&["l1", "lpips"]),
-        filter: Vec::new(),
+    let table = |title: &str, by: &[&str], mean: &[&str]| {
+        ReportItem::Table(TableItem {
+            stage: "scores".into(),
+            title: Some(title.into()),
+            by: strings(by),
+            mean: strings(mean),
+            higher: strings(&["psnr", "psnr_head", "ssim"]),
+            lower: strings(&["l1", "lpips"]),
+            ..TableItem::default()
+        })
     };
     let all = ["psnr", "psnr_head", "ssim", "l1", "lpips"];
     let images = |stage: &str, title: &str, column: &str, caption: &[&str]| ReportItem::Images {

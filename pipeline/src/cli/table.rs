@@ -1,0 +1,127 @@
+//! `effigy table`: the tables of the last run's report as files of their own, and whether a committed file still holds them.
+
+use super::report::last_run;
+use super::{DONE, FAILED, RecipeArgs, print, remark};
+use crate::error::{Place, Problem};
+use crate::memory;
+use crate::report::committed::differences;
+use crate::report::writers::{Format, Titled, write};
+use anyhow::{Context, Result};
+use std::path::{Path, PathBuf};
+
+/// Write the tables of the last run's report: Markdown, CSV, LaTeX or HTML
+#[derive(clap::Args)]
+pub struct Table {
+    #[command(flatten)]
+    recipe: RecipeArgs,
+    /// Only this table: its title, or its number in the report (may be given more than once)
+    #[arg(long = "only", value_name = "TITLE|N")]
+    only: Vec<String>,
+    /// md, csv, tex or html [default: that of the file's name, else md]
+    #[arg(long)]
+    format: Option<String>,
+    /// Write to this file instead of standard output
+    #[arg(long, value_name = "FILE", conflicts_with = "check")]
+    to: Option<PathBuf>,
+    /// Compare with a committed file, which may hold other text too: exit code 1 and a diff if it has not these tables
+    #[arg(long, value_name = "FILE")]
+    check: Option<PathBuf>,
+}
+
+impl Table {
+    /// Writes or compares them.
+    pub fn run(self) -> Result<u8> {
+        let format = self.format()?;
+        let run = match last_run(&self.recipe, "table")? {
+            Ok(run) => run,
+            Err(code) => return Ok(code),
+        };
+        let mut tables = Vec::new();
+        for table in self.chosen(crate::report::tables(&run)?)? {
+            match table {
+                Ok(table) => tables.push(table),
+                Err(why) => {
+                    remark(&format!("error: {why}\n  hint: effigy run {}", self.recipe.typed(None, run.profile.as_deref())));
+                    return Ok(FAILED);
+                }
+            }
+        }
+        if let Some(file) = &self.check {
+            return check(&run.recipe, &tables, file, format);
+        }
+        let text = write(&run.recipe, &tables, format)?;
+        match &self.to {
+            None => print(text.trim_end()),
+            Some(file) => {
+                if let Some(folder) = file.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+                    std::fs::create_dir_all(folder)
+                        .with_context(|| format!("cannot make the folder {}", folder.display()))?;
+                }
+                memory::write(file, text.as_bytes())?;
+                remark(&format!("tables: {}", file.display()));
+            }
+        }
+        Ok(DONE)
+    }
+
+    fn format(&self) -> Result<Format> {
+        let names = || Format::ALL.iter().map(|(name, _)| *name);
+        if let Some(asked) = &self.format {
+            let found = Format::ALL.into_iter().find(|(name, _)| name == asked).map(|(_, format)| format);
+            let unknown = || Problem::at(&Place::command_line(), format!("there is no format `{asked}`"));
+            return Ok(found.ok_or_else(|| unknown().did_you_mean(asked, names()))?);
+        }
+        let Some(file) = self.to.as_ref().or(self.check.as_ref()) else { return Ok(Format::Markdown) };
+        let message = format!("the name of {} does not tell how tables are written in it", file.display());
+        let hint = format!("`--format` says it: {}", names().collect::<Vec<_>>().join(", "));
+        Ok(Format::of(file).ok_or_else(|| Problem::at(&Place::command_line(), message).hint(hint))?)
+    }
+
+    /// The tables asked for, in the order of the report.
+    fn chosen(&self, all: Vec<Result<Titled, String>>) -> Result<Vec<Result<Titled, String>>> {
+        let title = |table: &Result<Titled, String>| match table {
+            Ok(table) => table.title.clone(),
+            // a sentence about it begins with its title
+            Err(why) => why.split('`').nth(1).unwrap_or_default().to_string(),
+        };
+        let titles: Vec<String> = all.iter().map(title).collect();
+        if all.is_empty() {
+            let hint = "`report: [{ table: STAGE, by: [COLUMN], mean: [COLUMN] }]` in the recipe makes one";
+            return Err(Problem::at(&Place::command_line(), "the report of this recipe has no tables").hint(hint).into());
+        }
+        let mut wanted = vec![self.only.is_empty(); all.len()];
+        for name in &self.only {
+            let number = name.parse().ok().filter(|n| (1..=all.len()).contains(n)).map(|n: usize| n - 1);
+            let found: Vec<usize> = match number {
+                Some(at) => vec![at],
+                None => (0..all.len()).filter(|&at| titles[at] == *name).collect(),
+            };
+            if found.is_empty() {
+                let problem = Problem::at(&Place::command_line(), format!("the report has no table `{name}`"));
+                return Err(problem.did_you_mean(name, titles.iter().map(String::as_str)).into());
+            }
+            found.into_iter().for_each(|at| wanted[at] = true);
+        }
+        Ok(all.into_iter().zip(wanted).filter(|(_, wanted)| *wanted).map(|(table, _)| table).collect())
+    }
+}
+
+/// Compares with a file; says what differs.
+fn check(title: &str, tables: &[Titled], file: &Path, format: Format) -> Result<u8> {
+    let committed = std::fs::read_to_string(file).map_err(|error| {
+        Problem::at(&Place::command_line(), format!("cannot read {}: {error}", file.display()))
+            .hint("`effigy table RECIPE --to FILE` writes it")
+    })?;
+    let differences = differences(title, tables, &committed, format)?;
+    if differences.is_empty() {
+        let count = if tables.len() == 1 { "the table".into() } else { format!("all {} tables", tables.len()) };
+        print(&format!("{}: {count} as the last run has {}", file.display(), if tables.len() == 1 { "it" } else { "them" }));
+        return Ok(DONE);
+    }
+    differences.iter().for_each(|line| print(line));
+    remark(&format!(
+        "error: {} does not hold what the last run gives\n  hint: look why; if it is meant to change, write it anew with `--to` and commit it",
+        file.display()
+    ));
+    Ok(FAILED)
+}

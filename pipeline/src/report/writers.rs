@@ -1,0 +1,149 @@
+//! Tables as files of their own: Markdown, CSV, LaTeX and HTML, all of the same cells. Knows no run.
+
+use super::document::{Cell, Head, Number, Table};
+use super::palette::{Color, PALETTE};
+use super::{markdown, prose};
+use askama::Template;
+
+/// A table and its heading.
+#[derive(Debug)]
+pub struct Titled {
+    /// Its heading.
+    pub title: String,
+    pub(super) table: Table,
+}
+
+/// How tables are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// As GitHub and its like read it.
+    Markdown,
+    /// Numbers as they were computed, with mean, deviation, n and mark of the best in columns of their own.
+    Csv,
+    /// For the package booktabs.
+    Latex,
+    /// A page of its own.
+    Html,
+}
+
+impl Format {
+    /// All of them, by the name that a command line knows.
+    pub const ALL: [(&'static str, Format); 4] =
+        [("md", Format::Markdown), ("csv", Format::Csv), ("tex", Format::Latex), ("html", Format::Html)];
+
+    /// The format of a file, by its extension.
+    pub fn of(path: &std::path::Path) -> Option<Format> {
+        let extension = path.extension()?.to_str()?;
+        Format::ALL.into_iter().find(|(name, _)| *name == extension).map(|(_, format)| format)
+    }
+}
+
+#[derive(Template)]
+#[template(path = "tables.html")]
+struct Page<'a> {
+    title: &'a str,
+    tables: &'a [Titled],
+    palette: &'static [Color],
+}
+
+/// Tables as one file; `title` names the whole, where the format has a place for it.
+///
+/// # Errors
+/// If the page cannot be made, which is a fault of its template.
+pub fn write(title: &str, tables: &[Titled], format: Format) -> anyhow::Result<String> {
+    Ok(match format {
+        Format::Markdown => {
+            let one = |titled: &Titled| format!("### {}\n\n{}", markdown::escape(&titled.title), markdown::table(&titled.table));
+            format!("{}\n", tables.iter().map(one).collect::<String>().trim_end())
+        }
+        Format::Csv => tables.iter().map(csv).collect::<Vec<_>>().join("\n"),
+        Format::Latex => tables.iter().map(latex).collect::<Vec<_>>().join("\n"),
+        Format::Html => Page { title, tables, palette: &PALETTE }.render()?,
+    })
+}
+
+/// The columns of a format, and how far each may be off.
+pub(super) fn tolerances(table: &Table, format: Format) -> Vec<f64> {
+    let of = |head: &Head| match csv_names(head).len() {
+        // mean and deviation, not their number and the mark
+        4 if format == Format::Csv => vec![head.tolerance, head.tolerance, 0.0, 0.0],
+        _ => vec![head.tolerance],
+    };
+    table.head.iter().flat_map(of).collect()
+}
+
+/// What a file of numbers calls a column: one name, or four for means.
+fn csv_names(head: &Head) -> Vec<String> {
+    match &head.means {
+        None => vec![head.text.clone()],
+        Some(name) => ["", "_deviation", "_n", "_best"].map(|end| format!("{name}{end}")).into(),
+    }
+}
+
+fn csv(titled: &Titled) -> String {
+    let line = |values: Vec<String>| format!("{}\n", values.iter().map(|v| quoted(v)).collect::<Vec<_>>().join(","));
+    let number = |x: f64| if x.is_finite() { format!("{x}") } else { format!("{x}").to_lowercase() };
+    let cell = |(cell, head): (&Cell, &Head)| -> Vec<String> {
+        match (&head.means, cell.number) {
+            (Some(_), Some(Number { value, deviation, n })) => {
+                let best = if cell.best { "yes" } else { "" };
+                vec![number(value), deviation.map(number).unwrap_or_default(), n.to_string(), best.into()]
+            }
+            (Some(_), None) => vec![cell.text.clone(), String::new(), String::new(), String::new()],
+            (None, Some(Number { value, .. })) => vec![number(value)],
+            (None, None) => vec![cell.text.clone()],
+        }
+    };
+    let mut out = format!("# {}\n", titled.title);
+    out += &line(titled.table.head.iter().flat_map(csv_names).collect());
+    for row in &titled.table.rows {
+        out += &line(row.iter().zip(&titled.table.head).flat_map(cell).collect());
+    }
+    out
+}
+
+fn quoted(value: &str) -> String {
+    match value.contains([',', '"', '\n', '\r']) || value.starts_with('#') {
+        true => format!("\"{}\"", value.replace('"', "\"\"").replace(['\n', '\r'], " ")),
+        false => value.into(),
+    }
+}
+
+fn latex(titled: &Titled) -> String {
+    let table = &titled.table;
+    let columns: String = table.head.iter().map(|head| if head.number { 'r' } else { 'l' }).collect();
+    let cell = |cell: &Cell| {
+        let text = tex(&cell.text);
+        let text = if cell.best { format!("\\textbf{{{text}}}") } else { text };
+        if cell.spread.is_empty() { text } else { format!("{text} {{\\scriptsize {}}}", tex(&cell.spread)) }
+    };
+    let mut out = format!("% {}; needs \\usepackage{{booktabs}}\n", titled.title.replace(['\n', '\r'], " "));
+    out += &format!("\\begin{{tabular}}{{{columns}}}\n\\toprule\n");
+    let line = |cells: Vec<String>| format!("{} \\\\\n", cells.join(" & "));
+    out += &line(table.head.iter().map(|head| tex(&head.text)).collect());
+    out += "\\midrule\n";
+    table.rows.iter().for_each(|row| out += &line(row.iter().map(cell).collect()));
+    out += "\\bottomrule\n\\end{tabular}\n";
+    if let Some(note) = &table.note {
+        out += &format!("% {}\n", note.replace(['\n', '\r'], " "));
+    }
+    out
+}
+
+/// Text with what LaTeX would take for commands taken back, and our signs as its own.
+fn tex(text: &str) -> String {
+    let one = |c: char| match c {
+        '\\' => "\\textbackslash{}".into(),
+        '&' | '%' | '$' | '#' | '_' | '{' | '}' => format!("\\{c}"),
+        '~' => "\\textasciitilde{}".into(),
+        '^' => "\\textasciicircum{}".into(),
+        '±' => "$\\pm$".into(),
+        'Δ' => "$\\Delta$".into(),
+        '↑' => "$\\uparrow$".into(),
+        '↓' => "$\\downarrow$".into(),
+        '–' => "--".into(),
+        '\n' | '\r' => " ".into(),
+        c => c.to_string(),
+    };
+    text.chars().map(one).collect()
+}

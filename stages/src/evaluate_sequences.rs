@@ -1,0 +1,84 @@
+//! `evaluate_sequences`: from the scores of frames to those of a sequence, as the paper's evaluator does it.
+//!
+//! reads: timestep, and of the scores what there is   writes: frames, psnr_pooled (dB), and each score's mean over the frames that have it
+//!
+//! A group is what one method gave for one sequence and camera: `by: [method, participant, split, sequence, camera]`. A score is averaged over frames;
+//! `psnr_pooled` is PSNR of the squared error pooled over `chunk` frames, averaged over chunks (DiffusionAvatars: 16), which is below the mean
+//! of the frames' own. A table over these rows is an unweighted mean over sequences, however long they are, and with `per: [participant]` one
+//! over people of such means. Reads no pictures.
+
+use crate::evaluate::METRICS;
+use anyhow::Result;
+use manifests::{Type, Value};
+use metrics::psnr::pooled_psnr;
+use protocol::{Cx, Grain, OutRow, Row, Rows, Stage, StageDef, Unit};
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+/// Parameters.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Params {
+    /// Frames whose squared errors are pooled.
+    #[serde(default = "chunk")]
+    chunk: usize,
+}
+
+fn chunk() -> usize {
+    16
+}
+
+/// Scores of other stages, joined to the rows, that are averaged too.
+const JOINED: [&str; 5] = ["csim", "csim_l2", "akd", "akd_inner", "face_found"];
+
+/// All that is averaged.
+fn scores() -> [&'static str; METRICS.len() + JOINED.len()] {
+    std::array::from_fn(|i| METRICS.get(i).copied().unwrap_or_else(|| JOINED[i - METRICS.len()]))
+}
+
+fn def() -> StageDef {
+    StageDef::new("evaluate_sequences", 1, Grain::Group)
+        .doc("Scores of a sequence from those of its frames, with PSNR pooled over chunks of frames.")
+        .reads([("timestep", Type::I64)])
+        .may_read(scores().map(|name| (name, Type::F64)))
+        .writes([("frames", Type::I64), ("psnr_pooled", Type::F64)])
+        .writes(scores().map(|name| (name, Type::F64)))
+}
+
+protocol::register!(Params, def, |params: Params, _: &Cx<'_>| {
+    anyhow::ensure!(params.chunk > 0, "`chunk` is 0; errors are pooled over at least one frame");
+    anyhow::Ok(EvaluateSequences { params })
+});
+
+struct EvaluateSequences {
+    params: Params,
+}
+
+impl Stage for EvaluateSequences {
+    fn run(&mut self, units: &[Unit<'_>], _: &Cx<'_>) -> Result<Vec<Rows>> {
+        units.iter().map(|unit| self.sequence(unit)).collect()
+    }
+}
+
+impl EvaluateSequences {
+    fn sequence(&self, unit: &Unit<'_>) -> Result<Rows> {
+        let mut rows: Vec<(i64, Row<'_>)> =
+            unit.rows().into_iter().map(|row| Ok((row.i64("timestep")?, row))).collect::<Result<_>>()?;
+        // chunks are those of time, in whatever order the rows came
+        rows.sort_by_key(|(timestep, _)| *timestep);
+        let values = |name: &str| -> Result<Vec<f64>> {
+            let present = rows.iter().filter(|(_, row)| row.has(name));
+            present.map(|(_, row)| row.f64(name)).collect()
+        };
+        let number = |value: Option<f64>| value.map_or(Value::Null, Value::F64);
+        let mut out = OutRow::new()
+            .i64("frames", rows.len())
+            .set("psnr_pooled", number(pooled_psnr(&values("mse")?, self.params.chunk)));
+        for name in scores() {
+            let values = values(name)?;
+            let mean = values.iter().sum::<f64>() / values.len() as f64;
+            out = out.set(name, number((!values.is_empty()).then_some(mean)));
+        }
+        Ok(vec![out])
+    }
+}
