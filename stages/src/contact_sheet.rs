@@ -103,7 +103,8 @@ impl ContactSheet {
             }
             pictures.push(render);
         }
-        pictures.extend(channels(&gbuffer));
+        let span = gbuffers::depth_span([&gbuffer]);
+        pictures.extend(gbuffers::pictures(&gbuffer, span));
         pictures.push(overlay(&target, &gbuffer)?);
         let line = beside(&pictures.iter().map(|picture| enlarge(picture, size)).collect::<Vec<_>>());
         let mut name = plain(line.width, LABEL, WHITE);
@@ -114,7 +115,7 @@ impl ContactSheet {
     fn heading(&self, methods: &[String]) -> Result<Image> {
         let size = self.params.picture;
         let names = ["truth"].into_iter().chain(methods.iter().map(String::as_str));
-        let names: Vec<&str> = names.chain(["depth", "canonical", "normals", "ambient", "mask", "mesh"]).collect();
+        let names: Vec<&str> = names.chain(gbuffers::CHANNELS).chain(["mesh"]).collect();
         let (width, height) = (size * names.len(), 20);
         let mut image = plain(width, height, WHITE);
         for (i, name) in names.iter().enumerate() {
@@ -127,27 +128,6 @@ impl ContactSheet {
 /// Whose render a row holds.
 pub fn method_of(row: &Row<'_>) -> Result<String> {
     if row.has("method") { row.str("method") } else { Ok("render".into()) }
-}
-
-/// Depth, canonical, normals, ambient and mask as pictures; background white.
-fn channels(gbuffer: &GBuffer) -> [Image; 5] {
-    let picture = |color: &dyn Fn(usize) -> [f32; 3]| {
-        let data = (0..gbuffer.mask.len())
-            .flat_map(|i| if gbuffer.mask[i] { color(i) } else { [1.0; 3] })
-            .map(|value| (value * 255.0).round().clamp(0.0, 255.0) as u8)
-            .collect();
-        Image::new(gbuffer.width as usize, gbuffer.height as usize, 3, data)
-    };
-    let seen = || (0..gbuffer.mask.len()).filter(|&i| gbuffer.mask[i]).map(|i| gbuffer.depth[i]);
-    let (near, far) = (seen().fold(f32::MAX, f32::min), seen().fold(f32::MIN, f32::max));
-    let span = (far - near).max(1e-6);
-    [
-        picture(&|i| [1.0 - 0.9 * (gbuffer.depth[i] - near) / span; 3]),
-        picture(&|i| gbuffer.uv[i]),
-        picture(&|i| gbuffer.normals[i].map(|n| 0.5 + 0.5 * n)),
-        picture(&|i| [gbuffer.ambient[i][0], gbuffer.ambient[i][1], 0.5]),
-        picture(&|_| [0.15; 3]),
-    ]
 }
 
 /// The mesh, shaded by its normals, half transparent over the image.

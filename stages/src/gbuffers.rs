@@ -2,9 +2,9 @@
 //!
 //! No stage, but what `raster_gbuffer` puts out and the networks, baselines and scores take in. One file, because a
 //! folder of five PNGs for each of many thousand samples costs more in files than in pixels; the reference's folder of
-//! PNGs is an export. Knows no cameras and no meshes.
+//! PNGs is an export. And how they are shown to people. Knows no cameras and no meshes.
 
-use crate::media::{Array, Arrays, array, read_arrays, write_arrays};
+use crate::media::{Array, Arrays, Image, array, read_arrays, write_arrays};
 use anyhow::{Context, Result};
 use geometry::gbuffer::{EncodedGBuffer, GBuffer};
 use std::path::Path;
@@ -77,6 +77,37 @@ pub fn to_tensors(gbuffers: &[GBuffer]) -> Result<models::triplane::GBuffer> {
         mask: stack(all(&|g| g.mask.iter().map(|&inside| f32::from(inside)).collect()), &[b, h, w]),
         whose: Vec::new(),
     })
+}
+
+/// What [`pictures`] shows, in its order.
+pub const CHANNELS: [&str; 5] = ["depth", "canonical", "normals", "ambient", "mask"];
+
+/// The nearest and the farthest depth of G-buffers, clip space; of those without a surface (0, 0).
+pub fn depth_span<'a>(gbuffers: impl IntoIterator<Item = &'a GBuffer>) -> [f32; 2] {
+    let seen = |g: &'a GBuffer| g.depth.iter().zip(&g.mask).filter(|(_, inside)| **inside).map(|(depth, _)| *depth);
+    let span = gbuffers.into_iter().flat_map(seen).map(|depth| [depth; 2]);
+    span.reduce(|[near, far], [n, f]| [near.min(n), far.max(f)]).unwrap_or_default()
+}
+
+/// The [`CHANNELS`] of a G-buffer as pictures for people, background white: depth from light to dark over `span`, canonical and ambient
+/// coordinates as they are stored, normals from [-1, 1] to [0, 1].
+pub fn pictures(gbuffer: &GBuffer, span: [f32; 2]) -> [Image; 5] {
+    let picture = |color: &dyn Fn(usize) -> [f32; 3]| {
+        let data = (0..gbuffer.mask.len())
+            .flat_map(|i| if gbuffer.mask[i] { color(i) } else { [1.0; 3] })
+            .map(|value| (value * 255.0).round().clamp(0.0, 255.0) as u8)
+            .collect();
+        Image::new(gbuffer.width as usize, gbuffer.height as usize, 3, data)
+    };
+    let [near, far] = span;
+    let length = (far - near).max(1e-6);
+    [
+        picture(&|i| [1.0 - 0.9 * (gbuffer.depth[i] - near) / length; 3]),
+        picture(&|i| gbuffer.uv[i]),
+        picture(&|i| gbuffer.normals[i].map(|n| 0.5 + 0.5 * n)),
+        picture(&|i| [gbuffer.ambient[i][0], gbuffer.ambient[i][1], 0.5]),
+        picture(&|_| [0.15; 3]),
+    ]
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use geometry::{Mesh, band};
 use glam::Vec3;
 use manifests::Type;
 use models::nphm::config::{Direction, HeadConfig};
-use models::nphm::field::{HeadModel, field_values};
+use models::nphm::field::{HeadModel, canonical, field_values};
 use crate::free_space::FREE_SPACE;
 use crate::landmarks;
 use models::nphm::fit::{Cloud, FitConfig, Frame, Known, fit_frame};
@@ -41,6 +41,31 @@ pub fn surface(model: &HeadModel, z_id: &Tensor, z_ex: &Tensor, coarse: usize, l
     };
     let [low, high] = BOX.map(Vec3::from);
     band::extract(&field, low, high, coarse, levels).largest_component().0
+}
+
+/// A person's face with an expression, world frame, metres, sought as in [`surface`]; and the 5-d canonical coordinate of each vertex.
+///
+/// # Errors
+/// If the field has no surface.
+pub fn posed(
+    model: &HeadModel,
+    person: &Person,
+    z_ex: &[f32],
+    pose: &Pose,
+    coarse: usize,
+    levels: u32,
+) -> Result<(Mesh, Vec<[f32; 5]>)> {
+    let z_id = Tensor::from_slice(&person.z_id).unsqueeze(0);
+    let z_ex = Tensor::from_slice(z_ex).unsqueeze(0);
+    let surface = surface(model, &z_id, &z_ex, coarse, levels);
+    anyhow::ensure!(
+        !surface.faces.is_empty(),
+        "the fitted field has no surface: tracking failed\nhint: more `first_steps`, or a head model trained for longer"
+    );
+    let vertices: Vec<[f32; 3]> = surface.positions.iter().map(|v| v.to_array()).collect();
+    let canonical = canonical(model, &z_id, &z_ex, &vertices);
+    let positions = vertices.iter().map(|v| Vec3::from(pose.to_world(*v, person.scale))).collect();
+    Ok((Mesh { positions, faces: surface.faces }, canonical))
 }
 
 /// Updates of a rigid alignment.

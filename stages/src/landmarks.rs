@@ -22,13 +22,15 @@ pub const PLACES: (&str, Type) = ("landmark_places", Type::Floats(3 * POINTS as 
 /// A pose is not told from fewer landmarks than this; a third of the face has more.
 const MIN_LANDMARKS: usize = 40;
 /// A mesh of a lower presence has no points worth a second look.
-const PRESENT: f64 = 0.5;
+pub const PRESENT: f64 = 0.5;
 
 /// A face in a picture.
 #[derive(Clone, Debug)]
 pub struct Face {
     /// Landmarks, px.
     pub points: Vec<[f64; 2]>,
+    /// How far each is behind the middle of the face, px; the network's guess.
+    pub depths: Vec<f64>,
     /// Probability that a face is there, as the mesh says.
     pub presence: f64,
     /// Score of the detector; none if it found no face.
@@ -53,10 +55,11 @@ pub fn find_face(networks: &FaceMesh, image: &Image, matte: Option<&Image>, refi
         for _ in 0..=refine {
             let mesh = networks.landmarks(&image.turned(&square, MESH_SIZE).data)?;
             let points: Vec<[f64; 2]> = mesh.points.iter().map(|p| square.at(p[0], p[1])).collect();
+            let depths = mesh.points.iter().map(|p| p[2] * square.side).collect();
             square = Square::of_landmarks(&points);
             // the last look is the best one, as long as the face is still there
             if best.as_ref().is_none_or(|face| mesh.presence >= face.presence.min(PRESENT)) {
-                best = Some(Face { points, presence: mesh.presence, score: detected.map(|(_, score)| score) });
+                best = Some(Face { points, depths, presence: mesh.presence, score: detected.map(|(_, score)| score) });
             }
             if mesh.presence < PRESENT {
                 break;

@@ -117,7 +117,7 @@ impl Turntable {
 }
 
 /// Which of `n` frames is shown as the `i`-th: forwards, backwards, and so on.
-fn shown(i: usize, n: usize) -> usize {
+pub fn shown(i: usize, n: usize) -> usize {
     let period = (2 * n - 2).max(1);
     let i = i % period;
     i.min(period - i).min(n - 1)

@@ -1,0 +1,201 @@
+//! `evaluate_animation`: whether the avatar does what its driver does, seen in pictures alone: there is no truth to compare a render with.
+//!
+//! reads: timestep, render, image   writes: expression_distance, expression_still (% of the face's width), pose_distance, pose_still (degrees)
+//!
+//! A group is a film of the avatar beside the driver's pictures (`image`) of the same moments from about the same side. In both the 468 points
+//! of MediaPipe's face mesh are found, with the network's guess of their depth; a similarity that most points agree on takes each face to the
+//! first one of its film. Its rotation is the head's pose, relative to that first face; what remains is expression and identity, and
+//! the mean over the film, which is subtracted, is identity. So detector is compared with detector, and what differs between the two people at all moments cancels.
+//!
+//! `expression_distance` is the mean distance of the avatar's displacements from the driver's, `pose_distance` the angle between their
+//! rotations; the `_still` columns are the driver's own displacements and rotations: the distances of an avatar that never moves. The paper's AED and APD compare parameters of DECA
+//! and are other numbers. Null where the mesh is not sure of a face in one of the pictures.
+
+use crate::landmarks::{Face, PRESENT, find_face};
+use crate::media::Image;
+use anyhow::{Context, Result};
+use geometry::align::robust_umeyama;
+use glam::{DQuat, DVec3};
+use manifests::{Type, Value};
+use models::face_mesh::FaceMesh;
+use protocol::{Cx, Grain, OutRow, Rows, Stage, StageDef, Unit};
+use schemars::JsonSchema;
+use serde::Deserialize;
+use std::path::{Path, PathBuf};
+
+/// Parameters.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Params {
+    /// The wheel of mediapipe 0.10.14, which holds the face networks.
+    networks: PathBuf,
+    /// How often the mesh looks again, where its own points say.
+    #[serde(default = "refine")]
+    refine: usize,
+}
+
+fn refine() -> usize {
+    1
+}
+
+/// The outermost points of the face mesh at the height of the cheekbones.
+const SIDES: [usize; 2] = [234, 454];
+
+fn def() -> StageDef {
+    StageDef::new("evaluate_animation", 1, Grain::Group)
+        .doc("Expression and pose of an animated avatar against its driver's, by landmarks in pictures of both.")
+        .reads([("timestep", Type::I64), ("render", Type::Blob), ("image", Type::Blob)])
+        .writes([("expression_distance", Type::F64), ("expression_still", Type::F64)])
+        .writes([("pose_distance", Type::F64), ("pose_still", Type::F64)])
+        .file_param("networks")
+}
+
+protocol::register!(Params, def, |params: Params, _: &Cx<'_>| {
+    let networks = FaceMesh::load(&params.networks)?;
+    anyhow::Ok(EvaluateAnimation { params, networks })
+});
+
+struct EvaluateAnimation {
+    params: Params,
+    networks: FaceMesh,
+}
+
+impl Stage for EvaluateAnimation {
+    fn run(&mut self, units: &[Unit<'_>], cx: &Cx<'_>) -> Result<Vec<Rows>> {
+        units.iter().map(|unit| self.score(unit, cx)).collect()
+    }
+}
+
+impl EvaluateAnimation {
+    fn score(&self, unit: &Unit<'_>, cx: &Cx<'_>) -> Result<Rows> {
+        let rows = unit.rows();
+        let mut order = rows.iter().enumerate().map(|(i, row)| Ok((row.i64("timestep")?, i))).collect::<Result<Vec<_>>>()?;
+        order.sort_unstable();
+        // moments at which both faces were found
+        let (mut found, mut avatar, mut driver) = (Vec::new(), Vec::new(), Vec::new());
+        for (done, (timestep, i)) in order.iter().enumerate() {
+            let [a, d] = ["render", "image"].map(|column| self.face(&rows[*i].path(column)?));
+            let place = || format!("timestep {timestep}");
+            if let (Some(a), Some(d)) = (a.with_context(place)?, d.with_context(place)?) {
+                found.push(*i);
+                avatar.push(a);
+                driver.push(d);
+            }
+            cx.progress(done + 1, order.len(), "");
+        }
+        let distances = distances(&avatar, &driver)?;
+        let row = |(_, i): &(i64, usize)| {
+            let known = found.iter().position(|f| f == i).map(|at| &distances[at]);
+            let value = |of: fn(&Distances) -> f64| known.map_or(Value::Null, |d| Value::F64(of(d)));
+            OutRow::of(*i)
+                .set("expression_distance", value(|d| d.expression))
+                .set("expression_still", value(|d| d.expression_still))
+                .set("pose_distance", value(|d| d.pose))
+                .set("pose_still", value(|d| d.pose_still))
+        };
+        Ok(order.iter().map(row).collect())
+    }
+
+    /// The face in a picture, px; none if the mesh is not sure of it.
+    fn face(&self, path: &Path) -> Result<Option<Vec<DVec3>>> {
+        let face = find_face(&self.networks, &Image::read(path, 3)?, None, self.params.refine)?;
+        let in_space = |Face { points, depths, .. }: Face| {
+            points.iter().zip(depths).map(|([x, y], z)| DVec3::new(*x, *y, z)).collect()
+        };
+        Ok((face.presence >= PRESENT).then(|| in_space(face)))
+    }
+}
+
+/// Of a moment.
+#[derive(Clone, Copy, Debug)]
+struct Distances {
+    /// Per cent of the face's width.
+    expression: f64,
+    expression_still: f64,
+    /// Degrees.
+    pose: f64,
+    pose_still: f64,
+}
+
+/// A face of a film without its mean.
+struct Moved {
+    /// From the first face's pose to this one's.
+    turn: DQuat,
+    /// Of each point from its mean, face widths, in the frame of the first face.
+    displaced: Vec<DVec3>,
+}
+
+/// What moves in a film of faces, and its mean face, face widths.
+fn motion(film: &[Vec<DVec3>]) -> Result<(Vec<Moved>, Vec<DVec3>)> {
+    let first = &film[0];
+    let width = first[SIDES[0]].distance(first[SIDES[1]]);
+    let mut aligned = Vec::new();
+    let mut turns = Vec::new();
+    for face in film {
+        let back = robust_umeyama(face, first, true).context("a face's landmarks lie on a line")?;
+        aligned.push(face.iter().map(|p| back.apply(*p) / width).collect::<Vec<_>>());
+        turns.push(back.rotation.inverse());
+    }
+    let mean: Vec<DVec3> =
+        (0..first.len()).map(|i| aligned.iter().map(|face| face[i]).sum::<DVec3>() / film.len() as f64).collect();
+    let displaced = |face: Vec<DVec3>| face.into_iter().zip(&mean).map(|(p, mean)| p - *mean).collect();
+    let moved = turns.into_iter().zip(aligned).map(|(turn, face)| Moved { turn, displaced: displaced(face) });
+    Ok((moved.collect(), mean))
+}
+
+/// Distances of two films of the same moments.
+fn distances(avatar: &[Vec<DVec3>], driver: &[Vec<DVec3>]) -> Result<Vec<Distances>> {
+    if avatar.is_empty() {
+        return Ok(Vec::new());
+    }
+    let ((avatar, mean), (driver, mean_driver)) = (motion(avatar)?, motion(driver)?);
+    // the avatar's frame to the driver's: the first faces may look in different directions
+    let across = robust_umeyama(&mean, &mean_driver, true).context("the mean faces cannot be aligned")?.rotation;
+    let mean_length = |of: Vec<DVec3>| 100.0 * of.iter().map(|d| d.length()).sum::<f64>() / of.len() as f64;
+    let angle = |turn: DQuat| (2.0 * turn.xyz().length().atan2(turn.w.abs())).to_degrees();
+    let moment = |(a, d): (Moved, Moved)| {
+        let apart = a.displaced.iter().zip(&d.displaced).map(|(a, d)| across * *a - *d).collect();
+        let turned = across * a.turn * across.inverse();
+        Distances {
+            expression: mean_length(apart),
+            pose: angle(turned * d.turn.inverse()),
+            pose_still: angle(d.turn),
+            expression_still: mean_length(d.displaced),
+        }
+    };
+    Ok(avatar.into_iter().zip(driver).map(moment).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use models::face_mesh::POINTS;
+
+    /// A face whose lower fifth drops by `open`, turned and elsewhere in the picture, of somebody with a longer or a shorter face.
+    fn face(open: f64, turn: f64, long: f64) -> Vec<DVec3> {
+        let point = |i: usize| {
+            let t = i as f64;
+            let p = DVec3::new((t * 0.7).sin() * 40.0, (t * 1.3).cos() * 50.0 * long, (t * 0.3).sin() * 20.0);
+            DQuat::from_rotation_y(turn) * (p + if i.is_multiple_of(5) { DVec3::Y * open } else { DVec3::ZERO })
+        };
+        (0..POINTS).map(|i| point(i) + DVec3::new(90.0 + 100.0 * turn, 80.0, 0.0)).collect()
+    }
+
+    #[test]
+    fn who_does_the_same_is_near_and_who_stays_still_is_as_far_as_the_driver_moves() {
+        let does = [(0.0, 0.0), (8.0, 0.1), (16.0, -0.2), (4.0, 0.15)];
+        let film = |long: f64, share: f64| does.map(|(open, turn)| face(share * open, share * turn, long)).to_vec();
+        let driver = film(1.2, 1.0);
+        let (same, still) = (distances(&film(1.0, 1.0), &driver).unwrap(), distances(&film(1.0, 0.0), &driver).unwrap());
+        for (i, (_, turn)) in does.into_iter().enumerate() {
+            let (same, still) = (same[i], still[i]);
+            assert!(same.pose < 0.1 && same.expression < 0.05 * same.expression_still, "{same:?}");
+            assert!((still.pose - turn.abs().to_degrees()).abs() < 0.1 && (still.pose - still.pose_still).abs() < 1e-3, "{still:?}");
+            assert!((still.expression - still.expression_still).abs() < 1e-6, "{still:?}");
+        }
+        // a fifth of the points, on average so far from its mean of 7 px
+        let width = face(0.0, 0.0, 1.2)[SIDES[0]].distance(face(0.0, 0.0, 1.2)[SIDES[1]]);
+        assert!((same[2].expression_still - 100.0 * 9.0 / 5.0 / width).abs() < 0.1, "{:?} {width}", same[2]);
+        assert!(distances(&[], &[]).unwrap().is_empty());
+    }
+}

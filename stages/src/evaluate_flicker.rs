@@ -1,0 +1,89 @@
+//! `evaluate_flicker`: how much a film flickers: what of each picture differs from the one before, the head's motion taken out.
+//!
+//! reads: timestep, render, gbuffer, target?   writes: flicker, flicker_target, flicker_share
+//!
+//! A group is a film. `flicker` is the mean absolute difference in levels of 255 between a picture and the one before it (by timestep) at the places of
+//! the canonical head that both show (`metrics::flicker`), `flicker_share` the share of the head's pixels that these are, and
+//! `flicker_target` the same of the truth where there is one: what light, moving over a turning head, and a coarse picture come to
+//! by themselves. Nulls for the first picture, and where nothing was seen twice. Reads no cameras.
+
+use crate::gbuffers;
+use crate::media::Image;
+use anyhow::{Context, Result, ensure};
+use geometry::gbuffer::GBuffer;
+use manifests::{Type, Value};
+use metrics::flicker::{Flicker, warping_error};
+use protocol::{Cx, Grain, OutRow, Row, Rows, Stage, StageDef, Unit};
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+/// Parameters: none.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Params {}
+
+fn def() -> StageDef {
+    StageDef::new("evaluate_flicker", 1, Grain::Group)
+        .doc("Difference of each picture of a film from the one before, where both show the same place of the head.")
+        .reads([("timestep", Type::I64), ("render", Type::Blob), ("gbuffer", Type::Blob)])
+        .may_read([("target", Type::Blob)])
+        .writes([("flicker", Type::F64), ("flicker_target", Type::F64), ("flicker_share", Type::F64)])
+}
+
+protocol::register!(Params, def, |_: Params, _: &Cx<'_>| anyhow::Ok(EvaluateFlicker));
+
+struct EvaluateFlicker;
+
+impl Stage for EvaluateFlicker {
+    fn run(&mut self, units: &[Unit<'_>], cx: &Cx<'_>) -> Result<Vec<Rows>> {
+        units.iter().map(|unit| score(unit, cx)).collect()
+    }
+}
+
+/// A picture of the film.
+struct Shown {
+    render: Image,
+    target: Option<Image>,
+    surface: GBuffer,
+}
+
+impl Shown {
+    fn read(row: &Row<'_>) -> Result<Shown> {
+        let surface = gbuffers::read(&row.path("gbuffer")?)?;
+        let size = (surface.width as usize, surface.height as usize);
+        let picture = |path: std::path::PathBuf| -> Result<Image> {
+            let image = Image::read(&path, 3)?;
+            let found = (image.width, image.height);
+            ensure!(found == size, "{} is {} x {} px, its G-buffer {} x {}", path.display(), found.0, found.1, size.0, size.1);
+            Ok(image)
+        };
+        let target = row.maybe_path("target")?.map(picture).transpose()?;
+        Ok(Shown { render: picture(row.path("render")?)?, target, surface })
+    }
+}
+
+fn score(unit: &Unit<'_>, cx: &Cx<'_>) -> Result<Rows> {
+    let rows = unit.rows();
+    let mut order = rows.iter().enumerate().map(|(i, row)| Ok((row.i64("timestep")?, i))).collect::<Result<Vec<_>>>()?;
+    order.sort_unstable();
+    let mut before: Option<Shown> = None;
+    let mut out = Rows::new();
+    for (timestep, i) in order.iter().copied() {
+        let now = Shown::read(&rows[i]).with_context(|| format!("timestep {timestep}"))?;
+        let (mut render, mut target) = (None, None);
+        if let Some(before) = &before {
+            let error = |a: &Image, b: &Image| warping_error((&a.data, &before.surface), (&b.data, &now.surface));
+            render = error(&before.render, &now.render);
+            target = before.target.as_ref().zip(now.target.as_ref()).and_then(|(a, b)| error(a, b));
+        }
+        let value = |found: Option<Flicker>, of: fn(Flicker) -> f64| found.map_or(Value::Null, |f| Value::F64(of(f)));
+        let row = OutRow::of(i)
+            .set("flicker", value(render, |f| f.error))
+            .set("flicker_target", value(target, |f| f.error))
+            .set("flicker_share", value(render, |f| f.share));
+        out.push(row);
+        before = Some(now);
+        cx.progress(out.len(), order.len(), "");
+    }
+    Ok(out)
+}
