@@ -19,6 +19,7 @@ mod provider;
 mod record;
 mod report;
 mod run;
+mod serve;
 mod show;
 mod stages;
 mod status;
@@ -71,6 +72,7 @@ enum Verb {
     Provider(provider::Provider),
     Import(import::Import),
     Report(report::Report),
+    Serve(serve::Serve),
     Cache(cache::Cache),
     Doctor(doctor::Doctor),
     Completions(completions::Completions),
@@ -124,6 +126,7 @@ pub fn main() -> ExitCode {
         Verb::Provider(verb) => verb.run(),
         Verb::Import(verb) => verb.run(),
         Verb::Report(verb) => verb.run(),
+        Verb::Serve(verb) => verb.run(),
         Verb::Cache(verb) => verb.run(),
         Verb::Doctor(verb) => verb.run(),
         Verb::Completions(verb) => verb.run(),

@@ -9,7 +9,7 @@ use geometry::{Mesh, band};
 use glam::Vec3;
 use manifests::Type;
 use models::nphm::config::{Direction, HeadConfig};
-use models::nphm::field::{HeadModel, field_values};
+use models::nphm::field::{HeadModel, canonical, field_values};
 use crate::free_space::FREE_SPACE;
 use crate::landmarks;
 use models::nphm::fit::{Cloud, FitConfig, Frame, Known, fit_frame};
@@ -41,6 +41,25 @@ pub fn surface(model: &HeadModel, z_id: &Tensor, z_ex: &Tensor, coarse: usize, l
     };
     let [low, high] = BOX.map(Vec3::from);
     band::extract(&field, low, high, coarse, levels).largest_component().0
+}
+
+/// The surface of a person's head under an expression code, found as [`surface`] does, in the world frame of a pose, and the canonical
+/// coordinate of each vertex. It has no faces if the field has no surface there.
+pub fn posed_surface(
+    model: &HeadModel,
+    person: &Person,
+    z_ex: &[f32],
+    pose: &Pose,
+    coarse: usize,
+    levels: u32,
+) -> (Mesh, Vec<[f32; 5]>) {
+    let z_id = Tensor::from_slice(&person.z_id).unsqueeze(0);
+    let z_ex = Tensor::from_slice(z_ex).unsqueeze(0);
+    let surface = surface(model, &z_id, &z_ex, coarse, levels);
+    let vertices: Vec<[f32; 3]> = surface.positions.iter().map(|v| v.to_array()).collect();
+    let canonical = canonical(model, &z_id, &z_ex, &vertices);
+    let positions = vertices.iter().map(|v| Vec3::from(pose.to_world(*v, person.scale))).collect();
+    (Mesh { positions, faces: surface.faces }, canonical)
 }
 
 /// Updates of a rigid alignment.

@@ -12,20 +12,18 @@
 //! image or any truth.
 
 use crate::fit_identity::{UNIT_MM, initial_frame};
-use crate::head_models::{self, Moment, Person, align};
+use crate::head_models::{self, Moment, Person, align, posed_surface};
 use crate::landmarks;
 use crate::tracked;
 use anyhow::{Context, Result};
-use geometry::Mesh;
-use glam::{DVec3, Vec3};
+use glam::DVec3;
 use manifests::{Type, Value};
-use models::nphm::field::{HeadModel, canonical};
+use models::nphm::field::HeadModel;
 use models::nphm::fit::{Cloud, FitConfig, Frame, fit_frame, fit_frames};
 use protocol::{Cx, Grain, OutRow, Rows, Stage, StageDef, Unit};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use std::path::Path;
-use tch::Tensor;
 
 /// Parameters.
 #[derive(Deserialize, JsonSchema)]
@@ -233,13 +231,8 @@ impl TrackHead {
     /// The posed surface with its canonical coordinates, in the world frame.
     fn extract(&self, frame: &Frame, path: &Path) -> Result<()> {
         let p = &self.params;
-        let z_id = Tensor::from_slice(&self.person.z_id).unsqueeze(0);
-        let z_ex = Tensor::from_slice(&frame.z_ex).unsqueeze(0);
-        let surface = head_models::surface(&self.model, &z_id, &z_ex, p.coarse, p.levels);
-        anyhow::ensure!(!surface.faces.is_empty(), "the fitted field has no surface: tracking failed\nhint: more `first_steps`, or a head model trained for longer");
-        let vertices: Vec<[f32; 3]> = surface.positions.iter().map(|v| v.to_array()).collect();
-        let canonical = canonical(&self.model, &z_id, &z_ex, &vertices);
-        let world = vertices.iter().map(|v| Vec3::from(frame.pose.to_world(*v, self.person.scale))).collect();
-        tracked::write_mesh(path, &Mesh { positions: world, faces: surface.faces }, &canonical)
+        let (mesh, canonical) = posed_surface(&self.model, &self.person, &frame.z_ex, &frame.pose, p.coarse, p.levels);
+        anyhow::ensure!(!mesh.faces.is_empty(), "the fitted field has no surface: tracking failed\nhint: more `first_steps`, or a head model trained for longer");
+        tracked::write_mesh(path, &mesh, &canonical)
     }
 }
