@@ -19,6 +19,7 @@ mod provider;
 mod record;
 mod report;
 mod run;
+mod serve;
 mod show;
 mod stages;
 mod status;
@@ -73,6 +74,7 @@ enum Verb {
     Import(import::Import),
     Report(report::Report),
     Table(table::Table),
+    Serve(serve::Serve),
     Cache(cache::Cache),
     Doctor(doctor::Doctor),
     Completions(completions::Completions),
@@ -127,6 +129,7 @@ pub fn main() -> ExitCode {
         Verb::Import(verb) => verb.run(),
         Verb::Report(verb) => verb.run(),
         Verb::Table(verb) => verb.run(),
+        Verb::Serve(verb) => verb.run(),
         Verb::Cache(verb) => verb.run(),
         Verb::Doctor(verb) => verb.run(),
         Verb::Completions(verb) => verb.run(),

@@ -133,6 +133,26 @@ pub fn compare(old: &Manifest, new: &Manifest, only: Option<&[String]>, most: us
     Ok(told)
 }
 
+/// The rows of both tables that belong together, in the new table's order, and the columns that say so; by their order if there are none.
+///
+/// # Errors
+/// If a table cannot be read.
+pub fn together(old: &Manifest, new: &Manifest) -> Result<(Vec<String>, Vec<(usize, usize)>)> {
+    let shared = |name: &&str| new.schema().ty(name) == old.schema().ty(name);
+    let shared: Vec<String> = old.schema().names().into_iter().filter(shared).map(str::to_string).collect();
+    let by = identity(old, new, &shared)?;
+    if by.is_empty() {
+        return Ok((by, (0..old.len().min(new.len())).map(|row| (row, row)).collect()));
+    }
+    let mut partners: HashMap<Digest, VecDeque<usize>> = HashMap::with_capacity(old.len());
+    for (row, value) in encoded(old, &by)?.into_iter().enumerate() {
+        partners.entry(value).or_default().push_back(row);
+    }
+    let partner = |(row, value)| Some((partners.get_mut(&value)?.pop_front()?, row));
+    let pairs = encoded(new, &by)?.into_iter().enumerate().filter_map(partner).collect();
+    Ok((by, pairs))
+}
+
 /// Takes out the rows that are the same; gives back the others of both tables.
 fn same_rows(
     old: &Manifest,
@@ -260,6 +280,8 @@ mod tests {
         let changed: Vec<(&str, usize)> = told.columns.iter().map(|one| (one.column.as_str(), one.rows)).collect();
         assert_eq!(changed, [("n", 1), ("x", 1)], "a computed integer does not tell rows apart");
         assert_eq!((told.columns[1].mean, told.columns[1].largest), (Some((1.0, 1.5)), Some(0.5)));
+        let (by, pairs) = together(&old, &table(&[("c", 3, 3.0), ("a", 9, 1.5), ("d", 4, 4.0)])).unwrap();
+        assert_eq!((by.as_slice(), pairs.as_slice()), (["name".to_string()].as_slice(), [(2, 0), (0, 1)].as_slice()));
         assert_eq!(told.examples[0].cells[0], ("n".into(), "1".into(), "9".into()));
         assert_eq!((told.came[0].as_str(), told.went[0].as_str()), ("name=d, n=4", "name=b, n=2"));
     }

@@ -6,7 +6,7 @@
 mod answer;
 mod made_up;
 mod stages;
-mod talk;
+pub(crate) mod talk;
 
 use crate::error::{Place, Problem};
 use crate::provider::{Candidate, ask};

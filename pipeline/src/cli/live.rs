@@ -1,10 +1,12 @@
-//! What a run that is on has come to, in a small file that `effigy status` reads from another terminal. Never the index: only
-//! the process that runs may open that.
+//! What a run that is on has come to, in a small file that `effigy status` and `effigy serve` read from other processes. Never
+//! the index: only the process that runs may open that.
 
+use super::record::Wiring;
 use crate::event::{Event, Reader};
 use crate::memory;
+use crate::plan::Plan;
 use serde::{Deserialize, Serialize};
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -17,8 +19,20 @@ pub struct Live {
     pub recipe: String,
     /// Milliseconds since 1970.
     pub started: u64,
+    /// The run's name, which its record will bear.
+    #[serde(default)]
+    pub run: String,
+    /// The profile.
+    #[serde(default)]
+    pub profile: Option<String>,
     /// Stages that have units to run, and those that are over.
     pub stages: Vec<LiveStage>,
+    /// All stages of the recipe in order, what each takes, and its kind.
+    #[serde(default)]
+    pub graph: Vec<(String, String, Wiring)>,
+    /// What failed and what the user was warned of: the latest.
+    #[serde(default)]
+    pub remarks: VecDeque<String>,
 }
 
 /// A stage of a run that is on.
@@ -41,6 +55,9 @@ pub struct LiveStage {
 /// The file is written at most so often.
 const EVERY: Duration = Duration::from_secs(1);
 
+/// So many remarks are kept.
+const REMARKS: usize = 20;
+
 /// And so seldom that writing it takes at most this share of the time: it grows with the number of stages.
 const SHARE: u32 = 100;
 
@@ -53,9 +70,12 @@ struct Writer {
     written: Option<(Instant, Duration)>,
 }
 
-/// Keeps the file of a workspace up to date.
-pub fn reader(workspace: &Path, started: u64) -> Box<dyn Reader> {
-    let live = Live { pid: std::process::id(), started, ..Live::default() };
+/// Keeps the file of a workspace up to date while this plan runs.
+pub fn reader(workspace: &Path, plan: &Plan, started: u64) -> Box<dyn Reader> {
+    let graph = plan.nodes.iter().enumerate();
+    let graph = graph.map(|(i, node)| (node.name.clone(), node.kind().to_string(), Wiring::of(plan, i))).collect();
+    let profile = plan.spec.profile.clone();
+    let live = Live { pid: std::process::id(), started, profile, graph, ..Live::default() };
     Box::new(Writer { path: path(workspace), live, places: HashMap::new(), written: None })
 }
 
@@ -80,6 +100,13 @@ impl Writer {
         &mut stages[i]
     }
 
+    fn remark(&mut self, text: String) {
+        self.live.remarks.push_back(text);
+        if self.live.remarks.len() > REMARKS {
+            self.live.remarks.pop_front();
+        }
+    }
+
     fn write(&mut self) {
         if self.written.is_some_and(|(written, took)| written.elapsed() < EVERY.max(took * SHARE)) {
             return;
@@ -95,7 +122,7 @@ impl Writer {
 impl Reader for Writer {
     fn hear(&mut self, event: &Event) {
         match event {
-            Event::Start { recipe, .. } => self.live.recipe = recipe.clone(),
+            Event::Start { run, recipe, .. } => (self.live.run, self.live.recipe) = (run.clone(), recipe.clone()),
             Event::Stage { stage, units, cached } => {
                 let (units, cached) = (units - cached, *cached);
                 let name = stage.clone();
@@ -107,13 +134,18 @@ impl Reader for Writer {
                 (stage.ran, stage.units, stage.note) = (*ran as f64 + within, *of, note.clone());
                 self.write();
             }
-            Event::Finished { stage, state, executed, cached, .. } if self.written.is_some() => {
+            Event::Finished { stage, state, executed, cached, .. } => {
                 let (ran, cached) = (*executed as f64, *cached);
                 let stage = self.stage(stage);
                 (stage.state, stage.ran, stage.cached) = ((*state).into(), ran, cached);
-                self.write();
+                // a run in which nothing runs leaves no trace
+                if self.written.is_some() {
+                    self.write();
+                }
             }
-            _ => {}
+            Event::Failed { stage, unit, error, .. } => self.remark(format!("{stage}, {unit}: {error}")),
+            Event::Warning { text } => self.remark(text.clone()),
+            Event::Done { .. } => {}
         }
     }
 }

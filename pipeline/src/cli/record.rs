@@ -10,6 +10,7 @@ use crate::run::Outcome;
 use crate::{kept, memory};
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::path::Path;
 
 /// A run that is over.
@@ -84,6 +85,33 @@ pub struct StageRecord {
     /// What decided a table of the engine's own besides its inputs; those of other stages are found by `head`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub facts: Vec<(String, String)>,
+    /// Where it stood among the others.
+    #[serde(default, flatten)]
+    pub wiring: Wiring,
+    /// Its parameters; none for the engine's own.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub params: BTreeMap<String, serde_json::Value>,
+}
+
+/// What a stage takes, by the names of other stages.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Wiring {
+    /// The stages it maps over.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub from: Vec<String>,
+    /// Its constants: its own name for each, and the stage.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub with: Vec<(String, String)>,
+}
+
+impl Wiring {
+    /// That of a stage of a plan.
+    pub fn of(plan: &Plan, i: usize) -> Wiring {
+        let name = |i: &usize| plan.nodes[*i].name.clone();
+        let node = &plan.nodes[i];
+        let with = node.with.iter().map(|(own, i)| (own.clone(), name(i))).collect();
+        Wiring { from: node.from.iter().map(name).collect(), with }
+    }
 }
 
 impl Record {
@@ -125,8 +153,8 @@ pub fn write(
         NodeState::Failed => "failed",
         NodeState::Skipped => "skipped",
     };
-    let stages =
-        plan.nodes.iter().zip(&outcome.tallies).zip(&outcome.states).map(|((node, tally), state)| StageRecord {
+    let told = plan.nodes.iter().zip(&outcome.tallies).zip(&outcome.states).enumerate();
+    let stages = told.map(|(i, ((node, tally), state))| StageRecord {
             name: node.name.clone(),
             kind: node.kind().into(),
             state: word(state).into(),
@@ -144,6 +172,11 @@ pub fn write(
                     printer.0
                 }
                 Work::Units(_) => Vec::new(),
+            },
+            wiring: Wiring::of(plan, i),
+            params: match &node.work {
+                Work::Table(_) => BTreeMap::new(),
+                Work::Units(stage) => stage.params.clone(),
             },
         });
     let host = host::info(&plan.spec.dir, &plan.providers);

@@ -87,7 +87,7 @@ impl Run {
         }
         let id = run_id(started);
         let mut readers: Vec<Box<dyn Reader>> =
-            vec![progress::reader(self.json, self.quiet), live::reader(cache.root(), started)];
+            vec![progress::reader(self.json, self.quiet), live::reader(cache.root(), plan, started)];
         let emit = |readers: &mut Vec<Box<dyn Reader>>, event: Event| {
             readers.iter_mut().for_each(|reader| reader.hear(&event))
         };

@@ -54,7 +54,8 @@ impl Status {
                 current.pid,
                 host::utc(current.started)
             ));
-            for stage in &current.stages {
+            // what is whole from earlier runs is no news
+            for stage in current.stages.iter().filter(|stage| stage.state != "done" || stage.ran > 0.0) {
                 let note = if stage.note.is_empty() { String::new() } else { format!("  {}", stage.note) };
                 let of = stage.units;
                 print(&format!(

@@ -34,6 +34,15 @@ const fn color(name: &'static str, light: &'static str, dark: &'static str) -> C
     Color { name, light, dark }
 }
 
+/// The colours as style sheets name them, light ones and those for dark ground.
+pub fn style_sheet() -> String {
+    let list = |value: fn(&Color) -> &str| {
+        PALETTE.iter().map(|color| format!("--{}: {}; ", color.name, value(color))).collect::<String>()
+    };
+    let (light, dark) = (list(|color| color.light), list(|color| color.dark));
+    format!(":root {{ {light}}}\n@media (prefers-color-scheme: dark) {{ :root {{ {dark}}} }}\n")
+}
+
 /// A drawing that stands alone, as a file: light colours on their own ground instead of the page's.
 pub fn standalone(svg: &str) -> String {
     let mut out = light(svg);

@@ -1,0 +1,53 @@
+//! `effigy serve`: a page over a workspace, for a browser on the same machine.
+//!
+//! It reads what runs leave: their records, tables, files, and the small file in which a run that is on says how far it is. It
+//! takes no lock, never opens the index, and writes nothing into the workspace, so it works beside a run. What the avatar
+//! viewer computes lies in a temporary folder that goes with the server.
+
+mod api;
+mod asked;
+mod avatar;
+mod compared;
+mod files;
+mod guard;
+mod http;
+mod rows;
+mod site;
+mod stages;
+mod workers;
+
+use super::{DONE, WorkspaceArgs, print};
+use crate::hints::hinted;
+use anyhow::Result;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// Show a workspace in a browser on this machine: runs, graphs, tables with pictures, the avatar
+#[derive(clap::Args)]
+pub struct Serve {
+    /// The port on 127.0.0.1; 0 takes one that is free
+    #[arg(long, default_value_t = 7979)]
+    port: u16,
+    #[command(flatten)]
+    workspace: WorkspaceArgs,
+}
+
+impl Serve {
+    /// Serves until it is interrupted.
+    pub fn run(self) -> Result<u8> {
+        let named = &self.workspace.workspace;
+        let root: PathBuf = named.canonicalize().map_err(|error| {
+            let message = format!("there is no workspace {}: {error}", named.display());
+            hinted(message, "`effigy run RECIPE` makes one; `--workspace DIR` names another")
+        })?;
+        let server = http::Listener::bind(self.port)?;
+        let provider = super::load::default_provider();
+        let site = Arc::new(site::Site::new(root, provider)?);
+        let stop = server.stopper();
+        // whoever cannot install a handler is stopped at once, as ever; what lies in the temporary folder stays then
+        let _ = ctrlc::set_handler(move || stop());
+        print(&format!("http://127.0.0.1:{}/", server.port()));
+        server.serve(&|asked| site.answer(asked));
+        Ok(DONE)
+    }
+}

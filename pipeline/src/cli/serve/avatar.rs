@@ -1,0 +1,418 @@
+//! The avatar viewer: heads under codes that nobody has tracked, and what the avatar makes of them.
+//!
+//! The rows and weights are those of a finished run; the work is that of the provider's own stages, on task directories in a
+//! temporary folder. Nothing that is computed here enters the workspace. Apart from `RECIPE`s, this is the only place in the engine
+//! that knows stages of the provider by name: which of them belong together is what makes a viewer of an avatar.
+
+use super::api::Fields;
+use super::asked::{Answer, Answered, Refusal, missing, wrong};
+use super::site::Site;
+use super::workers::{Desk, Task, text};
+use crate::cli::record::{Record, StageRecord};
+use crate::provider::Candidate;
+use anyhow::{Context, Result, anyhow};
+use manifests::{Digest, Manifest, Schema, Type, Value};
+use serde_json::{Map, Value as Json, json};
+use std::collections::{HashSet, VecDeque};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+/// What a pose is sought in and drawn with; the names that this file knows of the provider.
+const TRACKS: &str = "track_head";
+const RASTERS: &str = "raster_gbuffer";
+const RENDERS: &str = "render_avatar";
+const POSES: &str = "pose_head";
+const DIRECTIONS: &str = "expression_directions";
+
+/// Meshes that are kept, so that a picture needs none anew.
+const MESHES: usize = 24;
+/// How far a slider goes, in standard deviations of the tracked codes.
+const REACH: f64 = 3.0;
+/// Levels of refinement that a sketch of the surface does without.
+const COARSER: i64 = 1;
+
+/// The stages of a run that an avatar is made of.
+#[derive(Clone)]
+pub struct Cast {
+    /// The stage of the pictures, or of the tracking if there are no pictures.
+    pub name: String,
+    tracked: StageRecord,
+    head_model: Digest,
+    person: Digest,
+    /// What draws pictures: the G-buffers' parameters, and stage and constants of the avatar.
+    render: Option<(StageRecord, StageRecord, Digest, Digest)>,
+}
+
+impl Cast {
+    /// All avatars of a run; if it has none, the heads that it tracked.
+    ///
+    /// # Errors
+    /// What is missing, in a sentence.
+    pub fn all(record: &Record) -> Result<Vec<Cast>, String> {
+        let is = |kind: &'static str| move |stage: &&StageRecord| stage.kind == kind && stage.table.is_some();
+        let renders = record.stages.iter().filter(is(RENDERS)).filter_map(|stage| Cast::of_render(record, stage));
+        let mut casts: Vec<Cast> = renders.collect();
+        if casts.is_empty() {
+            casts.extend(record.stages.iter().filter(is(TRACKS)).filter_map(|stage| Cast::of_tracked(record, stage)));
+        }
+        if casts.is_empty() {
+            return Err(format!("this run tracked no head: it has no finished stage of kind `{TRACKS}`"));
+        }
+        Ok(casts)
+    }
+
+    /// The avatar of this name, or the first.
+    fn find(record: &Record, fields: &Fields) -> Answered<Cast> {
+        let mut casts = Cast::all(record).map_err(missing)?;
+        let place = fields.get("avatar").map_or(Some(0), |name| casts.iter().position(|cast| cast.name == name));
+        Ok(casts.swap_remove(place.ok_or_else(|| missing("this run has no avatar of this name"))?))
+    }
+
+    fn of_tracked(record: &Record, tracked: &StageRecord) -> Option<Cast> {
+        Some(Cast {
+            name: tracked.name.clone(),
+            tracked: tracked.clone(),
+            head_model: constant(record, tracked, "head_model")?,
+            person: constant(record, tracked, "person")?,
+            render: None,
+        })
+    }
+
+    fn of_render(record: &Record, render: &StageRecord) -> Option<Cast> {
+        let gbuffer = before(record, render, RASTERS)?;
+        let cast = Cast::of_tracked(record, before(record, gbuffer, TRACKS)?)?;
+        let (avatar, backbone) = (constant(record, render, "avatar")?, constant(record, render, "backbone")?);
+        Some(Cast { name: render.name.clone(), render: Some((gbuffer.clone(), render.clone(), avatar, backbone)), ..cast })
+    }
+}
+
+/// The nearest stage of a kind that a stage's rows went through.
+fn before<'r>(record: &'r Record, stage: &StageRecord, kind: &str) -> Option<&'r StageRecord> {
+    let (mut open, mut seen) = (VecDeque::from([stage.name.as_str()]), HashSet::new());
+    while let Some(name) = open.pop_front() {
+        let Some(found) = record.stage(name).filter(|_| seen.insert(name)) else { continue };
+        if found.kind == kind && found.table.is_some() {
+            return Some(found);
+        }
+        open.extend(found.wiring.from.iter().map(String::as_str));
+    }
+    None
+}
+
+fn constant(record: &Record, stage: &StageRecord, own: &str) -> Option<Digest> {
+    let (_, name) = stage.wiring.with.iter().find(|(known, _)| known == own)?;
+    record.stage(name)?.table
+}
+
+/// A mesh that was computed, by what decides it.
+type Mesh = (String, PathBuf);
+
+/// Computes what the viewer shows.
+pub struct Viewer {
+    /// Where heads are posed and directions found, where they are rasterised, where pictures are drawn.
+    desks: [Mutex<Desk>; 3],
+    meshes: Mutex<VecDeque<Mesh>>,
+    directions: Mutex<Vec<(Digest, Arc<Vec<Direction>>)>>,
+    folder: tempfile::TempDir,
+}
+
+struct Direction {
+    code: Vec<f64>,
+    share: Option<f64>,
+}
+
+/// A camera that looks at a point from somewhere around it, with square pixels and the point in its middle.
+struct Camera {
+    /// Focal length over the side of the picture.
+    focal: f64,
+    center: [f64; 3],
+    /// About the vertical from in front, and above the horizontal, radians.
+    angles: [f64; 2],
+    /// Metres.
+    distance: f64,
+}
+
+impl Camera {
+    /// Row by row, OpenCV's axes.
+    fn world_to_cam(&self) -> [f64; 16] {
+        let [about, above] = self.angles;
+        // towards the viewer, and what is right and down in the picture
+        let back = [about.sin() * above.cos(), above.sin(), about.cos() * above.cos()];
+        let right = [about.cos(), 0.0, -about.sin()];
+        let down = [about.sin() * above.sin(), -above.cos(), about.cos() * above.sin()];
+        let forward = back.map(|v| -v);
+        let eye: [f64; 3] = std::array::from_fn(|i| self.center[i] + self.distance * back[i]);
+        let mut out = [0.0; 16];
+        for (i, axis) in [right, down, forward].iter().enumerate() {
+            out[4 * i..4 * i + 3].copy_from_slice(axis);
+            out[4 * i + 3] = -(0..3).map(|k| axis[k] * eye[k]).sum::<f64>();
+        }
+        out[15] = 1.0;
+        out
+    }
+}
+
+impl Viewer {
+    /// Over a workspace, with the provider that has the stages.
+    ///
+    /// # Errors
+    /// If there is no room for temporary files.
+    pub fn new(root: &Path, provider: Option<Candidate>) -> Result<Viewer> {
+        let folder = tempfile::Builder::new().prefix("effigy-serve-").tempdir().context("cannot make a temporary folder")?;
+        let memory = root.join("providers.json");
+        let desk = |name: &str| Mutex::new(Desk::new(folder.path().join(name), provider.clone(), &memory));
+        Ok(Viewer {
+            desks: [desk("heads"), desk("gbuffers"), desk("pictures")],
+            meshes: Mutex::default(),
+            directions: Mutex::default(),
+            folder,
+        })
+    }
+
+    /// What there is to see of a run: directions of expression, moments to start from, and where cameras stood.
+    ///
+    /// # Errors
+    /// If there is no avatar, its tables are gone, or the stages cannot be asked.
+    pub fn describe(&self, site: &Site, record: &Record) -> Answered<Json> {
+        let casts = Cast::all(record).map_err(missing)?;
+        let told = casts.iter().map(|cast| self.described(site, cast)).collect::<Answered<Vec<Json>>>()?;
+        Ok(json!({"run": record.run, "recipe": record.recipe, "avatars": told}))
+    }
+
+    fn described(&self, site: &Site, cast: &Cast) -> Answered<Json> {
+        let table = site.tables.table(&cast.tracked.table.expect("a cast has it"))?;
+        let name = |row: usize| crate::compare::row_name(&table, row);
+        let moments: Vec<Json> = (0..table.len()).map(|row| json!({"row": row, "name": name(row)})).collect();
+        let directions = self.directions(site, cast, &table)?;
+        let sliders: Vec<Json> = directions[1..].iter().map(|one| json!({"share": one.share})).collect();
+        let camera = camera(site, cast, None)?;
+        let tracked = &cast.tracked.name;
+        Ok(json!({
+            "name": cast.name,
+            "tracked": tracked,
+            "moments": moments,
+            "directions": sliders,
+            "reach": REACH,
+            "camera": {"focal": camera.focal, "center": camera.center, "distance": camera.distance},
+            "renders": cast.render.as_ref().map(|(gbuffer, render, ..)| {
+                json!({"size": gbuffer.params.get("size"), "steps": render.params.get("steps")})
+            }),
+        }))
+    }
+
+    /// The surface under codes and pose of a request, as a PLY file.
+    ///
+    /// # Errors
+    /// If a field is wrong, or the stage fails.
+    pub fn mesh(&self, site: &Site, record: &Record, fields: &Fields) -> Answered {
+        let cast = Cast::find(record, fields)?;
+        let (code, pose) = self.asked_for(site, &cast, fields)?;
+        let path = self.posed(site, &cast, &code, &pose, fields.get("sketch").is_some())?;
+        let bytes = std::fs::read(path).map_err(|error| anyhow!("the mesh cannot be read: {error}"))?;
+        Ok(Answer::bytes("application/octet-stream", bytes))
+    }
+
+    /// The avatar's picture under codes and pose of a request, from its camera, as a PNG.
+    ///
+    /// # Errors
+    /// If a field is wrong, there is no avatar, or a stage fails.
+    pub fn render(&self, site: &Site, record: &Record, fields: &Fields) -> Answered {
+        let cast = Cast::find(record, fields)?;
+        let (gbuffer, render, avatar, backbone) =
+            cast.render.clone().ok_or_else(|| missing("this run tracked a head and trained no avatar of it"))?;
+        let (code, pose) = self.asked_for(site, &cast, fields)?;
+        let camera = camera(site, &cast, Some(fields))?;
+        let mesh = self.posed(site, &cast, &code, &pose, false)?;
+        let size = gbuffer.params.get("size").and_then(Json::as_i64).ok_or_else(|| missing("the G-buffers have no size"))?;
+        let params = with_params(&gbuffer.params, &[("crops", json!(0)), ("eval_crop", json!(1.0)), ("center", json!(camera.center))]);
+        let half = size as f64 / 2.0;
+        let focal = camera.focal * size as f64;
+        let k = vec![focal, 0.0, half, 0.0, focal, half, 0.0, 0.0, 1.0];
+        let row = [
+            ("mesh", Type::Str, text(&mesh)),
+            // what names a frame decides random crops, of which there are none
+            ("participant", Type::I64, Value::I64(0)),
+            ("sequence", Type::Str, Value::Str("viewer".into())),
+            ("camera", Type::Str, Value::Str("viewer".into())),
+            ("timestep", Type::I64, Value::I64(0)),
+            ("intrinsics", Type::Floats(9), Value::Floats(k)),
+            ("world_to_cam", Type::Floats(16), Value::Floats(camera.world_to_cam().to_vec())),
+            ("width", Type::I64, Value::I64(size)),
+            ("height", Type::I64, Value::I64(size)),
+        ];
+        let drawn = {
+            let mut desk = self.desk(1);
+            let task = Task { kind: RASTERS, params, with: &[], rows: table_of(&row)?, stage: "viewer".into() };
+            desk.work(site, &task)?
+        };
+        let gbuffer = drawn.file(0, "gbuffer")?;
+        let row = [
+            ("gbuffer", Type::Str, text(&gbuffer)),
+            ("expression", Type::Floats(code.len() as u32), Value::Floats(code)),
+        ];
+        let with = [("avatar", avatar), ("backbone", backbone)];
+        let stage = format!("{avatar} {backbone}");
+        let task = Task { kind: RENDERS, params: with_params(&render.params, &[]), with: &with, rows: table_of(&row)?, stage };
+        let picture = self.desk(2).work(site, &task)?;
+        let bytes = std::fs::read(picture.file(0, "render")?).map_err(|error| anyhow!("the picture cannot be read: {error}"))?;
+        Ok(Answer::bytes("image/png", bytes))
+    }
+
+    fn desk(&self, i: usize) -> MutexGuard<'_, Desk> {
+        self.desks[i].lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// Code and pose of a request: those of a tracked moment, or the mean code, and steps along the directions from there.
+    fn asked_for(&self, site: &Site, cast: &Cast, fields: &Fields) -> Answered<(Vec<f64>, Vec<f64>)> {
+        let table = site.tables.table(&cast.tracked.table.expect("a cast has it"))?;
+        let row = fields.number("row", 0)?;
+        if row >= table.len() {
+            return Err(wrong("the tracking has no such row"));
+        }
+        let floats = |column: &str| -> Answered<Vec<f64>> {
+            match table.value(row, column) {
+                Ok(Value::Floats(values)) => Ok(values),
+                _ => Err(missing(format!("the tracking has no column `{column}`"))),
+            }
+        };
+        let (mut code, pose) = (floats("expression")?, floats("pose")?);
+        let directions = self.directions(site, cast, &table)?;
+        if fields.get("mean").is_some() {
+            code.clone_from(&directions[0].code);
+        }
+        for (slider, direction) in fields.get("along").unwrap_or_default().split(',').zip(&directions[1..]) {
+            if slider.is_empty() {
+                continue;
+            }
+            let step: Option<f64> = slider.parse().ok().filter(|step: &f64| step.abs() <= REACH);
+            let step = step.ok_or_else(|| wrong(format!("a slider goes from -{REACH} to {REACH}")))?;
+            code.iter_mut().zip(&direction.code).for_each(|(value, along)| *value += step * along);
+        }
+        Ok((code, pose))
+    }
+
+    /// The mean code, and the directions in which the tracked ones vary.
+    fn directions(&self, site: &Site, cast: &Cast, tracked: &Manifest) -> Answered<Arc<Vec<Direction>>> {
+        let digest = cast.tracked.table.expect("a cast has it");
+        let lock = || self.directions.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if let Some((_, known)) = lock().iter().find(|(known, _)| *known == digest) {
+            return Ok(known.clone());
+        }
+        let rows = tracked.select(&["expression"]).map_err(anyhow::Error::from)?;
+        let task = Task { kind: DIRECTIONS, params: Map::new(), with: &[], rows, stage: "viewer".into() };
+        let found = self.desk(0).work(site, &task)?.table;
+        let direction = |row: usize| -> Result<Direction> {
+            let Value::Floats(code) = found.value(row, "direction")? else {
+                return Err(anyhow!("`{DIRECTIONS}` gave no direction"));
+            };
+            Ok(Direction { code, share: if let Value::F64(share) = found.value(row, "share")? { Some(share) } else { None } })
+        };
+        let directions: Arc<Vec<Direction>> = Arc::new((0..found.len()).map(direction).collect::<Result<_>>()?);
+        if directions.is_empty() {
+            return Err(missing(format!("`{DIRECTIONS}` gave no mean")));
+        }
+        lock().push((digest, directions.clone()));
+        Ok(directions)
+    }
+
+    /// The file of a surface: extracted as the tracking did it, or a sketch of it on a coarser grid.
+    fn posed(&self, site: &Site, cast: &Cast, code: &[f64], pose: &[f64], sketch: bool) -> Answered<PathBuf> {
+        let (coarse, levels) = (cast.tracked.params.get("coarse"), cast.tracked.params.get("levels"));
+        let mut params = Map::new();
+        params.extend(coarse.map(|coarse| ("coarse".to_string(), coarse.clone())));
+        if let Some(levels) = levels.and_then(Json::as_i64) {
+            params.insert("levels".into(), (levels - if sketch { COARSER } else { 0 }).max(0).into());
+        }
+        let stage = format!("{} {} {}", cast.head_model, cast.person, Json::from(params.clone()));
+        let what = format!("{stage} {code:?} {pose:?}");
+        let lock = || self.meshes.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if let Some((_, path)) = lock().iter().find(|(known, _)| *known == what) {
+            return Ok(path.clone());
+        }
+        let row = [
+            ("expression", Type::Floats(code.len() as u32), Value::Floats(code.to_vec())),
+            ("pose", Type::Floats(6), Value::Floats(pose.to_vec())),
+        ];
+        let with = [("head_model", cast.head_model), ("person", cast.person)];
+        let task = Task { kind: POSES, params, with: &with, rows: table_of(&row)?, stage };
+        let made = self.desk(0).work(site, &task)?.file(0, "mesh")?;
+        let mut meshes = lock();
+        // its task's folder goes when the next task comes
+        let path = self.folder.path().join(format!("{}.ply", Digest::of_bytes(what.as_bytes()).short()));
+        std::fs::rename(&made, &path).map_err(|error| anyhow!("the mesh cannot be kept: {error}"))?;
+        meshes.push_front((what, path.clone()));
+        while meshes.len() > MESHES {
+            // one that stays goes with the folder
+            let _ = meshes.pop_back().map(|(_, path)| std::fs::remove_file(path));
+        }
+        Ok(path)
+    }
+}
+
+/// The camera of a request. Focal length and distance are those of the first camera that pictures were drawn for; without any, of one that
+/// shows a head whole.
+fn camera(site: &Site, cast: &Cast, fields: Option<&Fields>) -> Answered<Camera> {
+    let mut camera = Camera { focal: 2.4, center: [0.0; 3], angles: [0.0; 2], distance: 1.0 };
+    if let Some((gbuffer, ..)) = &cast.render {
+        let table = site.tables.table(&gbuffer.table.expect("a cast has it"))?;
+        let first = |column: &str| table.value(0, column).ok();
+        let center = gbuffer.params.get("center").and_then(Json::as_array);
+        if let Some(center) = center.map(|list| list.iter().filter_map(Json::as_f64).collect::<Vec<_>>()) {
+            camera.center = center.try_into().unwrap_or_default();
+        }
+        if let (Some(Value::Floats(k)), Some(Value::Floats(pose)), Some(Value::Floats(rect))) =
+            (first("intrinsics"), first("world_to_cam"), first("crop_rect"))
+        {
+            let eye: [f64; 3] =
+                std::array::from_fn(|i| -(0..3).map(|k| pose[4 * k + i] * pose[4 * k + 3]).sum::<f64>());
+            camera.distance = (0..3).map(|i| (eye[i] - camera.center[i]).powi(2)).sum::<f64>().sqrt();
+            camera.focal = k[0] / rect[2];
+        }
+    }
+    let Some(fields) = fields else { return Ok(camera) };
+    let number = |name: &str, otherwise: f64, low: f64, high: f64| -> Answered<f64> {
+        let Some(text) = fields.get(name) else { return Ok(otherwise) };
+        let value = text.parse().ok().filter(|value: &f64| (low..=high).contains(value));
+        value.ok_or_else(|| wrong(format!("the field `{name}` is no number from {low} to {high}")))
+    };
+    let limit = std::f64::consts::PI;
+    camera.angles = [number("about", 0.0, -limit, limit)?, number("above", 0.0, -1.5, 1.5)?];
+    camera.distance *= number("away", 1.0, 0.3, 3.0)?;
+    Ok(camera)
+}
+
+fn table_of(row: &[(&str, Type, Value)]) -> Result<Manifest, Refusal> {
+    let schema = Schema::new(row.iter().map(|(name, ty, _)| (*name, *ty))).map_err(anyhow::Error::from)?;
+    let values: Vec<Value> = row.iter().map(|(.., value)| value.clone()).collect();
+    Ok(Manifest::from_rows(schema, &[values]).map_err(anyhow::Error::from)?)
+}
+
+fn with_params(own: &std::collections::BTreeMap<String, Json>, other: &[(&str, Json)]) -> Map<String, Json> {
+    let mut params: Map<String, Json> = own.clone().into_iter().collect();
+    params.extend(other.iter().map(|(name, value)| (name.to_string(), value.clone())));
+    params
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_camera_looks_at_its_centre_upright() {
+        let camera = Camera { focal: 2.0, center: [0.1, 0.2, -0.3], angles: [0.7, -0.4], distance: 1.3 };
+        let m = camera.world_to_cam();
+        let seen = |p: [f64; 3]| -> [f64; 3] {
+            std::array::from_fn(|i| (0..3).map(|k| m[4 * i + k] * p[k]).sum::<f64>() + m[4 * i + 3])
+        };
+        let [x, y, z] = seen(camera.center);
+        assert!(x.abs() < 1e-12 && y.abs() < 1e-12 && (z - 1.3).abs() < 1e-12);
+        let [x, y, _] = seen([0.1, 0.3, -0.3]);
+        assert!(x.abs() < 1e-12 && y < 0.0, "what is above stands above");
+        // a rotation, not a mirror
+        let (a, b, c) = (&m[0..3], &m[4..7], &m[8..11]);
+        let det = a[0] * (b[1] * c[2] - b[2] * c[1]) - a[1] * (b[0] * c[2] - b[2] * c[0]) + a[2] * (b[0] * c[1] - b[1] * c[0]);
+        assert!((det - 1.0).abs() < 1e-12);
+        let front = Camera { angles: [0.0; 2], center: [0.0; 3], ..camera };
+        assert_eq!(front.world_to_cam(), [1.0, 0.0, -0.0, 0.0, 0.0, -1.0, 0.0, 0.0, -0.0, -0.0, -1.0, 1.3, 0.0, 0.0, 0.0, 1.0]);
+    }
+}
