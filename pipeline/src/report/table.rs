@@ -161,7 +161,10 @@ fn means(manifest: &Manifest, asked: &TableItem) -> anyhow::Result<Table> {
         notes.push(match &asked.per[..] {
             _ if !found => format!("no row is called {against}, so there is nothing to compare with"),
             [] => format!("Δ: difference from the mean of {against}"),
-            per => format!("Δ: difference from {against}, pair by pair of one {}, mean ± standard deviation", per.join(", ")),
+            per => format!(
+                "Δ: difference from {against}, pair by pair of one {}, mean ± standard deviation",
+                per.join(", ")
+            ),
         });
     }
     let lacking: Vec<String> = (asked.mean.iter().enumerate())
@@ -211,7 +214,8 @@ fn delta(group: &Group, than: &Group, column: usize) -> Option<Number> {
         let value = group.means[column]?.value - than.means[column]?.value;
         return Some(Number { value, deviation: None, n: group.rows });
     }
-    let pair = |(unit, values): (&Vec<String>, &Vec<Option<f64>>)| Some(values[column]? - than.units.get(unit)?[column]?);
+    let pair =
+        |(unit, values): (&Vec<String>, &Vec<Option<f64>>)| Some(values[column]? - than.units.get(unit)?[column]?);
     let mut pairs: Vec<f64> = group.units.iter().filter_map(pair).collect();
     // sums do not depend on the order of a hash map
     pairs.sort_by(f64::total_cmp);
@@ -277,8 +281,7 @@ fn grouped(manifest: &Manifest, asked: &TableItem) -> anyhow::Result<Vec<Group>>
     };
     let count = |x: Option<f64>| x.unwrap_or(0.0) as usize;
     let rows = floats("rows".into())?;
-    let mut groups: Vec<Group> =
-        rows.into_iter().map(|rows| Group { rows: count(rows), ..Group::default() }).collect();
+    let mut groups: Vec<Group> = rows.into_iter().map(|rows| Group { rows: count(rows), ..Group::default() }).collect();
     for i in 0..by.len() {
         texts(format!("shown{i}"))?.into_iter().zip(&mut groups).for_each(|(key, group)| group.keys.push(key));
     }
@@ -529,7 +532,9 @@ mod tests {
         let (_, rows, _) = texts(table(&scores(), &plain).unwrap());
         assert_eq!((rows[0][1].as_str(), rows[3][1].as_str(), rows[4][1].as_str()), ("24.00", "n/a", "*inf*"));
 
-        let Block::Notice(text) = table(&scores(), &TableItem { by: names("metod"), ..plain }).unwrap() else { panic!() };
+        let Block::Notice(text) = table(&scores(), &TableItem { by: names("metod"), ..plain }).unwrap() else {
+            panic!()
+        };
         assert!(text.contains("`metod`") && text.contains("method"), "{text}");
     }
 }

@@ -53,7 +53,9 @@ struct Page<'a> {
 pub fn write(title: &str, tables: &[Titled], format: Format) -> anyhow::Result<String> {
     Ok(match format {
         Format::Markdown => {
-            let one = |titled: &Titled| format!("### {}\n\n{}", markdown::escape(&titled.title), markdown::table(&titled.table));
+            let one = |titled: &Titled| {
+                format!("### {}\n\n{}", markdown::escape(&titled.title), markdown::table(&titled.table))
+            };
             format!("{}\n", tables.iter().map(one).collect::<String>().trim_end())
         }
         Format::Csv => tables.iter().map(csv).collect::<Vec<_>>().join("\n"),

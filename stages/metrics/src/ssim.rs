@@ -74,9 +74,7 @@ pub fn ms_ssim(
         means.zip(SCALES).map(|(mean, weight)| mean.max(0.0).powf(weight)).product()
     };
     Some(match definition {
-        Definition::Torchmetrics => {
-            product(&mut factors.iter().map(|of| of.iter().sum::<f64>() / channels as f64))
-        }
+        Definition::Torchmetrics => product(&mut factors.iter().map(|of| of.iter().sum::<f64>() / channels as f64)),
         _ => (0..channels).map(|c| product(&mut factors.iter().map(|of| of[c]))).sum::<f64>() / channels as f64,
     })
 }
@@ -164,7 +162,12 @@ impl Window {
         for (step, y) in (first..last).enumerate() {
             let source = reflect(y, height) * width;
             let place = step % size;
-            scratch.blur(&plane.a[source..source + width], &plane.b[source..source + width], &self.taps, &mut rows[place]);
+            scratch.blur(
+                &plane.a[source..source + width],
+                &plane.b[source..source + width],
+                &self.taps,
+                &mut rows[place],
+            );
             if step + 1 < size {
                 continue;
             }

@@ -77,7 +77,9 @@ pub fn tar_gz<const N: usize>(path: &Path, ends: [&str; N]) -> std::io::Result<[
     let mut archive = tar::Archive::new(flate2::read::GzDecoder::new(BufReader::new(File::open(path)?)));
     for entry in archive.entries()? {
         let mut entry = entry?;
-        let Some(which) = ends.iter().position(|end| entry.path().is_ok_and(|path| path.ends_with(end))) else { continue };
+        let Some(which) = ends.iter().position(|end| entry.path().is_ok_and(|path| path.ends_with(end))) else {
+            continue;
+        };
         let mut bytes = Vec::new();
         entry.read_to_end(&mut bytes)?;
         found[which] = Some(bytes);

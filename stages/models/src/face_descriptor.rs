@@ -232,7 +232,8 @@ mod tests {
             eprintln!("SKIPPED: {} is not there; `make setup` fetches it where npm is installed", package.display());
             return;
         }
-        let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/face_descriptor/face_descriptor.safetensors");
+        let golden = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("../../tests/golden/face_descriptor/face_descriptor.safetensors");
         let golden = weights::read(&golden).unwrap();
         let network = FaceDescriptor::load(&package).unwrap();
         for i in 0..2 {
@@ -248,7 +249,8 @@ mod tests {
     fn another_package_is_told_from_the_right_one() {
         let error = FaceDescriptor::load(Path::new("nowhere.tgz")).err().unwrap().to_string();
         assert!(error.contains("nowhere.tgz") && error.contains("make setup"), "{error}");
-        let entry = r#"{"name":"fc","shape":[2,2],"dtype":"float32","quantization":{"dtype":"uint8","scale":0.5,"min":-1.0}}"#;
+        let entry =
+            r#"{"name":"fc","shape":[2,2],"dtype":"float32","quantization":{"dtype":"uint8","scale":0.5,"min":-1.0}}"#;
         let manifest = format!(r#"[{{"weights":[{entry}],"paths":[]}}]"#);
         let read = tensors(manifest.as_bytes(), &[0, 2, 4, 6]).unwrap();
         assert_eq!(Vec::<f32>::try_from(read["fc"].reshape([-1])).unwrap(), [-1.0, 0.0, 1.0, 2.0]);

@@ -65,7 +65,8 @@ fn scales(dir: &Path, expected: &Value, checks: &mut Checks) -> Result<()> {
     for (name, want) in expected.as_object().context("multi_scale.json holds no pairs")? {
         let (a, b) = (images.bytes(&format!("{name}.a"))?, images.bytes(&format!("{name}.b"))?);
         let (height, width, channels) = images.raw(&format!("{name}.a"))?.size3()?;
-        for (key, definition) in [("torchmetrics", Definition::Torchmetrics), ("pytorch_msssim", Definition::Gaussian)] {
+        for (key, definition) in [("torchmetrics", Definition::Torchmetrics), ("pytorch_msssim", Definition::Gaussian)]
+        {
             let got = ms_ssim(&a, &b, width as usize, height as usize, channels as usize, definition);
             let got = got.context("the pictures are too small for five scales")?;
             checks.error(format!("{name} {key}"), (got - number(want, key)?).abs(), 1e-5);
