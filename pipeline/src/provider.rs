@@ -74,20 +74,13 @@ pub fn of_words(text: &str, dir: &Path, place: Place) -> Candidate {
 /// # Errors
 /// If one cannot be started, or says something that is not understood.
 pub fn ask_all(candidates: &[Candidate], memory: &Path) -> Result<Vec<Provider>, Problem> {
-    let mut remembered: Vec<Remembered> = std::fs::read(memory)
-        .ok()
-        .and_then(|bytes| serde_json::from_slice(&bytes).ok())
-        // a memory that is damaged is no memory
-        .unwrap_or_default();
+    let mut remembered = remembered(memory);
     let mut providers = Vec::new();
     let mut changed = false;
     for candidate in candidates {
         let prints = prints(candidate);
-        let known = remembered.iter().find(|known| {
-            known.argv == candidate.argv && known.dir == candidate.dir && known.prints == prints && !prints.is_empty()
-        });
-        let description = match known {
-            Some(known) => known.description.clone(),
+        let description = match recall(&remembered, candidate, &prints) {
+            Some(description) => description,
             None => {
                 let description = ask(candidate, DESCRIBES_WITHIN)?;
                 remembered.retain(|known| known.argv != candidate.argv || known.dir != candidate.dir);
@@ -111,6 +104,27 @@ pub fn ask_all(candidates: &[Candidate], memory: &Path) -> Result<Vec<Provider>,
         let _ = std::fs::write(&temporary, text).and_then(|()| std::fs::rename(&temporary, memory));
     }
     Ok(providers)
+}
+
+/// What a candidate says of itself; from `memory` where its files have not changed, and without writing there.
+///
+/// # Errors
+/// If it cannot be started, or says something that is not understood.
+pub fn ask_known(candidate: &Candidate, memory: &Path) -> Result<Description, Problem> {
+    let known = recall(&remembered(memory), candidate, &prints(candidate));
+    known.map_or_else(|| ask(candidate, DESCRIBES_WITHIN), Ok)
+}
+
+/// What a file remembers; one that is damaged remembers nothing.
+fn remembered(memory: &Path) -> Vec<Remembered> {
+    std::fs::read(memory).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
+}
+
+fn recall(all: &[Remembered], candidate: &Candidate, prints: &[(PathBuf, Fingerprint)]) -> Option<Description> {
+    let same = |known: &&Remembered| {
+        known.argv == candidate.argv && known.dir == candidate.dir && known.prints == prints && !prints.is_empty()
+    };
+    all.iter().find(same).map(|known| known.description.clone())
 }
 
 /// What a provider finds of the files that a stage's parameters name.

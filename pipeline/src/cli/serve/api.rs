@@ -23,7 +23,7 @@ pub struct Fields(pub Vec<(String, String)>);
 impl Fields {
     /// The first of this name.
     pub fn get(&self, name: &str) -> Option<&str> {
-        self.all(name).next()
+        self.0.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
     }
 
     /// All of this name.
