@@ -362,10 +362,10 @@ fn no_stage_after_the_capture_sees_how_a_person_was_made() {
     ];
     let with = |more: &[&'static str]| [&films[..], more].concat();
     let rules: [(&[&str], &[&str], Vec<&str>); 8] = [
-        (&["truth"], &[], vec!["capture_truth", "evaluate_eyes", "evaluate_tracking", "probe_expression"]),
+        (&["truth"], &[], vec!["capture_truth", "evaluate_eyes", "evaluate_tracking", "expression_actions", "probe_expression"]),
         (&[], &["truth"], vec!["capture_truth", "evaluate_eyes", "evaluate_tracking"]),
         (&[], &["head_pose"], vec!["capture_truth", "evaluate_poses"]),
-        (&[], &["arkit", "action_mm"], vec!["capture_truth", "probe_expression"]),
+        (&[], &["arkit", "action_mm"], vec!["capture_truth", "expression_actions", "probe_expression"]),
         (&[], &["gaze"], vec!["capture_truth", "evaluate_eyes"]),
         (&[], &["regions", "flow"], vec!["capture_truth_views"]),
         (&["heads", "sequences", "scans"], &[], with(&[])),

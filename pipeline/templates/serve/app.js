@@ -1,1 +1,42 @@
+// Which view stands at which address of the page (what comes behind `#`), and changing from one to the next. Knows what views are
+// called and nothing of what they show.
 
+import { get, h, trouble } from "./dom.js";
+import { run, runs } from "./runs.js";
+import { rows } from "./rows.js";
+import { compare } from "./compare.js";
+import { avatar } from "./avatar.js";
+
+// a view takes the parts of its address, the fields, and a signal that says when it is left; it fills the place it is given
+const VIEWS = { "": runs, run, rows, compare, avatar };
+
+let leave = new AbortController();
+
+async function show() {
+  leave.abort();
+  leave = new AbortController();
+  const { signal } = leave;
+  const [path, query] = location.hash.replace(/^#\/?/, "").split("?");
+  const [name, ...parts] = path.split("/").map(decodeURIComponent);
+  const place = h("div");
+  document.getElementById("view").replaceChildren(place);
+  for (const anchor of document.querySelectorAll("nav a")) {
+    const own = anchor.hash.replace(/^#\//, "");
+    const here = own === name || (own === "" && ["run", "rows"].includes(name));
+    anchor.toggleAttribute("aria-current", here);
+  }
+  document.title = ["effigy", name, ...parts].filter(Boolean).join(" · ");
+  try {
+    const view = VIEWS[name];
+    if (view) await view(place, parts, new URLSearchParams(query), signal);
+    else place.append(h("p", {}, "There is nothing at this address. "), h("a", { href: "#/" }, "All runs"));
+  } catch (error) {
+    if (error.name !== "AbortError") place.append(trouble(error));
+  }
+}
+
+addEventListener("hashchange", show);
+show();
+get("runs").then(({ workspace, version }) => {
+  document.getElementById("workspace").textContent = `${workspace} · ${version}`;
+}, () => {});

@@ -1,1 +1,153 @@
+// The avatar viewer: sliders that move an expression, the surface that follows at once, and the avatar's picture that follows when
+// it has been computed. Knows nothing of how surfaces are drawn.
 
+import { ask, choice, duration, get, h, link, moment, sentence, table, trouble } from "./dom.js";
+import { meshView, parsePly } from "./mesh.js";
+
+/** Milliseconds of rest after which the fine surface and the picture are asked for. */
+const REST = { fine: 250, picture: 400 };
+
+/** The viewer of a run, or a list of those that have one. */
+export async function avatar(place, [run], fields, signal) {
+  if (!run) return list(place, signal);
+  const waits = h("p", { class: "faint" }, "asking the stages what there is to see…");
+  place.append(h("h1", {}, "Avatar"), waits);
+  const told = await get("avatar", { run }, signal);
+  waits.remove();
+  const one = told.avatars.find((each) => each.name === fields.get("avatar")) ?? told.avatars[0];
+  const others = told.avatars.map((each) => [each.name, each.name]);
+  place.append(h("p", { class: "path" }, h("a", { href: link(["run", run]) }, told.recipe), " / ",
+    others.length > 1 ? choice(others, one.name, (name) => { location.hash = link(["avatar", run], { avatar: name }); }, { name: "avatar" }) : one.name));
+  viewer(place, run, one, signal);
+}
+
+async function list(place, signal) {
+  const { runs } = await get("runs", {}, signal);
+  const found = runs.filter((one) => one.avatar);
+  place.append(h("h1", {}, "Avatar"), found.length
+    ? table(["Run", "Recipe"], found.map((one) => h("tr", {}, h("td", {}, h("a", { href: link(["avatar", one.run]) }, moment(one.started))), h("td", {}, one.typed))))
+    : h("p", {}, "No run of this workspace has tracked a head yet. `effigy run avatar.yaml` does."));
+}
+
+function viewer(place, run, told, signal) {
+  const state = { row: told.moments[0]?.row ?? 0, mean: false, along: told.directions.map(() => 0), actions: {} };
+  const surface = panel("Tracked surface");
+  const canvas = h("canvas", { tabindex: 0, "aria-label": "the surface; drag to turn, wheel to come nearer" });
+  surface.frame.append(canvas);
+  const picture = panel("Avatar");
+  const image = h("img", { alt: "the avatar's picture", hidden: true });
+  picture.frame.append(image);
+  // what code a request is about; sliders at rest are left out
+  const code = () => ({
+    run, avatar: told.name, row: state.row, mean: state.mean ? 1 : undefined,
+    along: state.along.some(Boolean) ? state.along.join(",") : undefined,
+    action: Object.entries(state.actions).filter(([, value]) => value).map(([name, value]) => `${name}:${value}`),
+  });
+  let view = null;
+  const mesh = (sketch) => latest(surface, signal, async () => {
+    const answer = await ask("mesh", { ...code(), sketch: sketch ? 1 : undefined }, signal);
+    view.show(parsePly(await answer.arrayBuffer()));
+  });
+  const [sketched, refined] = [mesh(true), mesh(false)];
+  const drawn = latest(picture, signal, async () => {
+    const { about, above, away } = view?.pose ?? { about: 0, above: 0, away: 1 };
+    const answer = await ask("render", { ...code(), about, above, away }, signal);
+    const old = image.src;
+    image.src = URL.createObjectURL(await answer.blob());
+    await image.decode();
+    image.hidden = false;
+    image.classList.toggle("pixels", image.naturalWidth < 200);
+    if (old) URL.revokeObjectURL(old);
+  });
+  const fine = rested(REST.fine, () => view && refined());
+  const render = told.renders ? rested(REST.picture, drawn) : () => {};
+  const changed = () => { if (view) sketched(); fine(); render(); };
+  place.append(h("div", { class: "viewer" }, h("div", { class: "panels" }, surface.whole, told.renders ? picture.whole : null),
+    controls(told, state, changed, () => view?.reset())));
+  try {
+    view = meshView(canvas, told.camera, render);
+    if (!view) surface.say("this browser has no WebGL, so only the avatar's picture is shown", true);
+  } catch (error) {
+    surface.say(error.message, true);
+  }
+  if (!told.renders) place.append(h("p", { class: "note" }, "This run tracked a head and trained no avatar of it."));
+  changed();
+}
+
+/** A square with a title and a line that says how it stands. */
+function panel(title) {
+  const status = h("span", { class: "status", role: "status" });
+  const frame = h("div", { class: "frame" });
+  const whole = h("figure", {}, h("figcaption", {}, h("strong", {}, title), " ", status), frame);
+  return {
+    whole, frame,
+    say(text, bad = false) { status.textContent = text && bad ? sentence(text) : text; status.classList.toggle("bad", bad); },
+    busy(on) { whole.classList.toggle("busy", on); },
+  };
+}
+
+/** Does work once at a time: who asks while it goes on has it done once more after that, with what is wanted then. */
+function latest(place, signal, work) {
+  let [busy, again] = [false, false];
+  return async function go() {
+    if (busy) { again = true; return; }
+    busy = true;
+    place.busy(true);
+    place.say("rendering…");
+    const begun = performance.now();
+    try {
+      await work();
+      place.say(duration((performance.now() - begun) / 1000));
+    } catch (error) {
+      if (error.name !== "AbortError") place.say([error.message, error.hint].filter(Boolean).map(sentence).join(" "), true);
+    }
+    busy = false;
+    place.busy(false);
+    if (again && !signal.aborted) { again = false; go(); }
+  };
+}
+
+/** Does work when nobody has asked for it for a while. */
+function rested(milliseconds, work) {
+  let timer = 0;
+  return () => {
+    clearTimeout(timer);
+    timer = setTimeout(work, milliseconds);
+  };
+}
+
+function controls(told, state, changed, front) {
+  const sliders = h("div");
+  const fill = () => sliders.replaceChildren(
+    h("h2", {}, "Directions"),
+    told.directions.length ? h("p", { class: "note" }, "In which the tracked expressions vary most, in standard deviations, with their share of the variance.")
+      : h("p", { class: "note" }, "The tracked expressions do not vary."),
+    told.directions.map((one, i) => slider(`${i + 1}`, `${Math.round(100 * one.share)} %`, -told.reach, told.reach, state.along[i], (value) => { state.along[i] = value; changed(); })),
+    (told.actions ?? []).length ? [
+      h("h2", {}, "ARKit actions"),
+      h("p", { class: "note" }, "As the truth of this synthetic capture names them: what codes do, on average, when an action does."),
+      told.actions.map((one) => slider(one.name, "", 0, one.most, state.actions[one.name] ?? 0, (value) => { state.actions[one.name] = value; changed(); })),
+    ] : null);
+  const reset = () => { state.along.fill(0); state.actions = {}; fill(); changed(); };
+  fill();
+  const moments = [["mean", "mean expression"], ...told.moments.map((one) => [String(one.row), one.name])];
+  const begin = choice(moments, String(state.row), (value) => {
+    state.mean = value === "mean";
+    if (!state.mean) state.row = Number(value);
+    changed();
+  }, { name: "moment" });
+  return h("div", { class: "controls" },
+    h("label", {}, "Begin at ", begin),
+    h("p", {}, h("button", { click: reset, name: "reset" }, "Reset sliders"), " ", h("button", { click: front, name: "front" }, "Camera in front")),
+    sliders);
+}
+
+function slider(name, remark, low, high, value, moved) {
+  const shown = h("output", {}, String(value));
+  const range = h("input", {
+    type: "range", min: low, max: high, step: (high - low) / 60, value, name, "aria-label": name,
+    input: () => { shown.textContent = String(Number(Number(range.value).toFixed(2))); moved(Number(Number(range.value).toFixed(3))); },
+    dblclick: () => { range.value = 0; range.dispatchEvent(new Event("input")); },
+  });
+  return h("label", { class: "slide" }, h("span", {}, name), range, shown, h("span", { class: "faint" }, remark));
+}

@@ -23,6 +23,11 @@ const RASTERS: &str = "raster_gbuffer";
 const RENDERS: &str = "render_avatar";
 const POSES: &str = "pose_head";
 const DIRECTIONS: &str = "expression_directions";
+const ACTIONS: &str = "expression_actions";
+const TRUTH: &str = "capture_truth";
+
+/// What a picture takes of its moment besides the code.
+const OF_MOMENT: [&str; 3] = ["eyes", "lids", "participant"];
 
 /// Meshes that are kept, so that a picture needs none anew.
 const MESHES: usize = 24;
@@ -37,6 +42,8 @@ pub struct Cast {
     /// The stage of the pictures, or of the tracking if there are no pictures.
     pub name: String,
     tracked: StageRecord,
+    /// Tracked rows beside what was really shown, of a synthetic capture.
+    truth: Option<Digest>,
     head_model: Digest,
     person: Digest,
     /// What draws pictures: the G-buffers' parameters, and stage and constants of the avatar.
@@ -72,6 +79,7 @@ impl Cast {
         Some(Cast {
             name: tracked.name.clone(),
             tracked: tracked.clone(),
+            truth: beside_truth(record, tracked),
             head_model: constant(record, tracked, "head_model")?,
             person: constant(record, tracked, "person")?,
             render: None,
@@ -99,6 +107,13 @@ fn before<'r>(record: &'r Record, stage: &StageRecord, kind: &str) -> Option<&'r
     None
 }
 
+/// The rows of a stage joined with the truth.
+fn beside_truth(record: &Record, tracked: &StageRecord) -> Option<Digest> {
+    let is = |name: &String| record.stage(name).is_some_and(|stage| stage.kind == TRUTH);
+    let joins = |from: &[String]| from.contains(&tracked.name) && from.iter().any(is);
+    record.stages.iter().find(|stage| joins(&stage.wiring.from) && stage.table.is_some())?.table
+}
+
 fn constant(record: &Record, stage: &StageRecord, own: &str) -> Option<Digest> {
     let (_, name) = stage.wiring.with.iter().find(|(known, _)| known == own)?;
     record.stage(name)?.table
@@ -118,7 +133,11 @@ pub struct Viewer {
 
 struct Direction {
     code: Vec<f64>,
+    /// Share of the variance, of a principal direction.
     share: Option<f64>,
+    /// Of an action: what it is called, and its largest weight.
+    name: String,
+    most: f64,
 }
 
 /// A camera that looks at a point from somewhere around it, with square pixels and the point in its middle.
@@ -185,6 +204,8 @@ impl Viewer {
         let moments: Vec<Json> = (0..table.len()).map(|row| json!({"row": row, "name": name(row)})).collect();
         let directions = self.directions(site, cast, &table)?;
         let sliders: Vec<Json> = directions[1..].iter().map(|one| json!({"share": one.share})).collect();
+        let actions = self.actions(site, cast)?;
+        let actions: Vec<Json> = actions.iter().map(|one| json!({"name": one.name, "most": one.most})).collect();
         let camera = camera(site, cast, None)?;
         let tracked = &cast.tracked.name;
         Ok(json!({
@@ -193,6 +214,7 @@ impl Viewer {
             "moments": moments,
             "directions": sliders,
             "reach": REACH,
+            "actions": actions,
             "camera": {"focal": camera.focal, "center": camera.center, "distance": camera.distance},
             "renders": cast.render.as_ref().map(|(gbuffer, render, ..)| {
                 json!({"size": gbuffer.params.get("size"), "steps": render.params.get("steps")})
@@ -246,10 +268,11 @@ impl Viewer {
             desk.work(site, &task)?
         };
         let gbuffer = drawn.file(0, "gbuffer")?;
-        let row = [
+        let mut row = vec![
             ("gbuffer", Type::Str, text(&gbuffer)),
             ("expression", Type::Floats(code.len() as u32), Value::Floats(code)),
         ];
+        row.extend(of_moment(site, &cast, fields.number("row", 0)?)?);
         let with = [("avatar", avatar), ("backbone", backbone)];
         let stage = format!("{avatar} {backbone}");
         let task = Task { kind: RENDERS, params: with_params(&render.params, &[]), with: &with, rows: table_of(&row)?, stage };
@@ -288,30 +311,56 @@ impl Viewer {
             let step = step.ok_or_else(|| wrong(format!("a slider goes from -{REACH} to {REACH}")))?;
             code.iter_mut().zip(&direction.code).for_each(|(value, along)| *value += step * along);
         }
+        let actions = self.actions(site, cast)?;
+        for action in fields.all("action") {
+            let found = action.split_once(':').and_then(|(name, weight)| {
+                let weight = weight.parse().ok().filter(|weight| (0.0..=1.0).contains(weight));
+                Some((actions.iter().find(|one| one.name == name)?, weight?))
+            });
+            let (action, weight): (_, f64) = found.ok_or_else(|| wrong("an action is NAME:WEIGHT, with a weight from 0 to 1"))?;
+            code.iter_mut().zip(&action.code).for_each(|(value, along)| *value += weight * along);
+        }
         Ok((code, pose))
     }
 
     /// The mean code, and the directions in which the tracked ones vary.
     fn directions(&self, site: &Site, cast: &Cast, tracked: &Manifest) -> Answered<Arc<Vec<Direction>>> {
         let digest = cast.tracked.table.expect("a cast has it");
-        let lock = || self.directions.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if let Some((_, known)) = lock().iter().find(|(known, _)| *known == digest) {
-            return Ok(known.clone());
-        }
-        let rows = tracked.select(&["expression"]).map_err(anyhow::Error::from)?;
-        let task = Task { kind: DIRECTIONS, params: Map::new(), with: &[], rows, stage: "viewer".into() };
-        let found = self.desk(0).work(site, &task)?.table;
-        let direction = |row: usize| -> Result<Direction> {
-            let Value::Floats(code) = found.value(row, "direction")? else {
-                return Err(anyhow!("`{DIRECTIONS}` gave no direction"));
-            };
-            Ok(Direction { code, share: if let Value::F64(share) = found.value(row, "share")? { Some(share) } else { None } })
-        };
-        let directions: Arc<Vec<Direction>> = Arc::new((0..found.len()).map(direction).collect::<Result<_>>()?);
-        if directions.is_empty() {
+        let found = self.found(site, digest, DIRECTIONS, || Ok(tracked.select(&["expression"])?))?;
+        if found.is_empty() {
             return Err(missing(format!("`{DIRECTIONS}` gave no mean")));
         }
-        lock().push((digest, directions.clone()));
+        Ok(found)
+    }
+
+    /// What ARKit's actions add to a code; none if the truth is not known.
+    fn actions(&self, site: &Site, cast: &Cast) -> Answered<Arc<Vec<Direction>>> {
+        let Some(digest) = cast.truth.filter(|digest| site.tables.has(digest)) else { return Ok(Arc::default()) };
+        let table = site.tables.table(&digest)?;
+        self.found(site, digest, ACTIONS, || Ok(table.select(&["expression", "arkit", "action_mm"])?))
+    }
+
+    /// Directions that a stage finds in a table, once.
+    fn found(&self, site: &Site, table: Digest, kind: &str, rows: impl Fn() -> Result<Manifest>) -> Answered<Arc<Vec<Direction>>> {
+        let lock = || self.directions.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if let Some((_, known)) = lock().iter().find(|(known, _)| *known == table) {
+            return Ok(known.clone());
+        }
+        let task = Task { kind, params: Map::new(), with: &[], rows: rows()?, stage: "viewer".into() };
+        let found = self.desk(0).work(site, &task)?.table;
+        let number = |row: usize, column: &str| match found.value(row, column) {
+            Ok(Value::F64(number)) => Some(number),
+            _ => None,
+        };
+        let direction = |row: usize| -> Result<Direction> {
+            let Value::Floats(code) = found.value(row, "direction")? else {
+                return Err(anyhow!("`{kind}` gave no direction"));
+            };
+            let name = if let Ok(Value::Str(name)) = found.value(row, "action") { name } else { String::new() };
+            Ok(Direction { code, name, share: number(row, "share"), most: number(row, "most").unwrap_or(1.0) })
+        };
+        let directions: Arc<Vec<Direction>> = Arc::new((0..found.len()).map(direction).collect::<Result<_>>()?);
+        lock().push((table, directions.clone()));
         Ok(directions)
     }
 
@@ -379,6 +428,19 @@ fn camera(site: &Site, cast: &Cast, fields: Option<&Fields>) -> Answered<Camera>
     camera.angles = [number("about", 0.0, -limit, limit)?, number("above", 0.0, -1.5, 1.5)?];
     camera.distance *= number("away", 1.0, 0.3, 3.0)?;
     Ok(camera)
+}
+
+/// What a picture takes of a tracked moment besides its code: that of the G-buffer that was drawn of it.
+fn of_moment(site: &Site, cast: &Cast, row: usize) -> Answered<Vec<(&'static str, Type, Value)>> {
+    let Some((gbuffer, ..)) = &cast.render else { return Ok(Vec::new()) };
+    let tracked = site.tables.table(&cast.tracked.table.expect("a cast has it"))?;
+    let drawn = site.tables.table(&gbuffer.table.expect("a cast has it"))?;
+    let code = tracked.value(row, "expression").map_err(anyhow::Error::from)?;
+    let codes = drawn.column("expression").map_err(anyhow::Error::from)?;
+    // a moment of which no picture was drawn has the eyes of another
+    let place = codes.iter().position(|known| *known == code).unwrap_or(0);
+    let of = |name: &'static str| Some((name, drawn.schema().ty(name)?, drawn.value(place, name).ok()?));
+    Ok(OF_MOMENT.into_iter().filter_map(of).collect())
 }
 
 fn table_of(row: &[(&str, Type, Value)]) -> Result<Manifest, Refusal> {

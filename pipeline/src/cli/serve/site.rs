@@ -10,8 +10,9 @@ use anyhow::Result;
 use std::path::PathBuf;
 
 /// The page, written by hand: no build step, and nothing is fetched from anywhere.
-const PAGE: [(&str, &str, &str); 9] = [
+const PAGE: [(&str, &str, &str); 10] = [
     ("/", "text/html; charset=utf-8", include_str!("../../../templates/serve/index.html")),
+    ("/icon.svg", "image/svg+xml", include_str!("../../../templates/serve/icon.svg")),
     ("/app.js", SCRIPT, include_str!("../../../templates/serve/app.js")),
     ("/dom.js", SCRIPT, include_str!("../../../templates/serve/dom.js")),
     ("/runs.js", SCRIPT, include_str!("../../../templates/serve/runs.js")),
