@@ -4,6 +4,8 @@
 mod bad_input;
 mod base;
 mod changes;
+#[path = "../support/chrome.rs"]
+mod chrome;
 mod data;
 mod exchange;
 mod head_model;
@@ -13,6 +15,9 @@ mod layouts;
 mod looking;
 mod paper;
 mod published;
+mod serve;
+#[path = "../support/server.rs"]
+mod server;
 #[path = "../support/mod.rs"]
 mod support;
 mod tracking;

@@ -2,6 +2,8 @@
 
 mod care;
 mod check;
+#[path = "../support/chrome.rs"]
+mod chrome;
 mod commands;
 mod conformance;
 mod crash;
@@ -19,6 +21,9 @@ mod rest;
 mod reuse;
 mod reuse_files;
 mod reuse_units;
+mod serve;
+#[path = "../support/server.rs"]
+mod server;
 #[path = "../support/mod.rs"]
 mod support;
 mod variants;

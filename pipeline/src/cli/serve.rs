@@ -18,7 +18,7 @@ mod workers;
 
 use super::{DONE, WorkspaceArgs, print};
 use crate::hints::hinted;
-use anyhow::Result;
+use anyhow::{Context, Result};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -42,12 +42,15 @@ impl Serve {
         })?;
         let server = http::Listener::bind(self.port)?;
         let provider = super::load::default_provider();
-        let site = Arc::new(site::Site::new(root, provider)?);
+        // what is computed for the avatar viewer lies here, and goes when the server does
+        let folder = tempfile::Builder::new().prefix("effigy-serve-").tempdir().context("cannot make a temporary folder")?;
+        let site = site::Site::new(root, provider, folder.path());
+        let answers: Arc<http::Answers> = Arc::new(move |asked| site.answer(asked));
         let stop = server.stopper();
         // whoever cannot install a handler is stopped at once, as ever; what lies in the temporary folder stays then
         let _ = ctrlc::set_handler(move || stop());
         print(&format!("http://127.0.0.1:{}/", server.port()));
-        server.serve(&|asked| site.answer(asked));
+        server.serve(&answers);
         Ok(DONE)
     }
 }

@@ -10,7 +10,7 @@ use super::site::Site;
 use super::workers::{Desk, Task, text};
 use crate::cli::record::{Record, StageRecord};
 use crate::provider::Candidate;
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Result, anyhow};
 use manifests::{Digest, Manifest, Schema, Type, Value};
 use serde_json::{Map, Value as Json, json};
 use std::collections::{HashSet, VecDeque};
@@ -128,7 +128,7 @@ pub struct Viewer {
     desks: [Mutex<Desk>; 3],
     meshes: Mutex<VecDeque<Mesh>>,
     directions: Mutex<Vec<(Digest, Arc<Vec<Direction>>)>>,
-    folder: tempfile::TempDir,
+    folder: PathBuf,
 }
 
 struct Direction {
@@ -172,20 +172,16 @@ impl Camera {
 }
 
 impl Viewer {
-    /// Over a workspace, with the provider that has the stages.
-    ///
-    /// # Errors
-    /// If there is no room for temporary files.
-    pub fn new(root: &Path, provider: Option<Candidate>) -> Result<Viewer> {
-        let folder = tempfile::Builder::new().prefix("effigy-serve-").tempdir().context("cannot make a temporary folder")?;
+    /// Over a workspace, with the provider that has the stages, and an empty folder.
+    pub fn new(root: &Path, provider: Option<Candidate>, folder: &Path) -> Viewer {
         let memory = root.join("providers.json");
-        let desk = |name: &str| Mutex::new(Desk::new(folder.path().join(name), provider.clone(), &memory));
-        Ok(Viewer {
+        let desk = |name: &str| Mutex::new(Desk::new(folder.join(name), provider.clone(), &memory));
+        Viewer {
             desks: [desk("heads"), desk("gbuffers"), desk("pictures")],
             meshes: Mutex::default(),
             directions: Mutex::default(),
-            folder,
-        })
+            folder: folder.into(),
+        }
     }
 
     /// What there is to see of a run: directions of expression, moments to start from, and where cameras stood.
@@ -387,7 +383,7 @@ impl Viewer {
         let made = self.desk(0).work(site, &task)?.file(0, "mesh")?;
         let mut meshes = lock();
         // its task's folder goes when the next task comes
-        let path = self.folder.path().join(format!("{}.ply", Digest::of_bytes(what.as_bytes()).short()));
+        let path = self.folder.join(format!("{}.ply", Digest::of_bytes(what.as_bytes()).short()));
         std::fs::rename(&made, &path).map_err(|error| anyhow!("the mesh cannot be kept: {error}"))?;
         meshes.push_front((what, path.clone()));
         while meshes.len() > MESHES {

@@ -1,25 +1,41 @@
-//! The connections: the only file that names the HTTP library. Every answer bears the headers that keep a page from being
-//! framed, guessed at or read by others.
+//! The connections: as much of HTTP/1.1 as a browser needs that only reads. A connection is answered once, by a thread of its own, and
+//! closed: nothing waits behind anything else, and what is not understood is over with its connection. Every answer bears the headers
+//! that keep a page from being framed, guessed at or read by others. Knows no addresses.
 
-use super::asked::{Answer, Asked, Body};
+use super::asked::{Answer, Asked, Body, Refusal};
 use super::guard;
 use crate::hints::hinted;
-use anyhow::{Result, anyhow};
-use std::io::{Cursor, Read};
+use anyhow::Result;
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
 use std::sync::Arc;
-use tiny_http::{Header, Request, Response, Server, StatusCode};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
-/// Requests that are answered at the same time: a computation must not keep the page waiting.
-const THREADS: usize = 8;
+/// Connections at the same time. A browser keeps six, and some more that it never uses.
+const CONNECTIONS: usize = 64;
+
+/// The longest head of a request, which holds its address and headers.
+const HEAD: usize = 32 * 1024;
+
+/// How long a request may take to arrive, and a browser to take a piece of an answer.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// What is read at most of a request that has been answered, and for how long.
+const REST: (u64, Duration) = (1 << 20, Duration::from_millis(300));
 
 /// What our page may do: show what we send, and nothing else. A file opened by itself is shut off even from that.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; media-src 'self'; \
                       connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
+/// Answers requests that the guard has let in.
+pub type Answers = dyn Fn(&Asked) -> Answer + Send + Sync;
+
 /// A server that listens and does not answer yet.
 pub struct Listener {
-    server: Arc<Server>,
+    listener: TcpListener,
     port: u16,
+    over: Arc<AtomicBool>,
 }
 
 impl Listener {
@@ -28,12 +44,14 @@ impl Listener {
     /// # Errors
     /// If the port is taken.
     pub fn bind(port: u16) -> Result<Listener> {
-        let server = Server::http(("127.0.0.1", port)).map_err(|error| {
+        let bound = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).and_then(|listener| {
+            let port = listener.local_addr()?.port();
+            Ok(Listener { listener, port, over: Arc::default() })
+        });
+        bound.map_err(|error| {
             let message = format!("cannot listen on port {port} of 127.0.0.1: {error}");
             hinted(message, "another `effigy serve` may have it; `--port 0` takes one that is free")
-        })?;
-        let port = server.server_addr().to_ip().ok_or_else(|| anyhow!("the server has no address"))?.port();
-        Ok(Listener { server: Arc::new(server), port })
+        })
     }
 
     /// The port.
@@ -43,46 +61,125 @@ impl Listener {
 
     /// What ends [`Listener::serve`].
     pub fn stopper(&self) -> impl Fn() + Send + 'static {
-        let server = self.server.clone();
-        move || (0..THREADS).for_each(|_| server.unblock())
+        let (over, port) = (self.over.clone(), self.port);
+        move || {
+            over.store(true, Ordering::SeqCst);
+            // a connection, for which the server waits; if there is none to be had, it is not waiting
+            let _ = TcpStream::connect((Ipv4Addr::LOCALHOST, port));
+        }
     }
 
-    /// Answers until it is stopped.
-    pub fn serve(&self, answer: &(dyn Fn(&Asked) -> Answer + Sync)) {
-        std::thread::scope(|scope| {
-            for _ in 0..THREADS {
-                scope.spawn(|| {
-                    while let Ok(request) = self.server.recv() {
-                        self.handle(request, answer);
-                    }
-                });
+    /// Answers until it is stopped. What is being answered then is not waited for.
+    pub fn serve(&self, answers: &Arc<Answers>) {
+        let open = Arc::new(AtomicUsize::new(0));
+        for stream in self.listener.incoming() {
+            if self.over.load(Ordering::SeqCst) {
+                return;
             }
-        });
-    }
-
-    fn handle(&self, request: Request, answer: &(dyn Fn(&Asked) -> Answer + Sync)) {
-        let header = |header: &Header| (header.field.as_str().as_str().to_ascii_lowercase(), header.value.to_string());
-        let asked = Asked {
-            method: request.method().to_string(),
-            target: request.url().into(),
-            headers: request.headers().iter().map(header).collect(),
-        };
-        let answered = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| match guard::check(&asked, self.port) {
-            Ok(()) => answer(&asked),
-            Err(refusal) => refusal.answer(),
-        }));
-        let answer = answered.unwrap_or_else(|_| Answer {
-            status: 500,
-            ..Answer::json("{\"error\":\"the server panicked over this\"}".into())
-        });
-        // a browser that has gone elsewhere does not listen
-        let _ = request.respond(response(answer));
+            // a connection that is gone already
+            let Ok(stream) = stream else { continue };
+            if open.load(Ordering::SeqCst) >= CONNECTIONS {
+                continue;
+            }
+            let place = Place::new(&open);
+            let (answers, port) = (answers.clone(), self.port);
+            let handle = move || {
+                let _place = place;
+                // a browser that has gone elsewhere does not listen
+                let _ = handle(&stream, port, &*answers);
+            };
+            // without a thread the connection is closed, and a browser asks again
+            let _ = std::thread::Builder::new().name("connection".into()).spawn(handle);
+        }
     }
 }
 
-fn response(answer: Answer) -> Response<Box<dyn Read + Send>> {
+/// One of the connections that are open.
+struct Place(Arc<AtomicUsize>);
+
+impl Place {
+    fn new(open: &Arc<AtomicUsize>) -> Place {
+        open.fetch_add(1, Ordering::SeqCst);
+        Place(open.clone())
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+fn handle(stream: &TcpStream, port: u16, answers: &Answers) -> std::io::Result<()> {
+    stream.set_write_timeout(Some(PATIENCE))?;
+    let Some(head) = head(stream)? else { return Ok(()) };
+    let asked = parsed(&head);
+    let bare = asked.as_ref().is_ok_and(|asked| asked.method == "HEAD");
+    let answered = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        let checked = asked.and_then(|asked| guard::check(&asked, port).map(|()| asked));
+        checked.map_or_else(Refusal::answer, |asked| answers(&asked))
+    }));
+    let answer = answered.unwrap_or_else(|_| Refusal { status: 500, ..super::asked::wrong("the server panicked over this") }.answer());
+    send(stream, answer, bare)?;
+    stream.shutdown(Shutdown::Write)?;
+    // what is closed while something lies unread takes the answer with it
+    stream.set_read_timeout(Some(REST.1))?;
+    std::io::copy(&mut Read::take(stream, REST.0), &mut std::io::sink())?;
+    Ok(())
+}
+
+/// The head of a request, up to the empty line; `None` if the connection was opened for nothing.
+fn head(mut stream: &TcpStream) -> std::io::Result<Option<Vec<u8>>> {
+    let (begun, mut head, mut piece) = (Instant::now(), Vec::new(), [0; 4096]);
+    loop {
+        let left = PATIENCE.saturating_sub(begun.elapsed());
+        if left.is_zero() {
+            return Ok(None);
+        }
+        stream.set_read_timeout(Some(left))?;
+        let count = stream.read(&mut piece)?;
+        if count == 0 {
+            return Ok(None);
+        }
+        head.extend_from_slice(&piece[..count]);
+        if let Some(end) = head.windows(4).position(|four| four == b"\r\n\r\n") {
+            head.truncate(end);
+            return Ok(Some(head));
+        }
+        if head.len() > HEAD {
+            return Ok(Some(Vec::new()));
+        }
+    }
+}
+
+/// A request as its head tells it. Strict: what could be read in two ways is refused.
+fn parsed(head: &[u8]) -> Result<Asked, Refusal> {
+    let wrong = || super::asked::wrong("that is no request, or one too long");
+    let text = std::str::from_utf8(head).ok().filter(|text| text.chars().all(|c| matches!(c, ' '..='~' | '\t' | '\r' | '\n')));
+    let mut lines = text.ok_or_else(wrong)?.split("\r\n");
+    let mut words = lines.next().unwrap_or_default().split(' ');
+    let (method, target, version) = (words.next(), words.next(), words.next());
+    let (Some(method), Some(target), Some("HTTP/1.1" | "HTTP/1.0"), None) = (method, target, version, words.next()) else {
+        return Err(wrong());
+    };
+    let header = |line: &str| {
+        let (name, value) = line.split_once(':')?;
+        let plain = !name.is_empty() && name.bytes().all(|c| c.is_ascii_alphanumeric() || b"-_".contains(&c));
+        (plain && !value.contains(['\r', '\n'])).then(|| (name.to_ascii_lowercase(), value.trim().to_string()))
+    };
+    let headers = lines.map(header).collect::<Option<Vec<_>>>().ok_or_else(wrong)?;
+    Ok(Asked { method: method.into(), target: target.into(), headers })
+}
+
+fn send(mut stream: &TcpStream, answer: Answer, bare: bool) -> std::io::Result<()> {
+    let length = match &answer.body {
+        Body::Bytes(bytes) => bytes.len() as u64,
+        Body::Part(_, length) => *length,
+    };
     let mut headers = vec![
         ("Content-Type", answer.media.to_string()),
+        ("Content-Length", length.to_string()),
+        ("Connection", "close".into()),
         ("X-Content-Type-Options", "nosniff".into()),
         ("Cross-Origin-Resource-Policy", "same-origin".into()),
         ("Cross-Origin-Opener-Policy", "same-origin".into()),
@@ -93,16 +190,31 @@ fn response(answer: Answer) -> Response<Box<dyn Read + Send>> {
         headers.push(("Content-Security-Policy", POLICY.into()));
     }
     headers.extend(answer.headers);
-    let header = |(name, value): (&str, String)| Header::from_bytes(name, value).expect("our headers are ASCII");
-    let (body, length): (Box<dyn Read + Send>, usize) = match answer.body {
-        Body::Bytes(bytes) => {
-            let length = bytes.len();
-            (Box::new(Cursor::new(bytes)), length)
+    let lines: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+    // a reason is for people who look at the wire, who know the numbers
+    stream.write_all(format!("HTTP/1.1 {} -\r\n{lines}\r\n", answer.status).as_bytes())?;
+    match answer.body {
+        _ if bare => Ok(()),
+        Body::Bytes(bytes) => stream.write_all(&bytes),
+        Body::Part(file, length) => std::io::copy(&mut file.take(length), &mut stream).map(|_| ()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_are_read_strictly() {
+        let asked = parsed(b"GET /a?b HTTP/1.1\r\nHost: x:1\r\nX-A:  b c ").unwrap();
+        assert_eq!((asked.method.as_str(), asked.target.as_str()), ("GET", "/a?b"));
+        assert_eq!((asked.header("host"), asked.header("x-a")), (Some("x:1"), Some("b c")));
+        let odd: [&[u8]; 9] = [
+            b"", b"GET /", b"GET / HTTP/2", b"GET  / HTTP/1.1", b"GET / HTTP/1.1 x", b"GET / HTTP/1.1\r\nHost", b"GET / HTTP/1.1\r\nHost : x",
+            b"GET / HTTP/1.1\r\nHost: x\r\n more", b"GET /\xff HTTP/1.1",
+        ];
+        for head in odd {
+            assert_eq!(parsed(head).unwrap_err().status, 400, "{}", String::from_utf8_lossy(head));
         }
-        Body::Part(file, length) => (Box::new(file.take(length)), length as usize),
-    };
-    let headers = headers.into_iter().map(header).collect();
-    Response::new(StatusCode(answer.status), headers, body, Some(length), None)
-        // a length is known, and players of videos go by it
-        .with_chunked_threshold(usize::MAX)
+    }
 }

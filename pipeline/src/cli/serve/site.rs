@@ -6,8 +6,7 @@ use super::files::Files;
 use super::rows::Tables;
 use crate::provider::Candidate;
 use crate::report::palette;
-use anyhow::Result;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// The page, written by hand: no build step, and nothing is fetched from anywhere.
 const PAGE: [(&str, &str, &str); 10] = [
@@ -37,13 +36,10 @@ pub struct Site {
 }
 
 impl Site {
-    /// Over a workspace, with the provider that has the stages of the avatar.
-    ///
-    /// # Errors
-    /// If there is no room for temporary files.
-    pub fn new(root: PathBuf, provider: Option<Candidate>) -> Result<Site> {
+    /// Over a workspace, with the provider that has the stages of the avatar, and a folder for what they compute.
+    pub fn new(root: PathBuf, provider: Option<Candidate>, folder: &Path) -> Site {
         let (tables, files) = (Tables::new(&root), Files::new(&root));
-        Ok(Site { viewer: Viewer::new(&root, provider)?, root, tables, files })
+        Site { viewer: Viewer::new(&root, provider, folder), root, tables, files }
     }
 
     /// Answers a request that the guard has let in.

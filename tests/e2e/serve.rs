@@ -1,0 +1,249 @@
+//! `effigy serve`: who is answered and who is refused, what the page asks for, and the page in a real browser.
+
+use crate::chrome::{self, Chrome};
+use crate::server::Server;
+use crate::support::Space;
+use serde_json::json;
+use std::net::TcpStream;
+
+const RECIPE: &str = "
+recipe: demo
+stages:
+  pictures: { files: 'in/*.png' }
+  facts: { rows: [{ path: in/a.png, score: 20.5 }, { path: in/b.png, score: 30 }, { path: in/c.png, score: 1 }] }
+  scored: { join: [pictures, facts], on: [path] }
+  size: { run: 'wc -c < {file} > {out}/size', shell: true, from: pictures, writes: { size: blob } }
+  page: { run: 'echo \"<script>alert(1)</script>\" > {out}/page', shell: true, from: pictures, where: { path: in/a.png }, writes: { page: blob } }
+";
+
+/// A square of one colour.
+fn picture(space: &Space, name: &str, color: [u8; 3]) {
+    std::fs::create_dir_all(space.path("in")).expect("a folder");
+    let file = std::fs::File::create(space.path(name)).expect("a file");
+    let mut encoder = png::Encoder::new(file, 64, 64);
+    encoder.set_color(png::ColorType::Rgb);
+    let mut writer = encoder.write_header().expect("a header");
+    writer.write_image_data(&color.repeat(64 * 64)).expect("a picture");
+}
+
+/// A workspace in which a recipe ran twice; in between a picture turned from red to blue.
+fn start() -> (Space, Server) {
+    let space = Space::new();
+    space.write("r.yaml", RECIPE);
+    for (name, color) in [("in/a.png", [200, 0, 0]), ("in/b.png", [0, 200, 0]), ("in/c.png", [90, 90, 90])] {
+        picture(&space, name, color);
+    }
+    space.settle();
+    space.run();
+    picture(&space, "in/a.png", [0, 0, 200]);
+    space.settle();
+    space.run();
+    let server = Server::start(&space);
+    (space, server)
+}
+
+/// The names of the two runs, the last one first.
+fn runs(server: &Server) -> [String; 2] {
+    let told = server.json("runs");
+    [0, 1].map(|i| told["runs"][i]["run"].as_str().expect("a name").to_string())
+}
+
+/// The digest of the table of a stage.
+fn table(server: &Server, run: &str, stage: &str) -> String {
+    let told = server.json(&format!("run?run={run}"));
+    let stages = told["stages"].as_array().expect("a list");
+    let found = stages.iter().find(|one| one["name"] == stage).expect("the stage");
+    found["table"].as_str().expect("a digest").to_string()
+}
+
+#[test]
+fn serve_answers_its_own_page_and_refuses_all_others() {
+    let (_space, server) = start();
+    let port = server.port;
+    let page = server.get("/");
+    assert_eq!((page.status, page.header("Content-Type")), (200, Some("text/html; charset=utf-8")));
+    let policy = page.header("Content-Security-Policy").expect("a policy");
+    assert!(policy.starts_with("default-src 'none'; script-src 'self';") && !policy.contains("unsafe"), "{policy}");
+    // whoever names another site, or comes from one
+    let status = |request: &str| server.send(request).status;
+    assert_eq!(status("GET / HTTP/1.1\r\n\r\n"), 421);
+    assert_eq!(status(&format!("GET /api/runs HTTP/1.1\r\nHost: evil.example:{port}\r\n\r\n")), 421);
+    let with = |headers: &str| server.ask("GET", "/api/runs", headers);
+    assert_eq!(with("Origin: http://evil.example\r\n").status, 403);
+    assert_eq!(with("Origin: null\r\n").status, 403);
+    assert_eq!(with("Sec-Fetch-Site: cross-site\r\n").status, 403);
+    assert_eq!(with(&format!("Origin: http://127.0.0.1:{port}\r\nSec-Fetch-Site: same-origin\r\n")).status, 200);
+    assert!(with("").header("Access-Control-Allow-Origin").is_none());
+    // whoever wants to write
+    for method in ["POST", "PUT", "DELETE", "PATCH", "OPTIONS", "CONNECT"] {
+        let refused = server.ask(method, "/api/runs", "Content-Length: 5\r\n");
+        assert_eq!(refused.status, 405, "{method}");
+        assert!(refused.told()["error"].as_str().is_some_and(|error| error.contains("only shows")), "{method}");
+    }
+    assert_eq!(status("nonsense\r\n\r\n"), 400);
+    let head = server.ask("HEAD", "/", "");
+    assert_eq!((head.status, head.body.len()), (200, 0));
+    assert_eq!(head.header("Content-Length"), page.header("Content-Length"));
+}
+
+#[test]
+fn serve_gives_out_no_files_but_those_of_the_workspace() {
+    let (space, server) = start();
+    space.write("secret.txt", "secret");
+    space.write(".effigy/secret.txt", "secret");
+    let targets = [
+        "/../secret.txt", "/blob/../secret.txt", "/blob/../../../../../../etc/passwd", "/blob/%2e%2e/secret.txt", "/blob/..%2f..%2fsecret.txt",
+        "/secret.txt", "//etc/passwd", "/blob//etc/passwd", "/.effigy/secret.txt", "/blob/secret.txt", "/api/run?run=../../secret.txt",
+        "/api/run?run=..%2F..%2Fr.yaml", "/api/rows?table=../secret.txt",
+    ];
+    for target in targets {
+        let answered = server.get(target);
+        assert!([400, 404].contains(&answered.status), "{target}: {}", answered.status);
+        assert!(!String::from_utf8_lossy(&answered.body).contains("root:"), "{target}");
+    }
+    // a page that a stage made is handed out, and runs nowhere
+    let [last, _] = runs(&server);
+    let rows = server.json(&format!("rows?table={}", table(&server, &last, "page")));
+    let names: Vec<&str> = rows["columns"].as_array().expect("a list").iter().filter_map(|one| one[0].as_str()).collect();
+    let cell = &rows["rows"][0][1][names.iter().position(|name| *name == "page").expect("the column")];
+    let page = server.get(&format!("/blob/{}.html", cell["blob"].as_str().expect("a digest")));
+    assert_eq!(page.status, 200);
+    assert_eq!((page.header("Content-Type"), page.header("Content-Disposition")), (Some("application/octet-stream"), Some("attachment")));
+    assert!(page.header("Content-Security-Policy").is_some_and(|policy| policy.contains("sandbox")));
+}
+
+#[test]
+fn serve_listens_on_the_loopback_interface_alone() {
+    let (_space, server) = start();
+    assert!(TcpStream::connect(("127.0.0.1", server.port)).is_ok());
+    // all of 127.0.0.0/8 is this machine; a server that listened everywhere would answer there
+    assert!(TcpStream::connect(("127.0.0.2", server.port)).is_err());
+    // connections that say nothing keep nobody from being answered
+    let idle: Vec<_> = (0..20).map(|_| TcpStream::connect(("127.0.0.1", server.port)).expect("it listens")).collect();
+    assert_eq!(server.get("/").status, 200);
+    drop(idle);
+    assert_eq!(server.interrupt(), Some(0));
+}
+
+#[test]
+fn serve_says_what_is_wrong_before_it_starts() {
+    let space = Space::new();
+    space.effigy(&["serve", "--workspace", "nowhere"]).expect_error(2, &["there is no workspace nowhere", "effigy run RECIPE"]);
+    space.write(".effigy/runs/x", "");
+    let server = Server::start(&space);
+    let taken = server.port.to_string();
+    space.effigy(&["serve", "--port", &taken]).expect_error(2, &["cannot listen on port", &taken, "--port 0"]);
+    assert_eq!(server.json("runs")["runs"], json!([]));
+}
+
+#[test]
+fn serve_tells_runs_rows_and_differences() {
+    let (space, server) = start();
+    let [last, first] = runs(&server);
+    let told = server.json(&format!("run?run={last}"));
+    assert_eq!((&told["recipe"], &told["outcome"], &told["avatar"]), (&json!("demo"), &json!("done"), &json!(false)));
+    assert!(told["svg"].as_str().is_some_and(|svg| svg.contains("<title>scored: join")), "{}", told["svg"]);
+    assert_eq!(server.json("live"), json!({"live": null, "svg": null}));
+    let scored = table(&server, &last, "scored");
+    let page = server.json(&format!("rows?table={scored}&where=score%3E2&order=-score&limit=1"));
+    assert_eq!((&page["total"], &page["matching"]), (&json!(3), &json!(2)));
+    assert_eq!(page["rows"].as_array().expect("a list").len(), 1);
+    assert_eq!((&page["rows"][0][0], &page["rows"][0][1][0]), (&json!(1), &json!("in/b.png")));
+    let digest = page["rows"][0][1][1]["blob"].as_str().expect("a file").to_string();
+    let picture = server.get(&format!("/blob/{digest}.png"));
+    assert_eq!((picture.status, picture.header("Content-Type")), (200, Some("image/png")));
+    assert_eq!(picture.body, std::fs::read(space.path("in/b.png")).expect("a file"));
+    let part = server.ask("GET", &format!("/blob/{digest}.png"), "Range: bytes=1-3\r\n");
+    assert_eq!((part.status, part.body.as_slice()), (206, b"PNG".as_slice()));
+    let wrong = server.get(&format!("/api/rows?table={scored}&where=scroe%3E2"));
+    assert_eq!(wrong.status, 400);
+    assert_eq!(wrong.told()["error"], "there is no column `scroe`");
+    // what the user has changed since is another file
+    std::fs::write(space.path("in/b.png"), "other").expect("a file");
+    assert_eq!(server.get(&format!("/blob/{digest}.png")).status, 404);
+    let tables = format!("old={}&new={scored}", table(&server, &first, "scored"));
+    let diff = server.json(&format!("diff?{tables}"));
+    assert_eq!((&diff["same"], &diff["changed"]), (&json!(2), &json!(1)));
+    let pairs = server.json(&format!("pairs?{tables}"));
+    assert_eq!((&pairs["total"], &pairs["files"]), (&json!(3), &json!([["file"], ["file"]])));
+    assert_ne!(pairs["pairs"][0]["left"]["file"]["blob"], pairs["pairs"][0]["right"]["file"]["blob"]);
+    for (target, status) in [("nothing", 404), ("run", 400), ("run?run=x", 404), ("rows?table=x", 400), ("rows?table=", 400)] {
+        assert_eq!(server.get(&format!("/api/{target}")).status, status, "{target}");
+    }
+    let avatar = server.get(&format!("/api/avatar?run={last}"));
+    assert_eq!(avatar.status, 404);
+    assert!(avatar.told()["error"].as_str().is_some_and(|error| error.contains("tracked no head")));
+}
+
+#[test]
+fn a_run_that_is_on_is_told() {
+    let space = Space::new();
+    space.write("r.yaml", "recipe: slow\nstages:\n  src: { rows: [{ n: 1 }, { n: 2 }] }\n  wait: { run: 'sleep 30 && touch {out}/x', shell: true, from: src, writes: { x: blob } }\n");
+    let mut run = space.start(&["run", "r.yaml"]);
+    while !space.path(".effigy/runs/current").exists() {
+        assert!(run.try_wait().expect("it can be asked").is_none(), "the run is over");
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    let server = Server::start(&space);
+    let told = server.json("live");
+    assert_eq!(told["live"]["recipe"], "slow");
+    let stages = told["live"]["stages"].as_array().expect("a list");
+    assert!(stages.iter().any(|one| one["name"] == "wait" && one["state"] == "running" && one["units"] == 2), "{told}");
+    assert!(told["svg"].as_str().is_some_and(|svg| svg.contains("0 of 2")), "{told}");
+    // twice: at once
+    for _ in 0..2 {
+        // SAFETY: a signal to the process that we started
+        unsafe { libc::kill(i32::try_from(run.id()).expect("a process id"), libc::SIGINT) };
+    }
+    run.wait().expect("it ends");
+    assert!(server.json("live")["live"].is_null());
+}
+
+#[test]
+fn the_page_works_in_a_browser() {
+    let Some(program) = chrome::program() else { return };
+    let (_space, server) = start();
+    let [last, first] = runs(&server);
+    let mut chrome = Chrome::start(&program, 1280, 800);
+    chrome.go(&server.address(""));
+    assert_eq!(chrome.until("document.querySelectorAll('main tbody tr').length"), 2);
+    // to a run, and by its graph to the rows of a stage
+    chrome.click("main tbody a");
+    chrome.until(&format!("location.hash === '#/run/{last}' && document.querySelector('.drawing .leads')"));
+    chrome.value("[...document.querySelectorAll('.leads')].find((e) => e.textContent.includes('scored')).id = 'scored'");
+    chrome.click("#scored");
+    chrome.until("document.querySelectorAll('.rows tbody tr').length === 3");
+    chrome.until("[...document.querySelectorAll('.rows img')].every((e) => e.naturalWidth === 64)");
+    // a condition, typed; one that is wrong is told in a sentence
+    chrome.click("input[name=condition]");
+    chrome.enter("score>2");
+    chrome.until("document.querySelectorAll('.rows tbody tr').length === 2 && document.querySelector('.chip')");
+    chrome.click("input[name=condition]");
+    chrome.enter("nothing>2");
+    chrome.until("document.querySelector('.trouble')?.innerText.includes('There is no column `nothing`.')");
+    chrome.value("history.back()");
+    chrome.until("document.querySelectorAll('.rows tbody tr').length === 2");
+    // a row in full
+    chrome.click(".rows tbody td");
+    chrome.until("document.querySelector('dialog dl img')?.naturalWidth === 64");
+    // the two runs: the first picture was red and is blue, and the line between them is dragged
+    chrome.go(&server.address(&format!("#/compare?new={last}")));
+    assert_eq!(chrome.until("document.querySelector('select[name=old]').value"), json!(first));
+    chrome.until("document.querySelector('.summary').innerText.includes('differ')");
+    chrome.go(&server.address(&format!("#/compare?new={last}&stage=scored")));
+    chrome.until("document.querySelectorAll('.slider').length === 3 && [...document.querySelectorAll('.slider img')].every((e) => e.complete && e.naturalWidth)");
+    let share = |chrome: &mut Chrome| {
+        let (_, pixels) = chrome.pixels(".slider");
+        let of = |channel: usize| pixels.iter().filter(|p| p[channel] > 150 && p[2 - channel] < 50).count() as f64 / pixels.len() as f64;
+        (of(0), of(2))
+    };
+    let (red, blue) = share(&mut chrome);
+    assert!((red - 0.5).abs() < 0.03 && (blue - 0.5).abs() < 0.03, "{red} {blue}");
+    let [x, y, left, width] = chrome.place(".slider");
+    chrome.drag([x, y], [left + 0.2 * width, y]);
+    let (red, blue) = share(&mut chrome);
+    assert!((red - 0.2).abs() < 0.03 && (blue - 0.8).abs() < 0.03, "{red} {blue}");
+    // a refusal that we asked for is the only thing the page complained of
+    let others: Vec<_> = chrome.complaints().iter().filter(|text| !text.contains("nothing%3E2")).collect();
+    assert!(others.is_empty(), "{others:?}");
+}
