@@ -178,7 +178,13 @@ fn serve_tells_runs_rows_and_differences() {
 #[test]
 fn a_run_that_is_on_is_told() {
     let space = Space::new();
-    space.write("r.yaml", "recipe: slow\nstages:\n  src: { rows: [{ n: 1 }, { n: 2 }] }\n  wait: { run: 'sleep 30 && touch {out}/x', shell: true, from: src, writes: { x: blob } }\n");
+    let until = "while [ ! -e {param.stop} ]; do sleep 0.02; done; touch {out}/x";
+    space.write("r.yaml", &format!("
+recipe: slow
+stages:
+  src: {{ rows: [{{ n: 1 }}, {{ n: 2 }}] }}
+  wait: {{ run: '{until}', shell: true, from: src, params: {{ stop: '{}' }}, writes: {{ x: blob }} }}
+", space.path("stop").display()));
     let mut run = space.start(&["run", "r.yaml"]);
     while !space.path(".effigy/runs/current").exists() {
         assert!(run.try_wait().expect("it can be asked").is_none(), "the run is over");
@@ -190,11 +196,7 @@ fn a_run_that_is_on_is_told() {
     let stages = told["live"]["stages"].as_array().expect("a list");
     assert!(stages.iter().any(|one| one["name"] == "wait" && one["state"] == "running" && one["units"] == 2), "{told}");
     assert!(told["svg"].as_str().is_some_and(|svg| svg.contains("0 of 2")), "{told}");
-    // twice: at once
-    for _ in 0..2 {
-        // SAFETY: a signal to the process that we started
-        unsafe { libc::kill(i32::try_from(run.id()).expect("a process id"), libc::SIGINT) };
-    }
+    space.write("stop", "");
     run.wait().expect("it ends");
     assert!(server.json("live")["live"].is_null());
 }

@@ -69,10 +69,14 @@ impl Server {
 
     /// Interrupts it, and gives its exit code.
     pub fn interrupt(mut self) -> Option<i32> {
+        self.end()
+    }
+
+    fn end(&mut self) -> Option<i32> {
         let id = i32::try_from(self.child.id()).expect("a process id");
         // SAFETY: a signal to the process that we started
         unsafe { libc::kill(id, libc::SIGINT) };
-        self.child.wait().expect("it ends").code()
+        self.child.wait().ok()?.code()
     }
 }
 
@@ -90,8 +94,9 @@ impl Answered {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // it may have ended already
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        // killed, it would leave its temporary folder; it may have ended already
+        if self.child.try_wait().is_ok_and(|ended| ended.is_none()) {
+            self.end();
+        }
     }
 }

@@ -17,7 +17,7 @@ mod stages;
 mod workers;
 
 use super::{DONE, WorkspaceArgs, print};
-use crate::hints::hinted;
+use crate::error::{Problem, Problems};
 use anyhow::{Context, Result};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -38,7 +38,7 @@ impl Serve {
         let named = &self.workspace.workspace;
         let root: PathBuf = named.canonicalize().map_err(|error| {
             let message = format!("there is no workspace {}: {error}", named.display());
-            hinted(message, "`effigy run RECIPE` makes one; `--workspace DIR` names another")
+            Problems::from(Problem::new(message).hint("`effigy run RECIPE` makes one; `--workspace DIR` names another"))
         })?;
         let server = http::Listener::bind(self.port)?;
         let provider = super::load::default_provider();
@@ -50,7 +50,7 @@ impl Serve {
         // whoever cannot install a handler is stopped at once, as ever; what lies in the temporary folder stays then
         let _ = ctrlc::set_handler(move || stop());
         print(&format!("http://127.0.0.1:{}/", server.port()));
-        server.serve(&answers);
+        server.serve(&answers)?;
         Ok(DONE)
     }
 }

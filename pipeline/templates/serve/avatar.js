@@ -1,7 +1,7 @@
 // The avatar viewer: sliders that move an expression, the surface that follows at once, and the avatar's picture that follows when
 // it has been computed. Knows nothing of how surfaces are drawn.
 
-import { ask, choice, duration, get, h, link, moment, sentence, table, trouble } from "./dom.js";
+import { ask, choice, duration, get, h, link, moment, put, sentence, table, trouble } from "./dom.js";
 import { meshView, parsePly } from "./mesh.js";
 
 /** Milliseconds of rest after which the fine surface and the picture are asked for. */
@@ -118,7 +118,7 @@ function rested(milliseconds, work) {
 
 function controls(told, state, changed, front) {
   const sliders = h("div");
-  const fill = () => sliders.replaceChildren(
+  const fill = () => put(sliders,
     h("h2", {}, "Directions"),
     told.directions.length ? h("p", { class: "note" }, "In which the tracked expressions vary most, in standard deviations, with their share of the variance.")
       : h("p", { class: "note" }, "The tracked expressions do not vary."),
@@ -130,7 +130,10 @@ function controls(told, state, changed, front) {
     ] : null);
   const reset = () => { state.along.fill(0); state.actions = {}; fill(); changed(); };
   fill();
-  const moments = [["mean", "mean expression"], ...told.moments.map((one) => [String(one.row), one.name])];
+  // what all moments have in common tells none from another
+  const parts = told.moments.map((one) => one.name.split(", "));
+  const own = (all) => all.filter((part) => parts.length === 1 || !parts.every((others) => others.includes(part))).join(", ");
+  const moments = [["mean", "mean expression"], ...told.moments.map((one, i) => [String(one.row), own(parts[i])])];
   const begin = choice(moments, String(state.row), (value) => {
     state.mean = value === "mean";
     if (!state.mean) state.row = Number(value);
@@ -149,5 +152,5 @@ function slider(name, remark, low, high, value, moved) {
     input: () => { shown.textContent = String(Number(Number(range.value).toFixed(2))); moved(Number(Number(range.value).toFixed(3))); },
     dblclick: () => { range.value = 0; range.dispatchEvent(new Event("input")); },
   });
-  return h("label", { class: "slide" }, h("span", {}, name), range, shown, h("span", { class: "faint" }, remark));
+  return h("label", { class: remark ? "slide numbered" : "slide" }, h("span", {}, name), range, shown, remark ? h("span", { class: "faint" }, remark) : null);
 }

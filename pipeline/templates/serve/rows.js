@@ -27,7 +27,7 @@ export async function rows(place, [run, name], fields, signal) {
   try {
     const page = await get("rows", { table: stage.table, ...state, order: state.order ?? undefined, limit: PAGE }, signal);
     columns = page.columns;
-    shown.append(...paged(page, state, go, stage.table));
+    shown.append(...paged(place, page, state, go, stage.table));
   } catch (error) {
     if (error.name === "AbortError") throw error;
     shown.append(trouble(error));
@@ -50,25 +50,39 @@ function conditions(where, columns, change) {
     h("button", {}, "Add condition"));
 }
 
-function paged(page, state, go, digest) {
-  const names = page.columns.map(([name]) => name);
-  const heading = ([name, type], i) => {
+function paged(place, page, state, go, digest) {
+  const order = arranged(page);
+  const heading = ([name, type]) => {
     const down = state.order === `-${name}`;
     const up = state.order === name;
     const next = up ? `-${name}` : down ? null : name;
     const numeric = ["i64", "f64"].includes(type);
     return h("th", { class: numeric ? "number" : "", "aria-sort": up ? "ascending" : down ? "descending" : null },
-      h("button", { class: "heading", title: `${type}; sort by it`, click: () => go({ order: next }) }, names[i], up ? " ↑" : down ? " ↓" : ""));
+      h("button", { class: "heading", title: `${type}; sort by it`, click: () => go({ order: next }) }, name, up ? " ↑" : down ? " ↓" : ""));
   };
-  const row = ([index, cells]) => h("tr", { click: (event) => { if (!event.target.closest("a, video")) whole(digest, index, page.columns); } },
-    cells.map((cell) => shownCell(cell)));
+  const row = ([index, cells]) => h("tr", { click: (event) => { if (!event.target.closest("a")) whole(place, digest, index, page.columns); } },
+    order.map((i) => shownCell(cells[i])));
   const last = Math.min(state.offset + PAGE, page.matching);
   const turn = h("p", { class: "turn" },
     page.matching === page.total ? counted(page.total, "row") : `${page.matching} of ${counted(page.total, "row")}`,
     page.matching > PAGE ? `, ${state.offset + 1} to ${last} ` : " ",
     state.offset > 0 ? h("button", { click: () => go({ offset: Math.max(0, state.offset - PAGE) }) }, "Before") : null, " ",
     last < page.matching ? h("button", { click: () => go({ offset: last }) }, "Next") : null);
-  return [turn, table(page.columns.map(heading), page.rows.map(row), { class: "rows" })];
+  return [turn, table(order.map((i) => heading(page.columns[i])), page.rows.map(row), { class: "rows" })];
+}
+
+/** In which order columns stand: names, pictures, numbers, other files, lists, and last what is the same in all rows. What was added last comes
+    first among its like, being the stage's own. */
+function arranged(page) {
+  const rank = (i) => {
+    const all = page.rows.map(([, cells]) => cells[i]);
+    const type = page.columns[i][1];
+    if (all.some(isPicture)) return 1;
+    if (all.every((cell) => JSON.stringify(cell) === JSON.stringify(all[0])) && (all.length > 1 || all[0] === null)) return 7;
+    return { str: 0, f64: 2, i64: 3, bool: 3 }[type] ?? (all.some(isVideo) ? 4 : all.some((cell) => cell?.blob) ? 5 : 6);
+  };
+  const ranks = page.columns.map((_, i) => rank(i));
+  return page.columns.map((_, i) => i).sort((a, b) => ranks[a] - ranks[b] || (ranks[a] === 0 ? a - b : b - a));
 }
 
 function shownCell(cell) {
@@ -85,7 +99,7 @@ export function content(cell, large) {
     image.addEventListener("load", () => image.classList.toggle("pixels", image.naturalWidth < 200));
     return large ? h("a", { href: address(cell), target: "_blank", rel: "noopener" }, image) : image;
   }
-  if (isVideo(cell)) return h("video", { src: address(cell), controls: true, preload: "metadata", class: large ? "large" : "thumbnail" });
+  if (isVideo(cell)) return h("video", { src: address(cell), controls: large, muted: true, preload: "metadata", class: large ? "large" : "thumbnail" });
   if (cell?.blob) return h("a", { href: address(cell), target: "_blank", rel: "noopener" }, `${cell.ext || "file"}, ${bytes(cell.len)}`);
   if (cell?.floats) return h("span", { class: "faint" }, `${cell.floats} numbers: ${cell.first.map(digits).join(", ")}, …`);
   if (Array.isArray(cell)) return h("span", {}, `[${cell.map((value) => (typeof value === "number" ? digits(value) : String(value))).join(", ")}]`);
@@ -93,11 +107,12 @@ export function content(cell, large) {
 }
 
 /** One row in full, above the page. */
-async function whole(digest, index, columns) {
+async function whole(place, digest, index, columns) {
   const body = h("div", {}, "…");
   const box = h("dialog", { click: (event) => { if (event.target === box) box.close(); }, close: () => box.remove() },
     h("form", { method: "dialog" }, h("strong", {}, `Row ${index}`), h("button", {}, "Close")), body);
-  document.body.append(box);
+  // it goes with the view
+  place.append(box);
   box.showModal();
   try {
     // a row is found again by its number in the table, which no condition changes

@@ -124,8 +124,9 @@ type Mesh = (String, PathBuf);
 
 /// Computes what the viewer shows.
 pub struct Viewer {
-    /// Where heads are posed and directions found, where they are rasterised, where pictures are drawn.
-    desks: [Mutex<Desk>; 3],
+    /// Where heads are posed and directions found, where they are rasterised, where pictures are drawn, and where surfaces are sketched, which must
+    /// not wait for the others.
+    desks: [Mutex<Desk>; 4],
     meshes: Mutex<VecDeque<Mesh>>,
     directions: Mutex<Vec<(Digest, Arc<Vec<Direction>>)>>,
     folder: PathBuf,
@@ -177,7 +178,7 @@ impl Viewer {
         let memory = root.join("providers.json");
         let desk = |name: &str| Mutex::new(Desk::new(folder.join(name), provider.clone(), &memory));
         Viewer {
-            desks: [desk("heads"), desk("gbuffers"), desk("pictures")],
+            desks: [desk("heads"), desk("gbuffers"), desk("pictures"), desk("sketches")],
             meshes: Mutex::default(),
             directions: Mutex::default(),
             folder: folder.into(),
@@ -371,6 +372,8 @@ impl Viewer {
         let stage = format!("{} {} {}", cast.head_model, cast.person, Json::from(params.clone()));
         let what = format!("{stage} {code:?} {pose:?}");
         let lock = || self.meshes.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        // whoever waited for the desk may have waited for this very mesh
+        let mut desk = self.desk(if sketch { 3 } else { 0 });
         if let Some((_, path)) = lock().iter().find(|(known, _)| *known == what) {
             return Ok(path.clone());
         }
@@ -380,7 +383,7 @@ impl Viewer {
         ];
         let with = [("head_model", cast.head_model), ("person", cast.person)];
         let task = Task { kind: POSES, params, with: &with, rows: table_of(&row)?, stage };
-        let made = self.desk(0).work(site, &task)?.file(0, "mesh")?;
+        let made = desk.work(site, &task)?.file(0, "mesh")?;
         let mut meshes = lock();
         // its task's folder goes when the next task comes
         let path = self.folder.join(format!("{}.ply", Digest::of_bytes(what.as_bytes()).short()));

@@ -1,19 +1,19 @@
-//! The connections: as much of HTTP/1.1 as a browser needs that only reads. A connection is answered once, by a thread of its own, and
-//! closed: nothing waits behind anything else, and what is not understood is over with its connection. Every answer bears the headers
+//! The connections: as much of HTTP/1.1 as a browser needs that only reads. A connection is answered once and closed, so that no thread
+//! waits for what may never come, and what is not understood is over with its connection. Every answer bears the headers
 //! that keep a page from being framed, guessed at or read by others. Knows no addresses.
 
 use super::asked::{Answer, Asked, Body, Refusal};
 use super::guard;
-use crate::hints::hinted;
+use crate::error::{Problem, Problems};
 use anyhow::Result;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
-/// Connections at the same time. A browser keeps six, and some more that it never uses.
-const CONNECTIONS: usize = 64;
+/// Connections that are answered at the same time; others wait for one of these. A browser keeps six, and some more that it never uses.
+const THREADS: usize = 32;
 
 /// The longest head of a request, which holds its address and headers.
 const HEAD: usize = 32 * 1024;
@@ -35,7 +35,7 @@ pub type Answers = dyn Fn(&Asked) -> Answer + Send + Sync;
 pub struct Listener {
     listener: TcpListener,
     port: u16,
-    over: Arc<AtomicBool>,
+    stop: (Sender<()>, Receiver<()>),
 }
 
 impl Listener {
@@ -46,11 +46,12 @@ impl Listener {
     pub fn bind(port: u16) -> Result<Listener> {
         let bound = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).and_then(|listener| {
             let port = listener.local_addr()?.port();
-            Ok(Listener { listener, port, over: Arc::default() })
+            Ok(Listener { listener, port, stop: channel() })
         });
         bound.map_err(|error| {
             let message = format!("cannot listen on port {port} of 127.0.0.1: {error}");
-            hinted(message, "another `effigy serve` may have it; `--port 0` takes one that is free")
+            let problem = Problem::new(message).hint("another `effigy serve` may have it; `--port 0` takes one that is free");
+            Problems::from(problem).into()
         })
     }
 
@@ -61,52 +62,34 @@ impl Listener {
 
     /// What ends [`Listener::serve`].
     pub fn stopper(&self) -> impl Fn() + Send + 'static {
-        let (over, port) = (self.over.clone(), self.port);
+        let stop = self.stop.0.clone();
         move || {
-            over.store(true, Ordering::SeqCst);
-            // a connection, for which the server waits; if there is none to be had, it is not waiting
-            let _ = TcpStream::connect((Ipv4Addr::LOCALHOST, port));
+            // a server that has ended does not listen
+            let _ = stop.send(());
         }
     }
 
-    /// Answers until it is stopped. What is being answered then is not waited for.
-    pub fn serve(&self, answers: &Arc<Answers>) {
-        let open = Arc::new(AtomicUsize::new(0));
-        for stream in self.listener.incoming() {
-            if self.over.load(Ordering::SeqCst) {
-                return;
-            }
-            // a connection that is gone already
-            let Ok(stream) = stream else { continue };
-            if open.load(Ordering::SeqCst) >= CONNECTIONS {
-                continue;
-            }
-            let place = Place::new(&open);
-            let (answers, port) = (answers.clone(), self.port);
-            let handle = move || {
-                let _place = place;
-                // a browser that has gone elsewhere does not listen
-                let _ = handle(&stream, port, &*answers);
-            };
-            // without a thread the connection is closed, and a browser asks again
-            let _ = std::thread::Builder::new().name("connection".into()).spawn(handle);
+    /// Answers until it is stopped. What is being answered then is not waited for. The threads stay: workers that were started by one die with it.
+    ///
+    /// # Errors
+    /// If there are no threads.
+    pub fn serve(&self, answers: &Arc<Answers>) -> Result<()> {
+        for _ in 0..THREADS {
+            let (listener, answers, port) = (self.listener.try_clone()?, answers.clone(), self.port);
+            std::thread::Builder::new().name("connections".into()).spawn(move || {
+                loop {
+                    match listener.accept() {
+                        // a browser that has gone elsewhere does not listen
+                        Ok((stream, _)) => drop(handle(&stream, port, &*answers)),
+                        // it was closed before it was accepted, or there are too many files open, which passes
+                        Err(_) => std::thread::sleep(Duration::from_millis(20)),
+                    }
+                }
+            })?;
         }
-    }
-}
-
-/// One of the connections that are open.
-struct Place(Arc<AtomicUsize>);
-
-impl Place {
-    fn new(open: &Arc<AtomicUsize>) -> Place {
-        open.fetch_add(1, Ordering::SeqCst);
-        Place(open.clone())
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::SeqCst);
+        // it cannot fail: we hold a sender
+        let _ = self.stop.1.recv();
+        Ok(())
     }
 }
 
