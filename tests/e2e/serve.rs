@@ -10,8 +10,10 @@ const RECIPE: &str = "
 recipe: demo
 stages:
   pictures: { files: 'in/*.png' }
+  words: { files: 'in/*.txt' }
   facts: { rows: [{ path: in/a.png, score: 20.5 }, { path: in/b.png, score: 30 }, { path: in/c.png, score: 1 }] }
-  scored: { join: [pictures, facts], on: [path] }
+  kept: { run: 'cp {file} {out}/file.png', from: pictures, writes: { file: blob } }
+  scored: { join: [kept, facts], on: [path] }
   size: { run: 'wc -c < {file} > {out}/size', shell: true, from: pictures, writes: { size: blob } }
   page: { run: 'echo \"<script>alert(1)</script>\" > {out}/page', shell: true, from: pictures, where: { path: in/a.png }, writes: { page: blob } }
 ";
@@ -33,6 +35,7 @@ fn start() -> (Space, Server) {
     for (name, color) in [("in/a.png", [200, 0, 0]), ("in/b.png", [0, 200, 0]), ("in/c.png", [90, 90, 90])] {
         picture(&space, name, color);
     }
+    space.write("in/words.txt", "words");
     space.settle();
     space.run();
     picture(&space, "in/a.png", [0, 0, 200]);
@@ -158,9 +161,15 @@ fn serve_tells_runs_rows_and_differences() {
     let wrong = server.get(&format!("/api/rows?table={scored}&where=scroe%3E2"));
     assert_eq!(wrong.status, 400);
     assert_eq!(wrong.told()["error"], "there is no column `scroe`");
-    // what the user has changed since is another file
-    std::fs::write(space.path("in/b.png"), "other").expect("a file");
-    assert_eq!(server.get(&format!("/blob/{digest}.png")).status, 404);
+    // the user's own file is the same one by its content, whoever keeps it; one that has changed since is gone
+    let rows = server.json(&format!("rows?table={}", table(&server, &first, "pictures")));
+    let gone = rows["rows"][0][1][1]["blob"].as_str().expect("a file").to_string();
+    assert_eq!(server.get(&format!("/blob/{gone}.png")).status, 200, "a stage keeps a copy");
+    let used = server.json(&format!("rows?table={}", table(&server, &last, "words")));
+    let words = used["rows"][0][1][1]["blob"].as_str().expect("a file").to_string();
+    assert_eq!(server.get(&format!("/blob/{words}.txt")).body, b"words");
+    space.write("in/words.txt", "other words");
+    assert_eq!(server.get(&format!("/blob/{words}.txt")).status, 404);
     let tables = format!("old={}&new={scored}", table(&server, &first, "scored"));
     let diff = server.json(&format!("diff?{tables}"));
     assert_eq!((&diff["same"], &diff["changed"]), (&json!(2), &json!(1)));

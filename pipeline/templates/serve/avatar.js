@@ -44,11 +44,10 @@ function viewer(place, run, told, signal) {
     action: Object.entries(state.actions).filter(([, value]) => value).map(([name, value]) => `${name}:${value}`),
   });
   let view = null;
-  const mesh = (sketch) => latest(surface, signal, async () => {
+  const mesh = (sketch, after) => latest(surface, signal, async () => {
     const answer = await ask("mesh", { ...code(), sketch: sketch ? 1 : undefined }, signal);
     view.show(parsePly(await answer.arrayBuffer()));
-  });
-  const [sketched, refined] = [mesh(true), mesh(false)];
+  }, after);
   const drawn = latest(picture, signal, async () => {
     const { about, above, away } = view?.pose ?? { about: 0, above: 0, away: 1 };
     const answer = await ask("render", { ...code(), about, above, away }, signal);
@@ -59,9 +58,12 @@ function viewer(place, run, told, signal) {
     image.classList.toggle("pixels", image.naturalWidth < 200);
     if (old) URL.revokeObjectURL(old);
   });
+  const refined = mesh(false);
   const fine = rested(REST.fine, () => view && refined());
   const render = told.renders ? rested(REST.picture, drawn) : () => {};
-  const changed = () => { if (view) sketched(); fine(); render(); };
+  // what takes long begins when the sketch of what is wanted is there, and not beside it
+  const sketched = mesh(true, () => { fine(); render(); });
+  const changed = () => { if (view) sketched(); else render(); };
   place.append(h("div", { class: "viewer" }, h("div", { class: "panels" }, surface.whole, told.renders ? picture.whole : null),
     controls(told, state, changed, () => view?.reset())));
   try {
@@ -86,8 +88,8 @@ function panel(title) {
   };
 }
 
-/** Does work once at a time: who asks while it goes on has it done once more after that, with what is wanted then. */
-function latest(place, signal, work) {
+/** Does work once at a time: who asks while it goes on has it done once more after that, with what is wanted then; and in the end something else. */
+function latest(place, signal, work, after = () => {}) {
   let [busy, again] = [false, false];
   return async function go() {
     if (busy) { again = true; return; }
@@ -103,7 +105,8 @@ function latest(place, signal, work) {
     }
     busy = false;
     place.busy(false);
-    if (again && !signal.aborted) { again = false; go(); }
+    if (signal.aborted) return;
+    if (again) { again = false; go(); } else after();
   };
 }
 

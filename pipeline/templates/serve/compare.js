@@ -28,7 +28,10 @@ export async function compare(place, _parts, fields, signal) {
   if (!chosen.stage) {
     const differ = pairs.filter((pair) => pair.state !== "equal");
     place.append(h("p", { class: "summary" }, differ.length ? `${counted(differ.length, "stage")} of ${pairs.length} differ` : "All stages put out the same rows."));
-    place.append(overview(pairs, (stage) => link(["compare"], { old: chosen.old, new: chosen.new, stage })));
+    const stageAt = (stage) => link(["compare"], { old: chosen.old, new: chosen.new, stage });
+    const same = pairs.filter((pair) => pair.state === "equal");
+    if (differ.length) place.append(overview(differ, stageAt));
+    if (same.length) place.append(h("details", {}, h("summary", {}, counted(same.length, "stage"), " with equal rows"), overview(same, stageAt)));
     return;
   }
   place.append(h("h2", {}, choice(pairs.filter((pair) => pair.both).map((pair) => [pair.name, pair.name]), chosen.stage, (stage) => go({ stage }), { name: "stage", "aria-label": "stage" }),
@@ -139,8 +142,8 @@ function figure(pair, { left, right }) {
 
 /** Two pictures, one above the other; the line between them follows the pointer, and the arrow keys of the range below. */
 function slider(old, next) {
-  const above = h("img", { src: old, alt: "old", draggable: "false", class: "above" });
-  const below = h("img", { src: next, alt: "new", draggable: "false" });
+  const above = h("img", { src: old, alt: "the old file is not kept any more", draggable: "false", class: "above" });
+  const below = h("img", { src: next, alt: "the new file is not kept any more", draggable: "false" });
   const line = h("span", { class: "line" });
   const range = h("input", { type: "range", min: 0, max: 100, value: 50, "aria-label": "how much of the old picture is seen", input: () => set(Number(range.value)) });
   const set = (share) => {

@@ -51,7 +51,9 @@ function conditions(where, columns, change) {
 }
 
 function paged(place, page, state, go, digest) {
-  const order = arranged(page);
+  // what one asks for, one wants to see
+  const asked = [...state.where, (state.order ?? "").replace(/^-/, "")];
+  const order = arranged(page, (name) => asked.some((text) => text.startsWith(name) && !/\w/.test(text.charAt(name.length))));
   const heading = ([name, type]) => {
     const down = state.order === `-${name}`;
     const up = state.order === name;
@@ -71,12 +73,13 @@ function paged(place, page, state, go, digest) {
   return [turn, table(order.map((i) => heading(page.columns[i])), page.rows.map(row), { class: "rows" })];
 }
 
-/** In which order columns stand: names, pictures, numbers, other files, lists, and last what is the same in all rows. What was added last comes
+/** In which order columns stand: names and what is wanted, pictures, numbers, other files, lists, and last what is the same in all rows. What was added last comes
     first among its like, being the stage's own. */
-function arranged(page) {
+function arranged(page, wanted) {
   const rank = (i) => {
     const all = page.rows.map(([, cells]) => cells[i]);
-    const type = page.columns[i][1];
+    const [name, type] = page.columns[i];
+    if (wanted(name)) return 0;
     if (all.some(isPicture)) return 1;
     if (all.every((cell) => JSON.stringify(cell) === JSON.stringify(all[0])) && (all.length > 1 || all[0] === null)) return 7;
     return { str: 0, f64: 2, i64: 3, bool: 3 }[type] ?? (all.some(isVideo) ? 4 : all.some((cell) => cell?.blob) ? 5 : 6);
