@@ -23,6 +23,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 /// Show a workspace in a browser on this machine: runs, graphs, tables with pictures, the avatar
+///
+/// The page listens on 127.0.0.1 alone and changes nothing. It works while a run is on, and needs no network. Ctrl-C ends it.
 #[derive(clap::Args)]
 pub struct Serve {
     /// The port on 127.0.0.1; 0 takes one that is free
@@ -48,7 +50,7 @@ impl Serve {
         let answers: Arc<http::Answers> = Arc::new(move |asked| site.answer(asked));
         let stop = server.stopper();
         // whoever cannot install a handler is stopped at once, as ever; what lies in the temporary folder stays then
-        let _ = ctrlc::set_handler(move || stop());
+        let _ = ctrlc::set_handler(stop);
         print(&format!("http://127.0.0.1:{}/", server.port()));
         server.serve(&answers)?;
         Ok(DONE)

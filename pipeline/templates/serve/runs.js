@@ -36,10 +36,10 @@ function progress({ live, svg }) {
   const { stages } = live;
   const row = (stage) => {
     const total = stage.units;
-    const share = stage.state === "running" && total ? stage.ran / total : 1;
+    const share = total ? stage.ran / total : 1;
     return h("tr", { class: stage.state },
       h("td", {}, stage.name),
-      h("td", {}, h("progress", { max: 1, value: share })),
+      h("td", {}, stage.state === "running" ? h("progress", { max: 1, value: share }) : null),
       h("td", { class: "number" }, stage.state === "running" ? `${Math.floor(stage.ran)} of ${total}` : stage.state),
       number(stage.cached || ""),
       h("td", { class: "faint" }, stage.note));
