@@ -6,7 +6,7 @@ const BASE: &str = "
 recipe: base
 params: { word: one, times: 2 }
 profiles:
-  small: { times: 1 }
+  small: { times: 1, stages: { shout: { run: 'echo murmur >> ran.log; cat {x} > {out}/y', shell: true, from: say, writes: { y: blob } } } }
 stages:
   src: { rows: [ { id: 0 } ] }
   say: { run: 'echo say {param.word} {param.times} >> ran.log; echo {param.word} > {out}/x', shell: true, from: src, params: { word: '${word}', times: '${times}' }, writes: { x: blob } }
@@ -35,6 +35,7 @@ fn what_it_does_not_say_is_its_bases() {
         "extends: base.yaml\nparams: { word: two }\nstages:\n  shout:\n  whisper: { run: 'echo whisper >> ran.log; cat {x} > {out}/z', shell: true, from: say, writes: { z: blob } }\n",
     );
     assert_eq!(ran(&space, &[]), ["say two 2", "whisper"], "a parameter replaced, a stage taken away, one added");
+    assert_eq!(ran(&space, &["--profile", "small"]), ["say two 1", "whisper"], "taken away in profiles, too");
     let report = space.read("out/report.md");
     assert!(report.contains("of the base") && report.contains("# --- base.yaml"), "{report}");
     // the base's own work is known wherever it was done
