@@ -11,6 +11,7 @@ mod export;
 mod extends;
 mod flags;
 mod looking;
+mod pages;
 mod probes;
 mod programs;
 mod providers;
