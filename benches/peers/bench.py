@@ -25,7 +25,7 @@ rows. `bare` runs the same commands by a shell, one after the other: what they c
 The machine may be busy: cpu seconds of the whole process tree are compared, never wall time.
 
     bench.py [--engine NAME ...] [--n 100 1000 10000] [--work DIR] [--reps 3] [--json FILE] [--skip-rows] [--skip-graph] [--skip-frames]
-             [--skip-cubes]
+             [--skip-cubes] [--skip-scores]
 """
 import argparse
 import json
@@ -38,6 +38,7 @@ from pathlib import Path
 import frames
 import marching_cubes
 import rows
+import scores
 from engines import ENGINES, stages
 from measure import measure, median
 
@@ -139,6 +140,7 @@ def main():
     parse.add_argument("--skip-rows", action="store_true", help="only the graph")
     parse.add_argument("--skip-frames", action="store_true", help="no videos")
     parse.add_argument("--skip-cubes", action="store_true", help="no marching cubes")
+    parse.add_argument("--skip-scores", action="store_true", help="no PSNR, SSIM and LPIPS")
     parse.add_argument("--skip-graph", action="store_true", help="only rows and trees of files")
     args = parse.parse_args()
     work = args.work.resolve()
@@ -165,6 +167,8 @@ def main():
         results += frames.run(work, args.reps)
     if not args.skip_cubes:
         results += marching_cubes.run(work, args.reps)
+    if not args.skip_scores:
+        results += scores.run(work, args.reps)
     target = args.json or work / "results.json"
     target.write_text(json.dumps(results, indent=1) + "\n")
     print(f"\nfigures: {target}")

@@ -22,6 +22,15 @@ if "$dir/venv/cubes/bin/python" -c "import mcubes, skimage" 2> /dev/null; then
 else
   echo "! scikit-image and PyMCubes were not installed"
 fi
+# torchmetrics and lpips bring torch, which is large (5 GB)
+if [ ! -x "$dir/venv/scores/bin/python" ]; then
+  python3 -m venv "$dir/venv/scores" && "$dir/venv/scores/bin/pip" install --quiet torch torchvision torchmetrics lpips
+fi
+if "$dir/venv/scores/bin/python" -c "import lpips, torchmetrics" 2> /dev/null; then
+  printf '#!/bin/sh\nexec "%s" "$@"\n' "$dir/venv/scores/bin/python" > "$dir/bin/scores-python" && chmod +x "$dir/bin/scores-python"
+else
+  echo "! torchmetrics and lpips were not installed"
+fi
 [ -x "$dir/cargo/bin/b3sum" ] || cargo install --quiet --root "$dir/cargo" b3sum
 if [ -x "$dir/cargo/bin/b3sum" ]; then ln -sf "$dir/cargo/bin/b3sum" "$dir/bin/b3sum"; else echo "! b3sum was not installed"; fi
 for peer in make ninja time; do command -v $peer > /dev/null || echo "! $peer is missing: install make, ninja-build and time"; done

@@ -103,12 +103,15 @@ impl Whole {
         Ok((whole, top.finish()))
     }
 
-    /// These sections laid over those of a base: what has the same name replaces, a stanza of nothing takes away, profiles of
-    /// one name apply one after the other, and a report is there as a whole or is the base's.
+    /// These sections laid over those of a base: what has the same name replaces, a stanza of nothing takes away, also what the
+    /// base's profiles say of it, profiles of one name apply one after the other, and a report is there as a whole or is the base's.
     fn over(self, base: Whole) -> Whole {
         let Whole { name, sections, profiles, providers, report, bases, .. } = self;
         let mut stages = laid(base.sections.stages, sections.stages);
-        stages.retain(|(_, item)| item.node != Node::Null);
+        let mut inherited = base.profiles;
+        for (gone, _) in stages.extract_if(.., |(_, item)| item.node == Node::Null) {
+            inherited.iter_mut().for_each(|(_, profile)| forget(profile, &gone.name));
+        }
         Whole {
             name,
             sections: Sections {
@@ -117,7 +120,7 @@ impl Whole {
                 matrix: laid(base.sections.matrix, sections.matrix),
                 variants: laid(base.sections.variants, sections.variants),
             },
-            profiles: base.profiles.into_iter().chain(profiles).collect(),
+            profiles: inherited.into_iter().chain(profiles).collect(),
             providers: base.providers.into_iter().chain(providers).collect(),
             report: report.or(base.report),
             bases,
@@ -169,6 +172,16 @@ impl Whole {
         }
         met.pop();
         Ok(())
+    }
+}
+
+/// Takes what a profile says of a stage out of it.
+fn forget(profile: &mut Item, stage: &str) {
+    if let Node::Map(sections) = &mut profile.node
+        && let Some((_, stages)) = sections.iter_mut().find(|(key, _)| key.name == "stages")
+        && let Node::Map(stages) = &mut stages.node
+    {
+        stages.retain(|(key, _)| key.name != stage);
     }
 }
 

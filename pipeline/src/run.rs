@@ -383,8 +383,8 @@ impl<'a> Run<'a> {
         if active.is_over() {
             return self.finish(i, active);
         }
-        for ((_, need), columns) in node.with.iter().zip(&stage.with_reads) {
-            if let Ok(table) = tables::project(self.done(*need).table()?, columns) {
+        for ((name, need), columns) in node.with.iter().zip(&stage.with_reads) {
+            if let Ok(table) = tables::project(self.done(*need).table()?, columns, stage.constant(name)) {
                 self.sound(&node.name, &table, 0..table.len())?;
             }
         }

@@ -78,6 +78,11 @@ impl UnitStage {
         params
     }
 
+    /// What it declares to read of a constant; of `run:` nothing is declared.
+    pub fn constant(&self, name: &str) -> &[ColumnDef] {
+        self.def.with.iter().find(|with| with.name == name).map_or(&[], |with| &with.reads)
+    }
+
     /// Understands `stage: KIND`.
     pub fn of_provider(
         name: &str,

@@ -175,7 +175,9 @@ mod tests {
     fn face(open: f64, turn: f64, long: f64) -> Vec<DVec3> {
         let point = |i: usize| {
             let t = i as f64;
-            let p = DVec3::new((t * 0.7).sin() * 40.0, (t * 1.3).cos() * 50.0 * long, (t * 0.3).sin() * 20.0);
+            // its sides are level, or a longer face would be a wider one
+            let height = if SIDES.contains(&i) { 0.0 } else { (t * 1.3).cos() * 50.0 * long };
+            let p = DVec3::new((t * 0.7).sin() * 40.0, height, (t * 0.3).sin() * 20.0);
             DQuat::from_rotation_y(turn) * (p + if i.is_multiple_of(5) { DVec3::Y * open } else { DVec3::ZERO })
         };
         (0..POINTS).map(|i| point(i) + DVec3::new(90.0 + 100.0 * turn, 80.0, 0.0)).collect()

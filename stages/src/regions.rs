@@ -125,7 +125,7 @@ fn convex_hull(mut points: Vec<DVec2>) -> Vec<DVec2> {
 mod tests {
     use super::*;
     use geometry::gbuffer::clip_depth;
-    use glam::{DAffine3, DMat3};
+    use glam::{DMat4, DMat3};
 
     #[test]
     fn a_mouth_lies_within_its_contour_and_at_its_depth() {
@@ -135,7 +135,7 @@ mod tests {
 
         // a camera 1 m before a wall, 10 px for 10 cm, and lips on a circle of 2 cm
         let intrinsics = DMat3::from_cols_array(&[100.0, 0.0, 0.0, 0.0, 100.0, 0.0, 10.0, 10.0, 1.0]);
-        let camera = Camera { intrinsics, world_to_cam: DAffine3::IDENTITY, width: 20, height: 20 };
+        let camera = Camera { intrinsics, world_to_cam: DMat4::IDENTITY, width: 20, height: 20 };
         let mut places = vec![None; 468];
         for (k, &i) in LIPS.iter().enumerate() {
             let on = DVec2::from_angle(k as f64 * std::f64::consts::TAU / 20.0) * 0.02;

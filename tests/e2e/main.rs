@@ -13,6 +13,7 @@ mod export;
 mod extends;
 mod flags;
 mod looking;
+mod pages;
 mod probes;
 mod programs;
 mod providers;

@@ -300,3 +300,25 @@ fn constant_that_comes_out_equal_reruns_nothing() {
     assert_eq!(space.run(), (1, 4, 0));
     assert_eq!(space.ran(), ["model 11"]);
 }
+
+#[test]
+fn optional_column_that_rows_do_not_carry_on_is_not_missed() {
+    let space = Space::new();
+    space.write("f.txt", "word");
+    let recipe = format!(
+        "
+providers: ['{}']
+stages:
+  src: {{ files: f.txt }}
+  seen: {{ select: src, rename: {{ source: file }}, set: {{ weight: 2.0, side: left }} }}
+  both: {{ run: 'cat {{source}} > {{out}}/file', shell: true, from: seen, grain: group, by: side, writes: {{ file: blob }} }}
+  count: {{ stage: count, from: both, log: '{}' }}
+",
+        provider(),
+        space.path("ran.log").display()
+    );
+    space.write("r.yaml", &recipe);
+    space.settle();
+    space.run();
+    assert_eq!(space.rows("count")[0]["letters"], 4.0);
+}

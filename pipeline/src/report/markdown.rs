@@ -74,9 +74,9 @@ pub(super) fn table(table: &Table) -> String {
 }
 
 fn cell(cell: &Cell) -> String {
-    let text = escape(&cell.text);
+    let text = escape_within(&cell.text);
     let text = if (cell.best || cell.bad) && !text.is_empty() { format!("**{text}**") } else { text };
-    if cell.spread.is_empty() { text } else { format!("{text} {}", escape(&cell.spread)) }
+    if cell.spread.is_empty() { text } else { format!("{text} {}", escape_within(&cell.spread)) }
 }
 
 /// Our own sentences name columns and stages in backticks; what is between them is left alone.
@@ -87,8 +87,14 @@ fn with_code(text: &str) -> String {
     parts.join(if quoted { "`" } else { "\\`" })
 }
 
-/// Text with Markdown's special characters taken back, fit for table cells, headings and captions.
+/// Text with Markdown's special characters taken back, fit for headings, captions and paragraphs.
 pub(super) fn escape(text: &str) -> String {
+    let first = text.chars().next().filter(|c| "#>+-".contains(*c) && text.len() > 1);
+    first.map_or(String::new(), |_| "\\".into()) + &escape_within(text)
+}
+
+/// The same for text that does not begin a line.
+fn escape_within(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let chars: Vec<char> = text.chars().collect();
     for (i, &c) in chars.iter().enumerate() {
@@ -100,7 +106,6 @@ pub(super) fn escape(text: &str) -> String {
             // within a word an underscore is only an underscore
             '_' if i > 0 && word(chars.get(i - 1)) && word(chars.get(i + 1)) => out.push(c),
             '\\' | '`' | '*' | '_' | '[' | ']' | '|' => out.extend(['\\', c]),
-            '#' | '>' | '+' | '-' if i == 0 && chars.len() > 1 => out.extend(['\\', c]),
             _ => out.push(c),
         }
     }
@@ -114,6 +119,7 @@ mod tests {
     #[test]
     fn text_stays_text() {
         assert_eq!(escape("held_out *a*|b <i> _c_ [x](y)"), "held_out \\*a\\*\\|b &lt;i> \\_c\\_ \\[x\\](y)");
+        assert_eq!((escape("+1 a"), escape_within("+1 a")), ("\\+1 a".into(), "+1 a".into()));
         assert_eq!(with_code("no column `a_*` in *b*"), "no column `a_*` in \\*b\\*");
         let mut out = String::new();
         block(&Block::Listing("r".into(), "a ```` b".into()), &mut out);

@@ -91,7 +91,8 @@ fn csv(titled: &Titled) -> String {
                 let best = if cell.best { "yes" } else { "" };
                 vec![number(value), deviation.map(number).unwrap_or_default(), n.to_string(), best.into()]
             }
-            (Some(_), None) => vec![cell.text.clone(), String::new(), String::new(), String::new()],
+            // a number that is not there is an empty field, which every reader of such files takes for missing
+            (Some(_), None) => vec![String::new(); 4],
             (None, Some(Number { value, .. })) => vec![number(value)],
             (None, None) => vec![cell.text.clone()],
         }

@@ -13,6 +13,7 @@ use crate::units::Units;
 use anyhow::{Context, Result};
 use cache::Cache;
 use manifests::{Blob, Digest, Hasher, Manifest};
+use protocol::ColumnDef;
 use std::cell::OnceCell;
 use std::path::{Path, PathBuf};
 
@@ -54,7 +55,7 @@ pub fn stage_head<'t>(
     }
     let mut with = Vec::new();
     for ((name, need), columns) in node.with.iter().zip(&stage.with_reads) {
-        with.push((name.clone(), project(table(*need)?, columns)?.digest()));
+        with.push((name.clone(), project(table(*need)?, columns, stage.constant(name))?.digest()));
     }
     Ok(Head::new(&stage.def.kind, |facts| stage.facts(facts, &with, &files)))
 }
@@ -104,12 +105,16 @@ fn list(root: &Path, relative: &Path, cache: &mut Cache, files: &mut Vec<PathBuf
     Ok(())
 }
 
-/// Some columns of a table.
+/// Some columns of a table, which a stage declares. The plan promises more than a table may keep, as rows that stand alone carry
+/// none of their input's columns: one that the stage may do without is left out.
 ///
 /// # Errors
-/// If one is missing: rows that stand alone carry none of their input's.
-pub fn project(table: &Manifest, columns: &[String]) -> Result<Manifest> {
-    let names: Vec<&str> = columns.iter().map(String::as_str).collect();
+/// If another one is missing.
+pub fn project(table: &Manifest, columns: &[String], declared: &[ColumnDef]) -> Result<Manifest> {
+    let there = table.schema().names();
+    let optional = |name: &str| declared.iter().any(|column| column.optional && column.name == name);
+    let kept = |name: &&str| there.contains(name) || !optional(name);
+    let names: Vec<&str> = columns.iter().map(String::as_str).filter(kept).collect();
     table.select(&names).map_err(|error| {
         let hint = "rows of a unit of several rows carry columns on only if they extend one of its rows (`_of`): let the \
                     stage before write the column itself, or take it from an earlier stage by a `join:`";
@@ -131,7 +136,7 @@ pub fn write_with<'t>(
     let mut with = With::default();
     for ((name, need), columns) in node.with.iter().zip(&stage.with_reads) {
         std::fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
-        let (table, outside) = task::with_paths(&project(table(*need)?, columns)?, dir, cache)?;
+        let (table, outside) = task::with_paths(&project(table(*need)?, columns, stage.constant(name))?, dir, cache)?;
         let path = dir.join(format!("{name}.arrow"));
         manifests::write_ipc(&path, &table)?;
         with.outside.extend(outside);
@@ -156,7 +161,7 @@ pub fn prepare(stage: &UnitStage, head: Head, table: Option<Manifest>) -> Result
     let projected = match &table {
         // a column that nothing carried on is not missed by a table without rows
         Some(table) if table.is_empty() => Manifest::unit(0),
-        Some(table) => project(table, &stage.reads)?,
+        Some(table) => project(table, &stage.reads, &stage.def.reads)?,
         None => Manifest::unit(0),
     };
     let keys = match &units {

@@ -92,6 +92,8 @@ fn main() {
             gbuffer: gbuffer.narrow(0, 8),
             codes: codes.shallow_clone(),
             draw: Draw::new(&avatar.schedule, &latents.size(), 0, step),
+            mouth: None,
+            colors: None,
         };
         for helpers in [0, 1] {
             let replica = || Avatar::new(&config, &weights::sorted(&unet_vs), &text, 0, Device::Cpu).unwrap();

@@ -211,7 +211,7 @@ fn the_other_terms_are_what_their_sentences_say() {
     // planes that are the picture have no error: look-ups at one place of a plane of one colour
     let only = AvatarConfig { terms: LossTerms { colors: 1.0, ..LossTerms::default() }, ..avatar.config.clone() };
     let avatar = Avatar::new(&only, &weights::sorted(&vs), &ldm::null_prompt(3, 8, 5), 1, Device::Cpu).unwrap();
-    tch::no_grad(|| avatar.maps[0].planes.shallow_clone().fill_(0.25));
+    let _ = tch::no_grad(|| avatar.maps[0].planes.shallow_clone().fill_(0.25));
     batch.colors = Some(Tensor::full([2, 3, 16, 16], 0.25, (tch::Kind::Float, Device::Cpu)));
     assert!(avatar.training_loss(&batch).terms[2] < 1e-10);
 }
