@@ -34,8 +34,8 @@ fn again_nothing_runs() {
 #[test]
 fn an_option_of_the_evaluation_runs_the_evaluation() {
     let trial = Trial::finished();
-    let ran = change(&trial, &["--set", "scores.vgg=true"], "scores", "parameter `vgg`: false -> true");
-    assert_eq!(stages(&ran), BTreeSet::from(["scores"]));
+    let ran = change(&trial, &["--set", "scores.vgg=false"], "scores", "parameter `vgg`: true -> false");
+    assert_eq!(stages(&ran), BTreeSet::from(["scores", "sequence_scores"]));
     assert!(trial.run(&[]).is_empty(), "taken back, it is all known");
 }
 
@@ -45,7 +45,9 @@ fn a_parameter_of_the_training_runs_training_and_what_follows() {
     let words = ["--param", "lr=1.0e-3"];
     let ran = change(&trial, &words, "avatar", "parameter `lr_networks`: 0.002 -> 0.001");
     assert_eq!(ran["avatar"], 1);
-    let expected = BTreeSet::from(["avatar", "renders", "scores", "sheet", "movies"]);
+    let scored = ["renders", "scores", "identity", "keypoints", "sequence_scores", "sheet", "errors", "movies"];
+    let animated = ["flight_renders", "conditions", "flight_movies", "animation_scores", "flicker"];
+    let expected = ["avatar"].into_iter().chain(scored).chain(animated).collect::<BTreeSet<_>>();
     assert_eq!(stages(&ran), expected);
     let renders = ran["renders"];
     assert_eq!(ran["scores"], renders, "the trivial answers are not scored again");
@@ -62,7 +64,7 @@ fn fewer_frames_of_a_held_out_video_extract_that_video_alone() {
     let ran = change(&trial, &["--set", &every("222200037")], "frames", "every");
     assert_eq!(ran["frames"], 1, "one video");
     // whoever looks at many held-out rows at once does so again; nobody else
-    let may: BTreeSet<&str> = ["splits", "frames", "sheet", "movies", "tracking_sheet"].into();
+    let may: BTreeSet<&str> = ["splits", "frames", "sheet", "errors", "sequence_scores", "movies", "tracking_sheet"].into();
     assert!(stages(&ran).is_subset(&may), "{ran:?}");
 }
 

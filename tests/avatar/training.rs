@@ -47,7 +47,7 @@ fn frames_of_equal_conditions_are_equal_to_the_bit() {
   again: { stage: render_avatar, from: others, with: { avatar: avatar, backbone: backbone }, steps: 2 }
 ",
     );
-    let ran = trial.run(&["--only", "again"]);
+    let ran = trial.run(&["--only", "again", "--only", "renders"]);
     let (first, again) = (trial.rows("renders"), trial.rows("again"));
     assert_eq!(ran["again"] as usize, again.len(), "they were rendered anew");
     assert_eq!(first.len(), again.len());
