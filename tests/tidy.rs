@@ -362,7 +362,11 @@ fn no_stage_after_the_capture_sees_how_a_person_was_made() {
     ];
     let with = |more: &[&'static str]| [&films[..], more].concat();
     let rules: [(&[&str], &[&str], Vec<&str>); 8] = [
-        (&["truth"], &[], vec!["capture_truth", "evaluate_eyes", "evaluate_tracking", "expression_actions", "probe_expression"]),
+        (
+            &["truth"],
+            &[],
+            vec!["capture_truth", "evaluate_eyes", "evaluate_tracking", "expression_actions", "probe_expression"],
+        ),
         (&[], &["truth"], vec!["capture_truth", "evaluate_eyes", "evaluate_tracking"]),
         (&[], &["head_pose"], vec!["capture_truth", "evaluate_poses"]),
         (&[], &["arkit", "action_mm"], vec!["capture_truth", "expression_actions", "probe_expression"]),

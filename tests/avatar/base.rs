@@ -113,8 +113,9 @@ impl Trial {
     /// A command on the small recipe.
     pub fn command(&self, verb: &str, words: &[&str]) -> Command {
         let mut all = vec![verb, self.recipe.as_str()];
-        all.extend(words);
         all.extend(SMALL);
+        // what a test says goes before
+        all.extend(words);
         self.space.command_with_packages(&all)
     }
 

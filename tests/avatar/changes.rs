@@ -64,7 +64,8 @@ fn fewer_frames_of_a_held_out_video_extract_that_video_alone() {
     let ran = change(&trial, &["--set", &every("222200037")], "frames", "every");
     assert_eq!(ran["frames"], 1, "one video");
     // whoever looks at many held-out rows at once does so again; nobody else
-    let may: BTreeSet<&str> = ["splits", "frames", "sheet", "errors", "sequence_scores", "movies", "tracking_sheet"].into();
+    let may: BTreeSet<&str> =
+        ["splits", "frames", "sheet", "errors", "sequence_scores", "movies", "tracking_sheet"].into();
     assert!(stages(&ran).is_subset(&may), "{ran:?}");
 }
 

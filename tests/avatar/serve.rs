@@ -27,9 +27,11 @@ fn sliders_move_the_surface_and_the_picture_follows() {
     let (_trial, server, run) = start();
     let told = server.json(&format!("avatar?run={run}"));
     let avatar = &told["avatars"][0];
-    let actions: Vec<&str> = avatar["actions"].as_array().expect("a list").iter().filter_map(|one| one["name"].as_str()).collect();
+    let actions: Vec<&str> =
+        avatar["actions"].as_array().expect("a list").iter().filter_map(|one| one["name"].as_str()).collect();
     assert!(actions.contains(&"jawOpen") && !actions.contains(&"tongueOut"), "{actions:?}");
-    let shares: Vec<f64> = avatar["directions"].as_array().expect("a list").iter().filter_map(|one| one["share"].as_f64()).collect();
+    let shares: Vec<f64> =
+        avatar["directions"].as_array().expect("a list").iter().filter_map(|one| one["share"].as_f64()).collect();
     assert!(shares.len() >= 2 && shares.is_sorted_by(|a, b| a >= b), "{shares:?}");
     let get = |what: &str, fields: &str| {
         let answered = server.get(&format!("/api/{what}?run={run}{fields}"));
@@ -47,7 +49,9 @@ fn sliders_move_the_surface_and_the_picture_follows() {
     assert_ne!(picture, get("render", "&about=0.8"), "the camera turns");
     assert_ne!(picture, get("render", "&along=2"), "the expression changes");
     assert_eq!(picture, get("render", ""), "nothing else does");
-    for fields in ["&along=9", "&action=jawOpen:2", "&action=smile:1", "&row=100000", "&above=2", "&about=x", "&along=a"] {
+    for fields in
+        ["&along=9", "&action=jawOpen:2", "&action=smile:1", "&row=100000", "&above=2", "&about=x", "&along=a"]
+    {
         assert_eq!(server.get(&format!("/api/render?run={run}{fields}")).status, 400, "{fields}");
     }
     assert_eq!(server.get(&format!("/api/mesh?run={run}&avatar=x")).status, 404);
@@ -65,7 +69,10 @@ fn the_viewer_works_in_a_browser() {
     let (side, before) = chrome.pixels(".frame canvas");
     // inside of the corner, which is round
     let ground = before[8 * side + 8];
-    let seen = |pixels: &[[u8; 3]]| pixels.iter().filter(|p| p.iter().zip(&ground).any(|(a, b)| a.abs_diff(*b) > 12)).count() as f64 / pixels.len() as f64;
+    let seen = |pixels: &[[u8; 3]]| {
+        pixels.iter().filter(|p| p.iter().zip(&ground).any(|(a, b)| a.abs_diff(*b) > 12)).count() as f64
+            / pixels.len() as f64
+    };
     assert!(seen(&before) > 0.1 && seen(&before) < 0.9, "a head is seen: {}", seen(&before));
     // the camera turns at once, and the picture follows
     let old = source(&mut chrome);

@@ -95,9 +95,19 @@ fn serve_gives_out_no_files_but_those_of_the_workspace() {
     space.write("secret.txt", "secret");
     space.write(".effigy/secret.txt", "secret");
     let targets = [
-        "/../secret.txt", "/blob/../secret.txt", "/blob/../../../../../../etc/passwd", "/blob/%2e%2e/secret.txt", "/blob/..%2f..%2fsecret.txt",
-        "/secret.txt", "//etc/passwd", "/blob//etc/passwd", "/.effigy/secret.txt", "/blob/secret.txt", "/api/run?run=../../secret.txt",
-        "/api/run?run=..%2F..%2Fr.yaml", "/api/rows?table=../secret.txt",
+        "/../secret.txt",
+        "/blob/../secret.txt",
+        "/blob/../../../../../../etc/passwd",
+        "/blob/%2e%2e/secret.txt",
+        "/blob/..%2f..%2fsecret.txt",
+        "/secret.txt",
+        "//etc/passwd",
+        "/blob//etc/passwd",
+        "/.effigy/secret.txt",
+        "/blob/secret.txt",
+        "/api/run?run=../../secret.txt",
+        "/api/run?run=..%2F..%2Fr.yaml",
+        "/api/rows?table=../secret.txt",
     ];
     for target in targets {
         let answered = server.get(target);
@@ -107,11 +117,15 @@ fn serve_gives_out_no_files_but_those_of_the_workspace() {
     // a page that a stage made is handed out, and runs nowhere
     let [last, _] = runs(&server);
     let rows = server.json(&format!("rows?table={}", table(&server, &last, "page")));
-    let names: Vec<&str> = rows["columns"].as_array().expect("a list").iter().filter_map(|one| one[0].as_str()).collect();
+    let names: Vec<&str> =
+        rows["columns"].as_array().expect("a list").iter().filter_map(|one| one[0].as_str()).collect();
     let cell = &rows["rows"][0][1][names.iter().position(|name| *name == "page").expect("the column")];
     let page = server.get(&format!("/blob/{}.html", cell["blob"].as_str().expect("a digest")));
     assert_eq!(page.status, 200);
-    assert_eq!((page.header("Content-Type"), page.header("Content-Disposition")), (Some("application/octet-stream"), Some("attachment")));
+    assert_eq!(
+        (page.header("Content-Type"), page.header("Content-Disposition")),
+        (Some("application/octet-stream"), Some("attachment"))
+    );
     assert!(page.header("Content-Security-Policy").is_some_and(|policy| policy.contains("sandbox")));
 }
 
@@ -131,7 +145,9 @@ fn serve_listens_on_the_loopback_interface_alone() {
 #[test]
 fn serve_says_what_is_wrong_before_it_starts() {
     let space = Space::new();
-    space.effigy(&["serve", "--workspace", "nowhere"]).expect_error(2, &["there is no workspace nowhere", "effigy run RECIPE"]);
+    space
+        .effigy(&["serve", "--workspace", "nowhere"])
+        .expect_error(2, &["there is no workspace nowhere", "effigy run RECIPE"]);
     space.write(".effigy/runs/x", "");
     let server = Server::start(&space);
     let taken = server.port.to_string();
@@ -176,7 +192,9 @@ fn serve_tells_runs_rows_and_differences() {
     let pairs = server.json(&format!("pairs?{tables}"));
     assert_eq!((&pairs["total"], &pairs["files"]), (&json!(3), &json!([["file"], ["file"]])));
     assert_ne!(pairs["pairs"][0]["left"]["file"]["blob"], pairs["pairs"][0]["right"]["file"]["blob"]);
-    for (target, status) in [("nothing", 404), ("run", 400), ("run?run=x", 404), ("rows?table=x", 400), ("rows?table=", 400)] {
+    for (target, status) in
+        [("nothing", 404), ("run", 400), ("run?run=x", 404), ("rows?table=x", 400), ("rows?table=", 400)]
+    {
         assert_eq!(server.get(&format!("/api/{target}")).status, status, "{target}");
     }
     let avatar = server.get(&format!("/api/avatar?run={last}"));
@@ -188,12 +206,18 @@ fn serve_tells_runs_rows_and_differences() {
 fn a_run_that_is_on_is_told() {
     let space = Space::new();
     let until = "while [ ! -e {param.stop} ]; do sleep 0.02; done; touch {out}/x";
-    space.write("r.yaml", &format!("
+    space.write(
+        "r.yaml",
+        &format!(
+            "
 recipe: slow
 stages:
   src: {{ rows: [{{ n: 1 }}, {{ n: 2 }}] }}
   wait: {{ run: '{until}', shell: true, from: src, params: {{ stop: '{}' }}, writes: {{ x: blob }} }}
-", space.path("stop").display()));
+",
+            space.path("stop").display()
+        ),
+    );
     let mut run = space.start(&["run", "r.yaml"]);
     while !space.path(".effigy/runs/current").exists() {
         assert!(run.try_wait().expect("it can be asked").is_none(), "the run is over");
@@ -221,7 +245,8 @@ fn the_page_works_in_a_browser() {
     // to a run, and by its graph to the rows of a stage
     chrome.click("main tbody a");
     chrome.until(&format!("location.hash === '#/run/{last}' && document.querySelector('.drawing .leads')"));
-    chrome.value("[...document.querySelectorAll('.leads')].find((e) => e.textContent.includes('scored')).id = 'scored'");
+    chrome
+        .value("[...document.querySelectorAll('.leads')].find((e) => e.textContent.includes('scored')).id = 'scored'");
     chrome.click("#scored");
     chrome.until("document.querySelectorAll('.rows tbody tr').length === 3");
     chrome.until("[...document.querySelectorAll('.rows img')].every((e) => e.naturalWidth === 64)");
@@ -245,7 +270,9 @@ fn the_page_works_in_a_browser() {
     chrome.until("document.querySelectorAll('.slider').length === 3 && [...document.querySelectorAll('.slider img')].every((e) => e.complete && e.naturalWidth)");
     let share = |chrome: &mut Chrome| {
         let (_, pixels) = chrome.pixels(".slider");
-        let of = |channel: usize| pixels.iter().filter(|p| p[channel] > 150 && p[2 - channel] < 50).count() as f64 / pixels.len() as f64;
+        let of = |channel: usize| {
+            pixels.iter().filter(|p| p[channel] > 150 && p[2 - channel] < 50).count() as f64 / pixels.len() as f64
+        };
         (of(0), of(2))
     };
     let (red, blue) = share(&mut chrome);

@@ -29,7 +29,8 @@ pub struct Chrome {
 /// The browser's program; `None`, said aloud, where there is none.
 pub fn program() -> Option<String> {
     let dirs = std::env::var_os("PATH").unwrap_or_default();
-    let found = std::env::split_paths(&dirs).flat_map(|dir| PROGRAMS.map(|name| dir.join(name))).find(|path| path.is_file());
+    let found =
+        std::env::split_paths(&dirs).flat_map(|dir| PROGRAMS.map(|name| dir.join(name))).find(|path| path.is_file());
     if found.is_none() {
         eprintln!("SKIPPED: there is no browser to test with; install chromium (looked for {})", PROGRAMS.join(", "));
     }
@@ -85,7 +86,9 @@ impl Chrome {
             match told["method"].as_str() {
                 Some("Runtime.exceptionThrown") => self.complaints.push(params["exceptionDetails"].to_string()),
                 Some("Log.entryAdded") => self.complaints.push(params["entry"].to_string()),
-                Some("Runtime.consoleAPICalled") if params["type"] == "error" => self.complaints.push(params["args"].to_string()),
+                Some("Runtime.consoleAPICalled") if params["type"] == "error" => {
+                    self.complaints.push(params["args"].to_string())
+                }
                 _ => {}
             }
         }
@@ -109,13 +112,18 @@ impl Chrome {
         let begun = Instant::now();
         loop {
             // a page that is just being left has no expressions
-            let value = self.value(&format!("(() => {{ try {{ return {expression} }} catch (error) {{ return null }} }})()"));
+            let value =
+                self.value(&format!("(() => {{ try {{ return {expression} }} catch (error) {{ return null }} }})()"));
             if ![json!(false), json!(null), json!(0), json!("")].contains(&value) {
                 return value;
             }
             if begun.elapsed() > WITHIN {
                 let page = self.value("document.body.innerText");
-                panic!("waited in vain for {expression}; the page says:\n{}\n{:?}", page.as_str().unwrap_or_default(), self.complaints);
+                panic!(
+                    "waited in vain for {expression}; the page says:\n{}\n{:?}",
+                    page.as_str().unwrap_or_default(),
+                    self.complaints
+                );
             }
             std::thread::sleep(Duration::from_millis(30));
         }
@@ -163,7 +171,10 @@ impl Chrome {
     pub fn enter(&mut self, text: &str) {
         self.call("Input.insertText", json!({"text": text}));
         for kind in ["keyDown", "keyUp"] {
-            self.call("Input.dispatchKeyEvent", json!({"type": kind, "key": "Enter", "code": "Enter", "windowsVirtualKeyCode": 13, "text": "\r"}));
+            self.call(
+                "Input.dispatchKeyEvent",
+                json!({"type": kind, "key": "Enter", "code": "Enter", "windowsVirtualKeyCode": 13, "text": "\r"}),
+            );
         }
     }
 

@@ -28,7 +28,8 @@ impl Server {
         let mut child = space.command(&["serve", "--port", "0"]).stdout(Stdio::piped()).spawn().expect("it starts");
         let mut line = String::new();
         BufReader::new(child.stdout.take().expect("a pipe")).read_line(&mut line).expect("it says where it is");
-        let port = line.trim().strip_prefix("http://127.0.0.1:").and_then(|rest| rest.strip_suffix('/')).map(str::parse);
+        let port =
+            line.trim().strip_prefix("http://127.0.0.1:").and_then(|rest| rest.strip_suffix('/')).map(str::parse);
         let port = port.unwrap_or_else(|| panic!("it said {line:?}")).expect("a port");
         Server { child, port }
     }

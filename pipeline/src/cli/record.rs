@@ -155,30 +155,30 @@ pub fn write(
     };
     let told = plan.nodes.iter().zip(&outcome.tallies).zip(&outcome.states).enumerate();
     let stages = told.map(|(i, ((node, tally), state))| StageRecord {
-            name: node.name.clone(),
-            kind: node.kind().into(),
-            state: word(state).into(),
-            executed: tally.executed,
-            cached: tally.cached,
-            failed: tally.failed,
-            seconds: tally.seconds,
-            head: tally.head,
-            table: tally.table,
-            rows: tally.table.and(tally.rows),
-            facts: match &node.work {
-                Work::Table(table) => {
-                    let mut printer = Printer::default();
-                    table.facts(&mut printer);
-                    printer.0
-                }
-                Work::Units(_) => Vec::new(),
-            },
-            wiring: Wiring::of(plan, i),
-            params: match &node.work {
-                Work::Table(_) => BTreeMap::new(),
-                Work::Units(stage) => stage.params.clone(),
-            },
-        });
+        name: node.name.clone(),
+        kind: node.kind().into(),
+        state: word(state).into(),
+        executed: tally.executed,
+        cached: tally.cached,
+        failed: tally.failed,
+        seconds: tally.seconds,
+        head: tally.head,
+        table: tally.table,
+        rows: tally.table.and(tally.rows),
+        facts: match &node.work {
+            Work::Table(table) => {
+                let mut printer = Printer::default();
+                table.facts(&mut printer);
+                printer.0
+            }
+            Work::Units(_) => Vec::new(),
+        },
+        wiring: Wiring::of(plan, i),
+        params: match &node.work {
+            Work::Table(_) => BTreeMap::new(),
+            Work::Units(stage) => stage.params.clone(),
+        },
+    });
     let host = host::info(&plan.spec.dir, &plan.providers);
     let record = Record {
         run: id.into(),

@@ -45,7 +45,8 @@ impl Serve {
         let server = http::Listener::bind(self.port)?;
         let provider = super::load::default_provider();
         // what is computed for the avatar viewer lies here, and goes when the server does
-        let folder = tempfile::Builder::new().prefix("effigy-serve-").tempdir().context("cannot make a temporary folder")?;
+        let folder =
+            tempfile::Builder::new().prefix("effigy-serve-").tempdir().context("cannot make a temporary folder")?;
         let site = site::Site::new(root, provider, folder.path());
         let answers: Arc<http::Answers> = Arc::new(move |asked| site.answer(asked));
         let stop = server.stopper();

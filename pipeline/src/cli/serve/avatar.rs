@@ -90,7 +90,11 @@ impl Cast {
         let gbuffer = before(record, render, RASTERS)?;
         let cast = Cast::of_tracked(record, before(record, gbuffer, TRACKS)?)?;
         let (avatar, backbone) = (constant(record, render, "avatar")?, constant(record, render, "backbone")?);
-        Some(Cast { name: render.name.clone(), render: Some((gbuffer.clone(), render.clone(), avatar, backbone)), ..cast })
+        Some(Cast {
+            name: render.name.clone(),
+            render: Some((gbuffer.clone(), render.clone(), avatar, backbone)),
+            ..cast
+        })
     }
 }
 
@@ -242,8 +246,12 @@ impl Viewer {
         let (code, pose) = self.asked_for(site, &cast, fields)?;
         let camera = camera(site, &cast, Some(fields))?;
         let mesh = self.posed(site, &cast, &code, &pose, false)?;
-        let size = gbuffer.params.get("size").and_then(Json::as_i64).ok_or_else(|| missing("the G-buffers have no size"))?;
-        let params = with_params(&gbuffer.params, &[("crops", json!(0)), ("eval_crop", json!(1.0)), ("center", json!(camera.center))]);
+        let size =
+            gbuffer.params.get("size").and_then(Json::as_i64).ok_or_else(|| missing("the G-buffers have no size"))?;
+        let params = with_params(
+            &gbuffer.params,
+            &[("crops", json!(0)), ("eval_crop", json!(1.0)), ("center", json!(camera.center))],
+        );
         let half = size as f64 / 2.0;
         let focal = camera.focal * size as f64;
         let k = vec![focal, 0.0, half, 0.0, focal, half, 0.0, 0.0, 1.0];
@@ -272,9 +280,11 @@ impl Viewer {
         row.extend(of_moment(site, &cast, fields.number("row", 0)?)?);
         let with = [("avatar", avatar), ("backbone", backbone)];
         let stage = format!("{avatar} {backbone}");
-        let task = Task { kind: RENDERS, params: with_params(&render.params, &[]), with: &with, rows: table_of(&row)?, stage };
+        let task =
+            Task { kind: RENDERS, params: with_params(&render.params, &[]), with: &with, rows: table_of(&row)?, stage };
         let picture = self.desk(2).work(site, &task)?;
-        let bytes = std::fs::read(picture.file(0, "render")?).map_err(|error| anyhow!("the picture cannot be read: {error}"))?;
+        let bytes = std::fs::read(picture.file(0, "render")?)
+            .map_err(|error| anyhow!("the picture cannot be read: {error}"))?;
         Ok(Answer::bytes("image/png", bytes))
     }
 
@@ -314,7 +324,8 @@ impl Viewer {
                 let weight = weight.parse().ok().filter(|weight| (0.0..=1.0).contains(weight));
                 Some((actions.iter().find(|one| one.name == name)?, weight?))
             });
-            let (action, weight): (_, f64) = found.ok_or_else(|| wrong("an action is NAME:WEIGHT, with a weight from 0 to 1"))?;
+            let (action, weight): (_, f64) =
+                found.ok_or_else(|| wrong("an action is NAME:WEIGHT, with a weight from 0 to 1"))?;
             code.iter_mut().zip(&action.code).for_each(|(value, along)| *value += weight * along);
         }
         Ok((code, pose))
@@ -338,7 +349,13 @@ impl Viewer {
     }
 
     /// Directions that a stage finds in a table, once.
-    fn found(&self, site: &Site, table: Digest, kind: &str, rows: impl Fn() -> Result<Manifest>) -> Answered<Arc<Vec<Direction>>> {
+    fn found(
+        &self,
+        site: &Site,
+        table: Digest,
+        kind: &str,
+        rows: impl Fn() -> Result<Manifest>,
+    ) -> Answered<Arc<Vec<Direction>>> {
         let lock = || self.directions.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         if let Some((_, known)) = lock().iter().find(|(known, _)| *known == table) {
             return Ok(known.clone());
@@ -471,9 +488,13 @@ mod tests {
         assert!(x.abs() < 1e-12 && y < 0.0, "what is above stands above");
         // a rotation, not a mirror
         let (a, b, c) = (&m[0..3], &m[4..7], &m[8..11]);
-        let det = a[0] * (b[1] * c[2] - b[2] * c[1]) - a[1] * (b[0] * c[2] - b[2] * c[0]) + a[2] * (b[0] * c[1] - b[1] * c[0]);
+        let det = a[0] * (b[1] * c[2] - b[2] * c[1]) - a[1] * (b[0] * c[2] - b[2] * c[0])
+            + a[2] * (b[0] * c[1] - b[1] * c[0]);
         assert!((det - 1.0).abs() < 1e-12);
         let front = Camera { angles: [0.0; 2], center: [0.0; 3], ..camera };
-        assert_eq!(front.world_to_cam(), [1.0, 0.0, -0.0, 0.0, 0.0, -1.0, 0.0, 0.0, -0.0, -0.0, -1.0, 1.3, 0.0, 0.0, 0.0, 1.0]);
+        assert_eq!(
+            front.world_to_cam(),
+            [1.0, 0.0, -0.0, 0.0, 0.0, -1.0, 0.0, 0.0, -0.0, -0.0, -1.0, 1.3, 0.0, 0.0, 0.0, 1.0]
+        );
     }
 }

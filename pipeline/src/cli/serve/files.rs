@@ -69,7 +69,8 @@ impl Files {
         let mut now: Vec<_> = entries.map(|entry| stamp(entry.path())).map(|(time, path)| (path, time)).collect();
         now.sort();
         if elsewhere.of != now {
-            let files = Store::new(&self.root).all().unwrap_or_default().into_iter().flat_map(|(memory, _)| memory.files);
+            let files =
+                Store::new(&self.root).all().unwrap_or_default().into_iter().flat_map(|(memory, _)| memory.files);
             elsewhere.files = files.map(|(path, print, digest)| (digest, (path, print))).collect();
             elsewhere.of = now;
         }

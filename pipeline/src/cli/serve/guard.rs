@@ -60,7 +60,9 @@ mod tests {
         for method in ["POST", "PUT", "DELETE", "OPTIONS", "get", ""] {
             assert_eq!(status(method, "/", &[HOST]), 405, "{method}");
         }
-        for host in ["evil.example", "127.0.0.1", "127.0.0.1:81", "127.0.0.1:80.evil.example", "localhost", "[::1]:80", ""] {
+        for host in
+            ["evil.example", "127.0.0.1", "127.0.0.1:81", "127.0.0.1:80.evil.example", "localhost", "[::1]:80", ""]
+        {
             assert_eq!(status("GET", "/", &[("host", host)]), 421, "{host}");
         }
         assert_eq!(status("GET", "/", &[]), 421);
@@ -75,7 +77,9 @@ mod tests {
 
     #[test]
     fn paths_lead_nowhere_else() {
-        for target in ["/../etc/passwd", "/a/%2e%2e/b", "/a/..%2fb", "/%5c..%5c", "/a%00", "http://127.0.0.1:80/", "*", "", "/./"] {
+        for target in
+            ["/../etc/passwd", "/a/%2e%2e/b", "/a/..%2fb", "/%5c..%5c", "/a%00", "http://127.0.0.1:80/", "*", "", "/./"]
+        {
             assert_eq!(status("GET", target, &[HOST]), 400, "{target}");
         }
         assert_eq!(status("GET", "/a..b/c...", &[HOST]), 200);

@@ -50,7 +50,8 @@ impl Listener {
         });
         bound.map_err(|error| {
             let message = format!("cannot listen on port {port} of 127.0.0.1: {error}");
-            let problem = Problem::new(message).hint("another `effigy serve` may have it; `--port 0` takes one that is free");
+            let problem =
+                Problem::new(message).hint("another `effigy serve` may have it; `--port 0` takes one that is free");
             Problems::from(problem).into()
         })
     }
@@ -102,7 +103,8 @@ fn handle(stream: &TcpStream, port: u16, answers: &Answers) -> std::io::Result<(
         let checked = asked.and_then(|asked| guard::check(&asked, port).map(|()| asked));
         checked.map_or_else(Refusal::answer, |asked| answers(&asked))
     }));
-    let answer = answered.unwrap_or_else(|_| Refusal { status: 500, ..super::asked::wrong("the server panicked over this") }.answer());
+    let answer = answered
+        .unwrap_or_else(|_| Refusal { status: 500, ..super::asked::wrong("the server panicked over this") }.answer());
     send(stream, answer, bare)?;
     stream.shutdown(Shutdown::Write)?;
     // what is closed while something lies unread takes the answer with it
@@ -138,11 +140,13 @@ fn head(mut stream: &TcpStream) -> std::io::Result<Option<Vec<u8>>> {
 /// A request as its head tells it. Strict: what could be read in two ways is refused.
 fn parsed(head: &[u8]) -> Result<Asked, Refusal> {
     let wrong = || super::asked::wrong("that is no request, or one too long");
-    let text = std::str::from_utf8(head).ok().filter(|text| text.chars().all(|c| matches!(c, ' '..='~' | '\t' | '\r' | '\n')));
+    let text =
+        std::str::from_utf8(head).ok().filter(|text| text.chars().all(|c| matches!(c, ' '..='~' | '\t' | '\r' | '\n')));
     let mut lines = text.ok_or_else(wrong)?.split("\r\n");
     let mut words = lines.next().unwrap_or_default().split(' ');
     let (method, target, version) = (words.next(), words.next(), words.next());
-    let (Some(method), Some(target), Some("HTTP/1.1" | "HTTP/1.0"), None) = (method, target, version, words.next()) else {
+    let (Some(method), Some(target), Some("HTTP/1.1" | "HTTP/1.0"), None) = (method, target, version, words.next())
+    else {
         return Err(wrong());
     };
     let header = |line: &str| {
@@ -193,8 +197,15 @@ mod tests {
         assert_eq!((asked.method.as_str(), asked.target.as_str()), ("GET", "/a?b"));
         assert_eq!((asked.header("host"), asked.header("x-a")), (Some("x:1"), Some("b c")));
         let odd: [&[u8]; 9] = [
-            b"", b"GET /", b"GET / HTTP/2", b"GET  / HTTP/1.1", b"GET / HTTP/1.1 x", b"GET / HTTP/1.1\r\nHost", b"GET / HTTP/1.1\r\nHost : x",
-            b"GET / HTTP/1.1\r\nHost: x\r\n more", b"GET /\xff HTTP/1.1",
+            b"",
+            b"GET /",
+            b"GET / HTTP/2",
+            b"GET  / HTTP/1.1",
+            b"GET / HTTP/1.1 x",
+            b"GET / HTTP/1.1\r\nHost",
+            b"GET / HTTP/1.1\r\nHost : x",
+            b"GET / HTTP/1.1\r\nHost: x\r\n more",
+            b"GET /\xff HTTP/1.1",
         ];
         for head in odd {
             assert_eq!(parsed(head).unwrap_err().status, 400, "{}", String::from_utf8_lossy(head));

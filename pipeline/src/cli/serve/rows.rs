@@ -58,7 +58,9 @@ impl Tables {
             return Ok(table.clone());
         }
         let gone = || Refusal {
-            hint: Some("tables are kept of the last run of each recipe and of the ten latest runs; run it again".into()),
+            hint: Some(
+                "tables are kept of the last run of each recipe and of the ten latest runs; run it again".into(),
+            ),
             ..missing("this table is not kept any more")
         };
         let table = manifests::read_ipc(&self.store.table_path(digest)).map_err(|_| gone())?;
@@ -138,7 +140,8 @@ mod tests {
     fn a_page_is_cut_from_what_is_left_in_order() {
         let schema = Schema::new([("n", Type::I64), ("x", Type::F64), ("code", Type::Floats(20))]).unwrap();
         let row = |n, x| vec![Value::I64(n), x, Value::Floats(vec![0.5; 20])];
-        let rows = [row(1, Value::F64(3.0)), row(2, Value::Null), row(3, Value::F64(f64::NAN)), row(4, Value::F64(-1.0))];
+        let rows =
+            [row(1, Value::F64(3.0)), row(2, Value::Null), row(3, Value::F64(f64::NAN)), row(4, Value::F64(-1.0))];
         let table = Manifest::from_rows(schema, &rows).unwrap();
         let numbers = |query: &Query| -> Vec<i64> {
             let page = page(&table, query).unwrap();
