@@ -175,10 +175,10 @@ impl LossCurve {
     }
 }
 
-/// How many replicas help a network whose batches come in `parts`: all parts side by side if there are threads for it, and
-/// otherwise one after the other, as on a GPU, which is busy with one.
+/// How many replicas help a network whose batches come in `parts`: one for each further thread, as long as there are parts for them; none on a
+/// GPU, which is busy with one part.
 pub fn helpers(parts: usize, threads: usize) -> usize {
-    if parts > 1 && threads >= parts && !runtime::device().is_cuda() { parts - 1 } else { 0 }
+    if runtime::device().is_cuda() { 0 } else { parts.min(threads).max(1) - 1 }
 }
 
 /// The samples of a step: a function of seed and step, every sample once in each pass over the data.

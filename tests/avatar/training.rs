@@ -144,7 +144,7 @@ const TWO: &str = "stages:
 #[test]
 fn an_avatar_of_two_people_has_maps_for_each() {
     let trial = extended(TWO);
-    let words = ["--param", "avatar_steps=3"];
+    let words = ["--param", "avatar_steps=20"];
     trial.run(&[&words[..], &["--only", "renders", "--only", "twins"]].concat());
     let config = trial.paths("avatar")[0]["config"].as_str().expect("a path").to_string();
     let config: Value = serde_json::from_slice(&std::fs::read(config).expect("a file")).expect("JSON");

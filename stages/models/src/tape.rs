@@ -84,7 +84,7 @@ impl<'a> Tape<'a> {
                     // nodes made last are differentiated first: what was gathered so far comes before this part's share
                     for (x, fresh) in inputs.iter().zip(&fresh).filter(|(x, _)| x.requires_grad() && x.grad().defined())
                     {
-                        sum = sum + weighted(fresh, &x.grad());
+                        sum = &sum + weighted(fresh, &x.grad());
                     }
                     drop(output);
                     sum.backward();

@@ -49,11 +49,15 @@ pub struct Team<M: Member> {
 }
 
 impl<M: Member + Send + 'static> Team<M> {
-    /// A thread for each replica. They follow `leader`'s weights, whatever their own are.
+    /// A thread for each replica. They follow `leader`'s weights, whatever their own are. The calling thread runs its operations
+    /// alone from then on: sums over an operation's threads have another order.
     ///
     /// # Panics
     /// If a replica has other weights, or the system has no thread left.
     pub fn new(leader: &M, replicas: Vec<M>) -> Self {
+        if !replicas.is_empty() {
+            runtime::one_thread();
+        }
         let helpers = replicas.into_iter().map(|replica| helper(leader, replica)).collect();
         Self { helpers, apprentice: None }
     }
@@ -77,8 +81,7 @@ impl<M: Member + Send + 'static> Team<M> {
     }
 
     /// Adds the gradient of the whole batch's mean loss to `leader`'s weights. `jobs` are its parts, each with its share
-    /// of the samples: one for each replica and one for the leader, or any number if there are no replicas. Gives the
-    /// terms' means over the batch.
+    /// of the samples. Gives the terms' means over the batch.
     ///
     /// # Panics
     /// If a part's loss does: with that panic.
@@ -86,38 +89,34 @@ impl<M: Member + Send + 'static> Team<M> {
         if let Some(apprentice) = &self.apprentice {
             return learn_from(apprentice, leader, jobs);
         }
-        let mut jobs = jobs.into_iter();
-        let (share, own) = jobs.next().expect("a batch has a part");
-        if self.helpers.is_empty() {
-            let mut terms = differentiate(leader, share, &own);
-            for (share, job) in jobs {
-                add(&mut terms, differentiate(leader, share, &job));
-            }
-            return terms;
-        }
-        assert!(jobs.len() <= self.helpers.len(), "more parts than members");
-        let mut busy = 0;
-        for (helper, order) in self.helpers.iter().zip(jobs) {
-            let orders = helper.orders.as_ref().expect("it is closed only when the team is dropped");
-            // a helper that is gone is noticed below
-            let _ = orders.send(order);
-            busy += 1;
-        }
-        let mut terms = differentiate(leader, share, &own);
+        let mut jobs = jobs.into_iter().peekable();
+        assert!(jobs.peek().is_some(), "a batch has a part");
         let variables: Vec<Tensor> = leader.learned().into_values().collect();
-        for helper in &mut self.helpers[..busy] {
-            let Ok((gradients, more)) = helper.answers.recv() else {
-                let thread = helper.thread.take().expect("it was not waited for yet");
-                std::panic::resume_unwind(thread.join().expect_err("it ends by a panic only"));
-            };
-            tch::no_grad(|| {
-                for (variable, gradient) in variables.iter().zip(gradients).filter(|(_, g)| g.defined()) {
-                    // all members have the same graph: what one differentiates, all do
-                    let mut sum = variable.grad();
-                    sum += gradient;
-                }
-            });
-            add(&mut terms, more);
+        let mut terms = Vec::new();
+        // as many at a time as there are members, and added in the order of the parts: the sum is the same for any number of them
+        while let Some((share, own)) = jobs.next() {
+            let mut busy = 0;
+            for (helper, order) in self.helpers.iter().zip(&mut jobs) {
+                let orders = helper.orders.as_ref().expect("it is closed only when the team is dropped");
+                // a helper that is gone is noticed below
+                let _ = orders.send(order);
+                busy += 1;
+            }
+            add(&mut terms, differentiate(leader, share, &own));
+            for helper in &mut self.helpers[..busy] {
+                let Ok((gradients, more)) = helper.answers.recv() else {
+                    let thread = helper.thread.take().expect("it was not waited for yet");
+                    std::panic::resume_unwind(thread.join().expect_err("it ends by a panic only"));
+                };
+                tch::no_grad(|| {
+                    for (variable, gradient) in variables.iter().zip(gradients).filter(|(_, g)| g.defined()) {
+                        // all members have the same graph: what one differentiates, all do
+                        let mut sum = variable.grad();
+                        sum += gradient;
+                    }
+                });
+                add(&mut terms, more);
+            }
         }
         terms
     }
@@ -130,9 +129,7 @@ fn learn_from<M: Member>(apprentice: &M, leader: &M, jobs: Vec<(f64, M::Job)>) -
     let mut sums = Vec::new();
     for (share, job) in jobs {
         own.values().for_each(|own| own.shallow_clone().zero_grad());
-        let terms = differentiate(apprentice, share, &job);
-        sums.resize(terms.len(), 0.0);
-        add(&mut sums, terms);
+        add(&mut sums, differentiate(apprentice, share, &job));
         tch::no_grad(|| {
             for (name, gradient) in own.iter().map(|(name, own)| (name, own.grad())).filter(|(_, g)| g.defined()) {
                 let mut sum = followed[name].grad();
@@ -143,7 +140,8 @@ fn learn_from<M: Member>(apprentice: &M, leader: &M, jobs: Vec<(f64, M::Job)>) -
     sums
 }
 
-fn add(sums: &mut [f64], terms: Vec<f64>) {
+fn add(sums: &mut Vec<f64>, terms: Vec<f64>) {
+    sums.resize(terms.len(), 0.0);
     sums.iter_mut().zip(terms).for_each(|(sum, term)| *sum += term);
 }
 
@@ -249,21 +247,23 @@ mod tests {
         let (leader, alone) = (Net::new(1), Net::new(1));
         // replicas with other weights: they follow
         let mut team = Team::new(&leader, vec![Net::new(2), Net::new(3)]);
+        // fewer than the parts: they take turns
+        let other = Net::new(1);
+        let mut pair = Team::new(&other, vec![Net::new(4)]);
         for _ in 0..2 {
-            for net in [&leader, &alone] {
+            for net in [&leader, &alone, &other] {
                 net.learned().into_values().for_each(|mut variable| variable.zero_grad());
             }
             let terms = team.backward(&leader, jobs(&x, 3));
             assert!((terms[0] - loss.double_value(&[])).abs() < 1e-6);
             assert_eq!(Team::new(&alone, Vec::new()).backward(&alone, jobs(&x, 3)), terms);
+            assert_eq!(pair.backward(&other, jobs(&x, 3)), terms);
             for (name, variable) in leader.learned() {
                 let off = (variable.grad() - whole.learned()[&name].grad()).abs().max().double_value(&[]);
                 assert!(off < 1e-6, "{name}: {off}");
-                assert_eq!(
-                    variable.grad(),
-                    alone.learned()[&name].grad(),
-                    "with as many threads as there are, the same bits"
-                );
+                for fewer in [&alone, &other] {
+                    assert_eq!(variable.grad(), fewer.learned()[&name].grad(), "any number of threads, the same bits");
+                }
             }
         }
     }
