@@ -310,7 +310,6 @@ impl Params {
             clip_expression: self.clip_expression,
             gradient_checkpointing: self.gradient_checkpointing,
             terms: self.terms(),
-            ..AvatarConfig::small(code)
         }
     }
 
