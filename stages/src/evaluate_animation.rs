@@ -191,8 +191,9 @@ mod tests {
         let (same, still) = (distances(&film(1.0, 1.0), &driver).unwrap(), distances(&film(1.0, 0.0), &driver).unwrap());
         for (i, (_, turn)) in does.into_iter().enumerate() {
             let (same, still) = (same[i], still[i]);
-            assert!(same.pose < 0.1 && same.expression < 0.05 * same.expression_still, "{same:?}");
-            assert!((still.pose - turn.abs().to_degrees()).abs() < 0.1 && (still.pose - still.pose_still).abs() < 1e-3, "{still:?}");
+            // what moves in the face turns the fitted frame a little
+            assert!(same.pose < 0.3 && same.expression < 0.05 * same.expression_still, "{same:?}");
+            assert!((still.pose - turn.abs().to_degrees()).abs() < 0.3 && (still.pose - still.pose_still).abs() < 1e-3, "{still:?}");
             assert!((still.expression - still.expression_still).abs() < 1e-6, "{still:?}");
         }
         // a fifth of the points, on average so far from its mean of 7 px
