@@ -86,7 +86,7 @@ impl ExpressionActions {
     }
 }
 
-/// What a unit of each weight adds to the code. [moments][weights], [moments][code]
+/// What a unit of each weight adds to the code. `[moments][weights]`, `[moments][code]`
 fn directions(weights: &[Vec<f64>], codes: &[Vec<f64>], strength: f64) -> Vec<Vec<f64>> {
     let count = weights[0].len();
     if count == 0 {
