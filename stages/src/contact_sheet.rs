@@ -38,6 +38,8 @@ fn picture() -> usize {
 
 /// Height of the strip above a line that says which view it is, px.
 const LABEL: usize = 15;
+/// The colour of a view that a method has not rendered.
+pub const NO_RENDER: [u8; 3] = [230; 3];
 
 fn def() -> StageDef {
     StageDef::new("contact_sheet", 3, Grain::Whole)
@@ -54,8 +56,8 @@ struct ContactSheet {
     params: Params,
 }
 
-/// A view: what was filmed when and by which camera.
-type View = (String, String, i64);
+/// A view: sequence, camera and timestep.
+pub type View = (String, String, i64);
 
 impl Stage for ContactSheet {
     fn run(&mut self, units: &[Unit<'_>], cx: &Cx<'_>) -> Result<Vec<Rows>> {
@@ -65,69 +67,102 @@ impl Stage for ContactSheet {
 
 impl ContactSheet {
     fn sheet(&self, unit: &Unit<'_>, cx: &Cx<'_>) -> Result<Rows> {
-        let rows = unit.rows();
-        let mut views: BTreeMap<View, Vec<Row<'_>>> = BTreeMap::new();
-        let mut methods: Vec<String> = Vec::new();
-        for row in rows {
-            let method = method_of(&row)?;
-            if !methods.contains(&method) {
-                methods.push(method);
-            }
-            let view = (row.str("sequence")?, row.str("camera")?, row.i64("timestep")?);
-            views.entry(view).or_default().push(row);
-        }
-        let all: Vec<_> = views.into_iter().collect();
-        let n = self.params.lines.clamp(1, all.len().max(1));
-        let mut lines = vec![self.heading(&methods)?];
-        for i in 0..n.min(all.len()) {
-            // the middles of n equal parts: neither always the first frame nor always the last
-            let (view, rows) = &all[(2 * i + 1) * all.len() / (2 * n)];
-            lines.push(self.line(view, rows, &methods)?);
+        let Views { spread, methods } = spread(unit.rows(), self.params.lines)?;
+        let names = ["truth"].into_iter().chain(methods.iter().map(String::as_str));
+        let names: Vec<&str> = names.chain(gbuffers::CHANNELS).chain(["mesh"]).collect();
+        let mut lines = vec![heading(&names, self.params.picture)?];
+        for (view, rows) in &spread {
+            let line = self.line(rows, &methods)?;
+            lines.extend([label(view, line.width)?, line]);
         }
         let path = cx.file(unit, "sheet.png");
         below(&lines).write_png(&path)?;
         Ok(vec![OutRow::new().file("sheet", &path)])
     }
 
-    fn line(&self, view: &View, rows: &[Row<'_>], methods: &[String]) -> Result<Image> {
-        let size = self.params.picture;
+    fn line(&self, rows: &[Row<'_>], methods: &[String]) -> Result<Image> {
         let target = Image::read(&rows[0].path("target")?, 3)?;
         let gbuffer = gbuffers::read(&rows[0].path("gbuffer")?)?;
         let mut pictures = vec![target.clone()];
         for method in methods {
-            let mut render = Image::new(target.width, target.height, 3, vec![230; target.data.len()]);
-            for row in rows {
-                if method_of(row)? == *method {
-                    render = Image::read(&row.path("render")?, 3)?;
-                }
-            }
-            pictures.push(render);
+            let none = || plain(target.width, target.height, NO_RENDER);
+            pictures.push(render_of(rows, method)?.unwrap_or_else(none));
         }
         let span = gbuffers::depth_span([&gbuffer]);
         pictures.extend(gbuffers::pictures(&gbuffer, span));
         pictures.push(overlay(&target, &gbuffer)?);
-        let line = beside(&pictures.iter().map(|picture| enlarge(picture, size)).collect::<Vec<_>>());
-        let mut name = plain(line.width, LABEL, WHITE);
-        text(&mut name, &format!("{} / {} / {}", view.0, view.1, view.2), (4, LABEL - 4), 7.0, Anchor::Left)?;
-        Ok(below(&[name, line]))
-    }
-
-    fn heading(&self, methods: &[String]) -> Result<Image> {
-        let size = self.params.picture;
-        let names = ["truth"].into_iter().chain(methods.iter().map(String::as_str));
-        let names: Vec<&str> = names.chain(gbuffers::CHANNELS).chain(["mesh"]).collect();
-        let (width, height) = (size * names.len(), 20);
-        let mut image = plain(width, height, WHITE);
-        for (i, name) in names.iter().enumerate() {
-            text(&mut image, name, (i * size + 4, 14), 8.0, Anchor::Left)?;
-        }
-        Ok(image)
+        Ok(beside(&pictures.iter().map(|picture| enlarge(picture, self.params.picture)).collect::<Vec<_>>()))
     }
 }
 
+/// What a sheet shows.
+pub struct Views<'a> {
+    /// Views and their rows, one of each method that has it, spread evenly over what there is.
+    pub spread: Vec<(View, Vec<Row<'a>>)>,
+    /// The methods, in the order in which they come.
+    pub methods: Vec<String>,
+}
+
+/// At most `lines` of the rows' views.
+///
+/// # Errors
+/// If a row does not say what it shows.
+pub fn spread(rows: Vec<Row<'_>>, lines: usize) -> Result<Views<'_>> {
+    let mut views: BTreeMap<View, Vec<Row<'_>>> = BTreeMap::new();
+    let mut methods: Vec<String> = Vec::new();
+    for row in rows {
+        let method = method_of(&row)?;
+        if !methods.contains(&method) {
+            methods.push(method);
+        }
+        views.entry((row.str("sequence")?, row.str("camera")?, row.i64("timestep")?)).or_default().push(row);
+    }
+    let all = views.len();
+    let n = lines.clamp(1, all.max(1)).min(all);
+    // the middles of n equal parts: neither always the first frame nor always the last
+    let shown: Vec<usize> = (0..n).map(|i| (2 * i + 1) * all / (2 * n)).collect();
+    let spread = views.into_iter().enumerate().filter(|(i, _)| shown.contains(i)).map(|(_, view)| view).collect();
+    Ok(Views { spread, methods })
+}
+
 /// Whose render a row holds.
-pub fn method_of(row: &Row<'_>) -> Result<String> {
+fn method_of(row: &Row<'_>) -> Result<String> {
     if row.has("method") { row.str("method") } else { Ok("render".into()) }
+}
+
+/// What a method made of the view of these rows; none if it has not rendered it.
+///
+/// # Errors
+/// If the picture cannot be read.
+pub fn render_of(rows: &[Row<'_>], method: &str) -> Result<Option<Image>> {
+    for row in rows {
+        if method_of(row)? == method {
+            return Image::read(&row.path("render")?, 3).map(Some);
+        }
+    }
+    Ok(None)
+}
+
+/// The strip above a sheet that names its columns, each `size` px wide.
+///
+/// # Errors
+/// If a letter cannot be drawn.
+pub fn heading(names: &[&str], size: usize) -> Result<Image> {
+    let mut image = plain(size * names.len(), 20, WHITE);
+    for (i, name) in names.iter().enumerate() {
+        text(&mut image, name, (i * size + 4, 14), 8.0, Anchor::Left)?;
+    }
+    Ok(image)
+}
+
+/// The strip above a line that says which view it is.
+///
+/// # Errors
+/// If a letter cannot be drawn.
+pub fn label((sequence, camera, timestep): &View, width: usize) -> Result<Image> {
+    let mut name = plain(width, LABEL, WHITE);
+    text(&mut name, &format!("{sequence} / {camera} / {timestep}"), (4, LABEL - 4), 7.0, Anchor::Left)?;
+    Ok(name)
 }
 
 /// The mesh, shaded by its normals, half transparent over the image.

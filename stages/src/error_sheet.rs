@@ -6,7 +6,7 @@
 //! red, green and blue, values in [0, 1], in turbo from 0 to `full`. The scale is a parameter and not that of the pictures, so that sheets of two runs
 //! can be laid side by side. The number in a map's corner is its mean (L1). Knows no masks.
 
-use crate::contact_sheet::{enlarge, method_of};
+use crate::contact_sheet::{NO_RENDER, Views, enlarge, heading, label, render_of, spread};
 use crate::drawing::{Anchor, WHITE, below, beside, color_bar, place, plain, text, turbo};
 use crate::media::Image;
 use anyhow::{Result, ensure};
@@ -15,7 +15,6 @@ use metrics::psnr::l1;
 use protocol::{Cx, Grain, OutRow, Row, Rows, Stage, StageDef, Unit};
 use schemars::JsonSchema;
 use serde::Deserialize;
-use std::collections::BTreeMap;
 
 /// Parameters.
 #[derive(Deserialize, JsonSchema)]
@@ -41,9 +40,6 @@ fn picture() -> usize {
 fn full() -> f64 {
     0.5
 }
-
-/// Height of the strip above a line, px.
-const LABEL: usize = 15;
 
 fn def() -> StageDef {
     StageDef::new("error_sheet", 1, Grain::Whole)
@@ -71,26 +67,13 @@ impl Stage for ErrorSheet {
 
 impl ErrorSheet {
     fn sheet(&self, unit: &Unit<'_>, cx: &Cx<'_>) -> Result<Rows> {
-        let mut views: BTreeMap<(String, String, i64), Vec<Row<'_>>> = BTreeMap::new();
-        let mut methods: Vec<String> = Vec::new();
-        for row in unit.rows() {
-            let method = method_of(&row)?;
-            if !methods.contains(&method) {
-                methods.push(method);
-            }
-            let view = (row.str("sequence")?, row.str("camera")?, row.i64("timestep")?);
-            views.entry(view).or_default().push(row);
-        }
-        let all: Vec<_> = views.into_iter().collect();
-        let n = self.params.lines.clamp(1, all.len().max(1));
-        let mut lines = vec![self.heading(&methods)?];
-        for i in 0..n.min(all.len()) {
-            // the middles of n equal parts: neither always the first frame nor always the last
-            let ((sequence, camera, timestep), rows) = &all[(2 * i + 1) * all.len() / (2 * n)];
+        let Views { spread, methods } = spread(unit.rows(), self.params.lines)?;
+        let names = methods.iter().flat_map(|method| [method.as_str(), "error"]);
+        let names: Vec<&str> = std::iter::once("truth").chain(names).collect();
+        let mut lines = vec![heading(&names, self.params.picture)?];
+        for (view, rows) in &spread {
             let line = self.line(rows, &methods)?;
-            let mut name = plain(line.width, LABEL, WHITE);
-            text(&mut name, &format!("{sequence} / {camera} / {timestep}"), (4, LABEL - 4), 7.0, Anchor::Left)?;
-            lines.extend([name, line]);
+            lines.extend([label(view, line.width)?, line]);
         }
         let width = lines[0].width;
         lines.push(plain(width, 10, WHITE));
@@ -108,15 +91,9 @@ impl ErrorSheet {
         let target = Image::read(&rows[0].path("target")?, 3)?;
         let mut pictures = vec![enlarge(&target, size)];
         for method in methods {
-            let mut render = None;
-            for row in rows {
-                if method_of(row)? == *method {
-                    render = Some(Image::read(&row.path("render")?, 3)?);
-                }
-            }
-            match render {
+            match render_of(rows, method)? {
                 Some(render) => pictures.extend([enlarge(&render, size), self.map(&target, &render)?]),
-                None => pictures.extend([plain(size, size, [230; 3]), plain(size, size, [230; 3])]),
+                None => pictures.extend([plain(size, size, NO_RENDER), plain(size, size, NO_RENDER)]),
             }
         }
         Ok(beside(&pictures))
@@ -136,16 +113,5 @@ impl ErrorSheet {
         text(&mut label, &number, (20, 10), 7.0, Anchor::Middle)?;
         place(&mut map, &label, self.params.picture.saturating_sub(40), 0);
         Ok(map)
-    }
-
-    fn heading(&self, methods: &[String]) -> Result<Image> {
-        let size = self.params.picture;
-        let names = methods.iter().flat_map(|method| [method.clone(), "error".into()]);
-        let names: Vec<String> = std::iter::once("truth".to_string()).chain(names).collect();
-        let mut image = plain(size * names.len(), 20, WHITE);
-        for (i, name) in names.iter().enumerate() {
-            text(&mut image, name, (i * size + 4, 14), 8.0, Anchor::Left)?;
-        }
-        Ok(image)
     }
 }
