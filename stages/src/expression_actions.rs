@@ -6,6 +6,7 @@
 //! the code, by a ridge regression from all such actions' weights to codes; `most` is its largest weight. Actions that always come together share
 //! what they do. Names for the sliders of a viewer: nothing is trained or measured with it.
 
+use crate::probe_expression::{ACTIONS, visible_mm};
 use anyhow::{Context, Result, ensure};
 use datasets::truth::ARKIT_NAMES;
 use manifests::Type;
@@ -26,15 +27,9 @@ struct Params {
     strength: f64,
 }
 
-fn visible_mm() -> f64 {
-    0.5
-}
 fn strength() -> f64 {
     0.02
 }
-
-/// ARKit actions.
-const ACTIONS: usize = ARKIT_NAMES.len();
 
 fn def() -> StageDef {
     StageDef::new("expression_actions", 1, Grain::Whole)

@@ -6,16 +6,13 @@
 //! or the mesh doubts that it saw a face (in profile, from behind), nothing is marked. Looks at no image.
 
 use crate::media::Image;
+use crate::regions::LIPS;
 use anyhow::Result;
 use manifests::Type;
 use models::face_mesh::POINTS;
 use protocol::{Cx, Grain, OutRow, Rows, Stage, StageDef, Unit};
 use schemars::JsonSchema;
 use serde::Deserialize;
-
-/// The outer rim of the lips in MediaPipe's face mesh, all the way round (its `FACEMESH_LIPS`).
-const RIM: [usize; 20] =
-    [61, 146, 91, 181, 84, 17, 314, 405, 321, 375, 291, 409, 270, 269, 267, 0, 37, 39, 40, 185];
 
 /// Parameters.
 #[derive(Deserialize, JsonSchema)]
@@ -63,7 +60,7 @@ impl MaskMouth {
         if seen {
             let points = row.floats("landmarks")?;
             let scale = size as f64 / side;
-            let rim = RIM.map(|i| [(points[2 * i] - x0) * scale, (points[2 * i + 1] - y0) * scale]);
+            let rim = LIPS.map(|i| [(points[2 * i] - x0) * scale, (points[2 * i + 1] - y0) * scale]);
             for (i, value) in mask.iter_mut().enumerate() {
                 let center = [(i % size) as f64 + 0.5, (i / size) as f64 + 0.5];
                 *value = if inside(&rim, center) { 255 } else { 0 };

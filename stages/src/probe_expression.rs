@@ -41,7 +41,7 @@ struct Params {
 /// Strengths of the ridge that are tried, per frame, for codes of unit variance in each dimension over their number.
 const STRENGTHS: [f64; 8] = [1e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0];
 /// ARKit actions.
-const ACTIONS: usize = ARKIT_NAMES.len();
+pub const ACTIONS: usize = ARKIT_NAMES.len();
 
 fn block() -> usize {
     2
@@ -49,7 +49,8 @@ fn block() -> usize {
 fn folds() -> usize {
     5
 }
-fn visible_mm() -> f64 {
+/// From how many mm on the skin's motion counts as visible, unless a recipe says otherwise.
+pub fn visible_mm() -> f64 {
     0.5
 }
 

@@ -23,8 +23,8 @@ pub const MAY_READ: [(&str, Type); 6] = [
     ("crop_rect", Type::Floats(3)),
 ];
 
-/// The outer contour of the lips.
-const LIPS: [usize; 20] =
+/// The outer contour of the lips, all the way round.
+pub const LIPS: [usize; 20] =
     [61, 146, 91, 181, 84, 17, 314, 405, 321, 375, 291, 409, 270, 269, 267, 0, 37, 39, 40, 185];
 /// The contours of the right and the left eye.
 const EYES: [[usize; 16]; 2] = [
