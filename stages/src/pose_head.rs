@@ -2,7 +2,7 @@
 //!
 //! reads: expression, pose; with head_model, person   writes: mesh (PLY, world frame, with canonical coordinates)
 //!
-//! A row is a unit. What animates a person takes it, and the viewer of `effigy serve`. Knows no images and no clouds.
+//! A row is a unit. The viewer of `effigy serve` asks for it, pose by pose. Knows no images and no clouds.
 
 use crate::head_models::{self, Person};
 use crate::tracked;
