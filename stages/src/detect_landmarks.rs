@@ -8,7 +8,7 @@
 //! is the detector's, null if it found none. Pictures are looked at one by one; knows no cameras.
 
 use crate::eyes;
-use crate::landmarks::find_face;
+use crate::landmarks::{find_face, refine};
 use crate::media::Image;
 use anyhow::Result;
 use manifests::{Type, Value};
@@ -27,10 +27,6 @@ struct Params {
     /// How often the mesh looks again, where its own points say.
     #[serde(default = "refine")]
     refine: usize,
-}
-
-fn refine() -> usize {
-    1
 }
 
 fn def() -> StageDef {

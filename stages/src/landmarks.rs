@@ -13,6 +13,7 @@ use manifests::Type;
 use models::face_mesh::{DETECTOR_SIZE, FaceMesh, MESH_SIZE, POINTS, Square};
 use models::nphm::pose::{Pose, UNITS_PER_METRE};
 use protocol::{Cx, Row, Table};
+use std::path::Path;
 
 /// The column in which `triangulate_landmarks` puts out places, world frame, metres.
 pub const TRIANGULATED: (&str, Type) = ("landmarks3d", Type::Floats(3 * POINTS as u32));
@@ -35,6 +36,28 @@ pub struct Face {
     pub presence: f64,
     /// Score of the detector; none if it found no face.
     pub score: Option<f64>,
+}
+
+/// How often the mesh looks again where its own points say, unless a recipe says otherwise.
+pub fn refine() -> usize {
+    1
+}
+
+impl Face {
+    /// The face, if the mesh is sure that it is one.
+    pub fn sure(self) -> Option<Face> {
+        (self.presence >= PRESENT).then_some(self)
+    }
+}
+
+/// A picture and the face in it; none if the mesh is not sure of one: in profile, from behind, blurred.
+///
+/// # Errors
+/// If the picture cannot be read, or the networks are not those that are expected.
+pub fn sure_face(networks: &FaceMesh, path: &Path, refine: usize) -> Result<Option<(Image, Face)>> {
+    let image = Image::read(path, 3)?;
+    let face = find_face(networks, &image, None, refine)?.sure();
+    Ok(face.map(|face| (image, face)))
 }
 
 /// Finds the face in a picture. The mesh looks where the detector says and then `refine` times where its own points say; if it sees no

@@ -1,0 +1,126 @@
+//! `evaluate_faces`: the face in each render against that in the truth: average keypoint distance (AKD), and whether it is the same person (CSIM).
+//!
+//! reads: target, render   writes: face_found (0 or 1), akd, akd_inner (px of the picture), csim (cosine), csim_l2 (distance)
+//!
+//! MediaPipe's face mesh finds 468 points in either picture. `akd` is the mean distance of one picture's points from the other's, `akd_inner`
+//! that without the 36 on the rim of the face, which slide along it. Each face is then cut out with its eyes level and
+//! described by 128 numbers (`models/face_descriptor.rs`, dlib's network): `csim` is the cosine of the two, `csim_l2` their distance, 0 for equal faces.
+//! Where the mesh is not sure of a face in either picture, which profiles and small or blurred pictures are reasons for, all four are null, as the paper's
+//! evaluator skips such frames, and `face_found` says how many had one. The paper takes PIPNet's 98 points and ArcFace: its numbers lie on other scales. Without the
+//! weights that `descriptor` names csim and csim_l2 are null ("not available"), never another number. Knows no cameras, no tracking and no meshes of heads.
+
+use crate::landmarks::{Face, refine, sure_face};
+use crate::media::Image;
+use anyhow::{Result, ensure};
+use manifests::{Type, Value};
+use models::face_descriptor::{CHIP_SIZE, FaceDescriptor, chip, likeness};
+use models::face_mesh::FaceMesh;
+use protocol::{Cx, Grain, OutRow, Rows, Stage, StageDef, Unit};
+use schemars::JsonSchema;
+use serde::Deserialize;
+use std::path::PathBuf;
+
+/// Parameters.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Params {
+    /// The wheel of mediapipe 0.10.14, which holds the face networks.
+    networks: PathBuf,
+    /// The weights of the descriptor: the npm package @vladmandic/face-api 1.7.15.
+    #[serde(default)]
+    descriptor: Option<PathBuf>,
+    /// How often the mesh looks again, where its own points say.
+    #[serde(default = "refine")]
+    refine: usize,
+}
+
+/// The rim of the face in MediaPipe's mesh (`FACEMESH_FACE_OVAL`).
+const RIM: [usize; 36] = [
+    10, 21, 54, 58, 67, 93, 103, 109, 127, 132, 136, 148, 149, 150, 152, 162, 172, 176, 234, 251, 284, 288, 297, 323, 332,
+    338, 356, 361, 365, 377, 378, 379, 389, 397, 400, 454,
+];
+
+fn def() -> StageDef {
+    StageDef::new("evaluate_faces", 1, Grain::Row)
+        .doc("Distance of the face's landmarks (AKD, px) and likeness of the face (CSIM) in each render and its truth.")
+        .reads([("target", Type::Blob), ("render", Type::Blob)])
+        .writes([("face_found", Type::F64), ("akd", Type::F64), ("akd_inner", Type::F64)])
+        .writes([("csim", Type::F64), ("csim_l2", Type::F64)])
+        .file_param("networks")
+        .file_param("descriptor")
+        .batch(16)
+}
+
+protocol::register!(Params, def, |params: Params, _: &Cx<'_>| {
+    let mesh = FaceMesh::load(&params.networks)?;
+    let descriptor = params.descriptor.as_ref().map(|path| FaceDescriptor::load(path)).transpose()?;
+    anyhow::Ok(EvaluateFaces { params, mesh, descriptor })
+});
+
+struct EvaluateFaces {
+    params: Params,
+    mesh: FaceMesh,
+    descriptor: Option<FaceDescriptor>,
+}
+
+impl Stage for EvaluateFaces {
+    fn run(&mut self, units: &[Unit<'_>], _: &Cx<'_>) -> Result<Vec<Rows>> {
+        units.iter().map(|unit| self.compare(unit)).collect()
+    }
+}
+
+impl EvaluateFaces {
+    fn compare(&self, unit: &Unit<'_>) -> Result<Rows> {
+        let row = unit.row();
+        let [target, render] = ["target", "render"].map(|name| sure_face(&self.mesh, &row.path(name)?, self.params.refine));
+        let both = target?.zip(render?);
+        if let Some(((target, _), (render, _))) = &both {
+            let sizes = [render, target].map(|image| (image.width, image.height));
+            ensure!(sizes[0] == sizes[1], "the render is {:?} px, the target {:?}", sizes[0], sizes[1]);
+        }
+        let distances = both.as_ref().map(|((_, target), (_, render))| distances(target, render));
+        let likeness = both.as_ref().zip(self.descriptor.as_ref()).map(|((target, render), network)| {
+            let [target, render] = [target, render].map(|(image, face)| described(network, image, face));
+            likeness(&target, &render)
+        });
+        let number = |value: Option<f64>| value.map_or(Value::Null, Value::F64);
+        let row = OutRow::new()
+            .f64("face_found", u8::from(both.is_some()))
+            .set("akd", number(distances.map(|d| d[0])))
+            .set("akd_inner", number(distances.map(|d| d[1])))
+            .set("csim", number(likeness.map(|(cosine, _)| cosine)))
+            .set("csim_l2", number(likeness.map(|(_, distance)| distance)));
+        Ok(vec![row])
+    }
+}
+
+/// The descriptor of a face, which is shown it with its eyes level.
+fn described(network: &FaceDescriptor, image: &Image, face: &Face) -> Vec<f64> {
+    network.describe(&image.turned(&chip(&face.points), CHIP_SIZE).data)
+}
+
+/// Mean distances of all landmarks, and of those within the rim.
+fn distances(a: &Face, b: &Face) -> [f64; 2] {
+    let apart = |i: usize| (a.points[i][0] - b.points[i][0]).hypot(a.points[i][1] - b.points[i][1]);
+    let mean = |of: &[usize]| of.iter().map(|&i| apart(i)).sum::<f64>() / of.len() as f64;
+    let all: Vec<usize> = (0..a.points.len()).collect();
+    let inner: Vec<usize> = all.iter().copied().filter(|i| !RIM.contains(i)).collect();
+    [mean(&all), mean(&inner)]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use models::face_mesh::POINTS;
+
+    #[test]
+    fn the_rim_counts_once_and_faces_that_are_none_not_at_all() {
+        let face = |rim: f64, presence: f64| {
+            let at = |i: usize| [i as f64 + if RIM.contains(&i) { rim } else { 0.0 }, 3.0];
+            Face { points: (0..POINTS).map(at).collect(), depths: vec![0.0; POINTS], presence, score: None }
+        };
+        let [all, inner] = distances(&face(0.0, 0.9), &face(13.0, 0.9));
+        assert!((all - 13.0 * 36.0 / 468.0).abs() < 1e-9 && inner == 0.0, "{all} {inner}");
+        assert!(face(0.0, 0.9).sure().is_some() && face(0.0, 0.4).sure().is_none());
+    }
+}
