@@ -1,6 +1,7 @@
 //! `evaluate_animation`: whether the avatar does what its driver does, seen in pictures alone: there is no truth to compare a render with.
 //!
-//! reads: timestep, render, image   writes: expression_distance, expression_still (% of the face's width), pose_distance, pose_still (degrees)
+//! reads: timestep, render, image; with person?   writes: expression_distance, expression_still (% of the face's width), pose_distance, pose_still
+//! (degrees), csim, csim_driver (cosine)
 //!
 //! A group is a film of the avatar beside the driver's pictures (`image`) of the same moments from about the same side. In both the 468 points
 //! of MediaPipe's face mesh are found, with the network's guess of their depth; a similarity that most points agree on takes each face to the
@@ -9,13 +10,17 @@
 //!
 //! `expression_distance` is the mean distance of the avatar's displacements from the driver's, `pose_distance` the angle between their
 //! rotations; the `_still` columns are the driver's own displacements and rotations: the distances of an avatar that never moves. The paper's AED and APD compare parameters of DECA
-//! and are other numbers. Null where the mesh is not sure of a face in one of the pictures.
+//! and are other numbers. `csim` is the cosine of the face descriptors of a render and of the avatar's person, which is the mean over the pictures (`target`) of the
+//! constant `person`; `csim_driver` that of the render and the driver's picture: what of the driver's looks came along. Null where the mesh is not sure of a face in one of the pictures.
 
-use crate::landmarks::{Face, refine, sure_face};
+use crate::evaluate_faces::described;
+use crate::landmarks::{Face, SIDES, refine, sure_face};
+use crate::media::Image;
 use anyhow::{Context, Result};
 use geometry::align::robust_umeyama;
 use glam::{DQuat, DVec3};
 use manifests::{Type, Value};
+use models::face_descriptor::{FaceDescriptor, likeness};
 use models::face_mesh::FaceMesh;
 use protocol::{Cx, Grain, OutRow, Rows, Stage, StageDef, Unit};
 use schemars::JsonSchema;
@@ -28,31 +33,40 @@ use std::path::{Path, PathBuf};
 struct Params {
     /// The wheel of mediapipe 0.10.14, which holds the face networks.
     networks: PathBuf,
+    /// The weights of the descriptor: the npm package @vladmandic/face-api 1.7.15. Without them nothing is known of likeness.
+    #[serde(default)]
+    descriptor: Option<PathBuf>,
     /// How often the mesh looks again, where its own points say.
     #[serde(default = "refine")]
     refine: usize,
 }
 
-/// The outermost points of the face mesh at the height of the cheekbones.
-const SIDES: [usize; 2] = [234, 454];
-
 fn def() -> StageDef {
-    StageDef::new("evaluate_animation", 1, Grain::Group)
+    StageDef::new("evaluate_animation", 2, Grain::Group)
         .doc("Expression and pose of an animated avatar against its driver's, by landmarks in pictures of both.")
         .reads([("timestep", Type::I64), ("render", Type::Blob), ("image", Type::Blob)])
         .writes([("expression_distance", Type::F64), ("expression_still", Type::F64)])
+        .may_take("person", [("target", Type::Blob)])
         .writes([("pose_distance", Type::F64), ("pose_still", Type::F64)])
+        .writes([("csim", Type::F64), ("csim_driver", Type::F64)])
         .file_param("networks")
+        .file_param("descriptor")
 }
 
-protocol::register!(Params, def, |params: Params, _: &Cx<'_>| {
+protocol::register!(Params, def, |params: Params, cx: &Cx<'_>| {
     let networks = FaceMesh::load(&params.networks)?;
-    anyhow::Ok(EvaluateAnimation { params, networks })
+    let descriptor = params.descriptor.as_ref().map(|path| FaceDescriptor::load(path)).transpose()?;
+    let mut known = EvaluateAnimation { params, networks, descriptor, person: None };
+    known.person = known.mean_face(cx)?;
+    anyhow::Ok(known)
 });
 
 struct EvaluateAnimation {
     params: Params,
     networks: FaceMesh,
+    descriptor: Option<FaceDescriptor>,
+    /// Mean descriptor of the avatar's person.
+    person: Option<Vec<f64>>,
 }
 
 impl Stage for EvaluateAnimation {
@@ -67,36 +81,62 @@ impl EvaluateAnimation {
         let mut order = rows.iter().enumerate().map(|(i, row)| Ok((row.i64("timestep")?, i))).collect::<Result<Vec<_>>>()?;
         order.sort_unstable();
         // moments at which both faces were found
-        let (mut found, mut avatar, mut driver) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut found, mut avatar, mut driver, mut alike) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for (done, (timestep, i)) in order.iter().enumerate() {
             let [a, d] = ["render", "image"].map(|column| self.face(&rows[*i].path(column)?));
             let place = || format!("timestep {timestep}");
             if let (Some(a), Some(d)) = (a.with_context(place)?, d.with_context(place)?) {
                 found.push(*i);
-                avatar.push(a);
-                driver.push(d);
+                alike.push(self.likeness(&a, &d));
+                avatar.push(a.1.places());
+                driver.push(d.1.places());
             }
             cx.progress(done + 1, order.len(), "");
         }
         let distances = distances(&avatar, &driver)?;
         let row = |(_, i): &(i64, usize)| {
-            let known = found.iter().position(|f| f == i).map(|at| &distances[at]);
-            let value = |of: fn(&Distances) -> f64| known.map_or(Value::Null, |d| Value::F64(of(d)));
+            let known = found.iter().position(|f| f == i);
+            let value = |of: fn(&Distances) -> f64| known.map_or(Value::Null, |at| Value::F64(of(&distances[at])));
+            let likeness = |side: usize| known.and_then(|at| alike[at][side]).map_or(Value::Null, Value::F64);
             OutRow::of(*i)
                 .set("expression_distance", value(|d| d.expression))
                 .set("expression_still", value(|d| d.expression_still))
                 .set("pose_distance", value(|d| d.pose))
                 .set("pose_still", value(|d| d.pose_still))
+                .set("csim", likeness(0))
+                .set("csim_driver", likeness(1))
         };
         Ok(order.iter().map(row).collect())
     }
 
-    /// The face in a picture, px; none if the mesh is not sure of it.
-    fn face(&self, path: &Path) -> Result<Option<Vec<DVec3>>> {
-        let in_space = |Face { points, depths, .. }: Face| {
-            points.iter().zip(depths).map(|([x, y], z)| DVec3::new(*x, *y, z)).collect()
-        };
-        Ok(sure_face(&self.networks, path, self.params.refine)?.map(|(_, face)| in_space(face)))
+    /// The face in a picture; none if the mesh is not sure of it.
+    fn face(&self, path: &Path) -> Result<Option<(Image, Face)>> {
+        sure_face(&self.networks, path, self.params.refine)
+    }
+
+    /// Cosines of a render's descriptor with those of the avatar's person and of the driver.
+    fn likeness(&self, (render, its_face): &(Image, Face), (driver, face): &(Image, Face)) -> [Option<f64>; 2] {
+        let Some(network) = &self.descriptor else { return [None; 2] };
+        let render = described(network, render, its_face);
+        let person = self.person.as_ref().map(|person| likeness(&render, person).0);
+        [person, Some(likeness(&render, &described(network, driver, face)).0)]
+    }
+
+    /// The mean descriptor over the pictures of the constant `person` in which a face is found.
+    fn mean_face(&self, cx: &Cx<'_>) -> Result<Option<Vec<f64>>> {
+        let (Some(network), Some(table)) = (&self.descriptor, cx.maybe_with("person")) else { return Ok(None) };
+        let mut sum: Option<Vec<f64>> = None;
+        for row in table.rows() {
+            if let Some((image, face)) = self.face(&row.path("target")?)? {
+                let numbers = described(network, &image, &face);
+                match &mut sum {
+                    None => sum = Some(numbers),
+                    Some(sum) => sum.iter_mut().zip(numbers).for_each(|(sum, number)| *sum += number),
+                }
+            }
+        }
+        // a cosine does not ask for the length
+        Ok(sum)
     }
 }
 

@@ -1,17 +1,20 @@
 //! `evaluate_faces`: the face in each render against that in the truth: average keypoint distance (AKD), and whether it is the same person (CSIM).
 //!
-//! reads: target, render   writes: face_found (0 or 1), akd, akd_inner (px of the picture), csim (cosine), csim_l2 (distance)
+//! reads: target, render   writes: face_found (0 or 1), akd, akd_inner (px of the picture), expression_error (% of the face's width), csim (cosine),
+//! csim_l2 (distance)
 //!
 //! MediaPipe's face mesh finds 468 points in either picture. `akd` is the mean distance of one picture's points from the other's, `akd_inner`
-//! that without the 36 on the rim of the face, which slide along it. Each face is then cut out with its eyes level and
+//! that without the 36 on the rim of the face, which slide along it. `expression_error` is what remains of the distances, with the network's guess of the points'
+//! depth, when the similarity that most points agree on has taken one face to the other: a head in the wrong place or turned too far has none. Each face is then cut out with its eyes level and
 //! described by 128 numbers (`models/face_descriptor.rs`, dlib's network): `csim` is the cosine of the two, `csim_l2` their distance, 0 for equal faces.
-//! Where the mesh is not sure of a face in either picture, which profiles and small or blurred pictures are reasons for, all four are null, as the paper's
+//! Where the mesh is not sure of a face in either picture, which profiles and small or blurred pictures are reasons for, all are null, as the paper's
 //! evaluator skips such frames, and `face_found` says how many had one. The paper takes PIPNet's 98 points and ArcFace: its numbers lie on other scales. Without the
 //! weights that `descriptor` names csim and csim_l2 are null ("not available"), never another number. Knows no cameras, no tracking and no meshes of heads.
 
-use crate::landmarks::{Face, refine, sure_face};
+use crate::landmarks::{Face, SIDES, refine, sure_face};
 use crate::media::Image;
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
+use geometry::align::robust_umeyama;
 use manifests::{Type, Value};
 use models::face_descriptor::{CHIP_SIZE, FaceDescriptor, chip, likeness};
 use models::face_mesh::FaceMesh;
@@ -45,7 +48,7 @@ fn def() -> StageDef {
         .doc("Distance of the face's landmarks (AKD, px) and likeness of the face (CSIM) in each render and its truth.")
         .reads([("target", Type::Blob), ("render", Type::Blob)])
         .writes([("face_found", Type::F64), ("akd", Type::F64), ("akd_inner", Type::F64)])
-        .writes([("csim", Type::F64), ("csim_l2", Type::F64)])
+        .writes([("expression_error", Type::F64), ("csim", Type::F64), ("csim_l2", Type::F64)])
         .file_param("networks")
         .file_param("descriptor")
         .batch(16)
@@ -79,6 +82,7 @@ impl EvaluateFaces {
             ensure!(sizes[0] == sizes[1], "the render is {:?} px, the target {:?}", sizes[0], sizes[1]);
         }
         let distances = both.as_ref().map(|((_, target), (_, render))| distances(target, render));
+        let expression = both.as_ref().map(|((_, target), (_, render))| expression_error(render, target)).transpose()?;
         let likeness = both.as_ref().zip(self.descriptor.as_ref()).map(|((target, render), network)| {
             let [target, render] = [target, render].map(|(image, face)| described(network, image, face));
             likeness(&target, &render)
@@ -88,6 +92,7 @@ impl EvaluateFaces {
             .f64("face_found", u8::from(both.is_some()))
             .set("akd", number(distances.map(|d| d[0])))
             .set("akd_inner", number(distances.map(|d| d[1])))
+            .set("expression_error", number(expression))
             .set("csim", number(likeness.map(|(cosine, _)| cosine)))
             .set("csim_l2", number(likeness.map(|(_, distance)| distance)));
         Ok(vec![row])
@@ -95,7 +100,7 @@ impl EvaluateFaces {
 }
 
 /// The descriptor of a face, which is shown it with its eyes level.
-fn described(network: &FaceDescriptor, image: &Image, face: &Face) -> Vec<f64> {
+pub fn described(network: &FaceDescriptor, image: &Image, face: &Face) -> Vec<f64> {
     network.describe(&image.turned(&chip(&face.points), CHIP_SIZE).data)
 }
 
@@ -108,9 +113,18 @@ fn distances(a: &Face, b: &Face) -> [f64; 2] {
     [mean(&all), mean(&inner)]
 }
 
+/// What differs between a face and the true one besides place, size and turn, % of the true one's width.
+fn expression_error(face: &Face, truth: &Face) -> Result<f64> {
+    let (face, truth) = (face.places(), truth.places());
+    let onto = robust_umeyama(&face, &truth, true).context("a face's landmarks lie on a line")?;
+    let apart = face.iter().zip(&truth).map(|(a, b)| onto.apply(*a).distance(*b)).sum::<f64>() / truth.len() as f64;
+    Ok(100.0 * apart / truth[SIDES[0]].distance(truth[SIDES[1]]))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use glam::{DQuat, DVec3};
     use models::face_mesh::POINTS;
 
     #[test]
@@ -122,5 +136,25 @@ mod tests {
         let [all, inner] = distances(&face(0.0, 0.9), &face(13.0, 0.9));
         assert!((all - 13.0 * 36.0 / 468.0).abs() < 1e-9 && inner == 0.0, "{all} {inner}");
         assert!(face(0.0, 0.9).sure().is_some() && face(0.0, 0.4).sure().is_none());
+    }
+    #[test]
+    fn an_open_mouth_is_an_error_of_expression_and_a_turned_head_is_none() {
+        let face = |open: f64, turn: f64| {
+            let place = |i: usize| {
+                let t = i as f64;
+                let at = DVec3::new((t * 0.7).sin() * 40.0, (t * 1.3).cos() * 50.0, (t * 0.3).sin() * 20.0);
+                DQuat::from_rotation_z(turn) * (at + if i.is_multiple_of(9) { DVec3::Y * open } else { DVec3::ZERO }) + 90.0
+            };
+            let places: Vec<DVec3> = (0..POINTS).map(place).collect();
+            let (points, depths) = places.iter().map(|p| ([p.x, p.y], p.z)).unzip();
+            Face { points, depths, presence: 0.9, score: None }
+        };
+        let error = |a: &Face, b: &Face| expression_error(a, b).unwrap();
+        assert!(error(&face(0.0, 0.3), &face(0.0, -0.1)) < 1e-6);
+        let truth = face(0.0, 0.0).places();
+        let width = truth[SIDES[0]].distance(truth[SIDES[1]]);
+        // a ninth of the points, 18 px
+        let opened = error(&face(18.0, 0.3), &face(0.0, 0.0));
+        assert!((opened - 100.0 * 2.0 / width).abs() < 0.1 * opened, "{opened} {width}");
     }
 }

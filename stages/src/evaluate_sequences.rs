@@ -29,7 +29,7 @@ fn chunk() -> usize {
 }
 
 /// Scores of other stages, joined to the rows, that are averaged too.
-const JOINED: [&str; 5] = ["csim", "csim_l2", "akd", "akd_inner", "face_found"];
+const JOINED: [&str; 6] = ["csim", "csim_l2", "akd", "akd_inner", "expression_error", "face_found"];
 
 /// All that is averaged.
 fn scores() -> [&'static str; METRICS.len() + JOINED.len()] {
@@ -37,7 +37,7 @@ fn scores() -> [&'static str; METRICS.len() + JOINED.len()] {
 }
 
 fn def() -> StageDef {
-    StageDef::new("evaluate_sequences", 1, Grain::Group)
+    StageDef::new("evaluate_sequences", 2, Grain::Group)
         .doc("Scores of a sequence from those of its frames, with PSNR pooled over chunks of frames.")
         .reads([("timestep", Type::I64)])
         .may_read(scores().map(|name| (name, Type::F64)))

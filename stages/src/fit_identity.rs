@@ -6,7 +6,7 @@
 //! identity (specs of NPHM fitting, section 5: joint identity on diverse key frames), and each landmark has one canonical place in all of them. Poses start where a frame's landmarks put the mean
 //! head; without landmarks upright, facing +z of the rig, at `center`. They are first brought near by the mean shape alone; the size of the head is the model's, since rig and model are both metric. Sees points and landmarks only.
 
-use crate::head_models::{self, Moment, Person, align};
+use crate::head_models::{self, Moment, Person, Throat, align};
 use crate::landmarks;
 use crate::track_head::{free_weight, landmark_weight};
 use anyhow::{Context, Result};
@@ -39,6 +39,10 @@ struct Params {
     /// Where the head is about to be if no landmarks say so, world frame, metres.
     #[serde(default)]
     center: [f64; 3],
+    /// Where the meshes of this person are cut at the neck: a point of a plane and the direction from it in which the head lies, canonical space,
+    /// model units. Without it they end where the head model does.
+    #[serde(default)]
+    throat: Option<Throat>,
 }
 
 fn key_frames() -> usize {
@@ -55,7 +59,7 @@ fn points() -> usize {
 pub const UNIT_MM: f64 = 250.0;
 
 fn def() -> StageDef {
-    StageDef::new("fit_identity", 4, Grain::Group)
+    StageDef::new("fit_identity", 5, Grain::Group)
         .doc("Fits a person's identity code to point clouds of several moments.")
         .reads([("sequence", Type::Str), ("timestep", Type::I64), ("cloud", Type::Blob)])
         .may_read(Moment::MAY_READ)
@@ -65,7 +69,10 @@ fn def() -> StageDef {
         .memory_mb(1000)
 }
 
-protocol::register!(Params, def, |params, _: &Cx<'_>| anyhow::Ok(FitIdentity { params }));
+protocol::register!(Params, def, |params: Params, _: &Cx<'_>| {
+    params.throat.map_or(Ok(()), |throat| throat.check())?;
+    anyhow::Ok(FitIdentity { params })
+});
 
 struct FitIdentity {
     params: Params,
@@ -95,7 +102,7 @@ impl FitIdentity {
         let n = p.key_frames.clamp(1, rows.len());
         let config =
             FitConfig { steps: p.steps, landmarks: p.landmark_weight, outside: p.free_weight, ..FitConfig::default() };
-        let mean = Person { z_id: vec![0.0; model.config.identity.d_id() as usize], scale: config.scale, landmarks: Vec::new() };
+        let mean = Person { z_id: vec![0.0; model.config.identity.d_id() as usize], scale: config.scale, landmarks: Vec::new(), throat: None };
         let mut seen = Vec::new();
         for i in 0..n {
             let (_, path, row) = &rows[(2 * i + 1) * rows.len() / (2 * n)];
@@ -114,7 +121,7 @@ impl FitIdentity {
             }
         });
         let residual = fit.frames.iter().map(|frame| frame.residual).sum::<f64>() / n as f64 * UNIT_MM;
-        let person = Person { z_id: fit.z_id, scale: config.scale, landmarks: fit.landmarks };
+        let person = Person { z_id: fit.z_id, scale: config.scale, landmarks: fit.landmarks, throat: p.throat };
         let path = cx.file(unit, "person.json");
         std::fs::write(&path, serde_json::to_string(&person)?).with_context(|| format!("cannot write {}", path.display()))?;
         Ok(vec![OutRow::new().file("person", &path).f64("residual", residual)])

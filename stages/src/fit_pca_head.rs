@@ -1,13 +1,13 @@
 //! `fit_pca_head`: the linear head model fitted to a sequence of point clouds: the baseline of `track_head` on the same frames.
 //!
-//! reads: sequence?, timestep, cloud; with pca_model   writes: mesh (PLY), expression, pose, residual (mm), kept
+//! reads: sequence?, timestep, cloud; with pca_model   writes: mesh (PLY), expression, pose, residual (mm), kept, lost
 //!
 //! A group is a person, or one sequence of a person: the identity is fitted jointly with key frames spread over the group, from the
 //! upright pose at `center`. Then frames of a sequence are fitted one after the other, each from the one before, the identity fixed; one that lost the face starts anew. Meshes carry the neutral template's
-//! positions as canonical coordinates and no ambient ones. `residual` and `kept` mean what they mean in `track_head`. Sees points only.
+//! positions as canonical coordinates and no ambient ones. `residual`, `kept` and `lost` mean what they mean in `track_head`. Sees points only.
 
 use crate::fit_identity::{UNIT_MM, initial_frame};
-use crate::head_models::observed;
+use crate::head_models::{Throat, observed};
 use crate::pca_heads::{self, LinearHead, Moment, Settings};
 use crate::tracked;
 use anyhow::{Context, Result};
@@ -15,7 +15,7 @@ use geometry::cloud::PointCloud;
 use geometry::distance::MeshDistance;
 use geometry::{Mesh, ply};
 use glam::Vec3;
-use manifests::Type;
+use manifests::{Type, Value};
 use models::nphm::pose::Pose;
 use protocol::{Cx, Grain, OutRow, Row, Rows, Stage, StageDef, Unit};
 use schemars::JsonSchema;
@@ -37,6 +37,9 @@ struct Params {
     /// What a coefficient of one standard deviation costs, as a mean squared distance (model units).
     #[serde(default = "ridge")]
     ridge: f64,
+    /// Where meshes are cut at the neck, as in `fit_identity`.
+    #[serde(default)]
+    throat: Option<Throat>,
 }
 
 /// A frame of which less is explained has lost the face, as in `track_head`.
@@ -55,17 +58,18 @@ fn ridge() -> f64 {
 }
 
 fn def() -> StageDef {
-    StageDef::new("fit_pca_head", 1, Grain::Group)
+    StageDef::new("fit_pca_head", 2, Grain::Group)
         .doc("Fits the linear head model to a sequence of point clouds.")
         .reads([("timestep", Type::I64), ("cloud", Type::Blob)])
         .may_read([("sequence", Type::Str)])
         .with("pca_model", pca_heads::COLUMNS)
         .writes([("mesh", Type::Blob), ("expression", Type::Floats(0)), ("pose", Type::Floats(6))])
-        .writes([("residual", Type::F64), ("kept", Type::F64)])
+        .writes([("residual", Type::F64), ("kept", Type::F64), ("lost", Type::Bool)])
         .memory_mb(500)
 }
 
-protocol::register!(Params, def, |params, cx: &Cx<'_>| {
+protocol::register!(Params, def, |params: Params, cx: &Cx<'_>| {
+    params.throat.map_or(Ok(()), |throat| throat.check())?;
     anyhow::Ok(FitPcaHead { params, head: pca_heads::read(cx.with("pca_model")?)? })
 });
 
@@ -135,13 +139,19 @@ impl FitPcaHead {
             let mesh = self.head.mesh(&shape, &moment.expression);
             let world = mesh.positions.iter().map(|p| Vec3::from(moment.pose.to_world(p.to_array(), 1.0))).collect();
             let path = cx.file(unit, &format!("{done:05}.ply"));
-            tracked::write_mesh(&path, &Mesh { positions: world, faces: mesh.faces }, &canonical)?;
+            let (mesh, canonical) = (Mesh { positions: world, faces: mesh.faces }, canonical.clone());
+            let (mesh, canonical) = match &self.params.throat {
+                Some(throat) => throat.cut(mesh, canonical).with_context(place)?,
+                None => (mesh, canonical),
+            };
+            tracked::write_mesh(&path, &mesh, &canonical)?;
             let row = OutRow::of(*i)
                 .file("mesh", &path)
                 .floats("expression", moment.expression.iter().copied())
                 .floats("pose", moment.pose.rotation.into_iter().chain(moment.pose.translation))
                 .f64("residual", residual * UNIT_MM)
-                .f64("kept", kept);
+                .f64("kept", kept)
+                .set("lost", Value::Bool(kept < LOST));
             out.push(row);
             last = Some(moment);
             cx.progress(done + 1, order.len(), "");

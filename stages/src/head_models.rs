@@ -5,8 +5,9 @@
 
 use anyhow::{Context, Result};
 use geometry::cloud::PointCloud;
+use geometry::cut::{Plane, throat_cut};
 use geometry::{Mesh, band};
-use glam::Vec3;
+use glam::{DVec3, Vec3};
 use manifests::Type;
 use models::nphm::config::{Direction, HeadConfig};
 use models::nphm::field::{HeadModel, canonical, field_values};
@@ -16,6 +17,7 @@ use models::nphm::fit::{Cloud, FitConfig, Frame, Known, fit_frame};
 use models::nphm::pose::Pose;
 use models::weights;
 use protocol::{Cx, Row, Table};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -43,10 +45,11 @@ pub fn surface(model: &HeadModel, z_id: &Tensor, z_ex: &Tensor, coarse: usize, l
     band::extract(&field, low, high, coarse, levels).largest_component().0
 }
 
-/// A person's face with an expression, world frame, metres, sought as in [`surface`]; and the 5-d canonical coordinate of each vertex.
+/// A person's face with an expression, world frame, metres, sought as in [`surface`] and cut where the person's neck ends; and the
+/// 5-d canonical coordinate of each vertex.
 ///
 /// # Errors
-/// If the field has no surface.
+/// If the field has no surface, or none above the throat's plane.
 pub fn posed(
     model: &HeadModel,
     person: &Person,
@@ -65,7 +68,52 @@ pub fn posed(
     let vertices: Vec<[f32; 3]> = surface.positions.iter().map(|v| v.to_array()).collect();
     let canonical = canonical(model, &z_id, &z_ex, &vertices);
     let positions = vertices.iter().map(|v| Vec3::from(pose.to_world(*v, person.scale))).collect();
-    Ok((Mesh { positions, faces: surface.faces }, canonical))
+    let posed = Mesh { positions, faces: surface.faces };
+    match &person.throat {
+        Some(throat) => throat.cut(posed, canonical),
+        None => Ok((posed, canonical)),
+    }
+}
+
+/// Where the neck ends: a point of a plane and the direction from it in which the head lies, canonical space, model units.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct Throat([f64; 6]);
+
+impl Throat {
+    /// # Errors
+    /// If the direction is none, or does not point up: the plane of a posed head is known only up to its side.
+    pub fn check(&self) -> Result<()> {
+        self.plane().map(drop)
+    }
+
+    fn plane(&self) -> Result<Plane> {
+        let [x, y, z, nx, ny, nz] = self.0;
+        let normal = DVec3::new(nx, ny, nz).try_normalize().filter(|n| n.y > 0.0 && [x, y, z].iter().all(|v| v.is_finite()));
+        let normal = normal.with_context(|| {
+            format!(
+                "`throat` is {:?}, expected a point and a direction with a positive second number\n\
+                 hint: the head lies in that direction, and +y is up",
+                self.0
+            )
+        })?;
+        Ok(Plane { origin: DVec3::new(x, y, z), normal })
+    }
+
+    /// Cuts off what lies below, so that the neck ends in a plane.
+    ///
+    /// # Errors
+    /// If next to nothing lies above.
+    pub fn cut(&self, posed: Mesh, canonical: Vec<[f32; 5]>) -> Result<(Mesh, Vec<[f32; 5]>)> {
+        let plane = self.plane()?;
+        let places: Vec<Vec3> = canonical.iter().map(|c| Vec3::from_slice(&c[..3])).collect();
+        if places.iter().all(|place| plane.distance(place.as_dvec3()) >= 0.0) {
+            return Ok((posed, canonical));
+        }
+        let (cut, old) = throat_cut(&posed, &places, &plane).context(
+            "the surface has no edge at the plane of `throat`: next to nothing of it lies above\nhint: is the plane given in model units (25 cm)?",
+        )?;
+        Ok((cut, old.iter().map(|v| canonical[*v as usize]).collect()))
+    }
 }
 
 /// Updates of a rigid alignment.
@@ -118,6 +166,9 @@ pub struct Person {
     /// Canonical places of the landmarks, model units; empty if the person was fitted without any.
     #[serde(default)]
     pub landmarks: Vec<Option<[f32; 3]>>,
+    /// Where meshes are cut; none if they end where the head model does.
+    #[serde(default)]
+    pub throat: Option<Throat>,
 }
 
 impl Person {
@@ -231,4 +282,39 @@ pub fn align(model: &HeadModel, moment: &Moment, points: usize, frame: Frame, pe
     };
     let seen = moment.observed(points, &frame.pose, person.scale)?;
     Ok(fit_frame(model, &seen, &frame, person.known(), &config))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_neck_ends_in_the_plane_of_its_throat() {
+        let field = |points: &[Vec3]| points.iter().map(|p| p.length() - 0.5).collect::<Vec<f32>>();
+        let head = band::extract(&field, Vec3::splat(-0.6), Vec3::splat(0.6), 41, 0);
+        let canonical: Vec<[f32; 5]> = head.positions.iter().map(|p| [p.x, p.y, p.z, p.x, 0.5]).collect();
+        // a head that was turned over its shoulder and moved
+        let pose = Pose { rotation: [0.0, 0.0, 0.4], translation: [1.0, 2.0, 3.0] };
+        let posed = Mesh {
+            positions: head.positions.iter().map(|p| Vec3::from(pose.to_world(p.to_array(), 1.0))).collect(),
+            faces: head.faces,
+        };
+        let throat = Throat([0.0, -0.2, 0.0, 0.0, 1.0, 0.4]);
+        let (cut, coordinates) = throat.cut(posed.clone(), canonical.clone()).unwrap();
+        let plane = throat.plane().unwrap();
+        let heights = cut.positions.iter().map(|p| plane.distance(Vec3::from(pose.to_model(p.to_array(), 1.0)).as_dvec3()));
+        let lowest = heights.fold(f64::INFINITY, f64::min);
+        // units of 25 cm; the edge is the mean of a jagged one
+        assert!(lowest > -0.03 && lowest < 0.03, "{lowest}");
+        assert!(cut.boundary_vertices().len() > 40);
+        for (position, coordinate) in cut.positions.iter().zip(&coordinates) {
+            let moved = (Vec3::from(pose.to_model(position.to_array(), 1.0)) - Vec3::from_slice(&coordinate[..3])).length();
+            assert!(moved < 0.04 && coordinate[3] == coordinate[0], "{coordinate:?} {moved}");
+        }
+        let below = Throat([0.0, -0.9, 0.0, 0.0, 1.0, 0.0]);
+        assert_eq!(below.cut(posed.clone(), canonical.clone()).unwrap().1, canonical, "nothing lies below");
+        let said = Throat([0.0, 0.9, 0.0, 0.0, 1.0, 0.0]).cut(posed, canonical).unwrap_err().to_string();
+        assert!(said.contains("no edge"), "{said}");
+        assert!(Throat([0.0, 0.0, 0.0, 0.0, -1.0, 0.0]).check().is_err() && Throat([0.0; 6]).check().is_err());
+    }
 }

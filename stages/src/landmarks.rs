@@ -48,7 +48,15 @@ impl Face {
     pub fn sure(self) -> Option<Face> {
         (self.presence >= PRESENT).then_some(self)
     }
+
+    /// Landmarks with the network's guess of their depth, px.
+    pub fn places(&self) -> Vec<DVec3> {
+        self.points.iter().zip(&self.depths).map(|([x, y], z)| DVec3::new(*x, *y, *z)).collect()
+    }
 }
+
+/// The outermost points of the face mesh at the height of the cheekbones: a face's width lies between them.
+pub const SIDES: [usize; 2] = [234, 454];
 
 /// A picture and the face in it; none if the mesh is not sure of one: in profile, from behind, blurred.
 ///

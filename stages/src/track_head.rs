@@ -8,7 +8,8 @@
 //! its landmarks, from where the face was last seen and from the upright pose, with the face neutral; the fit that explains most points stays.
 //! In the end all frames of the sequence are refined together, as one smooth motion. Then the posed field's zero set is extracted coarse to fine and the field is
 //! queried at every vertex for the 5-d canonical coordinate. `residual` is the mean distance of the points that trimming
-//! kept, `kept` their share: a frame of which too little was kept is marked `lost`. Sees points and landmarks, never an
+//! kept, `kept` their share: a frame of which too little was kept is marked `lost`. One in which too little of a face was seen to fit anything is lost too: it
+//! stays as the frame before was, without a residual. A sequence in which no face was seen at all is an error. Sees points and landmarks, never an
 //! image or any truth.
 
 use crate::fit_identity::{UNIT_MM, initial_frame};
@@ -20,6 +21,7 @@ use glam::DVec3;
 use manifests::{Type, Value};
 use models::nphm::field::HeadModel;
 use models::nphm::fit::{Cloud, FitConfig, Frame, fit_frame, fit_frames};
+use models::nphm::pose::Pose;
 use protocol::{Cx, Grain, OutRow, Rows, Stage, StageDef, Unit};
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -102,7 +104,7 @@ pub fn levels() -> u32 {
 }
 
 fn def() -> StageDef {
-    StageDef::new("track_head", 5, Grain::Group)
+    StageDef::new("track_head", 6, Grain::Group)
         .doc("Tracks the head model through a sequence of point clouds and extracts its meshes.")
         .reads([("timestep", Type::I64), ("cloud", Type::Blob)])
         .may_read(Moment::MAY_READ)
@@ -145,34 +147,33 @@ impl TrackHead {
         let p = &self.params;
         let mut frames: Vec<Frame> = Vec::new();
         let mut seen: Vec<Cloud> = Vec::new();
+        // why the first frame without a face has none
+        let mut trouble = None;
         for (timestep, i) in order.iter().copied() {
             let place = || format!("timestep {timestep}");
             let moment = Moment::read(&rows[i]).with_context(place)?;
-            let upright = initial_frame(p.center);
             let told = landmarks::pose_in(&rows[i], self.places.as_deref(), self.person.scale).with_context(place)?;
-            let told = told.map(|pose| Frame { pose, ..upright.clone() });
-            let frame = match frames.last() {
-                None => self.seek(&moment, told.unwrap_or(upright)).with_context(place)?,
-                Some(before) => {
-                    let config = FitConfig { steps: p.steps, ..self.weighted(FitConfig::frame()) };
-                    let seen = moment.observed(p.points, &before.pose, config.scale).with_context(place)?;
-                    let mut frame = fit_frame(&self.model, &seen, before, self.person.known(), &config);
-                    let last_seen = Frame { pose: before.pose, ..upright.clone() };
-                    for start in told.into_iter().chain([last_seen, upright]) {
-                        if frame.kept >= LOST {
-                            break;
-                        }
-                        let again = self.seek(&moment, start).with_context(place)?;
-                        if again.kept > frame.kept {
-                            frame = again;
-                        }
-                    }
-                    frame
-                }
-            };
-            seen.push(moment.observed(p.points, &frame.pose, self.person.scale).with_context(place)?);
+            let told = told.map(|pose| self.neutral(pose));
+            let upright = self.neutral(initial_frame(p.center).pose);
+            let last_seen = frames.last().map(|before| self.neutral(before.pose));
+            let starts = told.clone().into_iter().chain(last_seen).chain([upright.clone()]);
+            let found = self.find(&moment, frames.last(), starts);
+            // where too little of a face was seen, it stays as it was, and is marked
+            let unseen = || Frame { residual: f64::NAN, kept: 0.0, ..frames.last().cloned().or(told).unwrap_or(upright) };
+            let mut frame = found.unwrap_or_else(|error| {
+                trouble.get_or_insert(error.context(place()));
+                unseen()
+            });
+            let cloud = moment.observed(p.points, &frame.pose, self.person.scale);
+            if cloud.is_err() {
+                frame.kept = 0.0;
+            }
+            seen.push(cloud.unwrap_or_default());
             frames.push(frame);
             cx.progress(frames.len(), 2 * order.len(), "");
+        }
+        if let Some(error) = trouble.filter(|_| frames.iter().all(|frame| frame.kept == 0.0)) {
+            return Err(error);
         }
         let frames = self.refine(&seen, frames);
         let mut out = Rows::new();
@@ -186,7 +187,7 @@ impl TrackHead {
                 .file("mesh", &path)
                 .floats("expression", frame.z_ex.iter().copied())
                 .floats("pose", pose)
-                .f64("residual", frame.residual * UNIT_MM)
+                .set("residual", if frame.residual.is_nan() { Value::Null } else { Value::F64(frame.residual * UNIT_MM) })
                 .f64("kept", frame.kept)
                 .set("lost", Value::Bool(frame.kept < LOST));
             out.push(row);
@@ -198,6 +199,39 @@ impl TrackHead {
     /// A configuration with this stage's weights and this person's size.
     fn weighted(&self, config: FitConfig) -> FitConfig {
         FitConfig { landmarks: self.params.landmark_weight, outside: self.params.free_weight, scale: self.person.scale, ..config }
+    }
+
+    /// The neutral face in a pose.
+    fn neutral(&self, pose: Pose) -> Frame {
+        let z_ex = vec![0.0; self.model.config.deformation.d_ex as usize];
+        Frame { z_ex, pose, residual: 0.0, kept: 0.0 }
+    }
+
+    /// Fits a frame after the one before; while the face is lost, from each of these starts.
+    ///
+    /// # Errors
+    /// If too little of a face was seen from any of them.
+    fn find(&self, moment: &Moment, before: Option<&Frame>, starts: impl Iterator<Item = Frame>) -> Result<Frame> {
+        let mut found = before.map(|before| self.follow(moment, before));
+        for start in starts {
+            if matches!(&found, Some(Ok(frame)) if frame.kept >= LOST) {
+                break;
+            }
+            let again = self.seek(moment, start);
+            found = match (found, again) {
+                (Some(Ok(found)), Ok(again)) if again.kept > found.kept => Some(Ok(again)),
+                (Some(Ok(found)), _) => Some(Ok(found)),
+                (_, again) => Some(again),
+            };
+        }
+        found.context("there was nowhere to start")?
+    }
+
+    /// Fits a frame to what was seen where the face was before.
+    fn follow(&self, moment: &Moment, before: &Frame) -> Result<Frame> {
+        let config = FitConfig { steps: self.params.steps, ..self.weighted(FitConfig::frame()) };
+        let seen = moment.observed(self.params.points, &before.pose, config.scale)?;
+        Ok(fit_frame(&self.model, &seen, before, self.person.known(), &config))
     }
 
     /// Fits a frame whose pose is hardly known.

@@ -1,6 +1,7 @@
 //! How good the tracker is, and what it may know: the shipped recipe `tracking.yaml` in its small profile; and tracking from a folder of video,
 //! mattes and calibration on a disk that never held the truth.
 
+use crate::bad_input::one_error;
 use crate::base::{Trial, base, recipe};
 use crate::support::Space;
 use serde_json::{Map, Value, json};
@@ -157,4 +158,97 @@ fn tracking_reads_video_mattes_and_calibration_and_nothing_else() {
     let meshes = |rows: &[Value]| rows.iter().map(|row| row["mesh"].to_string()).collect::<BTreeSet<_>>();
     assert_eq!(other.len(), known.len());
     assert!(meshes(&other).is_disjoint(&meshes(&known)));
+}
+
+/// Clouds of the shared run, between them one with hardly a point in it, and that run's head model.
+#[test]
+fn a_moment_without_a_face_is_marked_and_necks_end_in_a_plane() {
+    let space = Space::new();
+    let trial = Trial::finished();
+    let shown = |stage: &str| -> Vec<Value> {
+        let output = trial.command("show", &[stage, "--json", "--paths"]).output().expect("it starts");
+        String::from_utf8_lossy(&output.stdout).lines().map(|line| serde_json::from_str(line).expect("a row")).collect()
+    };
+    let copy = |from: &Value, to: &str| std::fs::copy(from.as_str().expect("a path"), space.path(to)).expect("a copy");
+    let model = shown("head_model").remove(0);
+    copy(&model["head_config"], "head.json");
+    copy(&model["head_weights"], "head.safetensors");
+    let sequence: Vec<Value> = shown("points").into_iter().filter(|row| row["sequence"] == "EXP-1-head").collect();
+    assert_eq!(sequence.len(), 2);
+    std::fs::create_dir(space.path("clouds")).expect("a folder");
+    copy(&sequence[0]["cloud"], "clouds/0.ply");
+    copy(&sequence[1]["cloud"], "clouds/2.ply");
+    let mut few = b"ply\nformat binary_little_endian 1.0\nelement vertex 1\n".to_vec();
+    few.extend(b"property float x\nproperty float y\nproperty float z\nend_header\n".iter().chain(&[0; 12]));
+    std::fs::write(space.path("clouds/1.ply"), few).expect("it can be written");
+    let recipe = |throat: &str, which: &str| {
+        format!(
+            "recipe: few
+stages:
+  config_file: {{ files: head.json }}
+  config: {{ select: config_file, rename: {{ head_config: file }}, set: {{ model: 1 }} }}
+  weights_file: {{ files: head.safetensors }}
+  weights: {{ select: weights_file, rename: {{ head_weights: file }}, set: {{ model: 1 }} }}
+  head_model: {{ join: [config, weights], on: [model] }}
+  clouds: {{ files: \"clouds/*.ply\", parse: \"clouds/{{timestep:i64}}.ply\" }}
+  points: {{ select: clouds, rename: {{ cloud: file }}, set: {{ participant: 1, sequence: a }} }}
+  seen: {{ select: points, where: {{ timestep: 0 }} }}
+  blank: {{ select: points, where: {{ timestep: 1 }} }}
+  person: {{ stage: fit_identity, from: seen, by: [participant], with: {{ head_model: head_model }}, key_frames: 1, steps: 6{throat} }}
+  tracked:
+    stage: track_head
+    from: {which}
+    by: [participant, sequence]
+    with: {{ head_model: head_model, person: person }}
+    first_steps: 6
+    steps: 4
+    coarse: 9
+"
+        )
+    };
+    let tracked = |throat: &str| -> Vec<Value> {
+        space.write("r.yaml", &recipe(throat, "points"));
+        space.settle();
+        let said = space.effigy(&["run", "r.yaml"]);
+        assert_eq!(said.code, 0, "{}", said.err);
+        let shown = space.effigy(&["show", "r.yaml", "tracked", "--json", "--paths"]);
+        shown.out.lines().map(|line| serde_json::from_str(line).expect("a row")).collect()
+    };
+    let whole = tracked("");
+    let lost: Vec<&Value> = whole.iter().map(|row| &row["lost"]).collect();
+    assert_eq!(lost[1], &json!(true));
+    assert_eq!((&whole[1]["residual"], &whole[1]["kept"]), (&Value::Null, &json!(0.0)));
+    assert_eq!(
+        (&whole[1]["pose"], &whole[1]["expression"]),
+        (&whole[0]["pose"], &whole[0]["expression"]),
+        "it stays as it was"
+    );
+    assert!(number(&whole[2], "kept") > 0.1, "{whole:?}");
+
+    let cut = tracked(", throat: [0.0, -0.28, -0.55, 0.0, 1.0, 0.4]");
+    let vertices = |row: &Value| -> usize {
+        let file = std::fs::read(row["mesh"].as_str().expect("a path")).expect("a file");
+        let head = String::from_utf8_lossy(&file[..300]).into_owned();
+        let (_, count) = head.split_once("element vertex ").expect("a header");
+        count.lines().next().expect("a line").parse().expect("a number")
+    };
+    for (whole, cut) in whole.iter().zip(&cut) {
+        assert_eq!(whole["pose"], cut["pose"], "what is fitted is the same");
+        assert!(vertices(cut) < vertices(whole) && 2 * vertices(cut) > vertices(whole), "{cut}");
+    }
+
+    let refused = |recipe: &str, words: &[&str]| {
+        space.write("r.yaml", recipe);
+        space.settle();
+        one_error(&space.effigy(&["run", "r.yaml"]), 1, words);
+    };
+    refused(
+        &recipe(", throat: [0, 0, 0, 0, -1, 0]", "points"),
+        &["stage `person`", "`throat`", "a positive second number"],
+    );
+    refused(
+        &recipe(", throat: [0, 3, 0, 0, 1, 0]", "points"),
+        &["stage `tracked`", "no edge at the plane of `throat`"],
+    );
+    refused(&recipe("", "blank"), &["stage `tracked`", "points lie where the face should be"]);
 }
