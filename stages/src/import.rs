@@ -106,9 +106,9 @@ fn part(part: Part) -> (&'static str, &'static str) {
         Part::Colours => ("colour calibration", "cameras differ in colour, and an avatar averages over them"),
         Part::Clouds => ("point clouds", "reconstruct_points makes them from the frames"),
         Part::Depths => ("depth maps", "reconstruct_points makes points from the frames"),
-        Part::Flame => ("FLAME tracking", "no eye poses, and track_head begins from the mean head"),
+        Part::Flame => ("FLAME tracking", "no eye poses of theirs; track_head and track_eyes find ours from the pictures"),
         Part::Nphm => ("NPHM fits", "fit_identity and track_head make them"),
-        Part::Boxes => ("face boxes", "crops are centred on the origin of the world instead"),
+        Part::Boxes => ("face boxes", "not needed: crops are centred on the origin of the world"),
     }
 }
 
