@@ -128,13 +128,29 @@ fn tracked(space: &Space) -> Vec<Value> {
         "every=2 scan_people=2 scan_expressions=5 head_steps=40 person_steps=6 track_steps=4 checkpoint_every=15";
     let mut words: Vec<&str> = small.split(' ').flat_map(|param| ["--param", param]).collect();
     words.extend(["--set", "tracked.coarse=9", "--set", "person.key_frames=2"]);
+    words.extend(["--param", "lost=[false, true]", "--set", "eyeballs.min_moments=1"]);
     space.write("r.yaml", &blind());
     space.settle();
-    let said = space.effigy_with_packages(&[&["run", "r.yaml", "--only", "tracked"], &words[..]].concat());
+    let said = space.effigy_with_packages(&[&["run", "r.yaml", "--only", "gazes"], &words[..]].concat());
     assert_eq!(said.code, 0, "{}", said.err);
-    let said = space.effigy_with_packages(&[&["show", "r.yaml", "tracked", "--json"], &words[..]].concat());
-    let rows = said.out.lines().map(|line| serde_json::from_str(line).expect("a row a line"));
-    sorted(rows.collect())
+    let rows = |stage: &str| -> Vec<Value> {
+        let said = space.effigy_with_packages(&[&["show", "r.yaml", stage, "--json"], &words[..]].concat());
+        sorted(said.out.lines().map(|line| serde_json::from_str(line).expect("a row a line")).collect())
+    };
+    // eyes come from the same pictures
+    let gazes = rows("gazes");
+    let seen: Vec<&Value> = gazes.iter().filter(|row| number(row, "eyes_seen") > 0.0).collect();
+    assert!(seen.len() >= 4, "{gazes:?}");
+    for row in seen {
+        let angles: Vec<f64> = row["eyes"].as_array().expect("numbers").iter().map(number_of).collect();
+        assert!(
+            angles.len() == 6
+                && angles.iter().all(|angle| angle.abs() < 1.0)
+                && angles.iter().any(|angle| *angle != 0.0),
+            "{row}"
+        );
+    }
+    rows("tracked")
 }
 
 fn sorted(mut rows: Vec<Value>) -> Vec<Value> {

@@ -130,6 +130,27 @@ fn rounds_of_a_step_are_one_batch_in_parts() {
     assert_ne!(average["checkpoint"], train(&[])["checkpoint"]);
 }
 
+#[test]
+fn samplers_and_precisions_are_parameters() {
+    let trial = Trial::finished();
+    let renders = |words: &[&str]| {
+        trial.run(&[&["--only", "renders"], words].concat());
+        names(&trial.rows("renders"), "render")
+    };
+    let ancestral = renders(&[]);
+    for sampler in ["ddim", "unipc"] {
+        let others = renders(&["--set", &format!("renders.sampler={sampler}")]);
+        assert!(others.len() == ancestral.len() && others.is_disjoint(&ancestral), "{sampler}");
+    }
+    let train = |words: &[&str]| {
+        trial.run(&[&["--only", "avatar", "--param", "avatar_steps=2"], words].concat());
+        trial.rows("avatar")[0]["checkpoint"].clone()
+    };
+    let plain = train(&[]);
+    assert_eq!(train(&["--set", "avatar.gradient_checkpointing=true"]), plain, "less memory, the same bits");
+    assert_ne!(train(&["--set", "avatar.precision=bf16"]), plain);
+}
+
 const TWO: &str = "stages:
   training:
     select: latents
