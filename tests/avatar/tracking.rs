@@ -128,7 +128,7 @@ fn tracked(space: &Space) -> Vec<Value> {
         "every=2 scan_people=2 scan_expressions=5 head_steps=40 person_steps=6 track_steps=4 checkpoint_every=15";
     let mut words: Vec<&str> = small.split(' ').flat_map(|param| ["--param", param]).collect();
     words.extend(["--set", "tracked.coarse=9", "--set", "person.key_frames=2"]);
-    words.extend(["--param", "lost=[false, true]", "--set", "eyeballs.min_moments=1"]);
+    words.extend(["--param", "lost=[false, true]"]);
     space.write("r.yaml", &blind());
     space.settle();
     let said = space.effigy_with_packages(&[&["run", "r.yaml", "--only", "gazes"], &words[..]].concat());
@@ -137,19 +137,11 @@ fn tracked(space: &Space) -> Vec<Value> {
         let said = space.effigy_with_packages(&[&["show", "r.yaml", stage, "--json"], &words[..]].concat());
         sorted(said.out.lines().map(|line| serde_json::from_str(line).expect("a row a line")).collect())
     };
-    // eyes come from the same pictures
+    // eyes come from the same pictures, and in so small ones too few are seen: then they look straight ahead
     let gazes = rows("gazes");
-    let seen: Vec<&Value> = gazes.iter().filter(|row| number(row, "eyes_seen") > 0.0).collect();
-    assert!(seen.len() >= 4, "{gazes:?}");
-    for row in seen {
-        let angles: Vec<f64> = row["eyes"].as_array().expect("numbers").iter().map(number_of).collect();
-        assert!(
-            angles.len() == 6
-                && angles.iter().all(|angle| angle.abs() < 1.0)
-                && angles.iter().any(|angle| *angle != 0.0),
-            "{row}"
-        );
-    }
+    let views = |row: &Value| row["iris_views"].as_array().expect("numbers").iter().map(number_of).sum::<f64>();
+    assert!(gazes.iter().map(views).sum::<f64>() > 10.0, "{:?}", gazes.iter().map(views).collect::<Vec<_>>());
+    assert!(gazes.iter().all(|row| row["eyes"] == json!([0.0; 6]) && row["lids"] == json!([1.0; 2])));
     rows("tracked")
 }
 
