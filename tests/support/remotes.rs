@@ -60,7 +60,9 @@ impl S3 {
         let dirs = std::env::var_os("PATH").unwrap_or_default();
         let on_path = || std::env::split_paths(&dirs).map(|dir| dir.join("s3s-fs")).find(|path| path.exists());
         let Some(program) = std::env::var_os("EFFIGY_S3S_FS").map(PathBuf::from).or_else(on_path) else {
-            eprintln!(
+            // not by a macro, whose words are kept from whoever looks at tests that pass
+            let _ = writeln!(
+                std::io::stderr(),
                 "not tried: {test}: there is no s3s-fs on PATH or in EFFIGY_S3S_FS; \
                  `cargo install s3s-fs@0.14.1 --features binary` brings it"
             );

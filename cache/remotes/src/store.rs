@@ -25,9 +25,11 @@ const PART: usize = 8 << 20;
 const MOST_PARTS: u64 = 10_000;
 /// So many parts of one object are under way at the same time.
 const SIDE_BY_SIDE: usize = 4;
-/// So often anything is tried, and no more once so much time has passed.
-const TRIES: (u32, Duration) = (4, Duration::from_secs(20));
-/// The first pause between two tries; each is three times as long as the one before.
+/// Each request is tried again so often.
+const AGAIN: usize = 5;
+/// So often anything as a whole is tried, which may be many requests, and no more once so much time has passed.
+const TRIES: (u32, Duration) = (2, Duration::from_secs(20));
+/// The first pause between two of these; each is three times as long as the one before.
 const PAUSE: Duration = Duration::from_millis(200);
 
 /// A bucket, a container or a host, and a prefix in it.
@@ -126,12 +128,34 @@ impl Store {
                 Err(Error::NotSupported { .. }) if range.is_some() => {
                     store.get_opts(name, GetOptions::default()).await?
                 }
+                // there is no first part of an empty object
+                Err(error) if innermost(&error).contains("416 Range Not Satisfiable") => {
+                    return Ok(Some((Vec::new(), 0)));
+                }
                 got => got?,
             };
             let length = got.meta.size;
             // of what is too long nobody wants to hear more
             let bytes = if length > limit { Vec::new() } else { got.bytes().await?.to_vec() };
             Ok(Some((bytes, length)))
+        })
+    }
+
+    /// The next parts of an object, side by side; `None` for one of an object that is gone.
+    fn parts(&self, place: &Name, at: u64, length: u64) -> Answer<Vec<Option<Vec<u8>>>> {
+        let starts = (0..SIDE_BY_SIDE as u64).map(|n| at + n * PART as u64).filter(|start| *start < length);
+        let get = |start: u64| {
+            let end = length.min(start + PART as u64);
+            match self.get(place, Some(start..end), length)? {
+                Some((bytes, _)) if bytes.len() as u64 != end - start => Err(Trouble(format!("{place} ends early"))),
+                got => Ok(got.map(|(bytes, _)| bytes)),
+            }
+        };
+        std::thread::scope(|scope| {
+            let get = &get;
+            let threads: Vec<_> = starts.map(|start| scope.spawn(move || get(start))).collect();
+            let panicked = |_| Err(Trouble("a thread that fetched a part of it failed".into()));
+            threads.into_iter().map(|thread| thread.join().unwrap_or_else(panicked)).collect()
         })
     }
 
@@ -158,14 +182,7 @@ impl Remote for Store {
         let (place, part) = (self.place(name), PART as u64);
         let mut write =
             |bytes: &[u8]| to.write_all(bytes).map_err(|error| Trouble(format!("cannot keep what came: {error}")));
-        let first = match self.get(&place, (limit > part).then_some(0..part), limit) {
-            // there is no part of an empty object
-            Err(trouble) if limit > part => match self.length(name)? {
-                Some(0) => return Ok(Some(0)),
-                _ => return Err(trouble),
-            },
-            first => first?,
-        };
+        let first = self.get(&place, (limit > part).then_some(0..part), limit)?;
         let Some((bytes, length)) = first else { return Ok(None) };
         if length > limit {
             return Ok(Some(limit + 1));
@@ -173,12 +190,11 @@ impl Remote for Store {
         write(&bytes)?;
         let mut at = bytes.len() as u64;
         while at < length {
-            let Some((bytes, _)) = self.get(&place, Some(at..length.min(at + part)), limit)? else { return Ok(None) };
-            if bytes.is_empty() {
-                return Err(Trouble(format!("{name} ends early")));
+            for bytes in self.parts(&place, at, length)? {
+                let Some(bytes) = bytes else { return Ok(None) };
+                write(&bytes)?;
+                at += bytes.len() as u64;
             }
-            write(&bytes)?;
-            at += bytes.len() as u64;
         }
         Ok(Some(at))
     }
@@ -311,7 +327,7 @@ fn retry() -> RetryConfig {
         max_backoff: Duration::from_secs(2),
         ..BackoffConfig::default()
     };
-    RetryConfig { backoff, max_retries: 3, retry_timeout: Duration::from_secs(15) }
+    RetryConfig { backoff, max_retries: AGAIN, retry_timeout: Duration::from_secs(15) }
 }
 
 /// Whether another try may go better.

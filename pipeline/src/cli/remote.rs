@@ -99,8 +99,8 @@ impl RemoteArgs {
             Problem::new(format!("the remote that {place} names cannot be used: {trouble}"))
                 .or_hint("`effigy run --help` says how a remote is named")
         })?;
-        let said = set("EFFIGY_REMOTE_READ_ONLY").is_some_and(|value| !["0", "false"].contains(&value.as_str()));
-        Ok(Some(Chosen { remote, read_only: self.remote_read_only || said || config.read_only }))
+        let said = set("EFFIGY_REMOTE_READ_ONLY").map(|value| !["0", "false"].contains(&value.as_str()));
+        Ok(Some(Chosen { remote, read_only: self.remote_read_only || said.unwrap_or(config.read_only) }))
     }
 
     /// Sends all that is known here, or fetches all that is known there.
