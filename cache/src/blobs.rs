@@ -129,6 +129,18 @@ impl Blobs {
         placed.map(|()| blob)
     }
 
+    /// Takes in a file that should be this one; gives back its digest, and leaves it where it is, if it is another.
+    ///
+    /// # Errors
+    /// If it cannot be read, or there is no room for it.
+    pub(crate) fn adopt(&self, file: &Path, blob: &Blob) -> Result<Result<(), Option<Digest>>> {
+        let (digest, len) = Digest::of_file(file).map_err(io("read", file))?;
+        if (digest, len) != (blob.digest, blob.len) {
+            return Ok(Err(Some(digest)));
+        }
+        self.place(file, blob).map(Ok)
+    }
+
     /// Moves a file whose content is known into its place.
     fn place(&self, source: &Path, blob: &Blob) -> Result<()> {
         let target = self.path(&blob.digest);
@@ -167,7 +179,8 @@ impl Blobs {
         self.fresh.lock().expect("no thread panics while it holds this").extend(digests);
     }
 
-    fn temporary(&self) -> Result<PathBuf> {
+    /// A name for a file that is to become one of ours.
+    pub(crate) fn temporary(&self) -> Result<PathBuf> {
         static NEXT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
         let dir = self.root.join("tmp");
         std::fs::create_dir_all(&dir).map_err(io("make", &dir))?;

@@ -7,6 +7,7 @@ use crate::error::io;
 use crate::index::{Broken, Index};
 use crate::lock::Lock;
 use crate::records::{Journal, Place};
+use crate::shared::Shared;
 use crate::{Blobs, Error, Fingerprint, Result, Take};
 use manifests::{Blob, Digest, Manifest, Value};
 use rayon::prelude::*;
@@ -35,7 +36,9 @@ pub struct Cache {
     syncing: Option<(std::thread::JoinHandle<Result<()>>, u64)>,
     /// A disk that once failed to take what it was given may say later that all is well. Then nothing more is vouched for.
     sync_failed: bool,
-    warnings: Vec<String>,
+    pub(crate) warnings: Vec<String>,
+    /// A remote behind it.
+    pub(crate) shared: Option<Shared>,
     #[expect(dead_code, reason = "held, not used")]
     lock: Lock,
 }
@@ -75,6 +78,7 @@ impl Cache {
             syncing: None,
             sync_failed: false,
             warnings: Vec::new(),
+            shared: None,
             lock,
         })
     }
@@ -121,6 +125,13 @@ impl Cache {
     /// # Errors
     /// If it cannot be written.
     pub fn put(&mut self, unit: &Unit, facts: &StageFacts) -> Result<()> {
+        // first: a unit that is known and not queued would never be sent
+        self.queue(unit.key, facts)?;
+        self.keep(unit, facts)
+    }
+
+    /// The same for a unit that a remote had.
+    pub(crate) fn keep(&mut self, unit: &Unit, facts: &StageFacts) -> Result<()> {
         if !self.known_stages.contains(&facts.digest) {
             self.journal.append(&Entry::Stage(facts.clone()))?;
             // only now: facts that could not be written are not known
@@ -147,8 +158,10 @@ impl Cache {
             let file = file.try_clone().map_err(io("write", &self.root))?;
             let (blobs, fresh, root) = (self.blobs.clone(), self.blobs.take_fresh(), self.root.clone());
             let again = fresh.clone();
+            let queue = self.queue_file().and_then(|file| file.try_clone().ok());
             let work = move || -> Result<()> {
                 blobs.sync(&fresh)?;
+                queue.map_or(Ok(()), |queue| queue.sync_data()).map_err(io("write", &root))?;
                 file.sync_data().map_err(io("write", &root))
             };
             match std::thread::Builder::new().name("sync".into()).spawn(work) {
@@ -189,6 +202,8 @@ impl Cache {
         self.finish_sync()?;
         if let Some((file, upto)) = self.journal.unsynced() {
             let synced = self.blobs.sync(&self.blobs.take_fresh());
+            let queue = self.queue_file().map_or(Ok(()), std::fs::File::sync_data);
+            let synced = synced.and_then(|()| queue.map_err(io("write", &self.root)));
             let synced = synced.and_then(|()| file.sync_data().map_err(io("write", &self.root)));
             self.vouch(synced, upto)?;
         }

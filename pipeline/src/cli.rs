@@ -17,6 +17,7 @@ mod plan;
 mod progress;
 mod provider;
 mod record;
+mod remote;
 mod report;
 mod run;
 mod serve;

@@ -70,6 +70,22 @@ pub enum Event {
         /// Seconds since it began.
         seconds: f64,
     },
+    /// Units go to the remote or come from it.
+    Transfer {
+        /// The stage that they are of; empty if they are of several.
+        #[serde(skip_serializing_if = "String::is_empty")]
+        stage: String,
+        /// `sent` or `fetched`.
+        verb: &'static str,
+        /// Units so far.
+        units: usize,
+        /// Units that were asked for, or wait.
+        open: usize,
+        /// Bytes so far.
+        bytes: u64,
+        /// Whether these are all.
+        over: bool,
+    },
     /// Something the user should know.
     Warning {
         /// What.

@@ -8,6 +8,7 @@ mod damage;
 mod outcome;
 mod tables;
 mod tasks;
+mod transfers;
 
 use crate::axes;
 use crate::event::{Event, Reader};
@@ -33,6 +34,7 @@ pub use active::With;
 pub use damage::Damaged;
 pub use outcome::{Done, Outcome, Tally};
 pub use tables::{Prepared, folder_digest, node_key, prepare, stage_head, table_key, write_with};
+pub use transfers::Transfers;
 
 /// What a run may do.
 pub struct Options {
@@ -221,6 +223,7 @@ impl<'a> Run<'a> {
             for (id, report) in self.executor.poll(Duration::from_millis(100)) {
                 self.hear(id, report)?;
             }
+            self.cache.send_some()?;
             if self.last_commit.elapsed() > Duration::from_secs(5) {
                 self.cache.commit_soon()?;
                 self.last_commit = Instant::now();
@@ -378,6 +381,9 @@ impl<'a> Run<'a> {
         } else {
             active.recall(stage, self.prior(i, stage))?;
             active.look_up(self.cache)?;
+            Transfers::default().fetch(&node.name, &active.missing(), self.cache, self.readers)?;
+            active.take_fetched(self.cache)?;
+            self.warn();
         }
         let (units, cached) = (active.prepared.units.count(), active.cached());
         if active.is_over() {

@@ -18,6 +18,10 @@ mod probes;
 mod programs;
 mod providers;
 mod reasons;
+mod remote;
+mod remote_s3;
+#[path = "../support/remotes.rs"]
+mod remotes;
 mod rest;
 mod reuse;
 mod reuse_files;

@@ -1,5 +1,7 @@
 //! `effigy cache`: looking after what is kept.
 
+use super::progress::room;
+use super::remote::{Direction, RemoteArgs};
 use super::{DONE, FAILED, WorkspaceArgs, host, print};
 use crate::care::{self, Wanted};
 use crate::hints::hinted;
@@ -42,6 +44,26 @@ enum Verb {
         #[command(flatten)]
         workspace: WorkspaceArgs,
     },
+    /// Send every finished unit that the remote has not
+    Push {
+        /// Print events as JSON lines
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        remote: RemoteArgs,
+        #[command(flatten)]
+        workspace: WorkspaceArgs,
+    },
+    /// Fetch every unit that the remote has, whatever its recipe
+    Pull {
+        /// Print events as JSON lines
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        remote: RemoteArgs,
+        #[command(flatten)]
+        workspace: WorkspaceArgs,
+    },
     /// Show what kept runs do not reach: files, records and tables; with --delete, remove it
     Gc {
         /// Remove it
@@ -72,6 +94,8 @@ impl Cache {
                 print(&format!("the index was made anew: {units} units"));
                 Ok(DONE)
             }
+            Verb::Push { json, remote, workspace } => remote.move_all(&workspace, Direction::Push, json),
+            Verb::Pull { json, remote, workspace } => remote.move_all(&workspace, Direction::Pull, json),
             Verb::Gc { delete, keep_last, max_size, json, workspace } => {
                 gc(&workspace, Wanted { keep_last, max_bytes: max_size }, delete, json)
             }
@@ -97,15 +121,6 @@ fn size(text: &str) -> Result<u64, String> {
         return Err("a size is not negative, and has an end".into());
     }
     Ok((number * 1000f64.powi(power)) as u64)
-}
-
-/// Bytes as people read them.
-fn room(bytes: u64) -> String {
-    match bytes as f64 {
-        few if few < 1e6 => format!("{:.1} kB", few / 1e3),
-        some if some < 1e9 => format!("{:.1} MB", some / 1e6),
-        many => format!("{:.2} GB", many / 1e9),
-    }
 }
 
 fn verify(workspace: &WorkspaceArgs, discard: bool, json: bool) -> Result<u8> {

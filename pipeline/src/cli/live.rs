@@ -145,7 +145,7 @@ impl Reader for Writer {
             }
             Event::Failed { stage, unit, error, .. } => self.remark(format!("{stage}, {unit}: {error}")),
             Event::Warning { text } => self.remark(text.clone()),
-            Event::Done { .. } => {}
+            Event::Transfer { .. } | Event::Done { .. } => {}
         }
     }
 }

@@ -45,6 +45,25 @@ fn summary(executed: usize, cached: usize, failed: usize, taken: f64) -> String 
     }
 }
 
+/// How far a transfer is.
+fn transfer(stage: &str, verb: &str, units: usize, open: usize, bytes: u64, over: bool) -> String {
+    let whose = if stage.is_empty() { "remote" } else { stage };
+    let rest = match (over, open) {
+        (true, _) | (_, 0) => String::new(),
+        (_, open) => format!(", {open} to go"),
+    };
+    format!("{whose}: {units} unit{} {verb} ({}{rest})", if units == 1 { "" } else { "s" }, room(bytes))
+}
+
+/// Bytes as people read them.
+pub fn room(bytes: u64) -> String {
+    match bytes as f64 {
+        few if few < 1e6 => format!("{:.1} kB", few / 1e3),
+        some if some < 1e9 => format!("{:.1} MB", some / 1e6),
+        many => format!("{:.2} GB", many / 1e9),
+    }
+}
+
 fn failure(stage: &str, unit: &str, error: &str, hint: Option<&String>, log: Option<&String>) -> String {
     let mut text = format!("error: stage `{stage}`, {unit}: {error}");
     hint.iter().for_each(|hint| text.push_str(&format!("\n  hint: {hint}")));
@@ -87,6 +106,13 @@ impl Reader for Lines {
                 self.said.insert(stage.clone(), Instant::now());
                 let note = if note.is_empty() { String::new() } else { format!(" ({note})") };
                 remark(&format!("{stage}: {:.1} of {of}{note}", *ran as f64 + within));
+            }
+            Event::Transfer { stage, verb, units, open, bytes, over } if !self.quiet => {
+                let said = self.said.entry(format!("{stage}/{verb}")).or_insert_with(Instant::now);
+                if *over && *units > 0 || said.elapsed() >= EVERY {
+                    *said = Instant::now();
+                    remark(&transfer(stage, verb, *units, *open, *bytes, *over));
+                }
             }
             Event::Finished { stage, state: "done", executed, cached, rows, seconds: taken, .. }
                 if *executed > 0 && !self.quiet =>
@@ -199,6 +225,21 @@ impl Reader for Bars {
                 let note = if note.is_empty() { String::new() } else { format!("  {note}") };
                 let cached = self.cached.get(stage).copied().unwrap_or(0);
                 bar.set_message(format!("{ran}/{of}, {cached} known{rate}{note}"));
+            }
+            Event::Transfer { stage, verb, units, open, bytes, over } => {
+                self.width = self.width.max(NAMES.0);
+                let bar = self.bar("remote");
+                bar.set_length((*units + *open) as u64);
+                bar.set_position(*units as u64);
+                bar.set_message(transfer(stage, verb, *units, *open, *bytes, *over));
+                if *over {
+                    bar.finish_and_clear();
+                    self.all.remove(&bar);
+                    self.bars.remove("remote");
+                    if *units > 0 {
+                        self.say(&transfer(stage, verb, *units, *open, *bytes, *over));
+                    }
+                }
             }
             Event::Finished { stage, state, executed, cached, failed, seconds: taken, rows } => {
                 if let Some(bar) = self.bars.remove(stage) {

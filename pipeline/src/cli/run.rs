@@ -1,6 +1,7 @@
 //! `effigy run`.
 
 use super::choice::Choice;
+use super::remote::{Chosen, RemoteArgs};
 use super::{DONE, FAILED, INTERRUPTED, RecipeArgs, host, live, load, print, progress, remark};
 use crate::check::{Sample, check};
 use crate::event::{Event, Reader};
@@ -9,7 +10,7 @@ use crate::hints::hinted;
 use crate::memory::Store;
 use crate::plan::Plan;
 use crate::rest::Rest;
-use crate::run::{INTERRUPTS, Options, Outcome, run};
+use crate::run::{INTERRUPTS, Options, Outcome, Transfers, run};
 use anyhow::{Context, Result};
 use cache::Cache;
 use load::Loaded;
@@ -50,6 +51,8 @@ pub struct Run {
     /// After a failure, finish only what has begun
     #[arg(long)]
     fail_fast: bool,
+    #[command(flatten)]
+    remote: RemoteArgs,
     /// Folder for the report
     #[arg(long, value_name = "DIR", default_value = "out")]
     out: PathBuf,
@@ -61,7 +64,8 @@ impl Run {
         let began = Instant::now();
         let now = cache::Fingerprint::now();
         let started = (now / 1_000_000) as u64;
-        if let Some(rest) = self.at_rest() {
+        let remote = self.remote.find()?;
+        if let Some(rest) = self.at_rest(remote.as_ref()) {
             return Ok(self.tell_rest(&rest, started, began));
         }
         let loaded = load::load(&self.recipe)?;
@@ -85,6 +89,9 @@ impl Run {
             }
             return Ok(super::check::tell(&checked, began.elapsed().as_secs_f64(), self.json));
         }
+        if let Some(remote) = &remote {
+            remote.share(&mut cache)?;
+        }
         let id = run_id(started);
         let mut readers: Vec<Box<dyn Reader>> =
             vec![progress::reader(self.json, self.quiet), live::reader(cache.root(), plan, started)];
@@ -102,6 +109,10 @@ impl Run {
             None
         };
         super::record::write(&self.recipe, plan, &outcome, cache.root(), &id, started, seconds)?;
+        Transfers::default().send(&mut cache, &mut readers)?;
+        for text in cache.take_warnings() {
+            emit(&mut readers, Event::Warning { text });
+        }
         if let (Some(rest), true) = (outcome.rest.take(), loaded.can_rest && !outcome.interrupted) {
             self.keep_rest(rest, &loaded, report.as_deref(), cache.root(), now)?;
         }
@@ -120,8 +131,12 @@ impl Run {
     }
 
     /// What the run looks like if there is nothing to do and nothing else was asked for.
-    fn at_rest(&self) -> Option<Rest> {
+    fn at_rest(&self, remote: Option<&Chosen>) -> Option<Rest> {
         if !self.choice.is_all() || self.dry_run || self.check.is_some() {
+            return None;
+        }
+        // what an earlier run could not send is something to do
+        if remote.is_some_and(|remote| remote.is_waited_for(&self.recipe.workspace.workspace)) {
             return None;
         }
         let recipe = load::recipe(&self.recipe)?;
@@ -231,7 +246,7 @@ fn run_id(started: u64) -> String {
 }
 
 /// Ctrl-C once drains, twice stops. Whoever cannot install a handler is stopped at once, as ever.
-fn catch_interrupts() {
+pub fn catch_interrupts() {
     let _ = ctrlc::set_handler(|| {
         if INTERRUPTS.fetch_add(1, Ordering::Relaxed) == 0 {
             remark("\nfinishing what has begun; Ctrl-C once more stops it");

@@ -179,6 +179,23 @@ impl Active {
         Ok(())
     }
 
+    /// The keys of the units that are not known.
+    pub fn missing(&self) -> Vec<Digest> {
+        self.slots.iter().filter(|slot| slot.output.is_none()).map(|slot| slot.key).collect()
+    }
+
+    /// Takes over the units that came from a remote meanwhile.
+    pub fn take_fetched(&mut self, cache: &mut Cache) -> Result<()> {
+        for slot in self.slots.iter_mut().filter(|slot| slot.output.is_none()) {
+            if let Some(unit) = cache.fresh(&slot.key)? {
+                slot.output = Some(Output { columns: unit.columns, rows: unit.rows });
+                slot.seconds = unit.seconds;
+                self.open -= 1;
+            }
+        }
+        Ok(())
+    }
+
     /// Cuts the misses into tasks.
     pub fn begin(&mut self, with: With, stage: &UnitStage, jobs: usize) {
         self.with = with;

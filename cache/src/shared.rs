@@ -1,0 +1,394 @@
+//! A cache with a remote behind it: what is missed here is looked for there, what is finished here is queued and sent there by
+//! threads beside the run. A remote that fails once is left alone from then on; what is finished stays queued.
+//!
+//! Knows neither what a remote is made of nor who shows how far it is.
+
+use crate::entry::{Entry, StageFacts, Unit};
+use crate::remote::queue::Queue;
+use crate::remote::transfer::{Failed, Found, Job, Sent, fetch, send};
+use crate::remote::{Answer, Trouble, key_of};
+use crate::{Cache, Remote, Result, scan_all, scan_units};
+use manifests::{Blob, Digest};
+use std::collections::{HashMap, HashSet};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+/// So many objects move at the same time: a remote answers late, and costs little meanwhile.
+const THREADS: usize = 8;
+/// So many units are handed to the threads before one of them is done.
+const AHEAD: usize = 4 * THREADS;
+/// More warnings than these are not given.
+const TOLD: usize = 5;
+
+/// What went to and fro.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Moved {
+    /// Units that came.
+    pub fetched: usize,
+    /// Their files.
+    pub fetched_files: usize,
+    /// Bytes of records and files.
+    pub fetched_bytes: u64,
+    /// Units that went.
+    pub sent: usize,
+    /// Their files, but for those that were there.
+    pub sent_files: usize,
+    /// Bytes of records and files.
+    pub sent_bytes: u64,
+    /// Units that were to go and were there already.
+    pub known: usize,
+    /// Units that wait to go.
+    pub waiting: usize,
+    /// Keys that were asked for.
+    pub asked: usize,
+}
+
+/// The remote of an open workspace.
+pub(crate) struct Shared {
+    remote: Arc<dyn Remote>,
+    /// None if nothing may be written there.
+    queue: Option<Queue>,
+    facts: HashMap<Digest, StageFacts>,
+    threads: Option<Threads>,
+    under_way: usize,
+    /// Whether it has failed.
+    down: Arc<AtomicBool>,
+    why: Option<Trouble>,
+    moved: Moved,
+    told: usize,
+}
+
+struct Threads {
+    jobs: Sender<Job>,
+    /// Only one thread hears them; the lock is for the sake of threads that look at the cache meanwhile.
+    results: Mutex<Receiver<(Digest, Answer<Sent>)>>,
+}
+
+impl Threads {
+    fn results(&mut self) -> &mut Receiver<(Digest, Answer<Sent>)> {
+        self.results.get_mut().expect("no thread panics while it holds this")
+    }
+
+    fn start(remote: &Arc<dyn Remote>, down: &Arc<AtomicBool>) -> Threads {
+        let (jobs, taken) = channel::<Job>();
+        let (told, results) = channel();
+        let taken = Arc::new(Mutex::new(taken));
+        for n in 0..THREADS {
+            let (remote, down, taken, told) = (remote.clone(), down.clone(), taken.clone(), told.clone());
+            let work = move || {
+                loop {
+                    let job = taken.lock().expect("no thread panics while it holds this").recv();
+                    let Ok(job) = job else { break };
+                    let failed = || Err(Trouble("it failed before".into()));
+                    let sent = if down.load(Ordering::Relaxed) { failed() } else { send(&*remote, &job) };
+                    if told.send((job.unit.key, sent)).is_err() {
+                        break;
+                    }
+                }
+            };
+            // with fewer threads it takes longer; with none, everything stays queued
+            let _ = std::thread::Builder::new().name(format!("send-{n}")).spawn(work);
+        }
+        Threads { jobs, results: Mutex::new(results) }
+    }
+}
+
+impl Shared {
+    fn is_down(&self) -> bool {
+        self.down.load(Ordering::Relaxed)
+    }
+
+    /// Leaves the remote alone from now on, and says so once.
+    fn give_up(&mut self, trouble: Trouble, warnings: &mut Vec<String>) {
+        if self.down.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let later = match self.queue {
+            Some(_) => "; what is finished stays queued, and a later run or `effigy cache push` sends it",
+            None => "",
+        };
+        let name = self.remote.name();
+        warnings.push(format!("the remote {name} cannot be used: {trouble}; going on with what is here{later}"));
+        self.why = Some(trouble);
+    }
+
+    fn tell(&mut self, text: String, warnings: &mut Vec<String>) {
+        self.told += 1;
+        match self.told {
+            ..=TOLD => warnings.push(text),
+            n if n == TOLD + 1 => warnings.push("more of that kind is not told".into()),
+            _ => {}
+        }
+    }
+
+    fn heard(&mut self, (key, sent): (Digest, Answer<Sent>), warnings: &mut Vec<String>) -> Result<()> {
+        self.under_way -= 1;
+        match sent {
+            Ok(sent) => {
+                if let Some(queue) = &mut self.queue {
+                    queue.done(&key)?;
+                }
+                let moved = &mut self.moved;
+                moved.sent_files += sent.files;
+                moved.sent_bytes += sent.bytes;
+                match (sent.known, &sent.warning) {
+                    (true, _) => moved.known += 1,
+                    _ => moved.sent += 1,
+                }
+                sent.warning.into_iter().for_each(|text| self.tell(text, warnings));
+            }
+            Err(trouble) => self.give_up(trouble, warnings),
+        }
+        Ok(())
+    }
+}
+
+fn queue_path(root: &Path, remote: &str) -> PathBuf {
+    root.join("uploads").join(Digest::of_bytes(remote.as_bytes()).short())
+}
+
+impl Cache {
+    /// Puts a remote behind this cache. Nothing is asked of it before something is missed or finished.
+    ///
+    /// # Errors
+    /// If the list of what waits for it cannot be read.
+    pub fn share(&mut self, remote: Arc<dyn Remote>, read_only: bool) -> Result<()> {
+        let queue = match read_only {
+            true => None,
+            false => Some(Queue::open(&queue_path(&self.root, remote.name()))?),
+        };
+        self.shared = Some(Shared {
+            remote,
+            queue,
+            facts: HashMap::new(),
+            threads: None,
+            under_way: 0,
+            down: Arc::default(),
+            why: None,
+            moved: Moved::default(),
+            told: 0,
+        });
+        Ok(())
+    }
+
+    /// Whether something of the workspace `root` waits to be sent to the remote of this name.
+    pub fn has_uploads(root: &Path, remote: &str) -> bool {
+        std::fs::metadata(queue_path(root, remote)).is_ok_and(|meta| meta.len() > 0)
+    }
+
+    /// Whether there is a remote that has not failed.
+    pub fn is_shared(&self) -> bool {
+        self.shared.as_ref().is_some_and(|shared| !shared.is_down())
+    }
+
+    /// Why the remote cannot be used, if it failed.
+    pub fn trouble(&self) -> Option<&Trouble> {
+        self.shared.as_ref()?.why.as_ref()
+    }
+
+    /// What went to and fro so far.
+    pub fn moved(&self) -> Moved {
+        self.shared.as_ref().map_or(Moved::default(), |shared| Moved {
+            waiting: shared.queue.as_ref().map_or(0, Queue::len),
+            ..shared.moved
+        })
+    }
+
+    /// Work on the remote and the rest of the cache at once.
+    fn with_shared<T>(&mut self, work: impl FnOnce(&mut Cache, &mut Shared) -> Result<T>) -> Result<Option<T>> {
+        let Some(mut shared) = self.shared.take() else { return Ok(None) };
+        let outcome = work(self, &mut shared);
+        self.shared = Some(shared);
+        outcome.map(Some)
+    }
+
+    /// A unit is about to be put: it is to be sent.
+    pub(crate) fn queue(&mut self, key: Digest, facts: &StageFacts) -> Result<()> {
+        let Some(Shared { queue: Some(queue), facts: known, .. }) = &mut self.shared else { return Ok(()) };
+        known.entry(facts.digest).or_insert_with(|| facts.clone());
+        queue.add(key)
+    }
+
+    /// The file of what waits, for a commit.
+    pub(crate) fn queue_file(&self) -> Option<&std::fs::File> {
+        self.shared.as_ref()?.queue.as_ref()?.file()
+    }
+
+    /// Fetches what the remote has of these keys; each is then known here. `heard` is told after each answer, and says whether
+    /// to go on.
+    ///
+    /// # Errors
+    /// If the workspace cannot be written. A remote that fails is a warning.
+    pub fn fetch(&mut self, keys: &[Digest], heard: &mut dyn FnMut(Moved) -> bool) -> Result<()> {
+        if keys.is_empty() || !self.is_shared() {
+            return Ok(());
+        }
+        self.with_shared(|cache, shared| cache.fetch_from(shared, keys, heard))?;
+        self.commit_soon()
+    }
+
+    fn fetch_from(&mut self, shared: &mut Shared, keys: &[Digest], heard: &mut dyn FnMut(Moved) -> bool) -> Result<()> {
+        let (remote, blobs, places) = (shared.remote.clone(), self.blobs.clone(), self.places());
+        let (next, stop, heals) = (AtomicUsize::new(0), AtomicBool::new(false), shared.queue.is_some());
+        let here = |blob: &Blob| places(blob).is_some();
+        let work = |told: Sender<Result<Found, Failed>>| {
+            while let (false, Some(key)) =
+                (stop.load(Ordering::Relaxed), keys.get(next.fetch_add(1, Ordering::Relaxed)))
+            {
+                if told.send(fetch(&*remote, &blobs, &here, key, heals)).is_err() {
+                    break;
+                }
+            }
+        };
+        std::thread::scope(|scope| {
+            let (told, results) = channel();
+            for _ in 0..THREADS.min(keys.len()) {
+                let told = told.clone();
+                let work = &work;
+                scope.spawn(move || work(told));
+            }
+            drop(told);
+            let mut outcome = Ok(());
+            for found in results {
+                shared.moved.asked += 1;
+                let kept = match found {
+                    Ok(Found::Unit { unit, facts, files, bytes }) => {
+                        shared.moved.fetched += 1;
+                        shared.moved.fetched_files += files;
+                        shared.moved.fetched_bytes += bytes;
+                        self.keep(&unit, &facts)
+                    }
+                    Ok(Found::Nothing) => Ok(()),
+                    Ok(Found::Refused(text)) => {
+                        shared.tell(text, &mut self.warnings);
+                        Ok(())
+                    }
+                    Err(Failed::Remote(trouble)) => {
+                        shared.give_up(trouble, &mut self.warnings);
+                        Ok(())
+                    }
+                    Err(Failed::Here(error)) => Err(error),
+                };
+                outcome = outcome.and(kept);
+                if outcome.is_err() || shared.is_down() || !heard(shared.moved) {
+                    stop.store(true, Ordering::Relaxed);
+                }
+            }
+            outcome
+        })
+    }
+
+    /// Hands some of what waits to the threads that send it, and takes in what they have done. Waits for nobody.
+    ///
+    /// # Errors
+    /// If the workspace cannot be read or written. A remote that fails is a warning.
+    pub fn send_some(&mut self) -> Result<()> {
+        self.with_shared(Cache::pump).map(|_| ())
+    }
+
+    fn pump(&mut self, shared: &mut Shared) -> Result<()> {
+        while let Some(result) = shared.threads.as_mut().and_then(|threads| threads.results().try_recv().ok()) {
+            shared.heard(result, &mut self.warnings)?;
+        }
+        while !shared.is_down() && shared.under_way < AHEAD {
+            let Some(key) = shared.queue.as_mut().and_then(Queue::next) else { break };
+            match self.job(shared, &key)? {
+                Some(job) => {
+                    let threads = shared.threads.get_or_insert_with(|| Threads::start(&shared.remote, &shared.down));
+                    if threads.jobs.send(job).is_ok() {
+                        shared.under_way += 1;
+                    }
+                }
+                // its record or a file of it has gone since
+                None => shared.queue.as_mut().map_or(Ok(()), |queue| queue.done(&key))?,
+            }
+        }
+        Ok(())
+    }
+
+    /// What there is to be sent of a key.
+    fn job(&mut self, shared: &mut Shared, key: &Digest) -> Result<Option<Job>> {
+        let Some(unit) = self.get(key)? else { return Ok(None) };
+        if !shared.facts.contains_key(&unit.stage) {
+            // it was finished by another process
+            scan_units(&self.root, &|_| false, &mut |entry| {
+                if let Entry::Stage(facts) = entry {
+                    shared.facts.insert(facts.digest, facts);
+                }
+            })?;
+        }
+        let Some(facts) = shared.facts.get(&unit.stage).cloned() else { return Ok(None) };
+        let mut seen = HashSet::new();
+        let files = unit.blobs().filter(|blob| seen.insert(blob.digest));
+        let files: Option<Vec<_>> = files.map(|blob| Some((blob.clone(), self.path(blob).ok()?))).collect();
+        Ok(files.map(|files| Job { unit, facts, files }))
+    }
+
+    /// Sends all that waits. `heard` is told now and then, and says whether to go on; what has not gone stays queued.
+    ///
+    /// # Errors
+    /// If the workspace cannot be read or written. A remote that fails is a warning.
+    pub fn send_all(&mut self, heard: &mut dyn FnMut(Moved) -> bool) -> Result<()> {
+        loop {
+            self.send_some()?;
+            let moved = self.moved();
+            if !self.is_shared() || moved.waiting == 0 || !heard(moved) {
+                return Ok(());
+            }
+            self.with_shared(|cache, shared| {
+                let Some(threads) = &mut shared.threads else { return Ok(()) };
+                match threads.results().recv_timeout(Duration::from_millis(100)) {
+                    Ok(result) => shared.heard(result, &mut cache.warnings),
+                    Err(RecvTimeoutError::Timeout) => Ok(()),
+                    Err(RecvTimeoutError::Disconnected) => {
+                        shared.give_up(Trouble("no thread could be started for it".into()), &mut cache.warnings);
+                        Ok(())
+                    }
+                }
+            })?;
+        }
+    }
+
+    /// Queues every unit of this workspace, oldest first; says how many there are to be sent.
+    ///
+    /// # Errors
+    /// If the workspace cannot be read or written.
+    pub fn queue_all(&mut self) -> Result<usize> {
+        let (mut keys, mut facts, mut seen) = (Vec::new(), HashMap::new(), HashSet::new());
+        scan_all(&self.root, &mut |_, entry| match entry {
+            Entry::Unit(Unit { key, .. }) if seen.insert(key) => keys.push(key),
+            Entry::Stage(stage) => {
+                facts.insert(stage.digest, stage);
+            }
+            _ => {}
+        })?;
+        let Some(Shared { queue: Some(queue), facts: known, .. }) = &mut self.shared else { return Ok(0) };
+        known.extend(facts);
+        keys.into_iter().try_for_each(|key| queue.add(key))?;
+        Ok(queue.len())
+    }
+
+    /// The keys of all records of the remote that are not known here; sorted.
+    ///
+    /// # Errors
+    /// If the workspace cannot be read; within, if the remote cannot list.
+    pub fn missing(&mut self) -> Result<Answer<Vec<Digest>>> {
+        let Some(remote) = self.shared.as_ref().map(|shared| shared.remote.clone()) else { return Ok(Ok(Vec::new())) };
+        let names = match remote.list("records") {
+            Ok(names) => names,
+            Err(trouble) => return Ok(Err(trouble)),
+        };
+        let mut keys: Vec<Digest> = names.iter().filter_map(|name| key_of(name)).collect();
+        keys.sort_unstable();
+        let mut missing = Vec::new();
+        for key in keys {
+            if self.get(&key)?.is_none() {
+                missing.push(key);
+            }
+        }
+        Ok(Ok(missing))
+    }
+}
