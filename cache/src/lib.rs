@@ -25,7 +25,7 @@ pub use fingerprint::Fingerprint;
 pub use fsck::{Damage, Verified};
 pub use records::{Place, scan_all};
 pub use seek::scan_units;
-pub use store::Cache;
+pub use store::{Cache, LEFT};
 
 /// What functions of this crate return.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
