@@ -12,7 +12,7 @@ mod tasks;
 
 use crate::axes;
 use crate::event::{Event, Reader};
-use crate::executor::{Executors, Means, Task};
+use crate::executor::{Executors, Means, Report, Task};
 use crate::finished::NodeState;
 use crate::hints::{hint_of, hinted};
 use crate::memory::{Memory, Prior, Remembered, Store};
@@ -95,6 +95,10 @@ pub struct Run<'a> {
     next_task: usize,
     /// Tasks of an earlier run that no stage has asked for yet.
     left: Vec<Task>,
+    /// What was told of these.
+    early: Vec<(usize, Report)>,
+    /// Whether a stage has asked for some of them since that was heard.
+    adopted: bool,
     logs: logs::Logs,
     /// Task directories that are as good as new.
     spare: Vec<PathBuf>,
@@ -165,6 +169,8 @@ fn pass(
         in_flight: HashSet::new(),
         next_task: next_task(&root.join("tasks")),
         left,
+        early: Vec::new(),
+        adopted: false,
         spare: Vec::new(),
         logs: logs::Logs::new(&root),
         last_commit: Instant::now(),
@@ -222,6 +228,7 @@ impl<'a> Run<'a> {
             if !draining {
                 let begun = self.begin_ready().and_then(|()| self.submit());
                 self.despite(begun)?;
+                self.hear_early()?;
             }
             if self.flights.is_empty() && (draining || self.active.is_empty() && self.ready.is_empty()) {
                 return Ok(stops > 0 && !self.complete(&parts));

@@ -30,7 +30,10 @@ stages:
         provider()
     );
     space.write("r.yaml", &recipe);
-    space.write("cluster.yaml", "{ partition: main, jobs: 4, tasks: 3, silent_s: 1, grace_s: 20, memory_mb: 100 }\n");
+    space.write(
+        "cluster.yaml",
+        "{ partition: main, jobs: 4, tasks: 3, array: 2, silent_s: 1, grace_s: 20, memory_mb: 100 }\n",
+    );
     space.settle();
     space
 }
@@ -173,6 +176,60 @@ fn a_worker_that_dies_on_a_node_takes_one_unit_with_it() {
     let error = failed[0]["error"].as_str().expect("a text");
     assert!(error.contains("signal 6") && error.contains("last words of the worker"), "{error}");
     assert_eq!(counts(&lines), (9, 0, 1));
+    let log = space.effigy(&["log", "count", "5"]);
+    assert!(log.out.contains("last words of the worker"), "{}\n{}", log.out, log.err);
+}
+
+#[test]
+fn a_stage_says_itself_where_it_is_worked_on() {
+    let Some((cluster, _turn)) = cluster() else { return };
+    let space = space();
+    let text = space.read("r.yaml");
+    space
+        .write("r.yaml", &text.replace("from: upper, log", "executor: slurm, needs: { minutes: 5 }, from: upper, log"));
+    let output = command(&space, cluster, &["run", "r.yaml", "--json"]).output().expect("it starts");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    // the others were worked on here: `count` alone fits into two arrays
+    let record = space.effigy(&["log", "--json"]).json();
+    assert!((1..=2).contains(&record["jobs"].as_array().expect("the jobs").len()), "{record}");
+    assert_eq!(tables(&space), undisturbed(&[]));
+    space.write("r.yaml", &text.replace("from: upper, log", "executor: slurn, from: upper, log"));
+    space.effigy(&["plan", "r.yaml"]).expect_error(2, &["r.yaml:7", "no executor `slurn`", "did you mean `slurm`"]);
+}
+
+#[test]
+fn a_job_that_stops_answering_is_replaced() {
+    let Some((cluster, _turn)) = cluster() else { return };
+    let params = ["--param", "pause=0.5"];
+    let space = space();
+    let child = start(&space, cluster, &params);
+    waits_for("a unit", || lines_of(&space, "upper") >= 1);
+    let ours = space.path(".effigy").display().to_string();
+    let entries = std::fs::read_dir("/proc").expect("processes").flatten();
+    let job = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok()).find(|pid| {
+        let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let line = String::from_utf8_lossy(&line).into_owned();
+        line.contains("\0work\0") && line.contains(&ours)
+    });
+    // SAFETY: a process of a job of ours.
+    unsafe { libc::kill(job.expect("a job is at work"), libc::SIGSTOP) };
+    let lines = finish(child, 0);
+    assert!(remarks(&lines).contains("SILENT"), "{}", remarks(&lines));
+    assert_eq!(tables(&space), undisturbed(&params));
+}
+
+#[test]
+fn interrupted_once_jobs_finish_the_task_they_are_at() {
+    let Some((cluster, _turn)) = cluster() else { return };
+    let space = space();
+    let child = start(&space, cluster, &["--param", "pause=3"]);
+    waits_for("a unit", || lines_of(&space, "upper") >= 1);
+    interrupt(&child);
+    let lines = finish(child, 130);
+    let (executed, _, failed) = counts(&lines);
+    assert!(failed == 0 && (1..10).contains(&executed), "{lines:?}");
+    waits_for("the end of all jobs", || cluster.jobs().is_empty());
+    assert_eq!(lines_of(&space, "upper"), executed as usize);
 }
 
 #[test]

@@ -18,7 +18,7 @@ use crate::executor::{Ended, Executor, Report, Task};
 use ask::{Seen, Which};
 use element::{Element, Orders, file};
 use protocol::Needs;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
@@ -54,6 +54,8 @@ pub struct Slurm {
     told: Vec<(usize, Report)>,
     /// Whether the jobs go on without us.
     left: bool,
+    /// Whether what had not begun was taken back.
+    drained: bool,
 }
 
 impl Slurm {
@@ -75,6 +77,7 @@ impl Slurm {
             jobs: Vec::new(),
             told: Vec::new(),
             left: false,
+            drained: false,
         }
     }
 
@@ -378,7 +381,17 @@ impl Executor for Slurm {
         }
         let wanted: Vec<(Which, String)> = Vec::new();
         let Ok(seen) = ask::jobs(&self.cluster, &wanted, &self.dir) else { return };
+        self.drained = true;
         let idle = |which: &Which| seen.get(which).is_none_or(|seen| !seen.is_running());
+        for element in self.elements.values_mut().filter(|element| element.began) {
+            // what it has begun it may finish
+            element.suffice();
+            let current = element.current;
+            let (kept, rest): (VecDeque<Task>, VecDeque<Task>) =
+                element.tasks.drain(..).partition(|task| Some(task.id) == current);
+            element.tasks = kept;
+            self.told.extend(rest.iter().map(withdrawn));
+        }
         for (_, element) in self.elements.extract_if(.., |which, element| !element.began && idle(which)) {
             // one that is just about to begin after all finds that it need not
             element.dismiss();
@@ -392,7 +405,8 @@ impl Executor for Slurm {
             return;
         }
         Left::forget(&self.dir);
-        if self.elements.is_empty() {
+        // of what was taken back something may have begun after all
+        if self.elements.is_empty() && !self.drained {
             return;
         }
         let elements = std::mem::take(&mut self.elements);

@@ -102,6 +102,7 @@ impl<'a> Run<'a> {
             let mut flight = Flight::new(i, slots, task.dir, outside, keys);
             flight.is_adopted = true;
             flight.delivered = (0..flight.slots.len()).filter(|unit| active.is_known(flight.slots[*unit])).collect();
+            self.adopted = true;
             taken.extend(&flight.slots);
             self.in_flight.extend(&flight.keys);
             self.flights.insert(task.id, flight);
@@ -109,7 +110,20 @@ impl<'a> Run<'a> {
         taken
     }
 
+    /// Hears once more what was told of tasks before a stage had asked for them.
+    pub(super) fn hear_early(&mut self) -> Result<()> {
+        if !std::mem::take(&mut self.adopted) {
+            return Ok(());
+        }
+        let early = std::mem::take(&mut self.early);
+        early.into_iter().try_for_each(|(id, report)| self.hear(id, report))
+    }
+
     pub(super) fn hear(&mut self, id: usize, report: Report) -> Result<()> {
+        if !matches!(report, Report::Remark(_)) && self.left.iter().any(|task| task.id == id) {
+            self.early.push((id, report));
+            return Ok(());
+        }
         match report {
             Report::Event(event) => self.said(id, event),
             Report::Began => {

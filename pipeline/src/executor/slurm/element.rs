@@ -136,6 +136,11 @@ impl Element {
         let _ = std::fs::write(file(&self.dir, self.index, "over"), "");
     }
 
+    /// Leaves word that it may finish the task that it is at, and begin no other.
+    pub fn suffice(&self) {
+        let _ = std::fs::write(file(&self.dir, self.index, "enough"), "");
+    }
+
     /// The last lines that the job wrote beside its tasks' logs.
     pub fn last_words(&self) -> String {
         let text = std::fs::read(file(&self.dir, self.index, "log")).unwrap_or_default();

@@ -116,7 +116,7 @@ impl Job {
         let stop = task.dir.join(STOP);
         // of the time before the job was started again
         let _ = std::fs::remove_file(&stop);
-        if self.is_dismissed() {
+        if self.is_dismissed() || file(&self.dir, self.index, "enough").exists() {
             return Ok(End::Dismissed);
         }
         self.say(&Line::Began(task.id))?;
