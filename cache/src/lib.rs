@@ -30,7 +30,7 @@ pub use records::{Place, scan_all};
 pub use remote::{Answer, Dir, Remote, Trouble};
 pub use seek::scan_units;
 pub use shared::Moved;
-pub use store::Cache;
+pub use store::{Cache, LEFT};
 
 /// What functions of this crate return.
 pub type Result<T, E = Error> = std::result::Result<T, E>;

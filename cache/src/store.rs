@@ -43,6 +43,9 @@ pub struct Cache {
     lock: Lock,
 }
 
+/// The file below `tasks/slurm` that says that jobs elsewhere work on task directories.
+pub const LEFT: &str = "left.json";
+
 impl Cache {
     /// Opens the workspace `root`, makes it if need be, and locks it. `program` is written into new journals.
     ///
@@ -59,8 +62,10 @@ impl Cache {
         }
         let blobs = Blobs::open(&root.join("blobs"))?;
         blobs.sweep();
-        // what a killed run was working on
-        let _ = std::fs::remove_dir_all(root.join("tasks"));
+        // what a killed run was working on, unless somebody elsewhere still is
+        if !root.join("tasks/slurm").join(LEFT).exists() {
+            let _ = std::fs::remove_dir_all(root.join("tasks"));
+        }
         let journal = Journal::open(&root.join("records"), program)?;
         Ok(Cache {
             root,

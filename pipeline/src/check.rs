@@ -3,7 +3,7 @@
 //!
 //! Knows no keys but those it is given; prints nothing.
 
-use crate::executor::{By, Ended, Local, Report, Task};
+use crate::executor::{By, Ended, Executor, Local, Report, Task};
 use crate::foresee::{Forecast, foresee};
 use crate::key::show;
 use crate::plan::{Plan, Work};
@@ -62,7 +62,6 @@ struct Again {
 struct Flight {
     again: Again,
     dir: PathBuf,
-    needs: (usize, u64),
     output: Option<Output>,
     error: Option<String>,
 }
@@ -135,8 +134,9 @@ pub fn check(plan: &Plan, cache: &mut Cache, options: &Options, sample: Sample) 
         flights: HashMap::new(),
         found: Vec::new(),
     };
-    let mut executor = Local::default();
-    let outcome = check.all(waiting, &mut executor, (options.jobs, options.memory_mb));
+    let means = &options.means;
+    let mut executor = Local::new(means.jobs, means.memory_mb, means.gpus);
+    let outcome = check.all(waiting, &mut executor);
     executor.stop_all();
     check.found.sort_by_key(|(node, unit, _)| (*node, *unit));
     checked.differences = std::mem::take(&mut check.found).into_iter().map(|(.., difference)| difference).collect();
@@ -159,13 +159,7 @@ fn chosen(prepared: &Prepared, known: &[bool]) -> Vec<(Digest, usize)> {
 
 impl Check<'_> {
     /// Executes all; says whether the user stopped it.
-    fn all(
-        &mut self,
-        mut waiting: VecDeque<Again>,
-        executor: &mut Local,
-        (jobs, memory_mb): (usize, u64),
-    ) -> Result<bool> {
-        let (mut free, mut free_mb) = (jobs, memory_mb);
+    fn all(&mut self, mut waiting: VecDeque<Again>, executor: &mut Local) -> Result<bool> {
         let mut next = 0;
         loop {
             let stopped = INTERRUPTS.load(Ordering::Relaxed);
@@ -174,15 +168,12 @@ impl Check<'_> {
             }
             while let (0, Some(again)) = (stopped, waiting.front()) {
                 let Work::Units(stage) = &self.plan.nodes[again.node].work else { break };
-                let threads = if stage.def.needs.threads == 0 { jobs } else { stage.def.needs.threads.min(jobs) };
-                let memory = stage.def.needs.memory_mb.min(memory_mb);
-                if free < threads || free_mb < memory {
+                if !executor.has_room(&stage.def.needs) {
                     break;
                 }
                 let again = waiting.pop_front().expect("it was just seen");
-                (free, free_mb) = (free - threads, free_mb - memory);
                 let dir = self.root.join(format!("{next:06}"));
-                let mut flight = Flight { again, dir, needs: (threads, memory), output: None, error: None };
+                let mut flight = Flight { again, dir, output: None, error: None };
                 let ended = match self.start(next, stage, &flight, executor) {
                     Ok(ended) => ended,
                     Err(error) => {
@@ -191,10 +182,7 @@ impl Check<'_> {
                     }
                 };
                 match ended {
-                    Some(ended) => {
-                        (free, free_mb) = (free + threads, free_mb + memory);
-                        self.ended(flight, ended);
-                    }
+                    Some(ended) => self.ended(flight, ended),
                     None => _ = self.flights.insert(next, flight),
                 }
                 next += 1;
@@ -205,9 +193,9 @@ impl Check<'_> {
             for (id, report) in executor.poll(Duration::from_millis(100)) {
                 match report {
                     Report::Event(event) => self.said(id, event),
+                    Report::Began | Report::Remark(_) => {}
                     Report::Ended(ended) => {
                         let Some(flight) = self.flights.remove(&id) else { continue };
-                        (free, free_mb) = (free + flight.needs.0, free_mb + flight.needs.1);
                         self.ended(flight, ended);
                     }
                 }
@@ -231,7 +219,7 @@ impl Check<'_> {
             units: vec![prepared.units.rows(flight.again.unit)],
             keys: vec![flight.again.known.key],
             stage_key: prepared.head.facts.digest,
-            threads: flight.needs.0,
+            threads: executor.threads(&stage.def.needs),
             with: &self.with[&node].files,
             scratch: Some(&scratch),
         };
@@ -244,7 +232,9 @@ impl Check<'_> {
             }
             Worker::Command(command) => By::Program { argv: made.argv, dir: command.dir.clone() },
         };
-        Ok(executor.submit(&Task { id, dir: flight.dir.clone(), by, timeout: stage.timeout }))
+        let keys = vec![flight.again.known.key.to_string()];
+        let (dir, timeout, needs) = (flight.dir.clone(), stage.timeout, stage.def.needs);
+        Ok(executor.submit(&Task { id, keys, dir, by, timeout, needs, limit_mb: stage.limit_mb }))
     }
 
     fn said(&mut self, id: usize, event: protocol::Event) {
@@ -276,6 +266,8 @@ impl Check<'_> {
             Ended::Done => {}
             Ended::Died { how, tail, .. } => flight.error = Some(format!("it {how}: {tail}")),
             Ended::NotStarted(error) => flight.error = Some(error),
+            Ended::Lost { how, .. } => flight.error = Some(how),
+            Ended::Withdrawn => flight.error = Some("it was not worked on".into()),
             Ended::TimedOut => flight.error = Some("it took longer than its `timeout:`".into()),
         }
         let (prepared, _) = self.forecasts[node].units.as_ref().expect("its units were chosen from these");

@@ -1,5 +1,6 @@
 //! The command line: arguments, dispatch, exit codes. Only here, and below, is anything printed or the environment read.
 
+mod attach;
 mod cache;
 mod check;
 mod choice;
@@ -13,6 +14,7 @@ mod import;
 mod init;
 mod live;
 mod load;
+mod place;
 mod plan;
 mod progress;
 mod provider;
@@ -27,6 +29,7 @@ mod status;
 mod table;
 mod trace;
 mod why;
+mod work;
 
 use crate::command::quote;
 use crate::error::{Problem, Problems};
@@ -60,6 +63,7 @@ struct Line {
 #[derive(Subcommand)]
 enum Verb {
     Run(run::Run),
+    Attach(attach::Attach),
     Plan(plan::Plan),
     Why(why::Why),
     Show(show::Show),
@@ -79,6 +83,7 @@ enum Verb {
     Cache(cache::Cache),
     Doctor(doctor::Doctor),
     Completions(completions::Completions),
+    Work(work::Work),
 }
 
 /// Which recipe, and what about it is different this time.
@@ -115,6 +120,7 @@ pub fn main() -> ExitCode {
     let line = Line::parse();
     let outcome = match line.verb {
         Verb::Run(verb) => verb.run(),
+        Verb::Attach(verb) => verb.run(),
         Verb::Plan(verb) => verb.run(),
         Verb::Why(verb) => verb.run(),
         Verb::Show(verb) => verb.run(),
@@ -134,6 +140,7 @@ pub fn main() -> ExitCode {
         Verb::Cache(verb) => verb.run(),
         Verb::Doctor(verb) => verb.run(),
         Verb::Completions(verb) => verb.run(),
+        Verb::Work(verb) => verb.run(),
     };
     match outcome {
         Ok(code) => ExitCode::from(code),

@@ -5,6 +5,7 @@
 
 mod active;
 mod damage;
+mod logs;
 mod outcome;
 mod tables;
 mod tasks;
@@ -12,7 +13,7 @@ mod transfers;
 
 use crate::axes;
 use crate::event::{Event, Reader};
-use crate::executor::Local;
+use crate::executor::{Executors, Means, Report, Task};
 use crate::finished::NodeState;
 use crate::hints::{hint_of, hinted};
 use crate::memory::{Memory, Prior, Remembered, Store};
@@ -26,22 +27,21 @@ use cache::Cache;
 use manifests::{Digest, Manifest};
 use std::cell::OnceCell;
 use std::collections::{BTreeSet, HashMap, HashSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 pub use active::With;
 pub use damage::Damaged;
+pub use logs::{Logged, logs};
 pub use outcome::{Done, Outcome, Tally};
 pub use tables::{Prepared, folder_digest, node_key, prepare, stage_head, table_key, write_with};
 pub use transfers::Transfers;
 
 /// What a run may do.
 pub struct Options {
-    /// Threads for all tasks together.
-    pub jobs: usize,
-    /// Memory for all tasks together, MB.
-    pub memory_mb: u64,
+    /// With what.
+    pub means: Means,
     /// Recipe's path, absolute: names its memory.
     pub recipe: PathBuf,
     /// Which stages.
@@ -76,7 +76,7 @@ pub struct Run<'a> {
     cache: &'a mut Cache,
     readers: &'a mut [Box<dyn Reader>],
     options: &'a Options,
-    executor: Local,
+    executors: Executors,
     states: Vec<State>,
     /// Who waits for each stage.
     dependents: Vec<Vec<usize>>,
@@ -94,14 +94,21 @@ pub struct Run<'a> {
     new_tables: Vec<PathBuf>,
     flights: HashMap<usize, Flight>,
     in_flight: HashSet<Digest>,
-    free: usize,
-    free_mb: u64,
     next_task: usize,
+    /// Tasks of an earlier run that no stage has asked for yet.
+    left: Vec<Task>,
+    /// What was told of these.
+    early: Vec<(usize, Report)>,
+    /// Whether a stage has asked for some of them since that was heard.
+    adopted: bool,
+    logs: logs::Logs,
     /// Task directories that are as good as new.
     spare: Vec<PathBuf>,
     last_commit: Instant,
     /// Whether a failure has ended it.
     given_up: bool,
+    /// Whether what had not begun was taken back.
+    drained: bool,
     /// Something was damaged: what is in work is finished, then the plan is passed over once more.
     again: bool,
 }
@@ -141,12 +148,15 @@ fn pass(
         cache.remember(path.clone(), *fingerprint, *digest);
     }
     let count = plan.nodes.len();
+    let root = cache.root().to_path_buf();
+    let executors = Executors::new(&options.means, &root.join("tasks"));
+    let left = executors.left();
     let mut run = Run {
         plan,
         cache,
         readers,
         options,
-        executor: Local::default(),
+        executors,
         states: (0..count).map(|_| State::Waiting).collect(),
         dependents: vec![Vec::new(); count],
         open_needs: vec![0; count],
@@ -159,16 +169,19 @@ fn pass(
         new_tables: Vec::new(),
         flights: HashMap::new(),
         in_flight: HashSet::new(),
-        free: options.jobs,
-        free_mb: options.memory_mb,
-        next_task: 0,
+        next_task: next_task(&root.join("tasks")),
+        left,
+        early: Vec::new(),
+        adopted: false,
         spare: Vec::new(),
+        logs: logs::Logs::new(&root),
         last_commit: Instant::now(),
         given_up: false,
+        drained: false,
         again: false,
     };
     let outcome = run.all();
-    run.executor.stop_all();
+    run.executors.stop_all();
     run.close();
     // what was put is worth keeping whatever happened after
     let kept = run.keep();
@@ -188,7 +201,8 @@ fn pass(
     let failed = run.tallies.iter().any(|tally| tally.failed > 0);
     let at_rest = !failed && !run.cache.is_doubtful() && run.options.selection.is_all();
     let rest = if at_rest { Rest::of(plan, &run.used, &tables, run.cache)? } else { None };
-    Ok(Ok(Outcome { tallies: run.tallies, states, tables, interrupted, rest }))
+    let jobs = run.executors.jobs().to_vec();
+    Ok(Ok(Outcome { tallies: run.tallies, states, tables, interrupted, rest, jobs }))
 }
 
 impl<'a> Run<'a> {
@@ -209,10 +223,14 @@ impl<'a> Run<'a> {
             if stops > 1 {
                 return Ok(true);
             }
+            if stops > 0 && !std::mem::replace(&mut self.drained, true) {
+                self.executors.drain();
+            }
             let draining = stops > 0 || self.given_up || self.again;
             if !draining {
                 let begun = self.begin_ready().and_then(|()| self.submit());
                 self.despite(begun)?;
+                self.hear_early()?;
             }
             if self.flights.is_empty() && (draining || self.active.is_empty() && self.ready.is_empty()) {
                 return Ok(stops > 0 && !self.complete(&parts));
@@ -220,7 +238,7 @@ impl<'a> Run<'a> {
             if !draining && !self.ready.is_empty() {
                 continue;
             }
-            for (id, report) in self.executor.poll(Duration::from_millis(100)) {
+            for (id, report) in self.executors.poll(Duration::from_millis(100)) {
                 self.hear(id, report)?;
             }
             self.cache.send_some()?;
@@ -400,7 +418,8 @@ impl<'a> Run<'a> {
             Ok(with) => with,
             Err(error) => return self.fail_whole(i, error),
         };
-        active.begin(with, stage, self.options.jobs);
+        let taken = if forced { Vec::new() } else { self.adopt(i, &active) };
+        active.begin(with, stage, self.executors.at(stage.place).lanes(&stage.def.needs), &taken);
         self.emit(&Event::Stage { stage: node.name.clone(), units, cached });
         self.set(i, State::Active(Box::new(active)));
         Ok(())
@@ -515,6 +534,13 @@ impl<'a> Run<'a> {
         self.warn();
         Ok(())
     }
+}
+
+/// The first number that no task directory has: those of an earlier run may still be in work.
+fn next_task(tasks: &Path) -> usize {
+    let entries = std::fs::read_dir(tasks).into_iter().flatten().flatten();
+    let numbers = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<usize>().ok());
+    numbers.max().map_or(0, |last| last + 1)
 }
 
 /// An error that ends the run, because the workspace cannot be written, or this pass of it; others end a unit.

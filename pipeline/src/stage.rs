@@ -6,6 +6,7 @@ use crate::builtin::filter::Filter;
 use crate::builtin::{Columns, PlannedColumn, fits};
 use crate::command::{Command, Piece};
 use crate::error::Problem;
+use crate::executor::Place;
 use crate::fields::Fields;
 use crate::key::{Facts, canonical};
 use crate::params::Checker;
@@ -52,6 +53,10 @@ pub struct UnitStage {
     pub allow_failures: f64,
     /// How long a task may take.
     pub timeout: Option<Duration>,
+    /// Where its tasks are worked on, if not where those of others are.
+    pub place: Option<Place>,
+    /// How much memory a task may take, MB: what the recipe says that it needs. A provider's word is an estimate.
+    pub limit_mb: Option<u64>,
     /// What the user should know before it runs.
     pub warnings: Vec<String>,
 }
@@ -117,6 +122,8 @@ impl UnitStage {
             files: Vec::new(),
             allow_failures: 0.0,
             timeout: None,
+            place: None,
+            limit_mb: None,
             warnings: Vec::new(),
         };
         stage.common(fields);
@@ -235,6 +242,8 @@ impl UnitStage {
             files: Vec::new(),
             allow_failures: 0.0,
             timeout: None,
+            place: None,
+            limit_mb: None,
             warnings: Vec::new(),
         };
         stage.common(fields);
@@ -259,12 +268,22 @@ impl UnitStage {
                 self.timeout = Some(Duration::from_secs_f64(seconds.clamp(0.001, LONGEST_S)));
             }
         }
+        if let Some((at, name)) = fields.text("executor") {
+            self.place = name.parse().ok();
+            if self.place.is_none() {
+                let problem = Problem::at(&fields.place(at), format!("there is no executor `{name}`"));
+                fields.problems.push(problem.did_you_mean(&name, Place::NAMES));
+            }
+        }
         if let Some((at, items)) = fields.map("needs") {
             let place = fields.place(at);
             let mut own = Fields::new(&place.file, "`needs`", at, items);
             let threads = own.count("threads").map_or(self.def.needs.threads, |(_, n)| n as usize);
-            let memory_mb = own.count("memory_mb").map_or(self.def.needs.memory_mb, |(_, n)| n);
-            self.def.needs = Needs { threads, memory_mb };
+            self.limit_mb = own.count("memory_mb").map(|(_, n)| n).filter(|n| *n > 0);
+            let memory_mb = self.limit_mb.unwrap_or(self.def.needs.memory_mb);
+            let gpus = own.count("gpus").map_or(self.def.needs.gpus, |(_, n)| n);
+            let minutes = own.count("minutes").map_or(self.def.needs.minutes, |(_, n)| n);
+            self.def.needs = Needs { threads, memory_mb, gpus, minutes };
             fields.problems.append(&mut own.finish());
         }
     }

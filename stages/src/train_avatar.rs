@@ -462,9 +462,11 @@ impl TrainAvatar {
             if done.is_multiple_of(p.validate_every) || done == p.steps {
                 state.validate(done, &vae, scratch)?;
             }
-            if done.is_multiple_of(p.checkpoint_every) {
+            let stop = done < p.steps && cx.should_stop();
+            if done.is_multiple_of(p.checkpoint_every) || stop {
                 checkpoints.save(done, |dir| state.save(dir))?;
             }
+            cx.go_on(stop)?;
         }
         state.put_out(unit, cx, &description, &live)
     }

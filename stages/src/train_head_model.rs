@@ -150,12 +150,14 @@ impl TrainHeadModel {
             if step % 5 == 4 || step + 1 == p.steps {
                 cx.progress(step as usize + 1, p.steps as usize, format!("loss {:.4}", curve.last()));
             }
-            if (step + 1) % p.checkpoint_every == 0 {
+            let stop = step + 1 < p.steps && cx.should_stop();
+            if (step + 1) % p.checkpoint_every == 0 || stop {
                 checkpoints.save(step + 1, |dir| {
                     trainer.save(dir)?;
                     curve.save(&dir.join("losses.csv"))
                 })?;
             }
+            cx.go_on(stop)?;
         }
 
         let (multiply_adds, parameters) = (config.multiply_adds(), models::weights::count(&trainer.model.vs));

@@ -157,9 +157,11 @@ impl TrainPrior {
             if step % 10 == 9 || step + 1 == p.steps {
                 cx.progress(step as usize + 1, p.steps as usize, format!("loss {:.4}", curve.last()));
             }
-            if (step + 1) % p.checkpoint_every == 0 {
+            let stop = step + 1 < p.steps && cx.should_stop();
+            if (step + 1) % p.checkpoint_every == 0 || stop {
                 checkpoints.save(step + 1, |dir| save_state(dir, vs, &optimiser, &average, &curve))?;
             }
+            cx.go_on(stop)?;
         }
 
         let plain = BTreeMap::new();

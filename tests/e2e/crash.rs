@@ -81,6 +81,51 @@ fn a_killed_run_leaves_no_worker_behind() {
     assert_eq!(log().lines().count(), then, "an orphaned worker went on");
 }
 
+/// The processes whose command line holds this text.
+fn alive(text: &str) -> usize {
+    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let lines = entries.filter_map(|entry| std::fs::read(entry.path().join("cmdline")).ok());
+    lines.filter(|line| String::from_utf8_lossy(line).contains(text)).count()
+}
+
+#[test]
+fn what_programs_have_started_ends_with_a_run_that_is_killed() {
+    let space = Space::new();
+    // seconds that no other process sleeps
+    let seconds = format!("300.{}", std::process::id());
+    let line = format!("sh -c \"sleep {seconds}; true\" & sleep {seconds}; true");
+    let text = format!("stages:\n  a: {{ run: '{line}', shell: true, writes: {{ x: blob }} }}\n");
+    space.write("r.yaml", &text);
+    let mut child = space.start(&["run", "r.yaml"]);
+    waits_for("two sleepers", || alive(&format!("sleep\0{seconds}")) == 2);
+    child.kill().expect("it was running");
+    child.wait().expect("it is over");
+    waits_for("the end of what it had started", || alive(&seconds) == 0);
+    // stopped in an orderly way nothing stays either
+    let mut child = space.start(&["run", "r.yaml"]);
+    waits_for("two sleepers", || alive(&format!("sleep\0{seconds}")) == 2);
+    for _ in 0..2 {
+        // SAFETY: a signal to a child of ours that was not waited for.
+        unsafe { libc::kill(child.id() as i32, libc::SIGINT) };
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    assert_eq!(child.wait().expect("it ends").code(), Some(130));
+    waits_for("the end of what it had started", || alive(&seconds) == 0);
+}
+
+#[test]
+fn a_worker_that_dies_with_a_leaked_handle_takes_one_unit_with_it() {
+    let space = start();
+    space.write("in/05.txt", "xx");
+    let text = space.read("r.yaml").replace("from: slow, log", "from: src, mishap: leak, log");
+    space.write("r.yaml", &text);
+    let began = Instant::now();
+    let said = space.effigy(&["run", "r.yaml", "--json", "--only", "count"]);
+    assert!(began.elapsed() < Duration::from_secs(15), "it waited for the handle");
+    assert_eq!((said.code, said.counts()), (1, (11, 0, 1)), "{}\n{}", said.out, said.err);
+    assert!(said.out.contains("signal 6"), "{}", said.out);
+}
+
 #[test]
 fn a_second_process_is_told_who_is_at_work() {
     let space = start();
@@ -178,4 +223,45 @@ stages:
     space.write("calm", "");
     assert_eq!(space.run(), (1, 0, 0));
     assert_eq!(space.file("copy", 0, "file"), "newer\n");
+}
+
+#[test]
+fn a_task_that_takes_more_memory_than_it_may_is_stopped_alone() {
+    let space = Space::new();
+    let line = r#"test {n} != 2 || { x=$(head -c 300000000 /dev/zero | tr "\\0" x); sleep 20; }; echo {n} > {out}/x"#;
+    let text = "
+stages:
+  src: { rows: [{ n: 1 }, { n: 2 }, { n: 3 }] }
+  work: { run: 'LINE', shell: true, from: src, writes: { x: blob }, needs: { memory_mb: 100 } }
+";
+    // braces that are the shell's own are doubled
+    let line = line.replace("|| {", "|| {{").replace("; };", "; }};");
+    space.write("r.yaml", &text.replace("LINE", &line));
+    let began = Instant::now();
+    let said = space.effigy(&["run", "r.yaml", "--json"]);
+    assert_eq!((said.code, said.counts()), (1, (2, 0, 1)), "{}\n{}", said.out, said.err);
+    assert!(
+        said.out.contains("more than the 100 MB") && said.out.contains("raise `needs: { memory_mb: N }`"),
+        "{}",
+        said.out
+    );
+    assert!(began.elapsed() < Duration::from_secs(15));
+}
+
+#[test]
+fn logs_of_a_stage_are_shown_by_row() {
+    let space = Space::new();
+    let text = "
+stages:
+  src: { rows: [{ n: 1 }, { n: 2 }, { n: 3 }] }
+  work: { run: 'echo said {n}; test {n} != 2; echo {n} > {out}/x', shell: true, from: src, writes: { x: blob } }
+";
+    space.write("r.yaml", &text.replace("test {n} != 2;", "test {n} != 2 &&"));
+    assert_eq!(space.effigy(&["run", "r.yaml"]).code, 1);
+    for row in 0..3 {
+        let said = space.effigy(&["log", "work", &row.to_string()]);
+        assert_eq!((said.code, said.out.trim()), (0, format!("said {}", row + 1).as_str()), "{}", said.err);
+    }
+    assert_eq!(space.effigy(&["log", "work"]).out.lines().filter(|line| line.starts_with("== row")).count(), 3);
+    space.effigy(&["log", "work", "7"]).expect_error(2, &["row 7", "has left no log", "hint: "]);
 }

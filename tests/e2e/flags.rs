@@ -188,6 +188,8 @@ fn jobs_memory_and_needs_bound_what_runs_at_once() {
     check(", needs: { threads: 99 }", &[], 1);
     check(", needs: { memory_mb: 500 }", &[], 2);
     check(", needs: { memory_mb: 5000 }", &[], 1);
+    check(", needs: { gpus: 1 }", &[], 1);
+    check(", needs: { gpus: 1 }", &["--gpus", "3"], 3);
     space.write("r.yaml", &recipe(""));
     assert_eq!(run(&space, &["--jobs", "2", "--force", "work"]), (4, 0, 0));
     assert_eq!(most_at_once(&space), 2);

@@ -4,6 +4,8 @@ mod care;
 mod check;
 #[path = "../support/chrome.rs"]
 mod chrome;
+#[path = "../support/cluster.rs"]
+mod cluster;
 mod commands;
 mod conformance;
 mod crash;
@@ -29,6 +31,7 @@ mod reuse_units;
 mod serve;
 #[path = "../support/server.rs"]
 mod server;
+mod slurm;
 #[path = "../support/mod.rs"]
 mod support;
 mod variants;

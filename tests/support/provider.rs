@@ -30,6 +30,8 @@ enum Mishap {
     Panic,
     /// The process aborts there.
     Abort,
+    /// It leaves a process of another session behind that holds its output open, and aborts there.
+    Leak,
 }
 
 #[derive(Deserialize, JsonSchema)]
@@ -83,6 +85,11 @@ impl Stage for Count {
                     Mishap::None => {}
                     Mishap::Error => bail!("there is an x in it"),
                     Mishap::Panic => panic!("an x makes me panic"),
+                    Mishap::Leak => {
+                        std::process::Command::new("setsid").args(["sleep", "20"]).spawn()?;
+                        std::thread::sleep(std::time::Duration::from_millis(100));
+                        std::process::abort();
+                    }
                     Mishap::Abort => {
                         cx.log("last words of the worker");
                         std::process::abort();
@@ -174,6 +181,7 @@ impl Stage for Train {
             std::fs::write(&temporary, (step + 1).to_string())?;
             std::fs::rename(&temporary, &checkpoint)?;
             cx.progress(step as usize + 1, self.steps as usize, "");
+            cx.go_on(step + 1 < self.steps && cx.should_stop())?;
         }
         Ok(vec![vec![OutRow::new().f64("total", sum * f64::from(self.steps) + bias)]])
     }

@@ -65,12 +65,22 @@ pub struct Needs {
     /// Memory in MiB; 0 means not worth mentioning.
     #[serde(default)]
     pub memory_mb: u64,
+    /// GPUs.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub gpus: u64,
+    /// Minutes that a task takes at most, for clusters, which want to know; 0 means what is usual there.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub minutes: u64,
 }
 
 impl Default for Needs {
     fn default() -> Needs {
-        Needs { threads: 1, memory_mb: 0 }
+        Needs { threads: 1, memory_mb: 0, gpus: 0, minutes: 0 }
     }
+}
+
+fn is_none(count: &u64) -> bool {
+    *count == 0
 }
 
 /// What an engine has to know of a stage to plan with it.

@@ -26,3 +26,5 @@ pub use {inventory, schemars, serde_json};
 pub const UNIT: &str = "_unit";
 /// The column of `out.arrow` that says which of its unit's input rows an output row extends.
 pub const OF: &str = "_of";
+/// The file that appears in a task directory when the task should end soon: whoever can go on from a checkpoint leaves one and stops.
+pub const STOP: &str = "stop";

@@ -1,6 +1,6 @@
 //! What a stage of a Rust provider looks like from inside: units of rows in, rows out.
 
-use crate::{Event, OF, StageDef, TaskParams, UNIT};
+use crate::{Event, OF, STOP, StageDef, TaskParams, UNIT};
 use anyhow::{Context, Result, bail};
 use manifests::{Manifest, Value};
 use std::collections::BTreeMap;
@@ -283,6 +283,22 @@ impl Cx<'_> {
     /// Says how far a long unit is.
     pub fn progress(&self, done: usize, total: usize, note: impl Into<String>) {
         (self.events)(&Event::Progress { done: done as u64, total: total as u64, note: note.into() });
+    }
+
+    /// Ends a long unit that should stop and has left a checkpoint for that.
+    ///
+    /// # Errors
+    /// If it is to `stop`. It is begun again, and goes on from the checkpoint.
+    pub fn go_on(&self, stop: bool) -> Result<()> {
+        if stop {
+            bail!("stopped after a checkpoint, because its time is up\nhint: run again, and it goes on from there");
+        }
+        Ok(())
+    }
+
+    /// Whether the task should leave a checkpoint and stop.
+    pub fn should_stop(&self) -> bool {
+        self.dir.join(STOP).exists()
     }
 
     /// A remark for the task's log.

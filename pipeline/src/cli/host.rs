@@ -12,6 +12,18 @@ pub fn threads() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
+/// The machine's name.
+pub fn name() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_string()
+}
+
+/// What jobs on a cluster find in their environment: where programs and libraries lie, the language, and what else is named.
+pub fn handed_on(more: &[String]) -> Vec<(String, String)> {
+    let usual = ["PATH", "HOME", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH", "SLURM_CONF"].map(String::from);
+    let value = |name: &String| Some((name.clone(), std::env::var(name).ok()?));
+    usual.iter().chain(more).filter_map(value).collect()
+}
+
 /// Everything about the place of a run.
 pub fn info(dir: &Path, providers: &[Provider]) -> HostInfo {
     let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
@@ -26,7 +38,7 @@ pub fn info(dir: &Path, providers: &[Provider]) -> HostInfo {
         }
     }
     HostInfo {
-        name: read("/proc/sys/kernel/hostname").trim().to_string(),
+        name: name(),
         cpu: cpu.unwrap_or_else(|| "unknown".into()),
         threads: threads(),
         version: VERSION.into(),

@@ -54,6 +54,9 @@ pub struct Record {
     pub software: Vec<(String, String)>,
     /// The commit the recipe was at.
     pub commit: Option<String>,
+    /// The jobs of a cluster that worked for it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub jobs: Vec<String>,
     /// The stages.
     pub stages: Vec<StageRecord>,
 }
@@ -203,6 +206,7 @@ pub fn write(
         version: host.version,
         software: host.software,
         commit: host.commit,
+        jobs: outcome.jobs.clone(),
         stages: stages.collect(),
     };
     kept::note(workspace, id, outcome.tallies.iter().filter_map(|tally| tally.table))?;

@@ -4,7 +4,9 @@ use super::choice::Choice;
 use super::remote::{Chosen, RemoteArgs};
 use super::{DONE, FAILED, INTERRUPTED, RecipeArgs, host, live, load, print, progress, remark};
 use crate::check::{Sample, check};
+use crate::error::{Place, Problem};
 use crate::event::{Event, Reader};
+use crate::executor::{Left, Means};
 use crate::finished::{FinishedRun, NodeState};
 use crate::hints::hinted;
 use crate::memory::Store;
@@ -36,6 +38,11 @@ pub struct Run {
     /// Memory for all tasks together, MB [default: what the machine has]
     #[arg(long, value_name = "MB")]
     memory: Option<u64>,
+    /// GPUs of this machine for all tasks together
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    gpus: usize,
+    #[command(flatten)]
+    work: super::place::PlaceArgs,
     #[command(flatten)]
     choice: Choice,
     /// Say what would be done, as `effigy plan` does, and do nothing
@@ -61,6 +68,16 @@ pub struct Run {
 impl Run {
     /// Runs the recipe.
     pub fn run(self) -> Result<u8> {
+        if let Some(left) = Left::of(&self.recipe.workspace.workspace).filter(|left| left.is_meant) {
+            let message = format!("a run is detached here, with {} jobs on the cluster", left.jobs.len());
+            let hint = "`effigy attach` (with the same --workspace) goes on with it, and Ctrl-C then ends its jobs";
+            return Err(Problem::at(&Place::command_line(), message).hint(hint).into());
+        }
+        self.attach()
+    }
+
+    /// Runs the recipe, with what an earlier run of it has left on a cluster.
+    pub fn attach(self) -> Result<u8> {
         let began = Instant::now();
         let now = cache::Fingerprint::now();
         let started = (now / 1_000_000) as u64;
@@ -79,7 +96,10 @@ impl Run {
         catch_interrupts();
         let memory_mb = self.memory.unwrap_or_else(host::memory_mb).max(1);
         let fail_fast = self.fail_fast && !self.keep_going;
-        let options = Options { jobs, memory_mb, recipe: loaded.recipe.clone(), selection, fail_fast };
+        let id = run_id(started);
+        let (place, cluster) = self.work.read(&loaded.recipe, &id)?;
+        let means = Means { jobs, memory_mb, gpus: self.gpus, place, cluster };
+        let options = Options { means, recipe: loaded.recipe.clone(), selection, fail_fast };
         if let Some(sample) = self.check {
             let checked = check(plan, &mut cache, &options, sample)?;
             if checked.stages.iter().all(|(_, units, _)| *units == 0) && !checked.stages.is_empty() {
@@ -92,7 +112,6 @@ impl Run {
         if let Some(remote) = &remote {
             remote.share(&mut cache)?;
         }
-        let id = run_id(started);
         let mut readers: Vec<Box<dyn Reader>> =
             vec![progress::reader(self.json, self.quiet), live::reader(cache.root(), plan, started)];
         let emit = |readers: &mut Vec<Box<dyn Reader>>, event: Event| {

@@ -2,6 +2,8 @@
 
 use super::record::{self, Record};
 use super::{DONE, WorkspaceArgs, host, live, print, progress};
+use crate::error::{Place, Problem};
+use crate::run::logs;
 use anyhow::Result;
 use serde_json::json;
 
@@ -17,9 +19,13 @@ pub struct Status {
     workspace: WorkspaceArgs,
 }
 
-/// List the runs of this workspace
+/// List the runs of this workspace, or show what a stage has written while it worked
 #[derive(clap::Args)]
 pub struct Log {
+    /// Show the logs of this stage, as the run that is on or the last one that had work for it has left them
+    stage: Option<String>,
+    /// Only that of this row of its input, from 0 (of a stage with groups: of this group)
+    row: Option<usize>,
     /// At most so many, the latest
     #[arg(long, default_value_t = 20)]
     limit: usize,
@@ -96,6 +102,9 @@ impl Status {
 impl Log {
     /// Lists them.
     pub fn run(self) -> Result<u8> {
+        if let Some(stage) = &self.stage {
+            return self.of_stage(stage);
+        }
         let records = record::all(&self.workspace.workspace);
         for one in &records[records.len().saturating_sub(self.limit)..] {
             if self.json {
@@ -112,6 +121,33 @@ impl Log {
                 one.failed,
                 progress::seconds(one.seconds)
             ));
+        }
+        Ok(DONE)
+    }
+
+    /// Prints what is there of a stage's logs.
+    fn of_stage(&self, stage: &str) -> Result<u8> {
+        let mut logs = logs(&self.workspace.workspace, stage);
+        if let Some(row) = self.row {
+            logs.retain(|one| one.units.contains(&row));
+        }
+        if logs.is_empty() {
+            let row = self.row.map_or(String::new(), |row| format!(", row {row},"));
+            let message = format!("stage `{stage}`{row} has left no log in {}", self.workspace.workspace.display());
+            let hint = "logs that are empty are not kept, and those of a stage go when it has work again";
+            return Err(Problem::at(&Place::command_line(), message).hint(hint).into());
+        }
+        for one in logs {
+            if self.json {
+                print(&serde_json::to_string(&one)?);
+                continue;
+            }
+            if self.row.is_none() {
+                let rows: Vec<String> = one.units.iter().map(usize::to_string).collect();
+                print(&format!("== row {}: {}", rows.join(", "), one.log.display()));
+            }
+            let text = std::fs::read(&one.log).unwrap_or_default();
+            print(String::from_utf8_lossy(&text).trim_end());
         }
         Ok(DONE)
     }

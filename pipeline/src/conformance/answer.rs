@@ -164,6 +164,8 @@ fn stage(def: &StageDef) -> UnitStage {
         files: Vec::new(),
         allow_failures: 0.0,
         timeout: None,
+        place: None,
+        limit_mb: None,
         warnings: Vec::new(),
     }
 }

@@ -3,17 +3,18 @@
 //! Every process is a group of its own, so that Ctrl-C at the terminal reaches only us, and dies with us, however we die: an
 //! orphaned worker would go on writing checkpoints beside its successor. Knows no stages.
 
+use crate::executor::orphans::{MARK, Watch};
 use crate::executor::spawn::{spawn, wait};
-use crate::executor::{By, Ended, Report, Task, tail};
-use protocol::Event;
+use crate::executor::{By, Ended, Executor, Report, Task, tail, weight};
+use protocol::{Event, Needs};
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, Command, ExitStatus, Output, Stdio};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::process::{ChildStdin, Command, ExitStatus, Output, Stdio};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -21,11 +22,21 @@ use std::time::{Duration, Instant};
 /// How long a worker may live on after it has closed its standard output.
 const STAYS_SILENT: Duration = Duration::from_secs(5);
 
+/// How often tasks with a limit of memory are weighed.
+const WEIGH: Duration = Duration::from_millis(300);
+
+/// How long the end of what a worker wrote is waited for after the worker's own.
+const LEFT_OPEN: Duration = Duration::from_secs(1);
+
 /// Lines of a process's last words that are shown.
 const LAST_WORDS: usize = 12;
 
 /// Runs tasks as processes of this machine. Use it from one thread that lives as long as the tasks.
 pub struct Local {
+    /// Threads, MB and GPUs for all tasks together.
+    all: Share,
+    /// What of it no task has.
+    free: Share,
     send: Sender<Heard>,
     receive: Receiver<Heard>,
     running: HashMap<usize, Running>,
@@ -34,6 +45,18 @@ pub struct Local {
     /// Programs that were looked up.
     programs: HashMap<String, PathBuf>,
     waiters: Waiters,
+    /// Started with the first task.
+    watch: Option<Watch>,
+    /// When the tasks with a limit of memory were weighed last.
+    weighed: Instant,
+}
+
+/// A part of the machine.
+#[derive(Clone, Copy)]
+struct Share {
+    threads: usize,
+    memory_mb: u64,
+    gpus: u64,
 }
 
 /// A program that is running.
@@ -94,6 +117,10 @@ struct Running {
     worker: Option<u64>,
     deadline: Option<Instant>,
     timed_out: bool,
+    limit_mb: Option<u64>,
+    /// What it took when it was stopped for that, MB.
+    too_heavy: Option<u64>,
+    takes: Share,
 }
 
 struct Worker {
@@ -118,10 +145,14 @@ enum Heard {
     WorkerGone(u64, std::io::Result<ExitStatus>, String),
 }
 
-impl Default for Local {
-    fn default() -> Local {
+impl Local {
+    /// Tasks may take so many threads, so much memory and so many GPUs together.
+    pub fn new(threads: usize, memory_mb: u64, gpus: usize) -> Local {
         let (send, receive) = channel();
+        let all = Share { threads, memory_mb, gpus: gpus as u64 };
         Local {
+            all,
+            free: all,
             send,
             receive,
             running: HashMap::new(),
@@ -129,35 +160,54 @@ impl Default for Local {
             next_worker: 0,
             programs: HashMap::new(),
             waiters: Waiters::default(),
+            watch: None,
+            weighed: Instant::now(),
         }
     }
-}
 
-impl Local {
-    /// Starts a task. One that cannot be started is reported like one that died.
-    pub fn submit(&mut self, task: &Task) -> Option<Ended> {
-        let started = match &task.by {
-            By::Program { argv, dir } => self.program(task, argv, dir).map(|group| (group, None)),
-            By::Worker { argv, dir, stage_key } => self.worker(task, argv, dir, stage_key),
-        };
-        match started {
-            Ok((group, worker)) => {
-                let deadline = task.timeout.map(|timeout| Instant::now() + timeout);
-                self.running.insert(task.id, Running { group, worker, deadline, timed_out: false });
-                None
-            }
-            Err(error) => {
-                let (By::Program { argv, .. } | By::Worker { argv, .. }) = &task.by;
-                let name = argv.first().map_or("", String::as_str);
-                Some(Ended::NotStarted(format!("`{name}` cannot be started: {error}")))
+    /// What processes of ours have in their environment.
+    fn mark(&mut self) -> std::io::Result<&str> {
+        if self.watch.is_none() {
+            self.watch = Some(Watch::start()?);
+        }
+        Ok(self.watch.as_ref().map_or("", |watch| &watch.mark))
+    }
+
+    /// What a task takes up. One that needs more than there is takes all there is, and so runs alone.
+    fn share(&self, needs: &Needs) -> Share {
+        let threads = if needs.threads == 0 { self.all.threads } else { needs.threads.min(self.all.threads) };
+        Share { threads, memory_mb: needs.memory_mb.min(self.all.memory_mb), gpus: needs.gpus.min(self.all.gpus) }
+    }
+
+    /// Stops tasks that take more memory than they may.
+    fn weigh(&mut self) {
+        if self.weighed.elapsed() < WEIGH || self.running.values().all(|running| running.limit_mb.is_none()) {
+            return;
+        }
+        self.weighed = Instant::now();
+        let weights = weight::of_groups();
+        for running in self.running.values_mut() {
+            let weight = weights.get(&running.group).copied().unwrap_or(0);
+            if running.limit_mb.is_some_and(|limit| weight > limit) && running.too_heavy.is_none() {
+                running.too_heavy = Some(weight);
+                kill(running.group);
             }
         }
+    }
+
+    fn give_back(&mut self, id: usize) -> Option<Running> {
+        let running = self.running.remove(&id)?;
+        self.free.threads += running.takes.threads;
+        self.free.memory_mb += running.takes.memory_mb;
+        self.free.gpus += running.takes.gpus;
+        Some(running)
     }
 
     fn program(&mut self, task: &Task, argv: &[String], dir: &Path) -> std::io::Result<u32> {
         let program = self.find(argv.first().map_or("", String::as_str), dir)?;
         let log = task.dir.join("log.txt");
-        let pid = spawn(&program, argv, dir, &File::create(&log)?)?;
+        let variable = format!("{MARK}={}", self.mark()?);
+        let pid = spawn(&program, argv, dir, &File::create(&log)?, &variable)?;
         if let Err(error) = self.waiters.wait_for(Waiting { id: task.id, pid, log }, &self.send) {
             // nobody would ever hear of it
             kill(pid);
@@ -221,7 +271,7 @@ impl Local {
     fn start_worker(&mut self, argv: &[String], dir: &Path) -> std::io::Result<u64> {
         let mut command = process(argv, dir);
         command.arg("worker").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn()?;
+        let mut child = command.env(MARK, self.mark()?).spawn()?;
         let id = self.next_worker;
         self.next_worker += 1;
         let log: Arc<Mutex<Log>> = Arc::default();
@@ -229,17 +279,130 @@ impl Local {
         let (out, err) =
             (child.stdout.take().expect("it was asked for"), child.stderr.take().expect("it was asked for"));
         let group = child.id();
+        let gone = Arc::new(AtomicBool::new(false));
+        let ((text_open, text_closed), (events_open, events_closed)) = (channel::<()>(), channel::<()>());
         let text_log = log.clone();
-        let text = std::thread::spawn(move || copy_text(err, &text_log));
-        let (send, event_log) = (self.send.clone(), log.clone());
-        std::thread::spawn(move || listen(id, child, out, text, &event_log, &send));
+        std::thread::spawn(move || {
+            copy_text(err, &text_log);
+            drop(text_open);
+        });
+        let (send, event_log, is_gone) = (self.send.clone(), log.clone(), gone.clone());
+        std::thread::spawn(move || {
+            listen(id, out, &event_log, &send);
+            drop(events_open);
+            stay_for_a_while(group, &is_gone);
+        });
+        let (send, end_log) = (self.send.clone(), log.clone());
+        std::thread::spawn(move || {
+            // by its number: what it has left behind in its group ends with it
+            let status = wait(group);
+            gone.store(true, Ordering::Release);
+            // its last words are complete when what it wrote into is closed; somebody it has left behind may hold it open
+            for closed in [events_closed, text_closed] {
+                let _ = closed.recv_timeout(LEFT_OPEN);
+            }
+            let words = tail(&end_log.lock().expect("no thread panics while it holds this").tail, LAST_WORDS);
+            let _ = send.send(Heard::WorkerGone(id, status, words));
+        });
         let worker = Worker { argv: argv.into(), group, stdin, task: None, stage_key: String::new(), log };
         self.workers.insert(id, worker);
         Ok(id)
     }
 
-    /// What was heard since the last call; waits so long for something to be heard.
-    pub fn poll(&mut self, wait: Duration) -> Vec<(usize, Report)> {
+    fn understand(&mut self, heard: Heard) -> Option<(usize, Report)> {
+        match heard {
+            Heard::Program(id, status, words) => {
+                let running = self.give_back(id)?;
+                Some((id, Report::Ended(ended(&running, status, words))))
+            }
+            Heard::Worker(worker, event) => {
+                let worker = self.workers.get_mut(&worker)?;
+                let id = worker.task?;
+                if matches!(event, Event::Done) {
+                    worker.task = None;
+                    self.give_back(id);
+                    return Some((id, Report::Ended(Ended::Done)));
+                }
+                Some((id, Report::Event(event)))
+            }
+            Heard::WorkerGone(worker, status, words) => {
+                let worker = self.workers.remove(&worker)?;
+                let id = worker.task?;
+                let running = self.give_back(id)?;
+                let said = words.clone();
+                let died = match ended(&running, status, words) {
+                    Ended::Done => {
+                        Ended::Died { how: "ended in the middle of a task".into(), tail: said, status: None }
+                    }
+                    other => other,
+                };
+                Some((id, Report::Ended(died)))
+            }
+        }
+    }
+
+    /// Ends a task's process.
+    pub fn stop(&mut self, id: usize) {
+        if let Some(running) = self.give_back(id) {
+            kill(running.group);
+            if let Some(worker) = running.worker {
+                self.workers.remove(&worker);
+            }
+        }
+    }
+}
+
+impl Executor for Local {
+    fn has_room(&self, needs: &Needs) -> bool {
+        let share = self.share(needs);
+        let (free, threads) = (self.free, self.free.threads > 0);
+        threads && free.threads >= share.threads && free.memory_mb >= share.memory_mb && free.gpus >= share.gpus
+    }
+
+    fn threads(&self, needs: &Needs) -> usize {
+        self.share(needs).threads
+    }
+
+    fn lanes(&self, needs: &Needs) -> usize {
+        (self.all.threads / self.share(needs).threads.max(1)).max(1)
+    }
+
+    fn submit(&mut self, task: &Task) -> Option<Ended> {
+        let started = match &task.by {
+            By::Program { argv, dir } => self.program(task, argv, dir).map(|group| (group, None)),
+            By::Worker { argv, dir, stage_key } => self.worker(task, argv, dir, stage_key),
+        };
+        match started {
+            Ok((group, worker)) => {
+                let deadline = task.timeout.map(|timeout| Instant::now() + timeout);
+                let takes = self.share(&task.needs);
+                self.free.threads = self.free.threads.saturating_sub(takes.threads);
+                self.free.memory_mb = self.free.memory_mb.saturating_sub(takes.memory_mb);
+                self.free.gpus = self.free.gpus.saturating_sub(takes.gpus);
+                self.running.insert(
+                    task.id,
+                    Running {
+                        group,
+                        worker,
+                        deadline,
+                        timed_out: false,
+                        limit_mb: task.limit_mb,
+                        too_heavy: None,
+                        takes,
+                    },
+                );
+                None
+            }
+            Err(error) => {
+                let (By::Program { argv, .. } | By::Worker { argv, .. }) = &task.by;
+                let name = argv.first().map_or("", String::as_str);
+                Some(Ended::NotStarted(format!("`{name}` cannot be started: {error}")))
+            }
+        }
+    }
+
+    fn poll(&mut self, wait: Duration) -> Vec<(usize, Report)> {
+        self.weigh();
         let now = Instant::now();
         for running in self.running.values_mut() {
             if running.deadline.is_some_and(|deadline| deadline <= now) && !running.timed_out {
@@ -262,55 +425,15 @@ impl Local {
         reports
     }
 
-    fn understand(&mut self, heard: Heard) -> Option<(usize, Report)> {
-        match heard {
-            Heard::Program(id, status, words) => {
-                let running = self.running.remove(&id)?;
-                Some((id, Report::Ended(ended(&running, status, words))))
-            }
-            Heard::Worker(worker, event) => {
-                let worker = self.workers.get_mut(&worker)?;
-                let id = worker.task?;
-                if matches!(event, Event::Done) {
-                    worker.task = None;
-                    self.running.remove(&id);
-                    return Some((id, Report::Ended(Ended::Done)));
-                }
-                Some((id, Report::Event(event)))
-            }
-            Heard::WorkerGone(worker, status, words) => {
-                let worker = self.workers.remove(&worker)?;
-                let id = worker.task?;
-                let running = self.running.remove(&id)?;
-                let said = words.clone();
-                let died = match ended(&running, status, words) {
-                    Ended::Done => {
-                        Ended::Died { how: "ended in the middle of a task".into(), tail: said, status: None }
-                    }
-                    other => other,
-                };
-                Some((id, Report::Ended(died)))
-            }
-        }
-    }
-
-    /// Whether a task is being worked on.
-    pub fn is_busy(&self) -> bool {
+    fn is_busy(&self) -> bool {
         !self.running.is_empty()
     }
 
-    /// Ends a task's process.
-    pub fn stop(&mut self, id: usize) {
-        if let Some(running) = self.running.remove(&id) {
-            kill(running.group);
-            if let Some(worker) = running.worker {
-                self.workers.remove(&worker);
-            }
-        }
+    fn drain(&mut self) {
+        // whatever was handed in has begun
     }
 
-    /// Ends all processes.
-    pub fn stop_all(&mut self) {
+    fn stop_all(&mut self) {
         let ids: Vec<usize> = self.running.keys().copied().collect();
         ids.into_iter().for_each(|id| self.stop(id));
         self.workers.clear();
@@ -379,6 +502,13 @@ fn ended(running: &Running, status: std::io::Result<ExitStatus>, tail: String) -
     if running.timed_out {
         return Ended::TimedOut;
     }
+    if let (Some(weight), Some(limit)) = (running.too_heavy, running.limit_mb) {
+        let how = format!(
+            "it took {weight} MB of memory, more than the {limit} MB that it needs by its stanza, and was stopped"
+        );
+        let hint = "raise `needs: { memory_mb: N }` of the stage".into();
+        return Ended::Lost { how, hint };
+    }
     match status {
         Ok(status) if status.success() => Ended::Done,
         Ok(status) => {
@@ -438,28 +568,20 @@ fn note(log: &Mutex<Log>, text: &[u8]) {
     }
 }
 
-/// Waits for a worker that says nothing any more, because it has closed its standard output. One that stays all the same can
-/// never tell of its task: it is stopped.
-fn ending(child: &mut Child) -> std::io::Result<ExitStatus> {
+/// A worker says nothing any more, because it has closed its standard output. One that stays all the same can never tell of its
+/// task: it is stopped.
+fn stay_for_a_while(group: u32, gone: &AtomicBool) {
     let until = Instant::now() + STAYS_SILENT;
-    while Instant::now() < until {
-        if let Some(status) = child.try_wait()? {
-            return Ok(status);
+    while !gone.load(Ordering::Acquire) {
+        if Instant::now() >= until {
+            return kill(group);
         }
         std::thread::sleep(Duration::from_millis(5));
     }
-    kill(child.id());
-    child.wait()
 }
 
-fn listen(
-    id: u64,
-    mut child: Child,
-    out: impl Read,
-    text: std::thread::JoinHandle<()>,
-    log: &Mutex<Log>,
-    send: &Sender<Heard>,
-) {
+/// Hears what a worker says until it has closed its standard output.
+fn listen(id: u64, out: impl Read, log: &Mutex<Log>, send: &Sender<Heard>) {
     for line in BufReader::new(out).split(b'\n') {
         let Ok(line) = line else { break };
         match serde_json::from_slice(&line) {
@@ -472,9 +594,4 @@ fn listen(
             Err(_) => note(log, &[&line[..], b"\n"].concat()),
         }
     }
-    let status = ending(&mut child);
-    // its last words are complete when its standard error is closed
-    let _ = text.join();
-    let words = tail(&log.lock().expect("no thread panics while it holds this").tail, LAST_WORDS);
-    let _ = send.send(Heard::WorkerGone(id, status, words));
 }

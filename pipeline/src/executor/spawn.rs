@@ -24,6 +24,7 @@ struct Child {
     /// For a script without a first line that names its interpreter, the shell is one.
     shell_argv: *const *const c_char,
     dir: *const c_char,
+    environment: *const *const c_char,
     input: RawFd,
     output: RawFd,
     parent: libc::pid_t,
@@ -34,16 +35,20 @@ struct Child {
 const STACK: usize = 64 << 10;
 
 /// Starts `program` with these words (the first is its name) in `dir`, as the leader of a process group; what it writes goes
-/// to `output`. Gives back its process id.
+/// to `output`. It has our environment and one variable more, `NAME=VALUE`. Gives back its process id.
 ///
 /// # Errors
 /// If it cannot be started: it is not there, not executable, or the folder is not there.
-pub fn spawn(program: &Path, argv: &[String], dir: &Path, output: &File) -> Result<u32> {
+pub fn spawn(program: &Path, argv: &[String], dir: &Path, output: &File, variable: &str) -> Result<u32> {
     let text = |bytes: &[u8]| CString::new(bytes).map_err(|_| Error::other("a word of the command holds a zero byte"));
     let program = text(program.as_os_str().as_bytes())?;
     let dir = text(dir.as_os_str().as_bytes())?;
     let words = argv.iter().map(|word| text(word.as_bytes())).collect::<Result<Vec<_>>>()?;
     let shell = text(b"/bin/sh")?;
+    let variable = text(variable.as_bytes())?;
+    // SAFETY: nobody in this process changes the environment.
+    let ours = (0..).map(|i| unsafe { *environ.add(i) }).take_while(|entry| !entry.is_null());
+    let environment: Vec<*const c_char> = ours.chain([variable.as_ptr(), std::ptr::null()]).collect();
     let pointers = |first: &[&CString]| -> Vec<*const c_char> {
         let rest = words.iter().skip(1);
         first.iter().copied().chain(rest).map(|word| word.as_ptr()).chain([std::ptr::null()]).collect()
@@ -61,6 +66,7 @@ pub fn spawn(program: &Path, argv: &[String], dir: &Path, output: &File) -> Resu
             argv: argv.as_ptr(),
             shell_argv: shell_argv.as_ptr(),
             dir: dir.as_ptr(),
+            environment: environment.as_ptr(),
             input: input.as_raw_fd(),
             output: output.as_raw_fd(),
             parent: libc::getpid(),
@@ -137,9 +143,9 @@ extern "C" fn become_program(child: *mut c_void) -> c_int {
             && libc::chdir((*child).dir) == 0
             && libc::sigprocmask(libc::SIG_SETMASK, &(*child).mask, std::ptr::null_mut()) == 0;
         if ready {
-            libc::execve((*child).program, (*child).argv, environ);
+            libc::execve((*child).program, (*child).argv, (*child).environment);
             if *libc::__errno_location() == libc::ENOEXEC {
-                libc::execve(*(*child).shell_argv, (*child).shell_argv, environ);
+                libc::execve(*(*child).shell_argv, (*child).shell_argv, (*child).environment);
             }
         }
         (&raw mut (*child).error).write_volatile((*libc::__errno_location()).max(1));
@@ -155,7 +161,7 @@ mod tests {
     fn run(argv: &[&str], program: &str) -> (Result<ExitStatus>, String) {
         let mut log = tempfile::tempfile().unwrap();
         let argv: Vec<String> = argv.iter().map(|word| word.to_string()).collect();
-        let status = spawn(Path::new(program), &argv, Path::new("/"), &log).and_then(wait);
+        let status = spawn(Path::new(program), &argv, Path::new("/"), &log, "X_Y=z").and_then(wait);
         let mut text = String::new();
         log.rewind().unwrap();
         log.read_to_string(&mut text).unwrap();
@@ -164,8 +170,8 @@ mod tests {
 
     #[test]
     fn programs_start_and_end() {
-        let (status, text) = run(&["sh", "-c", "pwd; echo \"$0-$1\" >&2; exit 3", "a b", "c"], "/bin/sh");
-        assert_eq!((status.unwrap().code(), text.as_str()), (Some(3), "/\na b-c\n"));
+        let (status, text) = run(&["sh", "-c", "pwd; echo \"$0-$1-$X_Y\" >&2; exit 3", "a b", "c"], "/bin/sh");
+        assert_eq!((status.unwrap().code(), text.as_str()), (Some(3), "/\na b-c-z\n"));
         let (status, _) = run(&["sh", "-c", "kill -SEGV $$"], "/bin/sh");
         assert_eq!(status.unwrap().signal(), Some(libc::SIGSEGV));
         let (status, _) = run(&["nobody"], "/no/such/program");

@@ -64,8 +64,6 @@ pub struct Flight {
     pub slots: Vec<usize>,
     pub keys: Vec<Digest>,
     pub dir: PathBuf,
-    /// Threads and MB it takes up.
-    pub needs: (usize, u64),
     pub outside: Vec<Digest>,
     pub since: Instant,
     pub within: f64,
@@ -73,23 +71,17 @@ pub struct Flight {
     pub delivered: HashSet<usize>,
     pub failed: HashMap<usize, (String, Option<String>)>,
     pub error: Option<(String, Option<String>)>,
+    /// An earlier run handed it in.
+    pub is_adopted: bool,
 }
 
 impl Flight {
-    pub fn new(
-        node: usize,
-        slots: Vec<usize>,
-        dir: PathBuf,
-        needs: (usize, u64),
-        outside: Vec<Digest>,
-        keys: Vec<Digest>,
-    ) -> Flight {
+    pub fn new(node: usize, slots: Vec<usize>, dir: PathBuf, outside: Vec<Digest>, keys: Vec<Digest>) -> Flight {
         Flight {
             node,
             slots,
             keys,
             dir,
-            needs,
             outside,
             since: Instant::now(),
             within: 0.0,
@@ -97,6 +89,7 @@ impl Flight {
             delivered: HashSet::new(),
             failed: HashMap::new(),
             error: None,
+            is_adopted: false,
         }
     }
 }
@@ -196,16 +189,37 @@ impl Active {
         Ok(())
     }
 
-    /// Cuts the misses into tasks.
-    pub fn begin(&mut self, with: With, stage: &UnitStage, jobs: usize) {
+    /// The slot of each key.
+    pub fn places(&self) -> HashMap<Digest, usize> {
+        self.slots.iter().enumerate().map(|(i, slot)| (slot.key, i)).collect()
+    }
+
+    /// Whether a unit need not be worked on.
+    pub fn is_known(&self, slot: usize) -> bool {
+        self.slots[slot].output.is_some()
+    }
+
+    /// The files outside of the workspace that these units read.
+    pub fn outside(&self, slots: &[usize], cache: &Cache) -> Vec<Digest> {
+        let table = &self.prepared.projected;
+        let blobs = table.schema().columns().iter().filter(|column| column.ty == manifests::Type::Blob);
+        let columns: Vec<Vec<Value>> = blobs.filter_map(|column| table.column(&column.name).ok()).collect();
+        let rows = || slots.iter().flat_map(|&slot| self.prepared.units.rows(self.slots[slot].unit));
+        let values = columns.iter().flat_map(|column| rows().map(|&row| &column[row]));
+        let digests = values.filter_map(|value| if let Value::Blob(blob) = value { Some(blob.digest) } else { None });
+        digests.filter(|digest| cache.is_referred(digest)).collect()
+    }
+
+    /// Cuts the misses that nobody works on yet into tasks, of which so many are worked on side by side.
+    pub fn begin(&mut self, with: With, stage: &UnitStage, lanes: usize, taken: &[usize]) {
         self.with = with;
-        let misses: Vec<usize> = (0..self.slots.len()).filter(|&slot| self.slots[slot].output.is_none()).collect();
+        let taken: HashSet<usize> = taken.iter().copied().collect();
+        let is_missing = |slot: &usize| self.slots[*slot].output.is_none() && !taken.contains(slot);
+        let misses: Vec<usize> = (0..self.slots.len()).filter(is_missing).collect();
         let alone = matches!(stage.worker, Worker::Command(_)) || stage.def.grain != Grain::Row || stage.def.source;
         let size = if alone {
             1
         } else {
-            let threads = if stage.def.needs.threads == 0 { jobs } else { stage.def.needs.threads };
-            let lanes = (jobs / threads.max(1)).max(1);
             let batch = stage.def.batch.max(1);
             // a few tasks for each lane, so that none waits long for the last
             (misses.len().div_ceil(lanes * 4).div_ceil(batch) * batch).clamp(batch, MOST_UNITS.max(batch))
@@ -255,6 +269,11 @@ impl Active {
         }
     }
 
+    /// These units, counted in the order of the input.
+    pub fn unit_numbers(&self, slots: &[usize]) -> Vec<usize> {
+        slots.iter().map(|&slot| self.slots[slot].unit).collect()
+    }
+
     /// How many rows each of these units has.
     pub fn sizes(&self, slots: &[usize]) -> Vec<usize> {
         slots.iter().map(|&slot| self.prepared.units.rows(self.slots[slot].unit).len()).collect()
@@ -288,6 +307,12 @@ impl Active {
         self.executed += 1;
         self.open -= 1;
         Ok(())
+    }
+
+    /// Takes back a task that was not worked on.
+    pub fn put_back(&mut self, slots: Vec<usize>) {
+        let open = slots.into_iter().filter(|&slot| self.slots[slot].output.is_none() && !self.slots[slot].failed);
+        self.waiting.push_front(open.collect());
     }
 
     /// Tries a unit once more, alone.

@@ -73,6 +73,8 @@ pub struct Outcome {
     pub interrupted: bool,
     /// What it looked at, if it did everything.
     pub rest: Option<Rest>,
+    /// The jobs of a cluster that worked for it.
+    pub jobs: Vec<String>,
 }
 
 impl Outcome {

@@ -1,6 +1,6 @@
 //! Tasks of a run: handing them out, hearing of them, keeping what they deliver, trying again what they did not.
 
-use super::active::Flight;
+use super::active::{Active, Flight};
 use super::{Run, State, told};
 use crate::event::Event;
 use crate::executor::{By, Ended, Report, Task};
@@ -23,18 +23,11 @@ impl<'a> Run<'a> {
     pub(super) fn submit(&mut self) -> Result<()> {
         let active: Vec<usize> = self.active.iter().copied().collect();
         for i in active {
-            if self.free == 0 {
-                break;
-            }
             let Work::Units(stage) = &self.plan.nodes[i].work else { continue };
-            let threads = stage.def.needs.threads;
-            let threads = if threads == 0 { self.options.jobs } else { threads.min(self.options.jobs) };
-            // a task that needs more than there is gets all there is
-            let memory = stage.def.needs.memory_mb.min(self.options.memory_mb);
-            while self.free >= threads && self.free_mb >= memory {
+            while self.executors.at(stage.place).has_room(&stage.def.needs) {
                 let State::Active(active) = &mut self.states[i] else { break };
                 let Some(slots) = active.next_task(self.cache, &self.in_flight)? else { break };
-                self.start(i, stage, slots, (threads, memory))?;
+                self.start(i, stage, slots)?;
             }
             // looking up may have finished it: another stage had the same unit
             self.finish_if_over(i)?;
@@ -42,8 +35,7 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    fn start(&mut self, i: usize, stage: &'a UnitStage, slots: Vec<usize>, needs: (usize, u64)) -> Result<()> {
-        let (threads, memory) = needs;
+    fn start(&mut self, i: usize, stage: &'a UnitStage, slots: Vec<usize>) -> Result<()> {
         let id = self.next_task;
         self.next_task += 1;
         let dir = self.cache.root().join("tasks").join(format!("{id:06}"));
@@ -52,6 +44,7 @@ impl<'a> Run<'a> {
             let _ = std::fs::rename(spare, &dir);
         }
         let State::Active(active) = &self.states[i] else { unreachable!("only active stages have tasks") };
+        let threads = self.executors.at(stage.place).threads(&stage.def.needs);
         let order = active.order(stage, &slots, threads);
         self.sound(&self.plan.nodes[i].name, order.table, order.units.iter().flat_map(|unit| unit.iter().copied()))?;
         let made = task::make(&dir, &order, self.cache);
@@ -63,7 +56,7 @@ impl<'a> Run<'a> {
                 made
             }
             Err(error) => {
-                let flight = Flight::new(i, slots, dir, needs, Vec::new(), keys);
+                let flight = Flight::new(i, slots, dir, Vec::new(), keys);
                 return self.over(flight, Some(told(error)?));
             }
         };
@@ -74,13 +67,15 @@ impl<'a> Run<'a> {
             }
             Worker::Command(command) => By::Program { argv: made.argv, dir: command.dir.clone() },
         };
-        let flight = Flight::new(i, slots, dir.clone(), needs, made.outside, keys);
-        let task = Task { id, dir, by, timeout: stage.timeout };
-        if let Some(ended) = self.executor.submit(&task) {
+        let flight = Flight::new(i, slots, dir.clone(), made.outside, keys);
+        let keys = flight.keys.iter().map(Digest::to_string).collect();
+        let task = Task { id, keys, dir, by, timeout: stage.timeout, needs: stage.def.needs, limit_mb: stage.limit_mb };
+        if let Some(ended) = self.executors.at(stage.place).submit(&task) {
             return self.ended(flight, ended);
         }
-        self.free -= threads;
-        self.free_mb -= memory;
+        if let State::Active(active) = &self.states[i] {
+            self.logs.note(&self.plan.nodes[i].name, active.unit_numbers(&flight.slots), &flight.dir.join("log.txt"));
+        }
         self.in_flight.extend(&flight.keys);
         self.flights.insert(id, flight);
         if let State::Active(active) = &mut self.states[i]
@@ -92,13 +87,58 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
+    /// Takes over what an earlier run has left in work elsewhere and this stage wants; gives back the units.
+    pub(super) fn adopt(&mut self, i: usize, active: &Active) -> Vec<usize> {
+        let mut taken = Vec::new();
+        let places = active.places();
+        for task in std::mem::take(&mut self.left) {
+            let keys: Vec<Digest> = task.keys.iter().filter_map(|key| key.parse().ok()).collect();
+            let slots: Vec<usize> = keys.iter().filter_map(|key| places.get(key).copied()).collect();
+            if slots.len() != task.keys.len() || keys.iter().any(|key| self.in_flight.contains(key)) {
+                self.left.push(task);
+                continue;
+            }
+            let outside = active.outside(&slots, self.cache);
+            let mut flight = Flight::new(i, slots, task.dir, outside, keys);
+            flight.is_adopted = true;
+            flight.delivered = (0..flight.slots.len()).filter(|unit| active.is_known(flight.slots[*unit])).collect();
+            self.adopted = true;
+            taken.extend(&flight.slots);
+            self.in_flight.extend(&flight.keys);
+            self.flights.insert(task.id, flight);
+        }
+        taken
+    }
+
+    /// Hears once more what was told of tasks before a stage had asked for them.
+    pub(super) fn hear_early(&mut self) -> Result<()> {
+        if !std::mem::take(&mut self.adopted) {
+            return Ok(());
+        }
+        let early = std::mem::take(&mut self.early);
+        early.into_iter().try_for_each(|(id, report)| self.hear(id, report))
+    }
+
     pub(super) fn hear(&mut self, id: usize, report: Report) -> Result<()> {
+        if !matches!(report, Report::Remark(_)) && self.left.iter().any(|task| task.id == id) {
+            self.early.push((id, report));
+            return Ok(());
+        }
         match report {
             Report::Event(event) => self.said(id, event),
+            Report::Began => {
+                // what it waited for a place is no work
+                if let Some(flight) = self.flights.get_mut(&id) {
+                    flight.since = Instant::now();
+                }
+                Ok(())
+            }
+            Report::Remark(text) => {
+                self.emit(&Event::Warning { text });
+                Ok(())
+            }
             Report::Ended(ended) => {
                 let Some(flight) = self.flights.remove(&id) else { return Ok(()) };
-                self.free += flight.needs.0;
-                self.free_mb += flight.needs.1;
                 flight.keys.iter().for_each(|key| {
                     self.in_flight.remove(key);
                 });
@@ -153,6 +193,10 @@ impl<'a> Run<'a> {
         let (i, Work::Units(stage)) = (flight.node, &self.plan.nodes[flight.node].work) else { return Ok(()) };
         let State::Active(active) = &mut self.states[i] else { return Ok(()) };
         let sizes = active.sizes(&flight.slots);
+        if flight.is_adopted && !flight.dir.join(file).exists() {
+            // the run that handed it in has collected it
+            return Ok(());
+        }
         if !task::is_plain(file) {
             let message = format!("it delivered the part `{file}`, which is no file of its task directory");
             return Err(hinted(message, "a part is named by its file name: write it into the task directory itself"));
@@ -210,6 +254,13 @@ impl<'a> Run<'a> {
                 Some((format!("{who} {how}{tail}"), Some(hint)))
             }
             Ended::NotStarted(error) => Some((error, Some("is the program installed, and its path right?".into()))),
+            Ended::Lost { how, hint } => Some((how, Some(hint))),
+            Ended::Withdrawn => {
+                if let State::Active(active) = &mut self.states[flight.node] {
+                    active.put_back(flight.slots);
+                }
+                return Ok(());
+            }
             Ended::TimedOut => {
                 let limit = stage.timeout.unwrap_or_default().as_secs_f64();
                 let hint = "raise `timeout:` of the stage, or leave it out; what it wrote until then is in its log";
@@ -247,7 +298,11 @@ impl<'a> Run<'a> {
                 let rows = active.prepared.units.rows(active.slots[slot].unit);
                 let name = crate::units::name(stage, active.prepared.named(), rows);
                 let log = Some(flight.dir.join("log.txt")).filter(|log| log.exists());
+                let units = active.unit_numbers(&[slot]);
                 let log = log.and_then(|log| self.keep_log(&log, &flight.keys[unit]));
+                if let Some(log) = &log {
+                    self.logs.note(&self.plan.nodes[i].name, units, Path::new(log));
+                }
                 // a provider need not give a hint
                 let described = || format!("`effigy stages {}` tells what the stage reads and takes", stage.def.kind);
                 let hint = hint.or_else(|| Some(described()));
@@ -257,6 +312,10 @@ impl<'a> Run<'a> {
         }
         self.stop_if_failed(i);
         self.despair(i);
+        if let State::Active(active) = &self.states[i] {
+            let units = active.unit_numbers(&flight.slots);
+            self.logs.keep(&self.plan.nodes[i].name, units, &flight.dir.join("log.txt"));
+        }
         if task::is_as_new(&flight.dir) {
             self.spare.push(flight.dir);
         } else {

@@ -1,0 +1,149 @@
+//! A job as its files show it: the tasks it was given, and the lines in which it tells of them. The lines are appended by one
+//! process, each with one write; a line is complete when its end is there. Asks nobody.
+
+use crate::executor::{Ended, Report, Task, tail};
+use protocol::Event;
+use serde::{Deserialize, Serialize};
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+/// What a job is given: the file `INDEX.json`.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Orders {
+    /// It gives a sign of life so often.
+    pub beat_ms: u64,
+    /// What is left from the signal to its end.
+    pub grace_s: u64,
+    /// The tasks, one after the other.
+    pub tasks: Vec<Task>,
+}
+
+/// A line of a job's: the file `INDEX.events`.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Line {
+    /// The job is at work on this node.
+    Here(String),
+    /// It still is.
+    Alive,
+    /// It begins a task.
+    Began(usize),
+    /// A worker said something of a task.
+    Said(usize, Event),
+    /// A task is over.
+    Ended(usize, Ended),
+    /// Its time is up, and it asks to be started again.
+    Again,
+}
+
+/// The file of this kind of a job.
+pub fn file(dir: &Path, index: usize, kind: &str) -> PathBuf {
+    dir.join(format!("{index}.{kind}"))
+}
+
+/// A job whose tasks are not all over.
+pub struct Element {
+    /// The folder of its array.
+    pub dir: PathBuf,
+    /// Its index there.
+    pub index: usize,
+    /// The array, as Slurm names it.
+    pub job: String,
+    /// The tasks that are not over, in order.
+    pub tasks: VecDeque<Task>,
+    /// The one in work.
+    pub current: Option<usize>,
+    /// When something was heard of it last.
+    pub heard: Instant,
+    /// Whether it has ever said anything.
+    pub began: bool,
+    /// Since when Slurm has said that it runs, while nothing was heard.
+    pub running: Option<Instant>,
+    /// Since when Slurm has said that it is over.
+    pub over: Option<Instant>,
+    read: u64,
+    rest: Vec<u8>,
+}
+
+impl Element {
+    /// A job that was just handed in.
+    pub fn new(dir: &Path, index: usize, job: &str, tasks: Vec<Task>) -> Element {
+        Element {
+            dir: dir.into(),
+            index,
+            job: job.into(),
+            tasks: tasks.into(),
+            current: None,
+            heard: Instant::now(),
+            began: false,
+            running: None,
+            over: None,
+            read: 0,
+            rest: Vec::new(),
+        }
+    }
+
+    /// What it has said since it was listened to last.
+    pub fn listen(&mut self, reports: &mut Vec<(usize, Report)>) {
+        let path = file(&self.dir, self.index, "events");
+        // one that has not begun has no file
+        let Ok(length) = std::fs::metadata(&path).map(|meta| meta.len()) else { return };
+        if length <= self.read {
+            return;
+        }
+        let Ok(mut events) = File::open(&path) else { return };
+        let mut text = std::mem::take(&mut self.rest);
+        let got = events.seek(SeekFrom::Start(self.read)).and_then(|_| events.read_to_end(&mut text));
+        self.read += got.unwrap_or(0) as u64;
+        let end = text.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+        self.rest = text.split_off(end);
+        (self.heard, self.began, self.running, self.over) = (Instant::now(), true, None, None);
+        for line in text.split(|byte| *byte == b'\n') {
+            // what a killed job left behind in the middle of a line is followed by a new one
+            match serde_json::from_slice(line) {
+                Ok(line) => self.understand(line, reports),
+                Err(_) => continue,
+            }
+        }
+    }
+
+    fn understand(&mut self, line: Line, reports: &mut Vec<(usize, Report)>) {
+        let is_open = |tasks: &VecDeque<Task>, id: usize| tasks.iter().any(|task| task.id == id);
+        match line {
+            Line::Here(_) | Line::Again => self.current = None,
+            Line::Alive => {}
+            Line::Began(id) if is_open(&self.tasks, id) => {
+                self.current = Some(id);
+                reports.push((id, Report::Began));
+            }
+            Line::Said(id, event) if is_open(&self.tasks, id) => reports.push((id, Report::Event(event))),
+            Line::Ended(id, ended) if is_open(&self.tasks, id) => {
+                self.current = None;
+                self.tasks.retain(|task| task.id != id);
+                reports.push((id, Report::Ended(ended)));
+            }
+            // of a task that was given up here
+            Line::Began(_) | Line::Said(..) | Line::Ended(..) => {}
+        }
+    }
+
+    /// Leaves word that whatever still works on it must not go on: its tasks are somebody else's now.
+    pub fn dismiss(&self) {
+        // not being able to costs work done twice, nothing else
+        let _ = std::fs::write(file(&self.dir, self.index, "over"), "");
+    }
+
+    /// Leaves word that it may finish the task that it is at, and begin no other.
+    pub fn suffice(&self) {
+        let _ = std::fs::write(file(&self.dir, self.index, "enough"), "");
+    }
+
+    /// The last lines that the job wrote beside its tasks' logs.
+    pub fn last_words(&self) -> String {
+        let text = std::fs::read(file(&self.dir, self.index, "log")).unwrap_or_default();
+        tail(&String::from_utf8_lossy(&text), 8)
+    }
+}

@@ -1,0 +1,240 @@
+//! A job at work on its node: hands its tasks to the local executor, one after the other, and writes down what is heard of
+//! them. Started again it goes on with the tasks that are not over. Talks to Slurm in one case only: when its time is up and another
+//! beginning would help.
+
+use super::ask;
+use super::element::{Line, Orders, file};
+use crate::executor::{Ended, Executor, Local, Report, Task};
+use crate::hints::hinted;
+use anyhow::{Context, Result};
+use protocol::{Event, STOP, TaskParams};
+use std::collections::HashSet;
+use std::fs::{File, OpenOptions};
+use std::io::{ErrorKind, Write};
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant, SystemTime};
+
+/// The job's time is nearly up.
+static WARNED: AtomicBool = AtomicBool::new(false);
+
+/// Slurm ends the job: whatever is heard from now on is its doing.
+static ENDED: AtomicBool = AtomicBool::new(false);
+
+/// How long room on the disk is waited for.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Slurm's signal reaches a program and us one after the other.
+const TOGETHER: Duration = Duration::from_secs(1);
+
+extern "C" fn note(signal: libc::c_int) {
+    let flag = if signal == libc::SIGUSR1 { &WARNED } else { &ENDED };
+    flag.store(true, Ordering::Relaxed);
+}
+
+/// A job at work.
+struct Job {
+    dir: PathBuf,
+    index: usize,
+    events: File,
+    beat: Duration,
+    said: Instant,
+}
+
+/// Works on the tasks of a job: the one of this index in the folder of its array. `id` is Slurm's number of it, `node` where we are.
+///
+/// # Errors
+/// If the folder cannot be read or written here, or Slurm refuses to start the job again.
+pub fn work(dir: &Path, index: usize, id: &str, node: &str) -> Result<()> {
+    for signal in [libc::SIGUSR1, libc::SIGTERM] {
+        // SAFETY: the handler does nothing but set a flag.
+        unsafe { libc::signal(signal, note as *const () as libc::sighandler_t) };
+    }
+    let shared = "the workspace has to be on a file system that all nodes see under the same path";
+    let path = file(dir, index, "json");
+    let text =
+        std::fs::read(&path).map_err(|error| hinted(format!("cannot read {}: {error}", path.display()), shared))?;
+    let orders: Orders = serde_json::from_slice(&text).with_context(|| path.display().to_string())?;
+    let path = file(dir, index, "events");
+    let before = std::fs::read(&path).unwrap_or_default();
+    let lines = before.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok());
+    let over: HashSet<usize> =
+        lines.filter_map(|line| if let Line::Ended(id, _) = line { Some(id) } else { None }).collect();
+    let events = OpenOptions::new().create(true).append(true).open(&path);
+    let events = events.map_err(|error| hinted(format!("cannot write {}: {error}", path.display()), shared))?;
+    let beat = Duration::from_millis(orders.beat_ms.max(100));
+    let mut job = Job { dir: dir.into(), index, events, beat, said: Instant::now() };
+    // whoever was killed in the middle of a line left it without an end
+    job.append(b"\n")?;
+    job.say(&Line::Here(node.into()))?;
+    let began = SystemTime::now();
+    let mut local = Local::new(usize::MAX, u64::MAX, usize::MAX);
+    let mut open: Vec<&Task> = orders.tasks.iter().filter(|task| !over.contains(&task.id)).collect();
+    let mut further = false;
+    while let Some(task) = open.first().copied() {
+        let end = job.task(task, &mut local, Duration::from_secs(orders.grace_s))?;
+        match end {
+            End::Over => further = true,
+            End::Dismissed => return Ok(()),
+            End::Warned => {
+                if !further && !left_checkpoint(task, began) {
+                    let how =
+                        "it did not finish within the time of its job, and left no checkpoint to go on from".into();
+                    let hint = "raise `needs: { minutes: N }` of the stage, or `minutes:` in the cluster's file".into();
+                    job.say(&Line::Ended(task.id, Ended::Lost { how, hint }))?;
+                    open.remove(0);
+                }
+                if open.is_empty() {
+                    break;
+                }
+                job.say(&Line::Again)?;
+                ask::say(&["scontrol", "requeue"], id, dir).map_err(anyhow::Error::msg)?;
+                // Slurm ends us
+                std::thread::sleep(Duration::from_secs(60));
+                return Ok(());
+            }
+        }
+        open.remove(0);
+    }
+    Ok(())
+}
+
+/// How it went with a task.
+enum End {
+    /// It is over, and that was said.
+    Over,
+    /// The job's time is up, and the task is not over.
+    Warned,
+    /// Somebody else has it now, or the job is being ended.
+    Dismissed,
+}
+
+impl Job {
+    /// Works on a task until it is over, or the time is up.
+    fn task(&mut self, task: &Task, local: &mut Local, grace: Duration) -> Result<End> {
+        let stop = task.dir.join(STOP);
+        // of the time before the job was started again
+        let _ = std::fs::remove_file(&stop);
+        if self.is_dismissed() || file(&self.dir, self.index, "enough").exists() {
+            return Ok(End::Dismissed);
+        }
+        self.say(&Line::Began(task.id))?;
+        if let Some(ended) = local.submit(task) {
+            self.say(&Line::Ended(task.id, ended))?;
+            return Ok(End::Over);
+        }
+        let mut warned: Option<Instant> = None;
+        let mut has_failed = false;
+        loop {
+            for (id, report) in local.poll(Duration::from_millis(100)) {
+                match report {
+                    // a task that stops because it is told to has not failed
+                    Report::Event(Event::Failed { .. }) if warned.is_some() => has_failed = true,
+                    Report::Event(event) => self.say(&Line::Said(id, event))?,
+                    Report::Ended(Ended::Done) if !has_failed => {
+                        self.say(&Line::Ended(id, Ended::Done))?;
+                        return Ok(End::Over);
+                    }
+                    Report::Ended(_) if warned.is_some() => return Ok(End::Warned),
+                    Report::Ended(ended) if is_killed(&ended) && is_ending() => return Ok(End::Dismissed),
+                    Report::Ended(ended) => {
+                        self.say(&Line::Ended(id, ended))?;
+                        return Ok(End::Over);
+                    }
+                    Report::Began | Report::Remark(_) => {}
+                }
+            }
+            if ENDED.load(Ordering::Relaxed) {
+                local.stop_all();
+                return Ok(End::Dismissed);
+            }
+            if self.said.elapsed() >= self.beat {
+                if self.is_dismissed() {
+                    local.stop_all();
+                    return Ok(End::Dismissed);
+                }
+                self.say(&Line::Alive)?;
+            }
+            if WARNED.load(Ordering::Relaxed) && warned.is_none() {
+                warned = Some(Instant::now());
+                // whoever does not look is stopped without
+                let _ = std::fs::write(&stop, "");
+            }
+            // Slurm counts from the signal as we do; some of it is for asking to be started again
+            if warned.is_some_and(|since| since.elapsed() + Duration::from_secs(5) > grace) {
+                local.stop_all();
+                return Ok(End::Warned);
+            }
+        }
+    }
+
+    fn is_dismissed(&self) -> bool {
+        file(&self.dir, self.index, "over").exists()
+    }
+
+    fn say(&mut self, line: &Line) -> Result<()> {
+        self.said = Instant::now();
+        let mut text = serde_json::to_vec(line).context("a line is plain data")?;
+        text.push(b'\n');
+        self.append(&text)
+    }
+
+    /// Appends to the events. A full disk is waited for: others may be about to make room.
+    fn append(&mut self, text: &[u8]) -> Result<()> {
+        let (since, mut rest) = (Instant::now(), text);
+        while !rest.is_empty() {
+            match self.events.write(rest) {
+                Ok(written) => rest = &rest[written..],
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error)
+                    if matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
+                        && since.elapsed() < PATIENCE =>
+                {
+                    std::thread::sleep(Duration::from_secs(1));
+                }
+                Err(error) => {
+                    return Err(error).with_context(|| format!("cannot write events below {}", self.dir.display()));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether a process was stopped from outside.
+fn is_killed(ended: &Ended) -> bool {
+    let Ended::Died { status: Some(status), .. } = ended else { return false };
+    // a shell reports a signal that ended its program as 128 more
+    let signal = status.signal().or(status.code().map(|code| code - 128));
+    signal.is_some_and(|signal| [libc::SIGTERM, libc::SIGKILL, libc::SIGINT].contains(&signal))
+}
+
+/// Whether Slurm ends the job, if need be in a moment.
+fn is_ending() -> bool {
+    let since = Instant::now();
+    while !ENDED.load(Ordering::Relaxed) && since.elapsed() < TOGETHER {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    ENDED.load(Ordering::Relaxed)
+}
+
+/// Whether a task has left something in its scratch folder since then.
+fn left_checkpoint(task: &Task, since: SystemTime) -> bool {
+    let params = std::fs::read(task.dir.join("params.json")).ok();
+    let params = params.and_then(|text| serde_json::from_slice::<TaskParams>(&text).ok());
+    let Some(scratch) = params.and_then(|params| params.scratch) else { return false };
+    let mut open = vec![scratch];
+    while let Some(dir) = open.pop() {
+        for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+            let Ok(meta) = entry.metadata() else { continue };
+            if meta.modified().is_ok_and(|modified| modified > since) {
+                return true;
+            }
+            if meta.is_dir() {
+                open.push(entry.path());
+            }
+        }
+    }
+    false
+}
