@@ -141,7 +141,7 @@ fn tracked(space: &Space) -> Vec<Value> {
     let gazes = rows("gazes");
     let views = |row: &Value| row["iris_views"].as_array().expect("numbers").iter().map(number_of).sum::<f64>();
     assert!(gazes.iter().map(views).sum::<f64>() > 10.0, "{:?}", gazes.iter().map(views).collect::<Vec<_>>());
-    assert!(gazes.iter().all(|row| row["eyes"] == json!([0.0; 6]) && row["lids"] == json!([1.0; 2])));
+    assert!(gazes.iter().all(|row| row["eyes"] == json!(vec![0.0; 6]) && row["lids"] == json!(vec![1.0; 2])));
     rows("tracked")
 }
 
