@@ -156,7 +156,11 @@ impl TrackHead {
             let told = told.map(|pose| self.neutral(pose));
             let upright = self.neutral(initial_frame(p.center).pose);
             let last_seen = frames.last().map(|before| self.neutral(before.pose));
-            let starts = told.clone().into_iter().chain(last_seen).chain([upright.clone()]);
+            let starts: Vec<Frame> = match last_seen {
+                // how much of the points a fit keeps is a worse judge of where a head is than landmarks are
+                None => vec![told.clone().unwrap_or_else(|| upright.clone())],
+                Some(last_seen) => told.clone().into_iter().chain([last_seen, upright.clone()]).collect(),
+            };
             let found = self.find(&moment, frames.last(), starts);
             // where too little of a face was seen, it stays as it was, and is marked
             let unseen = || Frame { residual: f64::NAN, kept: 0.0, ..frames.last().cloned().or(told).unwrap_or(upright) };
@@ -211,7 +215,7 @@ impl TrackHead {
     ///
     /// # Errors
     /// If too little of a face was seen from any of them.
-    fn find(&self, moment: &Moment, before: Option<&Frame>, starts: impl Iterator<Item = Frame>) -> Result<Frame> {
+    fn find(&self, moment: &Moment, before: Option<&Frame>, starts: Vec<Frame>) -> Result<Frame> {
         let mut found = before.map(|before| self.follow(moment, before));
         for start in starts {
             if matches!(&found, Some(Ok(frame)) if frame.kept >= LOST) {
