@@ -18,6 +18,18 @@ pub struct Cache {
     verb: Verb,
 }
 
+/// What moves all units.
+#[derive(clap::Args)]
+struct MoveArgs {
+    /// Print events as JSON lines
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    remote: RemoteArgs,
+    #[command(flatten)]
+    workspace: WorkspaceArgs,
+}
+
 #[derive(Subcommand)]
 enum Verb {
     /// Read every file and record, and name what is damaged
@@ -45,25 +57,9 @@ enum Verb {
         workspace: WorkspaceArgs,
     },
     /// Send every finished unit that the remote has not
-    Push {
-        /// Print events as JSON lines
-        #[arg(long)]
-        json: bool,
-        #[command(flatten)]
-        remote: RemoteArgs,
-        #[command(flatten)]
-        workspace: WorkspaceArgs,
-    },
+    Push(MoveArgs),
     /// Fetch every unit that the remote has, whatever its recipe
-    Pull {
-        /// Print events as JSON lines
-        #[arg(long)]
-        json: bool,
-        #[command(flatten)]
-        remote: RemoteArgs,
-        #[command(flatten)]
-        workspace: WorkspaceArgs,
-    },
+    Pull(MoveArgs),
     /// Show what kept runs do not reach: files, records and tables; with --delete, remove it
     Gc {
         /// Remove it
@@ -94,8 +90,8 @@ impl Cache {
                 print(&format!("the index was made anew: {units} units"));
                 Ok(DONE)
             }
-            Verb::Push { json, remote, workspace } => remote.move_all(&workspace, Direction::Push, json),
-            Verb::Pull { json, remote, workspace } => remote.move_all(&workspace, Direction::Pull, json),
+            Verb::Push(all) => all.remote.move_all(&all.workspace, Direction::Push, all.json),
+            Verb::Pull(all) => all.remote.move_all(&all.workspace, Direction::Pull, all.json),
             Verb::Gc { delete, keep_last, max_size, json, workspace } => {
                 gc(&workspace, Wanted { keep_last, max_bytes: max_size }, delete, json)
             }
