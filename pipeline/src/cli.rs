@@ -189,6 +189,11 @@ impl WorkspaceArgs {
 }
 
 impl RecipeArgs {
+    /// `--param` and `--set`, as they were typed.
+    fn overrides(&self) -> Vec<String> {
+        self.params.iter().chain(&self.set).cloned().collect()
+    }
+
     /// The recipe and all that was said of it, with this profile, as it is typed. A stage stands behind the recipe.
     fn typed(&self, stage: Option<&str>, profile: Option<&str>) -> String {
         let mut words = vec![quote(&self.recipe)];

@@ -41,6 +41,9 @@ pub struct Remembered {
     /// see that they are there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub blobs: Option<Vec<(Digest, u64)>>,
+    /// `--param` and `--set` of the run that made it, as they were typed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub overrides: Vec<String>,
 }
 
 /// A table's rows by the keys of the units that gave them, for stages of grain row.

@@ -44,6 +44,8 @@ pub struct Options {
     pub means: Means,
     /// Recipe's path, absolute: names its memory.
     pub recipe: PathBuf,
+    /// `--param` and `--set` as they were typed: remembered beside what came of them.
+    pub overrides: Vec<String>,
     /// Which stages.
     pub selection: Selection,
     /// Whether the first failure ends the run; else everything is done that does not need what failed.
@@ -485,6 +487,7 @@ impl<'a> Run<'a> {
             worth,
             bytes: 0,
             blobs: active.few_blobs(FEW),
+            overrides: Vec::new(),
         };
         let keep_keys = stage.def.grain == protocol::Grain::Row && !stage.def.source && units.len() >= FEW;
         if whole && keep_keys {
@@ -498,6 +501,7 @@ impl<'a> Run<'a> {
         let digest = remembered.table;
         let (path, bytes) = self.store.keep(&digest, &table)?;
         remembered.bytes = bytes;
+        remembered.overrides.clone_from(&self.options.overrides);
         self.new_tables.push(path);
         let name = &self.plan.nodes[i].name;
         if whole {

@@ -181,3 +181,38 @@ fn a_report_is_written_once_and_again_on_request() {
     space.write("r.yaml", &format!("{RECIPE}report:\n  - table: fwe\n"));
     space.effigy(&["run", "r.yaml"]).expect_error(2, &["there is no stage `fwe`", "did you mean `few`?"]);
 }
+
+#[test]
+fn show_and_table_tell_of_the_run_that_is_asked_for() {
+    let space = start();
+    let text = RECIPE
+        .replace("stages:", "report: [{ table: few, columns: [path, suffix] }]\nstages:")
+        .replace("few: { select: ended, ", "few: { select: ended, set: { suffix: '${suffix}' }, ");
+    space.write("r.yaml", &text);
+    let show =
+        |more: &[&str]| space.effigy(&[&["show", "r.yaml", "few", "--json", "--select", "suffix"], more].concat());
+    let first = |text: &str| format!("{{\"suffix\":\"{text}\"}}\n").repeat(2);
+    let with_b: &[&str] = &["--param", "suffix=b"];
+    assert_eq!(space.effigy(&["run", "r.yaml"]).code, 0);
+    let said = show(with_b);
+    assert_eq!(said.code, 1, "nobody has run it so: {}", said.out);
+    assert!(said.err.contains("stage `few` has not been finished yet with suffix=b"), "{}", said.err);
+    assert!(
+        said.err.contains("effigy run r.yaml --only few --param suffix=b") || said.err.contains("--only few"),
+        "{}",
+        said.err
+    );
+    assert_eq!(space.effigy(&[&["run", "r.yaml"], with_b].concat()).code, 0);
+    assert_eq!(show(with_b).out, first("b"));
+    let said = show(&[]);
+    assert_eq!(said.out, first("b"), "without a word it is the last run");
+    assert!(said.err.contains("these rows are of the last run, which was with suffix=b"), "{}", said.err);
+    assert_eq!(space.effigy(&["run", "r.yaml"]).code, 0);
+    let said = show(&[]);
+    assert_eq!((said.out.as_str(), said.err.as_str()), (first("a").as_str(), ""));
+    assert_eq!(show(with_b).out, first("b"), "the run before the last");
+    let table = space.effigy(&[&["table", "r.yaml"], with_b].concat());
+    assert!(table.code == 0 && table.out.contains("| b ") && !table.out.contains("| a "), "{}{}", table.out, table.err);
+    let table = space.effigy(&["table", "r.yaml", "--param", "suffix=c"]);
+    assert!(table.code == 1 && table.err.contains("has not been run yet with suffix=c"), "{}", table.err);
+}

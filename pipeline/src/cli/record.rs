@@ -5,6 +5,7 @@ use super::{RecipeArgs, host, run::runs_folder};
 use crate::error::{Place, Problem};
 use crate::finished::NodeState;
 use crate::key::Printer;
+use crate::memory::Memory;
 use crate::plan::{Plan, Work};
 use crate::run::Outcome;
 use crate::{kept, memory};
@@ -26,6 +27,9 @@ pub struct Record {
     pub profile: Option<String>,
     /// `--param` and `--set`.
     pub overrides: Vec<String>,
+    /// `--variant`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub variants: Vec<String>,
     /// The recipe's `params:` as they were for this run.
     #[serde(default)]
     pub params: Vec<(String, String)>,
@@ -131,7 +135,7 @@ impl Record {
     /// How it was called for, as one types it.
     pub fn typed(&self) -> String {
         let profile = self.profile.as_ref().map_or(String::new(), |profile| format!(" --profile {profile}"));
-        let overrides: String = self.overrides.iter().map(|text| format!(" {text}")).collect();
+        let overrides: String = self.overrides.iter().chain(&self.variants).map(|text| format!(" {text}")).collect();
         format!("{}{profile}{overrides}", self.file)
     }
 }
@@ -188,7 +192,8 @@ pub fn write(
         recipe: plan.spec.name.clone(),
         file: plan.spec.file.clone(),
         profile: plan.spec.profile.clone(),
-        overrides: args.params.iter().chain(&args.set).chain(&args.variants).cloned().collect(),
+        overrides: args.overrides(),
+        variants: args.variants.clone(),
         params: plan.spec.shown_params(),
         started,
         seconds,
@@ -213,6 +218,41 @@ pub fn write(
     let folder = runs_folder(workspace);
     memory::write(&folder.join(format!("{id}.json")), &serde_json::to_vec_pretty(&record)?)?;
     memory::write(&folder.join("latest"), id.as_bytes())
+}
+
+/// What is known of a stage as it was asked for: its table, the digest of its kind, version, parameters and constants, and the
+/// seconds of work that made it.
+pub struct Left {
+    /// Its table.
+    pub table: manifests::Digest,
+    /// Kind, version, parameters and constants.
+    pub head: Option<manifests::Digest>,
+    /// Seconds of work.
+    pub worth: f64,
+    /// `--param` and `--set` of the run that made it.
+    pub overrides: Vec<String>,
+}
+
+/// What the last run left of a stage; where `--param` or `--set` are given and that run had others, what the last one with
+/// just these left of it.
+pub fn left(args: &RecipeArgs, plan: &Plan, memory: &Memory, records: &[Record], stage: &str) -> Option<Left> {
+    let sorted = |mut list: Vec<String>| {
+        list.sort();
+        list
+    };
+    let asked = sorted(args.overrides());
+    let remembered = memory.stages.get(stage);
+    if let Some(last) = remembered.filter(|last| asked.is_empty() || asked == sorted(last.overrides.clone())) {
+        let head = Some(last.head);
+        return Some(Left { table: last.table, head, worth: last.worth, overrides: last.overrides.clone() });
+    }
+    let runs = records.iter().rev().filter(|run| run.recipe == plan.spec.name && run.profile == plan.spec.profile);
+    let mut tables = runs.filter(|run| !asked.is_empty() && sorted(run.overrides.clone()) == asked).filter_map(|run| {
+        let stage = run.stage(stage)?;
+        let overrides = run.overrides.clone();
+        Some(Left { table: stage.table?, head: stage.head, worth: stage.seconds, overrides })
+    });
+    tables.next()
 }
 
 /// All records of a workspace, oldest first. One that cannot be read is left out.

@@ -42,10 +42,20 @@ pub fn last_run(recipe: &RecipeArgs, verb: &str) -> Result<Result<FinishedRun, u
         return Ok(Err(recipe.not_run(&message, verb, None, &loaded, &store)));
     }
     let records = record::all(workspace);
-    let last = records.iter().rfind(|one| one.recipe == plan.spec.name && one.profile == plan.spec.profile);
+    let asked = recipe.overrides();
+    let fits = |one: &&record::Record| {
+        let same = one.recipe == plan.spec.name && one.profile == plan.spec.profile;
+        same && (asked.is_empty() || one.overrides == asked)
+    };
+    let last = records.iter().rfind(fits);
+    if last.is_none() && !asked.is_empty() {
+        let message = format!("the recipe {} has not been run yet with {}", plan.spec.file, asked.join(" and "));
+        return Ok(Err(recipe.not_run(&message, verb, None, &loaded, &store)));
+    }
     let node = |i: usize| -> FinishedNode {
         let name = &plan.nodes[i].name;
-        let remembered = memory.stages.get(name);
+        let remembered = record::left(recipe, plan, &memory, &records, name);
+        let remembered = remembered.as_ref();
         let told = last.and_then(|last| last.stages.iter().find(|stage| stage.name == *name));
         FinishedNode {
             state: if remembered.is_some() { NodeState::Done } else { NodeState::Skipped },
@@ -54,7 +64,7 @@ pub fn last_run(recipe: &RecipeArgs, verb: &str) -> Result<Result<FinishedRun, u
             failed: told.map_or(0, |told| told.failed),
             seconds: told.map_or(0.0, |told| told.seconds),
             worth: remembered.map_or(0.0, |remembered| remembered.worth),
-            key: remembered.map_or(String::new(), |remembered| remembered.head.short()),
+            key: remembered.and_then(|left| left.head).map_or(String::new(), |head| head.short()),
             manifest: remembered.and_then(|remembered| store.table(&remembered.table)),
             ..plan.describe(i)
         }

@@ -99,7 +99,8 @@ impl Run {
         let id = run_id(started);
         let (place, cluster) = self.work.read(&loaded.recipe, &id)?;
         let means = Means { jobs, memory_mb, gpus: self.gpus, place, cluster };
-        let options = Options { means, recipe: loaded.recipe.clone(), selection, fail_fast };
+        let overrides = self.recipe.overrides();
+        let options = Options { means, recipe: loaded.recipe.clone(), overrides, selection, fail_fast };
         if let Some(sample) = self.check {
             let checked = check(plan, &mut cache, &options, sample)?;
             if checked.stages.iter().all(|(_, units, _)| *units == 0) && !checked.stages.is_empty() {

@@ -1,6 +1,6 @@
 //! `effigy show`: the rows of a stage.
 
-use super::{DONE, RecipeArgs, load, print};
+use super::{DONE, RecipeArgs, load, print, record};
 use crate::error::{Place, Problem};
 use crate::hints::hinted;
 use crate::memory::Store;
@@ -92,22 +92,32 @@ impl Show {
     }
 }
 
-/// The rows of a stage as the last run left them, those of its variants below each other; an exit code if it has not been
-/// finished, which was said then. `verb` is the command that asks.
+/// The rows of a stage as the last run left them, or the last with the `--param` and `--set` that are given, those of its
+/// variants below each other; an exit code if it has not been finished, which was said then. `verb` is the command that asks.
 pub fn kept(recipe: &RecipeArgs, loaded: &load::Loaded, stage: &str, verb: &str) -> Result<Result<Manifest, u8>> {
     let store = Store::new(&recipe.workspace.workspace);
     let memory = store.load(&loaded.recipe, loaded.plan.spec.profile.as_deref());
+    let records = record::all(&recipe.workspace.workspace);
     let mut tables = Vec::new();
+    let mut others: Vec<String> = Vec::new();
     for i in loaded.plan.stages(stage)? {
         let name = &loaded.plan.nodes[i].name;
-        let Some(remembered) = memory.stages.get(name) else {
-            let message = format!("stage `{name}` has not been finished yet");
+        let Some(left) = record::left(recipe, &loaded.plan, &memory, &records, name) else {
+            let asked = recipe.overrides();
+            let so = if asked.is_empty() { String::new() } else { format!(" with {}", asked.join(" and ")) };
+            let message = format!("stage `{name}` has not been finished yet{so}");
             return Ok(Err(recipe.not_run(&message, verb, Some(name), loaded, &store)));
         };
-        tables.push(store.table(&remembered.table).ok_or_else(|| {
+        if recipe.overrides().is_empty() && !left.overrides.is_empty() {
+            others.clone_from(&left.overrides);
+        }
+        tables.push(store.table(&left.table).ok_or_else(|| {
             let again = recipe.typed(None, recipe.profile.as_deref());
             hinted(format!("the table of stage `{name}` is gone"), format!("effigy run {again}"))
         })?);
+    }
+    if !others.is_empty() {
+        super::remark(&format!("these rows are of the last run, which was with {}", others.join(" and ")));
     }
     Ok(Ok(crate::builtin::concat::below_each_other(&tables.iter().collect::<Vec<_>>())?))
 }

@@ -220,8 +220,17 @@ impl<'a> Run<'a> {
         match evaluated {
             Ok(manifest) => {
                 let (table, rows) = (manifest.digest(), manifest.len());
-                let remembered =
-                    Remembered { key, head: key, table, rows, units: 0, worth: 0.0, bytes: 0, blobs: None };
+                let remembered = Remembered {
+                    key,
+                    head: key,
+                    table,
+                    rows,
+                    units: 0,
+                    worth: 0.0,
+                    bytes: 0,
+                    blobs: None,
+                    overrides: Vec::new(),
+                };
                 self.settle(i, manifest, remembered, true)
             }
             Err(error) => self.fail_whole(i, error),
