@@ -31,6 +31,16 @@ if "$dir/venv/scores/bin/python" -c "import lpips, torchmetrics" 2> /dev/null; t
 else
   echo "! torchmetrics and lpips were not installed"
 fi
+# diffusers, on the libtorch that effigy builds with
+if [ ! -x "$dir/venv/networks/bin/python" ]; then
+  torch=$(sed -n 's/^torch_version=//p' "$(dirname "$0")/../../stages/setup.sh")
+  python3 -m venv "$dir/venv/networks" && "$dir/venv/networks/bin/pip" install --quiet "torch==$torch" diffusers
+fi
+if "$dir/venv/networks/bin/python" -c "from diffusers import UNet2DConditionModel, ControlNetModel" 2> /dev/null; then
+  printf '#!/bin/sh\nexec "%s" "$@"\n' "$dir/venv/networks/bin/python" > "$dir/bin/networks-python" && chmod +x "$dir/bin/networks-python"
+else
+  echo "! diffusers was not installed"
+fi
 [ -x "$dir/cargo/bin/b3sum" ] || cargo install --quiet --root "$dir/cargo" b3sum
 if [ -x "$dir/cargo/bin/b3sum" ]; then ln -sf "$dir/cargo/bin/b3sum" "$dir/bin/b3sum"; else echo "! b3sum was not installed"; fi
 for peer in make ninja time; do command -v $peer > /dev/null || echo "! $peer is missing: install make, ninja-build and time"; done
