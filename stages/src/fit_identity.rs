@@ -59,7 +59,7 @@ fn points() -> usize {
 pub const UNIT_MM: f64 = 250.0;
 
 fn def() -> StageDef {
-    StageDef::new("fit_identity", 5, Grain::Group)
+    StageDef::new("fit_identity", 6, Grain::Group)
         .doc("Fits a person's identity code to point clouds of several moments.")
         .reads([("sequence", Type::Str), ("timestep", Type::I64), ("cloud", Type::Blob)])
         .may_read(Moment::MAY_READ)

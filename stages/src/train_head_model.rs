@@ -79,7 +79,7 @@ fn checkpoint_every() -> u64 {
 }
 
 fn def() -> StageDef {
-    StageDef::new("train_head_model", 4, Grain::Whole)
+    StageDef::new("train_head_model", 5, Grain::Whole)
         .doc("Trains a small neural parametric head model on scans.")
         .reads([("identity", Type::I64), ("scans", Type::Blob)])
         .writes(head_models::COLUMNS)

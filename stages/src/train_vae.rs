@@ -88,7 +88,7 @@ fn checkpoint_every() -> u64 {
 }
 
 fn def() -> StageDef {
-    StageDef::new("train_vae", 2, Grain::Whole)
+    StageDef::new("train_vae", 3, Grain::Whole)
         .doc("Trains a small auto-encoder on images.")
         .reads([("image", Type::Blob)])
         .writes(backbone::COLUMNS)
