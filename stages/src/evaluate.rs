@@ -1,14 +1,14 @@
 //! `evaluate`: how close a render is to the truth, for every frame.
 //!
 //! reads: target, render, gbuffer; landmarks3d?, intrinsics?, world_to_cam?, width?, height?, crop_rect?
-//! writes: mse, l1, psnr, psnr_head, psnr_mouth, psnr_eyes (dB), ssim, ssim_whole, ms_ssim, ms_ssim_whole, lpips, lpips_head, lpips_vgg
+//! writes: mse, l1, psnr (dB), ssim, ssim_whole, ms_ssim, ms_ssim_whole, lpips, lpips_vgg; l1, psnr, ssim and lpips with _head, _mouth and _eyes
 //!
 //! All are of 8-bit pictures, values in [0, 1].
-//! - `psnr`, `mse`, `l1`: whole picture. `psnr_head`, `psnr_mouth`, `psnr_eyes`: pixels of the region alone (`regions.rs`), since a white
-//!   background flatters; null where the region is not seen.
+//! - `psnr`, `mse`, `l1`: whole picture. `_head`, `_mouth`, `_eyes`: pixels of the region alone (`regions.rs`), since a white
+//!   background flatters; for SSIM the windows whose middle lies there, for LPIPS both pictures white elsewhere; null where the region is not seen.
 //! - `ssim`: 11-tap Gaussian, a border of 5 px left out (scikit-image, the usual value of papers); `ssim_whole`: borders reflected and counted (torchmetrics,
 //!   which the paper's evaluator uses). `ms_ssim` and `ms_ssim_whole` likewise at five scales, as pytorch-msssim and torchmetrics; null below 176 px.
-//! - `lpips`: version 0.1, AlexNet, whole picture, as the paper reports it; `lpips_head`: both pictures white outside of the head; `lpips_vgg`: VGG16.
+//! - `lpips`: version 0.1, AlexNet, whole picture, as the paper reports it; `lpips_vgg`: VGG16.
 //!   Weights are those of the package that `lpips` names; without that parameter the columns are null ("not available"), never another number. Null below 32 px.
 //!
 //! What is made of frames, `evaluate_sequences` says. Knows nothing of how a render came about.
@@ -19,8 +19,8 @@ use crate::media::Image;
 use crate::regions;
 use anyhow::{Result, bail};
 use manifests::{Type, Value};
-use metrics::psnr::{l1, masked_mse, mse, psnr};
-use metrics::ssim::{Definition, ms_ssim, ssim};
+use metrics::psnr::{l1, masked_l1, masked_mse, mse, psnr};
+use metrics::ssim::{Definition, masked_ssim, ms_ssim, ssim};
 use models::lpips::{Lpips, Net, load_from_sdist};
 use protocol::{Cx, Grain, OutRow, Rows, Stage, StageDef, Unit};
 use schemars::JsonSchema;
@@ -40,28 +40,36 @@ struct Params {
 }
 
 /// What is measured, in the order of the columns; `evaluate_sequences` averages each.
-pub const METRICS: [&str; 13] = [
+pub const METRICS: [&str; 21] = [
     "mse",
     "l1",
     "psnr",
-    "psnr_head",
-    "psnr_mouth",
-    "psnr_eyes",
     "ssim",
     "ssim_whole",
     "ms_ssim",
     "ms_ssim_whole",
     "lpips",
-    "lpips_head",
     "lpips_vgg",
+    "l1_head",
+    "psnr_head",
+    "ssim_head",
+    "lpips_head",
+    "l1_mouth",
+    "psnr_mouth",
+    "ssim_mouth",
+    "lpips_mouth",
+    "l1_eyes",
+    "psnr_eyes",
+    "ssim_eyes",
+    "lpips_eyes",
 ];
 
 /// LPIPS halves a picture five times.
 const LPIPS_SIDE: usize = 32;
 
 fn def() -> StageDef {
-    StageDef::new("evaluate", 3, Grain::Row)
-        .doc("PSNR (whole, head, mouth, eyes), L1, SSIM, MS-SSIM and LPIPS of each render against the truth.")
+    StageDef::new("evaluate", 4, Grain::Row)
+        .doc("PSNR, L1, SSIM, MS-SSIM and LPIPS of each render against the truth: whole picture, head, mouth, eyes.")
         .reads([("target", Type::Blob), ("render", Type::Blob), ("gbuffer", Type::Blob)])
         .may_read(regions::MAY_READ)
         .writes(METRICS.map(|name| (name, Type::F64)))
@@ -95,9 +103,6 @@ impl Evaluate {
             bail!("the render is {} x {} px, the target {w} x {h}", render.width, render.height);
         }
         let (a, b) = (&target.data, &render.data);
-        let of_region = |mask: Option<Vec<bool>>| {
-            mask.and_then(|mask| masked_mse(a, b, 3, &mask)).map_or(Value::Null, |mse| Value::F64(psnr(mse)))
-        };
         let alike = |definition| ssim(a, b, w, h, 3, definition);
         let at_scales = |definition| ms_ssim(a, b, w, h, 3, definition).map_or(Value::Null, Value::F64);
         let lpips = |net: &Option<Lpips>, a: &Image, b: &Image| match net {
@@ -106,23 +111,33 @@ impl Evaluate {
             }
             _ => Value::Null,
         };
-        let head = |image: &Image| over_white(image, &gbuffer.mask);
         let error = mse(a, b);
         let faces = regions::Faces::of(&row, &gbuffer)?;
-        let row = OutRow::new()
+        let mut row = OutRow::new()
             .f64("mse", error)
             .f64("l1", l1(a, b))
             .f64("psnr", psnr(error))
-            .set("psnr_head", of_region(Some(gbuffer.mask.clone())))
-            .set("psnr_mouth", of_region(faces.as_ref().and_then(|faces| faces.mouth(&gbuffer))))
-            .set("psnr_eyes", of_region(faces.as_ref().and_then(|faces| faces.eyes(&gbuffer))))
             .f64("ssim", alike(Definition::Gaussian))
             .f64("ssim_whole", alike(Definition::Torchmetrics))
             .set("ms_ssim", at_scales(Definition::Gaussian))
             .set("ms_ssim_whole", at_scales(Definition::Torchmetrics))
             .set("lpips", lpips(&self.alex, &target, &render))
-            .set("lpips_head", lpips(&self.alex, &head(&target), &head(&render)))
             .set("lpips_vgg", lpips(&self.vgg, &target, &render));
+        let regions = [
+            ("head", Some(gbuffer.mask.clone())),
+            ("mouth", faces.as_ref().and_then(|faces| faces.mouth(&gbuffer))),
+            ("eyes", faces.as_ref().and_then(|faces| faces.eyes(&gbuffer))),
+        ];
+        for (name, mask) in regions {
+            let mask = mask.filter(|mask| mask.contains(&true));
+            let of = |value: &dyn Fn(&[bool]) -> Option<f64>| mask.as_deref().and_then(value).map_or(Value::Null, Value::F64);
+            let alone = |image: &Image| over_white(image, mask.as_deref().unwrap_or_default());
+            row = row
+                .set(&format!("l1_{name}"), of(&|mask| masked_l1(a, b, 3, mask)))
+                .set(&format!("psnr_{name}"), of(&|mask| masked_mse(a, b, 3, mask).map(psnr)))
+                .set(&format!("ssim_{name}"), of(&|mask| masked_ssim([a, b], [w, h], 3, mask, Definition::Gaussian)))
+                .set(&format!("lpips_{name}"), mask.as_ref().map_or(Value::Null, |_| lpips(&self.alex, &alone(&target), &alone(&render))));
+        }
         Ok(vec![row])
     }
 }

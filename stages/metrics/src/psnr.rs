@@ -56,6 +56,20 @@ pub fn l1(a: &[u8], b: &[u8]) -> f64 {
     sum as f64 / (255.0 * a.len() as f64)
 }
 
+/// Mean absolute difference over the pixels of `mask`, each of `channels` samples; none if the mask is empty.
+///
+/// # Panics
+/// If the sizes do not fit each other.
+pub fn masked_l1(a: &[u8], b: &[u8], channels: usize, mask: &[bool]) -> Option<f64> {
+    assert!(a.len() == b.len() && a.len() == mask.len() * channels, "a mask of {} pixels", mask.len());
+    let pairs = a.chunks_exact(channels).zip(b.chunks_exact(channels)).zip(mask).filter(|(_, inside)| **inside);
+    let (sum, count) = pairs.fold((0u64, 0usize), |(sum, count), ((a, b), _)| {
+        let of = a.iter().zip(b).map(|(&a, &b)| u64::from(a.abs_diff(b))).sum::<u64>();
+        (sum + of, count + channels)
+    });
+    (count > 0).then(|| sum as f64 / (255.0 * count as f64))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -68,6 +82,8 @@ mod tests {
         assert!(pooled_psnr(&[0.01, 0.1], 16).unwrap() < 15.0);
         assert_eq!(pooled_psnr(&[], 16), None);
         assert!((l1(&[51, 0, 0, 0], &[0; 4]) - 0.05).abs() < 1e-12);
+        assert!((masked_l1(&[51, 0, 0, 0], &[0; 4], 2, &[true, false]).unwrap() - 0.1).abs() < 1e-12);
+        assert_eq!(masked_l1(&[51, 0], &[0; 2], 2, &[false]), None);
     }
 
     #[test]

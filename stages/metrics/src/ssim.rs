@@ -1,6 +1,6 @@
 //! Structural similarity (Wang et al. 2004) and its multi-scale form (Wang et al. 2003), in the definitions that papers and
 //! packages use; they differ by up to some hundredths, so every figure has to say which one it is. Constants (0.01)^2 and
-//! (0.03)^2, data range 1. Knows no masks.
+//! (0.03)^2, data range 1. Does not know what a mask shows.
 //!
 //! Windows are separable; a row of the picture is blurred once and kept until the last window that needs it has passed. Values
 //! are halved around 0 first, which keeps single precision within 1e-6 of the double.
@@ -32,6 +32,34 @@ pub fn ssim(a: &[u8], b: &[u8], width: usize, height: usize, channels: usize, de
     let window = Window::of(definition);
     let sum: f64 = (0..channels).map(|c| window.compare(&Plane::of(a, b, width, height, channels, c)).similarity).sum();
     sum / channels as f64
+}
+
+/// SSIM over the windows whose middle lies in `mask` (`height x width`); what a window sees may lie outside of it. None if there is no such window.
+///
+/// # Panics
+/// As [`ssim`], and if the mask does not fit.
+pub fn masked_ssim(
+    [a, b]: [&[u8]; 2],
+    [width, height]: [usize; 2],
+    channels: usize,
+    mask: &[bool],
+    definition: Definition,
+) -> Option<f64> {
+    assert!(a.len() == width * height * channels && b.len() == a.len(), "images of {width} x {height} x {channels}");
+    assert_eq!(mask.len(), width * height, "a mask of {width} x {height}");
+    let window = Window::of(definition);
+    let (mut sum, mut count) = (0.0, 0usize);
+    for channel in 0..channels {
+        window.each_row(&Plane::of(a, b, width, height, channels, channel), |y, blurred| {
+            let inside = window.border..width - window.border;
+            for x in inside.filter(|x| mask[y * width + x]) {
+                let at = |k: usize| blurred[k * width + x];
+                sum += f64::from(window.local(at(0), at(1), at(2), at(3)).0);
+                count += 1;
+            }
+        });
+    }
+    (count > 0).then(|| sum / count as f64)
 }
 
 /// MS-SSIM of two images `height x width x channels`: contrast and structure at five scales, each half as large as the one
@@ -149,6 +177,19 @@ impl Window {
     }
 
     fn compare(&self, plane: &Plane) -> Likeness {
+        let (mut similarity, mut contrast) = (0.0, 0.0);
+        self.each_row(plane, |_, blurred| {
+            let (ssim, cs) = self.row(blurred, plane.width);
+            similarity += ssim;
+            contrast += cs;
+        });
+        let count = ((plane.width - 2 * self.border) * (plane.height - 2 * self.border)) as f64;
+        Likeness { similarity: similarity / count, contrast: contrast / count }
+    }
+
+    /// Calls `each` with every row of windows that counts: its number, and four planes of a row's width one after another, which are
+    /// the means of both images, of the sum of their squares and of their product.
+    fn each_row(&self, plane: &Plane, mut each: impl FnMut(usize, &[f32])) {
         let (width, height, radius) = (plane.width, plane.height, self.radius());
         let size = 2 * radius + 1;
         assert!(width >= size && height >= size, "an image of {width} x {height} px is smaller than the window");
@@ -156,7 +197,6 @@ impl Window {
         let mut rows = vec![vec![0f32; 4 * width]; size];
         let mut scratch = Scratch::new(width, radius);
         let mut blurred = vec![0f32; 4 * width];
-        let (mut similarity, mut contrast) = (0.0, 0.0);
         let first = self.border as i64 - radius as i64;
         let last = (height - self.border + radius) as i64;
         for (step, y) in (first..last).enumerate() {
@@ -177,18 +217,24 @@ impl Window {
             for (k, &tap) in self.taps.iter().enumerate().skip(1) {
                 add_pair(&mut blurred, row(radius - k), row(radius + k), tap);
             }
-            let (ssim, cs) = self.row(&blurred, width);
-            similarity += ssim;
-            contrast += cs;
+            each((y - radius as i64) as usize, &blurred);
         }
-        let count = ((width - 2 * self.border) * (height - 2 * self.border)) as f64;
-        Likeness { similarity: similarity / count, contrast: contrast / count }
+    }
+
+    /// Of one window: SSIM, and contrast and structure alone.
+    #[inline(always)]
+    fn local(&self, ma: f32, mb: f32, squares: f32, product: f32) -> (f32, f32) {
+        const C1: f32 = 0.01 * 0.01;
+        const C2: f32 = 0.03 * 0.03;
+        let variances = (squares - ma * ma - mb * mb).max(0.0) * self.unbiased;
+        let covariance = (product - ma * mb) * self.unbiased;
+        let (ua, ub) = (ma + 0.5, mb + 0.5);
+        let cs = (2.0 * covariance + C2) / (variances + C2);
+        (cs * (2.0 * ua * ub + C1) / (ua * ua + ub * ub + C1), cs)
     }
 
     /// Sums over a row of windows.
     fn row(&self, blurred: &[f32], width: usize) -> (f64, f64) {
-        const C1: f32 = 0.01 * 0.01;
-        const C2: f32 = 0.03 * 0.03;
         let inside = self.border..width - self.border;
         let part = |k: usize| &blurred[k * width..][inside.clone()];
         let (ma, mb, squares, products) = (part(0), part(1), part(2), part(3));
@@ -196,11 +242,8 @@ impl Window {
         let chunks = ma.chunks(LANES).zip(mb.chunks(LANES)).zip(squares.chunks(LANES)).zip(products.chunks(LANES));
         for (((ma, mb), squares), products) in chunks {
             for i in 0..ma.len() {
-                let variances = (squares[i] - ma[i] * ma[i] - mb[i] * mb[i]).max(0.0) * self.unbiased;
-                let covariance = (products[i] - ma[i] * mb[i]) * self.unbiased;
-                let (ua, ub) = (ma[i] + 0.5, mb[i] + 0.5);
-                let cs = (2.0 * covariance + C2) / (variances + C2);
-                similarity[i] += cs * (2.0 * ua * ub + C1) / (ua * ua + ub * ub + C1);
+                let (ssim, cs) = self.local(ma[i], mb[i], squares[i], products[i]);
+                similarity[i] += ssim;
                 contrast[i] += cs;
             }
         }
@@ -283,6 +326,31 @@ mod tests {
             let (ab, ba) = (ssim(&a, &b, 16, 12, 3, definition), ssim(&b, &a, 16, 12, 3, definition));
             assert!((ab - ba).abs() < 1e-6 && ab < 0.95);
         }
+    }
+
+    #[test]
+    fn a_mask_chooses_windows_by_their_middle() {
+        let (a, mut b) = pair(40, 30);
+        // equal on the left half
+        for y in 0..30 {
+            b[y * 120..y * 120 + 60].copy_from_slice(&a[y * 120..y * 120 + 60]);
+        }
+        let over = |mask: &dyn Fn(usize, usize) -> bool, definition| {
+            let mask: Vec<bool> = (0..40 * 30).map(|i| mask(i % 40, i / 40)).collect();
+            masked_ssim([&a, &b], [40, 30], 3, &mask, definition)
+        };
+        for definition in [Definition::Torchmetrics, Definition::Gaussian, Definition::Uniform7] {
+            let whole = ssim(&a, &b, 40, 30, 3, definition);
+            assert!((over(&|_, _| true, definition).unwrap() - whole).abs() < 1e-6);
+            assert!(
+                (over(&|x, _| x < 15, definition).unwrap() - 1.0).abs() < 1e-6,
+                "no window there sees the other half"
+            );
+            let (left, right) = (over(&|x, _| x < 20, definition).unwrap(), over(&|x, _| x >= 20, definition).unwrap());
+            assert!(right < 0.9 && ((left + right) / 2.0 - whole).abs() < 1e-6, "{left} {right} {whole}");
+            assert_eq!(over(&|_, _| false, definition), None);
+        }
+        assert_eq!(over(&|x, _| x < 5, Definition::Gaussian), None, "the border does not count");
     }
 
     #[test]
