@@ -109,5 +109,22 @@ impl Description {
     }
 }
 
+/// The columns of a trained avatar.
+pub const TRAINED: [(&str, Type); 2] = [("config", Type::Blob), ("checkpoint", Type::Blob)];
+
+/// The avatar that `train_avatar` put out, on its backbone.
+///
+/// # Errors
+/// If its files are not those of an avatar, or of one on another backbone.
+pub fn trained(avatar: &Table, backbone: &Table) -> Result<(Description, Avatar)> {
+    let trained = avatar.only().context("`avatar` is what train_avatar puts out")?;
+    let path = trained.path("config")?;
+    let description: Description = serde_json::from_slice(&std::fs::read(&path)?)
+        .with_context(|| format!("{} does not describe an avatar", path.display()))?;
+    let avatar = description.build(backbone)?;
+    avatar.restore(&weights::read(&trained.path("checkpoint")?)?, "the avatar's checkpoint")?;
+    Ok((description, avatar))
+}
+
 /// What of the eyes may belong to the code.
 pub const EYE_COLUMNS: [(&str, Type); 2] = [("eyes", Type::Floats(6)), ("lids", Type::Floats(2))];

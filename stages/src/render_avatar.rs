@@ -9,13 +9,12 @@
 use crate::backbone;
 use crate::encode_latents::to_image;
 use crate::gbuffers;
-use crate::avatar_description::{Description, EYE_COLUMNS};
-use anyhow::{Context, Result};
+use crate::avatar_description::{Description, EYE_COLUMNS, TRAINED, trained};
+use anyhow::Result;
 use manifests::Type;
 use models::avatar::Avatar;
 use models::schedule;
 use models::vae::Vae;
-use models::weights;
 use protocol::{Cx, Grain, OutRow, Rows, Stage, StageDef, Unit};
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -63,7 +62,7 @@ fn def() -> StageDef {
         .reads([("gbuffer", Type::Blob), ("expression", Type::Floats(0))])
         .may_read(EYE_COLUMNS)
         .may_read([("participant", Type::I64)])
-        .with("avatar", [("config", Type::Blob), ("checkpoint", Type::Blob)])
+        .with("avatar", TRAINED)
         .with("backbone", backbone::COLUMNS)
         .writes([("render", Type::Blob)])
         .batch(4)
@@ -71,13 +70,8 @@ fn def() -> StageDef {
 }
 
 protocol::register!(Params, def, |params, cx: &Cx<'_>| {
-    let trained = cx.with("avatar")?.only().context("`avatar` is what train_avatar puts out")?;
-    let path = trained.path("config")?;
-    let description: Description = serde_json::from_slice(&std::fs::read(&path)?)
-        .with_context(|| format!("{} does not describe an avatar", path.display()))?;
     let backbone = cx.with("backbone")?;
-    let avatar = description.build(backbone)?;
-    avatar.restore(&weights::read(&trained.path("checkpoint")?)?, "the avatar's checkpoint")?;
+    let (description, avatar) = trained(cx.with("avatar")?, backbone)?;
     let (vs, vae) = backbone::load_vae(backbone)?;
     anyhow::Ok(RenderAvatar { params, description, avatar, vae, _vs: vs })
 });

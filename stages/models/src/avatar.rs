@@ -343,11 +343,7 @@ impl Avatar {
 
     /// Encodes what does not depend on time, once for all sampling steps. `codes` `[B, code]`.
     pub fn condition(&self, gbuffer: &GBuffer, codes: &Tensor) -> Prepared {
-        let (mut gbuffer, codes) = (gbuffer.to_device(self.device), codes.to_device(self.device));
-        if !self.config.ambient {
-            gbuffer.ambient = None;
-        }
-        let image = condition(&gbuffer, &self.maps);
+        let (image, codes) = (self.image(gbuffer), codes.to_device(self.device));
         let colors = self.config.color_channels().filter(|_| self.config.terms.colors > 0.0);
         let colors = colors.map(|from| image.narrow(1, from, 3));
         let (image, codes) = (image.to_kind(self.kind), codes.to_kind(self.kind));
@@ -358,6 +354,22 @@ impl Avatar {
         let width = self.config.unet.cross_attention_dim;
         let tokens = self.expression.as_ref().map(|e| e.tokens.forward(&codes).unflatten(1, [-1, width]));
         Prepared { encoded, tokens, colors }
+    }
+
+    /// What the feature maps say of each pixel's surface, `[B, C, H, W]`: the learned channels of the condition; none without maps.
+    pub fn features(&self, gbuffer: &GBuffer) -> Option<Tensor> {
+        let learned = self.config.feature_maps()?.channels();
+        let image = self.image(gbuffer);
+        Some(image.narrow(1, image.size()[1] - learned, learned))
+    }
+
+    /// The condition image, before it is encoded.
+    fn image(&self, gbuffer: &GBuffer) -> Tensor {
+        let mut gbuffer = gbuffer.to_device(self.device);
+        if !self.config.ambient {
+            gbuffer.ambient = None;
+        }
+        condition(&gbuffer, &self.maps)
     }
 
     /// The U-Net's output for noisy latents `[B, C, h, w]` at times `t` `[B]`.
