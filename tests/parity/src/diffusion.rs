@@ -17,26 +17,38 @@ use tch::{Device, Kind, Tensor};
 
 use crate::check::{Case, Checks, Report, json, number};
 
-/// Runs the cases of this family that the folder has.
-pub fn run(dir: &Path, report: &mut Report) {
+/// Runs a folder of such folders, each with networks of another shape.
+pub fn run_each(dir: &Path, report: &mut Report) {
+    for name in crate::names(dir) {
+        let before = report.passed + report.failed.len();
+        run(&dir.join(&name), &format!("shapes/{name}/"), report);
+        if report.passed + report.failed.len() == before {
+            report.fail(&format!("shapes/{name}"), "there are no reference cases in this folder");
+        }
+    }
+}
+
+/// Runs the cases of this family that the folder has; `prefix` stands before their names.
+pub fn run(dir: &Path, prefix: &str, report: &mut Report) {
     let has = |name: &str| dir.join(name).is_file();
+    let named = |name: &str| format!("{prefix}{name}");
     if has("unet.safetensors") {
-        report.case("unet", |c| tch::no_grad(|| unet(dir, c)));
+        report.case(&named("unet"), |c| tch::no_grad(|| unet(dir, c)));
     }
     if has("vae.safetensors") {
-        report.case("vae", |c| tch::no_grad(|| vae(dir, "vae", c)));
+        report.case(&named("vae"), |c| tch::no_grad(|| vae(dir, "vae", c)));
         if dir.join("models/vae_legacy_names").is_dir() {
-            report.case("vae_legacy_names", |c| tch::no_grad(|| vae(dir, "vae_legacy_names", c)));
+            report.case(&named("vae_legacy_names"), |c| tch::no_grad(|| vae(dir, "vae_legacy_names", c)));
         }
     }
     if has("schedulers.json") || has("schedulers.safetensors") {
         schedulers(dir, report);
     }
     if has("pipeline.safetensors") {
-        report.case("pipeline", |c| tch::no_grad(|| pipeline(dir, c)));
+        report.case(&named("pipeline"), |c| tch::no_grad(|| pipeline(dir, c)));
     }
     if has("train_step.json") || has("train_step.safetensors") {
-        report.case("train_step", |c| train_step(dir, c));
+        report.case(&named("train_step"), |c| train_step(dir, c));
     }
 }
 
@@ -80,7 +92,7 @@ fn unet(dir: &Path, checks: &mut Checks) -> Result<()> {
         let seen = seen.borrow();
         let (_, got) = seen.iter().find(|(n, _)| n == name).with_context(|| format!("no module output {name}"))?;
         // Intermediate values are up to several units large; the README's figure for such tensors is the ControlNet's.
-        checks.scaled(format!("inter.{name}"), got, &io.get(&format!("inter.{name}"))?, 5e-5);
+        checks.to_rms(format!("inter.{name}"), got, &io.get(&format!("inter.{name}"))?, 5e-5);
     }
     checks.absolute("out_plain", &out, &io.get("out_plain")?, 1.5e-5);
 
@@ -89,9 +101,9 @@ fn unet(dir: &Path, checks: &mut Checks) -> Result<()> {
     let expected = io.series("cn_down")?;
     ensure!(expected.len() == residuals.down.len(), "{} residuals, not {}", residuals.down.len(), expected.len());
     for (i, (got, want)) in residuals.down.iter().zip(&expected).enumerate() {
-        checks.absolute(format!("cn_down.{i}"), got, want, 5e-5);
+        checks.to_rms(format!("cn_down.{i}"), got, want, 5e-5);
     }
-    checks.absolute("cn_mid", &residuals.mid, &io.get("cn_mid")?, 5e-5);
+    checks.to_rms("cn_mid", &residuals.mid, &io.get("cn_mid")?, 5e-5);
     let extras = Extras { down: Some(&residuals.down), mid: Some(&residuals.mid), ..Extras::default() };
     checks.absolute("out_controlled", &unet.forward(&sample, &t, &text, extras), &io.get("out_controlled")?, 1.5e-5);
     Ok(())

@@ -40,6 +40,7 @@ fn run(dir: &Path) -> Report {
             "raster" => raster::run(&path, &mut report),
             "avatar" => folder::run(&path, "avatar", &mut report, avatar::run),
             "releases" => folder::run(&path, "releases", &mut report, releases::run),
+            "shapes" => diffusion::run_each(&path, &mut report),
             "nphm" => folder::run(&path, "nphm", &mut report, nphm::run),
             "triplane.safetensors" => avatar::planes(&path, &mut report),
             "unet.safetensors" | "vae.safetensors" | "pipeline.safetensors" => {}
@@ -52,7 +53,7 @@ fn run(dir: &Path) -> Report {
             other => report.fail(other, "this kind of case is unknown"),
         }
     }
-    diffusion::run(dir, &mut report);
+    diffusion::run(dir, "", &mut report);
     if report.passed == 0 && report.failed.is_empty() {
         report.fail(&dir.display().to_string(), "there are no reference cases in this folder");
     }
