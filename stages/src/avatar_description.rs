@@ -22,9 +22,9 @@ pub struct Description {
     params: Params,
     /// Length of the expression code.
     code: i64,
-    /// Mean of each value of the code over the training set, subtracted before use.
+    /// Mean of each value of the code over the training set, subtracted before use; 0 for raw codes.
     code_mean: Vec<f64>,
-    /// Its deviation, divided by.
+    /// Its deviation, divided by; 1 for raw codes.
     code_std: Vec<f64>,
     /// Whom it shows, where rows said so; each has feature maps of their own.
     participants: Vec<i64>,
@@ -36,16 +36,10 @@ impl Description {
     /// # Errors
     /// If codes are of different lengths, or only some rows say whom they show.
     pub fn of(params: &Params, rows: &[Row<'_>]) -> Result<Description> {
-    let codes = rows.iter().map(|row| params.code(row)).collect::<Result<Vec<_>>>()?;
+        let codes = rows.iter().map(|row| params.code(row)).collect::<Result<Vec<_>>>()?;
         let n = codes[0].len();
         anyhow::ensure!(codes.iter().all(|code| code.len() == n), "expression codes are of different lengths");
-        let mean: Vec<f64> = (0..n).map(|i| codes.iter().map(|c| c[i]).sum::<f64>() / codes.len() as f64).collect();
-        let std = (0..n).map(|i| {
-            let variance = codes.iter().map(|c| (c[i] - mean[i]).powi(2)).sum::<f64>() / codes.len() as f64;
-            // a value that never changes is passed on as it is, not blown up
-            if variance > 1e-12 { variance.sqrt() } else { 1.0 }
-        });
-        let std = std.collect();
+        let (mean, std) = if params.standardises() { spread(&codes) } else { (vec![0.0; n], vec![1.0; n]) };
         // all rows say whom they show, or none counts
         let participants: BTreeSet<i64> =
             rows.iter().filter(|row| row.has("participant")).map(|row| row.i64("participant")).collect::<Result<_>>()?;
@@ -107,6 +101,17 @@ impl Description {
         }
         Ok(Tensor::from_slice(&flat).view([rows.len() as i64, self.code]))
     }
+}
+
+/// Mean and deviation of each value of codes of one length.
+fn spread(codes: &[Vec<f64>]) -> (Vec<f64>, Vec<f64>) {
+    let of = |i: usize| {
+        let mean = codes.iter().map(|c| c[i]).sum::<f64>() / codes.len() as f64;
+        let variance = codes.iter().map(|c| (c[i] - mean).powi(2)).sum::<f64>() / codes.len() as f64;
+        // a value that never changes is passed on as it is, not blown up
+        (mean, if variance > 1e-12 { variance.sqrt() } else { 1.0 })
+    };
+    (0..codes[0].len()).map(of).unzip()
 }
 
 /// The columns of a trained avatar.

@@ -79,6 +79,9 @@ pub struct Params {
     /// Whether the expression code includes gaze (`eyes`) and lids (`lids`) as `track_eyes` puts them out. The paper has the gaze alone.
     #[serde(default)]
     eyes: EyeCodes,
+    /// How the code is scaled before the network sees it.
+    #[serde(default)]
+    codes: Codes,
     /// What becomes of the prior.
     #[serde(default)]
     prior: Prior,
@@ -186,6 +189,17 @@ impl EyeCodes {
     }
 }
 
+/// How codes are scaled.
+#[derive(Clone, Copy, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+enum Codes {
+    /// Each value to mean 0 and deviation 1 over the rows that are trained on.
+    #[default]
+    Standardised,
+    /// As they are (the paper).
+    Raw,
+}
+
 /// The numbers that networks compute in.
 #[derive(Clone, Copy, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -274,6 +288,11 @@ impl Params {
             code.extend(row.floats(column)?);
         }
         Ok(code)
+    }
+
+    /// Whether codes are scaled to the rows that are trained on.
+    pub fn standardises(&self) -> bool {
+        self.codes == Codes::Standardised
     }
 
     /// The network these parameters describe, on a prior of this shape and for codes of this length.

@@ -149,6 +149,26 @@ fn samplers_and_precisions_are_parameters() {
     let plain = train(&[]);
     assert_eq!(train(&["--set", "avatar.gradient_checkpointing=true"]), plain, "less memory, the same bits");
     assert_ne!(train(&["--set", "avatar.precision=bf16"]), plain);
+    let scales = |raw: bool| {
+        trial.run(&[
+            "--only",
+            "avatar",
+            "--param",
+            "avatar_steps=1",
+            "--param",
+            if raw { "codes=raw" } else { "codes=standardised" },
+        ]);
+        let row = &trial.paths("avatar")[0];
+        let text = std::fs::read_to_string(row["config"].as_str().expect("a path")).expect("a description");
+        let description: Value = serde_json::from_str(&text).expect("JSON");
+        ["code_mean", "code_std"]
+            .map(|name| serde_json::from_value::<Vec<f64>>(description[name].clone()).expect("numbers"))
+    };
+    let ([mean, std], [raw_mean, raw_std]) = (scales(false), scales(true));
+    assert!(raw_mean.iter().all(|value| *value == 0.0) && raw_std.iter().all(|value| *value == 1.0));
+    assert!(
+        mean.len() == raw_mean.len() && mean.iter().any(|value| *value != 0.0) && std.iter().any(|value| *value != 1.0)
+    );
 }
 
 const TWO: &str = "stages:
