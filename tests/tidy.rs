@@ -378,7 +378,14 @@ fn no_stage_after_the_capture_sees_how_a_person_was_made() {
         (
             &[],
             &["identity"],
-            with(&["draw_identities", "train_head_model", "train_pca_head", "evaluate_head_model", "image_grid"]),
+            with(&[
+                "draw_identities",
+                "train_head_model",
+                "train_pca_head",
+                "evaluate_head_model",
+                "image_grid",
+                "scan_meshes",
+            ]),
         ),
     ];
     for source in sources().iter().filter(|source| source.file.starts_with("stages/src/")) {

@@ -7,7 +7,7 @@
 //! jointly, the surfaces extracted and compared with the scans: mean distances either way and their mean (Chamfer-L1, mm), Chamfer-L2
 //! (mm^2), normal consistency, F-scores at 1, 2 and 5 mm; for the head above the throat and for its face, averaged over the person's scans.
 //! Unlike there, distances lead to the other surface instead of to points of it, so that they have no floor. What is compared is what 37 cameras all around see
-//! (`head_views`): nothing inside, nothing through the mouth. The face is where training draws most points (`scan_synthetic::is_face`, on the neutral scan);
+//! (`head_views`): nothing inside, nothing through the mouth. The face is where training draws most points (`scan_pools::is_face`, on the neutral scan);
 //! a point of the model belongs to it if the nearest one of the scan does. `mesh` is the neutral fit in model space; pictures show all scans, grey where nothing is compared.
 
 use crate::drawing::below;
@@ -15,7 +15,7 @@ use crate::fit_identity::UNIT_MM;
 use crate::head_models;
 use crate::head_views::{self, Truth};
 use crate::pca_heads::{self, LinearHead, Moment, Settings};
-use crate::scan_synthetic::{is_face, read_meshes};
+use crate::scan_pools::{is_face, read_meshes};
 use anyhow::{Context, Result};
 use geometry::{Mesh, ply};
 use glam::Vec3;

@@ -1,13 +1,16 @@
 //! `fit_identity`: who the person is: one identity code, jointly fitted to point clouds of several moments.
 //!
-//! reads: sequence, timestep, cloud, landmarks3d?, free_space?; with head_model, landmarks?   writes: person (JSON), residual (mm)
+//! reads: sequence, timestep, cloud, landmarks3d?, free_space?; with head_model, landmarks?, pca_model?   writes: person (JSON), residual (mm)
 //!
-//! Key frames are spread evenly over all timesteps given; each has its own expression code and rigid pose, all share the
+//! Key frames are spread evenly over all timesteps given, or are those that differ most (`key_choice`); moments in which too little of a face was seen are none of them, and only if all are like that there is an error. Each has its own expression code and rigid pose, all share the
 //! identity (specs of NPHM fitting, section 5: joint identity on diverse key frames), and each landmark has one canonical place in all of them. Poses start where a frame's landmarks put the mean
-//! head; without landmarks upright, facing +z of the rig, at `center`. They are first brought near by the mean shape alone; the size of the head is the model's, since rig and model are both metric. Sees points and landmarks only.
+//! head; without landmarks where the linear model `pca_model` finds it (`linear_start`), or else upright, facing +z of the rig, at `center`. They are first brought near by the mean shape alone; the size of the head is the model's, since rig and model are both metric. Sees points and landmarks only.
 
 use crate::head_models::{self, Moment, Person, Throat, align};
+use crate::key_frames::{KeyChoice, choose};
 use crate::landmarks;
+use crate::linear_start::place;
+use crate::pca_heads;
 use crate::track_head::{free_weight, landmark_weight};
 use anyhow::{Context, Result};
 use manifests::Type;
@@ -24,6 +27,9 @@ struct Params {
     /// Key frames.
     #[serde(default = "key_frames")]
     key_frames: usize,
+    /// How they are chosen.
+    #[serde(default)]
+    key_choice: KeyChoice,
     /// Updates.
     #[serde(default = "steps")]
     steps: usize,
@@ -65,6 +71,7 @@ fn def() -> StageDef {
         .may_read(Moment::MAY_READ)
         .with("head_model", head_models::COLUMNS)
         .may_take("landmarks", [landmarks::PLACES])
+        .may_take("pca_model", pca_heads::COLUMNS)
         .writes([("person", Type::Blob), ("residual", Type::F64)])
         .memory_mb(1000)
 }
@@ -95,25 +102,49 @@ impl FitIdentity {
         let p = &self.params;
         let model = head_models::read(cx.with("head_model")?)?;
         let places = landmarks::known_places(cx)?;
+        let linear = cx.maybe_with("pca_model").map(pca_heads::read).transpose()?;
         let mut rows = unit.rows().into_iter().map(|row| {
             Ok(((row.str("sequence")?, row.i64("timestep")?), row.path("cloud")?, row))
         }).collect::<Result<Vec<_>>>()?;
         rows.sort_by(|a, b| (&a.0, &a.1).cmp(&(&b.0, &b.1)));
-        let n = p.key_frames.clamp(1, rows.len());
         let config =
             FitConfig { steps: p.steps, landmarks: p.landmark_weight, outside: p.free_weight, ..FitConfig::default() };
         let mean = Person { z_id: vec![0.0; model.config.identity.d_id() as usize], scale: config.scale, landmarks: Vec::new(), throat: None };
-        let mut seen = Vec::new();
-        for i in 0..n {
-            let (_, path, row) = &rows[(2 * i + 1) * rows.len() / (2 * n)];
-            let moment = Moment::read(row)?;
-            let place = || format!("the cloud {}", path.display());
+        // moments that show enough of a face to start from, and why the first one that does not show it does not
+        let (mut usable, mut found, mut trouble) = (Vec::new(), Vec::new(), None);
+        for (_, path, row) in &rows {
+            let of_cloud = || format!("the cloud {}", path.display());
+            let moment = Moment::read(row).with_context(of_cloud)?;
             let upright = initial_frame(p.center);
-            let pose = landmarks::pose_in(row, places.as_deref(), config.scale).with_context(place)?;
+            let told = landmarks::pose_in(row, places.as_deref(), config.scale).with_context(of_cloud)?;
+            let sought = || place(linear.as_ref()?, moment.cloud(), p.points, p.center, None).ok().map(|m| m.pose);
+            let pose = told.or_else(sought);
             let start = Frame { pose: pose.unwrap_or(upright.pose), ..upright };
-            let frame = align(&model, &moment, p.points, start, &mean).with_context(place)?;
-            seen.push((moment.observed(p.points, &frame.pose, config.scale).with_context(place)?, frame));
+            match moment.observed(p.points, &start.pose, config.scale) {
+                Ok(_) => {
+                    found.push(moment.found());
+                    // read again when it is chosen: all clouds of a long video are too much to keep
+                    usable.push((row, start, path));
+                }
+                Err(error) => _ = trouble.get_or_insert(error.context(of_cloud())),
+            }
         }
+        let mut seen = Vec::new();
+        for i in choose(p.key_choice, p.key_frames.max(1), &found, places.as_deref(), config.scale) {
+            let (row, start, path) = &usable[i];
+            let moment = Moment::read(row)?;
+            let near = align(&model, &moment, p.points, start.clone(), &mean)
+                .and_then(|frame| Ok((moment.observed(p.points, &frame.pose, config.scale)?, frame)));
+            match near {
+                Ok(near) => seen.push(near),
+                Err(error) => _ = trouble.get_or_insert(error.context(format!("the cloud {}", path.display()))),
+            }
+        }
+        if seen.is_empty() {
+            let none = "no moment shows enough of a face to fit a person to\nhint: do calibration and mattes belong to these videos?";
+            return Err(trouble.map_or_else(|| anyhow::anyhow!(none), |error| error.context(none)));
+        }
+        let n = seen.len();
         let frames: Vec<(&Cloud, Frame)> = seen.iter().map(|(cloud, frame)| (cloud, frame.clone())).collect();
         let fit = fit_identity(&model, &frames, &config, &mut |step, loss| {
             if step % 5 == 0 || step == p.steps {

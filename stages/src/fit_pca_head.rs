@@ -1,20 +1,24 @@
 //! `fit_pca_head`: the linear head model fitted to a sequence of point clouds: the baseline of `track_head` on the same frames.
 //!
-//! reads: sequence?, timestep, cloud; with pca_model   writes: mesh (PLY), expression, pose, residual (mm), kept, lost
+//! reads: sequence?, timestep, cloud, landmarks3d?; with pca_model, landmarks?   writes: mesh (PLY), expression, pose, residual (mm), kept, lost
 //!
-//! A group is a person, or one sequence of a person: the identity is fitted jointly with key frames spread over the group, from the
-//! upright pose at `center`. Then frames of a sequence are fitted one after the other, each from the one before, the identity fixed; one that lost the face starts anew. Meshes carry the neutral template's
-//! positions as canonical coordinates and no ambient ones. `residual`, `kept` and `lost` mean what they mean in `track_head`. Sees points only.
+//! A group is a person, or one sequence of a person: the identity is fitted jointly with key frames spread over the group, from where landmarks put the mean head;
+//! without any from the upright pose at `center`, or, if the head is not there, from several turns about the middle of the cloud (`linear_start`). Then frames of a sequence are fitted one after the other, each from the one before, the identity fixed; one that lost the face starts anew. Meshes carry the neutral template's
+//! positions as canonical coordinates and no ambient ones. `residual`, `kept` and `lost` mean what they mean in `track_head`;
+//! a moment in which too little of a face was seen stays as the one before was, and is lost. Sees points and landmarks only.
 
 use crate::fit_identity::{UNIT_MM, initial_frame};
-use crate::head_models::{Throat, observed};
+use crate::head_models::{MIN_POINTS, Throat, observed};
+use crate::key_frames::spread;
+use crate::landmarks;
+use crate::linear_start::place;
 use crate::pca_heads::{self, LinearHead, Moment, Settings};
 use crate::tracked;
 use anyhow::{Context, Result};
 use geometry::cloud::PointCloud;
 use geometry::distance::MeshDistance;
 use geometry::{Mesh, ply};
-use glam::Vec3;
+use glam::{DVec3, Vec3};
 use manifests::{Type, Value};
 use models::nphm::pose::Pose;
 use protocol::{Cx, Grain, OutRow, Row, Rows, Stage, StageDef, Unit};
@@ -31,7 +35,7 @@ struct Params {
     /// Points kept of each cloud.
     #[serde(default = "points")]
     points: usize,
-    /// Where the head is about to be, world frame, metres.
+    /// Where the head is about to be if no landmarks say so, world frame, metres.
     #[serde(default)]
     center: [f64; 3],
     /// What a coefficient of one standard deviation costs, as a mean squared distance (model units).
@@ -58,11 +62,12 @@ fn ridge() -> f64 {
 }
 
 fn def() -> StageDef {
-    StageDef::new("fit_pca_head", 2, Grain::Group)
+    StageDef::new("fit_pca_head", 3, Grain::Group)
         .doc("Fits the linear head model to a sequence of point clouds.")
         .reads([("timestep", Type::I64), ("cloud", Type::Blob)])
-        .may_read([("sequence", Type::Str)])
+        .may_read([("sequence", Type::Str), landmarks::TRIANGULATED])
         .with("pca_model", pca_heads::COLUMNS)
+        .may_take("landmarks", [landmarks::PLACES])
         .writes([("mesh", Type::Blob), ("expression", Type::Floats(0)), ("pose", Type::Floats(6))])
         .writes([("residual", Type::F64), ("kept", Type::F64), ("lost", Type::Bool)])
         .memory_mb(500)
@@ -70,12 +75,14 @@ fn def() -> StageDef {
 
 protocol::register!(Params, def, |params: Params, cx: &Cx<'_>| {
     params.throat.map_or(Ok(()), |throat| throat.check())?;
-    anyhow::Ok(FitPcaHead { params, head: pca_heads::read(cx.with("pca_model")?)? })
+    anyhow::Ok(FitPcaHead { params, head: pca_heads::read(cx.with("pca_model")?)?, places: landmarks::known_places(cx)? })
 });
 
 struct FitPcaHead {
     params: Params,
     head: LinearHead,
+    /// Where the model has its landmarks.
+    places: Option<Vec<Option<DVec3>>>,
 }
 
 /// A fitted frame.
@@ -102,17 +109,37 @@ impl FitPcaHead {
         };
         let mut order = rows.iter().enumerate().map(when).collect::<Result<Vec<_>>>()?;
         order.sort_unstable();
-        let place = |sequence: &str, timestep: i64| format!("{sequence} timestep {timestep}").trim_start().to_string();
+        let at = |sequence: &str, timestep: i64| format!("{sequence} timestep {timestep}").trim_start().to_string();
         let cloud = |i: usize| -> Result<PointCloud> { Ok(ply::read_cloud(&rows[i].path("cloud")?)?) };
         let settings = Settings { ridge: self.params.ridge, rounds: 20, rigid_rounds: 5, ..Settings::default() };
 
-        let n = self.params.key_frames.clamp(1, order.len());
+        let told = |i: usize| self.places.as_ref().map_or(Ok(None), |places| landmarks::pose_in(&rows[i], Some(places), 1.0));
+        // from where a frame starts that has none before it
+        let start = |cloud: &PointCloud, i: usize| -> Result<Moment> { place(&self.head, cloud, self.params.points, self.params.center, told(i)?) };
+
+        // why the first moment that does not show a face does not
+        let mut trouble = None;
+        let mut usable = Vec::new();
+        for (sequence, timestep, i) in &order {
+            match self.seen(&cloud(*i)?, &told(*i)?.unwrap_or_else(|| initial_frame(self.params.center).pose)) {
+                Ok(_) => usable.push((sequence, timestep, *i)),
+                // it may be elsewhere
+                Err(_) if cloud(*i)?.len() >= 2 * MIN_POINTS && told(*i)?.is_none() => usable.push((sequence, timestep, *i)),
+                Err(error) => _ = trouble.get_or_insert(error.context(at(sequence, *timestep))),
+            }
+        }
         let mut keys: Vec<(Vec<Vec3>, Moment)> = Vec::new();
-        for k in 0..n {
-            let (sequence, timestep, i) = &order[(2 * k + 1) * order.len() / (2 * n)];
-            let cloud = cloud(*i)?;
-            let moment = self.placed(&cloud).with_context(|| place(sequence, *timestep))?;
-            keys.push((self.seen(&cloud, &moment.pose)?, moment));
+        for k in spread(usable.len(), self.params.key_frames.max(1)) {
+            let (sequence, timestep, i) = usable[k];
+            let cloud = cloud(i)?;
+            match start(&cloud, i).and_then(|moment| Ok((self.seen(&cloud, &moment.pose)?, moment))) {
+                Ok(key) => keys.push(key),
+                Err(error) => _ = trouble.get_or_insert(error.context(at(sequence, *timestep))),
+            }
+        }
+        if keys.is_empty() {
+            let none = "no moment shows enough of a face to fit a person to\nhint: do calibration and mattes belong to these videos?";
+            return Err(trouble.map_or_else(|| anyhow::anyhow!(none), |error| error.context(none)));
         }
         let seen: Vec<(&[Vec3], Moment)> = keys.iter().map(|(points, m)| (points.as_slice(), m.clone())).collect();
         let (shape, _) = self.head.fit(&seen, None, &settings);
@@ -121,27 +148,24 @@ impl FitPcaHead {
             self.head.mesh(&shape, &vec![0.0; self.head.expressions]).positions.iter().map(|p| [p.x, p.y, p.z, 0.0, 0.0]).collect();
         let (mut out, mut last) = (Rows::new(), None::<Moment>);
         for (done, (sequence, timestep, i)) in order.iter().enumerate() {
-            let place = || place(sequence, *timestep);
             let cloud = cloud(*i)?;
             last = last.filter(|_| order[done - 1].0 == *sequence);
-            let fitted = |start: Moment| self.settle(&cloud, start, &shape, &settings).with_context(place);
-            let mut found = match last.take() {
-                Some(before) => fitted(before)?,
-                None => fitted(self.placed(&cloud).with_context(place)?)?,
+            let fitted = |start: Moment| self.settle(&cloud, start, &shape, &settings);
+            let anew = || start(&cloud, *i).and_then(fitted);
+            let found = match last.clone().map(fitted) {
+                Some(Ok(found)) if found.kept >= LOST => Some(found),
+                Some(Ok(found)) => Some(anew().ok().filter(|again| again.kept > found.kept).unwrap_or(found)),
+                _ => anew().ok(),
             };
-            if found.kept < LOST {
-                let again = fitted(self.placed(&cloud).with_context(place)?)?;
-                if again.kept > found.kept {
-                    found = again;
-                }
-            }
-            let Found { moment, residual, kept } = found;
+            let mut before = || last.take().unwrap_or_else(|| self.neutral(initial_frame(self.params.center).pose));
+            let Found { moment, residual, kept } =
+                found.unwrap_or_else(|| Found { moment: before(), residual: f64::NAN, kept: 0.0 });
             let mesh = self.head.mesh(&shape, &moment.expression);
             let world = mesh.positions.iter().map(|p| Vec3::from(moment.pose.to_world(p.to_array(), 1.0))).collect();
             let path = cx.file(unit, &format!("{done:05}.ply"));
             let (mesh, canonical) = (Mesh { positions: world, faces: mesh.faces }, canonical.clone());
             let (mesh, canonical) = match &self.params.throat {
-                Some(throat) => throat.cut(mesh, canonical).with_context(place)?,
+                Some(throat) => throat.cut(mesh, canonical).with_context(|| at(sequence, *timestep))?,
                 None => (mesh, canonical),
             };
             tracked::write_mesh(&path, &mesh, &canonical)?;
@@ -149,7 +173,7 @@ impl FitPcaHead {
                 .file("mesh", &path)
                 .floats("expression", moment.expression.iter().copied())
                 .floats("pose", moment.pose.rotation.into_iter().chain(moment.pose.translation))
-                .f64("residual", residual * UNIT_MM)
+                .set("residual", if residual.is_nan() { Value::Null } else { Value::F64(residual * UNIT_MM) })
                 .f64("kept", kept)
                 .set("lost", Value::Bool(kept < LOST));
             out.push(row);
@@ -173,18 +197,6 @@ impl FitPcaHead {
         near.retain(|d| *d < EXPLAINED);
         let residual = near.iter().map(|d| f64::from(*d)).sum::<f64>() / near.len().max(1) as f64;
         Ok(Found { moment, residual, kept: near.len() as f64 / local.len() as f64 })
-    }
-
-    /// The neutral mean head, brought from the upright pose near a cloud.
-    fn placed(&self, cloud: &PointCloud) -> Result<Moment> {
-        let mut moment = self.neutral(initial_frame(self.params.center).pose);
-        let known = vec![0.0; self.head.shapes];
-        let settings = Settings { rounds: 15, rigid_rounds: 15, trim: vec![[0.0, 0.1], [0.5, 0.05]], ..Settings::default() };
-        for _ in 0..3 {
-            let points = self.seen(cloud, &moment.pose)?;
-            moment = self.head.fit(&[(&points, moment)], Some(&known), &settings).1.remove(0);
-        }
-        Ok(moment)
     }
 
     fn neutral(&self, pose: Pose) -> Moment {

@@ -119,7 +119,7 @@ impl Throat {
 /// Updates of a rigid alignment.
 const ALIGN_STEPS: usize = 40;
 /// Fewer points than this are no face.
-const MIN_POINTS: usize = 100;
+pub const MIN_POINTS: usize = 100;
 
 /// Writes a head model.
 ///
@@ -219,6 +219,16 @@ impl Moment {
             free: free.map(|cloud| cloud.positions).unwrap_or_default(),
             landmarks: found.into_iter().map(|p| p.map(|p| p.as_vec3().to_array())).collect(),
         })
+    }
+
+    /// The points.
+    pub fn cloud(&self) -> &PointCloud {
+        &self.cloud
+    }
+
+    /// The landmarks, world metres; empty if the moment has none.
+    pub fn found(&self) -> Vec<Option<DVec3>> {
+        self.landmarks.iter().map(|p| p.map(|p| Vec3::from(p).as_dvec3())).collect()
     }
 
     /// Observations for a fit: the landmarks, and of the cloud and the free space what lies at the face of a head in about this

@@ -5,7 +5,7 @@
 
 use crate::head_models::HEAD_CENTER;
 use crate::media::Image;
-use crate::scan_synthetic::cameras;
+use crate::scan_pools::cameras;
 use datasets::capture::look_at;
 use geometry::distance::MeshDistance;
 use geometry::raster::{Raster, rasterize};

@@ -1,15 +1,17 @@
 //! `reconstruct_points`: calibrated multi-view stereo of one timestep: images of several cameras to one point cloud.
 //!
-//! reads: image, matte, intrinsics, world_to_cam, width, height   writes: cloud (PLY: metres, normals, colours), points
+//! reads: image, matte, intrinsics, world_to_cam, width, height   writes: cloud (PLY: metres, normals, colours), points, too_few
 //!
 //! A group is what was filmed at one moment (`by: [participant, sequence, timestep]`). The search volume is a sphere in
-//! the world frame, where the rig is calibrated to have the head. Knows no head model: any object would do.
+//! the world frame, where the rig is calibrated to have the head. A moment of which fewer than `min_points` were found is marked `too_few` and is no
+//! error: somebody walked out of the picture, or a light went off. Its cloud has what was found, nothing perhaps; identities are fitted without it, and
+//! `track_head` marks it `lost`. If all moments are like that, the error comes from there. Knows no head model: any object would do.
 
 use crate::media::{Image, camera_of};
 use anyhow::{Context, Result, bail};
 use geometry::stereo::{StereoConfig, View, reconstruct};
 use glam::Vec3;
-use manifests::Type;
+use manifests::{Type, Value};
 use protocol::{Cx, Grain, OutRow, Rows, Stage, StageDef, Unit};
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -24,7 +26,7 @@ struct Params {
     /// Its radius, metres.
     #[serde(default = "radius")]
     radius: f32,
-    /// Fewer points than this are an error: the views do not see the same thing.
+    /// Of a moment with fewer points than this the views do not see the same thing: it is marked.
     #[serde(default = "min_points")]
     min_points: usize,
 }
@@ -44,11 +46,11 @@ fn def() -> StageDef {
         ("width", Type::I64),
         ("height", Type::I64),
     ];
-    StageDef::new("reconstruct_points", 2, Grain::Group)
+    StageDef::new("reconstruct_points", 3, Grain::Group)
         .doc("Multi-view stereo: the images of one timestep to a point cloud with normals.")
         .reads([("image", Type::Blob), ("matte", Type::Blob)])
         .reads(camera)
-        .writes([("cloud", Type::Blob), ("points", Type::I64)])
+        .writes([("cloud", Type::Blob), ("points", Type::I64), ("too_few", Type::Bool)])
 }
 
 protocol::register!(Params, def, |params, _: &Cx<'_>| anyhow::Ok(ReconstructPoints { params }));
@@ -79,16 +81,13 @@ impl ReconstructPoints {
             seen.iter().map(|(camera, image, matte)| View { camera, rgb: &image.data, mask: &matte.data }).collect();
         let config = StereoConfig::around(Vec3::from(self.params.center), self.params.radius);
         let cloud = reconstruct(&views, &config);
-        if cloud.positions.len() < self.params.min_points {
-            bail!(
-                "only {} points were reconstructed, fewer than min_points: {}\n\
-                 hint: do calibration and mattes belong to these videos, and is `center` the middle of the head?",
-                cloud.positions.len(),
-                self.params.min_points
-            );
+        let found = cloud.positions.len();
+        let too_few = found < self.params.min_points;
+        if too_few {
+            cx.log(&format!("only {found} points were reconstructed, fewer than min_points: {}; the moment is marked", self.params.min_points));
         }
         let path = cx.file(unit, "cloud.ply");
         geometry::ply::write_cloud(&path, &cloud)?;
-        Ok(vec![OutRow::new().file("cloud", &path).i64("points", cloud.positions.len())])
+        Ok(vec![OutRow::new().file("cloud", &path).i64("points", found).set("too_few", Value::Bool(too_few))])
     }
 }

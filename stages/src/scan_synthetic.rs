@@ -2,28 +2,24 @@
 //!
 //! reads: identity   writes: scans (safetensors)
 //!
-//! Each person has a neutral scan and some with expressions. Points are taken where cameras all around would see the
-//! surface, so that hidden folds are not learned; the side of a point is told by whether any camera sees past it. Beside them
-//! lie the scans' vertices, which are the same in all scans of all people, and the triangles. All is in
-//! model space: units of 25 cm, the head where FLAME has it (see `head_models::HEAD_CENTER`). Knows no networks.
+//! Each person has a neutral scan and some with expressions. How points are drawn from them, and what the file holds, says `scan_pools`; all is in model space.
+//! Knows no networks.
 
 use crate::head_models::HEAD_CENTER;
-use crate::media::{Array, Arrays, array, read_arrays, write_arrays};
+use crate::media::{Arrays, write_arrays};
 use crate::portraits_synthetic::random_expression;
-use anyhow::{Context, Result};
+use crate::scan_pools::{Sampler, cameras, unit_float};
+use anyhow::Result;
 use datasets::heads::{Expression, Head, HeadAssets, Identity};
 use datasets::scans::ScanTopology;
-use geometry::nearest::KdTree;
-use geometry::{Camera, Mesh, raster};
-use glam::{DVec3, Vec3};
+use glam::Vec3;
 use manifests::Type;
-use models::nphm::sample;
 use protocol::{Cx, Grain, OutRow, Rows, Stage, StageDef, Unit};
 use rand_chacha::ChaCha8Rng;
-use rand_chacha::rand_core::{RngCore, SeedableRng};
+use rand_chacha::rand_core::SeedableRng;
 use schemars::JsonSchema;
 use serde::Deserialize;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// Parameters.
 #[derive(Deserialize, JsonSchema)]
@@ -46,18 +42,6 @@ fn points() -> usize {
     8000
 }
 
-/// Cameras all around, and their resolution, px.
-const CAMERAS: usize = 48;
-const RESOLUTION: u32 = 200;
-/// Deviation of points near the surface, model units (1 cm).
-const NEAR: f32 = 0.04;
-/// Deviation of correspondences from the surface, model units (2.5 mm).
-const OFFSET: f32 = 0.01;
-/// Share of points on the face: there the surface is finest, and there avatars are looked at.
-const FACE_SHARE: f32 = 0.6;
-/// Half sides of the box of far points around the head's centre, model units.
-const FAR: Vec3 = Vec3::new(0.75, 0.8, 0.85);
-
 fn def() -> StageDef {
     StageDef::new("scan_synthetic", 4, Grain::Row)
         .doc("Scans synthetic people: surface, near and far points with correspondence, to train a head model.")
@@ -70,14 +54,16 @@ fn def() -> StageDef {
 protocol::register!(Params, def, |params: Params, _: &Cx<'_>| {
     let assets = HeadAssets::load(&params.assets)?;
     let topology = ScanTopology::new(&assets);
-    anyhow::Ok(ScanSynthetic { params, assets, topology, cameras: cameras() })
+    let anchors = topology.anchors.to_vec();
+    let sampler = Sampler { faces: topology.faces.clone(), anchors, points: params.points, cameras: cameras() };
+    anyhow::Ok(ScanSynthetic { params, assets, topology, sampler })
 });
 
 struct ScanSynthetic {
     params: Params,
     assets: HeadAssets,
     topology: ScanTopology,
-    cameras: Vec<Camera>,
+    sampler: Sampler,
 }
 
 impl Stage for ScanSynthetic {
@@ -107,221 +93,9 @@ impl ScanSynthetic {
             let scan = self.topology.scan(&head, &expression);
             let place = |points: Vec<Vec3>| points.into_iter().map(|p| p + Vec3::from(HEAD_CENTER)).collect::<Vec<_>>();
             let (posed, neutral) = (place(scan.posed), place(scan.neutral));
-            self.sample(&posed, &neutral, &mut rng, &format!("{i:03}."), &mut arrays)?;
-            let vertices = Array::of_f32(&[posed.len(), 3], posed.iter().flat_map(|p| p.to_array()));
-            arrays.insert(format!("{i:03}.vertices"), vertices);
+            self.sampler.add(i, &posed, &neutral, &mut rng, &mut arrays)?;
         }
-        let faces = &self.topology.faces;
-        arrays.insert("faces".into(), Array::of_u32(&[faces.len(), 3], faces.iter().flatten().copied()));
+        self.sampler.add_faces(&mut arrays);
         Ok(arrays)
     }
-
-    fn sample(
-        &self,
-        posed: &[Vec3],
-        neutral: &[Vec3],
-        rng: &mut ChaCha8Rng,
-        prefix: &str,
-        arrays: &mut Arrays,
-    ) -> Result<()> {
-        let mesh = |positions: &[Vec3]| Mesh { positions: positions.to_vec(), faces: self.topology.faces.clone() };
-        let posed_mesh = mesh(posed);
-        let (posed_normals, neutral_normals) = (posed_mesh.vertex_normals(), mesh(neutral).vertex_normals());
-        let seen = Seen::new(&posed_mesh, &self.cameras);
-        let at = |values: &[Vec3], (face, bary): (u32, [f32; 3])| -> Vec3 {
-            self.topology.faces[face as usize].iter().zip(bary).map(|(&v, b)| values[v as usize] * b).sum()
-        };
-        let (face, rest): (Vec<_>, Vec<_>) = seen.samples.iter().copied().partition(|s| is_face(at(posed, *s)));
-        anyhow::ensure!(!face.is_empty() && !rest.is_empty(), "the scan has no face, or nothing else");
-        let mut pick = |n: usize| -> Vec<(u32, [f32; 3])> {
-            let one = |_| {
-                let pool = if unit_float(rng) < FACE_SHARE { &face } else { &rest };
-                pool[(rng.next_u64() % pool.len() as u64) as usize]
-            };
-            (0..n).map(one).collect()
-        };
-        let n = self.params.points;
-        let (chosen, dense) = (pick(n), pick(5 * n));
-        let dense_points: Vec<Vec3> = dense.iter().map(|s| at(posed, *s)).collect();
-        let tree = KdTree::new(&dense_points);
-
-        let mut put = |name: &str, points: Vec<Vec3>| {
-            let array = Array::of_f32(&[points.len(), 3], points.iter().flat_map(|p| p.to_array()));
-            arrays.insert(format!("{prefix}{name}"), array);
-        };
-        let surface: Vec<Vec3> = chosen.iter().map(|s| at(posed, *s)).collect();
-        let normals: Vec<Vec3> = chosen.iter().map(|s| at(&posed_normals, *s).normalize_or_zero()).collect();
-        let (mut near, mut near_distance) = (Vec::new(), Vec::new());
-        for (p, normal) in surface.iter().zip(&normals) {
-            let q = *p + *normal * NEAR * normal_float(rng);
-            let (nearest, _) = tree.nearest(q);
-            let offset = q - dense_points[nearest];
-            let distance = at(&posed_normals, dense[nearest]).normalize_or_zero().dot(offset);
-            // where the nearest sample lies to the side, at a rim or in a fold, the distance is not known
-            if offset.length() <= 1.4 * distance.abs() + 0.015 {
-                near.push(q);
-                near_distance.push(distance);
-            }
-        }
-        let (mut far, mut far_distance) = (Vec::new(), Vec::new());
-        for _ in 0..n / 2 {
-            let side = Vec3::new(unit_float(rng), unit_float(rng), unit_float(rng)) * 2.0 - 1.0;
-            let q = Vec3::from(HEAD_CENTER) + side * FAR;
-            let distance = tree.nearest(q).1;
-            far_distance.push(if seen.outside(q, &self.cameras) { distance } else { -distance });
-            far.push(q);
-        }
-        let offsets: Vec<f32> = chosen.iter().map(|_| OFFSET * normal_float(rng)).collect();
-        let shifted = |positions: &[Vec3], normals: &[Vec3]| -> Vec<Vec3> {
-            chosen
-                .iter()
-                .zip(&offsets)
-                .map(|(s, offset)| at(positions, *s) + at(normals, *s).normalize_or_zero() * *offset)
-                .collect()
-        };
-        put("posed", shifted(posed, &posed_normals));
-        put("canonical", shifted(neutral, &neutral_normals));
-        put("anchors", self.topology.anchors.iter().map(|&v| neutral[v as usize]).collect());
-        put("surface", surface);
-        put("normals", normals);
-        put("near", near);
-        put("far", far);
-        for (name, values) in [("near_distance", near_distance), ("far_distance", far_distance)] {
-            arrays.insert(format!("{prefix}{name}"), Array::of_f32(&[values.len()], values));
-        }
-        Ok(())
-    }
-}
-
-/// Whether a point lies between the ears, brows and chin, in front of the cheeks' rims.
-pub fn is_face(p: Vec3) -> bool {
-    let q = p - Vec3::from(HEAD_CENTER);
-    q.z > 0.12 && q.x.abs() < 0.2 && q.y > -0.42 && q.y < 0.2
-}
-
-/// What cameras all around see of a mesh.
-struct Seen {
-    /// Face and barycentric coordinates of every pixel hit at a fair angle.
-    samples: Vec<(u32, [f32; 3])>,
-    depths: Vec<Vec<f32>>,
-}
-
-impl Seen {
-    fn new(mesh: &Mesh, cameras: &[Camera]) -> Seen {
-        let mut seen = Seen { samples: Vec::new(), depths: Vec::new() };
-        for camera in cameras {
-            let image = raster::rasterize(&mesh.positions, &mesh.faces, camera, 0.1);
-            let eye = camera.center().as_vec3();
-            for (&face, bary) in image.tri_id.iter().zip(&image.bary) {
-                if face >= 0 {
-                    let [a, b, c] = mesh.corners(face as usize);
-                    let normal = (b - a).cross(c - a).normalize_or_zero();
-                    // grazing pixels see a lot of surface each, and back faces are the inside of an open mesh
-                    if normal.dot((eye - a).normalize()) > 0.15 {
-                        seen.samples.push((face as u32, *bary));
-                    }
-                }
-            }
-            seen.depths.push(image.depth);
-        }
-        seen
-    }
-
-    /// Whether some camera sees the point, or past it.
-    fn outside(&self, p: Vec3, cameras: &[Camera]) -> bool {
-        cameras.iter().zip(&self.depths).any(|(camera, depths)| {
-            let (px, z) = camera.project(p.as_dvec3());
-            let inside = px.x >= 0.0 && px.y >= 0.0 && px.x < f64::from(camera.width) && px.y < f64::from(camera.height);
-            if !inside {
-                return true;
-            }
-            let depth = depths[px.y as usize * camera.width as usize + px.x as usize];
-            depth == 0.0 || (z as f32) < depth - 0.004
-        })
-    }
-}
-
-/// Cameras around the head's place in model space, in whose unit they measure: on a spiral over the upper four fifths of a sphere around the head; from below one would see into the neck.
-pub fn cameras() -> Vec<Camera> {
-    let center = DVec3::from(HEAD_CENTER.map(f64::from));
-    let (distance, span) = (8.0, 1.9);
-    (0..CAMERAS)
-        .filter_map(|i| {
-            let y = 1.0 - 2.0 * (i as f64 + 0.5) / CAMERAS as f64;
-            let (around, radius) = (i as f64 * 2.399_963, (1.0 - y * y).sqrt());
-            let eye = center + DVec3::new(radius * around.cos(), y, radius * around.sin()) * distance;
-            let focal = f64::from(RESOLUTION) * distance / span;
-            let half = f64::from(RESOLUTION) / 2.0;
-            let k = [focal, 0.0, half, 0.0, focal, half, 0.0, 0.0, 1.0];
-            let pose = datasets::capture::look_at(eye, center).transpose().to_cols_array();
-            (y > -0.45).then(|| Camera::from_row_major(&k, &pose, RESOLUTION, RESOLUTION))
-        })
-        .collect()
-}
-
-/// Reads the scans of a person: `identity` is the row of their code, `first` that of their first scan's.
-///
-/// # Errors
-/// If the file is damaged or lacks an array; the message names it.
-pub fn read_scans(path: &Path, identity: i64, first: i64) -> Result<Vec<sample::Scan>> {
-    let parse = || -> Result<Vec<sample::Scan>> {
-        let arrays = read_arrays(path)?;
-        let mut scans = Vec::new();
-        while arrays.contains_key(&format!("{:03}.surface", scans.len())) {
-            let i = scans.len();
-            let floats = |name: &str| array(&arrays, &format!("{i:03}.{name}"))?.to_f32();
-            let points = |name: &str| -> Result<Vec<[f32; 3]>> { Ok(floats(name)?.as_chunks().0.to_vec()) };
-            scans.push(sample::Scan {
-                identity,
-                expression: first + i as i64,
-                neutral: i == 0,
-                surface: points("surface")?,
-                normals: points("normals")?,
-                near: points("near")?,
-                near_distance: floats("near_distance")?,
-                far: points("far")?,
-                far_distance: floats("far_distance")?,
-                posed: points("posed")?,
-                canonical: points("canonical")?,
-                anchors: points("anchors")?,
-            });
-        }
-        anyhow::ensure!(!scans.is_empty(), "it holds no scans");
-        Ok(scans)
-    };
-    parse().with_context(|| format!("the scans {}", path.display()))
-}
-
-/// Reads the meshes of a person, the neutral one first: the same vertices and faces in all, and in all people.
-///
-/// # Errors
-/// If the file is damaged, or lacks an array, which older scans do; the message names it.
-pub fn read_meshes(path: &Path) -> Result<Vec<Mesh>> {
-    let parse = || -> Result<Vec<Mesh>> {
-        let arrays = read_arrays(path)?;
-        let faces: Vec<[u32; 3]> = array(&arrays, "faces")?.to_u32()?.as_chunks().0.to_vec();
-        let mut meshes: Vec<Mesh> = Vec::new();
-        while meshes.is_empty() || arrays.contains_key(&format!("{:03}.vertices", meshes.len())) {
-            let flat = array(&arrays, &format!("{:03}.vertices", meshes.len()))?.to_f32()?;
-            let positions: Vec<Vec3> = flat.as_chunks().0.iter().map(|p: &[f32; 3]| Vec3::from(*p)).collect();
-            anyhow::ensure!(
-                faces.iter().flatten().all(|v| (*v as usize) < positions.len()),
-                "a face of scan {} names a vertex beyond the {} there are",
-                meshes.len(),
-                positions.len()
-            );
-            meshes.push(Mesh { positions, faces: faces.clone() });
-        }
-        Ok(meshes)
-    };
-    parse().with_context(|| format!("the scans {}", path.display()))
-}
-
-fn unit_float(rng: &mut ChaCha8Rng) -> f32 {
-    (rng.next_u64() >> 40) as f32 / (1u64 << 24) as f32
-}
-
-fn normal_float(rng: &mut ChaCha8Rng) -> f32 {
-    let (radius, angle) = ((-2.0 * (1.0 - unit_float(rng)).ln()).sqrt(), std::f32::consts::TAU * unit_float(rng));
-    radius * angle.cos()
 }

@@ -1,20 +1,24 @@
 //! `track_head`: a sequence of point clouds to expression codes, head poses and meshes that carry canonical coordinates.
 //!
-//! reads: timestep, cloud, landmarks3d?, free_space?; with head_model, person, landmarks?   writes: mesh (PLY), expression, pose, residual (mm), kept, lost
+//! reads: timestep, cloud, landmarks3d?, free_space?; with head_model, person, landmarks?, pca_model?   writes: mesh (PLY), expression, pose, residual (mm), kept, lost
 //!
 //! A group is a sequence: frames are fitted one after the other, each starting from the one before, the identity
-//! fixed; the first is aligned rigidly beforehand (NPHM section 5.5), from where its landmarks put the mean head, or else from the
-//! upright pose at `center`. A frame that lost the face, which quick motion does to such a start, is sought again: rigidly aligned from
-//! its landmarks, from where the face was last seen and from the upright pose, with the face neutral; the fit that explains most points stays.
-//! In the end all frames of the sequence are refined together, as one smooth motion. Then the posed field's zero set is extracted coarse to fine and the field is
+//! fixed; the first is aligned rigidly beforehand (NPHM section 5.5), from where its landmarks put the mean head, without landmarks from where the linear
+//! model `pca_model` finds it (`linear_start`), or else from the upright pose at `center`. A frame that lost the face, which quick motion does to such a start, is sought again: rigidly aligned from
+//! its landmarks or the linear model, from where the face was last seen and from the upright pose, with the face neutral; the fit that explains most points stays.
+//! In the end all frames of the sequence are refined together, as one smooth motion; lost frames and frames that are missing end a motion. Then the posed field's zero set is extracted coarse to fine and the field is
 //! queried at every vertex for the 5-d canonical coordinate. `residual` is the mean distance of the points that trimming
 //! kept, `kept` their share: a frame of which too little was kept is marked `lost`. One in which too little of a face was seen to fit anything is lost too: it
-//! stays as the frame before was, without a residual. A sequence in which no face was seen at all is an error. Sees points and landmarks, never an
+//! stays as the frame before was, without a residual. A sequence in which no face was seen at all is an error. What is done is kept frame by frame
+//! (`track_state`): a killed sequence goes on after the last frame that was finished, with the same bits. Sees points and landmarks, never an
 //! image or any truth.
 
 use crate::fit_identity::{UNIT_MM, initial_frame};
 use crate::head_models::{self, Moment, Person, align};
 use crate::landmarks;
+use crate::linear_start::place;
+use crate::pca_heads::{self, LinearHead};
+use crate::track_state::{Done, TrackState};
 use crate::tracked;
 use anyhow::{Context, Result};
 use glam::DVec3;
@@ -39,10 +43,13 @@ struct Params {
     /// Updates of all frames together, after each has been fitted.
     #[serde(default = "refine_steps")]
     refine_steps: usize,
-    /// Weight of squared second differences of the pose (radians, 25 cm) between neighbouring frames in these updates. For videos at full rate 0.1 is about
-    /// right; frames that are far apart in time are not to be smoothed.
+    /// Weight of squared second differences of the pose (radians, 25 cm) between neighbouring frames in these updates: how much a head is held to even
+    /// motion. Frames that are far apart in time are not to be smoothed.
     #[serde(default = "smooth_motion")]
     smooth_motion: f64,
+    /// Weight of squared changes of the expression code from one frame to the next, in all updates that start from the frame before.
+    #[serde(default = "smooth_expression")]
+    smooth_expression: f64,
     /// Weight of the landmarks' distance from their canonical places.
     #[serde(default = "landmark_weight")]
     landmark_weight: f64,
@@ -67,6 +74,8 @@ struct Params {
 const LOST: f64 = 0.7;
 /// Frames that are refined together at most, for the memory they take.
 const TOGETHER: usize = 32;
+/// Frames of the part before that stay as they are when a longer motion is refined part by part: as many as a second difference needs.
+const HELD: usize = 2;
 /// Trimming threshold of the refinement, model units: the last one of the fits before.
 const REFINE_TRIM: f64 = 0.02;
 
@@ -82,6 +91,9 @@ fn refine_steps() -> usize {
 /// None: frames of a default capture are half a second apart, and a smooth motion is none there.
 fn smooth_motion() -> f64 {
     0.0
+}
+fn smooth_expression() -> f64 {
+    FitConfig::frame().smooth_z_ex
 }
 /// Of landmarks in a fit.
 pub fn landmark_weight() -> f64 {
@@ -110,15 +122,20 @@ fn def() -> StageDef {
         .may_read(Moment::MAY_READ)
         .with("head_model", head_models::COLUMNS)
         .may_take("landmarks", [landmarks::PLACES])
+        .may_take("pca_model", pca_heads::COLUMNS)
         .with("person", [("person", Type::Blob)])
         .writes([("mesh", Type::Blob), ("expression", Type::Floats(0)), ("pose", Type::Floats(6))])
         .writes([("residual", Type::F64), ("kept", Type::F64), ("lost", Type::Bool)])
         .memory_mb(1000)
 }
 
-protocol::register!(Params, def, |params, cx: &Cx<'_>| {
+protocol::register!(Params, def, |params: Params, cx: &Cx<'_>| {
+    for (name, weight) in [("smooth_motion", params.smooth_motion), ("smooth_expression", params.smooth_expression)] {
+        anyhow::ensure!(weight >= 0.0 && weight.is_finite(), "`{name}` is {weight}, expected 0 or more\nhint: 0 smooths nothing");
+    }
     let model = head_models::read(cx.with("head_model")?)?;
-    anyhow::Ok(TrackHead { params, model, person: Person::of(cx)?, places: landmarks::known_places(cx)? })
+    let linear = cx.maybe_with("pca_model").map(pca_heads::read).transpose()?;
+    anyhow::Ok(TrackHead { params, model, person: Person::of(cx)?, places: landmarks::known_places(cx)?, linear })
 });
 
 struct TrackHead {
@@ -127,6 +144,8 @@ struct TrackHead {
     person: Person,
     /// Where the model has its landmarks.
     places: Option<Vec<Option<DVec3>>>,
+    /// What finds a head that no landmarks tell of.
+    linear: Option<LinearHead>,
 }
 
 impl Stage for TrackHead {
@@ -145,27 +164,36 @@ impl TrackHead {
             .collect::<Result<Vec<_>>>()?;
         order.sort_unstable();
         let p = &self.params;
-        let mut frames: Vec<Frame> = Vec::new();
+        let state = TrackState::new(cx.scratch()?)?;
+        let mut done = state.resume(order.len(), |text| cx.log(text))?;
         let mut seen: Vec<Cloud> = Vec::new();
         // why the first frame without a face has none
         let mut trouble = None;
-        for (timestep, i) in order.iter().copied() {
-            let place = || format!("timestep {timestep}");
-            let moment = Moment::read(&rows[i]).with_context(place)?;
-            let told = landmarks::pose_in(&rows[i], self.places.as_deref(), self.person.scale).with_context(place)?;
+        for (k, (timestep, i)) in order.iter().copied().enumerate() {
+            let at = || format!("timestep {timestep}");
+            let moment = Moment::read(&rows[i]).with_context(at)?;
+            if let Some(frame) = done.fitted.get(k) {
+                seen.push(moment.observed(p.points, &frame.pose, self.person.scale).unwrap_or_default());
+                continue;
+            }
+            let frames = &mut done.fitted;
+            let told = landmarks::pose_in(&rows[i], self.places.as_deref(), self.person.scale).with_context(at)?;
             let told = told.map(|pose| self.neutral(pose));
             let upright = self.neutral(initial_frame(p.center).pose);
             let last_seen = frames.last().map(|before| self.neutral(before.pose));
-            let starts: Vec<Frame> = match last_seen {
-                // how much of the points a fit keeps is a worse judge of where a head is than landmarks are
-                None => vec![told.clone().unwrap_or_else(|| upright.clone())],
-                Some(last_seen) => told.clone().into_iter().chain([last_seen, upright.clone()]).collect(),
+            let sought = || {
+                let linear = self.linear.as_ref().filter(|_| told.is_none())?;
+                Some(self.neutral(place(linear, moment.cloud(), p.points, p.center, None).ok()?.pose))
             };
-            let found = self.find(&moment, frames.last(), starts);
+            let starts = told.clone().into_iter().chain(std::iter::once_with(sought).flatten());
+            let starts = starts.chain(last_seen).chain([upright.clone()]);
+            // how much of the points a fit keeps is a worse judge of where a head is than landmarks are
+            let tries = if frames.is_empty() { 1 } else { usize::MAX };
+            let found = self.find(&moment, frames.last(), starts.take(tries));
             // where too little of a face was seen, it stays as it was, and is marked
             let unseen = || Frame { residual: f64::NAN, kept: 0.0, ..frames.last().cloned().or(told).unwrap_or(upright) };
             let mut frame = found.unwrap_or_else(|error| {
-                trouble.get_or_insert(error.context(place()));
+                trouble.get_or_insert(error.context(at()));
                 unseen()
             });
             let cloud = moment.observed(p.points, &frame.pose, self.person.scale);
@@ -175,17 +203,28 @@ impl TrackHead {
             seen.push(cloud.unwrap_or_default());
             frames.push(frame);
             cx.progress(frames.len(), 2 * order.len(), "");
+            // before a face was seen there is nothing to go on from but the reason why
+            if done.fitted.iter().any(|frame| frame.kept > 0.0) {
+                state.save(&done)?;
+                cx.go_on(cx.should_stop())?;
+            }
         }
-        if let Some(error) = trouble.filter(|_| frames.iter().all(|frame| frame.kept == 0.0)) {
+        if let Some(error) = trouble.filter(|_| done.fitted.iter().all(|frame| frame.kept == 0.0)) {
             return Err(error);
         }
-        let frames = self.refine(&seen, frames);
+        let times: Vec<i64> = order.iter().map(|(timestep, _)| *timestep).collect();
+        self.refine(&seen, &times, &mut done, &state, cx)?;
         let mut out = Rows::new();
-        for ((timestep, i), frame) in order.into_iter().zip(frames) {
-            let path = cx.file(unit, &format!("{timestep:05}.ply"));
-            let (mesh, canonical) = head_models::posed(&self.model, &self.person, &frame.z_ex, &frame.pose, p.coarse, p.levels)
-                .with_context(|| format!("timestep {timestep}"))?;
-            tracked::write_mesh(&path, &mesh, &canonical)?;
+        for ((timestep, i), frame) in order.into_iter().zip(done.refined) {
+            let name = format!("{timestep:05}.ply");
+            let mesh = state.mesh(&name, |path| {
+                let (mesh, canonical) = head_models::posed(&self.model, &self.person, &frame.z_ex, &frame.pose, p.coarse, p.levels)
+                    .with_context(|| format!("timestep {timestep}"))?;
+                tracked::write_mesh(path, &mesh, &canonical)
+            })?;
+            cx.go_on(cx.should_stop())?;
+            let path = cx.file(unit, &name);
+            std::fs::copy(&mesh, &path).with_context(|| format!("cannot write {}", path.display()))?;
             let pose = frame.pose.rotation.into_iter().chain(frame.pose.translation);
             let row = OutRow::of(i)
                 .file("mesh", &path)
@@ -215,12 +254,12 @@ impl TrackHead {
     ///
     /// # Errors
     /// If too little of a face was seen from any of them.
-    fn find(&self, moment: &Moment, before: Option<&Frame>, starts: Vec<Frame>) -> Result<Frame> {
+    fn find(&self, moment: &Moment, before: Option<&Frame>, starts: impl Iterator<Item = Frame>) -> Result<Frame> {
         let mut found = before.map(|before| self.follow(moment, before));
-        for start in starts {
-            if matches!(&found, Some(Ok(frame)) if frame.kept >= LOST) {
-                break;
-            }
+        let mut starts = starts;
+        while !matches!(&found, Some(Ok(frame)) if frame.kept >= LOST)
+            && let Some(start) = starts.next()
+        {
             let again = self.seek(moment, start);
             found = match (found, again) {
                 (Some(Ok(found)), Ok(again)) if again.kept > found.kept => Some(Ok(again)),
@@ -233,7 +272,7 @@ impl TrackHead {
 
     /// Fits a frame to what was seen where the face was before.
     fn follow(&self, moment: &Moment, before: &Frame) -> Result<Frame> {
-        let config = FitConfig { steps: self.params.steps, ..self.weighted(FitConfig::frame()) };
+        let config = FitConfig { steps: self.params.steps, ..self.following() };
         let seen = moment.observed(self.params.points, &before.pose, config.scale)?;
         Ok(fit_frame(&self.model, &seen, before, self.person.known(), &config))
     }
@@ -247,25 +286,88 @@ impl TrackHead {
         Ok(fit_frame(&self.model, &seen, &start, self.person.known(), &config))
     }
 
-    /// Refines runs of frames that were not lost, each run as one motion.
-    fn refine(&self, seen: &[Cloud], mut frames: Vec<Frame>) -> Vec<Frame> {
+    /// A configuration for frames that start from others.
+    fn following(&self) -> FitConfig {
+        FitConfig { smooth_z_ex: self.params.smooth_expression, ..self.weighted(FitConfig::frame()) }
+    }
+
+    /// Refines runs of frames that were not lost, each run as one motion, after as many frames as have been.
+    fn refine(&self, seen: &[Cloud], times: &[i64], done: &mut Done, state: &TrackState, cx: &Cx<'_>) -> Result<()> {
         let p = &self.params;
-        let config = FitConfig {
-            steps: p.refine_steps,
-            smooth_motion: p.smooth_motion,
-            trim: vec![[0.0, REFINE_TRIM]],
-            ..self.weighted(FitConfig::frame())
-        };
-        let mut start = 0;
-        while start < frames.len() {
-            let run = frames[start..].iter().take_while(|frame| frame.kept >= LOST).count().min(TOGETHER);
-            if run > 0 && p.refine_steps > 0 {
-                let together: Vec<(&Cloud, Frame)> = seen[start..].iter().zip(frames[start..start + run].iter().cloned()).collect();
-                let refined = fit_frames(&self.model, &together, self.person.known(), &config, &mut |_, _| ());
-                frames.splice(start..start + run, refined);
+        let lost: Vec<bool> = done.fitted.iter().map(|frame| frame.kept < LOST).collect();
+        let parts = if p.refine_steps > 0 { parts(&lost, times, TOGETHER) } else { Vec::new() };
+        for Part { from, to, held } in parts {
+            if to <= done.refined.len() {
+                continue;
             }
-            start += run.max(1);
+            done.refined.extend_from_slice(&done.fitted[done.refined.len()..from]);
+            let config = FitConfig {
+                steps: p.refine_steps,
+                smooth_motion: p.smooth_motion,
+                held,
+                trim: vec![[0.0, REFINE_TRIM]],
+                ..self.following()
+            };
+            let starts = done.refined[from - held..].iter().chain(&done.fitted[from..to]).cloned();
+            let together: Vec<(&Cloud, Frame)> = seen[from - held..].iter().zip(starts).collect();
+            let refined = fit_frames(&self.model, &together, self.person.known(), &config, &mut |_, _| ());
+            done.refined.extend(refined.into_iter().skip(held));
+            state.save(done)?;
+            cx.go_on(cx.should_stop())?;
         }
-        frames
+        done.refined.extend_from_slice(&done.fitted[done.refined.len()..]);
+        Ok(())
+    }
+}
+
+/// Frames that are refined together: `from..to`, after `held` ones that stay as they are.
+#[derive(Debug, PartialEq)]
+struct Part {
+    from: usize,
+    to: usize,
+    held: usize,
+}
+
+/// Cuts a sequence into motions, which lost frames and gaps in time end (neighbours are one usual step apart, the smallest there is), and these into
+/// parts of at most `together` frames with those that are held.
+fn parts(lost: &[bool], times: &[i64], together: usize) -> Vec<Part> {
+    let step = times.windows(2).map(|w| w[1] - w[0]).min().unwrap_or(1);
+    let mut parts: Vec<Part> = Vec::new();
+    let mut begin = 0;
+    while begin < lost.len() {
+        let mut end = begin;
+        while end < lost.len() && !lost[end] && (end == begin || times[end] - times[end - 1] == step) {
+            end += 1;
+        }
+        let mut from = begin;
+        while from < end {
+            let held = HELD.min(from - begin);
+            let to = end.min(from + together - held);
+            parts.push(Part { from, to, held });
+            from = to;
+        }
+        begin = end.max(begin + 1);
+    }
+    parts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lost_frames_and_gaps_end_a_motion_and_long_ones_go_on_from_their_end() {
+        let part = |from, to, held| Part { from, to, held };
+        let lost = |which: &[usize], n: usize| (0..n).map(|i| which.contains(&i)).collect::<Vec<_>>();
+        let times: Vec<i64> = (0..10).map(|i| 3 * i).collect();
+        assert_eq!(parts(&lost(&[], 10), &times, 32), [part(0, 10, 0)]);
+        assert_eq!(parts(&lost(&[0, 4, 5], 10), &times, 32), [part(1, 4, 0), part(6, 10, 0)]);
+        assert_eq!(parts(&lost(&[], 10), &times, 5), [part(0, 5, 0), part(5, 8, 2), part(8, 10, 2)]);
+        // timestep 12 is missing
+        let gap: Vec<i64> = times.iter().copied().filter(|t| *t != 12).collect();
+        assert_eq!(parts(&lost(&[], 9), &gap, 32), [part(0, 4, 0), part(4, 9, 0)]);
+        assert_eq!(parts(&[true, true], &[0, 1], 32), []);
+        assert_eq!(parts(&[false], &[7], 32), [part(0, 1, 0)]);
+        assert_eq!(parts(&[], &[], 32), []);
     }
 }

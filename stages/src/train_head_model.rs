@@ -1,26 +1,33 @@
 //! `train_head_model`: a small NPHM on scans of other people: identity and expression networks with their code tables.
 //!
-//! reads: identity, scans   writes: head_config (JSON), head_weights (safetensors), losses (CSV), multiply_adds, parameters
+//! reads: identity, scans; with validation?
+//! writes: head_config (JSON), head_weights (safetensors), losses (CSV), validation (CSV; null without), multiply_adds, parameters
 //!
 //! The `mini` preset (backward deformation, two ambient dimensions; every mechanism and loss term of the published models,
 //! see `models::nphm`). Expression codes start as principal coordinates of how the scans' vertices move. All scans of all people are in memory; each step draws points from some of them. The loop stands
 //! here from top to bottom. `multiply_adds` are those of the field at one posed point. A killed training continues from its last checkpoint.
+//! `with: { validation: STAGE }` names scans of people who are not learned from: every so many steps codes are fitted to them, the networks at rest, and
+//! the errors written down (`head_validation`).
 
+use crate::head_losses::HeadLosses;
 use crate::head_models;
-use crate::scan_synthetic::{read_meshes, read_scans};
+use crate::head_validation::Validation;
+use crate::scan_pools::{read_meshes, read_scans};
 use crate::trainer::{Checkpoints, LossCurve};
 use anyhow::Result;
-use manifests::Type;
+use manifests::{Type, Value};
 use models::adamw::cosine;
 use models::nphm::codes::principal_codes;
 use models::nphm::config::HeadConfig;
 use models::nphm::field::HeadModel;
 use models::nphm::sample::{Counts, Scan, draw};
-use models::nphm::train::{LossWeights, Rates, Trainer};
+use models::nphm::train::{Rates, Trainer};
+use models::nphm::validate::Trial;
 use protocol::{Cx, Grain, OutRow, Rows, Stage, StageDef, Unit};
 use schemars::JsonSchema;
 use serde::Deserialize;
-use std::path::Path;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 use tch::{Device, Tensor};
 
 /// Parameters.
@@ -45,6 +52,18 @@ struct Params {
     /// codes and everything else the same: its baseline).
     #[serde(default)]
     kind: Kind,
+    /// Weights of the terms of the loss.
+    #[serde(default)]
+    loss_weights: HeadLosses,
+    /// Steps between trials on the people of `validation`; the last step has one, too.
+    #[serde(default = "validate_every")]
+    validate_every: u64,
+    /// Scans of each of these people that are tried, the neutral one first.
+    #[serde(default = "validation_scans")]
+    validation_scans: usize,
+    /// Updates that fit codes to them.
+    #[serde(default = "validation_steps")]
+    validation_steps: u64,
     /// Steps between checkpoints.
     #[serde(default = "checkpoint_every")]
     checkpoint_every: u64,
@@ -74,6 +93,15 @@ fn anchor_pairs() -> i64 {
 fn expression_dims() -> i64 {
     40
 }
+fn validate_every() -> u64 {
+    500
+}
+fn validation_scans() -> usize {
+    3
+}
+fn validation_steps() -> u64 {
+    60
+}
 fn checkpoint_every() -> u64 {
     100
 }
@@ -82,12 +110,22 @@ fn def() -> StageDef {
     StageDef::new("train_head_model", 5, Grain::Whole)
         .doc("Trains a small neural parametric head model on scans.")
         .reads([("identity", Type::I64), ("scans", Type::Blob)])
+        .may_take("validation", [("scans", Type::Blob)])
         .writes(head_models::COLUMNS)
-        .writes([("losses", Type::Blob), ("multiply_adds", Type::I64), ("parameters", Type::I64)])
+        .writes([("losses", Type::Blob), ("validation", Type::Blob)])
+        .writes([("multiply_adds", Type::I64), ("parameters", Type::I64)])
         .memory_mb(2000)
 }
 
-protocol::register!(Params, def, |params, _: &Cx<'_>| anyhow::Ok(TrainHeadModel { params }));
+protocol::register!(Params, def, |params: Params, _: &Cx<'_>| {
+    anyhow::ensure!(params.expression_dims > 0, "`expression_dims` is {}, expected more than 0", params.expression_dims);
+    anyhow::ensure!(
+        params.validate_every > 0,
+        "`validate_every` is 0, expected 1 or more\nhint: without `with: {{ validation: ... }}` nothing is validated"
+    );
+    params.loss_weights.weights()?;
+    anyhow::Ok(TrainHeadModel { params })
+});
 
 struct TrainHeadModel {
     params: Params,
@@ -102,10 +140,11 @@ impl Stage for TrainHeadModel {
 impl TrainHeadModel {
     fn train(&self, unit: &Unit<'_>, cx: &Cx<'_>) -> Result<Rows> {
         let p = &self.params;
-        anyhow::ensure!(p.expression_dims > 0, "`expression_dims` is {}, expected more than 0", p.expression_dims);
         let (mut scans, mut offsets): (Vec<Scan>, Vec<Tensor>) = (Vec::new(), Vec::new());
+        let mut learned: BTreeSet<PathBuf> = BTreeSet::new();
         for (identity, row) in unit.rows().into_iter().enumerate() {
             let path = row.path("scans")?;
+            learned.insert(path.clone());
             let more = read_scans(&path, identity as i64, scans.len() as i64)?;
             scans.extend(more);
             let meshes = read_meshes(&path)?;
@@ -124,21 +163,39 @@ impl TrainHeadModel {
             Kind::Nphm => (mini, anchors),
             Kind::Npm => (HeadConfig::npm(&mini), anchors.narrow(0, 0, 0)),
         };
-        let mut model = HeadModel::new(&config, &anchors, Device::Cpu)?;
-        model.seed(p.seed);
-        let rates = Rates { network: p.lr, ..Rates::default() };
-        let mut trainer = Trainer::new(model, people, scans.len() as i64, LossWeights::default(), rates);
-        trainer.z_ex.weight = principal_codes(&Tensor::stack(&offsets, 0), p.expression_dims);
+        let begin = || -> Result<Trainer> {
+            let mut model = HeadModel::new(&config, &anchors, Device::Cpu)?;
+            model.seed(p.seed);
+            let rates = Rates { network: p.lr, ..Rates::default() };
+            let mut trainer = Trainer::new(model, people, scans.len() as i64, p.loss_weights.weights()?, rates);
+            trainer.z_ex.weight = principal_codes(&Tensor::stack(&offsets, 0), p.expression_dims);
+            Ok(trainer)
+        };
+        let mut trainer = begin()?;
         let counts = Counts { surface: 48, near: 160, far: 48, correspondences: 96 };
         let names = ["loss", "surface", "normals", "correspondence"];
         let mut curve = LossCurve::new(&names, p.steps, 100);
+        // training draws by the seed itself
+        let trial = Trial { steps: p.validation_steps, seed: !p.seed, ..Trial::default() };
+        let tried = cx.maybe_with("validation");
+        let tried = tried.map(|table| Validation::new(table, &learned, &scans[0], p.validation_scans, trial));
+        let mut validation = tried.transpose()?;
 
         let checkpoints = Checkpoints::new(cx.scratch()?);
         let load = |dir: &Path| {
-            trainer.load(dir)?;
-            curve.restore(&dir.join("losses.csv"))
+            if let Some(validation) = &mut validation {
+                validation.restore(&dir.join("validation.csv"))?;
+            }
+            curve.restore(&dir.join("losses.csv"))?;
+            Ok(trainer.load(dir)?)
         };
         let start = checkpoints.resume(load, |text| cx.log(text))?;
+        if start == 0 {
+            // half of a damaged checkpoint may have been taken
+            trainer = begin()?;
+            curve = LossCurve::new(&names, p.steps, 100);
+            validation.iter_mut().for_each(Validation::forget);
+        }
 
         for step in start..p.steps {
             let batch = draw(&scans, p.batch, &counts, p.seed, step);
@@ -150,10 +207,18 @@ impl TrainHeadModel {
             if step % 5 == 4 || step + 1 == p.steps {
                 cx.progress(step as usize + 1, p.steps as usize, format!("loss {:.4}", curve.last()));
             }
+            if let Some(validation) = &mut validation
+                && ((step + 1) % p.validate_every == 0 || step + 1 == p.steps)
+            {
+                validation.run(step + 1, &mut trainer);
+            }
             let stop = step + 1 < p.steps && cx.should_stop();
             if (step + 1) % p.checkpoint_every == 0 || stop {
                 checkpoints.save(step + 1, |dir| {
                     trainer.save(dir)?;
+                    if let Some(validation) = &validation {
+                        validation.write(&dir.join("validation.csv"))?;
+                    }
                     curve.save(&dir.join("losses.csv"))
                 })?;
             }
@@ -161,11 +226,18 @@ impl TrainHeadModel {
         }
 
         let (multiply_adds, parameters) = (config.multiply_adds(), models::weights::count(&trainer.model.vs));
-        let [config, weights, losses] =
-            ["head.json", "head.safetensors", "losses.csv"].map(|name| cx.file(unit, name));
+        let [config, weights, losses, tried] =
+            ["head.json", "head.safetensors", "losses.csv", "validation.csv"].map(|name| cx.file(unit, name));
         head_models::write(&config, &weights, &trainer.model)?;
         curve.write(&losses)?;
         let row = OutRow::new().file("head_config", &config).file("head_weights", &weights).file("losses", &losses);
+        let row = match &validation {
+            Some(validation) => {
+                validation.write(&tried)?;
+                row.file("validation", &tried)
+            }
+            None => row.set("validation", Value::Null),
+        };
         Ok(vec![row.i64("multiply_adds", multiply_adds).i64("parameters", parameters as i64)])
     }
 }

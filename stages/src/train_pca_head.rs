@@ -7,7 +7,7 @@
 //! named as FLAME names them; the explained shares are of variance, and of squared offsets from neutral.
 
 use crate::pca_heads;
-use crate::scan_synthetic::read_meshes;
+use crate::scan_pools::read_meshes;
 use anyhow::Result;
 use manifests::Type;
 use models::pca::PcaHead;

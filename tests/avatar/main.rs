@@ -13,8 +13,10 @@ mod kills;
 mod landmarks;
 mod layouts;
 mod looking;
+mod moments;
 mod paper;
 mod published;
+mod scans;
 mod serve;
 #[path = "../support/server.rs"]
 mod server;

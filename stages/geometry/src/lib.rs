@@ -17,6 +17,7 @@ pub mod gbuffer;
 pub mod marching_cubes;
 pub mod mesh;
 pub mod nearest;
+pub mod obj;
 pub mod pcd;
 pub mod ply;
 pub mod pose;

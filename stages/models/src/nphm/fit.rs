@@ -99,6 +99,8 @@ pub struct FitConfig {
     /// Weight of squared second differences of the pose (radians, model units) along the frames: they are moments of one motion,
     /// equally far apart.
     pub smooth_motion: f64,
+    /// So many frames at the beginning stay as they are: the end of what was fitted before, which the others continue smoothly.
+    pub held: usize,
     /// Learning rate of codes; halved at one half and three quarters, as are the others.
     pub rate_codes: f64,
     /// Learning rate of rotations, radians.
@@ -130,6 +132,7 @@ impl Default for FitConfig {
             smooth_z_ex: 1e-3,
             smooth_pose: 0.0,
             smooth_motion: 0.0,
+            held: 0,
             rate_codes: 1e-2,
             rate_rotation: 5e-3,
             rate_translation: 2.5e-3,
@@ -334,6 +337,13 @@ fn optimize(
         }
         optimizer.zero_grad();
         loss.backward();
+        let held = config.held.min(frames.len()) as i64;
+        if held > 0 {
+            // Adam leaves what never has a gradient where it is
+            for tensor in [&z_ex, &rotation, &translation] {
+                let _ = tensor.grad().narrow(0, 0, held).zero_();
+            }
+        }
         optimizer.step(super::train::halving(step as u64, config.steps as u64));
         progress(step, loss.double_value(&[]));
         if step + 1 == config.steps {

@@ -17,6 +17,7 @@ pub mod published;
 pub mod roots;
 pub mod sample;
 pub mod train;
+pub mod validate;
 
 pub use codes::CodeTable;
 pub use config::{Blend, DeformationConfig, Direction, HeadConfig, IdentityConfig, Layout};

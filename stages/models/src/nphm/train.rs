@@ -344,6 +344,57 @@ mod tests {
         assert_eq!(fit.frames, again.frames);
     }
 
+    /// How far poses are from even motion: root mean square second difference of their places, metres.
+    fn jitter(frames: &[Frame]) -> f64 {
+        let second = |w: &[Frame]| {
+            let at = |k: usize, i: usize| w[k].pose.translation[i];
+            (0..3).map(|i| (at(2, i) - 2.0 * at(1, i) + at(0, i)).powi(2)).sum::<f64>()
+        };
+        (frames.windows(3).map(second).sum::<f64>() / (frames.len() - 2) as f64).sqrt()
+    }
+
+    #[test]
+    fn smoothness_takes_the_jitter_out_of_noisy_clouds_and_held_frames_stay() {
+        let (scans, mut trainer) = setting();
+        run(&mut trainer, &scans, 0..80);
+        // a ball that rolls along evenly; each cloud as a whole lies up to 3 mm from where it was
+        let frames = 7;
+        let even = |i: usize| Pose { rotation: [0.0, 0.04 * i as f64, 0.0], translation: [0.01 * i as f64, 0.0, 0.0] };
+        let noise: Vec<f64> =
+            Vec::try_from(init::uniform(3, 1, &[3 * frames as i64], -3e-3, 3e-3).to_kind(Kind::Double)).unwrap();
+        let cloud = |i: usize| {
+            let noisy = |p: &[f32; 3]| {
+                let p = even(i).to_world(*p, 1.0);
+                [0, 1, 2].map(|k| p[k] + noise[3 * i + k] as f32)
+            };
+            Cloud { points: scans[0].surface.iter().map(noisy).collect(), ..Cloud::default() }
+        };
+        let clouds: Vec<Cloud> = (0..frames).map(cloud).collect();
+        let start = |i: usize| Frame {
+            z_ex: vec![0.0; trainer.model.config.deformation.d_ex as usize],
+            pose: even(i),
+            residual: 0.0,
+            kept: 0.0,
+        };
+        let seen: Vec<(&Cloud, Frame)> = clouds.iter().enumerate().map(|(i, cloud)| (cloud, start(i))).collect();
+        let z_id: Vec<f32> = trainer.z_id.weight.get(0).try_into().unwrap();
+        let person = crate::nphm::fit::Known { z_id: &z_id, landmarks: &[] };
+        let fit = |smooth_motion: f64, held: usize| {
+            let config =
+                FitConfig { steps: 40, points: 150, normal_points: 0, smooth_motion, held, ..FitConfig::frame() };
+            crate::nphm::fit_frames(&trainer.model, &seen, person, &config, &mut |_, _| ())
+        };
+        let (plain, smooth) = (fit(0.0, 0), fit(10.0, 0));
+        assert!(jitter(&plain) > 1.5e-3, "the noise is followed: {}", jitter(&plain));
+        assert!(jitter(&smooth) < 0.5 * jitter(&plain), "{} {}", jitter(&smooth), jitter(&plain));
+        // and the motion itself is kept: no frame lags behind
+        let off = |frames: &[Frame], i: usize| (frames[i].pose.translation[0] - even(i).translation[0]).abs();
+        assert!(off(&smooth, 0) < 4e-3 && off(&smooth, frames - 1) < 4e-3, "{smooth:?}");
+        let held = fit(10.0, 2);
+        assert!((0..2).all(|i| held[i].z_ex == start(i).z_ex && held[i].pose.translation == start(i).pose.translation));
+        assert!(held[2].pose.translation != start(2).pose.translation && held[2].z_ex != start(2).z_ex);
+    }
+
     #[test]
     fn one_network_for_the_whole_head_trains_like_an_ensemble() {
         let (scans, ensemble) = setting();
@@ -367,6 +418,34 @@ mod tests {
         let points: Vec<f32> = init::normal(5, 5, &[9000]).try_into().unwrap();
         let at = |model: &HeadModel| crate::nphm::field_values(model, &z_id, &z_ex, &points);
         assert_eq!(at(&trainer.model), at(&again));
+    }
+
+    #[test]
+    fn a_trial_gets_better_with_training_and_leaves_no_trace() {
+        use crate::nphm::validate::{Trial, validate};
+        let (scans, mut tried) = setting();
+        let (_, mut alone) = setting();
+        // a person between the two, with an expression that nobody has
+        let others = [ball(0, 0, 0.06, 0.0), ball(0, 1, 0.06, 0.1)];
+        let points = Counts { surface: 24, near: 32, far: 16, correspondences: 24 };
+        let trial = Trial { steps: 20, batch: 2, fitted: points.clone(), judged: points, seed: 5, ..Trial::default() };
+        let before = validate(&mut tried, &others, &trial);
+        run(&mut tried, &scans, 0..40);
+        run(&mut alone, &scans, 0..40);
+        let after = validate(&mut tried, &others, &trial);
+        let surface = |l: &Losses| l.terms.iter().find(|t| t.0 == "surface").unwrap().1;
+        assert!(surface(&after) < 0.7 * surface(&before), "{} -> {}", surface(&before), surface(&after));
+        // fitted codes explain a person better than codes that were not
+        let unfitted = validate(&mut tried, &others, &Trial { steps: 0, ..trial.clone() });
+        let total = |l: &Losses| l.total.double_value(&[]);
+        assert!(total(&after) < total(&unfitted), "{} {}", total(&after), total(&unfitted));
+        assert_eq!(total(&after), total(&validate(&mut tried, &others, &trial)), "it is a function of the weights");
+        // and training goes on as if nothing had been tried
+        run(&mut tried, &scans, 40..44);
+        run(&mut alone, &scans, 40..44);
+        let (a, b) = (tried.model.tensors(), alone.model.tensors());
+        assert!(a.iter().all(|(name, t)| *t == b[name]));
+        assert_eq!((&tried.z_id.weight, &tried.z_ex.weight), (&alone.z_id.weight, &alone.z_ex.weight));
     }
 
     #[test]
