@@ -32,7 +32,7 @@ stages:
     space.write("r.yaml", &recipe);
     space.write(
         "cluster.yaml",
-        "{ partition: main, jobs: 4, tasks: 3, array: 2, silent_s: 1, grace_s: 20, memory_mb: 100 }\n",
+        "{ partition: main, jobs: 4, tasks: 3, array: 2, silent_s: 3, grace_s: 20, memory_mb: 100 }\n",
     );
     space.settle();
     space
@@ -334,7 +334,7 @@ fn a_training_whose_time_is_up_goes_on_from_its_checkpoint() {
     let Some((cluster, _turn)) = cluster() else { return };
     let params = ["--param", "steps=28", "--param", "step=2000"];
     let space = space();
-    space.write("cluster.yaml", "{ jobs: 4, tasks: 3, silent_s: 1, grace_s: 30, minutes: 1 }\n");
+    space.write("cluster.yaml", "{ jobs: 4, tasks: 3, silent_s: 3, grace_s: 30, minutes: 1 }\n");
     let lines = finish(start(&space, cluster, &params), 0);
     assert_eq!(remarks(&lines), "");
     // every step was done once, by a job that ran twice
