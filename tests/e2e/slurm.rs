@@ -133,6 +133,33 @@ fn jobs_that_are_cancelled_or_requeued_cost_time_and_nothing_else() {
 }
 
 #[test]
+fn jobs_that_have_to_make_room_for_others_cost_time_and_nothing_else() {
+    let Some((cluster, _turn)) = cluster() else { return };
+    let params = ["--param", "pause=1"];
+    // in one partition they are put back into the queue, in the other they are cancelled
+    for (partition, told) in [("main", ""), ("spare", "is PREEMPTED")] {
+        let space = space();
+        let file = space.read("cluster.yaml").replace("partition: main", &format!("partition: {partition}"));
+        space.write("cluster.yaml", &file);
+        let child = start(&space, cluster, &params);
+        waits_for("a unit", || lines_of(&space, "upper") >= 1);
+        let nodes = format!("--nodes={}", crate::cluster::NODES);
+        let log = format!("--output={}", space.path("urgent.log").display());
+        let words = ["sbatch", "--parsable", "--partition=urgent", "--exclusive", "--mem=0", &nodes, &log];
+        let said = cluster.say(&[&words[..], &["--wrap", "sleep 4"]].concat());
+        assert!(said.trim().parse::<u64>().is_ok(), "{said}");
+        waits_for("the others' turn", || {
+            let running = cluster.say(&["squeue", "--noheader", "--states=RUNNING", "--format=%P"]);
+            running.lines().count() == 1 && running.trim() == "urgent"
+        });
+        let lines = finish(child, 0);
+        assert!(remarks(&lines).contains(told), "{}", remarks(&lines));
+        assert!(told.is_empty() == remarks(&lines).is_empty(), "{}", remarks(&lines));
+        assert_eq!(tables(&space), undisturbed(&params));
+    }
+}
+
+#[test]
 fn a_node_that_is_lost_changes_nothing_but_time() {
     let Some((cluster, _turn)) = cluster() else { return };
     let params = ["--param", "pause=1", "--param", "step=100"];

@@ -118,7 +118,11 @@ InactiveLimit=0
 DefMemPerCPU=200
 AccountingStorageType=accounting_storage/none
 JobCompType=jobcomp/none
-{nodes}PartitionName=main Nodes=n[0-{last}] Default=YES MaxTime=INFINITE State=UP OverSubscribe=NO
+PreemptType=preempt/partition_prio
+PreemptMode=REQUEUE
+{nodes}PartitionName=main Nodes=n[0-{last}] Default=YES MaxTime=INFINITE State=UP OverSubscribe=NO PriorityTier=2
+PartitionName=spare Nodes=n[0-{last}] MaxTime=INFINITE State=UP OverSubscribe=NO PriorityTier=1 PreemptMode=CANCEL
+PartitionName=urgent Nodes=n[0-{last}] MaxTime=INFINITE State=UP OverSubscribe=NO PriorityTier=9 PreemptMode=OFF
 ",
         address(0),
         ports[0]
@@ -139,7 +143,7 @@ JobCompType=jobcomp/none
     (0..NODES).try_for_each(|i| cluster.start_node(i))?;
     let since = Instant::now();
     loop {
-        let idle = cluster.say(&["sinfo", "--noheader", "--Node", "--format=%T"]);
+        let idle = cluster.say(&["sinfo", "--noheader", "--Node", "--partition=main", "--format=%T"]);
         if idle.lines().filter(|line| *line == "idle").count() == NODES {
             return Ok(cluster);
         }

@@ -72,7 +72,9 @@ pub fn work(dir: &Path, index: usize, id: &str, node: &str) -> Result<()> {
     job.say(&Line::Here(node.into()))?;
     let began = SystemTime::now();
     let mut local = Local::new(usize::MAX, u64::MAX, Gpus::Elsewhere);
-    let open = orders.tasks.into_iter().filter(|task| !over.contains(&task.id));
+    // of one that has ended meanwhile the folder may be gone
+    let is_open = |task: &Task| !over.contains(&task.id) && (start == 0 || task.dir.exists());
+    let open = orders.tasks.into_iter().filter(is_open);
     let mut open: Vec<Task> =
         if start == 0 { open.collect() } else { open.map(|task| afresh(&task)).collect::<Result<_>>()? };
     let mut further = false;
