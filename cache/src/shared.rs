@@ -5,7 +5,7 @@
 
 use crate::entry::{Entry, StageFacts, Unit};
 use crate::remote::queue::Queue;
-use crate::remote::transfer::{Failed, Found, Job, Sent, fetch, send};
+use crate::remote::transfer::{Failed, Found, Job, Sent, fetch, look, send};
 use crate::remote::{Answer, Trouble, key_of};
 use crate::{Cache, Remote, Result, scan_all, scan_units};
 use manifests::{Blob, Digest};
@@ -279,6 +279,44 @@ impl Cache {
             }
             outcome
         })
+    }
+
+    /// What the remote has of these keys, by key. Nothing of it is known here afterwards, and no file is fetched.
+    pub fn look(&mut self, keys: &[Digest]) -> HashMap<Digest, Unit> {
+        if keys.is_empty() || !self.is_shared() {
+            return HashMap::new();
+        }
+        let Some(mut shared) = self.shared.take() else { return HashMap::new() };
+        let (remote, places) = (shared.remote.clone(), self.places());
+        let (next, here) = (AtomicUsize::new(0), |blob: &Blob| places(blob).is_some());
+        let work = || {
+            let mut found = Vec::new();
+            while let Some(key) = keys.get(next.fetch_add(1, Ordering::Relaxed)) {
+                match look(&*remote, &here, key) {
+                    Ok(unit) => found.extend(unit),
+                    Err(trouble) => {
+                        // nobody else need try
+                        next.store(keys.len(), Ordering::Relaxed);
+                        return Err(trouble);
+                    }
+                }
+            }
+            Ok(found)
+        };
+        let answers: Vec<Answer<Vec<Unit>>> = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..THREADS.min(keys.len())).map(|_| scope.spawn(work)).collect();
+            let panicked = |_| Err(Trouble("a thread that asked it failed".into()));
+            threads.into_iter().map(|thread| thread.join().unwrap_or_else(panicked)).collect()
+        });
+        let mut units = HashMap::new();
+        for answer in answers {
+            match answer {
+                Ok(found) => units.extend(found.into_iter().map(|unit| (unit.key, unit))),
+                Err(trouble) => shared.give_up(trouble, &mut self.warnings),
+            }
+        }
+        self.shared = Some(shared);
+        units
     }
 
     /// Hands some of what waits to the threads that send it, and takes in what they have done. Waits for nobody.

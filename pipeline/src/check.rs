@@ -135,7 +135,7 @@ pub fn check(plan: &Plan, cache: &mut Cache, options: &Options, sample: Sample) 
         found: Vec::new(),
     };
     let means = &options.means;
-    let mut executor = Local::new(means.jobs, means.memory_mb, means.gpus);
+    let mut executor = Local::new(means.jobs, means.memory_mb, means.gpus.clone());
     let outcome = check.all(waiting, &mut executor);
     executor.stop_all();
     check.found.sort_by_key(|(node, unit, _)| (*node, *unit));
@@ -193,7 +193,7 @@ impl Check<'_> {
             for (id, report) in executor.poll(Duration::from_millis(100)) {
                 match report {
                     Report::Event(event) => self.said(id, event),
-                    Report::Began | Report::Remark(_) => {}
+                    Report::Began(_) | Report::Remark(_) => {}
                     Report::Ended(ended) => {
                         let Some(flight) = self.flights.remove(&id) else { continue };
                         self.ended(flight, ended);

@@ -1,13 +1,17 @@
 //! Tasks that run elsewhere, and what is heard of them. An executor starts processes and reports; it does not know what a
 //! task is for.
 
+mod devices;
 mod local;
 mod orphans;
+mod process;
 mod slurm;
 mod spawn;
 mod weight;
 
-pub use local::{Local, kill, output_within, process};
+pub use devices::{Gpus, VARIABLE as GPU_VARIABLE};
+pub use local::Local;
+pub use process::{kill, output_within, process};
 pub use slurm::{Cluster, Left, Slurm, work};
 
 use protocol::{Event, Needs};
@@ -78,7 +82,7 @@ pub struct Means {
     /// Memory of this machine for all tasks together, MB.
     pub memory_mb: u64,
     /// GPUs of this machine for all tasks together.
-    pub gpus: usize,
+    pub gpus: Gpus,
     /// Where the tasks of stages go that say nothing of it.
     pub place: Place,
     /// The cluster.
@@ -96,7 +100,7 @@ impl Executors {
     /// Those of a run whose task directories lie below `tasks`.
     pub fn new(means: &Means, tasks: &Path) -> Executors {
         Executors {
-            local: Local::new(means.jobs, means.memory_mb, means.gpus),
+            local: Local::new(means.jobs, means.memory_mb, means.gpus.clone()),
             slurm: Slurm::new(means.cluster.clone(), &tasks.join("slurm")),
             place: means.place,
         }
@@ -191,8 +195,8 @@ pub enum By {
 /// What is heard of a task.
 #[derive(Clone, Debug)]
 pub enum Report {
-    /// It is being worked on from now on; if it is heard twice, from the beginning.
-    Began,
+    /// It is being worked on from now on, in this folder; if it is heard twice, from the beginning.
+    Began(PathBuf),
     /// Something happened that the user should know.
     Remark(String),
     /// A worker said something.

@@ -1,5 +1,6 @@
 //! What a run would do, without doing it: which units are known, which have to run, and which nobody can tell before others
-//! have run. Runs nothing and writes nothing but the fingerprints of files it had to read.
+//! have run. If there is a remote, it is asked for what is not known here. Runs nothing, fetches no file and writes nothing but the
+//! fingerprints of files it had to read.
 
 use crate::axes;
 use crate::builtin::Table;
@@ -47,8 +48,10 @@ impl Foreseen {
 
 /// What a run would do for a stage.
 pub struct Forecast {
-    /// Units that are known.
+    /// Units that are known, here or in the remote.
     pub hits: usize,
+    /// Those of them that only the remote has.
+    pub far: usize,
     /// Units that have to run.
     pub misses: usize,
     /// Units of which nobody can tell.
@@ -63,7 +66,7 @@ pub struct Forecast {
 
 impl Forecast {
     fn of_table(table: Foreseen, until: Option<usize>) -> Forecast {
-        Forecast { hits: 0, misses: 0, unknown: 0, until, table, units: None }
+        Forecast { hits: 0, far: 0, misses: 0, unknown: 0, until, table, units: None }
     }
 }
 
@@ -186,7 +189,7 @@ fn of_units(
         let rows = from.map_or(1, |from| from.table.expected());
         let unknown = if stage.def.grain == Grain::Row && !stage.def.source { rows } else { 1 };
         let table = Foreseen::Nothing(rows);
-        return Ok(Forecast { hits: 0, misses: 0, unknown, until, table, units: None });
+        return Ok(Forecast { hits: 0, far: 0, misses: 0, unknown, until, table, units: None });
     }
     let table = |need: usize| Ok(forecasts[need].table.whole().expect("constants were seen to be known"));
     let head = stage_head(node, stage, cache, &table)?;
@@ -204,7 +207,7 @@ fn of_units(
         }
         if whole {
             let table = Foreseen::Whole(table);
-            return Ok(Forecast { hits: units, misses: 0, unknown: 0, until: None, table, units: None });
+            return Ok(Forecast { hits: units, far: 0, misses: 0, unknown: 0, until: None, table, units: None });
         }
     }
     let prepared = prepare(stage, head, input)?;
@@ -212,6 +215,18 @@ fn of_units(
     for key in &prepared.keys {
         let known = if forced { None } else { cache.get(key)? };
         outputs.push(known.map(|unit| Output { columns: unit.columns, rows: unit.rows }));
+    }
+    let absent = prepared.keys.iter().zip(&outputs).filter(|(_, output)| output.is_none() && !forced);
+    let mut keys: Vec<Digest> = absent.map(|(key, _)| *key).collect();
+    keys.sort_unstable();
+    keys.dedup();
+    let there = cache.look(&keys);
+    let mut far = 0;
+    for (key, output) in prepared.keys.iter().zip(&mut outputs).filter(|(_, output)| output.is_none()) {
+        if let Some(unit) = there.get(key) {
+            *output = Some(Output { columns: unit.columns.clone(), rows: unit.rows.clone() });
+            far += 1;
+        }
     }
     let known: Vec<bool> = outputs.iter().map(Option::is_some).collect();
     let hits = known.iter().filter(|known| **known).count();
@@ -234,5 +249,5 @@ fn of_units(
         _ => Foreseen::Nothing(prepared.projected.len().max(1)),
     };
     let until = until.or(waits);
-    Ok(Forecast { hits: hits + rest, misses, unknown: missing, until, table, units: Some((prepared, known)) })
+    Ok(Forecast { hits: hits + rest, far, misses, unknown: missing, until, table, units: Some((prepared, known)) })
 }

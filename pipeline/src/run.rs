@@ -104,6 +104,8 @@ pub struct Run<'a> {
     /// Whether a stage has asked for some of them since that was heard.
     adopted: bool,
     logs: logs::Logs,
+    /// When readers were told last how far each stage is.
+    told_at: Vec<Option<Instant>>,
     /// Task directories that are as good as new.
     spare: Vec<PathBuf>,
     last_commit: Instant,
@@ -177,6 +179,7 @@ fn pass(
         adopted: false,
         spare: Vec::new(),
         logs: logs::Logs::new(&root),
+        told_at: vec![None; count],
         last_commit: Instant::now(),
         given_up: false,
         drained: false,
@@ -543,7 +546,7 @@ impl<'a> Run<'a> {
 /// The first number that no task directory has: those of an earlier run may still be in work.
 fn next_task(tasks: &Path) -> usize {
     let entries = std::fs::read_dir(tasks).into_iter().flatten().flatten();
-    let numbers = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<usize>().ok());
+    let numbers = entries.filter_map(|entry| entry.file_name().to_str()?.split('.').next()?.parse::<usize>().ok());
     numbers.max().map_or(0, |last| last + 1)
 }
 

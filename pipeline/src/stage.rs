@@ -76,6 +76,11 @@ pub struct Inputs<'a> {
 }
 
 impl UnitStage {
+    /// Whether each unit is a task of its own.
+    pub fn is_alone(&self) -> bool {
+        matches!(self.worker, Worker::Command(_)) || self.def.grain != Grain::Row || self.def.source
+    }
+
     /// Its parameters as whoever does the work is given them: complete, with absolute paths.
     pub fn given(&self) -> serde_json::Map<String, Value> {
         let mut params: serde_json::Map<String, Value> = self.params.clone().into_iter().collect();

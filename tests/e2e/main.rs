@@ -14,7 +14,10 @@ mod examples;
 mod export;
 mod extends;
 mod flags;
+mod gpus;
 mod looking;
+#[path = "../support/network.rs"]
+mod network;
 mod pages;
 mod probes;
 mod programs;
@@ -34,4 +37,5 @@ mod server;
 mod slurm;
 #[path = "../support/mod.rs"]
 mod support;
+mod two_machines;
 mod variants;

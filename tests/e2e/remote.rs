@@ -88,6 +88,33 @@ fn some_blob(share: &Share) -> PathBuf {
 }
 
 #[test]
+fn a_plan_says_what_the_remote_has_and_fetches_nothing() {
+    let (share, one, two) = (Share::new(), colleague(), colleague());
+    run(&one, &share.url());
+    let plan = |more: &[&str]| {
+        let said = two.effigy(&[&["plan", "r.yaml", "--json"], more].concat());
+        assert_eq!(said.code, 0, "{}", said.err);
+        let json = said.json();
+        ["hits", "remote", "misses", "unknown"].map(|name| json[name].as_u64().expect("a count"))
+    };
+    let before = files(share.path());
+    assert_eq!(plan(&[]), [0, 0, FILES, FILES + 1]);
+    assert_eq!(plan(&["--remote", &share.url()]), [UNITS, UNITS, 0, 0]);
+    let said = two.effigy(&["run", "r.yaml", "--dry-run", "--remote", &share.url()]);
+    assert!(said.out.contains(&format!("{UNITS} known ({UNITS} of them in the remote)")), "{}", said.out);
+    // one whose file was evicted is none, and what follows it is unknown
+    std::fs::remove_file(some_blob(&share)).expect("it is there");
+    assert_eq!(plan(&["--remote", &share.url()]), [UNITS - 3, UNITS - 3, 1, 2]);
+    // nothing has come, and nothing was changed there
+    assert_eq!(plan(&[]), [0, 0, FILES, FILES + 1]);
+    assert_eq!(files(share.path()).len(), before.len() - 1);
+    // one that cannot be used is said, and the plan is that of the workspace
+    let said = two.effigy(&["plan", "r.yaml", "--remote", "http://127.0.0.1:9/cache"]);
+    assert!(said.code == 0 && said.err.contains("cannot be used"), "{}\n{}", said.out, said.err);
+    assert!(said.out.contains(&format!("{FILES} to run, 0 known")), "{}", said.out);
+}
+
+#[test]
 fn what_a_colleague_has_computed_is_not_computed_again() {
     let (share, one, two) = (Share::new(), colleague(), colleague());
     assert_eq!(run(&one, &share.url()), (UNITS, 0));

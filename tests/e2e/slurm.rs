@@ -32,7 +32,7 @@ stages:
     space.write("r.yaml", &recipe);
     space.write(
         "cluster.yaml",
-        "{ partition: main, jobs: 4, tasks: 3, array: 2, silent_s: 1, grace_s: 20, memory_mb: 100 }\n",
+        "{ partition: main, jobs: 4, tasks: 3, array: 2, silent_s: 3, grace_s: 20, memory_mb: 100 }\n",
     );
     space.settle();
     space
@@ -130,6 +130,33 @@ fn jobs_that_are_cancelled_or_requeued_cost_time_and_nothing_else() {
     let lines = finish(child, 0);
     assert!(remarks(&lines).contains("CANCELLED"), "{}", remarks(&lines));
     assert_eq!(tables(&space), undisturbed(&params));
+}
+
+#[test]
+fn jobs_that_have_to_make_room_for_others_cost_time_and_nothing_else() {
+    let Some((cluster, _turn)) = cluster() else { return };
+    let params = ["--param", "pause=1"];
+    // in one partition they are put back into the queue, in the other they are cancelled
+    for (partition, told) in [("main", ""), ("spare", "is PREEMPTED")] {
+        let space = space();
+        let file = space.read("cluster.yaml").replace("partition: main", &format!("partition: {partition}"));
+        space.write("cluster.yaml", &file);
+        let child = start(&space, cluster, &params);
+        waits_for("a unit", || lines_of(&space, "upper") >= 1);
+        let nodes = format!("--nodes={}", crate::cluster::NODES);
+        let log = format!("--output={}", space.path("urgent.log").display());
+        let words = ["sbatch", "--parsable", "--partition=urgent", "--exclusive", "--mem=0", &nodes, &log];
+        let said = cluster.say(&[&words[..], &["--wrap", "sleep 4"]].concat());
+        assert!(said.trim().parse::<u64>().is_ok(), "{said}");
+        waits_for("the others' turn", || {
+            let running = cluster.say(&["squeue", "--noheader", "--states=RUNNING", "--format=%P"]);
+            running.lines().count() == 1 && running.trim() == "urgent"
+        });
+        let lines = finish(child, 0);
+        assert!(remarks(&lines).contains(told), "{}", remarks(&lines));
+        assert!(told.is_empty() == remarks(&lines).is_empty(), "{}", remarks(&lines));
+        assert_eq!(tables(&space), undisturbed(&params));
+    }
 }
 
 #[test]
@@ -334,7 +361,7 @@ fn a_training_whose_time_is_up_goes_on_from_its_checkpoint() {
     let Some((cluster, _turn)) = cluster() else { return };
     let params = ["--param", "steps=28", "--param", "step=2000"];
     let space = space();
-    space.write("cluster.yaml", "{ jobs: 4, tasks: 3, silent_s: 1, grace_s: 30, minutes: 1 }\n");
+    space.write("cluster.yaml", "{ jobs: 4, tasks: 3, silent_s: 3, grace_s: 30, minutes: 1 }\n");
     let lines = finish(start(&space, cluster, &params), 0);
     assert_eq!(remarks(&lines), "");
     // every step was done once, by a job that ran twice

@@ -1,6 +1,8 @@
 //! A Slurm of our own for tests: munge, slurmctld and three nodes on this machine, with their configuration, logs and state in a temporary
-//! folder. Nothing in the system's folders is changed but munge's socket. Knows nothing of effigy.
+//! folder, either all on this machine's own network or on two machines' worth of it. Nothing in the system's folders is changed but munge's
+//! socket. Knows nothing of effigy.
 
+use crate::network::{ADDRESSES, Machines, not_tried};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -17,6 +19,8 @@ pub struct Cluster {
     daemons: Mutex<Vec<(String, Child)>>,
     /// Starts what dies with us: a child that dies with its parent's thread needs one that lives as long as we do.
     keeper: Mutex<Sender<(Command, Sender<std::io::Result<Child>>)>>,
+    /// The controller is on the first, and so is the first node; the others are on the second.
+    machines: Option<Machines>,
 }
 
 static CLUSTER: OnceLock<Result<Cluster, String>> = OnceLock::new();
@@ -25,10 +29,21 @@ static CLUSTER: OnceLock<Result<Cluster, String>> = OnceLock::new();
 pub fn cluster() -> Option<(&'static Cluster, MutexGuard<'static, ()>)> {
     static TURN: Mutex<()> = Mutex::new(());
     let turn = TURN.lock().unwrap_or_else(|failed| failed.into_inner());
-    match CLUSTER.get_or_init(up) {
+    match CLUSTER.get_or_init(|| up(None)) {
         Ok(cluster) => Some((cluster, turn)),
         Err(why) => {
-            eprintln!("not tried: Slurm, because {why}");
+            not_tried("Slurm", why);
+            None
+        }
+    }
+}
+
+/// A cluster of its own on two machines; `None` where there can be none, which is said loudly.
+pub fn spread(test: &str) -> Option<Cluster> {
+    match up(Some(Machines::new(test)?)) {
+        Ok(cluster) => Some(cluster),
+        Err(why) => {
+            not_tried(&format!("{test}, Slurm"), &why);
             None
         }
     }
@@ -37,8 +52,7 @@ pub fn cluster() -> Option<(&'static Cluster, MutexGuard<'static, ()>)> {
 /// At the end of the process.
 extern "C" fn clean_up() {
     if let Some(Ok(cluster)) = CLUSTER.get() {
-        cluster.kill(|_| true);
-        let _ = std::fs::remove_dir_all(&cluster.dir);
+        cluster.end();
     }
 }
 
@@ -46,7 +60,7 @@ fn have(program: &str) -> bool {
     ["/usr/sbin", "/usr/bin", "/sbin", "/bin"].iter().any(|dir| Path::new(dir).join(program).exists())
 }
 
-fn up() -> Result<Cluster, String> {
+fn up(machines: Option<Machines>) -> Result<Cluster, String> {
     for program in ["slurmctld", "slurmd", "munged", "munge", "unmunge", "sbatch"] {
         if !have(program) {
             return Err(format!("{program} is not installed (apt-get install slurm-wlm munge)"));
@@ -63,16 +77,18 @@ fn up() -> Result<Cluster, String> {
         std::fs::create_dir(dir.join(name)).map_err(|error| error.to_string())?;
     }
     let ports: Vec<u16> = (0..=NODES).map(|_| free_port()).collect::<Option<_>>().ok_or("there is no free port")?;
+    let address = |machine: usize| machines.as_ref().map_or("127.0.0.1", |_| ADDRESSES[machine]);
     let mut nodes = String::new();
     for (i, port) in ports[1..].iter().enumerate() {
+        let at = address(machine_of(i));
         nodes += &format!(
-            "NodeName=n{i} NodeHostname=localhost NodeAddr=127.0.0.1 Port={port} CPUs=2 RealMemory=2000 State=UNKNOWN\n"
+            "NodeName=n{i} NodeHostname=localhost NodeAddr={at} Port={port} CPUs=2 RealMemory=2000 State=UNKNOWN\n"
         );
     }
     let last = NODES - 1;
     let conf = format!(
         "ClusterName=tests
-SlurmctldHost=localhost(127.0.0.1)
+SlurmctldHost=localhost({})
 SlurmUser=root
 SlurmdUser=root
 AuthType=auth/munge
@@ -102,8 +118,13 @@ InactiveLimit=0
 DefMemPerCPU=200
 AccountingStorageType=accounting_storage/none
 JobCompType=jobcomp/none
-{nodes}PartitionName=main Nodes=n[0-{last}] Default=YES MaxTime=INFINITE State=UP OverSubscribe=NO
+PreemptType=preempt/partition_prio
+PreemptMode=REQUEUE
+{nodes}PartitionName=main Nodes=n[0-{last}] Default=YES MaxTime=INFINITE State=UP OverSubscribe=NO PriorityTier=2
+PartitionName=spare Nodes=n[0-{last}] MaxTime=INFINITE State=UP OverSubscribe=NO PriorityTier=1 PreemptMode=CANCEL
+PartitionName=urgent Nodes=n[0-{last}] MaxTime=INFINITE State=UP OverSubscribe=NO PriorityTier=9 PreemptMode=OFF
 ",
+        address(0),
         ports[0]
     );
     std::fs::write(dir.join("slurm.conf"), conf).map_err(|error| error.to_string())?;
@@ -113,20 +134,23 @@ JobCompType=jobcomp/none
             let _ = answer.send(command.spawn());
         }
     });
-    let cluster = Cluster { dir, daemons: Mutex::default(), keeper: Mutex::new(keeper) };
-    // SAFETY: it only registers a function.
-    unsafe { libc::atexit(clean_up) };
-    cluster.start("slurmctld", &["-D", "-c"])?;
+    let cluster = Cluster { dir, daemons: Mutex::default(), keeper: Mutex::new(keeper), machines };
+    if cluster.machines.is_none() {
+        // SAFETY: it only registers a function.
+        unsafe { libc::atexit(clean_up) };
+    }
+    cluster.start(0, "slurmctld", &["-D", "-c"])?;
     (0..NODES).try_for_each(|i| cluster.start_node(i))?;
     let since = Instant::now();
     loop {
-        let idle = cluster.say(&["sinfo", "--noheader", "--Node", "--format=%T"]);
+        let idle = cluster.say(&["sinfo", "--noheader", "--Node", "--partition=main", "--format=%T"]);
         if idle.lines().filter(|line| *line == "idle").count() == NODES {
             return Ok(cluster);
         }
         if since.elapsed() > Duration::from_secs(40) {
             let log = std::fs::read_to_string(cluster.path("log/slurmctld.log")).unwrap_or_default();
             let tail: Vec<&str> = log.lines().rev().take(5).collect();
+            cluster.end();
             return Err(format!("its nodes did not come up: {idle:?}; {}", tail.join("; ")));
         }
         std::thread::sleep(Duration::from_millis(200));
@@ -159,7 +183,30 @@ fn free_port() -> Option<u16> {
     Some(std::net::TcpListener::bind("127.0.0.1:0").ok()?.local_addr().ok()?.port())
 }
 
+/// The machine that a node is on, where there are two.
+fn machine_of(node: usize) -> usize {
+    node.min(1)
+}
+
 impl Cluster {
+    /// Its machines, if it has more than this one.
+    pub fn machines(&self) -> &Machines {
+        self.machines.as_ref().expect("it was made with them")
+    }
+
+    /// A command, to be started on a machine of its.
+    fn place(&self, machine: usize, command: &mut Command) {
+        if let Some(machines) = &self.machines {
+            machines.on(machine, command);
+        }
+    }
+
+    /// Ends all of it. Idle daemons have nothing to finish.
+    fn end(&self) {
+        self.kill(|_| true);
+        let _ = std::fs::remove_dir_all(&self.dir);
+    }
+
     /// A file of its folder.
     pub fn path(&self, name: &str) -> PathBuf {
         self.dir.join(name)
@@ -170,10 +217,11 @@ impl Cluster {
         self.path("slurm.conf").display().to_string()
     }
 
-    fn start(&self, name: &str, args: &[&str]) -> Result<(), String> {
+    fn start(&self, machine: usize, name: &str, args: &[&str]) -> Result<(), String> {
         let mut command = Command::new(name);
         command.args(args).env("SLURM_CONF", self.conf()).env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        self.place(machine, &mut command);
         // SAFETY: one async-signal-safe system call between fork and exec.
         unsafe {
             command.pre_exec(|| {
@@ -191,12 +239,12 @@ impl Cluster {
 
     /// Starts a node.
     pub fn start_node(&self, i: usize) -> Result<(), String> {
-        self.start("slurmd", &["-D", "-N", &format!("n{i}")])
+        self.start(machine_of(i), "slurmd", &["-D", "-N", &format!("n{i}")])
     }
 
     /// Starts the controller again.
     pub fn start_controller(&self) -> Result<(), String> {
-        self.start("slurmctld", &["-D"])
+        self.start(0, "slurmctld", &["-D"])
     }
 
     /// Kills the controller: nobody answers any more.
@@ -245,6 +293,7 @@ impl Cluster {
     pub fn say(&self, words: &[&str]) -> String {
         let mut command = Command::new(words[0]);
         command.args(&words[1..]).env("SLURM_CONF", self.conf()).stdin(Stdio::null());
+        self.place(0, &mut command);
         let Output { stdout, stderr, .. } = command.output().expect("it is installed");
         let text = String::from_utf8_lossy(&stdout).into_owned();
         if text.is_empty() { String::from_utf8_lossy(&stderr).into_owned() } else { text }
@@ -255,6 +304,13 @@ impl Cluster {
         let text = self.say(&["squeue", "--noheader", "--array", "--format=%i %T"]);
         let pair = |line: &str| line.split_once(' ').map(|(id, state)| (id.to_string(), state.to_string()));
         text.lines().filter_map(pair).collect()
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        (0..NODES).for_each(|i| self.kill_node(i));
+        self.end();
     }
 }
 

@@ -272,3 +272,37 @@ impl Stage for Add {
         units.iter().map(|unit| Ok(vec![OutRow::new().f64("x", unit.row().f64("x")? + self.amount)])).collect()
     }
 }
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct OnGpu {
+    /// Where it notes which GPUs it has, at the beginning and at the end.
+    log: String,
+    /// How long a row takes, ms.
+    pause: u64,
+}
+
+protocol::register!(
+    OnGpu,
+    || {
+        StageDef::new("on_gpu", 1, Grain::Row)
+            .doc("Takes its time on a GPU.")
+            .reads([("id", Type::I64)])
+            .writes([("done", Type::I64)])
+    },
+    |params: OnGpu, _: &Cx<'_>| anyhow::Ok(params)
+);
+
+impl Stage for OnGpu {
+    fn run(&mut self, units: &[Unit<'_>], _: &Cx<'_>) -> Result<Vec<Rows>> {
+        let gpus = std::env::var("CUDA_VISIBLE_DEVICES").unwrap_or_default();
+        let mut all = Vec::new();
+        for unit in units {
+            note(&self.log, &format!("begin {gpus}"))?;
+            std::thread::sleep(std::time::Duration::from_millis(self.pause));
+            note(&self.log, &format!("end {gpus}"))?;
+            all.push(vec![OutRow::new().set("done", Value::I64(unit.row().i64("id")?))]);
+        }
+        Ok(all)
+    }
+}

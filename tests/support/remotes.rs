@@ -50,6 +50,7 @@ pub const KEY: (&str, &str) = ("effigy-test-key", "effigy-test-secret-4711");
 /// An S3 server of its own, with the bucket `bucket`.
 pub struct S3 {
     child: Child,
+    host: String,
     pub port: u16,
     dir: tempfile::TempDir,
 }
@@ -57,6 +58,16 @@ pub struct S3 {
 impl S3 {
     /// `None`, and a loud line, if there is no such program on this machine.
     pub fn start(test: &str) -> Option<S3> {
+        S3::start_at(test, "127.0.0.1", |_| {}, |host, port| TcpStream::connect((host, port)).is_ok())
+    }
+
+    /// The same at an address of another machine: `place` puts the server there, `listens` tells from there whether it is up.
+    pub fn start_at(
+        test: &str,
+        host: &str,
+        place: impl Fn(&mut Command),
+        listens: impl Fn(&str, u16) -> bool,
+    ) -> Option<S3> {
         let dirs = std::env::var_os("PATH").unwrap_or_default();
         let on_path = || std::env::split_paths(&dirs).map(|dir| dir.join("s3s-fs")).find(|path| path.exists());
         let Some(program) = std::env::var_os("EFFIGY_S3S_FS").map(PathBuf::from).or_else(on_path) else {
@@ -73,16 +84,17 @@ impl S3 {
         // free now, and soon again
         let port = TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a free port").port();
         let mut command = Command::new(program);
-        command.args(["--host", "127.0.0.1", "--port", &port.to_string()]);
+        command.args(["--host", host, "--port", &port.to_string()]);
         command.args(["--access-key", KEY.0, "--secret-key", KEY.1]).arg(dir.path());
+        place(&mut command);
         let child =
             command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("it starts");
         let since = Instant::now();
-        while TcpStream::connect(("127.0.0.1", port)).is_err() {
+        while !listens(host, port) {
             assert!(since.elapsed() < Duration::from_secs(30), "the S3 server does not listen");
             std::thread::sleep(Duration::from_millis(20));
         }
-        Some(S3 { child, port, dir })
+        Some(S3 { child, host: host.into(), port, dir })
     }
 
     /// Where the objects of a prefix lie as files.
@@ -92,9 +104,18 @@ impl S3 {
 
     /// Sets what a colleague would have in the environment, with the server behind this port.
     pub fn set(command: &mut Command, port: u16) {
-        command.env("AWS_ACCESS_KEY_ID", KEY.0).env("AWS_SECRET_ACCESS_KEY", KEY.1);
-        command.env("AWS_ENDPOINT_URL", format!("http://127.0.0.1:{port}")).env("AWS_REGION", "us-east-1");
+        set(command, "127.0.0.1", port);
     }
+
+    /// The same for this server, whatever machine it is on.
+    pub fn set_here(&self, command: &mut Command) {
+        set(command, &self.host, self.port);
+    }
+}
+
+fn set(command: &mut Command, host: &str, port: u16) {
+    command.env("AWS_ACCESS_KEY_ID", KEY.0).env("AWS_SECRET_ACCESS_KEY", KEY.1);
+    command.env("AWS_ENDPOINT_URL", format!("http://{host}:{port}")).env("AWS_REGION", "us-east-1");
 }
 
 impl Drop for S3 {

@@ -7,16 +7,19 @@ use object_store::aws::AmazonS3Builder;
 use object_store::azure::MicrosoftAzureBuilder;
 use object_store::gcp::GoogleCloudStorageBuilder;
 use object_store::http::HttpBuilder;
+use object_store::multipart::{MultipartStore, PartId};
 use object_store::path::Path as Name;
 use object_store::{
-    BackoffConfig, ClientOptions, Error, GetOptions, GetRange, ObjectStore, ObjectStoreExt, PutMode, PutOptions,
-    PutPayload, RetryConfig, WriteMultipart,
+    ClientOptions, Error, GetOptions, GetRange, MultipartId, ObjectStore, ObjectStoreExt, PutMode, PutOptions,
+    PutPayload, RetryConfig,
 };
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::Write;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::sync::OnceLock;
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::runtime::{Builder, Runtime};
 
 /// Larger objects move in parts of this size.
@@ -25,12 +28,10 @@ const PART: usize = 8 << 20;
 const MOST_PARTS: u64 = 10_000;
 /// So many parts of one object are under way at the same time.
 const SIDE_BY_SIDE: usize = 4;
-/// Each request is tried again so often.
-const AGAIN: usize = 5;
-/// So often anything as a whole is tried, which may be many requests, and no more once so much time has passed.
-const TRIES: (u32, Duration) = (2, Duration::from_secs(20));
-/// The first pause between two of these; each is three times as long as the one before.
-const PAUSE: Duration = Duration::from_millis(200);
+/// So often each request is tried, and no more once so much time has passed.
+const TRIES: (u32, Duration) = (7, Duration::from_secs(30));
+/// The first pause between two of these, and the longest; each is three times as long as the one before.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
 
 /// A bucket, a container or a host, and a prefix in it.
 pub(crate) struct Store {
@@ -45,8 +46,18 @@ pub(crate) struct Store {
 }
 
 struct Started {
-    store: Box<dyn ObjectStore>,
+    store: Arc<dyn ObjectStore>,
+    /// The same, if it takes large objects in parts.
+    parts: Option<Arc<dyn MultipartStore>>,
     runtime: Runtime,
+}
+
+/// A store, and the same as one that takes parts.
+type Both = (Arc<dyn ObjectStore>, Option<Arc<dyn MultipartStore>>);
+
+fn both<S: ObjectStore + MultipartStore>(store: S) -> Both {
+    let store = Arc::new(store);
+    (store.clone(), Some(store))
 }
 
 impl Store {
@@ -76,20 +87,20 @@ impl Store {
 
     fn start(&self) -> Answer<Started> {
         let bucket = self.place.split('/').next().unwrap_or_default();
-        let store = match self.scheme.as_str() {
+        let (store, parts) = match self.scheme.as_str() {
             "s3" => s3(bucket, &self.surroundings)?,
             "gs" => google(bucket, &self.surroundings)?,
             "az" => azure(bucket, &self.surroundings)?,
             scheme => {
                 let http = HttpBuilder::new().with_url(format!("{scheme}://{}", self.place)).with_retry(retry());
-                Box::new(http.with_client_options(client(scheme == "http")).build().map_err(told)?)
-                    as Box<dyn ObjectStore>
+                let store = http.with_client_options(client(scheme == "http")).build().map_err(told)?;
+                (Arc::new(store) as Arc<dyn ObjectStore>, None)
             }
         };
         // whoever waits does its own work; this thread only listens
         let runtime = Builder::new_multi_thread().worker_threads(1).thread_name("remote").enable_all().build();
         let runtime = runtime.map_err(|error| Trouble(format!("no thread could be started for it: {error}")))?;
-        Ok(Started { store, runtime })
+        Ok(Started { store, parts, runtime })
     }
 
     /// Whether the store can put an object only if there is none.
@@ -101,18 +112,22 @@ impl Store {
         Name::from_iter(self.prefix.parts().chain(Name::from(name).parts()))
     }
 
-    /// Does something, again and again if need be.
+    fn started(&self) -> Answer<&Started> {
+        self.started.get_or_init(|| self.start()).as_ref().map_err(Trouble::clone)
+    }
+
+    /// Makes a request, again and again if need be: the store itself is told not to.
     fn tried<T>(&self, work: impl AsyncFn(&dyn ObjectStore) -> Result<T, Error>) -> Answer<T> {
-        let started = self.started.get_or_init(|| self.start()).as_ref().map_err(Trouble::clone)?;
+        let started = self.started()?;
         started.runtime.block_on(async {
-            let (since, mut pause) = (Instant::now(), PAUSE);
+            let (since, mut pause) = (Instant::now(), PAUSE.0);
             for tries in 1.. {
                 match work(&*started.store).await {
                     Err(error) if may_pass(&error) && tries < TRIES.0 && since.elapsed() < TRIES.1 => {}
                     outcome => return outcome.map_err(told),
                 }
-                tokio::time::sleep(pause).await;
-                pause *= 3;
+                tokio::time::sleep(pause.mul_f64(scatter())).await;
+                pause = (pause * 3).min(PAUSE.1);
             }
             unreachable!("the last try returns")
         })
@@ -159,6 +174,76 @@ impl Store {
         })
     }
 
+    /// Sends an object in parts, some of them side by side.
+    fn write_parts(&self, name: &Name, file: &File, length: u64, store: &dyn MultipartStore) -> Answer<()> {
+        let id = self.tried(async |_| store.create_multipart(name).await)?;
+        let sent = self.send_parts((name, &id), file, length, store).and_then(|parts| {
+            let put_together =
+                self.tried(async |_| store.complete_multipart(name, &id, parts.clone()).await.map(|_| ()));
+            match put_together {
+                // an answer that was lost on its way: the next try finds nothing to put together any more
+                Err(trouble) if self.length_of(name)? != Some(length) => Err(trouble),
+                _ => Ok(()),
+            }
+        });
+        if sent.is_err() {
+            // parts that nobody puts together would be paid for
+            let _ = self.started()?.runtime.block_on(store.abort_multipart(name, &id));
+        }
+        sent
+    }
+
+    fn send_parts(
+        &self,
+        (name, id): (&Name, &MultipartId),
+        file: &File,
+        length: u64,
+        store: &dyn MultipartStore,
+    ) -> Answer<Vec<PartId>> {
+        let size = Store::part_of(length) as u64;
+        let count = length.div_ceil(size);
+        let next = AtomicU64::new(0);
+        let work = || {
+            let mut sent = Vec::new();
+            loop {
+                let n = next.fetch_add(1, Ordering::Relaxed);
+                if n >= count {
+                    return Ok(sent);
+                }
+                let part = read_at(file, n * size, size.min(length - n * size))
+                    .map_err(|error| Trouble(format!("cannot read what is to be sent: {error}")))
+                    .and_then(|bytes| self.tried(async |_| store.put_part(name, id, n as usize, bytes.clone()).await));
+                match part {
+                    Ok(part) => sent.push((n, part)),
+                    Err(trouble) => {
+                        // the others need not go on
+                        next.store(count, Ordering::Relaxed);
+                        return Err(trouble);
+                    }
+                }
+            }
+        };
+        let mut parts = Vec::new();
+        std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..SIDE_BY_SIDE).map(|_| scope.spawn(work)).collect();
+            let panicked = |_| Err(Trouble("a thread that sent a part of it failed".into()));
+            threads.into_iter().try_for_each(|thread| {
+                parts.extend(thread.join().unwrap_or_else(panicked)?);
+                Ok(())
+            })
+        })?;
+        parts.sort_unstable_by_key(|(n, _)| *n);
+        Ok(parts.into_iter().map(|(_, part)| part).collect())
+    }
+
+    fn length_of(&self, name: &Name) -> Answer<Option<u64>> {
+        self.tried(async |store| match store.head(name).await {
+            Ok(meta) => Ok(Some(meta.size)),
+            Err(Error::NotFound { .. }) => Ok(None),
+            Err(error) => Err(error),
+        })
+    }
+
     fn part_of(length: u64) -> usize {
         PART.max(length.div_ceil(MOST_PARTS) as usize)
     }
@@ -170,12 +255,7 @@ impl Remote for Store {
     }
 
     fn length(&self, name: &str) -> Answer<Option<u64>> {
-        let name = self.place(name);
-        self.tried(async |store| match store.head(&name).await {
-            Ok(meta) => Ok(Some(meta.size)),
-            Err(Error::NotFound { .. }) => Ok(None),
-            Err(error) => Err(error),
-        })
+        self.length_of(&self.place(name))
     }
 
     fn read(&self, name: &str, limit: u64, to: &mut dyn Write) -> Answer<Option<u64>> {
@@ -201,36 +281,16 @@ impl Remote for Store {
 
     fn write(&self, name: &str, file: &Path) -> Answer<()> {
         let name = self.place(name);
-        let here = |error: std::io::Error| Error::Generic { store: "file", source: Box::new(error) };
-        self.tried(async |store| {
-            let mut file = File::open(file).map_err(here)?;
-            let length = file.metadata().map_err(here)?.len();
-            if length <= 2 * PART as u64 || !self.is_conditional() {
-                let mut bytes = Vec::with_capacity(length as usize);
-                file.read_to_end(&mut bytes).map_err(here)?;
-                return store.put(&name, PutPayload::from(bytes)).await.map(|_| ());
+        let here = |error: std::io::Error| Trouble(format!("cannot read what is to be sent: {error}"));
+        let file = File::open(file).map_err(here)?;
+        let length = file.metadata().map_err(here)?.len();
+        match &self.started()?.parts {
+            Some(parts) if length > 2 * PART as u64 => self.write_parts(&name, &file, length, &**parts),
+            _ => {
+                let bytes = read_at(&file, 0, length).map_err(here)?;
+                self.tried(async |store| store.put(&name, bytes.clone()).await.map(|_| ()))
             }
-            let part = Store::part_of(length);
-            let mut upload = WriteMultipart::new_with_chunk_size(store.put_multipart(&name).await?, part);
-            let mut bytes = vec![0; 1 << 20];
-            let sent = async {
-                loop {
-                    upload.wait_for_capacity(SIDE_BY_SIDE).await?;
-                    match file.read(&mut bytes).map_err(here)? {
-                        0 => return Ok(()),
-                        n => upload.write(&bytes[..n]),
-                    }
-                }
-            };
-            match sent.await {
-                Ok(()) => upload.finish().await.map(|_| ()),
-                Err(error) => {
-                    // parts that nobody puts together would be paid for
-                    let _ = upload.abort().await;
-                    Err(error)
-                }
-            }
-        })
+        }
     }
 
     fn write_new(&self, name: &str, bytes: &[u8]) -> Answer<bool> {
@@ -272,7 +332,20 @@ impl Remote for Store {
     }
 }
 
-fn s3(bucket: &str, surroundings: &Surroundings) -> Answer<Box<dyn ObjectStore>> {
+/// Bytes of a file.
+fn read_at(file: &File, at: u64, length: u64) -> std::io::Result<PutPayload> {
+    let mut bytes = vec![0; length as usize];
+    file.read_exact_at(&mut bytes, at)?;
+    Ok(PutPayload::from(bytes))
+}
+
+/// Between 0.5 and 1, by the clock: those who have failed together need not come again together.
+fn scatter() -> f64 {
+    let nanos = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.subsec_nanos());
+    0.5 + f64::from(nanos % 1_000_000) / 2_000_000.0
+}
+
+fn s3(bucket: &str, surroundings: &Surroundings) -> Answer<Both> {
     let variables = &surroundings.variables;
     let mut settings = surroundings.home.as_deref().map_or(Vec::new(), |home| profile::settings(home, variables));
     // what is set in the environment holds; half a pair of keys would fit no other half
@@ -290,20 +363,20 @@ fn s3(bucket: &str, surroundings: &Surroundings) -> Answer<Box<dyn ObjectStore>>
         }
     }
     let builder = builder.with_bucket_name(bucket).with_retry(retry()).with_client_options(client(http));
-    Ok(Box::new(builder.build().map_err(told)?))
+    Ok(both(builder.build().map_err(told)?))
 }
 
-fn google(bucket: &str, surroundings: &Surroundings) -> Answer<Box<dyn ObjectStore>> {
+fn google(bucket: &str, surroundings: &Surroundings) -> Answer<Both> {
     let mut builder = GoogleCloudStorageBuilder::new().with_bucket_name(bucket);
     for (name, value) in &surroundings.variables {
         if let (true, Ok(key)) = (name.starts_with("GOOGLE_"), name.to_lowercase().parse()) {
             builder = builder.with_config(key, value);
         }
     }
-    Ok(Box::new(builder.with_retry(retry()).with_client_options(client(false)).build().map_err(told)?))
+    Ok(both(builder.with_retry(retry()).with_client_options(client(false)).build().map_err(told)?))
 }
 
-fn azure(container: &str, surroundings: &Surroundings) -> Answer<Box<dyn ObjectStore>> {
+fn azure(container: &str, surroundings: &Surroundings) -> Answer<Both> {
     let mut builder = MicrosoftAzureBuilder::new().with_container_name(container);
     let mut http = false;
     for (name, value) in &surroundings.variables {
@@ -312,7 +385,7 @@ fn azure(container: &str, surroundings: &Surroundings) -> Answer<Box<dyn ObjectS
             builder = builder.with_config(key, value);
         }
     }
-    Ok(Box::new(builder.with_retry(retry()).with_client_options(client(http)).build().map_err(told)?))
+    Ok(both(builder.with_retry(retry()).with_client_options(client(http)).build().map_err(told)?))
 }
 
 fn client(http: bool) -> ClientOptions {
@@ -321,13 +394,9 @@ fn client(http: bool) -> ClientOptions {
     options.with_timeout(Duration::from_secs(120)).with_allow_http(http)
 }
 
+/// None of the store's own: `tried` knows better what may be asked twice.
 fn retry() -> RetryConfig {
-    let backoff = BackoffConfig {
-        init_backoff: Duration::from_millis(100),
-        max_backoff: Duration::from_secs(2),
-        ..BackoffConfig::default()
-    };
-    RetryConfig { backoff, max_retries: AGAIN, retry_timeout: Duration::from_secs(15) }
+    RetryConfig { max_retries: 0, ..RetryConfig::default() }
 }
 
 /// Whether another try may go better.

@@ -167,6 +167,28 @@ pub(crate) fn fetch(
     Ok(Found::Unit { unit: Box::new(unit), facts, files, bytes: sum })
 }
 
+/// What a fetch would find: the unit of a key, if its files are `here` or there. Nothing is kept, nothing set aside.
+///
+/// # Errors
+/// If the remote cannot be used.
+pub(crate) fn look(remote: &dyn Remote, here: &dyn Fn(&Blob) -> bool, key: &Digest) -> Answer<Option<Unit>> {
+    // what was spoilt on its way is asked for once more
+    for _ in 0..2 {
+        let mut bytes = Vec::new();
+        if remote.read(&record_name(key), record::LONGEST, &mut bytes)?.is_none() {
+            return Ok(None);
+        }
+        let Ok((unit, _)) = record::decode(&bytes, key) else { continue };
+        for blob in unit.blobs().filter(|blob| !here(blob)) {
+            if remote.length(&blob_name(&blob.digest))? != Some(blob.len) {
+                return Ok(None);
+            }
+        }
+        return Ok(Some(unit));
+    }
+    Ok(None)
+}
+
 enum Taken {
     In,
     Gone,

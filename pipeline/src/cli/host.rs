@@ -1,5 +1,7 @@
 //! Where we are: the machine, the program, the commit. Recorded with every run, never part of a key.
 
+use crate::error::{Place, Problem};
+use crate::executor::{GPU_VARIABLE, Gpus};
 use crate::finished::HostInfo;
 use crate::provider::Provider;
 use std::path::Path;
@@ -10,6 +12,28 @@ pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// Threads that tasks may use.
 pub fn threads() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// The GPUs that tasks may use, so many of them if that is said.
+///
+/// # Errors
+/// If so many are not ours.
+pub fn gpus(count: Option<usize>) -> Result<Gpus, Problem> {
+    let names = match std::env::var(GPU_VARIABLE) {
+        Ok(names) => {
+            let names = names.split(',').map(str::trim).filter(|name| !name.is_empty() && *name != "-1");
+            names.map(String::from).collect()
+        }
+        Err(_) => (0..count.unwrap_or(1)).map(|n| n.to_string()).collect::<Vec<_>>(),
+    };
+    match count {
+        Some(count) if count > names.len() => {
+            let message = format!("`--gpus {count}` asks for more than {GPU_VARIABLE} names, which is {}", names.len());
+            Err(Problem::at(&Place::command_line(), message).hint("lower it, or unset the variable"))
+        }
+        Some(count) => Ok(Gpus::These(names[..count].to_vec())),
+        None => Ok(Gpus::These(names)),
+    }
 }
 
 /// The machine's name.

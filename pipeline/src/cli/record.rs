@@ -10,6 +10,7 @@ use crate::plan::{Plan, Work};
 use crate::run::Outcome;
 use crate::{kept, memory};
 use anyhow::Result;
+use protocol::Grain;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -95,9 +96,27 @@ pub struct StageRecord {
     /// Where it stood among the others.
     #[serde(default, flatten)]
     pub wiring: Wiring,
+    /// How its work was cut; nothing for the engine's own tables.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cut: Option<Cut>,
     /// Its parameters; none for the engine's own.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub params: BTreeMap<String, serde_json::Value>,
+}
+
+/// How the work of a stage was cut, for whoever asks what it would be elsewhere.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Cut {
+    /// What is a unit.
+    pub grain: Grain,
+    /// Whether each unit was a task of its own; else tasks had `batch` units or more.
+    pub alone: bool,
+    /// Units that a worker likes to have at once.
+    pub batch: usize,
+    /// Threads of a task; 0: all there are.
+    pub threads: usize,
+    /// Seconds of the unit that took longest in this run.
+    pub longest: f64,
 }
 
 /// What a stage takes, by the names of other stages.
@@ -181,6 +200,16 @@ pub fn write(
             Work::Units(_) => Vec::new(),
         },
         wiring: Wiring::of(plan, i),
+        cut: match &node.work {
+            Work::Table(_) => None,
+            Work::Units(stage) => Some(Cut {
+                grain: stage.def.grain,
+                alone: stage.is_alone(),
+                batch: stage.def.batch,
+                threads: stage.def.needs.threads,
+                longest: tally.longest,
+            }),
+        },
         params: match &node.work {
             Work::Table(_) => BTreeMap::new(),
             Work::Units(stage) => stage.params.clone(),

@@ -53,6 +53,11 @@ impl Chosen {
         Ok(cache.share(self.remote.clone(), self.read_only)?)
     }
 
+    /// Puts it behind a cache that only asks.
+    pub fn ask(&self, cache: &mut Cache) -> Result<()> {
+        Ok(cache.share(self.remote.clone(), true)?)
+    }
+
     /// Whether something of a workspace waits for it.
     pub fn is_waited_for(&self, workspace: &Path) -> bool {
         !self.read_only && Cache::has_uploads(workspace, self.remote.name())

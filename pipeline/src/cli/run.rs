@@ -38,9 +38,9 @@ pub struct Run {
     /// Memory for all tasks together, MB [default: what the machine has]
     #[arg(long, value_name = "MB")]
     memory: Option<u64>,
-    /// GPUs of this machine for all tasks together
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    gpus: usize,
+    /// GPUs of this machine for all tasks together [default: those that CUDA_VISIBLE_DEVICES names, else 1]
+    #[arg(long, value_name = "N")]
+    gpus: Option<usize>,
     #[command(flatten)]
     work: super::place::PlaceArgs,
     #[command(flatten)]
@@ -91,6 +91,9 @@ impl Run {
         let jobs = self.jobs.unwrap_or_else(host::threads).max(1);
         let mut cache = Cache::open(&self.recipe.workspace.workspace, host::VERSION)?;
         if self.dry_run {
+            if let Some(remote) = &remote {
+                remote.ask(&mut cache)?;
+            }
             return super::plan::tell(&loaded, &selection, &mut cache, self.json);
         }
         catch_interrupts();
@@ -98,7 +101,7 @@ impl Run {
         let fail_fast = self.fail_fast && !self.keep_going;
         let id = run_id(started);
         let (place, cluster) = self.work.read(&loaded.recipe, &id)?;
-        let means = Means { jobs, memory_mb, gpus: self.gpus, place, cluster };
+        let means = Means { jobs, memory_mb, gpus: host::gpus(self.gpus)?, place, cluster };
         let overrides = self.recipe.overrides();
         let options = Options { means, recipe: loaded.recipe.clone(), overrides, selection, fail_fast };
         if let Some(sample) = self.check {

@@ -3,7 +3,9 @@
 //! Every process is a group of its own, so that Ctrl-C at the terminal reaches only us, and dies with us, however we die: an
 //! orphaned worker would go on writing checkpoints beside its successor. Knows no stages.
 
+use crate::executor::devices::{Devices, Gpus, VARIABLE};
 use crate::executor::orphans::{MARK, Watch};
+use crate::executor::process::{LAST_WORDS, how, kill, last_words, process};
 use crate::executor::spawn::{spawn, wait};
 use crate::executor::{By, Ended, Executor, Report, Task, tail, weight};
 use protocol::{Event, Needs};
@@ -11,9 +13,8 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
-use std::process::{ChildStdin, Command, ExitStatus, Output, Stdio};
+use std::process::{ChildStdin, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex};
@@ -28,15 +29,13 @@ const WEIGH: Duration = Duration::from_millis(300);
 /// How long the end of what a worker wrote is waited for after the worker's own.
 const LEFT_OPEN: Duration = Duration::from_secs(1);
 
-/// Lines of a process's last words that are shown.
-const LAST_WORDS: usize = 12;
-
 /// Runs tasks as processes of this machine. Use it from one thread that lives as long as the tasks.
 pub struct Local {
     /// Threads, MB and GPUs for all tasks together.
     all: Share,
     /// What of it no task has.
     free: Share,
+    devices: Devices,
     send: Sender<Heard>,
     receive: Receiver<Heard>,
     running: HashMap<usize, Running>,
@@ -56,7 +55,7 @@ pub struct Local {
 struct Share {
     threads: usize,
     memory_mb: u64,
-    gpus: u64,
+    gpus: usize,
 }
 
 /// A program that is running.
@@ -121,6 +120,7 @@ struct Running {
     /// What it took when it was stopped for that, MB.
     too_heavy: Option<u64>,
     takes: Share,
+    devices: Vec<usize>,
 }
 
 struct Worker {
@@ -128,6 +128,8 @@ struct Worker {
     group: u32,
     stdin: ChildStdin,
     task: Option<usize>,
+    /// The GPUs that it was told of when it began.
+    devices: Vec<usize>,
     stage_key: String,
     log: Arc<Mutex<Log>>,
 }
@@ -146,13 +148,15 @@ enum Heard {
 }
 
 impl Local {
-    /// Tasks may take so many threads, so much memory and so many GPUs together.
-    pub fn new(threads: usize, memory_mb: u64, gpus: usize) -> Local {
+    /// Tasks may take so many threads, so much memory and these GPUs together.
+    pub fn new(threads: usize, memory_mb: u64, gpus: Gpus) -> Local {
         let (send, receive) = channel();
-        let all = Share { threads, memory_mb, gpus: gpus as u64 };
+        let devices = Devices::new(gpus);
+        let all = Share { threads, memory_mb, gpus: devices.share(u64::MAX) };
         Local {
             all,
             free: all,
+            devices,
             send,
             receive,
             running: HashMap::new(),
@@ -176,7 +180,7 @@ impl Local {
     /// What a task takes up. One that needs more than there is takes all there is, and so runs alone.
     fn share(&self, needs: &Needs) -> Share {
         let threads = if needs.threads == 0 { self.all.threads } else { needs.threads.min(self.all.threads) };
-        Share { threads, memory_mb: needs.memory_mb.min(self.all.memory_mb), gpus: needs.gpus.min(self.all.gpus) }
+        Share { threads, memory_mb: needs.memory_mb.min(self.all.memory_mb), gpus: self.devices.share(needs.gpus) }
     }
 
     /// Stops tasks that take more memory than they may.
@@ -199,15 +203,16 @@ impl Local {
         let running = self.running.remove(&id)?;
         self.free.threads += running.takes.threads;
         self.free.memory_mb += running.takes.memory_mb;
-        self.free.gpus += running.takes.gpus;
+        self.devices.give_back(&running.devices);
         Some(running)
     }
 
-    fn program(&mut self, task: &Task, argv: &[String], dir: &Path) -> std::io::Result<u32> {
+    fn program(&mut self, task: &Task, argv: &[String], dir: &Path, devices: &[usize]) -> std::io::Result<u32> {
         let program = self.find(argv.first().map_or("", String::as_str), dir)?;
         let log = task.dir.join("log.txt");
-        let variable = format!("{MARK}={}", self.mark()?);
-        let pid = spawn(&program, argv, dir, &File::create(&log)?, &variable)?;
+        let mut variables = vec![(MARK, self.mark()?.to_string())];
+        variables.extend(self.devices.told(devices).map(|names| (VARIABLE, names)));
+        let pid = spawn(&program, argv, dir, &File::create(&log)?, &variables)?;
         if let Err(error) = self.waiters.wait_for(Waiting { id: task.id, pid, log }, &self.send) {
             // nobody would ever hear of it
             kill(pid);
@@ -242,16 +247,18 @@ impl Local {
         argv: &[String],
         dir: &Path,
         stage_key: &str,
+        gpus: usize,
     ) -> std::io::Result<(u32, Option<u64>)> {
         let idle = |same: bool| {
             let mut ids = self.workers.iter().filter(|(_, worker)| {
-                worker.task.is_none() && worker.argv == argv && (!same || worker.stage_key == stage_key)
+                let fits = worker.devices.len() == gpus && self.devices.are_free(&worker.devices);
+                fits && worker.task.is_none() && worker.argv == argv && (!same || worker.stage_key == stage_key)
             });
             ids.next().map(|(id, _)| *id)
         };
         let id = match idle(true).or_else(|| idle(false)) {
             Some(id) => id,
-            None => self.start_worker(argv, dir)?,
+            None => self.start_worker(argv, dir, self.devices.first(gpus))?,
         };
         let worker = self.workers.get_mut(&id).expect("it is idle or was just started");
         {
@@ -268,9 +275,11 @@ impl Local {
         Ok((worker.group, Some(id)))
     }
 
-    fn start_worker(&mut self, argv: &[String], dir: &Path) -> std::io::Result<u64> {
+    fn start_worker(&mut self, argv: &[String], dir: &Path, devices: Vec<usize>) -> std::io::Result<u64> {
+        self.clear(&devices);
         let mut command = process(argv, dir);
         command.arg("worker").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.envs(self.devices.told(&devices).map(|names| (VARIABLE, names)));
         let mut child = command.env(MARK, self.mark()?).spawn()?;
         let id = self.next_worker;
         self.next_worker += 1;
@@ -304,9 +313,15 @@ impl Local {
             let words = tail(&end_log.lock().expect("no thread panics while it holds this").tail, LAST_WORDS);
             let _ = send.send(Heard::WorkerGone(id, status, words));
         });
-        let worker = Worker { argv: argv.into(), group, stdin, task: None, stage_key: String::new(), log };
+        let worker = Worker { argv: argv.into(), group, stdin, task: None, devices, stage_key: String::new(), log };
         self.workers.insert(id, worker);
         Ok(id)
+    }
+
+    /// Lets workers go that have no task and still hold something on these GPUs.
+    fn clear(&mut self, devices: &[usize]) {
+        self.workers
+            .retain(|_, worker| worker.task.is_some() || !worker.devices.iter().any(|device| devices.contains(device)));
     }
 
     fn understand(&mut self, heard: Heard) -> Option<(usize, Report)> {
@@ -356,7 +371,7 @@ impl Executor for Local {
     fn has_room(&self, needs: &Needs) -> bool {
         let share = self.share(needs);
         let (free, threads) = (self.free, self.free.threads > 0);
-        threads && free.threads >= share.threads && free.memory_mb >= share.memory_mb && free.gpus >= share.gpus
+        threads && free.threads >= share.threads && free.memory_mb >= share.memory_mb && self.devices.has(share.gpus)
     }
 
     fn threads(&self, needs: &Needs) -> usize {
@@ -368,17 +383,25 @@ impl Executor for Local {
     }
 
     fn submit(&mut self, task: &Task) -> Option<Ended> {
+        let takes = self.share(&task.needs);
         let started = match &task.by {
-            By::Program { argv, dir } => self.program(task, argv, dir).map(|group| (group, None)),
-            By::Worker { argv, dir, stage_key } => self.worker(task, argv, dir, stage_key),
+            By::Program { argv, dir } => {
+                let devices = self.devices.first(takes.gpus);
+                self.clear(&devices);
+                self.program(task, argv, dir, &devices).map(|group| (group, None))
+            }
+            By::Worker { argv, dir, stage_key } => self.worker(task, argv, dir, stage_key, takes.gpus),
         };
         match started {
             Ok((group, worker)) => {
                 let deadline = task.timeout.map(|timeout| Instant::now() + timeout);
-                let takes = self.share(&task.needs);
+                let devices = match worker {
+                    Some(id) => self.workers[&id].devices.clone(),
+                    None => self.devices.first(takes.gpus),
+                };
+                self.devices.take(&devices);
                 self.free.threads = self.free.threads.saturating_sub(takes.threads);
                 self.free.memory_mb = self.free.memory_mb.saturating_sub(takes.memory_mb);
-                self.free.gpus = self.free.gpus.saturating_sub(takes.gpus);
                 self.running.insert(
                     task.id,
                     Running {
@@ -389,6 +412,7 @@ impl Executor for Local {
                         limit_mb: task.limit_mb,
                         too_heavy: None,
                         takes,
+                        devices,
                     },
                 );
                 None
@@ -446,58 +470,6 @@ impl Drop for Local {
     }
 }
 
-/// A process of these words, in a group of its own, that dies when we die.
-pub fn process(argv: &[String], dir: &Path) -> Command {
-    let program = argv.first().map_or("", String::as_str);
-    let local = dir.join(program);
-    // as a shell would: a name with a slash is a path (ours are relative to `dir`), one without is looked up
-    let mut command = if program.contains('/') { Command::new(local) } else { Command::new(program) };
-    command.args(argv.get(1..).unwrap_or_default()).current_dir(dir).process_group(0);
-    let parent = std::process::id() as libc::pid_t;
-    // SAFETY: only async-signal-safe system calls are made between fork and exec.
-    unsafe {
-        command.pre_exec(move || {
-            if libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) != 0 {
-                return Err(std::io::Error::last_os_error());
-            }
-            // we may have died before it was set
-            if libc::getppid() != parent { Err(std::io::Error::other("the parent is gone")) } else { Ok(()) }
-        });
-    }
-    command
-}
-
-/// What a process with one more word prints before it ends; `None` if it did not end in time and was stopped.
-///
-/// # Errors
-/// If it cannot be started.
-pub fn output_within(argv: &[String], verb: &str, dir: &Path, limit: Duration) -> std::io::Result<Option<Output>> {
-    let mut command = process(argv, dir);
-    command.arg(verb).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let child = command.spawn()?;
-    let group = child.id();
-    let (send, receive) = channel();
-    let waiting = std::thread::spawn(move || {
-        // nobody listens any more once the limit has passed
-        let _ = send.send(child.wait_with_output());
-    });
-    match receive.recv_timeout(limit) {
-        Ok(output) => output.map(Some),
-        Err(_) => {
-            kill(group);
-            // what it started itself may hold its output open: it is of its group, unless it left that on purpose
-            drop(waiting);
-            Ok(None)
-        }
-    }
-}
-
-/// Ends a process and all of its group.
-pub fn kill(group: u32) {
-    // SAFETY: a system call without memory effects; a group that is gone is none of our business.
-    unsafe { libc::killpg(group as libc::pid_t, libc::SIGKILL) };
-}
-
 fn ended(running: &Running, status: std::io::Result<ExitStatus>, tail: String) -> Ended {
     if running.timed_out {
         return Ended::TimedOut;
@@ -511,40 +483,9 @@ fn ended(running: &Running, status: std::io::Result<ExitStatus>, tail: String) -
     }
     match status {
         Ok(status) if status.success() => Ended::Done,
-        Ok(status) => {
-            let how = match (status.code(), status.signal()) {
-                (Some(code), _) => format!("exited with code {code}"),
-                (None, Some(signal)) => format!("was killed by signal {signal}{}", signal_name(signal)),
-                (None, None) => "ended in an unknown way".into(),
-            };
-            Ended::Died { how, tail, status: Some(status) }
-        }
+        Ok(status) => Ended::Died { how: how(status), tail, status: Some(status) },
         Err(error) => Ended::Died { how: format!("could not be waited for: {error}"), tail, status: None },
     }
-}
-
-fn signal_name(signal: i32) -> &'static str {
-    match signal {
-        libc::SIGSEGV => " (segmentation fault)",
-        libc::SIGABRT => " (aborted)",
-        libc::SIGKILL => " (SIGKILL; out of memory?)",
-        libc::SIGBUS => " (bus error)",
-        libc::SIGFPE => " (arithmetic error)",
-        libc::SIGILL => " (illegal instruction)",
-        libc::SIGTERM => " (SIGTERM)",
-        _ => "",
-    }
-}
-
-fn last_words(log: &Path) -> String {
-    let mut text = Vec::new();
-    if let Ok(mut file) = File::open(log) {
-        use std::io::Seek;
-        let len = file.metadata().map_or(0, |meta| meta.len());
-        let _ = file.seek(std::io::SeekFrom::Start(len.saturating_sub(16 << 10)));
-        let _ = file.read_to_end(&mut text);
-    }
-    tail(&String::from_utf8_lossy(&text), LAST_WORDS)
 }
 
 /// Copies what a worker writes to standard error into the log of its task.

@@ -4,6 +4,7 @@
 //!
 //! Knows nothing of what tasks are for, and reads no environment.
 
+mod afresh;
 mod ask;
 mod cluster;
 mod element;
@@ -15,6 +16,7 @@ pub use left::Left;
 pub use work::work;
 
 use crate::executor::{Ended, Executor, Report, Task};
+use afresh::afresh;
 use ask::{Seen, Which};
 use element::{Element, Orders, file};
 use protocol::Needs;
@@ -325,7 +327,17 @@ impl Slurm {
             let hint = format!("`scontrol show job {job}` and the site's logs may tell why; run again to try again");
             self.told.push((task.id, Report::Ended(Ended::Lost { how, hint })));
         }
-        self.gathered.extend(again);
+        // whoever had them may work on where nobody reaches it
+        for task in again {
+            match afresh(&task) {
+                Ok(task) => self.gathered.push(task),
+                Err(error) => {
+                    let how = format!("its job {job} is {state}, and it cannot be handed in again: {error:#}");
+                    let hint = "see whether the disk is full; run again to try again".into();
+                    self.told.push((task.id, Report::Ended(Ended::Lost { how, hint })));
+                }
+            }
+        }
     }
 }
 

@@ -4,7 +4,7 @@
 //!
 //! Call it from a thread that lives as long as the program: the child dies with that thread.
 
-use std::ffi::{CString, c_char, c_int, c_void};
+use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::fs::File;
 use std::io::{Error, Result};
 use std::os::fd::{AsRawFd, RawFd};
@@ -35,20 +35,28 @@ struct Child {
 const STACK: usize = 64 << 10;
 
 /// Starts `program` with these words (the first is its name) in `dir`, as the leader of a process group; what it writes goes
-/// to `output`. It has our environment and one variable more, `NAME=VALUE`. Gives back its process id.
+/// to `output`. It has our environment, with these variables in it or in the place of ours. Gives back its process id.
 ///
 /// # Errors
 /// If it cannot be started: it is not there, not executable, or the folder is not there.
-pub fn spawn(program: &Path, argv: &[String], dir: &Path, output: &File, variable: &str) -> Result<u32> {
+pub fn spawn(program: &Path, argv: &[String], dir: &Path, output: &File, variables: &[(&str, String)]) -> Result<u32> {
     let text = |bytes: &[u8]| CString::new(bytes).map_err(|_| Error::other("a word of the command holds a zero byte"));
     let program = text(program.as_os_str().as_bytes())?;
     let dir = text(dir.as_os_str().as_bytes())?;
     let words = argv.iter().map(|word| text(word.as_bytes())).collect::<Result<Vec<_>>>()?;
     let shell = text(b"/bin/sh")?;
-    let variable = text(variable.as_bytes())?;
+    let more = variables.iter().map(|(name, value)| text(format!("{name}={value}").as_bytes()));
+    let more = more.collect::<Result<Vec<_>>>()?;
     // SAFETY: nobody in this process changes the environment.
     let ours = (0..).map(|i| unsafe { *environ.add(i) }).take_while(|entry| !entry.is_null());
-    let environment: Vec<*const c_char> = ours.chain([variable.as_ptr(), std::ptr::null()]).collect();
+    let is_named = |entry: &*const c_char, name: &str| {
+        // SAFETY: an entry of the environment ends with a zero byte.
+        let entry = unsafe { CStr::from_ptr(*entry) }.to_bytes();
+        entry.strip_prefix(name.as_bytes()).is_some_and(|rest| rest.first() == Some(&b'='))
+    };
+    let ours = ours.filter(|entry| !variables.iter().any(|(name, _)| is_named(entry, name)));
+    let more = || more.iter().map(|entry| entry.as_ptr());
+    let environment: Vec<*const c_char> = ours.chain(more()).chain([std::ptr::null()]).collect();
     let pointers = |first: &[&CString]| -> Vec<*const c_char> {
         let rest = words.iter().skip(1);
         first.iter().copied().chain(rest).map(|word| word.as_ptr()).chain([std::ptr::null()]).collect()
@@ -161,7 +169,9 @@ mod tests {
     fn run(argv: &[&str], program: &str) -> (Result<ExitStatus>, String) {
         let mut log = tempfile::tempfile().unwrap();
         let argv: Vec<String> = argv.iter().map(|word| word.to_string()).collect();
-        let status = spawn(Path::new(program), &argv, Path::new("/"), &log, "X_Y=z").and_then(wait);
+        let status =
+            spawn(Path::new(program), &argv, Path::new("/"), &log, &[("X_Y", "z".into()), ("HOME", "/x".into())])
+                .and_then(wait);
         let mut text = String::new();
         log.rewind().unwrap();
         log.read_to_string(&mut text).unwrap();
@@ -170,8 +180,9 @@ mod tests {
 
     #[test]
     fn programs_start_and_end() {
-        let (status, text) = run(&["sh", "-c", "pwd; echo \"$0-$1-$X_Y\" >&2; exit 3", "a b", "c"], "/bin/sh");
-        assert_eq!((status.unwrap().code(), text.as_str()), (Some(3), "/\na b-c-z\n"));
+        let (status, text) =
+            run(&["sh", "-c", "pwd; echo \"$0-$1-$X_Y\" >&2; env | grep -c ^HOME=; exit 3", "a b", "c"], "/bin/sh");
+        assert_eq!((status.unwrap().code(), text.as_str()), (Some(3), "/\na b-c-z\n1\n"));
         let (status, _) = run(&["sh", "-c", "kill -SEGV $$"], "/bin/sh");
         assert_eq!(status.unwrap().signal(), Some(libc::SIGSEGV));
         let (status, _) = run(&["nobody"], "/no/such/program");

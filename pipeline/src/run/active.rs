@@ -3,13 +3,12 @@
 use crate::key;
 use crate::memory::Prior;
 use crate::run::Prepared;
-use crate::stage::{UnitStage, Worker};
+use crate::stage::UnitStage;
 use crate::task::{Order, Output};
 use crate::units;
 use anyhow::Result;
 use cache::{Cache, OutRow, Unit};
 use manifests::{Digest, Manifest, Value};
-use protocol::Grain;
 use rayon::prelude::*;
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::path::PathBuf;
@@ -216,8 +215,7 @@ impl Active {
         let taken: HashSet<usize> = taken.iter().copied().collect();
         let is_missing = |slot: &usize| self.slots[*slot].output.is_none() && !taken.contains(slot);
         let misses: Vec<usize> = (0..self.slots.len()).filter(is_missing).collect();
-        let alone = matches!(stage.worker, Worker::Command(_)) || stage.def.grain != Grain::Row || stage.def.source;
-        let size = if alone {
+        let size = if stage.is_alone() {
             1
         } else {
             let batch = stage.def.batch.max(1);

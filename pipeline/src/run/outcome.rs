@@ -51,6 +51,8 @@ pub struct Tally {
     pub failed: usize,
     /// Seconds of work in this run.
     pub seconds: f64,
+    /// Seconds of the unit that took longest in this run.
+    pub longest: f64,
     /// Seconds of work in its table, whenever they were spent.
     pub worth: f64,
     /// Digest of kind, version, parameters and constants.

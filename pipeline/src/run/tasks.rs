@@ -11,10 +11,14 @@ use crate::task;
 use anyhow::Result;
 use manifests::Digest;
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// So many failures of a stage are told one by one.
 const TOLD: usize = 10;
+/// Where more tasks are in work than these, readers are not told of every word of each.
+const MANY: usize = 64;
+/// They are told of a stage no more often than this then.
+const SELDOM: Duration = Duration::from_millis(100);
 /// After so many failures without a success the rest is not tried.
 const HOPELESS: usize = 5;
 
@@ -126,10 +130,17 @@ impl<'a> Run<'a> {
         }
         match report {
             Report::Event(event) => self.said(id, event),
-            Report::Began => {
-                // what it waited for a place is no work
+            Report::Began(dir) => {
                 if let Some(flight) = self.flights.get_mut(&id) {
+                    // what it waited for a place is no work
                     flight.since = Instant::now();
+                    if flight.dir != dir
+                        && let State::Active(active) = &self.states[flight.node]
+                    {
+                        let units = active.unit_numbers(&flight.slots);
+                        self.logs.note(&self.plan.nodes[flight.node].name, units, &dir.join("log.txt"));
+                    }
+                    flight.dir = dir;
                 }
                 Ok(())
             }
@@ -179,6 +190,11 @@ impl<'a> Run<'a> {
 
     fn progress(&mut self, i: usize) {
         let State::Active(active) = &self.states[i] else { return };
+        // with thousands of tasks in work, to add them all up for each word of one would take longer than the work on it
+        if self.flights.len() > MANY && self.told_at[i].is_some_and(|told| told.elapsed() < SELDOM) {
+            return;
+        }
+        self.told_at[i] = Some(Instant::now());
         let flights: Vec<&Flight> = self.flights.values().filter(|flight| flight.node == i).collect();
         let open = |flight: &&Flight| flight.within * flight.slots.len() as f64 - flight.delivered.len() as f64;
         let within = flights.iter().map(|flight| open(flight).max(0.0)).sum();
@@ -225,7 +241,9 @@ impl<'a> Run<'a> {
                 if stage.def.grain != protocol::Grain::Row || stage.def.source {
                     self.cache.drop_scratch(&flight.keys[unit]);
                 }
-                self.tallies[i].seconds += seconds;
+                let tally = &mut self.tallies[i];
+                tally.seconds += seconds;
+                tally.longest = tally.longest.max(seconds);
                 // only now: what could not be kept has not been delivered, and the unit is not over
                 flight.delivered.insert(unit);
             }

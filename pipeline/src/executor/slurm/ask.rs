@@ -129,15 +129,9 @@ pub fn jobs(cluster: &Cluster, wanted: &[(Which, String)], dir: &Path) -> Result
         let words = ["sacct", "--noheader", "--allocations", "--parsable2", "--format=JobID,State,JobName"];
         // a cluster without accounting has nothing to say
         let told = say(&words, &format!("--jobs={}", ids.join(",")), dir).unwrap_or_default();
-        for line in told.lines() {
-            let parts: Vec<&str> = line.split('|').collect();
-            let [id, state, name] = parts[..] else { continue };
-            if name != cluster.name() {
-                continue;
-            }
-            if let Some(at) = ids.iter().position(|one| one == id) {
-                let state = state.split(' ').next().unwrap_or_default().to_string();
-                seen.insert(missing[at].0, Seen { state, reason: String::new(), job: id.into() });
+        for one in of_accounting(&told, &cluster.name()) {
+            if let Some(at) = ids.iter().position(|id| *id == one.job) {
+                seen.insert(missing[at].0, one);
             }
         }
     }
@@ -160,6 +154,18 @@ fn understand(text: &str, run: &str) -> HashMap<Which, Seen> {
     seen
 }
 
+/// What `sacct` told of jobs of this name.
+fn of_accounting(text: &str, name: &str) -> Vec<Seen> {
+    let seen = |line: &str| {
+        let parts: Vec<&str> = line.split('|').collect();
+        let [id, state, job_name] = parts[..] else { return None };
+        // `CANCELLED by 1000`
+        let state = state.split(' ').next().unwrap_or_default().to_string();
+        (job_name == name).then(|| Seen { state, reason: String::new(), job: id.into() })
+    };
+    text.lines().filter_map(seen).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -171,6 +177,14 @@ mod tests {
         assert_eq!(seen.len(), 2);
         assert!(seen[&(0, 0)].is_running() && seen[&(0, 1)].is_waiting());
         assert_eq!(seen[&(0, 1)].job, "12_1");
+    }
+
+    #[test]
+    fn accounting_is_understood() {
+        let text = "12_0|COMPLETED|effigy.r1\n12_1|CANCELLED by 1000|effigy.r1\n12_2|RUNNING|other\nslurm: error\n";
+        let seen = of_accounting(text, "effigy.r1");
+        let told: Vec<(&str, &str)> = seen.iter().map(|one| (one.job.as_str(), one.state.as_str())).collect();
+        assert_eq!(told, [("12_0", "COMPLETED"), ("12_1", "CANCELLED")]);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// What a job is given: the file `INDEX.json`.
 #[derive(Debug, Serialize, Deserialize)]
@@ -21,7 +21,7 @@ pub struct Orders {
     pub tasks: Vec<Task>,
 }
 
-/// A line of a job's: the file `INDEX.events`.
+/// A line of a job's: the file `INDEX.events`, and one more for each time it was started again.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Line {
@@ -29,8 +29,8 @@ pub enum Line {
     Here(String),
     /// It still is.
     Alive,
-    /// It begins a task.
-    Began(usize),
+    /// It begins a task, in this folder.
+    Began(usize, PathBuf),
     /// A worker said something of a task.
     Said(usize, Event),
     /// A task is over.
@@ -43,6 +43,14 @@ pub enum Line {
 pub fn file(dir: &Path, index: usize, kind: &str) -> PathBuf {
     dir.join(format!("{index}.{kind}"))
 }
+
+/// The file of the lines that a job has said since its start of this number, counted from 0.
+pub fn events(dir: &Path, index: usize, start: usize) -> PathBuf {
+    if start == 0 { file(dir, index, "events") } else { file(dir, index, &format!("events-{start}")) }
+}
+
+/// How often is looked whether a job has been started again.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// A job whose tasks are not all over.
 pub struct Element {
@@ -64,6 +72,10 @@ pub struct Element {
     pub running: Option<Instant>,
     /// Since when Slurm has said that it is over.
     pub over: Option<Instant>,
+    /// The number of the start that is listened to.
+    start: usize,
+    /// When was looked for the next.
+    looked: Instant,
     read: u64,
     rest: Vec<u8>,
 }
@@ -81,22 +93,39 @@ impl Element {
             began: false,
             running: None,
             over: None,
+            start: 0,
+            looked: Instant::now(),
             read: 0,
             rest: Vec::new(),
         }
     }
 
-    /// What it has said since it was listened to last.
+    /// What it has said since it was listened to last. What an earlier start of it says after a later one has begun is not heard.
     pub fn listen(&mut self, reports: &mut Vec<(usize, Report)>) {
-        let path = file(&self.dir, self.index, "events");
+        let looks = self.looked.elapsed() >= LOOK;
+        let is_next = looks && events(&self.dir, self.index, self.start + 1).exists();
+        self.hear(reports);
+        if looks {
+            self.looked = Instant::now();
+        }
+        if is_next {
+            self.start += 1;
+            (self.read, self.current) = (0, None);
+            self.rest.clear();
+            self.hear(reports);
+        }
+    }
+
+    fn hear(&mut self, reports: &mut Vec<(usize, Report)>) {
+        let path = events(&self.dir, self.index, self.start);
         // one that has not begun has no file
         let Ok(length) = std::fs::metadata(&path).map(|meta| meta.len()) else { return };
         if length <= self.read {
             return;
         }
-        let Ok(mut events) = File::open(&path) else { return };
+        let Ok(mut file) = File::open(&path) else { return };
         let mut text = std::mem::take(&mut self.rest);
-        let got = events.seek(SeekFrom::Start(self.read)).and_then(|_| events.read_to_end(&mut text));
+        let got = file.seek(SeekFrom::Start(self.read)).and_then(|_| file.read_to_end(&mut text));
         self.read += got.unwrap_or(0) as u64;
         let end = text.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
         self.rest = text.split_off(end);
@@ -115,9 +144,9 @@ impl Element {
         match line {
             Line::Here(_) | Line::Again => self.current = None,
             Line::Alive => {}
-            Line::Began(id) if is_open(&self.tasks, id) => {
+            Line::Began(id, dir) if is_open(&self.tasks, id) => {
                 self.current = Some(id);
-                reports.push((id, Report::Began));
+                reports.push((id, Report::Began(dir)));
             }
             Line::Said(id, event) if is_open(&self.tasks, id) => reports.push((id, Report::Event(event))),
             Line::Ended(id, ended) if is_open(&self.tasks, id) => {
@@ -126,7 +155,7 @@ impl Element {
                 reports.push((id, Report::Ended(ended)));
             }
             // of a task that was given up here
-            Line::Began(_) | Line::Said(..) | Line::Ended(..) => {}
+            Line::Began(..) | Line::Said(..) | Line::Ended(..) => {}
         }
     }
 

@@ -1,10 +1,12 @@
 //! A job at work on its node: hands its tasks to the local executor, one after the other, and writes down what is heard of
-//! them. Started again it goes on with the tasks that are not over. Talks to Slurm in one case only: when its time is up and another
+//! them. Started again it goes on with the tasks that are not over, in folders of their own and with lines of its own: it may have been started
+//! while its predecessor works on behind a broken connection. That one ends when it sees its successor. Talks to Slurm in one case only: when its time is up and another
 //! beginning would help.
 
+use super::afresh::afresh;
 use super::ask;
-use super::element::{Line, Orders, file};
-use crate::executor::{Ended, Executor, Local, Report, Task};
+use super::element::{Line, Orders, events, file};
+use crate::executor::{Ended, Executor, Gpus, Local, Report, Task};
 use crate::hints::hinted;
 use anyhow::{Context, Result};
 use protocol::{Event, STOP, TaskParams};
@@ -37,6 +39,8 @@ extern "C" fn note(signal: libc::c_int) {
 struct Job {
     dir: PathBuf,
     index: usize,
+    /// How often it was started before.
+    start: usize,
     events: File,
     beat: Duration,
     said: Instant,
@@ -56,29 +60,31 @@ pub fn work(dir: &Path, index: usize, id: &str, node: &str) -> Result<()> {
     let text =
         std::fs::read(&path).map_err(|error| hinted(format!("cannot read {}: {error}", path.display()), shared))?;
     let orders: Orders = serde_json::from_slice(&text).with_context(|| path.display().to_string())?;
-    let path = file(dir, index, "events");
-    let before = std::fs::read(&path).unwrap_or_default();
+    let (start, own) = begin(dir, index).map_err(|error| hinted(error, shared))?;
+    // what those before have said until now
+    let before = (0..start).flat_map(|start| std::fs::read(events(dir, index, start)).unwrap_or_default());
+    let before: Vec<u8> = before.collect();
     let lines = before.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok());
     let over: HashSet<usize> =
         lines.filter_map(|line| if let Line::Ended(id, _) = line { Some(id) } else { None }).collect();
-    let events = OpenOptions::new().create(true).append(true).open(&path);
-    let events = events.map_err(|error| hinted(format!("cannot write {}: {error}", path.display()), shared))?;
     let beat = Duration::from_millis(orders.beat_ms.max(100));
-    let mut job = Job { dir: dir.into(), index, events, beat, said: Instant::now() };
-    // whoever was killed in the middle of a line left it without an end
-    job.append(b"\n")?;
+    let mut job = Job { dir: dir.into(), index, start, events: own, beat, said: Instant::now() };
     job.say(&Line::Here(node.into()))?;
     let began = SystemTime::now();
-    let mut local = Local::new(usize::MAX, u64::MAX, usize::MAX);
-    let mut open: Vec<&Task> = orders.tasks.iter().filter(|task| !over.contains(&task.id)).collect();
+    let mut local = Local::new(usize::MAX, u64::MAX, Gpus::Elsewhere);
+    // of one that has ended meanwhile the folder may be gone
+    let is_open = |task: &Task| !over.contains(&task.id) && (start == 0 || task.dir.exists());
+    let open = orders.tasks.into_iter().filter(is_open);
+    let mut open: Vec<Task> =
+        if start == 0 { open.collect() } else { open.map(|task| afresh(&task)).collect::<Result<_>>()? };
     let mut further = false;
-    while let Some(task) = open.first().copied() {
-        let end = job.task(task, &mut local, Duration::from_secs(orders.grace_s))?;
+    while let Some(task) = open.first().cloned() {
+        let end = job.task(&task, &mut local, Duration::from_secs(orders.grace_s))?;
         match end {
             End::Over => further = true,
             End::Dismissed => return Ok(()),
             End::Warned => {
-                if !further && !left_checkpoint(task, began) {
+                if !further && !left_checkpoint(&task, began) {
                     let how =
                         "it did not finish within the time of its job, and left no checkpoint to go on from".into();
                     let hint = "raise `needs: { minutes: N }` of the stage, or `minutes:` in the cluster's file".into();
@@ -100,6 +106,19 @@ pub fn work(dir: &Path, index: usize, id: &str, node: &str) -> Result<()> {
     Ok(())
 }
 
+/// Opens the file of this start of the job; the number of the start is the first that nobody has taken.
+fn begin(dir: &Path, index: usize) -> Result<(usize, File), String> {
+    for start in 0.. {
+        let path = events(dir, index, start);
+        match OpenOptions::new().append(true).create_new(true).open(&path) {
+            Ok(file) => return Ok((start, file)),
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(format!("cannot write {}: {error}", path.display())),
+        }
+    }
+    unreachable!("there are more numbers than starts")
+}
+
 /// How it went with a task.
 enum End {
     /// It is over, and that was said.
@@ -119,7 +138,7 @@ impl Job {
         if self.is_dismissed() || file(&self.dir, self.index, "enough").exists() {
             return Ok(End::Dismissed);
         }
-        self.say(&Line::Began(task.id))?;
+        self.say(&Line::Began(task.id, task.dir.clone()))?;
         if let Some(ended) = local.submit(task) {
             self.say(&Line::Ended(task.id, ended))?;
             return Ok(End::Over);
@@ -142,7 +161,7 @@ impl Job {
                         self.say(&Line::Ended(id, ended))?;
                         return Ok(End::Over);
                     }
-                    Report::Began | Report::Remark(_) => {}
+                    Report::Began(_) | Report::Remark(_) => {}
                 }
             }
             if ENDED.load(Ordering::Relaxed) {
@@ -170,7 +189,7 @@ impl Job {
     }
 
     fn is_dismissed(&self) -> bool {
-        file(&self.dir, self.index, "over").exists()
+        file(&self.dir, self.index, "over").exists() || events(&self.dir, self.index, self.start + 1).exists()
     }
 
     fn say(&mut self, line: &Line) -> Result<()> {
