@@ -17,6 +17,11 @@ use std::path::{Path, PathBuf};
 /// The columns of the curve.
 const HEADER: &str = "step,loss,surface_mm,normals,correspondence_mm\n";
 
+/// A file by which its content is known: a worker's paths are links to where the content lies, another one in each table.
+pub fn content(path: &Path) -> PathBuf {
+    std::fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf())
+}
+
 /// The scans to try, and what came of it so far.
 pub struct Validation {
     scans: Vec<Scan>,
@@ -27,7 +32,7 @@ pub struct Validation {
 }
 
 impl Validation {
-    /// The first `scans` scans of each person of a table, none of which is `learned` from.
+    /// The first `scans` scans of each person of a table, none of whose files is `learned` from (by [`content`]).
     ///
     /// # Errors
     /// If it has no rows or shares a file with what is learned from, or a file is missing, damaged or of another kind of head.
@@ -37,7 +42,7 @@ impl Validation {
         for (identity, row) in table.rows().enumerate() {
             let path = row.path("scans")?;
             anyhow::ensure!(
-                !learned.contains(&path),
+                !learned.contains(&content(&path)),
                 "the scans {} are learned from and validated on\nhint: `validation` is of people who are not among the stage's rows",
                 path.display()
             );

@@ -11,7 +11,7 @@
 
 use crate::head_losses::HeadLosses;
 use crate::head_models;
-use crate::head_validation::Validation;
+use crate::head_validation::{Validation, content};
 use crate::scan_pools::{read_meshes, read_scans};
 use crate::trainer::{Checkpoints, LossCurve};
 use anyhow::Result;
@@ -144,7 +144,7 @@ impl TrainHeadModel {
         let mut learned: BTreeSet<PathBuf> = BTreeSet::new();
         for (identity, row) in unit.rows().into_iter().enumerate() {
             let path = row.path("scans")?;
-            learned.insert(path.clone());
+            learned.insert(content(&path));
             let more = read_scans(&path, identity as i64, scans.len() as i64)?;
             scans.extend(more);
             let meshes = read_meshes(&path)?;
