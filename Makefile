@@ -28,7 +28,7 @@ build: setup ## build everything (about ten minutes the first time)
 pipeline: build ## make an avatar, its renders, scores and report from the default data
 	@$(bin)/effigy run $(RECIPE) --profile $(PROFILE)
 
-ablations: build ## what each part of the avatar is worth: seven variants over seeds (PROFILE=quick for a look at the machinery)
+ablations: build ## what each part of the avatar is worth: eight variants over seeds (PROFILE=quick for a look at the machinery)
 	@$(bin)/effigy run pipeline/recipes/ablations.yaml --profile $(PROFILE)
 
 test: build ## run all tests
