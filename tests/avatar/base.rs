@@ -175,7 +175,9 @@ impl Trial {
     }
 
     fn shown(&self, words: &[&str]) -> Vec<Value> {
-        let (output, stage) = (self.command("show", words).output().expect("it starts"), words[0]);
+        // of the last run, whatever parameters it had
+        let all = [&["show", self.recipe.as_str(), "--profile", "smoke"], words].concat();
+        let (output, stage) = (self.space.command_with_packages(&all).output().expect("it starts"), words[0]);
         assert!(output.status.success(), "{stage}: {}", String::from_utf8_lossy(&output.stderr));
         let text = String::from_utf8_lossy(&output.stdout);
         text.lines().map(|line| serde_json::from_str(line).expect("a row a line")).collect()

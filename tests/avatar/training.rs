@@ -149,6 +149,11 @@ fn samplers_and_precisions_are_parameters() {
     let plain = train(&[]);
     assert_eq!(train(&["--set", "avatar.gradient_checkpointing=true"]), plain, "less memory, the same bits");
     assert_ne!(train(&["--set", "avatar.precision=bf16"]), plain);
+    assert_ne!(train(&["--param", "unet=tuned"]), plain);
+    let path = trial.paths("avatar")[0]["checkpoint"].as_str().expect("a path").to_string();
+    let bytes = std::fs::read(path).expect("a checkpoint");
+    let tuned = bytes.windows(12).any(|part| part == b"unet.conv_in");
+    assert!(tuned, "a prior that was trained on is kept with the avatar");
     let scales = |raw: bool| {
         trial.run(&[
             "--only",

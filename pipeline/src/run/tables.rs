@@ -276,6 +276,9 @@ impl<'a> Run<'a> {
             }
         }
         self.tallies[i].table = Some(remembered.table);
-        Ok(Some((remembered.clone(), done)))
+        // that of this run as well
+        let remembered = Remembered { overrides: self.options.overrides.clone(), ..remembered.clone() };
+        self.used.stages.insert(node.name.clone(), remembered.clone());
+        Ok(Some((remembered, done)))
     }
 }
