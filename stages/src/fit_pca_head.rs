@@ -3,12 +3,12 @@
 //! reads: sequence?, timestep, cloud, landmarks3d?; with pca_model, landmarks?   writes: mesh (PLY), expression, pose, residual (mm), kept, lost
 //!
 //! A group is a person, or one sequence of a person: the identity is fitted jointly with key frames spread over the group, from where landmarks put the mean head;
-//! without any from the upright pose at `center`, or, if the head is not there, from several turns about the middle of the cloud (`linear_start`). Then frames of a sequence are fitted one after the other, each from the one before, the identity fixed; one that lost the face starts anew. Meshes carry the neutral template's
+//! without any from the upright pose at `center` (`linear_start`). Then frames of a sequence are fitted one after the other, each from the one before, the identity fixed; one that lost the face starts anew. Meshes carry the neutral template's
 //! positions as canonical coordinates and no ambient ones. `residual`, `kept` and `lost` mean what they mean in `track_head`;
 //! a moment in which too little of a face was seen stays as the one before was, and is lost. Sees points and landmarks only.
 
 use crate::fit_identity::{UNIT_MM, initial_frame};
-use crate::head_models::{MIN_POINTS, Throat, observed};
+use crate::head_models::{Throat, observed};
 use crate::key_frames::spread;
 use crate::landmarks;
 use crate::linear_start::place;
@@ -123,8 +123,6 @@ impl FitPcaHead {
         for (sequence, timestep, i) in &order {
             match self.seen(&cloud(*i)?, &told(*i)?.unwrap_or_else(|| initial_frame(self.params.center).pose)) {
                 Ok(_) => usable.push((sequence, timestep, *i)),
-                // it may be elsewhere
-                Err(_) if cloud(*i)?.len() >= 2 * MIN_POINTS && told(*i)?.is_none() => usable.push((sequence, timestep, *i)),
                 Err(error) => _ = trouble.get_or_insert(error.context(at(sequence, *timestep))),
             }
         }

@@ -119,7 +119,7 @@ impl Throat {
 /// Updates of a rigid alignment.
 const ALIGN_STEPS: usize = 40;
 /// Fewer points than this are no face.
-pub const MIN_POINTS: usize = 100;
+const MIN_POINTS: usize = 100;
 
 /// Writes a head model.
 ///

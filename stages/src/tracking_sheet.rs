@@ -149,7 +149,8 @@ impl TrackingSheet {
         let cloud = geometry::ply::read_cloud(&rows[0].path("cloud")?)?;
         let pose = rows[0].array::<6>("pose")?;
         let pose = Pose { rotation: [pose[0], pose[1], pose[2]], translation: [pose[3], pose[4], pose[5]] };
-        let seen = observed(&cloud, usize::MAX, &pose, self.scale)?;
+        // of a moment that shows too little of a face there is nothing to compare: frame and mesh alone
+        let seen = observed(&cloud, usize::MAX, &pose, self.scale).unwrap_or_default();
         let vectors = |values: &[[f32; 3]]| values.iter().map(|v| Vec3::from(*v)).collect::<Vec<_>>();
         let (points, normals) = (vectors(&seen.points), vectors(&seen.normals));
         let distances_mm = MeshDistance::new(&mesh).distances(&points).into_iter().map(|d| d * 1000.0).collect();
