@@ -20,7 +20,7 @@ use geometry::distance::MeshDistance;
 use geometry::nearest::KdTree;
 use geometry::{Camera, Mesh};
 use glam::Vec3;
-use manifests::Type;
+use manifests::{Type, Value};
 use models::nphm::pose::Pose;
 use protocol::{Cx, Grain, OutRow, Row, Rows, Stage, StageDef, Unit};
 use rayon::prelude::*;
@@ -136,12 +136,15 @@ impl TrackingSheet {
         cut_out(&mut moments, self.params.picture)?;
         let mut distances: Vec<f32> = moments.iter().flat_map(|m| m.distances_mm.iter().copied()).collect();
         distances.sort_unstable_by(f32::total_cmp);
-        let (median, p90) = (quantile(&distances, 0.5)?, quantile(&distances, 0.9)?);
-        let legend = round_up((SCALE * f64::from(median)).max(0.01));
+        // null where all shown moments are blank
+        let known = |share: f64| quantile(&distances, share).ok().map(f64::from);
+        let (median, p90) = (known(0.5), known(0.9));
+        let legend = median.map_or(1.0, |median| round_up((SCALE * median).max(0.01)));
         let path = cx.file(unit, "sheet.png");
         draw(&moments, legend)?.write_png(&path)?;
         let row = OutRow::new().file("sheet", &path).f64("legend_mm", legend);
-        Ok(vec![row.f64("median_mm", median).f64("p90_mm", p90)])
+        let value = |v: Option<f64>| v.map_or(Value::Null, Value::F64);
+        Ok(vec![row.set("median_mm", value(median)).set("p90_mm", value(p90))])
     }
 
     fn moment(&self, name: String, rows: &[Row<'_>]) -> Result<Moment> {
@@ -273,8 +276,10 @@ fn draw(moments: &[Moment], legend: f64) -> Result<Image> {
         text(&mut sheet, &moment.name, (MARGIN, y + STRIP - 7), SIZE, Anchor::Left)?;
         let mut sorted = moment.distances_mm.clone();
         sorted.sort_unstable_by(f32::total_cmp);
-        let (median, p90) = (quantile(&sorted, 0.5)?, quantile(&sorted, 0.9)?);
-        let said = format!("{} points: median {median:.2} mm, 90 % within {p90:.2} mm", sorted.len());
+        let said = match (quantile(&sorted, 0.5), quantile(&sorted, 0.9)) {
+            (Ok(median), Ok(p90)) => format!("{} points: median {median:.2} mm, 90 % within {p90:.2} mm", sorted.len()),
+            _ => "too few points were observed".into(),
+        };
         text(&mut sheet, &said, (total - MARGIN, y + STRIP - 7), SIZE, Anchor::Right)?;
     }
     let y = top + moments.len() * line + MARGIN;
