@@ -300,7 +300,7 @@ impl TrackHead {
             if to <= done.refined.len() {
                 continue;
             }
-            done.refined.extend_from_slice(&done.fitted[done.refined.len()..from]);
+            carry(&mut done.refined, &done.fitted[..from]);
             let config = FitConfig {
                 steps: p.refine_steps,
                 smooth_motion: p.smooth_motion,
@@ -315,8 +315,17 @@ impl TrackHead {
             state.save(done)?;
             cx.go_on(cx.should_stop())?;
         }
-        done.refined.extend_from_slice(&done.fitted[done.refined.len()..]);
+        carry(&mut done.refined, &done.fitted);
         Ok(())
+    }
+}
+
+/// Takes what is not refined over from `fitted`; moments without a face stay as the frame before now is.
+fn carry(refined: &mut Vec<Frame>, fitted: &[Frame]) {
+    for frame in &fitted[refined.len()..] {
+        let stays = refined.last().filter(|_| frame.kept == 0.0);
+        let carried = stays.map_or_else(|| frame.clone(), |before| Frame { kept: 0.0, residual: frame.residual, ..before.clone() });
+        refined.push(carried);
     }
 }
 
