@@ -220,7 +220,9 @@ impl RecipeArgs {
             let named = other.map_or("without `--profile`".into(), |name| format!("with `--profile {name}`"));
             hint += &format!("\n  or, since it was run {named}: effigy {verb} {}", self.typed(stage, other));
         }
-        let with = spec.profile.as_ref().map_or(String::new(), |profile| format!(" with `--profile {profile}`"));
+        let asked: Vec<String> =
+            spec.profile.iter().map(|profile| format!("`--profile {profile}`")).chain(self.overrides()).collect();
+        let with = if asked.is_empty() { String::new() } else { format!(" with {}", asked.join(" and ")) };
         let workspace = self.workspace.workspace.display();
         remark(&format!("error: {message}{with} in the workspace {workspace}\n  hint: {hint}"));
         FAILED

@@ -49,7 +49,7 @@ pub fn last_run(recipe: &RecipeArgs, verb: &str) -> Result<Result<FinishedRun, u
     };
     let last = records.iter().rfind(fits);
     if last.is_none() && !asked.is_empty() {
-        let message = format!("the recipe {} has not been run yet with {}", plan.spec.file, asked.join(" and "));
+        let message = format!("the recipe {} has not been run yet", plan.spec.file);
         return Ok(Err(recipe.not_run(&message, verb, None, &loaded, &store)));
     }
     let node = |i: usize| -> FinishedNode {

@@ -103,9 +103,7 @@ pub fn kept(recipe: &RecipeArgs, loaded: &load::Loaded, stage: &str, verb: &str)
     for i in loaded.plan.stages(stage)? {
         let name = &loaded.plan.nodes[i].name;
         let Some(left) = record::left(recipe, &loaded.plan, &memory, &records, name) else {
-            let asked = recipe.overrides();
-            let so = if asked.is_empty() { String::new() } else { format!(" with {}", asked.join(" and ")) };
-            let message = format!("stage `{name}` has not been finished yet{so}");
+            let message = format!("stage `{name}` has not been finished yet");
             return Ok(Err(recipe.not_run(&message, verb, Some(name), loaded, &store)));
         };
         if recipe.overrides().is_empty() && !left.overrides.is_empty() {
