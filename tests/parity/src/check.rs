@@ -41,7 +41,7 @@ impl Checks {
     }
 
     /// Largest difference in units of max(1, the reference's root mean square): what cancels in a sum is as large as its terms.
-    pub fn to_rms(&mut self, what: impl Into<String>, got: &Tensor, want: &Tensor, tolerance: f64) {
+    pub fn by_rms(&mut self, what: impl Into<String>, got: &Tensor, want: &Tensor, tolerance: f64) {
         let unit =
             |want: &Tensor| want.ones_like() * want.square().mean(Kind::Double).sqrt().double_value(&[]).max(1.0);
         self.weighted(what, got, want, tolerance, unit);

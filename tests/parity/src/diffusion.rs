@@ -92,7 +92,7 @@ fn unet(dir: &Path, checks: &mut Checks) -> Result<()> {
         let seen = seen.borrow();
         let (_, got) = seen.iter().find(|(n, _)| n == name).with_context(|| format!("no module output {name}"))?;
         // Intermediate values are up to several units large; the README's figure for such tensors is the ControlNet's.
-        checks.to_rms(format!("inter.{name}"), got, &io.get(&format!("inter.{name}"))?, 5e-5);
+        checks.by_rms(format!("inter.{name}"), got, &io.get(&format!("inter.{name}"))?, 5e-5);
     }
     checks.absolute("out_plain", &out, &io.get("out_plain")?, 1.5e-5);
 
@@ -101,9 +101,9 @@ fn unet(dir: &Path, checks: &mut Checks) -> Result<()> {
     let expected = io.series("cn_down")?;
     ensure!(expected.len() == residuals.down.len(), "{} residuals, not {}", residuals.down.len(), expected.len());
     for (i, (got, want)) in residuals.down.iter().zip(&expected).enumerate() {
-        checks.to_rms(format!("cn_down.{i}"), got, want, 5e-5);
+        checks.by_rms(format!("cn_down.{i}"), got, want, 5e-5);
     }
-    checks.to_rms("cn_mid", &residuals.mid, &io.get("cn_mid")?, 5e-5);
+    checks.by_rms("cn_mid", &residuals.mid, &io.get("cn_mid")?, 5e-5);
     let extras = Extras { down: Some(&residuals.down), mid: Some(&residuals.mid), ..Extras::default() };
     checks.absolute("out_controlled", &unet.forward(&sample, &t, &text, extras), &io.get("out_controlled")?, 1.5e-5);
     Ok(())
