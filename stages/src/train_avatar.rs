@@ -8,7 +8,7 @@
 //! bottom; network and loss lie in `models::avatar`. A killed training continues from its last checkpoint and ends with the
 //! same bits, and one that diverges stops with it. Rows of several participants train one avatar of them all, with feature
 //! maps for each. Every so many steps it is tried on the rows of `validation`, from which it learns nothing. Switches give the
-//! paper's ablations, terms that the reference has and leaves off, and two stated departures for small priors (`prior: tuned`, cosine).
+//! paper's ablations, terms that the reference has and leaves off, and three stated departures for small priors (`prior: tuned`, cosine, standardised codes).
 
 use crate::avatar_description::{Description, EYE_COLUMNS};
 use crate::avatar_samples::Samples;
