@@ -1,13 +1,11 @@
 """The surface of a field on a grid of 256^3: our marching cubes beside scikit-image and PyMCubes, one thread each.
 
-Each program reads the same file and extracts the surface 1 time, then 1 + ROUNDS times: the difference of cpu seconds is what the
-rounds cost, without start, reading and imports. Programs take turns, so that a busy machine is busy for all. Counts of vertices and faces are compared.
+Each program reads the same file. Counts of vertices and faces are compared.
 """
-import os
 import shutil
 import subprocess
 
-from measure import find, measure, median
+from measure import example, find, per_round
 
 SIDE, ROUNDS = 256, 8
 
@@ -23,15 +21,12 @@ for _ in range(int(sys.argv[3])):
     vertices, faces = extract()
     print(len(vertices), len(faces))
 """
-# one thread: rayon's, and what numpy's libraries bring
-ONE = ["env", "RAYON_NUM_THREADS=1", "OMP_NUM_THREADS=1", "OPENBLAS_NUM_THREADS=1"]
 
 
 def run(work, reps):
     """All of it; prints a table and gives back the figures."""
-    effigy, python = find("effigy"), find("cubes-python")
-    ours = effigy and os.path.join(os.path.dirname(os.path.realpath(effigy)), "examples", "marching_cubes")
-    if not ours or not os.access(ours, os.X_OK):
+    ours, python = example("marching_cubes"), find("cubes-python")
+    if not ours:
         print("! SKIPPED: marching cubes; its example is not built (cargo build --workspace --examples)", flush=True)
         return []
     if not python:
@@ -48,14 +43,8 @@ def run(work, reps):
     for field in ["sphere", "torus"]:
         grid = str(folder / f"{field}.f32")
         subprocess.run([ours, "make", field, str(SIDE), grid], check=True)
-        taken, counts = {name: [] for name in programs}, {}
-        for _ in range(reps):
-            for name, command in programs.items():
-                runs = [measure(ONE + command(rounds, grid), folder / "in") for rounds in [1, 1 + ROUNDS]]
-                counts[name] = (folder / "last.log").read_text().split()[-2:]
-                assert all(r["rc"] == 0 for r in runs), f"{name}: see {folder / 'last.log'}"
-                taken[name].append({"cpu": (runs[1]["cpu"] - runs[0]["cpu"]) / ROUNDS, "rss": runs[1]["rss"]})
-        figures = {name: median(of) for name, of in taken.items()}
+        at = {name: lambda n, command=command: command(n, grid) for name, command in programs.items()}
+        figures, counts = per_round(at, ROUNDS, reps, folder)
         for name, figure in figures.items():
             ratio = figures["ours"]["cpu"] / figure["cpu"]
             vertices, faces = map(int, counts[name])

@@ -79,6 +79,31 @@ def measure(argv, cwd, limit=600.0):
     return dict(wall=wall, cpu=cpu, rss=rss / 1024, rc=124 if late else os.waitstatus_to_exitcode(status))
 
 
+def example(name):
+    """The path of one of our examples, built beside the program `effigy`; None if it is not there."""
+    effigy = find("effigy")
+    path = effigy and os.path.join(os.path.dirname(os.path.realpath(effigy)), "examples", name)
+    return path if path and os.access(path, os.X_OK) else None
+
+
+# one thread, and none that spins while it waits: that would count as work
+ONE_THREAD = ["env", "RAYON_NUM_THREADS=1", "OMP_NUM_THREADS=1", "MKL_NUM_THREADS=1", "OPENBLAS_NUM_THREADS=1", "OMP_WAIT_POLICY=PASSIVE"]
+
+
+def per_round(programs, rounds, reps, folder):
+    """What a round costs programs that do their work N times, on one thread: `programs` gives for each name the command from N. Each does it once, then 1 + `rounds`
+    times: the difference of cpu seconds is what the rounds cost, without start, imports and loading. They take turns, so that a busy machine is busy for all. Gives back
+    the median figures (cpu of a round, peak memory of the whole) and the words of each one's last line."""
+    taken, said = {name: [] for name in programs}, {}
+    for _ in range(reps):
+        for name, command in programs.items():
+            runs = [measure(ONE_THREAD + command(n), folder / "in") for n in [1, 1 + rounds]]
+            assert all(r["rc"] == 0 for r in runs), f"{name}: see {folder / 'last.log'}"
+            said[name] = (folder / "last.log").read_text().strip().splitlines()[-1].split()
+            taken[name].append({"cpu": (runs[1]["cpu"] - runs[0]["cpu"]) / rounds, "rss": runs[1]["rss"]})
+    return {name: median(of) for name, of in taken.items()}, said
+
+
 def median(runs):
     """The median of each figure of several measurements."""
     return {name: statistics.median(run[name] for run in runs) for name in runs[0]}

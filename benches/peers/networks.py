@@ -1,18 +1,16 @@
 """The networks beside diffusers in Python, on the same libtorch and one thread each: a ControlNet that learns and draws with a small U-Net, and, where
 asked for, Stable Diffusion 2.1's own sizes (minutes each, up to 12 GB).
 
-Each program does its case 1 time, then 1 + ROUNDS times: the difference of cpu seconds is what the rounds cost, without start, imports and weights.
-Programs take turns, so that a busy machine is busy for all. Weights are random on both sides; that both have as many parameters is checked, that they
+Weights are random on both sides; that both have as many parameters is checked, that they
 compute the same is what `make parity` checks.
 """
-import os
 import shutil
 
-from measure import find, measure, median
+from measure import example, find, per_round
 
 # case, rounds, in the size of Stable Diffusion 2.1?
 CASES = [
-    ("step", 20, False), ("sample", 4, False),
+    ("step", 150, False), ("sample", 12, False),
     ("vae_256", 2, True), ("vae_512", 1, True), ("unet", 2, True), ("control_step", 1, True),
 ]
 WHAT = {
@@ -101,15 +99,12 @@ else:
     with torch.no_grad():
         print(*{"sample": sample, "vae_256": lambda: encode(256), "vae_512": lambda: encode(512), "unet": once}[case](), torch.__version__)
 """
-# spinning threads would count as work
-ONE = ["env", "RAYON_NUM_THREADS=1", "OMP_NUM_THREADS=1", "MKL_NUM_THREADS=1", "OMP_WAIT_POLICY=PASSIVE"]
 
 
 def run(work, reps, full_size):
     """All of it; prints a table and gives back the figures."""
-    effigy = find("effigy")
-    ours = effigy and os.path.join(os.path.dirname(os.path.realpath(effigy)), "examples", "run_networks")
-    if not ours or not os.access(ours, os.X_OK):
+    ours = example("run_networks")
+    if not ours:
         print("! SKIPPED: networks; their example is not built (cargo build --workspace --examples)", flush=True)
         return []
     python = find("networks-python")
@@ -127,14 +122,7 @@ def run(work, reps, full_size):
         programs = {"ours": lambda n: [ours, case, str(n)]}
         if python:
             programs["diffusers"] = lambda n: [python, "-c", PEER, case, str(n)]
-        taken, said = {name: [] for name in programs}, {}
-        for _ in range(1 if full else reps):
-            for name, command in programs.items():
-                runs = [measure(ONE + command(n), folder / "in") for n in [1, 1 + rounds]]
-                assert all(r["rc"] == 0 for r in runs), f"{name}: see {folder / 'last.log'}"
-                said[name] = (folder / "last.log").read_text().strip().splitlines()[-1].split()
-                taken[name].append({"cpu": (runs[1]["cpu"] - runs[0]["cpu"]) / rounds, "rss": runs[1]["rss"]})
-        figures = {name: median(of) for name, of in taken.items()}
+        figures, said = per_round(programs, rounds, 1 if full else reps, folder)
         for name, figure in figures.items():
             label = name if name == "ours" else f"diffusers on torch {said[name][-1]}"
             ratio = figures["ours"]["cpu"] / figure["cpu"]

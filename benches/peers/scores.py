@@ -1,14 +1,13 @@
 """Scores of pairs of 512 px pictures: PSNR, SSIM and LPIPS beside scikit-image, torchmetrics and the package lpips, one thread each.
 
-Each program reads the same pair and scores it 1 time, then 1 + ROUNDS times: the difference of cpu seconds is what the rounds cost, without start, imports
-and weights. Programs take turns, so that a busy machine is busy for all. PSNR and SSIM are compared; peers of LPIPS have random features, which cost the same.
+Each program reads the same pair. PSNR and SSIM are compared; peers of LPIPS have random features, which cost the same.
 """
 import os
 import pathlib
 import random
 import shutil
 
-from measure import find, measure, median
+from measure import example, find, per_round
 
 SIDE = 512
 # our name for the score, rounds, and what it is beside
@@ -50,7 +49,6 @@ for _ in range(rounds):
     last = run()
 print(*last)
 """
-ONE = ["env", "RAYON_NUM_THREADS=1", "OMP_NUM_THREADS=1", "OPENBLAS_NUM_THREADS=1"]
 
 
 def pair(file):
@@ -68,9 +66,8 @@ def pair(file):
 
 def run(work, reps):
     """All of it; prints a table and gives back the figures."""
-    effigy = find("effigy")
-    ours = effigy and os.path.join(os.path.dirname(os.path.realpath(effigy)), "examples", "score_pairs")
-    if not ours or not os.access(ours, os.X_OK):
+    ours = example("score_pairs")
+    if not ours:
         print("! SKIPPED: scores; their example is not built (cargo build --workspace --examples)", flush=True)
         return []
     pythons = {"skimage": find("cubes-python"), "torchmetrics": find("scores-python")}
@@ -90,14 +87,7 @@ def run(work, reps):
             programs[peer] = lambda n: [python, "-c", PEER, score, str(SIDE), str(n), file]
         else:
             print(f"! SKIPPED: {peer} is not installed (benches/peers/install.sh)", flush=True)
-        taken, values = {name: [] for name in programs}, {}
-        for _ in range(reps):
-            for name, command in programs.items():
-                runs = [measure(ONE + command(n), folder / "in") for n in [1, 1 + rounds]]
-                assert all(r["rc"] == 0 for r in runs), f"{name}: see {folder / 'last.log'}"
-                values[name] = (folder / "last.log").read_text().strip().splitlines()[-1].split()
-                taken[name].append({"cpu": (runs[1]["cpu"] - runs[0]["cpu"]) / rounds, "rss": runs[1]["rss"]})
-        figures = {name: median(of) for name, of in taken.items()}
+        figures, values = per_round(programs, rounds, reps, folder)
         for name, figure in figures.items():
             ratio = figures["ours"]["cpu"] / figure["cpu"]
             print(f"| {score} | {name} | {' '.join(values[name])} | {1000 * figure['cpu']:.1f} | {ratio:.2f} |", flush=True)
