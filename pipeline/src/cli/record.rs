@@ -12,7 +12,8 @@ use crate::{kept, memory};
 use anyhow::Result;
 use protocol::Grain;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::cell::LazyCell;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 /// A run that is over.
@@ -151,6 +152,12 @@ impl Record {
         self.stages.iter().find(|stage| stage.name == name)
     }
 
+    /// Whether it is a run of a plan's recipe and profile, with just these `--param` and `--set` if there are any.
+    pub fn is_of(&self, plan: &Plan, asked: &[String]) -> bool {
+        let recipe = self.recipe == plan.spec.name && self.profile == plan.spec.profile;
+        recipe && (asked.is_empty() || same(asked, &self.overrides))
+    }
+
     /// How it was called for, as one types it.
     pub fn typed(&self) -> String {
         let profile = self.profile.as_ref().map_or(String::new(), |profile| format!(" --profile {profile}"));
@@ -249,14 +256,13 @@ pub fn write(
     memory::write(&folder.join("latest"), id.as_bytes())
 }
 
-/// What is known of a stage as it was asked for: its table, the digest of its kind, version, parameters and constants, and the
-/// seconds of work that made it.
+/// What is known of a stage as it was asked for.
 pub struct Left {
     /// Its table.
     pub table: manifests::Digest,
     /// Kind, version, parameters and constants.
     pub head: Option<manifests::Digest>,
-    /// Seconds of work.
+    /// Seconds of work that made it.
     pub worth: f64,
     /// `--param` and `--set` of the run that made it.
     pub overrides: Vec<String>,
@@ -264,24 +270,31 @@ pub struct Left {
 
 /// What the last run left of a stage; where `--param` or `--set` are given and that run had others, what the last one with
 /// just these left of it.
-pub fn left(args: &RecipeArgs, plan: &Plan, memory: &Memory, records: &[Record], stage: &str) -> Option<Left> {
-    let sorted = |mut list: Vec<String>| {
-        list.sort();
-        list
-    };
-    let asked = sorted(args.overrides());
+pub fn left(
+    args: &RecipeArgs,
+    plan: &Plan,
+    memory: &Memory,
+    records: &LazyCell<Vec<Record>, impl FnOnce() -> Vec<Record>>,
+    stage: &str,
+) -> Option<Left> {
+    let asked = args.overrides();
     let remembered = memory.stages.get(stage);
-    if let Some(last) = remembered.filter(|last| asked.is_empty() || asked == sorted(last.overrides.clone())) {
+    if let Some(last) = remembered.filter(|last| asked.is_empty() || same(&asked, &last.overrides)) {
         let head = Some(last.head);
         return Some(Left { table: last.table, head, worth: last.worth, overrides: last.overrides.clone() });
     }
-    let runs = records.iter().rev().filter(|run| run.recipe == plan.spec.name && run.profile == plan.spec.profile);
-    let mut tables = runs.filter(|run| !asked.is_empty() && sorted(run.overrides.clone()) == asked).filter_map(|run| {
+    if asked.is_empty() {
+        return None;
+    }
+    records.iter().rev().filter(|run| run.is_of(plan, &asked)).find_map(|run| {
         let stage = run.stage(stage)?;
-        let overrides = run.overrides.clone();
-        Some(Left { table: stage.table?, head: stage.head, worth: stage.seconds, overrides })
-    });
-    tables.next()
+        Some(Left { table: stage.table?, head: stage.head, worth: stage.seconds, overrides: run.overrides.clone() })
+    })
+}
+
+/// Whether two lists of `--param` and `--set` say the same.
+fn same(a: &[String], b: &[String]) -> bool {
+    a.iter().collect::<BTreeSet<_>>() == b.iter().collect()
 }
 
 /// All records of a workspace, oldest first. One that cannot be read is left out.

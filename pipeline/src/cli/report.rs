@@ -1,9 +1,11 @@
 //! `effigy report`: the report of the last run once more, without running anything.
 
-use super::{DONE, RecipeArgs, host, load, print, record};
+use super::record::{self, Left};
+use super::{DONE, RecipeArgs, host, load, print};
 use crate::finished::{FinishedNode, FinishedRun, NodeState};
 use crate::memory::Store;
 use anyhow::Result;
+use std::cell::LazyCell;
 use std::collections::HashMap;
 use std::path::PathBuf;
 
@@ -37,25 +39,17 @@ pub fn last_run(recipe: &RecipeArgs, verb: &str) -> Result<Result<FinishedRun, u
     let workspace = &recipe.workspace.workspace;
     let store = Store::new(workspace);
     let memory = store.load(&loaded.recipe, plan.spec.profile.as_deref());
-    if memory.stages.is_empty() {
+    let records = LazyCell::new(|| record::all(workspace));
+    let left: Vec<Option<Left>> =
+        plan.nodes.iter().map(|node| record::left(recipe, plan, &memory, &records, &node.name)).collect();
+    if left.iter().all(Option::is_none) {
         let message = format!("the recipe {} has not been run yet", plan.spec.file);
         return Ok(Err(recipe.not_run(&message, verb, None, &loaded, &store)));
     }
-    let records = record::all(workspace);
-    let asked = recipe.overrides();
-    let fits = |one: &&record::Record| {
-        let same = one.recipe == plan.spec.name && one.profile == plan.spec.profile;
-        same && (asked.is_empty() || one.overrides == asked)
-    };
-    let last = records.iter().rfind(fits);
-    if last.is_none() && !asked.is_empty() {
-        let message = format!("the recipe {} has not been run yet", plan.spec.file);
-        return Ok(Err(recipe.not_run(&message, verb, None, &loaded, &store)));
-    }
+    let last = records.iter().rfind(|one| one.is_of(plan, &recipe.overrides()));
     let node = |i: usize| -> FinishedNode {
         let name = &plan.nodes[i].name;
-        let remembered = record::left(recipe, plan, &memory, &records, name);
-        let remembered = remembered.as_ref();
+        let remembered = left[i].as_ref();
         let told = last.and_then(|last| last.stages.iter().find(|stage| stage.name == *name));
         FinishedNode {
             state: if remembered.is_some() { NodeState::Done } else { NodeState::Skipped },

@@ -9,6 +9,7 @@ use anyhow::Result;
 use manifests::{Manifest, Type, Value};
 use polars::prelude::{AnyValue, Column, DataFrame, IntoLazy, NamedFrom, Series};
 use polars::sql::SQLContext;
+use std::cell::LazyCell;
 use std::path::PathBuf;
 
 /// The name of a stage's rows in a query.
@@ -97,7 +98,7 @@ impl Show {
 pub fn kept(recipe: &RecipeArgs, loaded: &load::Loaded, stage: &str, verb: &str) -> Result<Result<Manifest, u8>> {
     let store = Store::new(&recipe.workspace.workspace);
     let memory = store.load(&loaded.recipe, loaded.plan.spec.profile.as_deref());
-    let records = record::all(&recipe.workspace.workspace);
+    let records = LazyCell::new(|| record::all(&recipe.workspace.workspace));
     let mut tables = Vec::new();
     let mut others: Vec<String> = Vec::new();
     for i in loaded.plan.stages(stage)? {
