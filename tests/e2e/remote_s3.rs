@@ -1,32 +1,12 @@
 //! Shared caches on a real S3 server, with a proxy in between that drops, breaks, cuts and spoils. Where there is no such server,
 //! these tests say so and pass.
 
-use crate::remotes::{Fault, Proxy, S3, files, named, spoil};
+use crate::remotes::{self, BIG, Fault, Proxy, S3, URL, files, named, spoil};
 use crate::support::{Said, Space};
-
-const URL: &str = "s3://bucket/team/cache";
-const BIG: usize = 40 << 20;
 
 /// Three small files, and with `big` one that moves in parts.
 fn colleague(big: bool) -> Space {
-    let space = Space::new();
-    for i in 0..3 {
-        space.write(&format!("in/{i}.txt"), &"word ".repeat(i + 1));
-    }
-    let size = if big { BIG } else { 4000 };
-    space.write(
-        "r.yaml",
-        &format!(
-            "
-stages:
-  src: {{ files: 'in/*.txt' }}
-  upper: {{ run: 'tr a-z A-Z < {{file}} > {{out}}/file && echo {{path}} >> ran.log', shell: true, from: src, writes: {{ file: blob }} }}
-  big: {{ run: 'yes effigy | head -c {size} > {{out}}/file && echo big >> ran.log', shell: true, writes: {{ file: blob }} }}
-"
-        ),
-    );
-    space.settle();
-    space
+    remotes::colleague(3, if big { BIG } else { 4000 }, 0.0)
 }
 
 const UNITS: u64 = 4;

@@ -3,34 +3,15 @@
 
 use crate::cluster::spread;
 use crate::network::{ADDRESSES, Machines};
-use crate::remotes::{S3, named};
+use crate::remotes::{self, BIG, S3, URL, named};
 use crate::support::{Said, Space};
 use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-const URL: &str = "s3://bucket/team/cache";
-const BIG: usize = 40 << 20;
-
 /// So many small files, each in work for a moment, and a large one.
 fn colleague(files: usize) -> Space {
-    let space = Space::new();
-    for i in 0..files {
-        space.write(&format!("in/{i:02}.txt"), &"word ".repeat(i + 1));
-    }
-    space.write(
-        "r.yaml",
-        &format!(
-            "
-stages:
-  src: {{ files: 'in/*.txt' }}
-  upper: {{ run: 'sleep 0.1; tr a-z A-Z < {{file}} > {{out}}/file && echo {{path}} >> ran.log', shell: true, from: src, writes: {{ file: blob }} }}
-  big: {{ run: 'yes effigy | head -c {BIG} > {{out}}/file && echo big >> ran.log', shell: true, writes: {{ file: blob }} }}
-"
-        ),
-    );
-    space.settle();
-    space
+    remotes::colleague(files, BIG, 0.1)
 }
 
 /// An S3 server on the second machine.

@@ -3,6 +3,7 @@
 
 #![allow(dead_code, reason = "each test executable uses a part of it")]
 
+use crate::support::Space;
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -10,6 +11,32 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
+
+/// A cache on an S3 server.
+pub const URL: &str = "s3://bucket/team/cache";
+/// Bytes of a file that moves in parts.
+pub const BIG: usize = 40 << 20;
+
+/// The workspace of one colleague: so many small files, each in work for `pause` seconds, and one of `size` bytes. What runs is noted in `ran.log`.
+pub fn colleague(files: usize, size: usize, pause: f64) -> Space {
+    let space = Space::new();
+    for i in 0..files {
+        space.write(&format!("in/{i:02}.txt"), &"word ".repeat(i + 1));
+    }
+    space.write(
+        "r.yaml",
+        &format!(
+            "
+stages:
+  src: {{ files: 'in/*.txt' }}
+  upper: {{ run: 'sleep {pause}; tr a-z A-Z < {{file}} > {{out}}/file && echo {{path}} >> ran.log', shell: true, from: src, writes: {{ file: blob }} }}
+  big: {{ run: 'yes effigy | head -c {size} > {{out}}/file && echo big >> ran.log', shell: true, writes: {{ file: blob }} }}
+"
+        ),
+    );
+    space.settle();
+    space
+}
 
 /// All files below a folder, by their relative paths, with their content.
 pub fn files(root: &Path) -> BTreeMap<String, Vec<u8>> {
