@@ -27,6 +27,8 @@ HERE = Path(__file__).resolve().parent
 MOST_UNITS = 256
 # the pause between two looks at the files of jobs, and what each job adds to it (pipeline/src/executor/slurm.rs)
 POLL_S, POLL_EACH_S = 0.02, 0.001
+# jobs that have only just begun keep their tasks (a third of `silent_s`)
+BEAT_S = 20
 
 
 class Stage:
@@ -108,6 +110,7 @@ class Simulation:
         self.handed = self.tasks = 0
         self.lane_s, self.job_s = 0.0, {}  # of all jobs, from hand to end; of the longest job of each stage, by its last task
         self.ended_at = {}
+        self.shared, self.at_work, self.asked = 0.0, {}, set()  # jobs by their tasks: how many wait behind the one in work, and since when it runs
 
     def at(self, time, what, *more):
         self.number += 1
@@ -217,12 +220,14 @@ class Simulation:
         self.gathered = []
         for tasks in kinds.values():
             room = max(1, self.place["jobs"] - self.jobs)
-            each = min(max(1, -(-len(tasks) // room)), self.place["tasks"])
+            jobs = max(min(len(tasks), room), -(-len(tasks) // self.place["tasks"]))
+            each, more = divmod(len(tasks), jobs)
             now = self.coordinator.serve(now, self.cost["submit_s"])
-            for i in range(0, len(tasks), each):
-                self.jobs += 1
-                self.handed += 1
-                self.queued.append((now, tasks[i : i + each]))
+            self.jobs += jobs
+            self.handed += jobs
+            for job in range(jobs):
+                first = job * each + min(job, more)
+                self.queued.append((now, tasks[first : first + each + (job < more)]))
         self.start_jobs(now)
 
     def start_jobs(self, now):
@@ -235,16 +240,26 @@ class Simulation:
             self.queued.popleft()
             self.free -= threads
             started = self.controller.serve(max(now, handed), self.cost["job_s"])
-            began = self.touch(started + self.cost["job_start_s"], self.cost["job_operations"])
-            self.at(began, "task", tasks, 0, began)
+            self.at(started + self.cost["job_start_s"], "started", tasks)
+
+    def started(self, now, tasks):
+        began = self.touch(now, self.cost["job_operations"])
+        self.at(began, "task", tasks, 0, began)
 
     def task(self, now, tasks, i, began):
-        """A job begins the next of its tasks, or is over."""
+        """A job begins the next of its tasks, or is over: it has none, or gives back what it has not begun, as it was asked."""
+        self.share(now)
+        self.at_work[id(tasks)] = (tasks, len(tasks) - i - 1, began)
+        if i and i < len(tasks) and id(tasks) in self.asked:
+            self.gathered += tasks[i:]
+            i = len(tasks)
         if i == len(tasks):
+            del self.at_work[id(tasks)]
+            self.asked.discard(id(tasks))
             self.free += self.takes(tasks[0][0])
             self.work += (now - began) * self.takes(tasks[0][0])
             self.lane_s += now - began
-            name = tasks[-1][0].name
+            name = tasks[0][0].name
             self.job_s[name] = max(self.job_s.get(name, 0.0), now - began)
             self.start_jobs(now)
             self.at(now + POLL_S + POLL_EACH_S * self.jobs, "gone")
@@ -258,6 +273,22 @@ class Simulation:
     def gone(self, now):
         self.jobs -= 1
         self.submit_jobs(now)
+
+    def share(self, now):
+        """Where jobs could be had and no task waits to be handed in, those that have long been at work are asked for what they have not begun."""
+        free = self.place["jobs"] - self.jobs
+        if now < self.shared + 1:
+            return
+        self.shared = now
+        if free <= 0 or self.gathered or len(self.at_work) < self.jobs or self.open_tasks > self.place["jobs"] * self.place["tasks"] // 2:
+            return
+        wanted = free - sum(self.at_work[one][1] for one in self.asked if one in self.at_work)
+        laden = [(behind, one) for one, (_, behind, began) in self.at_work.items() if behind > 0 and one not in self.asked and now - began > BEAT_S]
+        for behind, one in sorted(laden, reverse=True):
+            if wanted <= 0:
+                break
+            wanted -= behind
+            self.asked.add(one)
 
     def heard(self, now, stage, size):
         now = self.touch(self.collect(now, size), self.cost["task_operations"] / 3)
@@ -359,6 +390,11 @@ def self_check():
         ("a controller of one job a second", many["bounds"]["controller that starts jobs"], 400),
         ("and it is the bottleneck", many["bottleneck"], "controller that starts jobs"),
         ("a folder of ten operations a second", run([entry("a", 400, 1)], cluster, task_operations=3, folder_operations_per_s=10)["bottleneck"], "metadata of the shared folder"),
+    ]
+    behind = dict(cluster=True, nodes=10, jobs=4, tasks=4)
+    cases += [
+        ("four tasks behind each other", run([entry("a", 16, 5), entry("b", 1, 1)], behind)["seconds"] // 1, 20),
+        ("what waits behind long tasks is given back", run([entry("a", 16, 10), entry("b", 8, 100, threads=2)], behind | dict(jobs=8))["seconds"] // 10, 20),
     ]
     wrong = [(what, got, wanted) for what, got, wanted in cases if (abs(got - wanted) > 1e-6 if isinstance(wanted, int) else got != wanted)]
     for what, got, wanted in wrong:

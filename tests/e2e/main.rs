@@ -1,5 +1,7 @@
 //! The real program in temporary folders. One executable, so that it links once.
 
+#[path = "../support/accounting.rs"]
+mod accounting;
 mod care;
 mod check;
 #[path = "../support/chrome.rs"]

@@ -2,6 +2,7 @@
 //! folder, either all on this machine's own network or on two machines' worth of it. Nothing in the system's folders is changed but munge's
 //! socket. Knows nothing of effigy.
 
+use crate::accounting::Accounting;
 use crate::network::{ADDRESSES, Machines, not_tried};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -19,6 +20,7 @@ pub struct Cluster {
     daemons: Mutex<Vec<(String, Child)>>,
     /// Starts what dies with us: a child that dies with its parent's thread needs one that lives as long as we do.
     keeper: Mutex<Sender<(Command, Sender<std::io::Result<Child>>)>>,
+    _accounting: Option<Accounting>,
     /// The controller is on the first, and so is the first node; the others are on the second.
     machines: Option<Machines>,
 }
@@ -29,7 +31,7 @@ static CLUSTER: OnceLock<Result<Cluster, String>> = OnceLock::new();
 pub fn cluster() -> Option<(&'static Cluster, MutexGuard<'static, ()>)> {
     static TURN: Mutex<()> = Mutex::new(());
     let turn = TURN.lock().unwrap_or_else(|failed| failed.into_inner());
-    match CLUSTER.get_or_init(|| up(None)) {
+    match CLUSTER.get_or_init(|| up(None, None)) {
         Ok(cluster) => Some((cluster, turn)),
         Err(why) => {
             not_tried("Slurm", why);
@@ -40,13 +42,17 @@ pub fn cluster() -> Option<(&'static Cluster, MutexGuard<'static, ()>)> {
 
 /// A cluster of its own on two machines; `None` where there can be none, which is said loudly.
 pub fn spread(test: &str) -> Option<Cluster> {
-    match up(Some(Machines::new(test)?)) {
-        Ok(cluster) => Some(cluster),
-        Err(why) => {
-            not_tried(&format!("{test}, Slurm"), &why);
-            None
-        }
-    }
+    or_not_tried(test, up(Some(Machines::new(test)?), None))
+}
+
+/// A cluster of its own whose controller forgets jobs soon, and whose accounting does not; `None` where there can be none, which is said
+/// loudly.
+pub fn accounted(test: &str) -> Option<Cluster> {
+    or_not_tried(test, Accounting::new().and_then(|accounting| up(None, Some(accounting))))
+}
+
+fn or_not_tried(test: &str, cluster: Result<Cluster, String>) -> Option<Cluster> {
+    cluster.inspect_err(|why| not_tried(&format!("{test}, Slurm"), why)).ok()
 }
 
 /// At the end of the process.
@@ -56,11 +62,11 @@ extern "C" fn clean_up() {
     }
 }
 
-fn have(program: &str) -> bool {
+pub fn have(program: &str) -> bool {
     ["/usr/sbin", "/usr/bin", "/sbin", "/bin"].iter().any(|dir| Path::new(dir).join(program).exists())
 }
 
-fn up(machines: Option<Machines>) -> Result<Cluster, String> {
+fn up(machines: Option<Machines>, accounting: Option<Accounting>) -> Result<Cluster, String> {
     for program in ["slurmctld", "slurmd", "munged", "munge", "unmunge", "sbatch"] {
         if !have(program) {
             return Err(format!("{program} is not installed (apt-get install slurm-wlm munge)"));
@@ -71,6 +77,7 @@ fn up(machines: Option<Machines>) -> Result<Cluster, String> {
         return Err("slurmd has to be started by the super-user".into());
     }
     munge()?;
+    let is_shared = machines.is_none() && accounting.is_none();
     let dir = tempfile::tempdir().map_err(|error| error.to_string())?.keep();
     let root = dir.display().to_string();
     for name in ["ctld", "log"] {
@@ -111,12 +118,11 @@ SchedulerParameters=batch_sched_delay=0,sched_interval=1,sched_min_interval=0,bf
 ReturnToService=2
 JobRequeue=1
 MaxArraySize=101
-MinJobAge=300
 KillWait=2
 SlurmdTimeout=8
 InactiveLimit=0
 DefMemPerCPU=200
-AccountingStorageType=accounting_storage/none
+{}
 JobCompType=jobcomp/none
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
@@ -125,7 +131,10 @@ PartitionName=spare Nodes=n[0-{last}] MaxTime=INFINITE State=UP OverSubscribe=NO
 PartitionName=urgent Nodes=n[0-{last}] MaxTime=INFINITE State=UP OverSubscribe=NO PriorityTier=9 PreemptMode=OFF
 ",
         address(0),
-        ports[0]
+        ports[0],
+        accounting
+            .as_ref()
+            .map_or("MinJobAge=300\nAccountingStorageType=accounting_storage/none".into(), Accounting::conf),
     );
     std::fs::write(dir.join("slurm.conf"), conf).map_err(|error| error.to_string())?;
     let (keeper, starting) = channel::<(Command, Sender<std::io::Result<Child>>)>();
@@ -134,8 +143,9 @@ PartitionName=urgent Nodes=n[0-{last}] MaxTime=INFINITE State=UP OverSubscribe=N
             let _ = answer.send(command.spawn());
         }
     });
-    let cluster = Cluster { dir, daemons: Mutex::default(), keeper: Mutex::new(keeper), machines };
-    if cluster.machines.is_none() {
+    let cluster =
+        Cluster { dir, daemons: Mutex::default(), keeper: Mutex::new(keeper), _accounting: accounting, machines };
+    if is_shared {
         // SAFETY: it only registers a function.
         unsafe { libc::atexit(clean_up) };
     }
@@ -179,7 +189,7 @@ fn munge() -> Result<(), String> {
     Ok(())
 }
 
-fn free_port() -> Option<u16> {
+pub fn free_port() -> Option<u16> {
     Some(std::net::TcpListener::bind("127.0.0.1:0").ok()?.local_addr().ok()?.port())
 }
 

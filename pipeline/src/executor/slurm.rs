@@ -120,22 +120,25 @@ impl Slurm {
         }
         for (needs, tasks) in kinds {
             let free = self.cluster.jobs.saturating_sub(self.elements.len()).max(1);
-            let each = tasks.len().div_ceil(free).clamp(1, self.cluster.tasks);
-            for tasks in tasks.chunks(each * self.cluster.array) {
-                self.array(&needs, tasks, each);
+            let jobs = tasks.len().min(free).max(tasks.len().div_ceil(self.cluster.tasks));
+            // as even as can be: the first get one more
+            let bound = |job: usize| job * (tasks.len() / jobs) + job.min(tasks.len() % jobs);
+            let shares: Vec<&[Task]> = (0..jobs).map(|job| &tasks[bound(job)..bound(job + 1)]).collect();
+            for shares in shares.chunks(self.cluster.array) {
+                self.array(&needs, shares);
             }
         }
     }
 
-    /// Hands in one array; each of its jobs gets so many of the tasks.
-    fn array(&mut self, needs: &Needs, tasks: &[Task], each: usize) {
+    /// Hands in one array; each of its jobs gets one share, the first the largest.
+    fn array(&mut self, needs: &Needs, shares: &[&[Task]]) {
         let batch = self.batches;
         let dir = self.dir.join(format!("{batch:04}"));
-        let shares: Vec<&[Task]> = tasks.chunks(each).collect();
-        let comment = format!("{}/{batch}/{}", self.cluster.run, &tasks[0].keys.first().map_or("", |key| &key[..12]));
-        let made = self.prepare(&dir, &shares).map_err(|error| format!("cannot write {}: {error}", dir.display()));
+        let comment =
+            format!("{}/{batch}/{}", self.cluster.run, &shares[0][0].keys.first().map_or("", |key| &key[..12]));
+        let made = self.prepare(&dir, shares).map_err(|error| format!("cannot write {}: {error}", dir.display()));
         let handed_in = made.and_then(|script| {
-            let words = ask::arguments(&self.cluster, needs, shares.len(), each, &comment, &dir);
+            let words = ask::arguments(&self.cluster, needs, shares.len(), shares[0].len(), &comment, &dir);
             let words: Vec<&str> = words.iter().map(String::as_str).collect();
             // an answer that was lost on its way is no reason to do it twice
             let known = || self.refused.and_then(|_| self.known(batch));
@@ -148,12 +151,12 @@ impl Slurm {
                 self.jobs.push(format!("{job}_[0-{}]", shares.len() - 1));
                 self.batches += 1;
                 self.refused = None;
-                for (index, tasks) in shares.into_iter().enumerate() {
+                for (index, tasks) in shares.iter().enumerate() {
                     self.elements.insert((batch, index), Element::new(&dir, index, &job, tasks.to_vec()));
                 }
                 self.note(false);
             }
-            Err(error) => self.was_refused(error, tasks),
+            Err(error) => self.was_refused(error, &shares.concat()),
         }
     }
 
@@ -161,7 +164,7 @@ impl Slurm {
     fn prepare(&self, dir: &Path, shares: &[&[Task]]) -> std::io::Result<String> {
         std::fs::create_dir_all(dir)?;
         for (index, tasks) in shares.iter().enumerate() {
-            let beat_ms = (self.cluster.silent / 3).as_millis() as u64;
+            let beat_ms = self.cluster.beat().as_millis() as u64;
             let orders = Orders { beat_ms, grace_s: self.cluster.grace.as_secs(), tasks: tasks.to_vec() };
             std::fs::write(file(dir, index, "json"), serde_json::to_vec(&orders)?)?;
         }
@@ -207,8 +210,40 @@ impl Slurm {
 
     /// Listens to all jobs.
     fn listen(&mut self, reports: &mut Vec<(usize, Report)>) {
-        self.elements.values_mut().for_each(|element| element.listen(reports));
+        for element in self.elements.values_mut() {
+            element.listen(reports);
+            self.gathered.append(&mut element.back);
+        }
         self.elements.retain(|_, element| !element.tasks.is_empty());
+    }
+
+    /// How long tasks take nobody knows beforehand. Where jobs could be had for tasks that wait behind others, and nothing else
+    /// is there for them, these are asked for; not of jobs that have only just begun, for short tasks are better off together.
+    fn share(&mut self) {
+        let free = self.cluster.jobs.saturating_sub(self.elements.len());
+        let waits = !self.gathered.is_empty() || self.elements.values().any(|element| !element.began);
+        if free == 0 || waits || self.open_tasks() > self.most() / 2 {
+            return;
+        }
+        let behind = |element: &Element| element.tasks.len() - 1;
+        let asked: usize = self.elements.values().filter(|element| element.asked).map(behind).sum();
+        let beat = self.cluster.beat();
+        let is_laden = |element: &&mut Element| !element.asked && behind(element) > 0 && element.since.elapsed() > beat;
+        let mut laden: Vec<&mut Element> = self.elements.values_mut().filter(is_laden).collect();
+        laden.sort_by_key(|element| std::cmp::Reverse(behind(element)));
+        let mut wanted = free.saturating_sub(asked);
+        for element in laden {
+            if wanted == 0 {
+                break;
+            }
+            wanted = wanted.saturating_sub(behind(element));
+            element.ask_back();
+        }
+    }
+
+    /// So many tasks are handed in at the same time.
+    fn most(&self) -> usize {
+        self.cluster.jobs * self.cluster.tasks
     }
 
     /// Asks for the jobs that are silent, and hears what was answered.
@@ -344,7 +379,7 @@ impl Slurm {
 impl Executor for Slurm {
     /// Tasks are taken in crowds, so that they make arrays: there is room again when half of them are done.
     fn has_room(&self, _: &Needs) -> bool {
-        let (most, open) = (self.cluster.jobs * self.cluster.tasks, self.open_tasks());
+        let (most, open) = (self.most(), self.open_tasks());
         if self.gathered.is_empty() { open <= most / 2 } else { open < most }
     }
 
@@ -370,6 +405,7 @@ impl Executor for Slurm {
             self.listen(&mut reports);
         }
         self.ask();
+        self.share();
         reports
     }
 

@@ -127,6 +127,11 @@ impl Cluster {
         if problems.is_empty() { Ok(cluster) } else { Err(Problems(problems)) }
     }
 
+    /// A job gives a sign of life so often.
+    pub fn beat(&self) -> Duration {
+        self.silent / 3
+    }
+
     /// The name that all jobs of the run bear.
     pub fn name(&self) -> String {
         format!("effigy.{}", self.run)

@@ -37,6 +37,8 @@ pub enum Line {
     Ended(usize, Ended),
     /// Its time is up, and it asks to be started again.
     Again,
+    /// What it has not begun is somebody else's, as it was asked.
+    Back,
 }
 
 /// The file of this kind of a job.
@@ -62,12 +64,18 @@ pub struct Element {
     pub job: String,
     /// The tasks that are not over, in order.
     pub tasks: VecDeque<Task>,
+    /// Those it has given back.
+    pub back: Vec<Task>,
     /// The one in work.
     pub current: Option<usize>,
     /// When something was heard of it last.
     pub heard: Instant,
     /// Whether it has ever said anything.
     pub began: bool,
+    /// When it was heard for the first time.
+    pub since: Instant,
+    /// Whether it was asked to give tasks back.
+    pub asked: bool,
     /// Since when Slurm has said that it runs, while nothing was heard.
     pub running: Option<Instant>,
     /// Since when Slurm has said that it is over.
@@ -88,9 +96,12 @@ impl Element {
             index,
             job: job.into(),
             tasks: tasks.into(),
+            back: Vec::new(),
             current: None,
             heard: Instant::now(),
             began: false,
+            since: Instant::now(),
+            asked: false,
             running: None,
             over: None,
             start: 0,
@@ -129,6 +140,9 @@ impl Element {
         self.read += got.unwrap_or(0) as u64;
         let end = text.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
         self.rest = text.split_off(end);
+        if !self.began {
+            self.since = Instant::now();
+        }
         (self.heard, self.began, self.running, self.over) = (Instant::now(), true, None, None);
         for line in text.split(|byte| *byte == b'\n') {
             // what a killed job left behind in the middle of a line is followed by a new one
@@ -144,6 +158,7 @@ impl Element {
         match line {
             Line::Here(_) | Line::Again => self.current = None,
             Line::Alive => {}
+            Line::Back => self.back.extend(self.tasks.drain(..)),
             Line::Began(id, dir) if is_open(&self.tasks, id) => {
                 self.current = Some(id);
                 reports.push((id, Report::Began(dir)));
@@ -168,6 +183,11 @@ impl Element {
     /// Leaves word that it may finish the task that it is at, and begin no other.
     pub fn suffice(&self) {
         let _ = std::fs::write(file(&self.dir, self.index, "enough"), "");
+    }
+
+    /// Leaves word that what it has not begun when it is through with a task is wanted elsewhere.
+    pub fn ask_back(&mut self) {
+        self.asked = std::fs::write(file(&self.dir, self.index, "back"), "").is_ok();
     }
 
     /// The last lines that the job wrote beside its tasks' logs.

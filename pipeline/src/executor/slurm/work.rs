@@ -81,6 +81,7 @@ pub fn work(dir: &Path, index: usize, id: &str, node: &str) -> Result<()> {
     while let Some(task) = open.first().cloned() {
         let end = job.task(&task, &mut local, Duration::from_secs(orders.grace_s))?;
         match end {
+            End::Over if open.len() > 1 && file(dir, index, "back").exists() => return job.say(&Line::Back),
             End::Over => further = true,
             End::Dismissed => return Ok(()),
             End::Warned => {
