@@ -110,28 +110,26 @@ class Bench:
         return (count(large) - count(small)) / (large - small)
 
 
-# what `sbatch` would do on a node that is free, with every job watched
+# what `sbatch` would do on a node that is free, with every job in a command that watches it
 SBATCH = """#!/bin/sh
 for word; do case "$word" in --array=*) last=${{word#--array=0-}}; last=${{last%%%*}};; esac; script=$word; done
 i=0
 while [ "$i" -le "$last" ]; do
-  SLURM_ARRAY_TASK_ID=$i SLURM_JOB_ID=1_$i setsid strace -c -e trace=%file,read,write -o "{log}.$$.$i" sh "$script" > /dev/null 2>&1 &
+  SLURM_ARRAY_TASK_ID=$i SLURM_JOB_ID=1_$i setsid {watch} sh "$script" > /dev/null 2>&1 &
   i=$((i + 1))
 done
 echo 1
 """
 
 
-def operations_of_jobs(bench):
-    """System calls that name a file or reach one, for a job and for each of its tasks, on the node: {job, task}."""
-    if not shutil.which("strace"):
-        return {}
+def of_jobs(bench, watch, read):
+    """A quantity of a job and of each of its tasks, on the node: `watch` leaves it in files `job.*`, `read` takes it out of one."""
     place = bench.work / "bin"
-    place.mkdir()
-    (place / "sbatch").write_text(SBATCH.format(log=bench.work / "job"))
+    place.mkdir(exist_ok=True)
+    (place / "sbatch").write_text(SBATCH.format(watch=watch.format(log=bench.work / "job")))
     (place / "sbatch").chmod(0o755)
-    def count(tasks):
-        """Calls of one job with so many tasks."""
+    def of(tasks):
+        """The quantity for one job with so many tasks."""
         folder = bench.folder("tasks", tasks)
         (folder / "cluster.yaml").write_text(f"{{ jobs: 1, tasks: {tasks} }}\n")
         recipe = (folder / "r.yaml").read_text()
@@ -143,12 +141,32 @@ def operations_of_jobs(bench):
         time.sleep(0.5)  # the job ends after it has told of its last task
         shutil.rmtree(folder)
         logs = list(bench.work.glob("job.*"))
-        totals = [line.split() for log in logs for line in log.read_text().splitlines() if line.endswith("total")]
+        found = [read(log.read_text()) for log in logs]
         [log.unlink() for log in logs]
-        return sum(int(total[3] if len(total) > 4 else total[2]) for total in totals) / max(1, len(totals))
-    few, many = count(4), count(44)
+        if not found:
+            sys.exit(f"error: a job of {tasks} tasks left no trace")
+        return sum(found) / len(found)
+    few, many = of(4), of(44)
     each = max(0.0, (many - few) / 40)
-    return dict(job=max(0.0, few - 4 * each), task=each)
+    return max(0.0, few - 4 * each), each
+
+
+def operations_of_jobs(bench):
+    """System calls that name a file or reach one, for a job and for each of its tasks."""
+    if not shutil.which("strace"):
+        return {}
+    def total(text):
+        line = next(line.split() for line in text.splitlines() if line.endswith("total"))
+        return int(line[3] if len(line) > 4 else line[2])
+    job, task = of_jobs(bench, 'strace -c -e trace=%file,read,write -o "{log}.$$.$i"', total)
+    return dict(job_operations=job, task_operations=task)
+
+
+def seconds_of_jobs(bench):
+    """Seconds from the beginning of a job to its first task, and those that it adds to a task, of which the program's start is one part."""
+    watch = "sh -c 'a=$(date +%s%N); \"$@\"; b=$(date +%s%N); echo $((b - a)) > \"{log}.$$\"' watch"
+    job, task = of_jobs(bench, watch, lambda text: int(text) / 1e9)
+    return dict(job_start_s=job, task_work_s=task)
 
 
 def folder_rate(work):
@@ -193,7 +211,10 @@ def slurm(bench):
         shutil.rmtree(folder)
         return found["wall"]
     few, many = seconds(8), seconds(48)
-    return dict(job_s=(many - few) / 40)
+    begun, n = time.monotonic(), 10
+    for _ in range(n):
+        subprocess.run(["sbatch", "--parsable", "--mem=50M", "--output=/dev/null", "--wrap=true"], check=True, stdout=subprocess.DEVNULL)
+    return dict(job_s=(many - few) / 40, submit_s=(time.monotonic() - begun) / n)
 
 
 def main():
@@ -212,10 +233,9 @@ def main():
         found["task_s"] = bench.slope("tasks", 200, 1_700, "--jobs", "2")
         found["stage_s"] = bench.slope("tables", 50, 550)
         found["task_operations"] = bench.operations("tasks", 50, 250) or found["task_operations"]
-        of_jobs = operations_of_jobs(bench)
-        if of_jobs:
-            found["job_operations"] = of_jobs["job"]
-            found["task_operations"] += of_jobs["task"]
+        for name, value in operations_of_jobs(bench).items():
+            found[name] = value + (found[name] if name == "task_operations" else 0)
+        found.update(seconds_of_jobs(bench))
         found["folder_operations_per_s"] = folder_rate(work)
         found.update(slurm(bench))
         each = bench.slope("bytes", 4, 44, "--jobs", "2")

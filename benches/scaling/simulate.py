@@ -329,7 +329,7 @@ def simulate(stages, cost, place):
     slowest = max(stages, key=lambda stage: stage.units * stage.mean)
     return dict(
         seconds=seconds, units=units, tasks=simulation.tasks, jobs=simulation.handed, bounds=bounds,
-        bottleneck=max(bounds, key=bounds.get), most_work=slowest.name, index_s=units * cost["index_s"],
+        bottleneck=max(bounds, key=bounds.get), most_work=slowest.name,
     )
 
 
@@ -364,7 +364,7 @@ def arguments():
 def self_check():
     """Cases whose answers are known: no cost but what is said."""
     none = dict.fromkeys(
-        "unit_s task_s stage_s index_s submit_s job_s job_start_s job_operations task_work_s task_operations".split(), 0.0
+        "unit_s task_s stage_s submit_s job_s job_start_s job_operations task_work_s task_operations".split(), 0.0
     ) | {"folder_operations_per_s": 1e12}
 
     def entry(name, units, each, needs=(), **cut):
@@ -423,7 +423,7 @@ def main():
     print(f"here: {found['units']:,} units in {found['tasks']:,} tasks and {found['jobs']:,} jobs: {found['seconds']:,.0f} s")
     for name, seconds in sorted(found["bounds"].items(), key=lambda one: -one[1]):
         print(f"  {seconds:12,.1f} s  {name}")
-    print(f"bottleneck: {found['bottleneck']}; most work: `{found['most_work']}`; index beside the run: {found['index_s']:,.0f} s")
+    print(f"bottleneck: {found['bottleneck']}; most work: `{found['most_work']}`")
     return 0
 
 
