@@ -373,7 +373,8 @@ fn google(bucket: &str, surroundings: &Surroundings) -> Answer<Both> {
             builder = builder.with_config(key, value);
         }
     }
-    Ok(both(builder.with_retry(retry()).with_client_options(client(false)).build().map_err(told)?))
+    // only the file of a service account names another host, as for an emulator
+    Ok(both(builder.with_retry(retry()).with_client_options(client(true)).build().map_err(told)?))
 }
 
 fn azure(container: &str, surroundings: &Surroundings) -> Answer<Both> {
