@@ -9,8 +9,8 @@ use std::path::Path;
 use std::time::Instant;
 
 use datasets::capture::{self, Frame};
-use datasets::heads::{Expression, Head, HeadAssets, Identity};
-use datasets::sequences;
+use datasets::heads::{Expression, Head, HeadAssets, Identity, Placed, PosedHead};
+use datasets::sequences::{self, UnknownSequence};
 use geometry::Camera;
 use rayon::prelude::*;
 
@@ -51,12 +51,16 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let head = Head::new(&assets, &Identity::random(&assets, u64::from(seed)))?;
         let rig = capture::rig(&capture::SERIALS, size, size);
         let start = Instant::now();
-        for i in 0..count {
-            let at = sequences::sequence("FREE")?.seconds * (i as f32 + 0.5) / count as f32;
-            let posed = head.pose(&sequences::expression_at("FREE", at, u64::from(seed))?);
-            let end = head.place(&sequences::expression_at("FREE", at + capture::EXPOSURE, u64::from(seed))?);
-            rig.par_iter().for_each(|(_, camera)| drop(capture::film(&posed, &end, camera, 2)));
-        }
+        let seconds = sequences::sequence("FREE")?.seconds;
+        let pose = |i: usize| {
+            let at = seconds * (i as f32 + 0.5) / count as f32;
+            let expression = |at: f32| sequences::expression_at("FREE", at, u64::from(seed));
+            Ok::<_, UnknownSequence>((head.pose(&expression(at)?), head.place(&expression(at + capture::EXPOSURE)?)))
+        };
+        let shoot = |_, (posed, end): &(PosedHead<'_>, Placed)| {
+            rig.par_iter().for_each(|(_, camera)| drop(capture::film(posed, end, camera, 2)));
+        };
+        capture::in_turn(count as usize, pose, shoot, |_, ()| ())?;
         let images = count as usize * rig.len();
         println!("{images} images of {size} px: {:.1} a second", images as f64 / start.elapsed().as_secs_f64());
         return Ok(());

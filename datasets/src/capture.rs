@@ -111,6 +111,28 @@ pub fn film(posed: &PosedHead<'_>, end: &Placed, camera: &Camera, supersample: u
     expose(camera, samples(posed, Some(end), camera, supersample))
 }
 
+/// Films moments in order: the next one is posed while one is shot, for to pose a head keeps one core busy and the cameras all of them.
+///
+/// # Errors
+/// The first of posing.
+pub fn in_turn<P: Send + Sync, S: Send, E: Send>(
+    moments: usize,
+    pose: impl Fn(usize) -> Result<P, E> + Sync,
+    shoot: impl Fn(usize, &P) -> S + Sync,
+    mut keep: impl FnMut(usize, S),
+) -> Result<(), E> {
+    let posed = |moment: usize| (moment < moments).then(|| pose(moment)).transpose();
+    let mut next = posed(0)?;
+    let mut moment = 0;
+    while let Some(now) = next {
+        let (shot, then) = rayon::join(|| shoot(moment, &now), || posed(moment + 1));
+        keep(moment, shot);
+        next = then?;
+        moment += 1;
+    }
+    Ok(())
+}
+
 /// What each pixel shows and where that goes until `later`; `supersample` as in [`render`].
 pub fn pixel_truth(posed: &PosedHead<'_>, later: &Placed, camera: &Camera, supersample: u32) -> PixelTruth {
     let samples = samples(posed, Some(later), camera, supersample);
@@ -154,9 +176,11 @@ fn samples(posed: &PosedHead<'_>, later: Option<&Placed>, camera: &Camera, super
         region: vec![Region::Background; count],
         motion: if later.is_some() { vec![Vec2::ZERO; count] } else { Vec::new() },
     };
+    strands::draw(posed, later, &fine, &mut samples);
     for pixel in 0..count {
         let id = raster.tri_id[pixel];
-        if id < 0 {
+        // what hair covers nobody sees
+        if id < 0 || samples.region[pixel] != Region::Background {
             continue;
         }
         let bary = raster.bary[pixel];
@@ -178,7 +202,6 @@ fn samples(posed: &PosedHead<'_>, later: Option<&Placed>, camera: &Camera, super
             samples.motion[pixel] = projection.apply(then).0 - projection.apply(position).0;
         }
     }
-    strands::draw(posed, later, &fine, &mut samples);
     samples
 }
 

@@ -12,7 +12,7 @@ use crate::source_nersemble;
 use crate::video::{check_size, write_video};
 use anyhow::{Context, Result};
 use datasets::capture;
-use datasets::heads::{Head, HeadAssets, Identity};
+use datasets::heads::{Head, HeadAssets, Identity, Placed, PosedHead};
 use datasets::nersemble;
 use datasets::sequences::{expression_at, sequence};
 use geometry::Camera;
@@ -122,26 +122,31 @@ impl CaptureSynthetic {
         let sensors: Vec<_> = rig.iter().map(|(serial, _)| capture::Sensor::new(serial)).collect();
         let mut films: Vec<(Vec<Image>, Vec<Image>)> = vec![Default::default(); rig.len()];
         let times = moments(&name, p.frames)?;
-        for (done, time) in times.iter().enumerate() {
-            let posed = head.pose(&expression_at(&name, *time, identity)?);
-            let shut = head.place(&expression_at(&name, *time + capture::EXPOSURE, identity)?);
+        let pose = |i: usize| {
+            let at = |time: f32| expression_at(&name, time, identity);
+            anyhow::Ok((head.pose(&at(times[i])?), head.place(&at(times[i] + capture::EXPOSURE)?)))
+        };
+        let shoot = |i: usize, (posed, shut): &(PosedHead<'_>, Placed)| {
             // another for each frame of each sequence of each person
-            let moment = manifests::Digest::of_bytes(format!("{identity}/{name}/{}", time.to_bits()).as_bytes());
-            let moment = u64::from_le_bytes(moment.0[..8].try_into().context("eight bytes")?);
-            let shoot = |((_, camera), sensor): (&(String, Camera), &capture::Sensor)| {
-                let mut shot = capture::film(&posed, &shut, camera, p.supersample);
+            let moment = manifests::Digest::of_bytes(format!("{identity}/{name}/{}", times[i].to_bits()).as_bytes());
+            let moment = u64::from_le_bytes(std::array::from_fn(|k| moment.0[k]));
+            let one = |((_, camera), sensor): (&(String, Camera), &capture::Sensor)| {
+                let mut shot = capture::film(posed, shut, camera, p.supersample);
                 sensor.record(&mut shot, moment);
                 shot
             };
-            let shots: Vec<_> = rig.par_iter().zip(&sensors).map(shoot).collect();
+            rig.par_iter().zip(&sensors).map(one).collect::<Vec<_>>()
+        };
+        let keep = |i: usize, shots: Vec<capture::Frame>| {
             for (film, shot) in films.iter_mut().zip(shots) {
                 let (width, height) = (shot.width as usize, shot.height as usize);
                 film.0.push(Image::new(width, height, 3, shot.rgb));
                 let matte = shot.alpha.iter().flat_map(|&alpha| [alpha; 3]).collect();
                 film.1.push(Image::new(width, height, 3, matte));
             }
-            cx.progress(done + 1, times.len(), "");
-        }
+            cx.progress(i + 1, times.len(), "");
+        };
+        capture::in_turn(times.len(), pose, shoot, keep)?;
 
         let root = cx.file(unit, "nersemble");
         nersemble::write_calibration(&root, participant, &rig)?;

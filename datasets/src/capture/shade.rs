@@ -3,6 +3,7 @@
 //! Light has been gathered before; here it is reflected towards the camera. Linear RGB in and out until [`encode`].
 
 use glam::{Vec2, Vec3};
+use std::sync::LazyLock;
 
 use crate::heads::light::Environment;
 use crate::heads::mimic::Mimic;
@@ -161,9 +162,59 @@ pub fn tone_map(c: Vec3) -> Vec3 {
     Vec3::new(shoulder(x.x), shoulder(x.y), shoulder(x.z))
 }
 
-/// One linear channel as an sRGB byte.
-pub fn encode(c: f32) -> u8 {
+/// One linear channel as an sRGB byte, by formula.
+fn encoded(c: f32) -> u8 {
     let c = c.clamp(0.0, 1.0);
     let s = if c <= 0.003_130_8 { 12.92 * c } else { 1.055 * c.powf(1.0 / 2.4) - 0.055 };
     (255.0 * s + 0.5) as u8
+}
+
+/// Where a look for a byte begins: parts of [0, 1].
+const PARTS: usize = 1024;
+
+/// The least light of each byte, and the byte at the beginning of each part.
+static BYTES: LazyLock<([f32; 256], [u8; PARTS + 1])> = LazyLock::new(|| {
+    let least = |byte: usize| {
+        // as bits, numbers of one sign are in order
+        let (mut below, mut reaches) = (0u32, 1.0f32.to_bits());
+        while below < reaches {
+            let middle = below + (reaches - below) / 2;
+            if usize::from(encoded(f32::from_bits(middle))) >= byte {
+                reaches = middle;
+            } else {
+                below = middle + 1;
+            }
+        }
+        f32::from_bits(reaches)
+    };
+    (std::array::from_fn(least), std::array::from_fn(|part| encoded(part as f32 / PARTS as f32)))
+});
+
+/// One linear channel as an sRGB byte: a table in place of a power for each.
+pub fn encode(c: f32) -> u8 {
+    let (least, first) = &*BYTES;
+    let c = c.clamp(0.0, 1.0);
+    let mut byte = first[(c * PARTS as f32) as usize];
+    while byte < 255 && c >= least[usize::from(byte) + 1] {
+        byte += 1;
+    }
+    byte
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_says_what_the_formula_does() {
+        for i in -1000..=1_001_000 {
+            let c = i as f32 / 1_000_000.0;
+            assert_eq!(encode(c), encoded(c), "{c}");
+        }
+        for byte in 1..=255 {
+            let least = BYTES.0[byte];
+            assert_eq!((encode(least), encode(least.next_down())), (byte as u8, byte as u8 - 1));
+        }
+        assert_eq!((encode(f32::NAN), encode(f32::INFINITY)), (0, 255));
+    }
 }

@@ -20,11 +20,9 @@ struct Point {
     z: f32,
     /// Which of its strand's points it is.
     index: usize,
-    /// Light it sends, once asked for: most points lie behind others and never are.
-    colour: OnceCell<Vec3>,
+    /// Light it sends and how far it moves in the picture, once asked for: most points lie behind others and never are.
+    seen: OnceCell<(Vec3, Vec2)>,
     width: f32,
-    /// How far it moves in the picture.
-    motion: Vec2,
 }
 
 /// Draws all strands of a posed head into the samples; `later` is where they go.
@@ -49,21 +47,22 @@ pub fn draw(posed: &PosedHead<'_>, later: Option<&Placed>, camera: &Camera, samp
                 at,
                 z: z - BIAS,
                 index: i,
-                colour: OnceCell::new(),
+                seen: OnceCell::new(),
                 width: hair.strands.width[s] * body * projection.focal() / z,
-                motion: later.map_or(Vec2::ZERO, |later| projection.apply(later.strands[range.start + i]).0 - at),
             });
         }
         let region = if s < hair.scalp { Region::ScalpHair } else { Region::FaceHair };
-        let colour = |point: &Point| {
-            *point.colour.get_or_init(|| {
+        let seen = |point: &Point| {
+            *point.seen.get_or_init(|| {
                 let i = point.index;
                 let tangent = strand[(i + 1).min(last)] - strand[i.saturating_sub(1)];
-                shade(posed, s, range.start + i, strand[i], tangent.normalize_or_zero(), eye)
+                let colour = shade(posed, s, range.start + i, strand[i], tangent.normalize_or_zero(), eye);
+                let then = |later: &Placed| projection.apply(later.strands[range.start + i]).0 - point.at;
+                (colour, later.map_or(Vec2::ZERO, then))
             })
         };
         for pair in points.windows(2) {
-            segment(&pair[0], &pair[1], s as u32, region, &colour, samples);
+            segment(&pair[0], &pair[1], s as u32, region, &seen, samples);
         }
     }
 }
@@ -105,7 +104,14 @@ fn chance(strand: u32, x: i32, y: i32) -> f32 {
     (h >> 8) as f32 / (1u32 << 24) as f32
 }
 
-fn segment(a: &Point, b: &Point, strand: u32, region: Region, colour: &impl Fn(&Point) -> Vec3, samples: &mut Samples) {
+fn segment(
+    a: &Point,
+    b: &Point,
+    strand: u32,
+    region: Region,
+    seen: &impl Fn(&Point) -> (Vec3, Vec2),
+    samples: &mut Samples,
+) {
     let (w, h) = (samples.width as i32, samples.height as i32);
     let d = b.at - a.at;
     let steep = d.y.abs() > d.x.abs();
@@ -114,36 +120,48 @@ fn segment(a: &Point, b: &Point, strand: u32, region: Region, colour: &impl Fn(&
     if steps > 4096 {
         return;
     }
+    let mut cover = |pixel: usize, t: f32| {
+        let z = a.z + (b.z - a.z) * t;
+        if samples.depth[pixel] > 0.0 && samples.depth[pixel] < z {
+            return;
+        }
+        samples.depth[pixel] = z;
+        let ((from, moved), (to, moves)) = (seen(a), seen(b));
+        samples.colour[pixel] = from.lerp(to, t);
+        samples.region[pixel] = region;
+        if let Some(motion) = samples.motion.get_mut(pixel) {
+            *motion = moved.lerp(moves, t);
+        }
+    };
     // Width along the minor axis.
-    let slope = d.length().max(1e-6) / length.max(1e-6);
+    let slope = (d.length().max(1e-6) / length.max(1e-6)).min(1.42);
+    let widest = a.width.max(b.width) * slope * 1.0001;
     for i in 0..steps {
         let t = (i as f32 + 0.5) / steps as f32;
         let at = a.at + d * t;
-        let width = (a.width + (b.width - a.width) * t) * slope.min(1.42);
-        let z = a.z + (b.z - a.z) * t;
+        if widest < 1.0 {
+            // most strands are thin and few of their samples covered: that is found out first, and before the depth, which is far
+            // away in memory
+            let (x, y) = (floor(at.x), floor(at.y));
+            let chance = chance(strand, x, y);
+            if chance > widest || x < 0 || y < 0 || x >= w || y >= h {
+                continue;
+            }
+            if chance <= (a.width + (b.width - a.width) * t) * slope {
+                cover((y * w + x) as usize, t);
+            }
+            continue;
+        }
+        let width = (a.width + (b.width - a.width) * t) * slope;
         let minor = if steep { at.x } else { at.y };
         let thin = width < 1.0;
         let half = if thin { 0.0 } else { 0.5 * width };
-        let (first, last) = (floor(minor - half), floor(minor + half));
-        for m in first..=last {
+        for m in floor(minor - half)..=floor(minor + half) {
             let (x, y) = if steep { (m, floor(at.y)) } else { (floor(at.x), m) };
-            if x < 0 || y < 0 || x >= w || y >= h {
+            if x < 0 || y < 0 || x >= w || y >= h || (thin && chance(strand, x, y) > width) {
                 continue;
             }
-            // before the depth, which is far away in memory
-            if thin && chance(strand, x, y) > width {
-                continue;
-            }
-            let pixel = (y * w + x) as usize;
-            if samples.depth[pixel] > 0.0 && samples.depth[pixel] < z {
-                continue;
-            }
-            samples.depth[pixel] = z;
-            samples.colour[pixel] = colour(a).lerp(colour(b), t);
-            samples.region[pixel] = region;
-            if let Some(motion) = samples.motion.get_mut(pixel) {
-                *motion = a.motion.lerp(b.motion, t);
-            }
+            cover((y * w + x) as usize, t);
         }
     }
 }

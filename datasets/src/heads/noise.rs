@@ -4,15 +4,20 @@
 
 use glam::{IVec3, Vec3};
 
-/// A well-mixed 32-bit hash of a lattice point.
-fn hash(p: IVec3, seed: u32) -> u32 {
-    let mut h = seed ^ 0x9E37_79B9;
-    for c in [p.x, p.y, p.z] {
-        h = (h ^ c as u32).wrapping_mul(0x85EB_CA6B);
-        h ^= h >> 13;
-    }
-    h = h.wrapping_mul(0xC2B2_AE35);
-    h ^ (h >> 16)
+/// Well-mixed 32-bit hashes of the eight corners of a lattice cell: x alternates first, then y, then z. What corners have in common
+/// is mixed once.
+#[inline(always)]
+fn hashes(p: IVec3, seed: u32) -> [u32; 8] {
+    let mix = |h: u32, c: i32| {
+        let h = (h ^ c as u32).wrapping_mul(0x85EB_CA6B);
+        h ^ (h >> 13)
+    };
+    let of_x: [u32; 2] = std::array::from_fn(|k| mix(seed ^ 0x9E37_79B9, p.x.wrapping_add(k as i32)));
+    let of_xy: [u32; 4] = std::array::from_fn(|k| mix(of_x[k & 1], p.y.wrapping_add(k as i32 >> 1)));
+    std::array::from_fn(|k| {
+        let h = mix(of_xy[k & 3], p.z.wrapping_add(k as i32 >> 2)).wrapping_mul(0xC2B2_AE35);
+        h ^ (h >> 16)
+    })
 }
 
 /// Smooth noise in [-1, 1] whose features are about one unit wide.
@@ -20,18 +25,17 @@ pub fn value_noise(p: Vec3, seed: u32) -> f32 {
     let i = IVec3::new(floor(p.x), floor(p.y), floor(p.z));
     let f = p - i.as_vec3();
     let f = f * f * (3.0 - 2.0 * f);
-    let corner = |dx, dy, dz| hash(i + IVec3::new(dx, dy, dz), seed) as f32 * (2.0 / u32::MAX as f32) - 1.0;
-    let line = |dy, dz| lerp(corner(0, dy, dz), corner(1, dy, dz), f.x);
-    lerp(lerp(line(0, 0), line(1, 0), f.y), lerp(line(0, 1), line(1, 1), f.y), f.z)
+    let corners = hashes(i, seed).map(|h| h as f32 * (2.0 / u32::MAX as f32) - 1.0);
+    let line = |k: usize| lerp(corners[k], corners[k + 1], f.x);
+    lerp(lerp(line(0), line(2), f.y), lerp(line(4), line(6), f.y), f.z)
 }
 
 /// Round spots: 1 in the middle of a spot, 0 away from it. About `share` of the unit cells hold one, of random size.
 pub fn spots(p: Vec3, share: f32, seed: u32) -> f32 {
     let base = IVec3::new(floor(p.x - 0.5), floor(p.y - 0.5), floor(p.z - 0.5));
     let mut most = 0.0f32;
-    for k in 0..8 {
+    for (k, h) in (0..8).zip(hashes(base, seed)) {
         let cell = base + IVec3::new(k & 1, k >> 1 & 1, k >> 2 & 1);
-        let h = hash(cell, seed);
         if (h & 0xff) as f32 >= share * 256.0 {
             continue;
         }

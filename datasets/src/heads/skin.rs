@@ -69,7 +69,11 @@ pub fn texture(t: Vec3, id: &Identity, strength: f32) -> Vec3 {
     let pores = 0.055 * value_noise(t * 34.0, seed ^ 2) + 0.045 * value_noise(t * 75.0, seed ^ 3);
     let patches = 0.05 * value_noise(t * 9.0, seed ^ 4);
     let spot = spots(t * 12.0, 0.012 + 0.05 * id.age, seed ^ 5);
-    let freckle = id.freckles * spots(t * 30.0, 0.5, seed ^ 7) * bump(t.y, 7.1, 0.3) * smoothstep(0.6, 1.2, t.z);
+    // where there can be none, nothing is looked for
+    let freckle = match (id.freckles, smoothstep(0.6, 1.2, t.z)) {
+        (0.0, _) | (_, 0.0) => 0.0,
+        (many, front) => many * spots(t * 30.0, 0.5, seed ^ 7) * bump(t.y, 7.1, 0.3) * front,
+    };
     let dark = Vec3::new(0.20, 0.30, 0.34) * spot + Vec3::new(0.20, 0.32, 0.40) * freckle;
     Vec3::ONE + strength * (Vec3::splat(pores) + Vec3::new(0.2, 1.0, 0.9) * patches - dark)
 }
