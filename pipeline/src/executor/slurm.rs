@@ -212,7 +212,11 @@ impl Slurm {
     fn listen(&mut self, reports: &mut Vec<(usize, Report)>) {
         for element in self.elements.values_mut() {
             element.listen(reports);
-            self.gathered.append(&mut element.back);
+            if !element.back.is_empty() {
+                // it may have been started again meanwhile, and not know of what its predecessor has given back
+                element.dismiss();
+                self.gathered.append(&mut element.back);
+            }
         }
         self.elements.retain(|_, element| !element.tasks.is_empty());
     }
@@ -221,14 +225,16 @@ impl Slurm {
     /// is there for them, these are asked for; not of jobs that have only just begun, for short tasks are better off together.
     fn share(&mut self) {
         let free = self.cluster.jobs.saturating_sub(self.elements.len());
-        let waits = !self.gathered.is_empty() || self.elements.values().any(|element| !element.began);
+        let waits = !self.gathered.is_empty() || self.elements.values().any(|element| element.began.is_none());
         if free == 0 || waits || self.open_tasks() > self.most() / 2 {
             return;
         }
         let behind = |element: &Element| element.tasks.len() - 1;
         let asked: usize = self.elements.values().filter(|element| element.asked).map(behind).sum();
         let beat = self.cluster.beat();
-        let is_laden = |element: &&mut Element| !element.asked && behind(element) > 0 && element.since.elapsed() > beat;
+        let is_laden = |element: &&mut Element| {
+            !element.asked && behind(element) > 0 && element.began.is_some_and(|since| since.elapsed() > beat)
+        };
         let mut laden: Vec<&mut Element> = self.elements.values_mut().filter(is_laden).collect();
         laden.sort_by_key(|element| std::cmp::Reverse(behind(element)));
         let mut wanted = free.saturating_sub(asked);
@@ -334,7 +340,7 @@ impl Slurm {
                 how: format!("it was ended by Slurm, because the time of its job was up (job {job}, {state})"),
                 hint: "raise `needs: { minutes: N }` of the stage, or `minutes:` in the cluster's file".into(),
             }),
-            "FAILED" if began => {
+            "FAILED" if began.is_some() => {
                 let how = format!("ended with its job {job}, which failed");
                 Some(Ended::Died { how, tail: words.clone(), status: None })
             }
@@ -431,7 +437,7 @@ impl Executor for Slurm {
         let Ok(seen) = ask::jobs(&self.cluster, &wanted, &self.dir) else { return };
         self.drained = true;
         let idle = |which: &Which| seen.get(which).is_none_or(|seen| !seen.is_running());
-        for element in self.elements.values_mut().filter(|element| element.began) {
+        for element in self.elements.values_mut().filter(|element| element.began.is_some()) {
             // what it has begun it may finish
             element.suffice();
             let current = element.current;
@@ -440,7 +446,7 @@ impl Executor for Slurm {
             element.tasks = kept;
             self.told.extend(rest.iter().map(withdrawn));
         }
-        for (_, element) in self.elements.extract_if(.., |which, element| !element.began && idle(which)) {
+        for (_, element) in self.elements.extract_if(.., |which, element| element.began.is_none() && idle(which)) {
             // one that is just about to begin after all finds that it need not
             element.dismiss();
             self.told.extend(element.tasks.iter().map(withdrawn));

@@ -70,10 +70,8 @@ pub struct Element {
     pub current: Option<usize>,
     /// When something was heard of it last.
     pub heard: Instant,
-    /// Whether it has ever said anything.
-    pub began: bool,
     /// When it was heard for the first time.
-    pub since: Instant,
+    pub began: Option<Instant>,
     /// Whether it was asked to give tasks back.
     pub asked: bool,
     /// Since when Slurm has said that it runs, while nothing was heard.
@@ -99,8 +97,7 @@ impl Element {
             back: Vec::new(),
             current: None,
             heard: Instant::now(),
-            began: false,
-            since: Instant::now(),
+            began: None,
             asked: false,
             running: None,
             over: None,
@@ -140,10 +137,8 @@ impl Element {
         self.read += got.unwrap_or(0) as u64;
         let end = text.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
         self.rest = text.split_off(end);
-        if !self.began {
-            self.since = Instant::now();
-        }
-        (self.heard, self.began, self.running, self.over) = (Instant::now(), true, None, None);
+        (self.heard, self.running, self.over) = (Instant::now(), None, None);
+        self.began.get_or_insert(self.heard);
         for line in text.split(|byte| *byte == b'\n') {
             // what a killed job left behind in the middle of a line is followed by a new one
             match serde_json::from_slice(line) {
