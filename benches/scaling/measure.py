@@ -98,9 +98,6 @@ class Bench:
 
     def operations(self, kind, small, large, *more):
         """System calls that name a file, for one more, of the thread that runs the recipe."""
-        if not shutil.which("strace"):
-            print("not tried: operations on files, because there is no strace")
-            return None
         def count(n):
             log = self.work / "strace.log"
             _, folder = self.cold(kind, n, *more, before=("strace", "-c", "-e", "trace=%file", "-o", str(log)))
@@ -153,20 +150,16 @@ def of_jobs(bench, watch, read):
 
 def operations_of_jobs(bench):
     """System calls that name a file or reach one, for a job and for each of its tasks."""
-    if not shutil.which("strace"):
-        return {}
     def total(text):
         line = next(line.split() for line in text.splitlines() if line.endswith("total"))
         return int(line[3] if len(line) > 4 else line[2])
-    job, task = of_jobs(bench, 'strace -c -e trace=%file,read,write -o "{log}.$$.$i"', total)
-    return dict(job_operations=job, task_operations=task)
+    return of_jobs(bench, 'strace -c -e trace=%file,read,write -o "{log}.$$.$i"', total)
 
 
 def seconds_of_jobs(bench):
     """Seconds from the beginning of a job to its first task, and those that it adds to a task, of which the program's start is one part."""
     watch = "sh -c 'a=$(date +%s%N); \"$@\"; b=$(date +%s%N); echo $((b - a)) > \"{log}.$$\"' watch"
-    job, task = of_jobs(bench, watch, lambda text: int(text) / 1e9)
-    return dict(job_start_s=job, task_work_s=task)
+    return of_jobs(bench, watch, lambda text: int(text) / 1e9)
 
 
 def folder_rate(work):
@@ -232,10 +225,12 @@ def main():
         found["unit_s"] = bench.slope("units", 10_000, 60_000)
         found["task_s"] = bench.slope("tasks", 200, 1_700, "--jobs", "2")
         found["stage_s"] = bench.slope("tables", 50, 550)
-        found["task_operations"] = bench.operations("tasks", 50, 250) or found["task_operations"]
-        for name, value in operations_of_jobs(bench).items():
-            found[name] = value + (found[name] if name == "task_operations" else 0)
-        found.update(seconds_of_jobs(bench))
+        if shutil.which("strace"):
+            found["job_operations"], of_task = operations_of_jobs(bench)
+            found["task_operations"] = bench.operations("tasks", 50, 250) + of_task
+        else:
+            print("not tried: operations on files, because there is no strace")
+        found["job_start_s"], found["task_work_s"] = seconds_of_jobs(bench)
         found["folder_operations_per_s"] = folder_rate(work)
         found.update(slurm(bench))
         each = bench.slope("bytes", 4, 44, "--jobs", "2")

@@ -108,9 +108,11 @@ class Simulation:
         self.gathered, self.jobs, self.queued, self.open_tasks = [], 0, deque(), 0
         self.events, self.number, self.work = [], 0, 0.0
         self.handed = self.tasks = 0
-        self.lane_s, self.job_s = 0.0, {}  # of all jobs, from hand to end; of the longest job of each stage, by its last task
+        self.lane_s, self.job_s = 0.0, {}  # of all jobs, from hand to end; of the longest job of each stage, by its first task
         self.ended_at = {}
-        self.shared, self.at_work, self.asked = 0.0, {}, set()  # jobs by their tasks: how many wait behind the one in work, and since when it runs
+        # jobs by the identity of their list of tasks: the list, how many wait behind the one in work, and since when it runs
+        self.at_work = {}
+        self.asked, self.shared = set(), 0.0  # those that were asked to give tasks back, and when that was thought of last
 
     def at(self, time, what, *more):
         self.number += 1
@@ -276,10 +278,10 @@ class Simulation:
 
     def share(self, now):
         """Where jobs could be had and no task waits to be handed in, those that have long been at work are asked for what they have not begun."""
-        free = self.place["jobs"] - self.jobs
         if now < self.shared + 1:
             return
         self.shared = now
+        free = self.place["jobs"] - self.jobs
         if free <= 0 or self.gathered or len(self.at_work) < self.jobs or self.open_tasks > self.place["jobs"] * self.place["tasks"] // 2:
             return
         wanted = free - sum(self.at_work[one][1] for one in self.asked if one in self.at_work)
