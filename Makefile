@@ -63,7 +63,7 @@ prior: build ## make the shipped image prior again, from scratch
 	@$(bin)/effigy run pipeline/recipes/prior.yaml --out out/prior
 	@datasets/weights/export.sh $(bin)/effigy datasets/weights/prior-64
 
-bench: build ## compare with make, ninja, Snakemake, redun, DVC, DataChain, b3sum, OpenCV, scikit-image, torchmetrics, lpips and diffusers (benches/peers/install.sh target/peers gets them)
+bench: build ## compare with make, ninja, Snakemake, redun, DVC, DataChain, b3sum, OpenCV, scikit-image, llvmpipe, Open3D, torchmetrics, lpips and diffusers (benches/peers/install.sh target/peers gets them)
 	@$(CARGO) build --workspace --examples
 	@mkdir -p target/peers/bin && ln -sf $(abspath $(bin))/effigy target/peers/bin/effigy
 	@BENCH_BIN_DIR=$(abspath target/peers/bin) python3 benches/peers/bench.py

@@ -25,7 +25,7 @@ rows. `bare` runs the same commands by a shell, one after the other: what they c
 The machine may be busy: cpu seconds of the whole process tree are compared, never wall time.
 
     bench.py [--engine NAME ...] [--n 100 1000 10000] [--work DIR] [--reps 3] [--json FILE] [--skip-rows] [--skip-graph] [--skip-frames]
-             [--skip-cubes] [--skip-scores] [--skip-networks] [--full-size]
+             [--skip-cubes] [--skip-raster] [--skip-scores] [--skip-networks] [--full-size]
 """
 import argparse
 import json
@@ -38,6 +38,7 @@ from pathlib import Path
 import frames
 import marching_cubes
 import networks
+import raster
 import rows
 import scores
 from engines import ENGINES, stages
@@ -141,6 +142,7 @@ def main():
     parse.add_argument("--skip-rows", action="store_true", help="only the graph")
     parse.add_argument("--skip-frames", action="store_true", help="no videos")
     parse.add_argument("--skip-cubes", action="store_true", help="no marching cubes")
+    parse.add_argument("--skip-raster", action="store_true", help="no G-buffer")
     parse.add_argument("--skip-scores", action="store_true", help="no PSNR, SSIM and LPIPS")
     parse.add_argument("--skip-networks", action="store_true", help="no U-Net and ControlNet")
     parse.add_argument("--full-size", action="store_true", help="networks in Stable Diffusion 2.1's size as well: half an hour of cpu, 12 GB")
@@ -170,6 +172,8 @@ def main():
         results += frames.run(work, args.reps)
     if not args.skip_cubes:
         results += marching_cubes.run(work, args.reps)
+    if not args.skip_raster:
+        results += raster.run(work, args.reps)
     if not args.skip_scores:
         results += scores.run(work, args.reps)
     if not args.skip_networks:

@@ -22,6 +22,13 @@ if "$dir/venv/cubes/bin/python" -c "import mcubes, skimage" 2> /dev/null; then
 else
   echo "! scikit-image and PyMCubes were not installed"
 fi
+# llvmpipe is Mesa's (Debian's libegl1 and libgl1-mesa-dri)
+[ -x "$dir/venv/raster/bin/python" ] || { python3 -m venv "$dir/venv/raster" && "$dir/venv/raster/bin/pip" install --quiet moderngl open3d-cpu; }
+if "$dir/venv/raster/bin/python" -c "import moderngl, open3d; moderngl.create_context(standalone=True, backend='egl')" 2> /dev/null; then
+  printf '#!/bin/sh\nexec "%s" "$@"\n' "$dir/venv/raster/bin/python" > "$dir/bin/raster-python" && chmod +x "$dir/bin/raster-python"
+else
+  echo "! moderngl on Mesa's llvmpipe and Open3D were not installed"
+fi
 # torchmetrics and lpips bring torch, which is large (5 GB)
 if [ ! -x "$dir/venv/scores/bin/python" ]; then
   python3 -m venv "$dir/venv/scores" && "$dir/venv/scores/bin/pip" install --quiet torch torchvision torchmetrics lpips
