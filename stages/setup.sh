@@ -75,14 +75,14 @@ install_packages() { # WHY NAME...
 
 debian_packages() {
     command -v dpkg-query >/dev/null || {
-        say "this is not Debian or Ubuntu: please see to OpenCV 4 with headers, clang, a C++ compiler and pip yourself"
+        say "this is not Debian or Ubuntu: please see to OpenCV 4 with headers, clang, a C++ compiler, cmake, nasm and pip yourself"
         return 0
     }
-    local wanted=(clang g++ ca-certificates)
+    local wanted=(clang g++ ca-certificates cmake make nasm)
     # Somebody who names include folders builds against an OpenCV of their own.
     [ -n "${OPENCV_INCLUDE_PATHS:-}" ] || wanted+=(libopencv-{core,imgproc,imgcodecs,videoio}-dev)
     # shellcheck disable=SC2046  # names have no spaces
-    install_packages "OpenCV reads and writes video, clang generates its bindings" \
+    install_packages "OpenCV reads video, cmake and nasm build what writes JPEG, clang generates bindings" \
         $(missing_packages "${wanted[@]}")
 }
 

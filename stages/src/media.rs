@@ -7,13 +7,14 @@ use image::codecs::png::{CompressionType, FilterType, PngEncoder};
 use image::{ExtendedColorType, ImageEncoder};
 use geometry::{Camera, Distortion};
 use models::face_mesh::Square;
-use opencv::core::{BORDER_CONSTANT, Mat, Scalar, Size, Vector};
+use opencv::core::{BORDER_CONSTANT, Mat, Scalar, Size};
 use opencv::prelude::*;
 use opencv::{imgcodecs, imgproc, videoio};
 use protocol::Row;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use std::collections::BTreeMap;
 use std::path::Path;
+use turbojpeg::{Compressor, PixelFormat, Subsamp};
 
 /// An 8-bit image: `height x width x channels`, row by row; colour is RGB.
 #[derive(Clone, Debug, PartialEq)]
@@ -75,7 +76,8 @@ impl Image {
     /// # Errors
     /// If the file cannot be written.
     pub fn write_jpeg(&self, path: &Path, quality: u32) -> Result<()> {
-        Frame(&self.to_mat()?).write_jpeg(path, quality)
+        let format = if self.channels == 3 { PixelFormat::RGB } else { PixelFormat::GRAY };
+        write_jpeg(path, quality, &self.data, (self.width, self.height), format)
     }
 
     /// From OpenCV, whose colour is BGR.
@@ -216,14 +218,18 @@ impl Frame<'_> {
     /// # Errors
     /// If the file cannot be written.
     pub fn write_jpeg(&self, path: &Path, quality: u32) -> Result<()> {
-        // encoded first: OpenCV's own writer does not say why it could not write
-        let mut jpeg = Vector::<u8>::new();
-        let options = Vector::from_slice(&[imgcodecs::IMWRITE_JPEG_QUALITY, quality as i32]);
-        if !imgcodecs::imencode(".jpg", self.0, &mut jpeg, &options)? {
-            bail!("this OpenCV cannot encode a {} x {} JPEG", self.0.cols(), self.0.rows());
-        }
-        std::fs::write(path, jpeg.as_slice()).with_context(|| format!("cannot write {}", path.display()))
+        write_jpeg(path, quality, self.0.data_bytes()?, self.size(), PixelFormat::BGR)
     }
+}
+
+/// Writes 8-bit samples as a JPEG of this quality, 1 to 100, with colour at half the resolution, as OpenCV does.
+fn write_jpeg(path: &Path, quality: u32, pixels: &[u8], size: (usize, usize), format: PixelFormat) -> Result<()> {
+    let mut compressor = Compressor::new()?;
+    compressor.set_quality(quality as i32)?;
+    compressor.set_subsamp(if format == PixelFormat::GRAY { Subsamp::Gray } else { Subsamp::Sub2x2 })?;
+    let image = turbojpeg::Image { pixels, width: size.0, pitch: size.0 * format.size(), height: size.1, format };
+    let jpeg = compressor.compress_to_vec(image).with_context(|| format!("cannot encode a {} x {} JPEG", size.0, size.1))?;
+    std::fs::write(path, jpeg).with_context(|| format!("cannot write {}", path.display()))
 }
 
 /// Reads frames of a video one after the other.
@@ -453,6 +459,7 @@ pub fn array<'a>(arrays: &'a Arrays, name: &str) -> Result<&'a Array> {
 mod tests {
     use super::*;
     use crate::video::write_video;
+    use opencv::core::Vector;
 
     fn scratch(name: &str) -> std::path::PathBuf {
         let dir = std::env::temp_dir().join(format!("effigy-media-{}", std::process::id()));
