@@ -15,6 +15,12 @@ use crate::heads::{Placed, PosedHead};
 /// Strands may lie this much behind a surface and still be drawn, metres.
 const BIAS: f32 = 0.0008;
 
+/// Coordinates in the picture, of segments that are drawn, samples.
+const FARTHEST: f32 = 1e6;
+
+/// Samples along a strand that are looked at together; segments have about twice as many.
+const LANES: usize = 8;
+
 struct Point {
     at: Vec2,
     z: f32,
@@ -117,7 +123,8 @@ fn segment(
     let steep = d.y.abs() > d.x.abs();
     let length = d.x.abs().max(d.y.abs());
     let steps = length.ceil().max(1.0) as i32;
-    if steps > 4096 {
+    // what reaches so far does not come from this picture's neighbourhood
+    if steps > 4096 || !(a.at.abs().max_element() < FARTHEST) {
         return;
     }
     let mut cover = |pixel: usize, t: f32| {
@@ -136,22 +143,39 @@ fn segment(
     // Width along the minor axis.
     let slope = (d.length().max(1e-6) / length.max(1e-6)).min(1.42);
     let widest = a.width.max(b.width) * slope * 1.0001;
-    for i in 0..steps {
+    let place = |i: i32| {
         let t = (i as f32 + 0.5) / steps as f32;
-        let at = a.at + d * t;
-        if widest < 1.0 {
-            // most strands are thin and few of their samples covered: that is found out first, and before the depth, which is far
-            // away in memory
-            let (x, y) = (floor(at.x), floor(at.y));
-            let chance = chance(strand, x, y);
-            if chance > widest || x < 0 || y < 0 || x >= w || y >= h {
-                continue;
+        (t, a.at + d * t)
+    };
+    if widest < 1.0 {
+        // most strands are thin and few of their samples covered: which, is found out for several at once, and before the depth, which is far away in memory
+        for first in (0..steps).step_by(LANES) {
+            let (mut columns, mut rows, mut chances) = ([0; LANES], [0; LANES], [0.0; LANES]);
+            for k in 0..LANES {
+                let (_, at) = place(first + k as i32);
+                (columns[k], rows[k]) = (floor(at.x), floor(at.y));
             }
-            if chance <= (a.width + (b.width - a.width) * t) * slope {
-                cover((y * w + x) as usize, t);
+            for k in 0..LANES {
+                chances[k] = chance(strand, columns[k], rows[k]);
             }
-            continue;
+            let mut covered = (0..LANES).fold(0, |bits, k| bits | (u32::from(chances[k] <= widest) << k));
+            while covered != 0 {
+                let k = covered.trailing_zeros() as usize;
+                covered &= covered - 1;
+                let (i, x, y) = (first + k as i32, columns[k], rows[k]);
+                if i >= steps || x < 0 || y < 0 || x >= w || y >= h {
+                    continue;
+                }
+                let (t, _) = place(i);
+                if chances[k] <= (a.width + (b.width - a.width) * t) * slope {
+                    cover((y * w + x) as usize, t);
+                }
+            }
         }
+        return;
+    }
+    for i in 0..steps {
+        let (t, at) = place(i);
         let width = (a.width + (b.width - a.width) * t) * slope;
         let minor = if steep { at.x } else { at.y };
         let thin = width < 1.0;
