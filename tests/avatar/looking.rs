@@ -2,8 +2,9 @@
 //! as PLY, OBJ and GLB.
 
 use crate::base::{Trial, base};
+use crate::chrome::{self, Chrome};
 use crate::support::Space;
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::path::Path;
 
 fn number(row: &Value, column: &str) -> f64 {
@@ -137,4 +138,43 @@ fn meshes_go_out_in_three_formats() {
             assert!(bytes.starts_with(magic) && bytes.len() > 1000, "{place}");
         }
     }
+}
+
+#[test]
+fn the_report_of_an_avatar_works_in_a_browser() {
+    let Some(program) = chrome::program() else { return };
+    let trial = Trial::finished();
+    let out = trial.command("report", &["--out", "out"]).output().expect("it starts");
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    let mut chrome = Chrome::start(&program, 1200, 900);
+    chrome.open(&trial.space.path("out/report.html"));
+    let count = |chrome: &mut Chrome, what: &str| chrome.value(&format!("document.querySelectorAll('{what}').length"));
+    for (what, least) in [("img", 4), ("video", 4), ("table", 8), ("svg", 4)] {
+        assert!(count(&mut chrome, what).as_u64() >= Some(least), "{what}");
+    }
+    assert_eq!(
+        chrome.value("[...document.images].filter((image) => !image.naturalWidth).map((image) => image.alt)"),
+        json!([])
+    );
+    // those far down the page are loaded when they are needed
+    chrome
+        .value("[...document.querySelectorAll('video')].forEach((video) => { video.preload = 'auto'; video.load() })");
+    chrome.until("[...document.querySelectorAll('video')].every((video) => video.error || video.videoWidth)");
+    assert_eq!(
+        chrome.value("[...document.querySelectorAll('video')].map((video) => video.error?.message).filter(Boolean)"),
+        json!([])
+    );
+    // every table sorts by its last column: numbers grow, and what is none comes last
+    chrome.value("document.querySelectorAll('table').forEach((table) => table.querySelector('thead tr').lastElementChild.querySelector('button')?.click())");
+    let sorted = "[...document.querySelectorAll('table')].filter((table) => table.querySelector('[aria-sort]')) \
+        .map((table) => [...table.tBodies[0].rows].map((row) => row.lastElementChild.textContent.trim().split(' ')[0])) \
+        .filter((words) => words.every((word) => word === 'n/a' || !isNaN(word)))";
+    let columns: Vec<Vec<String>> = serde_json::from_value(chrome.value(sorted)).expect("columns of words");
+    // behind the last number only what is none
+    let columns: Vec<Vec<f64>> =
+        columns.iter().map(|words| words.iter().map(|word| word.parse().unwrap_or(f64::INFINITY)).collect()).collect();
+    assert!(columns.iter().filter(|column| column.len() > 1).count() > 2, "{columns:?}");
+    assert!(columns.iter().all(|column| column.is_sorted()), "{columns:?}");
+    assert_eq!(chrome.value("document.documentElement.scrollWidth > innerWidth"), false, "something stands out");
+    assert!(chrome.complaints().is_empty(), "{:?}", chrome.complaints());
 }

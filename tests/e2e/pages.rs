@@ -1,7 +1,8 @@
 //! What a reader of a run gets: the report in a real browser, and `effigy table` with its comparison.
 
+use crate::chrome::{self, Chrome};
 use crate::support::Space;
-use std::process::Command;
+use serde_json::json;
 
 /// Three methods over two people; pictures and a curve are drawn by the stanzas themselves.
 const RECIPE: &str = "
@@ -45,37 +46,6 @@ fn table(space: &Space, words: &[&str]) -> String {
     said.out
 }
 
-/// The path of a browser; none where there is none, which is said.
-fn browser() -> Option<&'static str> {
-    let found = ["chromium", "chromium-browser", "google-chrome"]
-        .into_iter()
-        .find(|name| Command::new(name).arg("--version").output().is_ok_and(|output| output.status.success()));
-    if found.is_none() {
-        eprintln!("NOT TESTED: there is no Chromium to open the report in (Debian: apt install chromium)");
-    }
-    found
-}
-
-/// Clicks and looks, and leaves what it saw in the page, where `--dump-dom` finds it.
-const LOOK: &str = r#"<script>
-addEventListener("load", () => {
-  const seen = { order: [] };
-  const table = document.querySelector("table");
-  const column = (i) => [...table.tBodies[0].rows].map((row) => row.cells[i].textContent.trim().split(" ")[0]);
-  const heads = [...table.tHead.rows[0].cells];
-  const psnr = heads.findIndex((head) => head.textContent.startsWith("psnr"));
-  const lpips = heads.findIndex((head) => head.textContent.startsWith("lpips"));
-  for (const i of [psnr, psnr, psnr, lpips, lpips]) {
-    heads[i].querySelector("button").click();
-    seen.order.push(column(0).join(" ") + " " + (heads[i].ariaSort ?? "none"));
-  }
-  seen.pictures = [...document.images].map((image) => image.naturalWidth);
-  seen.drawings = document.querySelectorAll("svg").length;
-  seen.wide = document.documentElement.scrollWidth > innerWidth;
-  document.body.textContent = "SEEN" + JSON.stringify(seen) + "SEEN";
-});
-</script>"#;
-
 #[test]
 fn the_report_works_in_a_browser_without_a_network() {
     let space = start();
@@ -83,33 +53,40 @@ fn the_report_works_in_a_browser_without_a_network() {
     let outside = |word: &&str| page.contains(word);
     let found = ["src=\"http", "href=\"http", "url(http", "src=\"//", "@import"].into_iter().find(outside);
     assert!(found.is_none(), "the page fetches something: {found:?}");
-    let Some(browser) = browser() else { return };
-    space.write("out/looked.html", &page.replace("</body>", &format!("{LOOK}</body>")));
-    let output = Command::new(browser)
-        .args(["--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", "--window-size=1200,900"])
-        .args(["--host-resolver-rules=MAP * ~NOTFOUND", "--virtual-time-budget=10000", "--dump-dom"])
-        .arg(format!("--user-data-dir={}", space.path("profile").display()))
-        .arg(format!("file://{}", space.path("out/looked.html").display()))
-        .output()
-        .expect("the browser starts");
-    let (page, log) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(!log.contains("CONSOLE"), "the page complains: {log}");
-    let seen = page.split("SEEN").nth(1).unwrap_or_else(|| panic!("the page was not looked at: {page}\n{log}"));
-    let seen: serde_json::Value = serde_json::from_str(seen).expect("JSON");
+    let Some(program) = chrome::program() else { return };
+    let mut chrome = Chrome::start(&program, 1200, 900);
+    // what is fetched all the same is a complaint
+    chrome.call("Network.enable", json!({}));
+    chrome.call("Network.setBlockedURLs", json!({"urls": ["http://*", "https://*", "ws://*"]}));
+    chrome.open(&space.path("out/report.html"));
+    let mut orders = Vec::new();
+    for (column, clicks) in [("psnr", 3), ("lpips", 2)] {
+        for _ in 0..clicks {
+            chrome.value(&format!(
+                "[...document.querySelectorAll('table:first-of-type th')].find((e) => e.textContent.startsWith('{column}')).id = 'sorted'"
+            ));
+            chrome.click("#sorted button");
+            let told = "[...document.querySelector('table').tBodies[0].rows].map((row) => row.cells[0].textContent.trim()).join(' ') \
+                        + ' ' + (document.getElementById('sorted').ariaSort ?? 'none')";
+            orders.push(chrome.value(told));
+            chrome.value("document.getElementById('sorted').removeAttribute('id')");
+        }
+    }
     assert_eq!(
-        seen["order"],
-        serde_json::json!([
+        orders,
+        [
             "plain full blind ascending",
             "blind full plain descending",
             "full plain blind none",
             "full plain blind ascending",
             "plain full blind descending",
-        ]),
+        ],
         "numbers sort as numbers, the third click restores, what is not available comes last"
     );
-    assert_eq!(seen["pictures"], serde_json::json!([8]));
-    assert!(seen["drawings"].as_u64() >= Some(2), "a curve and the stages: {seen}");
-    assert_eq!(seen["wide"], false, "nothing stands out of the page");
+    assert_eq!(chrome.value("[...document.images].map((image) => image.naturalWidth)"), json!([8]));
+    assert!(chrome.value("document.querySelectorAll('svg').length").as_u64() >= Some(2), "a curve and the stages");
+    assert_eq!(chrome.value("document.documentElement.scrollWidth > innerWidth"), false, "something stands out");
+    assert!(chrome.complaints().is_empty(), "{:?}", chrome.complaints());
 }
 
 #[test]

@@ -202,8 +202,8 @@ fn serve_tells_runs_rows_and_differences() {
     assert!(avatar.told()["error"].as_str().is_some_and(|error| error.contains("tracked no head")));
 }
 
-#[test]
-fn a_run_that_is_on_is_told() {
+/// A run that waits for a file `stop` in a stage of two units, and has begun.
+fn run_that_waits() -> (Space, std::process::Child) {
     let space = Space::new();
     let until = "while [ ! -e {param.stop} ]; do sleep 0.02; done; touch {out}/x";
     space.write(
@@ -223,6 +223,12 @@ stages:
         assert!(run.try_wait().expect("it can be asked").is_none(), "the run is over");
         std::thread::sleep(std::time::Duration::from_millis(20));
     }
+    (space, run)
+}
+
+#[test]
+fn a_run_that_is_on_is_told() {
+    let (space, mut run) = run_that_waits();
     let server = Server::start(&space);
     let told = server.json("live");
     assert_eq!(told["live"]["recipe"], "slow");
@@ -232,6 +238,23 @@ stages:
     space.write("stop", "");
     run.wait().expect("it ends");
     assert!(server.json("live")["live"].is_null());
+}
+
+#[test]
+fn the_page_follows_a_run_that_is_on() {
+    let Some(program) = chrome::program() else { return };
+    let (space, mut run) = run_that_waits();
+    let server = Server::start(&space);
+    let mut chrome = Chrome::start(&program, 1280, 800);
+    chrome.go(&server.address(""));
+    chrome.until("document.querySelector('h1')?.innerText === 'slow is running'");
+    chrome.until("document.querySelector('table.live')?.innerText.includes('wait')");
+    chrome.until("document.querySelector('main svg')?.textContent.includes('0 of 2')");
+    space.write("stop", "");
+    run.wait().expect("it ends");
+    // of itself the progress goes, and the run stands in the list
+    chrome.until("!document.querySelector('table.live') && document.querySelectorAll('main tbody tr').length === 1");
+    assert!(chrome.complaints().is_empty(), "{:?}", chrome.complaints());
 }
 
 #[test]

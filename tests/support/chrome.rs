@@ -6,6 +6,7 @@
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -97,6 +98,12 @@ impl Chrome {
     /// Goes to an address.
     pub fn go(&mut self, address: &str) {
         self.call("Page.navigate", json!({"url": address}));
+    }
+
+    /// Goes to a page that lies on disk, and waits until all of it is there.
+    pub fn open(&mut self, path: &Path) {
+        self.go(&format!("file://{}", path.display()));
+        self.until("location.protocol === 'file:' && document.readyState === 'complete'");
     }
 
     /// The value of an expression in the page.
