@@ -14,7 +14,7 @@ use crate::drawing::below;
 use crate::fit_identity::UNIT_MM;
 use crate::head_models;
 use crate::head_views::{self, Truth};
-use crate::pca_heads::{self, LinearHead, Moment, Settings};
+use crate::pca_heads::{self, LinearHead, Moment, Seen, Settings};
 use crate::scan_pools::{is_face, read_meshes};
 use anyhow::{Context, Result};
 use geometry::{Mesh, ply};
@@ -90,7 +90,7 @@ const RED_MM: f32 = 5.0;
 
 fn def() -> StageDef {
     let measures = |names: [&'static str; 6]| names.map(|name| (name, Type::F64));
-    StageDef::new("evaluate_head_model", 2, Grain::Row)
+    StageDef::new("evaluate_head_model", 3, Grain::Row)
         .doc("Fits a head model to partial scans of people and compares it with the whole scans.")
         .reads([("identity", Type::I64), ("scans", Type::Blob)])
         .may_take("head_model", head_models::COLUMNS)
@@ -211,7 +211,9 @@ impl EvaluateHeadModel {
 
     fn fit_linear(&self, head: &LinearHead, clouds: &[Vec<Vec3>]) -> Vec<Mesh> {
         let start = Moment { expression: vec![0.0; head.expressions], pose: Pose::default() };
-        let seen: Vec<(&[Vec3], Moment)> = clouds.iter().map(|points| (points.as_slice(), start.clone())).collect();
+        let clouds = clouds.iter().map(|points| Seen { points: points.clone(), ..Seen::default() });
+        let clouds: Vec<Seen> = clouds.collect();
+        let seen: Vec<(&Seen, Moment)> = clouds.iter().map(|points| (points, start.clone())).collect();
         let settings = Settings { rigid: false, ridge: self.params.ridge, ..Settings::default() };
         let (shape, moments) = head.fit(&seen, None, &settings);
         moments.iter().map(|moment| head.mesh(&shape, &moment.expression)).collect()

@@ -11,7 +11,7 @@ use crate::key_frames::{KeyChoice, choose};
 use crate::landmarks;
 use crate::linear_start::place;
 use crate::pca_heads;
-use crate::track_head::{free_weight, landmark_weight};
+use crate::track_head::{check_hair_weight, free_weight, hair_weight, landmark_weight};
 use anyhow::{Context, Result};
 use manifests::Type;
 use models::nphm::fit::{Cloud, FitConfig, Frame, fit_identity};
@@ -39,6 +39,10 @@ struct Params {
     /// Weight of the field at places that are known to be free.
     #[serde(default = "free_weight")]
     free_weight: f64,
+    /// How much a point that lies outside the surface counts if no landmark is within 15 mm of it: it may be hair or clothes, under which the
+    /// head ends. 1 for head models that have hair, as the published ones do.
+    #[serde(default = "hair_weight")]
+    hair_weight: f64,
     /// Points kept of each cloud.
     #[serde(default = "points")]
     points: usize,
@@ -65,7 +69,7 @@ fn points() -> usize {
 pub const UNIT_MM: f64 = 250.0;
 
 fn def() -> StageDef {
-    StageDef::new("fit_identity", 6, Grain::Group)
+    StageDef::new("fit_identity", 7, Grain::Group)
         .doc("Fits a person's identity code to point clouds of several moments.")
         .reads([("sequence", Type::Str), ("timestep", Type::I64), ("cloud", Type::Blob)])
         .may_read(Moment::MAY_READ)
@@ -78,6 +82,7 @@ fn def() -> StageDef {
 
 protocol::register!(Params, def, |params: Params, _: &Cx<'_>| {
     params.throat.map_or(Ok(()), |throat| throat.check())?;
+    check_hair_weight(params.hair_weight)?;
     anyhow::Ok(FitIdentity { params })
 });
 
@@ -107,8 +112,13 @@ impl FitIdentity {
             Ok(((row.str("sequence")?, row.i64("timestep")?), row.path("cloud")?, row))
         }).collect::<Result<Vec<_>>>()?;
         rows.sort_by(|a, b| (&a.0, &a.1).cmp(&(&b.0, &b.1)));
-        let config =
-            FitConfig { steps: p.steps, landmarks: p.landmark_weight, outside: p.free_weight, ..FitConfig::default() };
+        let config = FitConfig {
+            steps: p.steps,
+            landmarks: p.landmark_weight,
+            outside: p.free_weight,
+            covering: p.hair_weight,
+            ..FitConfig::default()
+        };
         let mean = Person { z_id: vec![0.0; model.config.identity.d_id() as usize], scale: config.scale, landmarks: Vec::new(), throat: None };
         // moments that show enough of a face to start from, and why the first one that does not show it does not
         let (mut usable, mut found, mut trouble) = (Vec::new(), Vec::new(), None);
@@ -133,7 +143,7 @@ impl FitIdentity {
         for i in choose(p.key_choice, p.key_frames.max(1), &found, places.as_deref(), config.scale) {
             let (row, start, path) = &usable[i];
             let moment = Moment::read(row)?;
-            let near = align(&model, &moment, p.points, start.clone(), &mean)
+            let near = align(&model, &moment, p.points, start.clone(), &mean, p.hair_weight)
                 .and_then(|frame| Ok((moment.observed(p.points, &frame.pose, config.scale)?, frame)));
             match near {
                 Ok(near) => seen.push(near),

@@ -8,18 +8,19 @@
 //! a moment in which too little of a face was seen stays as the one before was, and is lost. Sees points and landmarks only.
 
 use crate::fit_identity::{UNIT_MM, initial_frame};
-use crate::head_models::{Throat, observed};
+use crate::head_models::{self, Throat};
 use crate::key_frames::spread;
 use crate::landmarks;
 use crate::linear_start::place;
-use crate::pca_heads::{self, LinearHead, Moment, Settings};
+use crate::pca_heads::{self, LinearHead, Moment, Seen, Settings};
+use crate::track_head::{check_hair_weight, hair_weight};
 use crate::tracked;
 use anyhow::{Context, Result};
-use geometry::cloud::PointCloud;
 use geometry::distance::MeshDistance;
-use geometry::{Mesh, ply};
+use geometry::Mesh;
 use glam::{DVec3, Vec3};
 use manifests::{Type, Value};
+use models::nphm::fit::Cloud;
 use models::nphm::pose::Pose;
 use protocol::{Cx, Grain, OutRow, Row, Rows, Stage, StageDef, Unit};
 use schemars::JsonSchema;
@@ -32,6 +33,10 @@ struct Params {
     /// Frames that the identity is fitted to.
     #[serde(default = "key_frames")]
     key_frames: usize,
+    /// How much a point that lies outside the surface counts if no landmark is within 15 mm of it: it may be hair or clothes, under which the
+    /// head ends. 1 for head models that have hair, as the published ones do.
+    #[serde(default = "hair_weight")]
+    hair_weight: f64,
     /// Points kept of each cloud.
     #[serde(default = "points")]
     points: usize,
@@ -62,7 +67,7 @@ fn ridge() -> f64 {
 }
 
 fn def() -> StageDef {
-    StageDef::new("fit_pca_head", 3, Grain::Group)
+    StageDef::new("fit_pca_head", 4, Grain::Group)
         .doc("Fits the linear head model to a sequence of point clouds.")
         .reads([("timestep", Type::I64), ("cloud", Type::Blob)])
         .may_read([("sequence", Type::Str), landmarks::TRIANGULATED])
@@ -75,6 +80,7 @@ fn def() -> StageDef {
 
 protocol::register!(Params, def, |params: Params, cx: &Cx<'_>| {
     params.throat.map_or(Ok(()), |throat| throat.check())?;
+    check_hair_weight(params.hair_weight)?;
     anyhow::Ok(FitPcaHead { params, head: pca_heads::read(cx.with("pca_model")?)?, places: landmarks::known_places(cx)? })
 });
 
@@ -110,27 +116,27 @@ impl FitPcaHead {
         let mut order = rows.iter().enumerate().map(when).collect::<Result<Vec<_>>>()?;
         order.sort_unstable();
         let at = |sequence: &str, timestep: i64| format!("{sequence} timestep {timestep}").trim_start().to_string();
-        let cloud = |i: usize| -> Result<PointCloud> { Ok(ply::read_cloud(&rows[i].path("cloud")?)?) };
-        let settings = Settings { ridge: self.params.ridge, rounds: 20, rigid_rounds: 5, ..Settings::default() };
+        let read = |i: usize| head_models::Moment::read(&rows[i]);
+        let settings = Settings { ridge: self.params.ridge, covering: self.params.hair_weight, rounds: 20, rigid_rounds: 5, ..Settings::default() };
 
         let told = |i: usize| self.places.as_ref().map_or(Ok(None), |places| landmarks::pose_in(&rows[i], Some(places), 1.0));
         // from where a frame starts that has none before it
-        let start = |cloud: &PointCloud, i: usize| -> Result<Moment> { place(&self.head, cloud, self.params.points, self.params.center, told(i)?) };
+        let start = |seen: &head_models::Moment, i: usize| -> Result<Moment> { place(&self.head, seen.cloud(), self.params.points, self.params.center, told(i)?) };
 
         // why the first moment that does not show a face does not
         let mut trouble = None;
         let mut usable = Vec::new();
         for (sequence, timestep, i) in &order {
-            match self.seen(&cloud(*i)?, &told(*i)?.unwrap_or_else(|| initial_frame(self.params.center).pose)) {
+            match self.seen(&read(*i)?, &told(*i)?.unwrap_or_else(|| initial_frame(self.params.center).pose)) {
                 Ok(_) => usable.push((sequence, timestep, *i)),
                 Err(error) => _ = trouble.get_or_insert(error.context(at(sequence, *timestep))),
             }
         }
-        let mut keys: Vec<(Vec<Vec3>, Moment)> = Vec::new();
+        let mut keys: Vec<(Seen, Moment)> = Vec::new();
         for k in spread(usable.len(), self.params.key_frames.max(1)) {
             let (sequence, timestep, i) = usable[k];
-            let cloud = cloud(i)?;
-            match start(&cloud, i).and_then(|moment| Ok((self.seen(&cloud, &moment.pose)?, moment))) {
+            let observed = read(i)?;
+            match start(&observed, i).and_then(|moment| Ok((self.seen(&observed, &moment.pose)?, moment))) {
                 Ok(key) => keys.push(key),
                 Err(error) => _ = trouble.get_or_insert(error.context(at(sequence, *timestep))),
             }
@@ -139,18 +145,20 @@ impl FitPcaHead {
             let none = "no moment shows enough of a face to fit a person to\nhint: do calibration and mattes belong to these videos?";
             return Err(trouble.map_or_else(|| anyhow::anyhow!(none), |error| error.context(none)));
         }
-        let seen: Vec<(&[Vec3], Moment)> = keys.iter().map(|(points, m)| (points.as_slice(), m.clone())).collect();
+        let seen: Vec<(&Seen, Moment)> = keys.iter().map(|(seen, m)| (seen, m.clone())).collect();
         let (shape, _) = self.head.fit(&seen, None, &settings);
 
         let canonical: Vec<[f32; 5]> =
             self.head.mesh(&shape, &vec![0.0; self.head.expressions]).positions.iter().map(|p| [p.x, p.y, p.z, 0.0, 0.0]).collect();
         let (mut out, mut last) = (Rows::new(), None::<Moment>);
         for (done, (sequence, timestep, i)) in order.iter().enumerate() {
-            let cloud = cloud(*i)?;
+            let observed = read(*i)?;
             last = last.filter(|_| order[done - 1].0 == *sequence);
-            let fitted = |start: Moment| self.settle(&cloud, start, &shape, &settings);
-            let anew = || start(&cloud, *i).and_then(fitted);
-            let found = match last.clone().map(fitted) {
+            let fitted = |start: Moment| self.settle(&observed, start, &shape, &settings);
+            let anew = || start(&observed, *i).and_then(fitted);
+            let pose = told(*i)?;
+            let start_here = last.clone().map(|last| Moment { pose: landmarks::nearer(last.pose, pose), ..last });
+            let found = match start_here.map(fitted) {
                 Some(Ok(found)) if found.kept >= LOST => Some(found),
                 Some(Ok(found)) => Some(anew().ok().filter(|again| again.kept > found.kept).unwrap_or(found)),
                 _ => anew().ok(),
@@ -182,27 +190,31 @@ impl FitPcaHead {
     }
 
     /// Fits a frame of a known identity. Which points lie on the face depends on the pose, so they are chosen again when that is better known.
-    fn settle(&self, cloud: &PointCloud, start: Moment, shape: &[f64], settings: &Settings) -> Result<Found> {
+    fn settle(&self, observed: &head_models::Moment, start: Moment, shape: &[f64], settings: &Settings) -> Result<Found> {
         let mut moment = start;
-        let mut points = self.seen(cloud, &moment.pose)?;
+        let mut seen = self.seen(observed, &moment.pose)?;
         for _ in 0..2 {
-            moment = self.head.fit(&[(&points, moment)], Some(shape), settings).1.remove(0);
-            points = self.seen(cloud, &moment.pose)?;
+            moment = self.head.fit(&[(&seen, moment)], Some(shape), settings).1.remove(0);
+            seen = self.seen(observed, &moment.pose)?;
         }
         let mesh = self.head.mesh(shape, &moment.expression);
-        let local: Vec<Vec3> = points.iter().map(|p| Vec3::from(moment.pose.to_model(p.to_array(), 1.0))).collect();
+        // what may be hair is no measure of a fit
+        let sure = |i: usize| seen.is_bare(i) || settings.covering >= 1.0;
+        let points = seen.points.iter().enumerate().filter(|(i, _)| sure(*i)).map(|(_, p)| p.to_array());
+        let local: Vec<Vec3> = points.map(|p| Vec3::from(moment.pose.to_model(p, 1.0))).collect();
         let mut near = MeshDistance::new(&mesh).distances(&local);
         near.retain(|d| *d < EXPLAINED);
         let residual = near.iter().map(|d| f64::from(*d)).sum::<f64>() / near.len().max(1) as f64;
-        Ok(Found { moment, residual, kept: near.len() as f64 / local.len() as f64 })
+        Ok(Found { moment, residual, kept: near.len() as f64 / local.len().max(1) as f64 })
     }
 
     fn neutral(&self, pose: Pose) -> Moment {
         Moment { expression: vec![0.0; self.head.expressions], pose }
     }
 
-    /// The points of a cloud that lie on the face.
-    fn seen(&self, cloud: &PointCloud, pose: &Pose) -> Result<Vec<Vec3>> {
-        Ok(observed(cloud, self.params.points, pose, 1.0)?.points.into_iter().map(Vec3::from).collect())
+    /// What was seen of the face.
+    fn seen(&self, observed: &head_models::Moment, pose: &Pose) -> Result<Seen> {
+        let Cloud { points, covering, .. } = observed.observed(self.params.points, pose, 1.0)?;
+        Ok(Seen { points: points.into_iter().map(Vec3::from).collect(), covering })
     }
 }

@@ -6,6 +6,7 @@
 use anyhow::{Context, Result};
 use geometry::cloud::PointCloud;
 use geometry::cut::{Plane, throat_cut};
+use geometry::nearest::KdTree;
 use geometry::{Mesh, band};
 use glam::{DVec3, Vec3};
 use manifests::Type;
@@ -139,20 +140,29 @@ pub fn write(config: &Path, file: &Path, model: &HeadModel) -> Result<()> {
 pub fn read(table: &Table) -> Result<HeadModel> {
     let row = table.only().context("a head model is one row")?;
     let path = row.path("head_config")?;
-    let config: HeadConfig = serde_json::from_slice(&std::fs::read(&path)?)
-        .with_context(|| format!("{} does not describe a head model", path.display()))?;
+    let mut model = of_files(&path, &row.path("head_weights")?)?;
     anyhow::ensure!(
-        config.deformation.direction == Direction::Backward,
+        model.config.deformation.direction == Direction::Backward,
         "{} describes a model that deforms forward, from the canonical to the posed head, as NPHM does; fits and meshes need one \
          that deforms backward\nhint: take a MonoNPHM, or a model of `train_head_model`",
         path.display()
     );
-    let path = row.path("head_weights")?;
-    let tensors = weights::read(&path)?;
-    let anchors = tensors.get("mean_anchors").with_context(|| format!("{} has no mean_anchors", path.display()))?;
-    let mut model = HeadModel::new(&config, anchors, Device::Cpu)?;
-    model.set_tensors(&tensors, &path.display().to_string())?;
     model.vs.freeze();
+    Ok(model)
+}
+
+/// Reads what [`write`] wrote.
+///
+/// # Errors
+/// If a file is missing, or the weights do not fit the dimensions.
+pub fn of_files(config: &Path, file: &Path) -> Result<HeadModel> {
+    let text = std::fs::read(config).with_context(|| format!("cannot read {}", config.display()))?;
+    let dimensions: HeadConfig =
+        serde_json::from_slice(&text).with_context(|| format!("{} does not describe a head model", config.display()))?;
+    let tensors = weights::read(file)?;
+    let anchors = tensors.get("mean_anchors").with_context(|| format!("{} has no mean_anchors", file.display()))?;
+    let mut model = HeadModel::new(&dimensions, anchors, Device::Cpu)?;
+    model.set_tensors(&tensors, &file.display().to_string())?;
     Ok(model)
 }
 
@@ -191,6 +201,10 @@ impl Person {
 /// What is fitted to, model units: the face, the ears and the throat. Hair and clothes are no part of the model, and would
 /// pull the skull out and the shoulders in; the rest of the head follows from what the model knows of heads.
 const OBSERVED: [[f32; 3]; 2] = [[-0.42, -0.4, -0.4], [0.42, 0.42, 0.45]];
+
+/// What lies farther than this from every landmark is not certainly skin, metres: the landmarks' mesh covers the face from the hairline
+/// to the chin and to the ears, and its points lie 3 to 12 mm apart.
+const FACE: f32 = 0.015;
 
 /// What was seen at one moment, world metres.
 pub struct Moment {
@@ -239,7 +253,9 @@ impl Moment {
     pub fn observed(&self, points: usize, pose: &Pose, scale: f64) -> Result<Cloud> {
         let free = thinned(on_face(&self.free, pose, scale), points);
         let outside = free.into_iter().map(|i| self.free[i].to_array()).collect();
-        Ok(Cloud { outside, landmarks: self.landmarks.clone(), ..observed(&self.cloud, points, pose, scale)? })
+        let seen = observed(&self.cloud, points, pose, scale)?;
+        let covering = covering(&seen.points, &self.landmarks);
+        Ok(Cloud { outside, landmarks: self.landmarks.clone(), covering, ..seen })
     }
 }
 
@@ -262,6 +278,16 @@ pub fn observed(cloud: &PointCloud, points: usize, pose: &Pose, scale: f64) -> R
     Ok(Cloud { points: take(&cloud.positions), normals, ..Cloud::default() })
 }
 
+/// Which points may be hair, or clothes: those far from all landmarks. Without landmarks nothing tells, and all count as skin: empty.
+pub fn covering(points: &[[f32; 3]], landmarks: &[Option<[f32; 3]>]) -> Vec<bool> {
+    let skin: Vec<Vec3> = landmarks.iter().flatten().map(|p| Vec3::from(*p)).collect();
+    if skin.is_empty() {
+        return Vec::new();
+    }
+    let tree = KdTree::new(&skin);
+    points.iter().map(|p| tree.nearest(Vec3::from(*p)).1 > FACE).collect()
+}
+
 /// Which points lie on the face of a head in about this pose.
 fn on_face(places: &[Vec3], pose: &Pose, scale: f64) -> Vec<usize> {
     let is_inside = |p: &Vec3| {
@@ -277,16 +303,17 @@ fn thinned(kept: Vec<usize>, points: usize) -> Vec<usize> {
     kept.into_iter().step_by(every).collect()
 }
 
-/// Brings a frame's pose near: a rigid fit of a known shape to what was seen, its codes as they are.
+/// Brings a frame's pose near: a rigid fit of a known shape to what was seen, its codes as they are. `covering` is that of the configuration.
 ///
 /// # Errors
 /// If hardly a point lies where the face should be.
-pub fn align(model: &HeadModel, moment: &Moment, points: usize, frame: Frame, person: &Person) -> Result<Frame> {
+pub fn align(model: &HeadModel, moment: &Moment, points: usize, frame: Frame, person: &Person, covering: f64) -> Result<Frame> {
     let config = FitConfig {
         steps: ALIGN_STEPS,
         points: 150,
         normal_points: 50,
         scale: person.scale,
+        covering,
         rate_codes: 0.0,
         ..FitConfig::default()
     };

@@ -3,12 +3,13 @@
 //! No stage, but what `detect_landmarks`, `triangulate_landmarks` and `scan_landmarks` share with the tracker. A landmark is one of
 //! the 468 points of the face mesh; one that was not found is NaN in a column of floats. Knows no rows' origin, and no fit.
 
+use crate::head_models::HEAD_CENTER;
 use crate::media::Image;
 use anyhow::{Context, Result, ensure};
 use geometry::Camera;
 use geometry::align::robust_umeyama;
 use geometry::triangulate::{Agreement, Point, View, triangulate};
-use glam::{DVec2, DVec3};
+use glam::{DVec2, DVec3, Vec3};
 use manifests::Type;
 use models::face_mesh::{DETECTOR_SIZE, FaceMesh, MESH_SIZE, POINTS, Square};
 use models::nphm::pose::{Pose, UNITS_PER_METRE};
@@ -195,6 +196,20 @@ pub fn known_places(cx: &Cx<'_>) -> Result<Option<Vec<Option<DVec3>>>> {
     cx.maybe_with("landmarks").map(mean_places).transpose()
 }
 
+/// Landmarks are right about a pose within these: a head that is farther from where it was before has moved. Radians, metres.
+const TOLD_WITHIN: (f64, f64) = (0.07, 0.008);
+
+/// Where a fit to a moment is to start: where the head was in the frame before, unless the landmarks of this one say that it has moved farther than
+/// they err. A fit finds its way over some ten degrees, which a head can turn from one frame to the next.
+pub fn nearer(before: Pose, told: Option<Pose>) -> Pose {
+    let has_moved = |told: &Pose| {
+        let turn = DVec3::from_array(before.turn_to(told)).length();
+        let [from, to] = [&before, told].map(|pose| Vec3::from(pose.to_world(HEAD_CENTER, 1.0)));
+        turn > TOLD_WITHIN.0 || f64::from(from.distance(to)) > TOLD_WITHIN.1
+    };
+    told.filter(has_moved).unwrap_or(before)
+}
+
 /// The pose that a row's landmarks tell; none if it has no such column, or too few were found.
 ///
 /// # Errors
@@ -225,6 +240,19 @@ pub fn pose_of(places: &[Option<DVec3>], found: &[Option<DVec3>], scale: f64) ->
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_fit_starts_where_the_head_is() {
+        let before = Pose { rotation: [0.0, 0.2, 0.0], translation: [0.1, 0.0, 0.0] };
+        assert_eq!(nearer(before, None), before);
+        // a little off is what landmarks are
+        let close = Pose { rotation: [0.01, 0.22, 0.0], translation: [0.102, 0.0, 0.001] };
+        assert_eq!(nearer(before, Some(close)), before);
+        let turned = Pose { rotation: [0.0, -0.1, 0.0], ..before };
+        assert_eq!(nearer(before, Some(turned)), turned);
+        let gone = Pose { translation: [0.1, 0.015, 0.0], ..before };
+        assert_eq!(nearer(before, Some(gone)), gone);
+    }
 
     #[test]
     fn a_turned_head_is_where_its_landmarks_are() {

@@ -8,7 +8,7 @@
 
 use crate::fit_identity::initial_frame;
 use crate::head_models::observed;
-use crate::pca_heads::{LinearHead, Moment, Settings};
+use crate::pca_heads::{LinearHead, Moment, Seen, Settings};
 use anyhow::Result;
 use geometry::cloud::PointCloud;
 use glam::Vec3;
@@ -25,7 +25,8 @@ pub fn place(head: &LinearHead, cloud: &PointCloud, points: usize, center: [f64;
     let settings = Settings { rounds: 15, rigid_rounds: 15, trim: vec![[0.0, 0.1], [0.5, 0.05]], ..Settings::default() };
     for _ in 0..3 {
         // which points lie on the face depends on the pose
-        let seen = observed(cloud, points, &moment.pose, 1.0)?.points.into_iter().map(Vec3::from).collect::<Vec<_>>();
+        let points = observed(cloud, points, &moment.pose, 1.0)?.points.into_iter().map(Vec3::from).collect();
+        let seen = Seen { points, ..Seen::default() };
         moment = head.fit(&[(&seen, moment)], Some(&mean), &settings).1.remove(0);
     }
     Ok(moment)

@@ -62,6 +62,22 @@ pub struct Moment {
     pub pose: Pose,
 }
 
+/// What was seen at one moment, world metres.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Seen {
+    /// Points.
+    pub points: Vec<Vec3>,
+    /// Which of them may be hair or clothes over the head (`head_models::covering`); empty if none may.
+    pub covering: Vec<bool>,
+}
+
+impl Seen {
+    /// Whether a point is certainly of the head.
+    pub fn is_bare(&self, i: usize) -> bool {
+        !self.covering.get(i).copied().unwrap_or(false)
+    }
+}
+
 /// How to fit.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
@@ -73,6 +89,8 @@ pub struct Settings {
     pub rigid: bool,
     /// Points farther than this (model units) count as outliers: `[from share of rounds, threshold]`, ascending, as in the neural fit.
     pub trim: Vec<[f64; 2]>,
+    /// How much a covering point counts while it lies outside the surface, as in the neural fit.
+    pub covering: f64,
     /// Weight of point-to-point beside point-to-plane distances.
     pub in_place: f64,
     /// What a coefficient of one standard deviation costs, as a mean squared distance (model units).
@@ -83,8 +101,8 @@ pub struct Settings {
 
 impl Default for Settings {
     fn default() -> Self {
-        let trim = models::nphm::FitConfig::default().trim;
-        Self { rounds: 40, rigid_rounds: 10, rigid: true, trim, in_place: 0.1, ridge: 2e-7, scale: 1.0 }
+        let models::nphm::FitConfig { trim, covering, .. } = models::nphm::FitConfig::default();
+        Self { rounds: 40, rigid_rounds: 10, rigid: true, trim, covering, in_place: 0.1, ridge: 2e-7, scale: 1.0 }
     }
 }
 
@@ -116,7 +134,7 @@ impl LinearHead {
 
     /// Fits expressions and poses to clouds of one person (world, metres), and the identity with them unless it is `known`. Each cloud
     /// starts from its moment. Gives the identity coefficients and a moment for each cloud.
-    pub fn fit(&self, seen: &[(&[Vec3], Moment)], known: Option<&[f64]>, settings: &Settings) -> (Vec<f64>, Vec<Moment>) {
+    pub fn fit(&self, seen: &[(&Seen, Moment)], known: Option<&[f64]>, settings: &Settings) -> (Vec<f64>, Vec<Moment>) {
         let mut shape = known.map_or_else(|| vec![0.0; self.shapes], <[f64]>::to_vec);
         let mut moments: Vec<Moment> = seen.iter().map(|(_, moment)| moment.clone()).collect();
         for round in 0..settings.rounds {
@@ -132,16 +150,16 @@ impl LinearHead {
                 break;
             }
             let mut system = System::new(size);
-            for (i, (points, _)) in seen.iter().enumerate() {
+            for (i, (seen, _)) in seen.iter().enumerate() {
                 let moment = &moments[i];
                 let from = free_shape + i * own;
                 let places: Vec<usize> = (0..free_shape).chain(from..from + own).collect();
-                let local = points.iter().map(|p| Vec3::from(moment.pose.to_model(p.to_array(), settings.scale)));
+                let local = seen.points.iter().map(|p| Vec3::from(moment.pose.to_model(p.to_array(), settings.scale)));
                 let local: Vec<Vec3> = local.collect();
                 let mesh = self.mesh(&shape, &moment.expression);
-                let pairs = self.pairs(&local, &mesh, trim as f32);
+                let pairs = self.pairs(&local, |i| seen.is_bare(i), &mesh, trim as f32, settings.covering);
                 let free = Free { shape: free_shape, expression: free_expression, motion };
-                self.equations(&pairs, &mesh, (&shape, &moment.expression), &free, settings.in_place, &places, &mut system);
+                self.equations(&pairs, (&shape, &moment.expression), &free, settings.in_place, &places, &mut system);
             }
             for place in (0..free_shape).chain((0..seen.len()).flat_map(|i| {
                 let from = free_shape + i * own;
@@ -167,19 +185,24 @@ impl LinearHead {
         (shape, moments)
     }
 
-    /// Points with what they are nearest to, without those at rims and farther than `trim`.
-    fn pairs(&self, points: &[Vec3], mesh: &Mesh, trim: f32) -> Vec<(Vec3, Closest)> {
+    /// Points with what they are nearest to and what they count, without those at rims and farther than `trim`.
+    fn pairs(&self, points: &[Vec3], is_bare: impl Fn(usize) -> bool, mesh: &Mesh, trim: f32, covering: f64) -> Vec<Pair> {
         let tree = MeshDistance::new(mesh);
         let at_rim = |found: &Closest| self.faces[found.face as usize].iter().any(|v| self.rim[*v as usize]);
-        let pair = |p: &Vec3| Some((*p, tree.closest(*p).filter(|found| found.distance <= trim && !at_rim(found))?));
-        points.iter().filter_map(pair).collect()
+        let pair = |(i, p): (usize, &Vec3)| {
+            let found = tree.closest(*p).filter(|found| found.distance <= trim && !at_rim(found))?;
+            let [a, b, c] = self.faces[found.face as usize].map(|v| mesh.positions[v as usize]);
+            let normal = (b - a).cross(c - a).normalize_or_zero();
+            let counts = if is_bare(i) || normal.dot(*p - found.point) <= 0.0 { 1.0 } else { covering };
+            Some(Pair { point: *p, found, normal, counts })
+        };
+        points.iter().enumerate().filter_map(pair).collect()
     }
 
-    /// Adds the normal equations of one cloud, divided by its number of pairs.
+    /// Adds the normal equations of one cloud, divided by what its pairs count together.
     fn equations(
         &self,
-        pairs: &[(Vec3, Closest)],
-        mesh: &Mesh,
+        pairs: &[Pair],
         (shape, expression): (&[f64], &[f64]),
         free: &Free,
         in_place: f64,
@@ -191,15 +214,13 @@ impl LinearHead {
         // columns of the basis that are free; the others' share stays in the residual
         let columns: Vec<usize> = (0..free.shape).chain(self.shapes..self.shapes + free.expression).collect();
         let (mut rows, mut wanted) = (Vec::with_capacity(4 * pairs.len() * width), Vec::with_capacity(4 * pairs.len()));
-        for (p, found) in pairs {
+        for Pair { point: p, found, normal, counts } in pairs {
             let corners = self.faces[found.face as usize];
-            let [a, b, c] = corners.map(|v| mesh.positions[v as usize]);
-            let normal = (b - a).cross(c - a).normalize_or_zero();
             let offset = *p - found.point;
             for (direction, weight) in
-                [(normal, 1.0), (Vec3::X, in_place), (Vec3::Y, in_place), (Vec3::Z, in_place)]
+                [(*normal, 1.0), (Vec3::X, in_place), (Vec3::Y, in_place), (Vec3::Z, in_place)]
             {
-                let root = f64::sqrt(weight);
+                let root = f64::sqrt(weight * counts);
                 let mut residual = f64::from(direction.dot(offset));
                 for &k in &columns {
                     let along = (0..3).map(|i| {
@@ -223,7 +244,7 @@ impl LinearHead {
             return;
         }
         let rows = Tensor::from_slice(&rows).reshape([-1, width as i64]);
-        let share = 1.0 / pairs.len() as f64;
+        let share = 1.0 / pairs.iter().map(|pair| pair.counts).sum::<f64>().max(f64::MIN_POSITIVE);
         let left: Vec<f64> = (rows.tr().matmul(&rows) * share).reshape([-1]).try_into().expect("a double tensor");
         let right: Vec<f64> =
             (rows.tr().matmul(&Tensor::from_slice(&wanted).unsqueeze(1)) * share).reshape([-1]).try_into().expect("a double tensor");
@@ -232,6 +253,15 @@ impl LinearHead {
             (0..width).for_each(|j| system.add(places[i], places[j], left[i * width + j]));
         }
     }
+}
+
+/// A point, model units, and the place of the surface that it is nearest to.
+struct Pair {
+    point: Vec3,
+    found: Closest,
+    normal: Vec3,
+    /// Its weight.
+    counts: f64,
 }
 
 /// How many unknowns of each kind a cloud has.
@@ -316,7 +346,8 @@ mod tests {
         points.extend(far.as_chunks().0.iter().map(|p: &[f32; 3]| Vec3::from(*p) * 0.3));
         let start = Moment { expression: vec![0.0], pose: Pose::default() };
         let settings = Settings { ridge: 1e-9, ..Settings::default() };
-        let (found, moments) = head.fit(&[(&points, start)], None, &settings);
+        let seen = Seen { points, covering: Vec::new() };
+        let (found, moments) = head.fit(&[(&seen, start)], None, &settings);
         let off = found.iter().zip(shape).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
         assert!(off < 0.05 && (moments[0].expression[0] - 1.2).abs() < 0.05, "{found:?} {moments:?}");
         let world = |mesh: &Mesh, pose: &Pose| -> Vec<Vec3> {
@@ -328,6 +359,31 @@ mod tests {
     }
 
     #[test]
+    fn a_head_is_sought_under_its_hair() {
+        let head = ball();
+        let shape = [0.5, -0.4];
+        let mesh = head.mesh(&shape, &[0.0]);
+        let drawn = geometry::distance::sample_surface(&mesh, 3000, 1);
+        // more than half of the ball has hair of up to 4 mm, and every fifth point of it is the skin between
+        let mut seen = Seen::default();
+        for (i, sample) in drawn.iter().enumerate() {
+            let p = sample.position;
+            let covered = p.z < 0.15;
+            let hair = if covered { 0.004 * (i % 5) as f32 } else { 0.0 };
+            seen.points.push((p + p.normalize() * hair) / 4.0);
+            seen.covering.push(covered);
+        }
+        let start = Moment { expression: vec![0.0], pose: Pose::default() };
+        let off = |covering: f64| {
+            let settings = Settings { ridge: 1e-9, rigid: false, covering, ..Settings::default() };
+            let (found, _) = head.fit(&[(&seen, start.clone())], None, &settings);
+            found.iter().zip(shape).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max)
+        };
+        let (under, over) = (off(0.1), off(1.0));
+        assert!(over > 0.1 && under < 0.5 * over, "{under}, with hair as skin {over}");
+    }
+
+    #[test]
     fn a_known_identity_and_a_known_pose_stay() {
         let head = ball();
         let mesh = head.mesh(&[0.5, 0.5], &[-0.7]);
@@ -335,12 +391,13 @@ mod tests {
             geometry::distance::sample_surface(&mesh, 2000, 1).iter().map(|s| s.position / 4.0).collect();
         let start = || Moment { expression: vec![0.0], pose: Pose::default() };
         let settings = Settings { ridge: 1e-9, rigid: false, ..Settings::default() };
-        let seen = [(points.as_slice(), start()), (points.as_slice(), start())];
+        let points = Seen { points, covering: Vec::new() };
+        let seen = [(&points, start()), (&points, start())];
         let (shape, moments) = head.fit(&seen, Some(&[0.5, 0.5]), &settings);
         assert_eq!(shape, [0.5, 0.5]);
         assert!(moments.iter().all(|m| m.pose == Pose::default() && (m.expression[0] + 0.7).abs() < 0.02), "{moments:?}");
         // no points at all: nothing moves
-        let (shape, moments) = head.fit(&[(&[], start())], None, &Settings::default());
+        let (shape, moments) = head.fit(&[(&Seen::default(), start())], None, &Settings::default());
         assert_eq!((shape, moments), (vec![0.0; 2], vec![start()]));
     }
 

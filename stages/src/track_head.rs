@@ -2,7 +2,7 @@
 //!
 //! reads: timestep, cloud, landmarks3d?, free_space?; with head_model, person, landmarks?, pca_model?   writes: mesh (PLY), expression, pose, residual (mm), kept, lost
 //!
-//! A group is a sequence: frames are fitted one after the other, each starting from the one before, the identity
+//! A group is a sequence: frames are fitted one after the other, each starting from the one before (or, if landmarks say that the head has moved far, from their pose), the identity
 //! fixed; the first is aligned rigidly beforehand (NPHM section 5.5), from where its landmarks put the mean head, without landmarks from where the linear
 //! model `pca_model` finds it (`linear_start`), or else from the upright pose at `center`. A frame that lost the face, which quick motion does to such a start, is sought again: rigidly aligned from
 //! its landmarks or the linear model, from where the face was last seen and from the upright pose, with the face neutral; the fit that explains most points stays.
@@ -56,6 +56,10 @@ struct Params {
     /// Weight of the field at places that are known to be free.
     #[serde(default = "free_weight")]
     free_weight: f64,
+    /// How much a point that lies outside the surface counts if no landmark is within 15 mm of it: it may be hair or clothes, under which the
+    /// head ends. 1 for head models that have hair, as the published ones do.
+    #[serde(default = "hair_weight")]
+    hair_weight: f64,
     /// Points kept of each cloud.
     #[serde(default = "points")]
     points: usize,
@@ -78,6 +82,8 @@ const TOGETHER: usize = 32;
 const HELD: usize = 2;
 /// Trimming threshold of the refinement, model units: the last one of the fits before.
 const REFINE_TRIM: f64 = 0.02;
+/// Learning rates of the refinement beside those of the fits before: whole ones shake what has settled.
+const REFINE_RATE: f64 = 0.25;
 
 fn steps() -> usize {
     60
@@ -103,6 +109,16 @@ pub fn landmark_weight() -> f64 {
 pub fn free_weight() -> f64 {
     FitConfig::default().outside
 }
+/// Of hair in a fit.
+pub fn hair_weight() -> f64 {
+    FitConfig::default().covering
+}
+/// # Errors
+/// If it is no share.
+pub fn check_hair_weight(weight: f64) -> Result<()> {
+    anyhow::ensure!((0.0..=1.0).contains(&weight), "`hair_weight` is {weight}, expected 0 to 1\nhint: 1 takes hair for skin, 0 leaves it out of account");
+    Ok(())
+}
 fn points() -> usize {
     5000
 }
@@ -116,7 +132,7 @@ pub fn levels() -> u32 {
 }
 
 fn def() -> StageDef {
-    StageDef::new("track_head", 7, Grain::Group)
+    StageDef::new("track_head", 8, Grain::Group)
         .doc("Tracks the head model through a sequence of point clouds and extracts its meshes.")
         .reads([("timestep", Type::I64), ("cloud", Type::Blob)])
         .may_read(Moment::MAY_READ)
@@ -133,6 +149,7 @@ protocol::register!(Params, def, |params: Params, cx: &Cx<'_>| {
     for (name, weight) in [("smooth_motion", params.smooth_motion), ("smooth_expression", params.smooth_expression)] {
         anyhow::ensure!(weight >= 0.0 && weight.is_finite(), "`{name}` is {weight}, expected 0 or more\nhint: 0 smooths nothing");
     }
+    check_hair_weight(params.hair_weight)?;
     let model = head_models::read(cx.with("head_model")?)?;
     let linear = cx.maybe_with("pca_model").map(pca_heads::read).transpose()?;
     anyhow::Ok(TrackHead { params, model, person: Person::of(cx)?, places: landmarks::known_places(cx)?, linear })
@@ -189,7 +206,9 @@ impl TrackHead {
             let starts = starts.chain(last_seen).chain([upright.clone()]);
             // how much of the points a fit keeps is a worse judge of where a head is than landmarks are
             let tries = if frames.is_empty() { 1 } else { usize::MAX };
-            let found = self.find(&moment, frames.last(), starts.take(tries));
+            let told_pose = told.as_ref().map(|frame| frame.pose);
+            let before = frames.last().map(|frame| Frame { pose: landmarks::nearer(frame.pose, told_pose), ..frame.clone() });
+            let found = self.find(&moment, before.as_ref(), starts.take(tries));
             // where too little of a face was seen, it stays as it was, and is marked
             let unseen = || Frame { residual: f64::NAN, kept: 0.0, ..frames.last().cloned().or(told).unwrap_or(upright) };
             let mut frame = found.unwrap_or_else(|error| {
@@ -241,7 +260,14 @@ impl TrackHead {
 
     /// A configuration with this stage's weights and this person's size.
     fn weighted(&self, config: FitConfig) -> FitConfig {
-        FitConfig { landmarks: self.params.landmark_weight, outside: self.params.free_weight, scale: self.person.scale, ..config }
+        let p = &self.params;
+        FitConfig {
+            landmarks: p.landmark_weight,
+            outside: p.free_weight,
+            covering: p.hair_weight,
+            scale: self.person.scale,
+            ..config
+        }
     }
 
     /// The neutral face in a pose.
@@ -280,7 +306,7 @@ impl TrackHead {
     /// Fits a frame whose pose is hardly known.
     fn seek(&self, moment: &Moment, start: Frame) -> Result<Frame> {
         let p = &self.params;
-        let start = align(&self.model, moment, p.points, start, &self.person)?;
+        let start = align(&self.model, moment, p.points, start, &self.person, p.hair_weight)?;
         let config = FitConfig { steps: p.first_steps, ..self.weighted(FitConfig::default()) };
         let seen = moment.observed(p.points, &start.pose, config.scale)?;
         Ok(fit_frame(&self.model, &seen, &start, self.person.known(), &config))
@@ -301,12 +327,16 @@ impl TrackHead {
                 continue;
             }
             carry(&mut done.refined, &done.fitted[..from]);
+            let frame = self.following();
             let config = FitConfig {
                 steps: p.refine_steps,
                 smooth_motion: p.smooth_motion,
                 held,
                 trim: vec![[0.0, REFINE_TRIM]],
-                ..self.following()
+                rate_codes: REFINE_RATE * frame.rate_codes,
+                rate_rotation: REFINE_RATE * frame.rate_rotation,
+                rate_translation: REFINE_RATE * frame.rate_translation,
+                ..frame
             };
             let starts = done.refined[from - held..].iter().chain(&done.fitted[from..to]).cloned();
             let together: Vec<(&Cloud, Frame)> = seen[from - held..].iter().zip(starts).collect();

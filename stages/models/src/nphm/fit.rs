@@ -5,7 +5,7 @@
 use super::field::{HeadModel, Person, canonical};
 use super::identity::Far;
 use super::pose::{self, Pose};
-use crate::adamw::{AdamW, Group};
+use crate::adamw::{AdamW, Group, cosine};
 use crate::init;
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
@@ -17,6 +17,9 @@ pub struct Cloud {
     pub points: Vec<[f32; 3]>,
     /// Unit outward normals of `points`; empty if unknown.
     pub normals: Vec<[f32; 3]>,
+    /// Whether each of `points` may be of something that covers the head, such as hair, so that the surface lies at it or under it; empty if
+    /// none may.
+    pub covering: Vec<bool>,
     /// Points known to lie outside, such as points between a camera and what it saw; may be empty.
     pub outside: Vec<[f32; 3]>,
     /// Landmarks, each under its own number in every cloud, world metres; `None` where one was not found. Empty if there are none.
@@ -39,9 +42,9 @@ pub struct Frame {
     pub z_ex: Vec<f32>,
     /// Head pose.
     pub pose: Pose,
-    /// Mean |F| (model units, 25 cm) over the points that the last trimming threshold kept; 0 before fitting.
+    /// Mean |F| (model units, 25 cm) over the points that the last trimming threshold kept, without covering ones; 0 before fitting.
     pub residual: f64,
-    /// Share of points that it kept; 0 before fitting.
+    /// Share of these points that it kept; 0 before fitting.
     pub kept: f64,
 }
 
@@ -76,6 +79,9 @@ pub struct FitConfig {
     pub trim: Vec<[f64; 2]>,
     /// Weight of mean |F|.
     pub surface: f64,
+    /// How much a covering point counts, beside 1 of another, while it lies outside the surface; inside it counts as any does, since nothing
+    /// that was seen is under the skin. So the surface goes to the innermost of them. 1 makes them points like the others.
+    pub covering: f64,
     /// Weight of 1 - cos between observed and modelled normals.
     pub normals: f64,
     /// Weight of relu(0.01 - F) at outside points.
@@ -101,7 +107,7 @@ pub struct FitConfig {
     pub smooth_motion: f64,
     /// So many frames at the beginning stay as they are: the end of what was fitted before, which the others continue smoothly.
     pub held: usize,
-    /// Learning rate of codes; halved at one half and three quarters, as are the others.
+    /// Learning rate of codes; half a cosine takes all rates to a fiftieth.
     pub rate_codes: f64,
     /// Learning rate of rotations, radians.
     pub rate_rotation: f64,
@@ -122,6 +128,7 @@ impl Default for FitConfig {
             scale: 1.0,
             trim: vec![[0.0, 0.1], [0.25, 0.05], [0.5, 0.02]],
             surface: 2.0,
+            covering: 0.1,
             normals: 0.1,
             outside: 0.5,
             landmarks: 0.5,
@@ -223,6 +230,8 @@ fn places(
 struct Observed {
     points: Tensor,
     normals: Option<Tensor>,
+    /// 0 for points that may cover the head, 1 for others.
+    bare: Tensor,
     outside: Option<Tensor>,
     /// `[L, 3]`, and `[L]` with 1 for those that were found.
     landmarks: Option<(Tensor, Tensor)>,
@@ -304,9 +313,13 @@ fn optimize(
         };
         let distance = sdf.abs();
         let inlier = distance.less(config.threshold(step)).to_kind(Kind::Float);
-        let mut loss = trimmed_mean(&distance, &inlier) * config.surface;
+        // what certainly is of the head
+        let bare = draw(0, config.points, &|o| Some(o.bare.shallow_clone())).expect("clouds have points");
+        let weight = &inlier * (1.0 - (1.0 - &bare) * sdf.greater(0.0) * (1.0 - config.covering));
+        let sure = if config.covering < 1.0 { &inlier * &bare } else { inlier.shallow_clone() };
+        let mut loss = trimmed_mean(&distance, &weight) * config.surface;
         if let Some(term) = normal_loss {
-            loss += trimmed_mean(&term, &inlier.narrow(1, 0, graded)) * config.normals;
+            loss += trimmed_mean(&term, &sure.narrow(1, 0, graded)) * config.normals;
         }
         if let Some(outside) = draw(1, config.outside_points, &|o| o.outside.as_ref().map(Tensor::shallow_clone)) {
             let sdf = model.posed_field(person, &z_ex, &to_model(&outside), Far::Learned).sdf;
@@ -344,13 +357,15 @@ fn optimize(
                 let _ = tensor.grad().narrow(0, 0, held).zero_();
             }
         }
-        optimizer.step(super::train::halving(step as u64, config.steps as u64));
+        // Adam's steps are as long as the rate says, however small a gradient is: short ones at the end leave less of the draws' noise
+        optimizer.step(cosine(step as u64, config.steps as u64, 0, 0.02));
         progress(step, loss.double_value(&[]));
         if step + 1 == config.steps {
-            let per_frame = (&distance * &inlier).sum_dim_intlist(1, false, None::<Kind>)
-                / inlier.sum_dim_intlist(1, false, None::<Kind>).clamp_min(1.0);
-            residual = to_vec(&per_frame).into_iter().map(f64::from).collect();
-            kept = to_vec(&inlier.mean_dim(1, false, None::<Kind>)).into_iter().map(f64::from).collect();
+            let sum = |t: &Tensor| t.sum_dim_intlist(1, false, None::<Kind>);
+            let asked = if config.covering < 1.0 { bare } else { bare.ones_like() };
+            let shares = |t: Tensor| to_vec(&t).into_iter().map(f64::from).collect();
+            residual = shares(sum(&(&distance * &sure)) / sum(&sure).clamp_min(1.0));
+            kept = shares(sum(&sure) / sum(&asked).clamp_min(1.0));
         }
     }
 
@@ -389,10 +404,13 @@ impl Person {
 fn observe(cloud: &Cloud, pose: &Pose, scale: f64, device: tch::Device) -> Observed {
     let tensor = |points: Vec<[f32; 3]>| Tensor::from_slice(points.as_flattened()).reshape([-1, 3]).to_device(device);
     let points = |list: &[[f32; 3]]| tensor(list.iter().map(|p| pose.to_model(*p, scale)).collect());
+    let covers = |i: usize| cloud.covering.get(i).copied().unwrap_or(false);
+    let bare: Vec<f32> = (0..cloud.points.len()).map(|i| f32::from(u8::from(!covers(i)))).collect();
     Observed {
         points: points(&cloud.points),
         normals: (!cloud.normals.is_empty())
             .then(|| tensor(cloud.normals.iter().map(|n| pose.turn_to_model(*n)).collect())),
+        bare: Tensor::from_slice(&bare).to_device(device),
         outside: (!cloud.outside.is_empty()).then(|| points(&cloud.outside)),
         landmarks: cloud
             .landmarks

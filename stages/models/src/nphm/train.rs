@@ -344,6 +344,37 @@ mod tests {
         assert_eq!(fit.frames, again.frames);
     }
 
+    #[test]
+    fn a_fit_looks_for_the_head_under_what_covers_it() {
+        let (scans, mut trainer) = setting();
+        run(&mut trainer, &scans, 0..80);
+        // the back half has hair of up to 12 mm, and every fifth point of it is the skin between
+        let mut cloud = Cloud::default();
+        for (i, (place, normal)) in scans[2].surface.iter().zip(&scans[2].normals).enumerate() {
+            let back = place[2] < 0.0;
+            let hair = if back && i % 5 > 0 { 0.012 * (i % 5) as f32 } else { 0.0 };
+            cloud
+                .points
+                .push([0, 1, 2].map(|k| (place[k] + hair * normal[k]) / crate::nphm::pose::UNITS_PER_METRE as f32));
+            cloud.covering.push(back);
+        }
+        let frame = Frame { z_ex: Vec::new(), pose: Pose::default(), residual: 0.0, kept: 0.0 };
+        let off = |covering: f64| {
+            let config = FitConfig { steps: 100, points: 200, normal_points: 0, covering, ..FitConfig::default() };
+            let config = FitConfig { rate_rotation: 0.0, rate_translation: 0.0, ..config };
+            let fit = fit_identity(&trainer.model, &[(&cloud, frame.clone())], &config, &mut |_, _| ());
+            let (z_id, z_ex) = (Tensor::from_slice(&fit.z_id), Tensor::from_slice(&fit.frames[0].z_ex));
+            let found = crate::nphm::field_values(&trainer.model, &z_id, &z_ex, scans[2].surface.as_flattened());
+            // inside the fitted surface, where it was drawn out
+            let mean = found.iter().map(|f| f64::from(-f)).sum::<f64>() / found.len() as f64;
+            (mean, fit.frames[0].kept)
+        };
+        let ((under, kept), (over, _)) = (off(0.1), off(1.0));
+        assert!(over > 0.004, "hair as skin draws the surface out: {over}");
+        assert!(under.abs() < 0.5 * over, "{under}, with hair as skin {over}");
+        assert!(kept > 0.8, "what may be hair does not count as lost: {kept}");
+    }
+
     /// How far poses are from even motion: root mean square second difference of their places, metres.
     fn jitter(frames: &[Frame]) -> f64 {
         let second = |w: &[Frame]| {
