@@ -1,9 +1,10 @@
 //! `probe_expression`: how much of the true expression a linear probe reads off the tracked expression codes.
 //!
-//! reads: sequence, timestep, expression, arkit, action_mm   writes: action, r2, r2_of_truth, visible, blocks, reach_mm
+//! reads: participant?, sequence, timestep, expression, arkit, action_mm   writes: action, r2, r2_of_truth, visible, blocks, reach_mm
 //!
-//! A group is a person tracked by one method; its rows are moments, and a row comes out for each of the 52 ARKit actions. The frames
-//! of a sequence, in time, are cut into blocks of `block` frames; blocks are dealt in turn to `folds` folds, so that neighbours in time are tested
+//! A group is a person tracked by one method, or several people: one probe for all of them asks whether a code means the same of
+//! everybody, and has more to learn from. Its rows are moments, and a row comes out for each of the 52 ARKit actions. The frames
+//! of a person's sequence, in time, are cut into blocks of `block` frames; blocks are dealt in turn to `folds` folds, so that neighbours in time are tested
 //! together and not on what was trained on beside them. The probe is a ridge regression from codes, scaled to unit variance on its
 //! training folds, to weights. Its strength is chosen for each action by another cross-validation, over the blocks of the training folds alone. `r2` is
 //! 1 - (squared error over all held-out moments) / (squared distance of the true weights from their mean); null if the action does not vary.
@@ -55,10 +56,11 @@ pub fn visible_mm() -> f64 {
 }
 
 fn def() -> StageDef {
-    StageDef::new("probe_expression", 1, Grain::Group)
+    StageDef::new("probe_expression", 2, Grain::Group)
         .doc("Cross-validated linear probe from tracked expression codes to the true ARKit weights.")
         .reads([("sequence", Type::Str), ("timestep", Type::I64), ("expression", Type::Floats(0))])
         .reads([("arkit", Type::Floats(52)), ("action_mm", Type::Floats(52))])
+        .may_read([("participant", Type::I64)])
         .writes([("action", Type::Str), ("r2", Type::F64), ("r2_of_truth", Type::F64)])
         .writes([("visible", Type::Bool), ("blocks", Type::I64), ("reach_mm", Type::F64)])
 }
@@ -84,26 +86,29 @@ impl ProbeExpression {
         let mut moments = unit
             .rows()
             .into_iter()
-            .map(|row| Ok(((row.str("sequence")?, row.i64("timestep")?), row)))
+            .map(|row| {
+                let whose = if row.has("participant") { row.i64("participant")? } else { 0 };
+                Ok(((whose, row.str("sequence")?, row.i64("timestep")?), row))
+            })
             .collect::<Result<Vec<_>>>()?;
         moments.sort_by(|a, b| a.0.cmp(&b.0));
         if let Some(twice) = moments.windows(2).find(|pair| pair[0].0 == pair[1].0) {
-            let (sequence, timestep) = &twice[0].0;
+            let (_, sequence, timestep) = &twice[0].0;
             anyhow::bail!("{sequence} timestep {timestep} is there twice\nhint: `by:` has to name what tells people and methods apart");
         }
-        let (mut codes, mut weights) = (Vec::new(), Vec::new());
+        let (mut codes, mut weights, mut action_mm) = (Vec::new(), Vec::new(), Vec::new());
         for (_, row) in &moments {
             codes.push(row.floats("expression")?);
             weights.push(row.array::<ACTIONS>("arkit")?);
+            action_mm.push(row.array::<ACTIONS>("action_mm")?);
         }
-        let action_mm: [f64; ACTIONS] = moments[0].1.array("action_mm")?;
-        let names: Vec<&str> = moments.iter().map(|((sequence, _), _)| sequence.as_str()).collect();
-        let blocks = blocks(&names, self.params.block);
+        let sequences: Vec<(i64, &str)> = moments.iter().map(|((whose, name, _), _)| (*whose, name.as_str())).collect();
+        let blocks = blocks(&sequences, self.params.block);
         let guessed = held_out(&codes, &weights, &blocks, self.params.folds)?;
         let perfect: Vec<Vec<f64>> = weights.iter().map(|w| w.to_vec()).collect();
         let best = held_out(&perfect, &weights, &blocks, self.params.folds)?;
         let rows = (0..ACTIONS).map(|action| {
-            let moved: Vec<f64> = weights.iter().map(|w| w[action] * action_mm[action]).collect();
+            let moved: Vec<f64> = weights.iter().zip(&action_mm).map(|(w, mm)| w[action] * mm[action]).collect();
             let mut shown: Vec<usize> =
                 moved.iter().zip(&blocks).filter(|(mm, _)| **mm > self.params.visible_mm).map(|(_, b)| *b).collect();
             shown.dedup();
@@ -121,12 +126,12 @@ impl ProbeExpression {
     }
 }
 
-/// The block of each frame; frames are sorted by sequence and time.
-fn blocks(sequences: &[&str], length: usize) -> Vec<usize> {
-    let mut seen: BTreeMap<&str, usize> = BTreeMap::new();
+/// The block of each frame; frames are sorted by person, sequence and time.
+fn blocks(sequences: &[(i64, &str)], length: usize) -> Vec<usize> {
+    let mut seen: BTreeMap<(i64, &str), usize> = BTreeMap::new();
     let (mut block, mut out) = (0, Vec::new());
-    for (i, name) in sequences.iter().enumerate() {
-        let n = seen.entry(name).or_default();
+    for (i, sequence) in sequences.iter().enumerate() {
+        let n = seen.entry(*sequence).or_default();
         // a new sequence, or the block is full
         if i > 0 && n.is_multiple_of(length) {
             block += 1;
@@ -278,7 +283,10 @@ mod tests {
 
     #[test]
     fn blocks_end_with_their_sequence() {
-        assert_eq!(blocks(&["a", "a", "a", "b", "b", "c"], 2), [0, 0, 1, 2, 2, 3]);
+        let own = ["a", "a", "a", "b", "b", "c"].map(|name| (1, name));
+        assert_eq!(blocks(&own, 2), [0, 0, 1, 2, 2, 3]);
+        // and with the person
+        assert_eq!(blocks(&[(1, "a"), (2, "a"), (2, "a"), (2, "b")], 2), [0, 1, 1, 2]);
         let said = held_out(&vec![vec![0.0]; 4], &[[0.0; ACTIONS]; 4], &[0, 0, 1, 1], 5).unwrap_err().to_string();
         assert!(said.contains("4 frames make 2 blocks") && said.contains("hint:"), "{said}");
     }
