@@ -1,11 +1,11 @@
 //! `assign_split`: which rows train and which are held out, by the name of their camera and sequence.
 //!
-//! reads: camera, sequence   writes: split (`train`, `view`: held-out camera, `sequence`: held-out sequence, `both`)
+//! reads: participant?, camera, sequence   writes: split (`train`, `view`: held-out camera, `sequence`: held-out sequence, `both`)
 //!
 //! The rule is the paper's (section 4.1): the held-out camera is never trained on; the held-out sequences are not
 //! either, from any camera. Rows of both ask for the most: the paper reenacts those. Knows nothing of images.
 
-use anyhow::Result;
+use anyhow::{Context, Result, ensure};
 use datasets::split;
 use manifests::Type;
 use protocol::{Cx, Grain, OutRow, Rows, Stage, StageDef, Unit};
@@ -22,6 +22,9 @@ struct Params {
     /// Names of the sequences that are never trained on.
     #[serde(default)]
     hold_out_sequences: Vec<String>,
+    /// Whether to hold out of each NeRSemble participant, as well, the two sequences that the paper tests them on; needs `participant`.
+    #[serde(default)]
+    paper_sequences: bool,
 }
 
 /// NeRSemble's frontal camera, which the paper holds out.
@@ -33,6 +36,7 @@ fn def() -> StageDef {
     StageDef::new("assign_split", 1, Grain::Row)
         .doc("Marks rows as train, view (held-out camera), sequence (held-out sequence) or both.")
         .reads([("camera", Type::Str), ("sequence", Type::Str)])
+        .may_read([("participant", Type::I64)])
         .writes([("split", Type::Str)])
         .batch(256)
 }
@@ -49,7 +53,21 @@ impl Stage for AssignSplit {
         let cameras: Vec<&str> = p.hold_out_cameras.iter().map(String::as_str).collect();
         let sequences: Vec<&str> = p.hold_out_sequences.iter().map(String::as_str).collect();
         let split = |unit: &Unit<'_>| -> Result<Rows> {
-            let (camera, sequence) = (unit.row().str("camera")?, unit.row().str("sequence")?);
+            let row = unit.row();
+            let (camera, sequence) = (row.str("camera")?, row.str("sequence")?);
+            let mut sequences = sequences.clone();
+            if p.paper_sequences {
+                ensure!(
+                    row.has("participant"),
+                    "`paper_sequences` asks whose the sequence is, and the rows have no `participant`\nhint: name sequences by `hold_out_sequences`"
+                );
+                let participant = row.i64("participant")?;
+                sequences.extend(split::paper_sequences(participant).with_context(|| {
+                    format!(
+                        "the paper has no participant {participant}\nhint: `paper_sequences: false`, and `hold_out_sequences` names what is held out"
+                    )
+                })?);
+            }
             let split = split::assign(&camera, &sequence, &cameras, &sequences);
             Ok(vec![OutRow::new().str("split", split.name())])
         };

@@ -6,6 +6,7 @@
 use anyhow::{Context, Result, bail};
 use datasets::capture::{FRONTAL, SERIALS};
 use datasets::nersemble::{self, Layout, Part, Survey, SurveyedSequence};
+use datasets::split;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -150,7 +151,15 @@ fn tell(survey: &Survey, out: &mut String) -> Result<()> {
     for (what, prevents) in missing(survey) {
         writeln!(out, "  missing: {what}: {prevents}")?;
     }
+    if let Some([one, other]) = tested(survey) {
+        writeln!(out, "  the paper tests on {one} and {other} (`paper_sequences` of assign_split, `hold_out_sequences` of a recipe)")?;
+    }
     Ok(())
+}
+
+/// The sequences that the paper holds out of this participant.
+fn tested(survey: &Survey) -> Option<[&'static str; 2]> {
+    survey.participant.parse().ok().and_then(split::paper_sequences)
 }
 
 /// A part with its number, where that is not the number of all recordings.
@@ -234,7 +243,7 @@ fn as_json(survey: &Survey) -> Value {
         missing(survey).into_iter().map(|(what, prevents)| json!({ "what": what, "prevents": prevents })).collect();
     json!({
         "participant": survey.participant, "layout": survey.layout.name(), "calibration": calibration,
-        "sequences": sequences, "missing": missing,
+        "sequences": sequences, "missing": missing, "paper_test_sequences": tested(survey),
     })
 }
 

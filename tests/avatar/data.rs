@@ -137,3 +137,28 @@ fn what_pictures_show_and_how_it_moves_is_told_beside_the_capture() {
         }
     }
 }
+
+#[test]
+fn each_participant_is_tested_on_the_papers_sequences() {
+    let space = Space::new();
+    let recipe = |who: i64, more: &str| {
+        format!(
+            "recipe: r\nstages:\n  videos:\n    rows:\n      - {{ participant: {who}, camera: \"222200036\", sequence: EXP-5-mouth }}\n      \
+             - {{ participant: 55, camera: \"222200037\", sequence: EXP-5-mouth }}\n      \
+             - {{ participant: 55, camera: \"222200037\", sequence: SEN-04-two_plus_seven }}\n      \
+             - {{ participant: 55, camera: \"222200036\", sequence: FREE }}\n  \
+             splits: {{ stage: assign_split, from: videos{more} }}\n"
+        )
+    };
+    let splits = |more: &str| {
+        space.write("r.yaml", &recipe(18, more));
+        space.run();
+        let of = |row: Value| row["split"].as_str().expect("a name").to_string();
+        space.rows("splits").into_iter().map(of).collect::<Vec<String>>()
+    };
+    assert_eq!(splits(""), ["train", "view", "view", "train"]);
+    assert_eq!(splits(", paper_sequences: true"), ["sequence", "view", "both", "train"]);
+    assert_eq!(splits(", paper_sequences: true, hold_out_sequences: [FREE]"), ["sequence", "view", "both", "sequence"]);
+    space.write("r.yaml", &recipe(19, ", paper_sequences: true"));
+    space.effigy(&["run", "r.yaml"]).expect_error(1, &["the paper has no participant 19", "hint:"]);
+}
