@@ -19,7 +19,12 @@ fn main() -> ExitCode {
         ("libtorch", tch_version()),
         ("opencv", opencv::core::get_version_string().unwrap_or_else(|error| error.to_string())),
     ];
-    protocol::provider_main("effigy-stages", env!("CARGO_PKG_VERSION"), &software, prepare)
+    let code = protocol::provider_main("effigy-stages", env!("CARGO_PKG_VERSION"), &software, prepare);
+    if code == ExitCode::SUCCESS {
+        let _ = std::io::stdout().flush();
+        models::runtime::leave();
+    }
+    code
 }
 
 /// The command `import`; whoever reads its answer may have seen enough and closed the pipe.

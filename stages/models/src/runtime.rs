@@ -22,6 +22,21 @@ pub fn one_thread() {
     tch::set_num_threads(1);
 }
 
+/// Ends the process that has done its work, without the farewell of its libraries: libtorch strikes its operators off its lists one by one, which
+/// takes as long as a quarter of its start. What was not flushed is lost.
+pub fn leave() -> ! {
+    #[cfg(unix)]
+    {
+        unsafe extern "C" {
+            fn _exit(status: std::ffi::c_int) -> !;
+        }
+        // SAFETY: _exit takes any status and touches no memory of ours.
+        unsafe { _exit(0) }
+    }
+    #[cfg(not(unix))]
+    std::process::exit(0)
+}
+
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 fn keep_freed_memory() {
     use std::ffi::c_int;
