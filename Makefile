@@ -12,7 +12,7 @@ FUZZ_SECONDS ?= 600
 bin := $(or $(CARGO_TARGET_DIR),target)/debug
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build pipeline ablations test check torture fuzz parity paper-check prior bench bless clean
+.PHONY: help setup build pipeline ablations test check torture fuzz parity paper-check prior head bench bless clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -62,6 +62,10 @@ paper-check: build ## the paper's network in its own size: a folder like Stable 
 prior: build ## make the shipped image prior again, from scratch
 	@$(bin)/effigy run pipeline/recipes/prior.yaml --out out/prior
 	@datasets/weights/export.sh $(bin)/effigy datasets/weights/prior-64
+
+head: build ## make the shipped head model again, from scratch
+	@$(bin)/effigy run pipeline/recipes/head_weights.yaml --out out/head
+	@$(bin)/effigy export pipeline/recipes/head_weights.yaml weights --to datasets/weights/head-mini --overwrite
 
 bench: build ## compare with make, ninja, Snakemake, redun, DVC, DataChain, b3sum, OpenCV, scikit-image, llvmpipe, Open3D, torchmetrics, lpips and diffusers (benches/peers/install.sh target/peers gets them)
 	@$(CARGO) build --workspace --examples

@@ -1,8 +1,9 @@
-//! `load_head_model`: a published NPHM or MonoNPHM in place of `train_head_model`.
+//! `load_head_model`: a head model that was trained before, or a published NPHM or MonoNPHM, in place of `train_head_model`.
 //!
 //! no rows in   writes: head_config (JSON), head_weights (safetensors), head_codes (safetensors, may be absent)
 //!
-//! Checkpoints as `torch.save` wrote them (`.tar`), or safetensors with the same names. The generation is told by the tensors, not by
+//! One of our own is a folder with the two files that `train_head_model` put out, `head.json` and `head.safetensors`. Published
+//! checkpoints are as `torch.save` wrote them (`.tar`), or safetensors with the same names. The generation is told by the tensors, not by
 //! file names, and every dimension by their shapes. The anchors of the mean head are in no checkpoint; they are an asset
 //! of the public code. The fits and meshes of later stages take models that deform backward, as MonoNPHM does; NPHM's forward
 //! ones are loaded and checked, and can be taken by a program of one's own. Knows no training.
@@ -24,18 +25,20 @@ use tch::{Kind, Tensor};
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Params {
-    /// The checkpoint: MonoNPHM's, or that of NPHM's identity space.
+    /// The checkpoint: MonoNPHM's, or that of NPHM's identity space; or a folder with `head.json` and `head.safetensors`.
     checkpoint: PathBuf,
     /// The checkpoint of NPHM's expression space; MonoNPHM has both in one.
     #[serde(default)]
     expression: Option<PathBuf>,
     /// The anchors of the mean head, `anchors_39.npy` (NPHM) or `anchors_65.npy` (MonoNPHM) of the public code: `[K, 3]`, symmetric pairs first.
-    anchors: PathBuf,
+    /// A folder of our own has its anchors within.
+    #[serde(default)]
+    anchors: Option<PathBuf>,
 }
 
 fn def() -> StageDef {
     StageDef::new("load_head_model", 1, Grain::Whole)
-        .doc("Loads and checks a published NPHM or MonoNPHM.")
+        .doc("Loads and checks a head model: one of our own, or a published NPHM or MonoNPHM.")
         .source()
         .file_param("checkpoint")
         .file_param("expression")
@@ -59,10 +62,29 @@ impl Stage for LoadHeadModel {
 impl LoadHeadModel {
     fn load(&self, unit: &Unit<'_>, cx: &Cx<'_>) -> Result<Rows> {
         let p = &self.params;
-        let anchors = anchors(&p.anchors)?;
+        let (config, file) = (cx.file(unit, "head_config.json"), cx.file(unit, "head_weights.safetensors"));
+        if p.checkpoint.is_dir() {
+            anyhow::ensure!(
+                p.expression.is_none() && p.anchors.is_none(),
+                "{} is a folder of `train_head_model`, which holds all of a model, and `expression` and `anchors` are given as well\n\
+                 hint: leave them out, or name the checkpoint's file",
+                p.checkpoint.display()
+            );
+            let model = head_models::of_files(&p.checkpoint.join("head.json"), &p.checkpoint.join("head.safetensors"))?;
+            head_models::write(&config, &file, &model)?;
+            return Ok(vec![OutRow::new().file("head_config", &config).file("head_weights", &file)]);
+        }
+        let places = p.anchors.as_ref().with_context(|| {
+            format!(
+                "{} is a published checkpoint, which does not hold the anchors of its mean head\nhint: `anchors: anchors_65.npy`, from the \
+                 `assets` of its public code",
+                p.checkpoint.display()
+            )
+        })?;
+        let anchors = anchors(places)?;
         let files: Vec<&Path> = [Some(&p.checkpoint), p.expression.as_ref()].into_iter().flatten().map(PathBuf::as_path).collect();
         let loaded = published::read(&files, &anchors)
-            .with_context(|| format!("the anchors {} and these checkpoints make no head model", p.anchors.display()))?;
+            .with_context(|| format!("the anchors {} and these checkpoints make no head model", places.display()))?;
         let facts: Vec<String> = published::facts(&loaded).iter().map(|(name, value)| format!("{name} {value}")).collect();
         let left = match loaded.left.len() {
             0 => String::new(),
@@ -70,7 +92,6 @@ impl LoadHeadModel {
         };
         cx.log(&format!("{}: {}{left}", published::generation(&loaded.model.config), facts.join(", ")));
 
-        let (config, file) = (cx.file(unit, "head_config.json"), cx.file(unit, "head_weights.safetensors"));
         head_models::write(&config, &file, &loaded.model)?;
         let row = OutRow::new().file("head_config", &config).file("head_weights", &file);
         if loaded.codes.is_empty() {

@@ -123,3 +123,33 @@ fn a_linear_head_comes_out_the_same_from_both_of_its_forms() {
         assert_eq!(npz[name], value, "{name}");
     }
 }
+
+#[test]
+fn a_head_model_of_our_own_is_a_folder() {
+    let space = Space::new();
+    let shipped = concat!(env!("CARGO_MANIFEST_DIR"), "/datasets/weights/head-mini");
+    std::fs::create_dir(space.path("head")).expect("a folder");
+    for name in ["head.json", "head.safetensors"] {
+        std::fs::copy(format!("{shipped}/{name}"), space.path(&format!("head/{name}"))).expect("a copy");
+    }
+    let recipe = |more: &str| {
+        format!("recipe: r\nstages:\n  head_model: {{ stage: load_head_model, checkpoint: head{more} }}\n")
+    };
+    space.write("r.yaml", &recipe(""));
+    assert_eq!(space.run(), (1, 0, 0));
+    let config: serde_json::Value =
+        serde_json::from_str(&space.file("head_model", 0, "head_config")).expect("dimensions");
+    assert_eq!(config["deformation"]["d_ex"], 52);
+    // what a folder holds is not to be told again
+    space.write("r.yaml", &recipe(", anchors: head/head.json"));
+    space.effigy(&["run", "r.yaml"]).expect_error(1, &["holds all of a model", "hint:"]);
+    // another model's dimensions, half of a file, none
+    let text = std::fs::read_to_string(space.path("head/head.json")).expect("text");
+    space.write("r.yaml", &recipe(""));
+    space.write("head/head.json", &text.replace("\"d_ex\": 52", "\"d_ex\": 40"));
+    space.effigy(&["run", "r.yaml"]).expect_error(1, &["head.safetensors", "hint:"]);
+    space.write("head/head.json", &text[..text.len() / 2]);
+    space.effigy(&["run", "r.yaml"]).expect_error(1, &["head.json does not describe a head model"]);
+    std::fs::remove_file(space.path("head/head.json")).expect("it goes");
+    space.effigy(&["run", "r.yaml"]).expect_error(1, &["cannot read", "head.json"]);
+}
