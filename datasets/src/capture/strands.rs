@@ -124,7 +124,8 @@ fn segment(
     let length = d.x.abs().max(d.y.abs());
     let steps = length.ceil().max(1.0) as i32;
     // what reaches so far does not come from this picture's neighbourhood
-    if steps > 4096 || !(a.at.abs().max_element() < FARTHEST) {
+    let farthest = a.at.abs().max_element();
+    if steps > 4096 || farthest.is_nan() || farthest >= FARTHEST {
         return;
     }
     let mut cover = |pixel: usize, t: f32| {
