@@ -151,7 +151,7 @@ pub fn read(table: &Table) -> Result<HeadModel> {
     Ok(model)
 }
 
-/// Reads what [`write`] wrote.
+/// Reads what [`write()`] wrote.
 ///
 /// # Errors
 /// If a file is missing, or the weights do not fit the dimensions.
