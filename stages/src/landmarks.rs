@@ -200,7 +200,7 @@ pub fn known_places(cx: &Cx<'_>) -> Result<Option<Vec<Option<DVec3>>>> {
 const TOLD_WITHIN: (f64, f64) = (0.07, 0.008);
 
 /// Where a fit to a moment is to start: where the head was in the frame before, unless the landmarks of this one say that it has moved farther than
-/// they err. A fit finds its way over some ten degrees, which a head can turn from one frame to the next.
+/// they err. A fit finds its way over less than ten degrees, and a head can turn farther from one frame to the next.
 pub fn nearer(before: Pose, told: Option<Pose>) -> Pose {
     let has_moved = |told: &Pose| {
         let turn = DVec3::from_array(before.turn_to(told)).length();

@@ -113,6 +113,8 @@ pub fn free_weight() -> f64 {
 pub fn hair_weight() -> f64 {
     FitConfig::default().covering
 }
+/// What a stage asks of its `hair_weight`.
+///
 /// # Errors
 /// If it is no share.
 pub fn check_hair_weight(weight: f64) -> Result<()> {
