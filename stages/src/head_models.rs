@@ -279,7 +279,7 @@ pub fn observed(cloud: &PointCloud, points: usize, pose: &Pose, scale: f64) -> R
 }
 
 /// Which points may be hair, or clothes: those far from all landmarks. Without landmarks nothing tells, and all count as skin: empty.
-pub fn covering(points: &[[f32; 3]], landmarks: &[Option<[f32; 3]>]) -> Vec<bool> {
+fn covering(points: &[[f32; 3]], landmarks: &[Option<[f32; 3]>]) -> Vec<bool> {
     let skin: Vec<Vec3> = landmarks.iter().flatten().map(|p| Vec3::from(*p)).collect();
     if skin.is_empty() {
         return Vec::new();
