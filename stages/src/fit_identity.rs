@@ -127,7 +127,7 @@ impl FitIdentity {
             let moment = Moment::read(row).with_context(of_cloud)?;
             let upright = initial_frame(p.center);
             let told = landmarks::pose_in(row, places.as_deref(), config.scale).with_context(of_cloud)?;
-            let sought = || place(linear.as_ref()?, moment.cloud(), p.points, p.center, None).ok().map(|m| m.pose);
+            let sought = || place(linear.as_ref()?, moment.cloud(), p.points, p.center).ok().map(|m| m.pose);
             let pose = told.or_else(sought);
             let start = Frame { pose: pose.unwrap_or(upright.pose), ..upright };
             match moment.observed(p.points, &start.pose, config.scale) {

@@ -67,7 +67,7 @@ fn ridge() -> f64 {
 }
 
 fn def() -> StageDef {
-    StageDef::new("fit_pca_head", 4, Grain::Group)
+    StageDef::new("fit_pca_head", 5, Grain::Group)
         .doc("Fits the linear head model to a sequence of point clouds.")
         .reads([("timestep", Type::I64), ("cloud", Type::Blob)])
         .may_read([("sequence", Type::Str), landmarks::TRIANGULATED])
@@ -121,7 +121,10 @@ impl FitPcaHead {
 
         let told = |i: usize| self.places.as_ref().map_or(Ok(None), |places| landmarks::pose_in(&rows[i], Some(places), 1.0));
         // from where a frame starts that has none before it
-        let start = |seen: &head_models::Moment, i: usize| -> Result<Moment> { place(&self.head, seen.cloud(), self.params.points, self.params.center, told(i)?) };
+        let start = |seen: &head_models::Moment, i: usize| match told(i)? {
+            Some(pose) => Ok(self.neutral(pose)),
+            None => place(&self.head, seen.cloud(), self.params.points, self.params.center),
+        };
 
         // why the first moment that does not show a face does not
         let mut trouble = None;

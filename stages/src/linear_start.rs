@@ -1,7 +1,7 @@
 //! Where a head is that no landmarks tell: the mean of the linear head model, brought near a cloud of points by ICP.
 //!
 //! No stage, but what stages start their fits with. Landmarks tell a pose within a degree or two (Umeyama, `landmarks::pose_of`), and where there are any this is of
-//! no use: they are taken as they are, and only refined. Without landmarks, as with a published head model, which has none in its space, ICP starts from an upright head at the middle of the
+//! no use. Without landmarks, as with a published head model, which has none in its space, ICP starts from an upright head at the middle of the
 //! rig, and finds what is near that. A head that is turned far is not found: starts from several turns were tried, and on sparse clouds a wrong turn
 //! explains as many points as the right one. The linear model has to live in the head model's space, which it does when both are trained on the same
 //! scans. Knows no networks.
@@ -12,15 +12,13 @@ use crate::pca_heads::{LinearHead, Moment, Seen, Settings};
 use anyhow::Result;
 use geometry::cloud::PointCloud;
 use glam::Vec3;
-use models::nphm::pose::Pose;
 
-/// The neutral mean head in a cloud (world, metres), of which `points` are used: from the pose `told`, else upright at `center`.
+/// The neutral mean head in a cloud (world, metres), of which `points` are used: from upright at `center`.
 ///
 /// # Errors
 /// If too few points lie where the face should be.
-pub fn place(head: &LinearHead, cloud: &PointCloud, points: usize, center: [f64; 3], told: Option<Pose>) -> Result<Moment> {
-    let pose = told.unwrap_or_else(|| initial_frame(center).pose);
-    let mut moment = Moment { expression: vec![0.0; head.expressions], pose };
+pub fn place(head: &LinearHead, cloud: &PointCloud, points: usize, center: [f64; 3]) -> Result<Moment> {
+    let mut moment = Moment { expression: vec![0.0; head.expressions], pose: initial_frame(center).pose };
     let mean = vec![0.0; head.shapes];
     let settings = Settings { rounds: 15, rigid_rounds: 15, trim: vec![[0.0, 0.1], [0.5, 0.05]], ..Settings::default() };
     for _ in 0..3 {

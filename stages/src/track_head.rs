@@ -202,7 +202,7 @@ impl TrackHead {
             let last_seen = frames.last().map(|before| self.neutral(before.pose));
             let sought = || {
                 let linear = self.linear.as_ref().filter(|_| told.is_none())?;
-                Some(self.neutral(place(linear, moment.cloud(), p.points, p.center, None).ok()?.pose))
+                Some(self.neutral(place(linear, moment.cloud(), p.points, p.center).ok()?.pose))
             };
             let starts = told.clone().into_iter().chain(std::iter::once_with(sought).flatten());
             let starts = starts.chain(last_seen).chain([upright.clone()]);

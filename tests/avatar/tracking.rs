@@ -65,9 +65,14 @@ fn two_trackers_are_compared_on_people_the_head_models_have_not_seen() {
 }
 
 /// Lays the shared run's recordings out as a download: videos, mattes, calibration, colours. Nothing else leaves the shared run.
-/// The middle of each picture is said to lie `aside` px from where it is.
+/// The middle of each picture is said to lie `aside` px from where it is. Its head model lies beside, as one that was made before.
 fn download(space: &Space, aside: f64) {
     let trial = Trial::finished();
+    std::fs::create_dir_all(space.path("head")).expect("a folder");
+    let model = trial.paths("head_model").remove(0);
+    for (column, name) in [("head_config", "head/head.json"), ("head_weights", "head/head.safetensors")] {
+        std::fs::copy(model[column].as_str().expect("a path"), space.path(name)).expect("a copy");
+    }
     let output = trial.command("show", &["capture", "--json", "--paths"]).output().expect("it starts");
     let (mut poses, mut intrinsics, mut colours) = (Map::new(), Value::Null, Map::new());
     for line in String::from_utf8_lossy(&output.stdout).lines() {
@@ -123,9 +128,8 @@ fn blind() -> String {
 
 /// Tracks what lies in a space's folder; the rows.
 fn tracked(space: &Space) -> Vec<Value> {
-    // the sizes of the shared run
-    let small =
-        "every=2 scan_people=2 scan_expressions=5 head_steps=40 person_steps=6 track_steps=4 checkpoint_every=15";
+    // the sizes of the shared run, and its head model
+    let small = "every=2 scan_people=2 person_steps=6 track_steps=4 head=head";
     let mut words: Vec<&str> = small.split(' ').flat_map(|param| ["--param", param]).collect();
     words.extend(["--set", "tracked.coarse=9", "--set", "person.key_frames=2"]);
     words.extend(["--param", "lost=[false, true]"]);
