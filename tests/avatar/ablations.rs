@@ -8,7 +8,9 @@ const RECIPE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/pipeline/recipes/abla
 #[test]
 fn variants_do_again_what_differs_and_stand_in_one_table() {
     let trial = Trial::finished().of(RECIPE);
-    let two = ["--variant", "full", "--variant", "no_diffusion", "--variant", "seed=1", "--param", "pca_people=2"];
+    let variants =
+        "--variant full --variant no_diffusion --variant seed=1 --param pca_people=2 --param pca_expressions=5";
+    let two: Vec<&str> = variants.split(' ').collect();
     let ran = trial.run(&two);
     for stage in ["avatar", "renders", "scores", "faces"] {
         for variant in ["full", "no_diffusion"] {
