@@ -64,8 +64,8 @@ fn two_trackers_are_compared_on_people_the_head_models_have_not_seen() {
     assert_eq!(call("run", &["--json"]).counts().0, 0, "nothing is left to do");
 }
 
-/// Lays the shared run's recordings out as a download: videos, mattes, calibration, colours. Nothing else leaves the shared run.
-/// The middle of each picture is said to lie `aside` px from where it is. Its head model lies beside, as one that was made before.
+/// Lays the shared run's recordings out as a download: videos, mattes, calibration, colours; and beside them its head model, which was made from other
+/// people. Nothing else leaves the shared run. The middle of each picture is said to lie `aside` px from where it is.
 fn download(space: &Space, aside: f64) {
     let trial = Trial::finished();
     std::fs::create_dir_all(space.path("head")).expect("a folder");
