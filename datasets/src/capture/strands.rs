@@ -7,6 +7,7 @@ use std::cell::OnceCell;
 
 use geometry::Camera;
 use glam::{Vec2, Vec3};
+use multiversion::multiversion;
 
 use super::{Projection, Region, Samples};
 use crate::heads::noise::floor;
@@ -21,6 +22,50 @@ const FARTHEST: f32 = 1e6;
 /// Samples along a strand that are looked at together; segments have about twice as many.
 const LANES: usize = 8;
 
+/// Side of the squares of which it is known how deep one sees into them, samples.
+const TILE: usize = 8;
+
+/// How deep one sees: the farthest surface of each square, before there was hair. What a segment would cover lies in a few squares, and about half of a
+/// head's hair is behind it.
+struct Farthest {
+    across: usize,
+    size: Vec2,
+    depth: Vec<f32>,
+}
+
+impl Farthest {
+    #[inline(always)]
+    fn new(samples: &Samples) -> Self {
+        let (w, h) = (samples.width, samples.height);
+        let across = w.div_ceil(TILE);
+        let mut depth = vec![0.0f32; across * h.div_ceil(TILE)];
+        for (y, row) in samples.depth.chunks(w.max(1)).enumerate() {
+            let tiles = &mut depth[y / TILE * across..][..across];
+            for (tile, part) in tiles.iter_mut().zip(row.chunks(TILE)) {
+                let seen = |farthest: f32, z: &f32| farthest.max(if *z > 0.0 { *z } else { f32::INFINITY });
+                *tile = part.iter().fold(*tile, seen);
+            }
+        }
+        Self { across, size: Vec2::new(w as f32, h as f32), depth }
+    }
+
+    /// Whether nothing from `a` to `b`, so wide, can be seen. May say no where it is yes.
+    #[inline(always)]
+    fn hides(&self, a: &Point, b: &Point, width: f32) -> bool {
+        // a sample more on each side, and a nearer depth, than rounding can make of it
+        let around = Vec2::splat(0.5 * width + 1.0);
+        let (low, high) = (a.at.min(b.at) - around, a.at.max(b.at) + around);
+        if !(low.cmplt(self.size).all() && high.cmpge(Vec2::ZERO).all()) {
+            return low.is_finite() && high.is_finite();
+        }
+        let nearest = a.z.min(b.z) * (1.0 - 1e-6);
+        let [low, high] =
+            [low.max(Vec2::ZERO), high.min(self.size - 1.0)].map(|p| [p.x as usize / TILE, p.y as usize / TILE]);
+        (low[1]..=high[1])
+            .all(|row| self.depth[row * self.across..][low[0]..=high[0]].iter().all(|depth| *depth < nearest))
+    }
+}
+
 struct Point {
     at: Vec2,
     z: f32,
@@ -32,10 +77,12 @@ struct Point {
 }
 
 /// Draws all strands of a posed head into the samples; `later` is where they go.
+#[multiversion(targets("x86_64+avx2"))]
 pub fn draw(posed: &PosedHead<'_>, later: Option<&Placed>, camera: &Camera, samples: &mut Samples) {
     let hair = &posed.strands;
     let projection = Projection::new(camera);
     let eye = camera.center().as_vec3();
+    let farthest = Farthest::new(samples);
     let mut points: Vec<Point> = Vec::new();
     for s in 0..hair.strands.len() {
         let range = hair.strands.starts[s] as usize..hair.strands.starts[s + 1] as usize;
@@ -68,13 +115,16 @@ pub fn draw(posed: &PosedHead<'_>, later: Option<&Placed>, camera: &Camera, samp
             })
         };
         for pair in points.windows(2) {
-            segment(&pair[0], &pair[1], s as u32, region, &seen, samples);
+            if !farthest.hides(&pair[0], &pair[1], pair[0].width.max(pair[1].width) * 1.42) {
+                segment(&pair[0], &pair[1], s as u32, region, &seen, samples);
+            }
         }
     }
 }
 
 /// Light that a strand sends to the camera: scattered light, a white sheen from its surface and a coloured one from
 /// inside (after Kajiya and Kay, with the two shifted highlights of Marschner et al. 2003).
+#[inline(always)]
 fn shade(posed: &PosedHead<'_>, strand: usize, point: usize, p: Vec3, tangent: Vec3, eye: Vec3) -> Vec3 {
     let hair = &posed.strands;
     let reflectance = hair.strands.colour[strand];
@@ -101,6 +151,7 @@ fn shade(posed: &PosedHead<'_>, strand: usize, point: usize, p: Vec3, tangent: V
 }
 
 /// A hash of a strand and a sample in [0, 1).
+#[inline(always)]
 fn chance(strand: u32, x: i32, y: i32) -> f32 {
     let mut h =
         strand.wrapping_mul(0x9E37_79B1) ^ (x as u32).wrapping_mul(0x85EB_CA6B) ^ (y as u32).wrapping_mul(0xC2B2_AE35);
@@ -110,6 +161,7 @@ fn chance(strand: u32, x: i32, y: i32) -> f32 {
     (h >> 8) as f32 / (1u32 << 24) as f32
 }
 
+#[inline(always)]
 fn segment(
     a: &Point,
     b: &Point,
@@ -128,8 +180,7 @@ fn segment(
     if steps > 4096 || farthest.is_nan() || farthest >= FARTHEST {
         return;
     }
-    let mut cover = |pixel: usize, t: f32| {
-        let z = a.z + (b.z - a.z) * t;
+    let mut cover = |pixel: usize, z: f32, t: f32| {
         if samples.depth[pixel] > 0.0 && samples.depth[pixel] < z {
             return;
         }
@@ -151,26 +202,21 @@ fn segment(
     if widest < 1.0 {
         // most strands are thin and few of their samples covered: which, is found out for several at once, and before the depth, which is far away in memory
         for first in (0..steps).step_by(LANES) {
-            let (mut columns, mut rows, mut chances) = ([0; LANES], [0; LANES], [0.0; LANES]);
+            let (mut at, mut depth, mut share) = ([0; LANES], [0.0; LANES], [0.0; LANES]);
+            let mut covered = 0;
             for k in 0..LANES {
-                let (_, at) = place(first + k as i32);
-                (columns[k], rows[k]) = (floor(at.x), floor(at.y));
+                let i = first + k as i32;
+                let (t, place) = place(i);
+                let (x, y) = (floor(place.x), floor(place.y));
+                let inside = (i < steps) & (x >= 0) & (y >= 0) & (x < w) & (y < h);
+                let width = (a.width + (b.width - a.width) * t) * slope;
+                (at[k], depth[k], share[k]) = (y.wrapping_mul(w).wrapping_add(x), a.z + (b.z - a.z) * t, t);
+                covered |= u32::from(inside & (chance(strand, x, y) <= width)) << k;
             }
-            for k in 0..LANES {
-                chances[k] = chance(strand, columns[k], rows[k]);
-            }
-            let mut covered = (0..LANES).fold(0, |bits, k| bits | (u32::from(chances[k] <= widest) << k));
             while covered != 0 {
                 let k = covered.trailing_zeros() as usize;
                 covered &= covered - 1;
-                let (i, x, y) = (first + k as i32, columns[k], rows[k]);
-                if i >= steps || x < 0 || y < 0 || x >= w || y >= h {
-                    continue;
-                }
-                let (t, _) = place(i);
-                if chances[k] <= (a.width + (b.width - a.width) * t) * slope {
-                    cover((y * w + x) as usize, t);
-                }
+                cover(at[k] as usize, depth[k], share[k]);
             }
         }
         return;
@@ -186,7 +232,7 @@ fn segment(
             if x < 0 || y < 0 || x >= w || y >= h || (thin && chance(strand, x, y) > width) {
                 continue;
             }
-            cover((y * w + x) as usize, t);
+            cover((y * w + x) as usize, a.z + (b.z - a.z) * t, t);
         }
     }
 }

@@ -21,6 +21,7 @@ fn hashes(p: IVec3, seed: u32) -> [u32; 8] {
 }
 
 /// Smooth noise in [-1, 1] whose features are about one unit wide.
+#[inline(always)]
 pub fn value_noise(p: Vec3, seed: u32) -> f32 {
     let i = IVec3::new(floor(p.x), floor(p.y), floor(p.z));
     let f = p - i.as_vec3();
@@ -31,6 +32,7 @@ pub fn value_noise(p: Vec3, seed: u32) -> f32 {
 }
 
 /// Round spots: 1 in the middle of a spot, 0 away from it. About `share` of the unit cells hold one, of random size.
+#[inline(always)]
 pub fn spots(p: Vec3, share: f32, seed: u32) -> f32 {
     let base = IVec3::new(floor(p.x - 0.5), floor(p.y - 0.5), floor(p.z - 0.5));
     let mut most = 0.0f32;
@@ -48,6 +50,7 @@ pub fn spots(p: Vec3, share: f32, seed: u32) -> f32 {
 }
 
 /// A sum of `octaves` noises, each twice as fine and half as strong; about [-1, 1].
+#[inline(always)]
 pub fn fractal_noise(p: Vec3, octaves: u32, seed: u32) -> f32 {
     let mut sum = 0.0;
     let mut total = 0.0;
@@ -62,6 +65,7 @@ pub fn fractal_noise(p: Vec3, octaves: u32, seed: u32) -> f32 {
 
 /// The greatest integer not above a number between -2^22 and 2^22. `f32::floor` is a call into libm where the processor may be an old one, and a cast to i32 looks for
 /// numbers that do not fit, one by one; this takes several numbers at once.
+#[inline(always)]
 pub fn floor(x: f32) -> i32 {
     // at this size the last bit of a float is worth 1, so that the sum is rounded to the nearest integer
     const SHIFT: f32 = 12_582_912.0;
@@ -70,17 +74,20 @@ pub fn floor(x: f32) -> i32 {
 }
 
 /// Linear interpolation.
+#[inline(always)]
 pub fn lerp(a: f32, b: f32, t: f32) -> f32 {
     a + (b - a) * t
 }
 
 /// 0 below `low`, 1 above `high`, smooth between; `low > high` gives the falling step.
+#[inline(always)]
 pub fn smoothstep(low: f32, high: f32, x: f32) -> f32 {
     let t = ((x - low) / (high - low)).clamp(0.0, 1.0);
     t * t * (3.0 - 2.0 * t)
 }
 
 /// A bump: 1 at `centre`, 0.61 one `width` away.
+#[inline(always)]
 pub fn bump(x: f32, centre: f32, width: f32) -> f32 {
     let t = (x - centre) / width;
     (-0.5 * t * t).exp()

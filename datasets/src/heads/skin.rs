@@ -4,6 +4,7 @@
 //! ([`texture`]) per pixel. Knows no light.
 
 use glam::Vec3;
+use multiversion::multiversion;
 
 use super::identity::Identity;
 use super::noise::{bump, fractal_noise, lerp, smoothstep, spots, value_noise};
@@ -64,6 +65,7 @@ pub fn vertices(assets: &HeadAssets, id: &Identity, scalp: &[f32], beard: &[f32]
 }
 
 /// A factor on the reflectance at a template point: pores, blemishes, freckles. `strength` fades it with distance.
+#[multiversion(targets("x86_64+avx2"))]
 pub fn texture(t: Vec3, id: &Identity, strength: f32) -> Vec3 {
     let seed = id.seed as u32;
     let pores = 0.055 * value_noise(t * 34.0, seed ^ 2) + 0.045 * value_noise(t * 75.0, seed ^ 3);
