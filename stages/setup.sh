@@ -80,7 +80,7 @@ debian_packages() {
     }
     local wanted=(clang g++ ca-certificates cmake make nasm)
     # Somebody who names include folders builds against an OpenCV of their own.
-    [ -n "${OPENCV_INCLUDE_PATHS:-}" ] || wanted+=(libopencv-{core,imgproc,imgcodecs,videoio}-dev)
+    [ -n "${OPENCV_INCLUDE_PATHS:-}" ] || wanted+=(libopencv-{core,imgproc,imgcodecs,video,videoio}-dev)
     # shellcheck disable=SC2046  # names have no spaces
     install_packages "OpenCV reads video, cmake and nasm build what writes JPEG, clang generates bindings" \
         $(missing_packages "${wanted[@]}")

@@ -285,8 +285,17 @@ fn foreign_libraries_are_named_by_leaf_files() {
         ),
         (&["gltf"], &["stages/geometry/src/exchange.rs"]),
         (&["lzma_rs"], &["datasets/src/nphm_tracking/ctm.rs"]),
-        // pictures and videos as files; mattes; text and colours of figures; the heading of a sheet; its version and its threads
-        (&["opencv"], &["stages/src/media.rs", "stages/src/matting.rs", "stages/src/drawing.rs", "stages/src/main.rs"]),
+        // pictures and videos as files; mattes; text and colours of figures; the heading of a sheet; optical flow; its version and its threads
+        (
+            &["opencv"],
+            &[
+                "stages/src/media.rs",
+                "stages/src/matting.rs",
+                "stages/src/drawing.rs",
+                "stages/src/flow.rs",
+                "stages/src/main.rs",
+            ],
+        ),
         (&["openh264", "shiguredo_mp4"], &["stages/src/video.rs"]),
         (&["tokenizers"], &["stages/models/src/tokenizer.rs"]),
         (&["tch", "torch_sys"], &["stages/models/src/", "stages/src/", "tests/parity/src/"]),

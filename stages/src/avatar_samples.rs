@@ -31,6 +31,8 @@ pub struct Samples {
     codes: Tensor,
     /// Where the mouth is, `[N, h, w]`.
     mouth: Option<Tensor>,
+    /// Where the eyes are, `[N, h, w]`.
+    eyes: Option<Tensor>,
     /// Bytes `[N, 3, H, W]`.
     colors: Option<Tensor>,
 }
@@ -43,7 +45,8 @@ impl Samples {
     pub fn load(rows: &[Row<'_>], description: &Description, terms: &LossTerms) -> Result<Samples> {
         let (means, deviations) = load_latents(rows)?;
         let size = means.size();
-        let mouth = (terms.mouth > 0.0).then(|| load_mouths(rows, [size[2], size[3]])).transpose()?;
+        let region = |weight: f64, name: &str| (weight > 0.0).then(|| load_masks(rows, name, [size[2], size[3]])).transpose();
+        let (mouth, eyes) = (region(terms.mouth, "mouth")?, region(terms.eyes, "eyes")?);
         let colors = (terms.colors > 0.0).then(|| load_colors(rows)).transpose()?;
         let gbuffers =
             rows.iter().map(|row| gbuffers::read(&row.path("gbuffer")?)).collect::<Result<Vec<GBuffer>>>()?;
@@ -52,7 +55,7 @@ impl Samples {
             ensure!(pictures == drawn, "pictures of {pictures:?} px and G-buffers of {drawn:?} px cannot be compared");
         }
         let (whose, codes) = (description.whose(rows)?, description.codes(rows)?);
-        Ok(Samples { means, deviations, gbuffers, whose, codes, mouth, colors })
+        Ok(Samples { means, deviations, gbuffers, whose, codes, mouth, eyes, colors })
     }
 
     /// Number of samples.
@@ -89,6 +92,7 @@ impl Samples {
             gbuffer,
             codes: self.codes.index_select(0, &index),
             mouth: self.mouth.as_ref().map(|mouth| mouth.index_select(0, &index)),
+            eyes: self.eyes.as_ref().map(|eyes| eyes.index_select(0, &index)),
             colors: self.colors.as_ref().map(|colors| to_signed(&colors.index_select(0, &index))),
         })
     }
@@ -113,12 +117,14 @@ fn load_latents(rows: &[Row<'_>]) -> Result<(Tensor, Tensor)> {
     Ok((Tensor::f_stack(&means, 0)?, Tensor::f_stack(&deviations, 0)?))
 }
 
-/// Masks of mouths at the latents' size, `[N, h, w]`: every so many pixels one, as the reference does.
-fn load_mouths(rows: &[Row<'_>], [h, w]: [i64; 2]) -> Result<Tensor> {
+/// Masks of a region at the latents' size, `[N, h, w]`: every so many pixels one, as the reference does.
+fn load_masks(rows: &[Row<'_>], region: &str, [h, w]: [i64; 2]) -> Result<Tensor> {
     let mask = |row: &Row<'_>| -> Result<Tensor> {
-        let path = row.maybe_path("mouth_mask")?.context(
-            "`mouth_weight` needs a column `mouth_mask`\nhint: `stage: mask_mouth` makes it, from what `detect_landmarks` finds",
-        )?;
+        let path = row.maybe_path(&format!("{region}_mask"))?.with_context(|| {
+            format!(
+                "`{region}_weight` needs a column `{region}_mask`\nhint: `stage: mask_regions` makes it, from what `detect_landmarks` finds"
+            )
+        })?;
         let image = Image::read(&path, 1)?;
         let (height, width) = (image.height as i64, image.width as i64);
         let [down, across] = [height / h, width / w];

@@ -31,6 +31,8 @@ const EYES: [[usize; 16]; 2] = [
     [33, 7, 163, 144, 145, 153, 154, 155, 133, 173, 157, 158, 159, 160, 161, 246],
     [263, 249, 390, 373, 374, 380, 381, 382, 362, 398, 384, 385, 386, 387, 388, 466],
 ];
+/// The outer and the inner corner of the right and the left eye.
+pub const EYE_CORNERS: [[usize; 2]; 2] = [[33, 133], [263, 362]];
 /// How much larger than its contour a region is, about its middle: lids and the skin around the lips move along.
 const GROWN: [f64; 2] = [1.3, 1.7];
 /// A region whose contour has fewer places is not known.

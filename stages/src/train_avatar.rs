@@ -1,6 +1,6 @@
 //! `train_avatar`: ControlNet, feature maps and expression attentions of one person, on a frozen latent diffusion prior.
 //!
-//! reads: gbuffer, latent, expression, eyes?, lids?, participant?, mouth_mask?, target?; with backbone, validation?
+//! reads: gbuffer, latent, expression, eyes?, lids?, participant?, mouth_mask?, eyes_mask?, target?; with backbone, validation?
 //! writes: config (JSON), checkpoint, losses (CSV), events (TensorBoard), events_path, validation (CSV), validation_sheet (PNG)
 //!
 //! The objective is the paper's: mean squared error on v in latent space, times uniform over the whole schedule, posterior
@@ -88,10 +88,13 @@ pub struct Params {
     /// What the network learns to say.
     #[serde(default)]
     objective: Objective,
-    /// Weight of the error inside the mouth beside that of all; needs a column `mouth_mask` (`mask_mouth` makes it). The paper
+    /// Weight of the error inside the mouth beside that of all; needs a column `mouth_mask` (`mask_regions` makes it). The paper
     /// has 0.
     #[serde(default)]
     mouth_weight: f64,
+    /// The same around the eyes, by `eyes_mask`. The paper has no such term.
+    #[serde(default)]
+    eyes_weight: f64,
     /// Weight of the difference between the maps' last three channels and the picture; needs a column `target`. The paper has 0.
     #[serde(default)]
     color_weight: f64,
@@ -333,7 +336,7 @@ impl Params {
     }
 
     fn terms(&self) -> LossTerms {
-        LossTerms { mouth: self.mouth_weight, colors: self.color_weight, min_snr: self.min_snr }
+        LossTerms { mouth: self.mouth_weight, eyes: self.eyes_weight, colors: self.color_weight, min_snr: self.min_snr }
     }
 
     /// What no schema says.
@@ -341,7 +344,7 @@ impl Params {
         let no = |wrong: bool, sentence: &str| if wrong { Err(anyhow::anyhow!("{sentence}")) } else { Ok(()) };
         no(self.batch == 0 || self.accumulate == 0, "a step needs samples: `batch` and `accumulate` are at least 1")?;
         no(!(0.0..1.0).contains(&self.ema), "`ema` is a decay: at least 0 and less than 1, for example 0.999")?;
-        no(self.mouth_weight < 0.0 || self.color_weight < 0.0, "the weight of a loss is not negative")?;
+        no([self.mouth_weight, self.eyes_weight, self.color_weight].iter().any(|weight| *weight < 0.0), "the weight of a loss is not negative")?;
         no(self.min_snr.is_some_and(|limit| limit <= 0.0), "`min_snr` is a ratio above 0, for example 5")?;
         no(self.validate_every == 0, "`validate_every` is at least 1\nhint: without `with: { validation: ... }` nothing is validated")?;
         let colorless = self.features == Features::None || self.map_channels < 3;
@@ -355,7 +358,7 @@ fn def() -> StageDef {
         .doc("Trains a person's avatar: ControlNet, TriPlane features and expression attentions on a diffusion prior.")
         .reads([("gbuffer", Type::Blob), ("latent", Type::Blob), ("expression", Type::Floats(0))])
         .may_read(EYE_COLUMNS)
-        .may_read([("participant", Type::I64), ("mouth_mask", Type::Blob), ("target", Type::Blob)])
+        .may_read([("participant", Type::I64), ("mouth_mask", Type::Blob), ("eyes_mask", Type::Blob), ("target", Type::Blob)])
         .with("backbone", backbone::COLUMNS)
         .may_take("validation", tried)
         .writes([("config", Type::Blob), ("checkpoint", Type::Blob), ("losses", Type::Blob)])

@@ -205,17 +205,17 @@ fn an_avatar_of_two_people_has_maps_for_each() {
     assert!(text.contains("no feature maps of participant 20; it was trained on 18, 19"), "{text}");
 }
 
-const MOUTH: &str = "stages:
+const REGIONS: &str = "stages:
   seen: { join: [gbuffers, landmarks], on: [participant, sequence, camera, timestep] }
-  masks: { stage: mask_mouth, from: seen, size: '${size}' }
-  mouths: { select: masks, columns: [participant, sequence, camera, timestep, crop, mouth_mask] }
+  masks: { stage: mask_regions, from: seen, size: '${size}' }
+  regions: { select: masks, columns: [participant, sequence, camera, timestep, crop, mouth_mask, eyes_mask] }
   all_training: { select: latents, where: { split: train } }
-  training: { join: [all_training, mouths], on: [participant, sequence, camera, timestep, crop] }
+  training: { join: [all_training, regions], on: [participant, sequence, camera, timestep, crop] }
 ";
 
 #[test]
 fn other_losses_are_reported_beside_the_first() {
-    let trial = extended(MOUTH);
+    let trial = extended(REGIONS);
     let words = [
         "--param",
         "avatar_steps=3",
@@ -224,6 +224,8 @@ fn other_losses_are_reported_beside_the_first() {
         "--set",
         "avatar.mouth_weight=1",
         "--set",
+        "avatar.eyes_weight=2",
+        "--set",
         "avatar.color_weight=0.1",
         "--set",
         "avatar.min_snr=5",
@@ -231,15 +233,17 @@ fn other_losses_are_reported_beside_the_first() {
     trial.run(&words);
     let losses = trial.paths("avatar")[0]["losses"].as_str().expect("a path").to_string();
     let losses = std::fs::read_to_string(losses).expect("a file");
-    assert!(losses.starts_with("step,loss,error,mouth,colors\n"), "{losses}");
+    assert!(losses.starts_with("step,loss,error,mouth,eyes,colors\n"), "{losses}");
     let numbers: Vec<f64> =
         losses.lines().nth(1).expect("a row").split(',').map(|n| n.parse().expect("a number")).collect();
-    assert!((numbers[1] - numbers[2] - numbers[3] - 0.1 * numbers[4]).abs() < 1e-4, "{losses}");
-    assert!(numbers[3] > 0.0 && numbers[3] < numbers[2], "a mouth is a part of the picture: {losses}");
+    assert!((numbers[1] - numbers[2] - numbers[3] - 2.0 * numbers[4] - 0.1 * numbers[5]).abs() < 1e-4, "{losses}");
+    for part in &numbers[3..5] {
+        assert!(*part > 0.0 && *part < numbers[2], "mouth and eyes are parts of the picture: {losses}");
+    }
 
     let plain = Trial::finished();
     let output =
         plain.command("run", &["--only", "avatar", "--set", "avatar.mouth_weight=1"]).output().expect("it starts");
     let text = String::from_utf8_lossy(&output.stderr);
-    assert!(text.contains("`mouth_weight` needs a column `mouth_mask`") && text.contains("mask_mouth"), "{text}");
+    assert!(text.contains("`mouth_weight` needs a column `mouth_mask`") && text.contains("mask_regions"), "{text}");
 }

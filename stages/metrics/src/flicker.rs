@@ -1,8 +1,8 @@
 //! Flicker: how much a picture differs from the one before, where both show the same place of a surface.
 //!
-//! The usual temporal warping error takes the motion from optical flow, which at small sizes is off by as much as there is to see, and follows the very
-//! flicker that it is to measure. Of an avatar the motion is known: every pixel of its G-buffer says which place of the canonical head
-//! it shows. Knows no files.
+//! The usual temporal warping error ([`flow_error`]) takes the motion from optical flow, which at small sizes is off by as much as there is to see, and, found in
+//! what it judges, follows the very flicker that it is to measure; but it sees all of a picture. Of an avatar the motion is known ([`warping_error`]): every pixel of
+//! its G-buffer says which place of the canonical head it shows. Knows no files, and not how flow is found.
 
 use geometry::Mesh;
 use geometry::distance::MeshDistance;
@@ -15,12 +15,15 @@ const TORN: f32 = 6.0;
 /// A place that is farther from everything seen before than this many median steps was not seen.
 const UNSEEN: f32 = 0.5;
 
+/// Flow there and back may miss its beginning by this part of the squared ways, and by this much, squared px (Sundaram et al. 2010).
+const ROUND_TRIP: (f32, f32) = (0.01, 0.5);
+
 /// How two pictures of a film differ.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Flicker {
     /// Mean absolute difference over colours and compared pixels, in levels of 255.
     pub error: f64,
-    /// Share of the later picture's surface that was seen before, and so was compared.
+    /// Share of what the later picture shows that was seen before, and so was compared.
     pub share: f64,
 }
 
@@ -51,6 +54,64 @@ pub fn warping_error(before: (&[u8], &GBuffer), now: (&[u8], &GBuffer)) -> Optio
     let count = differences.len() as f64;
     let error = differences.iter().sum::<f64>() / count;
     (count > 0.0).then(|| Flicker { error, share: count / inside.len() as f64 })
+}
+
+/// The difference of two RGB pictures of the same size, `width` px wide, along optical flow: `there` leads from each pixel of `now` to its place in `before`, `back` from each
+/// pixel of `before` to its place in `now`, px. Of the pixels that are `shown`, those are compared for which there and back leads to where it began. As the warping error of
+/// Lai et al. 2018, "Learning Blind Video Temporal Consistency", with the mean absolute difference in place of the squared one.
+///
+/// None if no flow leads back.
+///
+/// # Panics
+/// If the sizes differ.
+pub fn flow_error(
+    (before, now): (&[u8], &[u8]),
+    width: usize,
+    shown: &[bool],
+    (there, back): (&[[f32; 2]], &[[f32; 2]]),
+) -> Option<Flicker> {
+    let count = shown.len();
+    assert!(
+        before.len() == 3 * count && now.len() == 3 * count && there.len() == count && back.len() == count,
+        "sizes differ"
+    );
+    let height = count / width.max(1);
+    // the four pixels around a place, and their weights
+    let around = |x: f32, y: f32| -> Option<[(usize, f32); 4]> {
+        let (left, top) = (x.floor(), y.floor());
+        let inside = left >= 0.0 && top >= 0.0 && x <= width as f32 - 1.0 && y <= height as f32 - 1.0;
+        let (fx, fy) = (x - left, y - top);
+        inside.then(|| {
+            let at = |dx: usize, dy: usize| {
+                (top as usize + dy).min(height - 1) * width + (left as usize + dx).min(width - 1)
+            };
+            [
+                (at(0, 0), (1.0 - fx) * (1.0 - fy)),
+                (at(1, 0), fx * (1.0 - fy)),
+                (at(0, 1), (1.0 - fx) * fy),
+                (at(1, 1), fx * fy),
+            ]
+        })
+    };
+    let difference = |i: usize| -> Option<f64> {
+        let go = there[i];
+        let place = around((i % width) as f32 + go[0], (i / width) as f32 + go[1])?;
+        let mixed = |of: &dyn Fn(usize) -> f32| place.iter().map(|(at, weight)| weight * of(*at)).sum::<f32>();
+        let come: [f32; 2] = std::array::from_fn(|k| mixed(&|at| back[at][k]));
+        let squared = |step: [f32; 2]| step[0] * step[0] + step[1] * step[1];
+        let missed = squared([go[0] + come[0], go[1] + come[1]]);
+        if missed > ROUND_TRIP.0 * (squared(go) + squared(come)) + ROUND_TRIP.1 {
+            return None;
+        }
+        let channel =
+            |c: usize| f64::from((mixed(&|at| f32::from(before[3 * at + c])) - f32::from(now[3 * i + c])).abs());
+        Some((0..3).map(channel).sum::<f64>() / 3.0)
+    };
+    let seen: Vec<usize> = (0..count).filter(|i| shown[*i]).collect();
+    let differences: Vec<f64> = seen.iter().filter_map(|i| difference(*i)).collect();
+    let compared = differences.len() as f64;
+    let error = differences.iter().sum::<f64>() / compared;
+    (compared > 0.0).then(|| Flicker { error, share: compared / seen.len() as f64 })
 }
 
 /// The surface that a G-buffer shows, in canonical space, with a vertex for each pixel and without faces over its tears; and the median step
@@ -124,6 +185,33 @@ mod tests {
         assert!((found.error - 10.0).abs() < 0.5, "{found:?}");
         let same = warping_error((&painted(&now, 0.0), &now), (&painted(&now, 0.0), &now)).unwrap();
         assert!(same.error < 0.01 && same.share > 0.999, "{same:?}");
+    }
+
+    #[test]
+    fn flow_that_leads_back_is_compared_along_and_what_it_does_not_find_is_left_out() {
+        let n = SIZE * SIZE;
+        let ramp = |shift: f32, brighter: f32| -> Vec<u8> {
+            (0..n).flat_map(|i| [(5.0 * ((i % SIZE) as f32 - shift) + 60.0 + brighter) as u8; 3]).collect()
+        };
+        let (before, now) = (ramp(0.0, 0.0), ramp(2.0, 0.0));
+        let (there, mut back) = (vec![[-2.0f32, 0.0]; n], vec![[2.0f32, 0.0]; n]);
+        let all = vec![true; n];
+        let found = flow_error((&before, &now), SIZE, &all, (&there, &back)).unwrap();
+        // the first two columns come from beside the picture
+        assert!(found.error == 0.0 && (found.share - 22.0 / 24.0).abs() < 1e-9, "{found:?}");
+        let still = flow_error((&before, &now), SIZE, &all, (&vec![[0.0; 2]; n], &vec![[0.0; 2]; n])).unwrap();
+        assert_eq!((still.error, still.share), (10.0, 1.0));
+        let brighter = flow_error((&before, &ramp(2.0, 7.0)), SIZE, &all, (&there, &back)).unwrap();
+        assert_eq!(brighter.error, 7.0);
+        // half way, between pixels
+        let half = flow_error((&before, &before), SIZE, &all, (&vec![[0.5, 0.0]; n], &vec![[-0.5, 0.0]; n])).unwrap();
+        assert_eq!(half.error, 2.5);
+        // the lower half comes back to elsewhere, and of the right part nothing is shown
+        back[n / 2..].fill([0.0, 3.0]);
+        let shown: Vec<bool> = (0..n).map(|i| i % SIZE < 12).collect();
+        let found = flow_error((&before, &now), SIZE, &shown, (&there, &back)).unwrap();
+        assert!((found.share - 10.0 / 24.0).abs() < 1e-9, "{found:?}");
+        assert_eq!(flow_error((&before, &now), SIZE, &all, (&there, &vec![[9.0, 9.0]; n])), None);
     }
 
     #[test]

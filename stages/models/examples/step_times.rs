@@ -93,6 +93,7 @@ fn main() {
             codes: codes.shallow_clone(),
             draw: Draw::new(&avatar.schedule, &latents.size(), 0, step),
             mouth: None,
+            eyes: None,
             colors: None,
         };
         for helpers in [0, 1] {

@@ -200,6 +200,8 @@ pub struct Batch {
     pub draw: Draw,
     /// Where the mouth is, 0 to 1, `[B, h, w]` as the latents; [`LossTerms::mouth`] needs it.
     pub mouth: Option<Tensor>,
+    /// Where the eyes are, likewise; [`LossTerms::eyes`] needs it.
+    pub eyes: Option<Tensor>,
     /// The pictures in [-1, 1], `[B, 3, H, W]` as the G-buffer; [`LossTerms::colors`] needs them.
     pub colors: Option<Tensor>,
 }
@@ -213,6 +215,7 @@ impl Batch {
             codes: self.codes.narrow(0, start, count),
             draw: self.draw.narrow(start, count),
             mouth: self.mouth.as_ref().map(|mouth| mouth.narrow(0, start, count)),
+            eyes: self.eyes.as_ref().map(|eyes| eyes.narrow(0, start, count)),
             colors: self.colors.as_ref().map(|colors| colors.narrow(0, start, count)),
         }
     }

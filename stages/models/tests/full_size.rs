@@ -126,7 +126,7 @@ fn stable_diffusion_2_loads_and_takes_a_training_step_at_512_pixels() {
     told("one forward pass");
 
     let draw = Draw::new(&avatar.schedule, &latents.size(), 3, 0);
-    let batch = Batch { latents, gbuffer: gbuffer(512), codes, draw, mouth: None, colors: None };
+    let batch = Batch { latents, gbuffer: gbuffer(512), codes, draw, mouth: None, eyes: None, colors: None };
     let mut optimiser = avatar.optimiser();
     let begin = Instant::now();
     let loss = Member::backward(&avatar, &batch, 1.0);

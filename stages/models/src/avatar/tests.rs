@@ -43,7 +43,7 @@ pub(super) fn avatar(config: AvatarConfig) -> (Avatar, Tensors, Tensor) {
 pub(super) fn batch(avatar: &Avatar, step: u64) -> Batch {
     let (latents, codes) = (init::normal(2, 0, &[2, 4, 4, 4]), init::normal(2, 1, &[2, 6]));
     let draw = Draw::new(&avatar.schedule, &latents.size(), 3, step);
-    Batch { latents, gbuffer: gbuffer(2), codes, draw, mouth: None, colors: None }
+    Batch { latents, gbuffer: gbuffer(2), codes, draw, mouth: None, eyes: None, colors: None }
 }
 
 pub(super) fn train(avatar: &Avatar, optimiser: &mut AdamW, from: u64, to: u64) -> f64 {
@@ -184,8 +184,8 @@ fn every_variant_trains_and_samples() {
 fn the_other_terms_are_what_their_sentences_say() {
     let small = AvatarConfig::small(6);
     let maps = small.maps.map(|maps| FeatureMapConfig { plane_channels: 3, ..maps });
-    let terms = LossTerms { mouth: 2.0, colors: 0.5, min_snr: None };
-    assert_eq!(terms.names(), ["loss", "error", "mouth", "colors"]);
+    let terms = LossTerms { mouth: 2.0, eyes: 3.0, colors: 0.5, min_snr: None };
+    assert_eq!(terms.names(), ["loss", "error", "mouth", "eyes", "colors"]);
     assert_eq!(LossTerms::default().names(), ["loss"]);
     let unet = tiny(small.clone()).unet;
     let (vs, _) = init::build(Device::Cpu, 77, |p| UNet::new(p, &unet));
@@ -199,11 +199,15 @@ fn the_other_terms_are_what_their_sentences_say() {
     let error = plain.training_loss(&batch).terms[0];
     let mut mouth = Tensor::zeros([2, 4, 4], (tch::Kind::Float, Device::Cpu));
     mouth = mouth.fill_(1.0);
-    (batch.mouth, batch.colors) = (Some(mouth), Some(init::uniform(5, 5, &[2, 3, 16, 16], -1.0, 1.0)));
+    let eyes = Tensor::zeros([2, 4, 4], (tch::Kind::Float, Device::Cpu));
+    let _ = eyes.narrow(1, 0, 1).fill_(1.0);
+    (batch.mouth, batch.eyes) = (Some(mouth), Some(eyes));
+    batch.colors = Some(init::uniform(5, 5, &[2, 3, 16, 16], -1.0, 1.0));
     let all = avatar.training_loss(&batch);
     assert_eq!((all.terms[1], all.terms[2]), (error, error), "a mouth that is everywhere is all of the error");
-    let want = error + 2.0 * all.terms[2] + 0.5 * all.terms[3];
-    assert!((all.terms[0] - want).abs() < 1e-5 && all.terms[3] > 0.0);
+    assert!(all.terms[3] > 0.0 && all.terms[3] < all.terms[2], "eyes are a part of it");
+    let want = error + 2.0 * all.terms[2] + 3.0 * all.terms[3] + 0.5 * all.terms[4];
+    assert!((all.terms[0] - want).abs() < 1e-5 && all.terms[4] > 0.0);
     assert_eq!(all.sum.double_value(&[]), all.terms[0]);
     batch.mouth = Some(Tensor::zeros([2, 4, 4], (tch::Kind::Float, Device::Cpu)));
     assert_eq!(avatar.training_loss(&batch).terms[2], 0.0);
