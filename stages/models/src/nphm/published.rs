@@ -296,6 +296,7 @@ impl Shapes<'_> {
                 Layout::MonoNphm => Direction::Backward,
             },
             activation: Activation::Softplus(100.0),
+            frequencies: 0,
             last_std: None,
         })
     }
