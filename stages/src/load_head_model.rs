@@ -37,7 +37,7 @@ struct Params {
 }
 
 fn def() -> StageDef {
-    StageDef::new("load_head_model", 2, Grain::Whole)
+    StageDef::new("load_head_model", 1, Grain::Whole)
         .doc("Loads and checks a head model: one of our own, or a published NPHM or MonoNPHM.")
         .source()
         .file_param("checkpoint")

@@ -9,7 +9,6 @@
 //! `with: { validation: STAGE }` names scans of people who are not learned from: every so many steps codes are fitted to them, the networks at rest, and
 //! the errors written down (`head_validation`).
 
-use crate::fit_identity::UNIT_MM;
 use crate::head_losses::HeadLosses;
 use crate::head_models;
 use crate::head_validation::{Validation, content};
@@ -37,7 +36,7 @@ use tch::{Device, Tensor};
 struct Params {
     /// Optimiser steps.
     steps: u64,
-    /// Scans in a step. They share its points, so that more of them cost no more; of many scans a few points each say more than of few many.
+    /// Scans in a step.
     #[serde(default = "batch_size")]
     batch: usize,
     /// Learning rate of the networks at the start; half a cosine takes all rates to a fiftieth.
@@ -82,11 +81,8 @@ enum Kind {
     Npm,
 }
 
-/// Points of a step, of all its scans together.
-const POINTS: Counts = Counts { surface: 384, near: 1280, far: 384, correspondences: 2048 };
-
 fn batch_size() -> usize {
-    32
+    8
 }
 fn lr() -> f64 {
     2e-3
@@ -111,7 +107,7 @@ fn checkpoint_every() -> u64 {
 }
 
 fn def() -> StageDef {
-    StageDef::new("train_head_model", 6, Grain::Whole)
+    StageDef::new("train_head_model", 5, Grain::Whole)
         .doc("Trains a small neural parametric head model on scans.")
         .reads([("identity", Type::I64), ("scans", Type::Blob)])
         .may_take("validation", [("scans", Type::Blob)])
@@ -123,7 +119,6 @@ fn def() -> StageDef {
 
 protocol::register!(Params, def, |params: Params, _: &Cx<'_>| {
     anyhow::ensure!(params.expression_dims > 0, "`expression_dims` is {}, expected more than 0", params.expression_dims);
-    anyhow::ensure!(params.batch > 0, "`batch` is 0, and a step needs scans: expected 1 or more");
     anyhow::ensure!(
         params.validate_every > 0,
         "`validate_every` is 0, expected 1 or more\nhint: without `with: {{ validation: ... }}` nothing is validated"
@@ -177,14 +172,8 @@ impl TrainHeadModel {
             Ok(trainer)
         };
         let mut trainer = begin()?;
-        let share = |points: usize| points.div_ceil(p.batch);
-        let counts = Counts {
-            surface: share(POINTS.surface),
-            near: share(POINTS.near),
-            far: share(POINTS.far),
-            correspondences: share(POINTS.correspondences),
-        };
-        let names = ["loss", "surface", "normals", "correspondence_mm"];
+        let counts = Counts { surface: 48, near: 160, far: 48, correspondences: 96 };
+        let names = ["loss", "surface", "normals", "correspondence"];
         let mut curve = LossCurve::new(&names, p.steps, 100);
         // training draws by the seed itself
         let trial = Trial { steps: p.validation_steps, seed: !p.seed, ..Trial::default() };
@@ -214,9 +203,7 @@ impl TrainHeadModel {
             let term = |name: &str| losses.terms.iter().find(|(n, _)| *n == name).map_or(f64::NAN, |(_, v)| *v);
             let total = losses.total.double_value(&[]);
             anyhow::ensure!(total.is_finite(), "the loss is {total} at step {step}");
-            // from a mean square of coordinates to a distance
-            let correspondence_mm = (3.0 * term("correspondence")).sqrt() * UNIT_MM;
-            curve.push(step + 1, &[total, term("surface"), term("normals"), correspondence_mm]);
+            curve.push(step + 1, &[total, term("surface"), term("normals"), term("correspondence")]);
             if step % 5 == 4 || step + 1 == p.steps {
                 cx.progress(step as usize + 1, p.steps as usize, format!("loss {:.4}", curve.last()));
             }

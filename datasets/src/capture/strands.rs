@@ -25,28 +25,31 @@ const LANES: usize = 8;
 /// Side of the squares of which it is known how deep one sees into them, samples.
 const TILE: usize = 8;
 
-/// How deep one sees: the farthest surface of each square, before there was hair. What a segment would cover lies in a few squares, and about half of a
-/// head's hair is behind it.
-struct Farthest {
+/// What hides hair: surfaces, as the farthest depth in each square. What a segment would cover lies in a few squares, and about half of a head's hair is
+/// behind the head.
+struct Occlusion {
+    /// Squares in a row.
     across: usize,
+    /// Of the picture, samples.
     size: Vec2,
-    depth: Vec<f32>,
+    /// By square; infinite where one sees past the surfaces.
+    farthest: Vec<f32>,
 }
 
-impl Farthest {
+impl Occlusion {
     #[inline(always)]
     fn new(samples: &Samples) -> Self {
         let (w, h) = (samples.width, samples.height);
         let across = w.div_ceil(TILE);
-        let mut depth = vec![0.0f32; across * h.div_ceil(TILE)];
+        let mut farthest = vec![0.0f32; across * h.div_ceil(TILE)];
         for (y, row) in samples.depth.chunks(w.max(1)).enumerate() {
-            let tiles = &mut depth[y / TILE * across..][..across];
+            let tiles = &mut farthest[y / TILE * across..][..across];
             for (tile, part) in tiles.iter_mut().zip(row.chunks(TILE)) {
-                let seen = |farthest: f32, z: &f32| farthest.max(if *z > 0.0 { *z } else { f32::INFINITY });
+                let seen = |most: f32, z: &f32| most.max(if *z > 0.0 { *z } else { f32::INFINITY });
                 *tile = part.iter().fold(*tile, seen);
             }
         }
-        Self { across, size: Vec2::new(w as f32, h as f32), depth }
+        Self { across, size: Vec2::new(w as f32, h as f32), farthest }
     }
 
     /// Whether nothing from `a` to `b`, so wide, can be seen. May say no where it is yes.
@@ -62,7 +65,7 @@ impl Farthest {
         let [low, high] =
             [low.max(Vec2::ZERO), high.min(self.size - 1.0)].map(|p| [p.x as usize / TILE, p.y as usize / TILE]);
         (low[1]..=high[1])
-            .all(|row| self.depth[row * self.across..][low[0]..=high[0]].iter().all(|depth| *depth < nearest))
+            .all(|row| self.farthest[row * self.across..][low[0]..=high[0]].iter().all(|depth| *depth < nearest))
     }
 }
 
@@ -82,7 +85,7 @@ pub fn draw(posed: &PosedHead<'_>, later: Option<&Placed>, camera: &Camera, samp
     let hair = &posed.strands;
     let projection = Projection::new(camera);
     let eye = camera.center().as_vec3();
-    let farthest = Farthest::new(samples);
+    let occlusion = Occlusion::new(samples);
     let mut points: Vec<Point> = Vec::new();
     for s in 0..hair.strands.len() {
         let range = hair.strands.starts[s] as usize..hair.strands.starts[s + 1] as usize;
@@ -115,7 +118,7 @@ pub fn draw(posed: &PosedHead<'_>, later: Option<&Placed>, camera: &Camera, samp
             })
         };
         for pair in points.windows(2) {
-            if !farthest.hides(&pair[0], &pair[1], pair[0].width.max(pair[1].width) * 1.42) {
+            if !occlusion.hides(&pair[0], &pair[1], pair[0].width.max(pair[1].width) * 1.42) {
                 segment(&pair[0], &pair[1], s as u32, region, &seen, samples);
             }
         }
@@ -234,5 +237,38 @@ fn segment(
             }
             cover((y * w + x) as usize, a.z + (b.z - a.z) * t, t);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn point(x: f32, y: f32, z: f32) -> Point {
+        Point { at: Vec2::new(x, y), z, index: 0, seen: OnceCell::new(), width: 0.5 }
+    }
+
+    #[test]
+    fn hair_is_hidden_behind_a_surface_and_nowhere_else() {
+        // a wall one metre away that leaves the last five columns open, seen in 37 x 21 samples
+        let (w, h) = (37, 21);
+        let depth: Vec<f32> = (0..w * h).map(|at| if at % w < 32 { 1.0 } else { 0.0 }).collect();
+        let samples = Samples {
+            width: w,
+            height: h,
+            colour: vec![Vec3::ONE; w * h],
+            depth,
+            region: vec![Region::Background; w * h],
+            motion: Vec::new(),
+        };
+        let occlusion = Occlusion::new(&samples);
+        let hides = |a: Point, b: Point| occlusion.hides(&a, &b, 0.7);
+        assert!(hides(point(3.0, 4.0, 1.1), point(20.0, 18.0, 1.2)));
+        assert!(!hides(point(3.0, 4.0, 0.9), point(20.0, 18.0, 1.2)), "one end is before the wall");
+        assert!(!hides(point(3.0, 4.0, 1.0), point(20.0, 18.0, 1.0)), "in the wall");
+        assert!(!hides(point(28.0, 4.0, 1.1), point(34.0, 4.0, 1.1)), "it comes out beside the wall");
+        assert!(!hides(point(30.8, 4.0, 1.1), point(31.2, 4.0, 1.1)), "it is as wide as to look out");
+        assert!(hides(point(-9.0, 4.0, 0.5), point(-3.0, 4.0, 0.5)), "beside the picture nothing is seen");
+        assert!(hides(point(36.0, 24.0, 0.5), point(36.0, 22.5, 0.5)), "nor below it");
     }
 }

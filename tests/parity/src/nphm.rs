@@ -406,7 +406,6 @@ fn deformation_config(c: &Value) -> Result<DeformationConfig> {
         n_hyper: integer(c, "n_hyper")?,
         direction: if integer(c, "n_hyper")? > 0 { Direction::Backward } else { Direction::Forward },
         activation: Activation::Softplus(c["softplus_beta"].as_f64().unwrap_or(100.0)),
-        frequencies: 0,
         last_std: None,
     })
 }

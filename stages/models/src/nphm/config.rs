@@ -226,23 +226,14 @@ pub struct DeformationConfig {
     pub direction: Direction,
     /// Between layers.
     pub activation: Activation,
-    /// Sines and cosines of the point's coordinates beside them, of pi, 2 pi, 4 pi, ... (NeRF, section 5.1). The published models have none; a small
-    /// network in short training learns lips and lids no sooner without.
-    #[serde(default)]
-    pub frequencies: i64,
     /// Standard deviation of the last layer's initial weights; `None` is the default linear initialisation.
     pub last_std: Option<f64>,
 }
 
 impl DeformationConfig {
-    /// Width of the network's input `[x | waves | compressed | z_ex]`.
+    /// Width of the network's input `[x | compressed | z_ex]`.
     pub fn input(&self) -> i64 {
-        self.coords() + self.d_compress + self.d_ex
-    }
-
-    /// Numbers that say where a point is: its coordinates, and a sine and a cosine of each at every frequency.
-    pub fn coords(&self) -> i64 {
-        3 + 6 * self.frequencies
+        3 + self.d_compress + self.d_ex
     }
 
     /// Multiply-adds at a point, of what depends on the point (what codes add is computed once for a scan).
@@ -251,7 +242,7 @@ impl DeformationConfig {
             .map(|i| {
                 let narrowed = |layer: i64| if self.narrow && layer == self.skip_layer { self.input() } else { 0 };
                 let from = if i == 0 { 0 } else { self.hidden - narrowed(i) };
-                let coords = if i == 0 || i == self.skip_layer { self.coords() } else { 0 };
+                let coords = if i == 0 || i == self.skip_layer { 3 } else { 0 };
                 let to = if i == self.layers { 3 + self.n_hyper } else { self.hidden - narrowed(i + 1) };
                 (from + coords) * to
             })
@@ -262,9 +253,6 @@ impl DeformationConfig {
         let place = "head model, deformation";
         if !(1..=self.layers).contains(&self.skip_layer) {
             return Err(wrong(place, format!("skip_layer {} is not within 1..={}", self.skip_layer, self.layers)));
-        }
-        if !(0..=16).contains(&self.frequencies) {
-            return Err(wrong(place, format!("{} frequencies are not within 0..=16", self.frequencies)));
         }
         if self.narrow && self.hidden <= self.input() {
             let (hidden, input) = (self.hidden, self.input());
@@ -305,9 +293,7 @@ impl HeadConfig {
             blend: Blend::Softmax { denominator: 0.02, background: -0.2, neighbors: 6 },
             color: None,
         };
-        let mut config = Self::backward(identity, Activation::Squareplus(100.0), 16, 8, 128, 4, 2, Some(1e-3));
-        config.deformation.frequencies = 3;
-        config
+        Self::backward(identity, Activation::Squareplus(100.0), 16, 8, 128, 4, 2, Some(1e-3))
     }
 
     /// NPM, the baseline of NPHM: in place of the ensemble of `like` one network of the whole code, and neither anchors nor symmetry. It
@@ -366,7 +352,6 @@ impl HeadConfig {
             n_hyper: 0,
             direction: Direction::Forward,
             activation: Activation::Softplus(100.0),
-            frequencies: 0,
             last_std: None,
         };
         Self { identity, deformation }
@@ -445,7 +430,6 @@ impl HeadConfig {
             n_hyper: identity.n_hyper,
             direction: Direction::Backward,
             activation,
-            frequencies: 0,
             last_std,
         };
         Self { identity, deformation }
@@ -476,16 +460,6 @@ mod tests {
         // of 13 anchors six take part, and the global member
         let mini = HeadConfig::mini(4, 5);
         assert_eq!(mini.identity.multiply_adds(), 7 * (5 * 64 + 64 * 35 + (35 + 5) * 64 + 64 * 64 + 64));
-    }
-
-    #[test]
-    fn a_model_from_before_there_were_frequencies_has_none() {
-        let mini = HeadConfig::mini(4, 5);
-        assert_eq!(mini.deformation.coords(), 21);
-        let mut told = serde_json::to_value(&mini).unwrap();
-        told["deformation"].as_object_mut().unwrap().remove("frequencies").unwrap();
-        let read: HeadConfig = serde_json::from_value(told).unwrap();
-        assert_eq!((read.deformation.frequencies, read.deformation.coords()), (0, 3));
     }
 
     #[test]

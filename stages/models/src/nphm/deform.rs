@@ -52,41 +52,10 @@ impl Deformation {
         let weights: Vec<(Tensor, Tensor)> =
             self.layers.iter().map(|(w, b)| (w.unsqueeze(0), b.unsqueeze(0))).collect();
         let wiring = Wiring { coords_first: true, skip: Some(c.skip_layer), between: Between::Smooth(c.activation) };
-        let group = Group::new(&weights, wiring, c.coords(), c.d_compress + c.d_ex);
+        let group = Group::new(&weights, wiring, 3, c.d_compress + c.d_ex);
         let shares: Vec<Tensor> = group.shares(&latents).iter().map(|s| spread(s, per_scan)).collect();
-        let out = group.run(&with_waves(&x.reshape([1, -1, 3]), c.frequencies), &shares).0;
+        let out = group.run(&x.reshape([1, -1, 3]), &shares).0;
         let out = out.reshape([scans, per_scan, 3 + self.config.n_hyper]);
         (out.narrow(2, 0, 3), out.narrow(2, 3, self.config.n_hyper))
-    }
-}
-
-/// Points `[1, P, 3]` with sines and cosines of their coordinates at so many frequencies, `[1, P, 3 + 6 F]`: `[x | sin | cos]`, of each coordinate
-/// from low to high.
-fn with_waves(x: &Tensor, frequencies: i64) -> Tensor {
-    if frequencies == 0 {
-        return x.shallow_clone();
-    }
-    let octaves: Vec<f32> = (0..frequencies).map(|k| std::f32::consts::PI * 2f32.powi(k as i32)).collect();
-    let angles = (x.unsqueeze(3) * Tensor::from_slice(&octaves).to_device(x.device())).flatten(2, 3);
-    Tensor::cat(&[x.shallow_clone(), angles.sin(), angles.cos()], 2)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn waves_stand_beside_the_coordinates_from_low_to_high() {
-        let x = Tensor::from_slice(&[0.5f32, -0.25, 0.0]).reshape([1, 1, 3]);
-        assert_eq!(with_waves(&x, 0), x);
-        let half = std::f32::consts::FRAC_1_SQRT_2;
-        let expected = [
-            0.5, -0.25, 0.0, // the point
-            1.0, 0.0, -half, -1.0, 0.0, 0.0, // sines of pi and 2 pi times x, y, z
-            0.0, -1.0, half, 0.0, 1.0, 1.0, // cosines
-        ];
-        let found = Vec::<f32>::try_from(with_waves(&x, 2).reshape([-1])).unwrap();
-        assert_eq!(found.len(), expected.len());
-        assert!(found.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-6), "{found:?}");
     }
 }

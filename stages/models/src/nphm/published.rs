@@ -296,7 +296,6 @@ impl Shapes<'_> {
                 Layout::MonoNphm => Direction::Backward,
             },
             activation: Activation::Softplus(100.0),
-            frequencies: 0,
             last_std: None,
         })
     }
