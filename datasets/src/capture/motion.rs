@@ -5,7 +5,6 @@
 //! moving thing uncovers. Coverage is treated as colour is. Knows no heads.
 
 use glam::{Vec2, Vec3};
-use multiversion::multiversion;
 
 use super::Samples;
 
@@ -19,7 +18,6 @@ const SAME_DEPTH: f32 = 0.01;
 const FAR: f32 = 100.0;
 
 /// Colour and coverage of the samples, blurred if their motion is known. Coverage is 1 where there is something.
-#[multiversion(targets("x86_64+avx2"))]
 pub fn blur(samples: &Samples) -> (Vec<Vec3>, Vec<f32>) {
     let covered = |at: usize| if samples.depth[at] > 0.0 { 1.0 } else { 0.0 };
     let mut colour = samples.colour.clone();
@@ -92,13 +90,11 @@ fn strongest(motion: &[Vec2], w: usize, h: usize, tile: usize) -> Vec<Vec2> {
 }
 
 /// 1 at no distance, 0 from `reach` on.
-#[inline(always)]
 fn cone(distance: f32, reach: f32) -> f32 {
     if reach > 0.0 { (1.0 - distance / reach).max(0.0) } else { 0.0 }
 }
 
 /// 1 within `reach`, 0 beyond, with a short ramp.
-#[inline(always)]
 fn within(distance: f32, reach: f32) -> f32 {
     if reach > 0.0 { (0.5 + 10.0 * (1.0 - distance / reach)).clamp(0.0, 1.0) } else { 0.0 }
 }

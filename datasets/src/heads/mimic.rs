@@ -5,7 +5,6 @@
 //! reflectance out. Knows no light and no posed vertices.
 
 use glam::Vec3;
-use multiversion::multiversion;
 
 use super::expression::Expression;
 use super::identity::Identity;
@@ -88,10 +87,78 @@ impl Mimic {
         if self.is_still || t.z < 0.7 || !(6.1..8.2).contains(&t.y) {
             return Vec3::ONE;
         }
-        let crease = (self.strength * creases(self, t)).clamp(-0.35, 0.62);
+        let crease = (self.strength * self.creases(t)).clamp(-0.35, 0.62);
         // what is left of light in a crease has been through skin
         let dark = Vec3::ONE - crease * Vec3::new(0.72, 0.98, 1.0);
         dark * self.blood(t)
+    }
+
+    /// Depth of creases: 1 in a deep one, below 0 on the ridges beside.
+    fn creases(&self, t: Vec3) -> f32 {
+        let side = usize::from(t.x < 0.0);
+        let (x, y) = (t.x.abs(), t.y);
+        let wave = value_noise(Vec3::new(t.x * 5.0, y * 2.0, 0.3), self.seed ^ 0x31);
+        let mut depth = 0.0;
+        // forehead: lines that follow the lifted brow
+        let lifted = self.inner_brow * bump(x, 0.0, 0.24) + self.forehead[side] * bump(x, 0.36, 0.2);
+        if lifted > 0.02 {
+            for (i, line) in [7.66, 7.76, 7.87, 7.98].into_iter().enumerate() {
+                let bow = 0.05 * (x / 0.5).powi(2) - 0.02 * wave;
+                let own = 0.7 + 0.3 * value_noise(Vec3::new(t.x * 3.0, i as f32 * 7.0, 1.0), self.seed ^ 0x32);
+                depth += lifted * own * fold(y - line - bow, 0.013);
+            }
+        }
+        // between the brows
+        if self.frown > 0.02 && x < 0.3 {
+            let tall = bump(y, 7.50, 0.085);
+            depth += self.frown * tall * fold(x - 0.075 - 0.02 * wave, 0.012) * 1.1;
+            depth += 0.6 * self.frown * bump(x, 0.0, 0.08) * fold(y - 7.36, 0.012);
+        }
+        // on the nose, slanting
+        if self.sneer[side] > 0.02 && x < 0.26 {
+            for line in [7.20, 7.26, 7.32] {
+                depth += 0.8 * self.sneer[side] * bump(x, 0.10, 0.06) * fold(y - line + 0.45 * (x - 0.1), 0.010);
+            }
+        }
+        // beside and below the eye
+        let squint = self.squint[side];
+        if squint > 0.02 && (0.15..0.85).contains(&x) {
+            let (dx, dy) = (x - 0.45, y - 7.28);
+            let (r, angle) = (dx.hypot(dy), dy.atan2(dx));
+            let reach = smoothstep(0.05, 0.10, r) * smoothstep(0.26, 0.14, r) * smoothstep(-0.02, 0.05, dx);
+            for line in [-0.62, -0.22, 0.18, 0.55] {
+                depth += squint * reach * fold((angle - line - 0.06 * wave) * r, 0.010);
+            }
+            let below = smoothstep(0.15, 0.22, x) * smoothstep(0.52, 0.42, x);
+            depth += 0.75 * squint * below * fold(y - 7.135 + 0.28 * (x - 0.31).powi(2), 0.013);
+        }
+        // from nose to mouth, and at its corner
+        let smile = self.smile[side];
+        if smile > 0.02 && (6.45..7.0).contains(&y) && x < 0.6 {
+            let line = lerp(0.205, 0.385, smoothstep(6.94, 6.56, y)) + 0.008 * wave;
+            let length = smoothstep(6.96, 6.88, y) * smoothstep(6.46, 6.56, y);
+            depth += 1.2 * smile * length * fold(x - line, 0.017);
+            depth += 0.5 * smile * length * fold(x - line - 0.10, 0.014) * smoothstep(6.80, 6.70, y);
+        }
+        let down = self.drawn_down[side];
+        if down > 0.02 && (6.3..6.62).contains(&y) && x < 0.5 {
+            let line = lerp(0.265, 0.33, smoothstep(6.60, 6.36, y));
+            depth += down * smoothstep(6.33, 6.42, y) * smoothstep(6.61, 6.56, y) * fold(x - line, 0.014);
+        }
+        // around pursed lips: folds that run towards the mouth
+        if self.pucker > 0.02 && x < 0.34 && (6.36..6.86).contains(&y) {
+            let (dx, dy) = (t.x, (y - 6.60) * 1.25);
+            let (r, angle) = (dx.hypot(dy), dy.atan2(dx));
+            let ring = smoothstep(0.10, 0.15, r) * smoothstep(0.27, 0.19, r);
+            depth += 0.55 * self.pucker * ring * (13.0 * angle + 1.5 * wave).cos().max(0.0).powi(3);
+        }
+        // a chin that is pushed up is cobbled
+        if self.chin > 0.02 && x < 0.25 && (6.15..6.42).contains(&y) {
+            let cobbles = value_noise(t * 22.0, self.seed ^ 0x33).max(0.0);
+            depth += 0.8 * self.chin * bump(x, 0.0, 0.10) * bump(y, 6.29, 0.06) * cobbles;
+            depth += 0.7 * self.chin * bump(x, 0.0, 0.14) * fold(y - 6.40 + 0.3 * x * x, 0.014);
+        }
+        depth
     }
 
     /// More blood darkens green and blue; where skin or lips are pressed, it is driven out.
@@ -109,75 +176,6 @@ impl Mimic {
             - 0.75 * self.pressed * lips;
         (-more * Vec3::new(0.05, 0.34, 0.30)).exp()
     }
-}
-
-/// Depth of creases: 1 in a deep one, below 0 on the ridges beside.
-#[multiversion(targets("x86_64+avx2"))]
-fn creases(mimic: &Mimic, t: Vec3) -> f32 {
-    let side = usize::from(t.x < 0.0);
-    let (x, y) = (t.x.abs(), t.y);
-    let wave = value_noise(Vec3::new(t.x * 5.0, y * 2.0, 0.3), mimic.seed ^ 0x31);
-    let mut depth = 0.0;
-    // forehead: lines that follow the lifted brow
-    let lifted = mimic.inner_brow * bump(x, 0.0, 0.24) + mimic.forehead[side] * bump(x, 0.36, 0.2);
-    if lifted > 0.02 {
-        for (i, line) in [7.66, 7.76, 7.87, 7.98].into_iter().enumerate() {
-            let bow = 0.05 * (x / 0.5).powi(2) - 0.02 * wave;
-            let own = 0.7 + 0.3 * value_noise(Vec3::new(t.x * 3.0, i as f32 * 7.0, 1.0), mimic.seed ^ 0x32);
-            depth += lifted * own * fold(y - line - bow, 0.013);
-        }
-    }
-    // between the brows
-    if mimic.frown > 0.02 && x < 0.3 {
-        let tall = bump(y, 7.50, 0.085);
-        depth += mimic.frown * tall * fold(x - 0.075 - 0.02 * wave, 0.012) * 1.1;
-        depth += 0.6 * mimic.frown * bump(x, 0.0, 0.08) * fold(y - 7.36, 0.012);
-    }
-    // on the nose, slanting
-    if mimic.sneer[side] > 0.02 && x < 0.26 {
-        for line in [7.20, 7.26, 7.32] {
-            depth += 0.8 * mimic.sneer[side] * bump(x, 0.10, 0.06) * fold(y - line + 0.45 * (x - 0.1), 0.010);
-        }
-    }
-    // beside and below the eye
-    let squint = mimic.squint[side];
-    if squint > 0.02 && (0.15..0.85).contains(&x) {
-        let (dx, dy) = (x - 0.45, y - 7.28);
-        let (r, angle) = (dx.hypot(dy), dy.atan2(dx));
-        let reach = smoothstep(0.05, 0.10, r) * smoothstep(0.26, 0.14, r) * smoothstep(-0.02, 0.05, dx);
-        for line in [-0.62, -0.22, 0.18, 0.55] {
-            depth += squint * reach * fold((angle - line - 0.06 * wave) * r, 0.010);
-        }
-        let below = smoothstep(0.15, 0.22, x) * smoothstep(0.52, 0.42, x);
-        depth += 0.75 * squint * below * fold(y - 7.135 + 0.28 * (x - 0.31).powi(2), 0.013);
-    }
-    // from nose to mouth, and at its corner
-    let smile = mimic.smile[side];
-    if smile > 0.02 && (6.45..7.0).contains(&y) && x < 0.6 {
-        let line = lerp(0.205, 0.385, smoothstep(6.94, 6.56, y)) + 0.008 * wave;
-        let length = smoothstep(6.96, 6.88, y) * smoothstep(6.46, 6.56, y);
-        depth += 1.2 * smile * length * fold(x - line, 0.017);
-        depth += 0.5 * smile * length * fold(x - line - 0.10, 0.014) * smoothstep(6.80, 6.70, y);
-    }
-    let down = mimic.drawn_down[side];
-    if down > 0.02 && (6.3..6.62).contains(&y) && x < 0.5 {
-        let line = lerp(0.265, 0.33, smoothstep(6.60, 6.36, y));
-        depth += down * smoothstep(6.33, 6.42, y) * smoothstep(6.61, 6.56, y) * fold(x - line, 0.014);
-    }
-    // around pursed lips: folds that run towards the mouth
-    if mimic.pucker > 0.02 && x < 0.34 && (6.36..6.86).contains(&y) {
-        let (dx, dy) = (t.x, (y - 6.60) * 1.25);
-        let (r, angle) = (dx.hypot(dy), dy.atan2(dx));
-        let ring = smoothstep(0.10, 0.15, r) * smoothstep(0.27, 0.19, r);
-        depth += 0.55 * mimic.pucker * ring * (13.0 * angle + 1.5 * wave).cos().max(0.0).powi(3);
-    }
-    // a chin that is pushed up is cobbled
-    if mimic.chin > 0.02 && x < 0.25 && (6.15..6.42).contains(&y) {
-        let cobbles = value_noise(t * 22.0, mimic.seed ^ 0x33).max(0.0);
-        depth += 0.8 * mimic.chin * bump(x, 0.0, 0.10) * bump(y, 6.29, 0.06) * cobbles;
-        depth += 0.7 * mimic.chin * bump(x, 0.0, 0.14) * fold(y - 6.40 + 0.3 * x * x, 0.014);
-    }
-    depth
 }
 
 /// A fold across a distance: dark within `width`, a little light on its side.

@@ -50,7 +50,6 @@ pub fn spots(p: Vec3, share: f32, seed: u32) -> f32 {
 }
 
 /// A sum of `octaves` noises, each twice as fine and half as strong; about [-1, 1].
-#[inline(always)]
 pub fn fractal_noise(p: Vec3, octaves: u32, seed: u32) -> f32 {
     let mut sum = 0.0;
     let mut total = 0.0;
@@ -74,20 +73,17 @@ pub fn floor(x: f32) -> i32 {
 }
 
 /// Linear interpolation.
-#[inline(always)]
 pub fn lerp(a: f32, b: f32, t: f32) -> f32 {
     a + (b - a) * t
 }
 
 /// 0 below `low`, 1 above `high`, smooth between; `low > high` gives the falling step.
-#[inline(always)]
 pub fn smoothstep(low: f32, high: f32, x: f32) -> f32 {
     let t = ((x - low) / (high - low)).clamp(0.0, 1.0);
     t * t * (3.0 - 2.0 * t)
 }
 
 /// A bump: 1 at `centre`, 0.61 one `width` away.
-#[inline(always)]
 pub fn bump(x: f32, centre: f32, width: f32) -> f32 {
     let t = (x - centre) / width;
     (-0.5 * t * t).exp()
