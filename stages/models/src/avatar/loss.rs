@@ -14,8 +14,7 @@ use crate::unet::times;
 pub struct LossTerms {
     /// Times the squared error inside the mouth, summed there and divided by all elements.
     pub mouth: f64,
-    /// The same around the eyes; not the reference's. A lid is a handful of elements of many: without it, eyes that are closed in few pictures are not learned
-    /// closed.
+    /// The same around the eyes; not the reference's. For lids, which are a handful of elements of many and closed in few pictures.
     pub eyes: f64,
     /// Times the squared difference of the planes' last three channels from the picture, averaged over the head: these
     /// channels become a texture.
@@ -31,9 +30,12 @@ impl LossTerms {
     pub fn names(&self) -> Vec<&'static str> {
         let mut names = vec!["loss"];
         let terms = [("mouth", self.mouth), ("eyes", self.eyes), ("colors", self.colors)];
-        let others = terms.into_iter().filter(|(_, weight)| *weight > 0.0).map(|(name, _)| name);
-        names.extend(others.clone().next().map(|_| "error"));
-        names.extend(others);
+        for (name, _) in terms.into_iter().filter(|(_, weight)| *weight > 0.0) {
+            if names.len() == 1 {
+                names.push("error");
+            }
+            names.push(name);
+        }
         names
     }
 }
