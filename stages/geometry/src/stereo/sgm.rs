@@ -2,6 +2,8 @@
 //!
 //! Knows only a cost volume; what a label means is the caller's business.
 
+use multiversion::multiversion;
+
 /// Penalties for a label change of one, and of more, between neighbouring pixels.
 #[derive(Clone, Copy)]
 pub(super) struct Penalties {
@@ -22,6 +24,7 @@ pub(super) fn aggregate(costs: &[f32], active: &[bool], width: usize, count: usi
 }
 
 /// Four of the eight directions: from the pixel before, and from the three pixels of the row before.
+#[multiversion(targets("x86_64+avx2"))]
 fn pass(
     costs: &[f32],
     active: &[bool],

@@ -8,6 +8,7 @@
 
 use super::image::Image;
 use glam::{DMat3, DVec3, Vec3};
+use multiversion::multiversion;
 use rayon::prelude::*;
 use std::ops::Range;
 
@@ -60,7 +61,7 @@ impl Sweep<'_> {
         let mut best = vec![vec![1.0f32; self.base.len()]; keep];
         let mut rows = Rows::new(self.reference.width, self.radius);
         for neighbour in self.neighbours {
-            self.correlate(neighbour, offset, spans, &mut rows, &mut best);
+            correlate(self, neighbour, offset, spans, &mut rows, &mut best);
         }
         let (first, others) = best.split_at_mut(1);
         for other in others {
@@ -70,38 +71,40 @@ impl Sweep<'_> {
         first[0].iter_mut().for_each(|sum| *sum *= scale);
         best.swap_remove(0)
     }
+}
 
-    /// Adds one neighbour's costs to the sorted lists of the best.
-    fn correlate(
-        &self,
-        neighbour: &Image,
-        offset: f32,
-        spans: &[Range<usize>],
-        rows: &mut Rows,
-        best: &mut [Vec<f32>],
-    ) {
-        let (width, height, radius) = (self.reference.width, self.reference.height, self.radius);
-        let warp = Warp::between(self.reference, neighbour);
-        rows.clear();
-        // Row `y` of products enters; the window around row `y - radius` is then complete.
-        for y in 0..height + radius {
-            rows.no_products();
-            if y < height && !spans[y].is_empty() {
-                let span = spans[y].clone();
-                let pixels = y * width + span.start..y * width + span.end;
-                warp.row(span.start, y, &self.base[pixels.clone()], offset, &mut rows.x, &mut rows.y);
-                rows.products(span.start, &self.reference.grey[pixels], neighbour);
-            }
-            rows.slide(y % (2 * radius + 1));
-            if y >= radius && !spans[y - radius].is_empty() {
-                let done = y - radius;
-                let span = spans[done].clone();
-                let costs = rows.score(done % (2 * radius + 1), span.clone(), self.noise * self.noise);
-                for list in best.iter_mut() {
-                    let kept = &mut list[done * width + span.start..done * width + span.end];
-                    for (kept, cost) in kept.iter_mut().zip(costs.iter_mut()) {
-                        (*kept, *cost) = (kept.min(*cost), kept.max(*cost));
-                    }
+/// Adds one neighbour's costs to the sorted lists of the best.
+// nearly all of matching; every number is computed for itself, so the width of the registers changes none
+#[multiversion(targets("x86_64+avx2"))]
+fn correlate(
+    sweep: &Sweep<'_>,
+    neighbour: &Image,
+    offset: f32,
+    spans: &[Range<usize>],
+    rows: &mut Rows,
+    best: &mut [Vec<f32>],
+) {
+    let (width, height, radius) = (sweep.reference.width, sweep.reference.height, sweep.radius);
+    let warp = Warp::between(sweep.reference, neighbour);
+    rows.clear();
+    // Row `y` of products enters; the window around row `y - radius` is then complete.
+    for y in 0..height + radius {
+        rows.no_products();
+        if y < height && !spans[y].is_empty() {
+            let span = spans[y].clone();
+            let pixels = y * width + span.start..y * width + span.end;
+            warp.row(span.start, y, &sweep.base[pixels.clone()], offset, &mut rows.x, &mut rows.y);
+            rows.products(span.start, &sweep.reference.grey[pixels], neighbour);
+        }
+        rows.slide(y % (2 * radius + 1));
+        if y >= radius && !spans[y - radius].is_empty() {
+            let done = y - radius;
+            let span = spans[done].clone();
+            let costs = rows.score(done % (2 * radius + 1), span.clone(), sweep.noise * sweep.noise);
+            for list in best.iter_mut() {
+                let kept = &mut list[done * width + span.start..done * width + span.end];
+                for (kept, cost) in kept.iter_mut().zip(costs.iter_mut()) {
+                    (*kept, *cost) = (kept.min(*cost), kept.max(*cost));
                 }
             }
         }
@@ -132,6 +135,7 @@ impl Warp {
 
     /// Positions, relative to pixel centres, of reference pixels from `x` on in row `y`; far outside where there is no
     /// base.
+    #[inline(always)]
     fn row(&self, x: usize, y: usize, base: &[f32], offset: f32, out_x: &mut [f32], out_y: &mut [f32]) {
         let start = self.columns[2] + (y as f32 + 0.5) * self.columns[1] + (x as f32 + 0.5) * self.columns[0];
         let (step, shift) = (self.columns[0], self.translation);
@@ -183,6 +187,7 @@ impl Rows {
     }
 
     /// Samples the neighbour along the warped row and multiplies it with the reference pixels from `start` on.
+    #[inline(always)]
     fn products(&mut self, start: usize, reference: &[f32], neighbour: &Image) {
         let width = reference.len();
         let inner = self.radius + start..self.radius + start + width;
@@ -208,6 +213,7 @@ impl Rows {
     }
 
     /// Replaces the oldest row of the ring by the horizontal sums of the current products.
+    #[inline(always)]
     fn slide(&mut self, slot: usize) {
         let (width, radius) = (self.cost.len(), self.radius);
         self.valid[slot].copy_from_slice(&self.products[0][radius..radius + width]);
@@ -222,6 +228,7 @@ impl Rows {
     }
 
     /// Costs of the pixels in `span` from the window sums; `slot` holds the row in the middle of the windows.
+    #[inline(always)]
     fn score(&mut self, slot: usize, span: Range<usize>, noise: f32) -> &mut [f32] {
         let [w, a, b, aa, bb, ab] = self.sums.each_ref().map(|row| &row[span.clone()]);
         let valid = &self.valid[slot][span.clone()];
