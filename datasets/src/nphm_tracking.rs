@@ -16,7 +16,7 @@ mod npz;
 
 use crate::rendering_data::{ExchangeError, folders, names, put};
 use geometry::Mesh;
-use geometry::quantize::{QuantizeError, VERTEX_CANONICAL};
+use geometry::quantize::{QuantizeError, VERTEX_CANONICAL, with_ambient_in_range};
 use std::path::Path;
 
 /// The tracking that the reference uses for a participant: as its config names it, and the name of its folder.
@@ -120,9 +120,10 @@ pub fn read_expression(path: &Path) -> Result<Vec<f32>, ExchangeError> {
 /// Writes the canonical position and the two ambient coordinates of every vertex, in NPHM units.
 ///
 /// # Errors
-/// If a coordinate is outside of the quantiser's range, or the file cannot be written.
+/// If a position is outside of the quantiser's range, or the file cannot be written.
 pub fn write_canonical(path: &Path, canonical: &[[f32; 5]]) -> Result<(), CanonicalError> {
-    let bins = VERTEX_CANONICAL.encode(canonical)?;
+    let canonical: Vec<[f32; 5]> = canonical.iter().map(|c| with_ambient_in_range(*c)).collect();
+    let bins = VERTEX_CANONICAL.encode(&canonical)?;
     Ok(put(path, &npz::pack(&[bins.len() as u64, 5], bins.as_flattened()))?)
 }
 

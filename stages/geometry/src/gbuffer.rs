@@ -83,7 +83,8 @@ impl GBuffer {
             }
         }
         let normals: Vec<[f32; 3]> = mesh.vertex_normals().iter().map(|n| n.to_array()).collect();
-        let scaled: Vec<[f32; 5]> = canonical.iter().map(|c| VERTEX_CANONICAL.normalize(*c)).collect();
+        let scaled: Vec<[f32; 5]> =
+            canonical.iter().map(|c| VERTEX_CANONICAL.normalize(with_ambient_in_range(*c))).collect();
         let coordinates = raster.interpolate(&mesh.faces, &scaled, [0.0; 5]);
         let normals = raster.interpolate(&mesh.faces, &normals, [0.0; 3]);
         let mask = raster.mask();
@@ -222,6 +223,15 @@ mod tests {
             assert!((at(6) - -1.0).abs() < 1e-3 && (at(7) + 1.0).abs() < 1e-6 && (at(8) - 1.0).abs() < 1e-6);
             (1..4).for_each(|c| assert!((at(c) - exact[c * n + p]).abs() < 4e-5));
         }
+    }
+
+    #[test]
+    fn a_mouth_wider_open_than_the_range_can_be_stored_and_a_stray_position_cannot() {
+        let drawn = |vertex: [f32; 5]| GBuffer::render(&quad(1.0), &[vertex; 4], &camera());
+        let wide = drawn([0.1, 0.0, 0.0, 0.23, -0.3]);
+        assert!(wide.encode().is_ok_and(|encoded| encoded.uv_ambient[16 * 32 + 16] == [255, 1, 0]));
+        assert_eq!(wide, drawn([0.1, 0.0, 0.0, 0.2, -0.2]));
+        assert!(drawn([1.1, 0.0, 0.0, 0.0, 0.0]).encode().unwrap_err().to_string().contains("channel 0 is above 1"));
     }
 
     #[test]
