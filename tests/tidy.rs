@@ -375,9 +375,16 @@ fn no_stage_after_the_capture_sees_how_a_person_was_made() {
         (
             &["truth"],
             &[],
-            vec!["capture_truth", "evaluate_eyes", "evaluate_tracking", "expression_actions", "probe_expression"],
+            vec![
+                "capture_truth",
+                "evaluate_eyes",
+                "evaluate_landmarks",
+                "evaluate_tracking",
+                "expression_actions",
+                "probe_expression",
+            ],
         ),
-        (&[], &["truth"], vec!["capture_truth", "evaluate_eyes", "evaluate_tracking"]),
+        (&[], &["truth"], vec!["capture_truth", "evaluate_eyes", "evaluate_landmarks", "evaluate_tracking"]),
         (&[], &["head_pose"], vec!["capture_truth", "evaluate_poses"]),
         (&[], &["arkit", "action_mm"], vec!["capture_truth", "expression_actions", "probe_expression"]),
         (&[], &["gaze"], vec!["capture_truth", "evaluate_eyes"]),

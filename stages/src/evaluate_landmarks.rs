@@ -1,7 +1,7 @@
 //! `evaluate_landmarks`: whether landmarks on the tracked surface are where detectors see them in the pictures.
 //!
-//! reads: sequence, timestep, mesh, landmarks3d, landmarks, landmark_confidence, intrinsics, world_to_cam, width, height; with landmarks
-//! writes: sequence, timestep, reprojection, reprojection_mean_places, reprojection_triangulated, landmark_views
+//! reads: sequence, timestep, mesh, landmarks3d, landmarks, landmark_confidence, intrinsics, world_to_cam, width, height, truth?; with landmarks
+//! writes: sequence, timestep, reprojection, reprojection_mean_places, reprojection_triangulated, reprojection_truth, landmark_views
 //!
 //! A group is a person tracked by one method; its rows are views, and a row comes out for each moment. All errors are mean distances
 //! in the picture, in per cent of the face's width as that camera would see it head-on: the distance of the two outermost
@@ -14,12 +14,15 @@
 //! mesh; so a landmark that slides over the skin from one sequence to another is an error, and a constant difference in what is meant is
 //! none. Null if the person has one sequence. `reprojection_mean_places` takes the head model's places (the mean of other
 //! people's), and so counts in how this person differs. `reprojection_triangulated` is the error of the triangulated landmarks themselves, for the same
-//! landmarks and views: what no surface could be expected to go below. Reads no truth.
+//! landmarks and views: what no surface could be expected to go below. `reprojection_truth`, of captures whose `truth` is there, is what `reprojection` would be
+//! of the true surface: detected landmarks slide over the skin when a face moves, so it is not zero, and a tracker below it follows the detector rather than the head.
 
+use crate::head_models::HEAD_CENTER;
 use crate::landmarks::{self, PLACES, TRIANGULATED};
 use crate::media::camera_of;
 use crate::tracked;
 use anyhow::{Context, Result};
+use datasets::truth::Truth;
 use geometry::distance::{MeshDistance, closest_on_triangle};
 use geometry::{Camera, Mesh};
 use glam::{DVec2, DVec3, Vec3};
@@ -30,6 +33,7 @@ use protocol::{Cx, Grain, OutRow, Row, Rows, Stage, StageDef, Unit};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use std::collections::BTreeMap;
+use std::path::Path;
 
 /// Parameters.
 #[derive(Deserialize, JsonSchema)]
@@ -59,16 +63,17 @@ const ON_SURFACE: f32 = 0.02;
 type Place = [f32; 5];
 
 fn def() -> StageDef {
-    StageDef::new("evaluate_landmarks", 1, Grain::Group)
+    StageDef::new("evaluate_landmarks", 2, Grain::Group)
         .doc("Reprojection of landmarks that the tracked surface carries, in per cent of the face's width.")
         .reads([("sequence", Type::Str), ("timestep", Type::I64), ("mesh", Type::Blob), TRIANGULATED])
         .reads([("landmarks", Type::Floats(2 * POINTS as u32)), ("landmark_confidence", Type::F64)])
         .reads([("intrinsics", Type::Floats(9)), ("world_to_cam", Type::Floats(16))])
         .reads([("width", Type::I64), ("height", Type::I64)])
+        .may_read([("truth", Type::Blob)])
         .with("landmarks", [PLACES])
         .writes([("sequence", Type::Str), ("timestep", Type::I64), ("reprojection", Type::F64)])
         .writes([("reprojection_mean_places", Type::F64), ("reprojection_triangulated", Type::F64)])
-        .writes([("landmark_views", Type::I64)])
+        .writes([("reprojection_truth", Type::F64), ("landmark_views", Type::I64)])
         .memory_mb(500)
 }
 
@@ -159,14 +164,34 @@ impl Surface {
     }
 }
 
+/// A surface with the canonical places of the landmarks that were found.
+struct Marked {
+    surface: Surface,
+    places: Vec<Option<Place>>,
+}
+
+impl Marked {
+    fn new(surface: Surface, found: &[Option<DVec3>]) -> Marked {
+        Marked { places: surface.places_of(found), surface }
+    }
+
+    /// The true surface of a moment; its canonical coordinates are the neutral face.
+    fn truth(path: &Path, found: &[Option<DVec3>]) -> Result<Marked> {
+        let truth = Truth::read(path)?;
+        let center = Vec3::from(HEAD_CENTER);
+        let canonical = truth.canonical.iter().map(|p| (*p * UNITS_PER_METRE as f32 + center).extend(0.0));
+        let canonical = canonical.map(|p| [p.x, p.y, p.z, p.w, 0.0]).collect();
+        Ok(Marked::new(Surface::new(Mesh { positions: truth.positions, faces: truth.faces }, canonical), found))
+    }
+}
+
 /// A moment, and which rows are its views.
 struct Moment {
     sequence: String,
     timestep: i64,
     found: Vec<Option<DVec3>>,
-    surface: Surface,
-    /// Canonical places of the landmarks that were found.
-    places: Vec<Option<Place>>,
+    tracked: Marked,
+    truth: Option<Marked>,
     views: Vec<(Camera, Vec<[f64; 2]>)>,
 }
 
@@ -183,12 +208,11 @@ impl EvaluateLandmarks {
             cx.progress(moments.len(), total, "");
         }
         let mean_places: Vec<Option<[f32; 3]>> = self.places.iter().map(|p| p.map(|p| p.as_vec3().to_array())).collect();
-        let mut own: BTreeMap<&str, Vec<Option<Place>>> = BTreeMap::new();
         let mut out = Rows::new();
         for (done, moment) in moments.iter().enumerate() {
-            let own = own.entry(&moment.sequence).or_insert_with(|| own_places(&moments, &moment.sequence));
-            let own = moment.surface.spots(own.iter().map(|p| p.as_ref().map(|p| p.as_slice())));
-            let mean = moment.surface.spots(mean_places.iter().map(|p| p.as_ref().map(|p| p.as_slice())));
+            let surface = &moment.tracked.surface;
+            let own = own_spots(&moments, moment, |m| Some(&m.tracked));
+            let mean = surface.spots(mean_places.iter().map(|p| p.as_ref().map(|p| p.as_slice())));
             // what was triangulated looks where the surface does there
             let triangulated: Vec<Option<Spot>> =
                 moment.found.iter().zip(&mean).map(|(p, spot)| Some(Spot { position: (*p)?, ..(*spot)? })).collect();
@@ -201,6 +225,7 @@ impl EvaluateLandmarks {
                 .set("reprojection", error(&own))
                 .set("reprojection_mean_places", error(&mean))
                 .set("reprojection_triangulated", error(&triangulated))
+                .set("reprojection_truth", error(&own_spots(&moments, moment, |m| m.truth.as_ref())))
                 .i64("landmark_views", moment.views.len());
             out.push(row);
             cx.progress(moments.len() + done + 1, total, "");
@@ -210,16 +235,16 @@ impl EvaluateLandmarks {
 
     fn moment(&self, (sequence, timestep): (String, i64), rows: &[Row<'_>]) -> Result<Moment> {
         let (mesh, canonical) = tracked::read_mesh(&rows[0].path("mesh")?)?;
-        let surface = Surface::new(mesh, canonical);
         let found = landmarks::of_column(&rows[0].floats(TRIANGULATED.0)?);
-        let places = surface.places_of(&found);
+        let tracked = Marked::new(Surface::new(mesh, canonical), &found);
+        let truth = rows[0].has("truth").then(|| Marked::truth(&rows[0].path("truth")?, &found)).transpose()?;
         let mut views = Vec::new();
         for row in rows {
             if row.f64("landmark_confidence")? >= self.params.min_confidence {
                 views.push((camera_of(row, None)?, row.floats("landmarks")?.as_chunks::<2>().0.to_vec()));
             }
         }
-        Ok(Moment { sequence, timestep, found, surface, places, views })
+        Ok(Moment { sequence, timestep, found, tracked, truth, views })
     }
 
     /// Mean error over views and the landmarks that count, per cent; none if there is nothing to compare. `facing` says which way the
@@ -252,19 +277,24 @@ impl EvaluateLandmarks {
     }
 }
 
-/// A person's places of landmarks, from all sequences but one: medians, coordinate by coordinate.
-fn own_places(moments: &[Moment], without: &str) -> Vec<Option<Place>> {
-    let place = |i: usize| {
-        let known: Vec<Place> =
-            moments.iter().filter(|m| m.sequence != without).filter_map(|m| m.places[i]).collect();
-        let median = |axis: usize| {
-            let mut values: Vec<f32> = known.iter().map(|p| p[axis]).collect();
-            values.sort_by(f32::total_cmp);
-            values[values.len() / 2]
-        };
-        (!known.is_empty()).then(|| std::array::from_fn(median))
+/// Where a person's own landmarks are on the surface of a moment, none if there is no surface: their places are medians, coordinate by coordinate, over the
+/// moments of all other sequences.
+fn own_spots<'a>(moments: &'a [Moment], moment: &'a Moment, of: impl Fn(&'a Moment) -> Option<&'a Marked>) -> Vec<Option<Spot>> {
+    let Some(here) = of(moment) else { return vec![None; POINTS] };
+    let others: Vec<&Marked> = moments.iter().filter(|m| m.sequence != moment.sequence).filter_map(of).collect();
+    let places: Vec<Option<Place>> = (0..POINTS).map(|i| median(others.iter().filter_map(|m| m.places[i]))).collect();
+    here.surface.spots(places.iter().map(|p| p.as_ref().map(|p| p.as_slice())))
+}
+
+/// Coordinate by coordinate.
+fn median(places: impl Iterator<Item = Place>) -> Option<Place> {
+    let places: Vec<Place> = places.collect();
+    let middle = |axis: usize| {
+        let mut values: Vec<f32> = places.iter().map(|p| p[axis]).collect();
+        values.sort_by(f32::total_cmp);
+        values[values.len() / 2]
     };
-    (0..POINTS).map(place).collect()
+    (!places.is_empty()).then(|| std::array::from_fn(middle))
 }
 
 #[cfg(test)]
@@ -300,8 +330,13 @@ mod tests {
 
     /// Points of the bowl at rest, metres.
     fn points() -> Vec<Option<DVec3>> {
+        points_beside(0.0)
+    }
+
+    /// Others, each so many metres to the right of one of those.
+    fn points_beside(aside: f64) -> Vec<Option<DVec3>> {
         let point = |i: usize| {
-            let (x, y) = ((i as f64 * 0.7).sin() * 0.05, (i as f64 * 1.3).cos() * 0.05);
+            let (x, y) = ((i as f64 * 0.7).sin() * 0.05 + aside, (i as f64 * 1.3).cos() * 0.05);
             DVec3::new(x, y, -5.0 * (x * x + y * y))
         };
         (0..POINTS).map(|i| Some(point(i))).collect()
@@ -336,17 +371,23 @@ mod tests {
 
     #[test]
     fn own_places_come_from_other_sequences() {
-        let moment = |sequence: &str, at: f32| Moment {
+        // a face on which landmarks are found so many metres aside
+        let moment = |sequence: &str, aside: f64| Moment {
             sequence: sequence.into(),
             timestep: 0,
             found: Vec::new(),
-            surface: Surface::new(Mesh { positions: Vec::new(), faces: Vec::new() }, Vec::new()),
-            places: vec![Some([at, 0.0, 0.0, 0.0, 0.0]); POINTS],
+            tracked: Marked::new(bowl(Vec3::ZERO), &points_beside(aside)),
+            truth: None,
             views: Vec::new(),
         };
-        let moments = [moment("a", 1.0), moment("b", 2.0), moment("b", 3.0), moment("c", 4.0)];
-        assert_eq!(own_places(&moments, "b")[7].unwrap()[0], 4.0);
-        assert_eq!(own_places(&moments, "a")[7].unwrap()[0], 3.0);
-        assert_eq!(own_places(&moments[..1], "a")[7], None);
+        let moments = [moment("a", 0.005), moment("b", 0.01), moment("b", 0.015), moment("c", 0.02)];
+        let moved = |moments: &[Moment], i: usize| {
+            let spot = own_spots(moments, &moments[i], |m| Some(&m.tracked))[7]?;
+            Some(spot.position.x - points()[7].unwrap().x)
+        };
+        assert!((moved(&moments, 1).unwrap() - 0.02).abs() < 1e-3, "of a and c the greater");
+        assert!((moved(&moments, 0).unwrap() - 0.015).abs() < 1e-3, "of b, b and c the middle one");
+        assert_eq!(moved(&moments[..1], 0), None);
+        assert!(own_spots(&moments, &moments[0], |m| m.truth.as_ref()).iter().all(Option::is_none));
     }
 }

@@ -45,6 +45,7 @@ fn two_trackers_are_compared_on_people_the_head_models_have_not_seen() {
             let floor = number(row, "reprojection_triangulated");
             assert!(floor < 3.0 && number(row, "landmark_views") >= 3.0, "{row}");
             assert!(number(row, "reprojection") > floor && number(row, "reprojection_mean_places") > floor, "{row}");
+            assert!(number(row, "reprojection_truth") > floor && number(row, "reprojection_truth") < 10.0, "{row}");
         }
         let actions = of(&probes);
         assert_eq!(actions.len(), 2 * 52);
