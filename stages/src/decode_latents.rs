@@ -1,0 +1,70 @@
+//! `decode_latents`: what is left of the target images once the auto-encoder has had them, to stand beside every avatar: no network that works on
+//! latents draws better.
+//!
+//! reads: latent; with vae   writes: render (RGB PNG)
+//!
+//! The latent is the mean of the posterior that `encode_latents` put out. Knows no head model, no cameras and no avatar.
+
+use crate::backbone;
+use crate::encode_latents::to_image;
+use crate::media::{array, read_arrays};
+use anyhow::{Context, Result};
+use manifests::Type;
+use models::runtime;
+use models::vae::Vae;
+use protocol::{Cx, Grain, OutRow, Rows, Stage, StageDef, Unit};
+use schemars::JsonSchema;
+use serde::Deserialize;
+use std::path::Path;
+use tch::Tensor;
+use tch::nn::VarStore;
+
+/// Parameters.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Params {}
+
+fn def() -> StageDef {
+    StageDef::new("decode_latents", 1, Grain::Row)
+        .doc("Decodes the latents of target images: the best that an avatar can do with this auto-encoder.")
+        .reads([("latent", Type::Blob)])
+        .with("vae", backbone::COLUMNS)
+        .writes([("render", Type::Blob)])
+        .batch(16)
+}
+
+protocol::register!(Params, def, |_: Params, cx: &Cx<'_>| {
+    let (vs, vae) = backbone::load_vae(cx.with("vae")?)?;
+    anyhow::Ok(DecodeLatents { vae, _vs: vs })
+});
+
+struct DecodeLatents {
+    vae: Vae,
+    _vs: VarStore,
+}
+
+impl Stage for DecodeLatents {
+    fn run(&mut self, units: &[Unit<'_>], cx: &Cx<'_>) -> Result<Vec<Rows>> {
+        units.iter().map(|unit| self.decode(unit, cx)).collect()
+    }
+}
+
+impl DecodeLatents {
+    fn decode(&self, unit: &Unit<'_>, cx: &Cx<'_>) -> Result<Rows> {
+        let file = unit.row().path("latent")?;
+        let latent = mean(&file).with_context(|| format!("the latent {}", file.display()))?;
+        let image = tch::no_grad(|| self.vae.decode(&latent.to_device(runtime::device()))).squeeze_dim(0);
+        let path = cx.file(unit, "render.png");
+        to_image(&image)?.write_png(&path)?;
+        Ok(vec![OutRow::new().file("render", &path)])
+    }
+}
+
+/// The posterior's mean, `[1, C, h, w]`.
+fn mean(file: &Path) -> Result<Tensor> {
+    let arrays = read_arrays(file)?;
+    let mean = array(&arrays, "mean")?;
+    let [c, h, w] = mean.shape[..] else { anyhow::bail!("`mean` is {:?}, expected [C, h, w]", mean.shape) };
+    let values: Vec<f32> = mean.to_f16()?.into_iter().map(f32::from).collect();
+    Ok(Tensor::from_slice(&values).view([1, c as i64, h as i64, w as i64]))
+}
