@@ -1,5 +1,5 @@
-//! `decode_latents`: what is left of the target images once the auto-encoder has had them, to stand beside every avatar: no network that works on
-//! latents draws better.
+//! `decode_latents`: what is left of the target images once the auto-encoder has had them, to stand beside every avatar: about the best that
+//! a network can draw which works on these latents.
 //!
 //! reads: latent; with vae   writes: render (RGB PNG)
 //!
@@ -26,7 +26,7 @@ struct Params {}
 
 fn def() -> StageDef {
     StageDef::new("decode_latents", 1, Grain::Row)
-        .doc("Decodes the latents of target images: the best that an avatar can do with this auto-encoder.")
+        .doc("Decodes the latents of target images: about the best that an avatar can do with this auto-encoder.")
         .reads([("latent", Type::Blob)])
         .with("vae", backbone::COLUMNS)
         .writes([("render", Type::Blob)])
