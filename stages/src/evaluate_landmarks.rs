@@ -208,10 +208,18 @@ impl EvaluateLandmarks {
             cx.progress(moments.len(), total, "");
         }
         let mean_places: Vec<Option<[f32; 3]>> = self.places.iter().map(|p| p.map(|p| p.as_vec3().to_array())).collect();
+        let mut own: BTreeMap<&str, (Vec<Option<Place>>, Vec<Option<Place>>)> = BTreeMap::new();
         let mut out = Rows::new();
         for (done, moment) in moments.iter().enumerate() {
             let surface = &moment.tracked.surface;
-            let own = own_spots(&moments, moment, |m| Some(&m.tracked));
+            let (places, true_places) = own.entry(&moment.sequence).or_insert_with_key(|without| {
+                (own_places(&moments, without, |m| Some(&m.tracked)), own_places(&moments, without, |m| m.truth.as_ref()))
+            });
+            let own = surface.spots(places.iter().map(|p| p.as_ref().map(|p| p.as_slice())));
+            let truth = moment.truth.as_ref().map_or_else(
+                || vec![None; POINTS],
+                |truth| truth.surface.spots(true_places.iter().map(|p| p.as_ref().map(|p| p.as_slice()))),
+            );
             let mean = surface.spots(mean_places.iter().map(|p| p.as_ref().map(|p| p.as_slice())));
             // what was triangulated looks where the surface does there
             let triangulated: Vec<Option<Spot>> =
@@ -225,7 +233,7 @@ impl EvaluateLandmarks {
                 .set("reprojection", error(&own))
                 .set("reprojection_mean_places", error(&mean))
                 .set("reprojection_triangulated", error(&triangulated))
-                .set("reprojection_truth", error(&own_spots(&moments, moment, |m| m.truth.as_ref())))
+                .set("reprojection_truth", error(&truth))
                 .i64("landmark_views", moment.views.len());
             out.push(row);
             cx.progress(moments.len() + done + 1, total, "");
@@ -277,13 +285,10 @@ impl EvaluateLandmarks {
     }
 }
 
-/// Where a person's own landmarks are on the surface of a moment, none if there is no surface: their places are medians, coordinate by coordinate, over the
-/// moments of all other sequences.
-fn own_spots<'a>(moments: &'a [Moment], moment: &'a Moment, of: impl Fn(&'a Moment) -> Option<&'a Marked>) -> Vec<Option<Spot>> {
-    let Some(here) = of(moment) else { return vec![None; POINTS] };
-    let others: Vec<&Marked> = moments.iter().filter(|m| m.sequence != moment.sequence).filter_map(of).collect();
-    let places: Vec<Option<Place>> = (0..POINTS).map(|i| median(others.iter().filter_map(|m| m.places[i]))).collect();
-    here.surface.spots(places.iter().map(|p| p.as_ref().map(|p| p.as_slice())))
+/// A person's own places of landmarks on one kind of surface, from all sequences but one: medians over their moments.
+fn own_places<'a>(moments: &'a [Moment], without: &str, of: impl Fn(&'a Moment) -> Option<&'a Marked>) -> Vec<Option<Place>> {
+    let others: Vec<&Marked> = moments.iter().filter(|m| m.sequence != without).filter_map(of).collect();
+    (0..POINTS).map(|i| median(others.iter().filter_map(|m| m.places[i]))).collect()
 }
 
 /// Coordinate by coordinate.
@@ -381,13 +386,13 @@ mod tests {
             views: Vec::new(),
         };
         let moments = [moment("a", 0.005), moment("b", 0.01), moment("b", 0.015), moment("c", 0.02)];
-        let moved = |moments: &[Moment], i: usize| {
-            let spot = own_spots(moments, &moments[i], |m| Some(&m.tracked))[7]?;
-            Some(spot.position.x - points()[7].unwrap().x)
+        let tracked = |moments: &[Moment], without: &str| {
+            let place = own_places(moments, without, |m| Some(&m.tracked))[7]?;
+            Some(f64::from(place[0]) / 4.0 - points()[7].unwrap().x)
         };
-        assert!((moved(&moments, 1).unwrap() - 0.02).abs() < 1e-3, "of a and c the greater");
-        assert!((moved(&moments, 0).unwrap() - 0.015).abs() < 1e-3, "of b, b and c the middle one");
-        assert_eq!(moved(&moments[..1], 0), None);
-        assert!(own_spots(&moments, &moments[0], |m| m.truth.as_ref()).iter().all(Option::is_none));
+        assert!((tracked(&moments, "b").unwrap() - 0.02).abs() < 1e-3, "of a and c the greater");
+        assert!((tracked(&moments, "a").unwrap() - 0.015).abs() < 1e-3, "of b, b and c the middle one");
+        assert_eq!(tracked(&moments[..1], "a"), None);
+        assert!(own_places(&moments, "a", |m| m.truth.as_ref()).iter().all(Option::is_none));
     }
 }
