@@ -4,7 +4,8 @@
 //! network's inside.
 
 use crate::gbuffers;
-use crate::media::{Image, array, read_arrays};
+use crate::encode_latents::read_posterior;
+use crate::media::Image;
 use crate::avatar_description::Description;
 use crate::train_vae::{load_images, to_signed};
 use anyhow::{Context, Result, ensure};
@@ -102,16 +103,9 @@ impl Samples {
 fn load_latents(rows: &[Row<'_>]) -> Result<(Tensor, Tensor)> {
     let (mut means, mut deviations) = (Vec::new(), Vec::new());
     for row in rows {
-        let path = row.path("latent")?;
-        let arrays = read_arrays(&path)?;
-        let moments = |name: &str| -> Result<Tensor> {
-            let moments = array(&arrays, name)?;
-            let values: Vec<f32> = moments.to_f16()?.into_iter().map(f32::from).collect();
-            let shape: Vec<i64> = moments.shape.iter().map(|&n| n as i64).collect();
-            Ok(Tensor::from_slice(&values).view(&shape[..]))
-        };
-        means.push(moments("mean").with_context(|| path.display().to_string())?);
-        deviations.push((moments("logvar")? * 0.5).exp());
+        let posterior = read_posterior(&row.path("latent")?)?;
+        means.push(posterior.mean);
+        deviations.push((posterior.logvar * 0.5).exp());
     }
     ensure!(!means.is_empty(), "there are no rows to train on");
     Ok((Tensor::f_stack(&means, 0)?, Tensor::f_stack(&deviations, 0)?))

@@ -6,17 +6,14 @@
 //! The latent is the mean of the posterior that `encode_latents` put out. Knows no head model, no cameras and no avatar.
 
 use crate::backbone;
-use crate::encode_latents::to_image;
-use crate::media::{array, read_arrays};
-use anyhow::{Context, Result};
+use crate::encode_latents::{read_posterior, to_image};
+use anyhow::Result;
 use manifests::Type;
 use models::runtime;
 use models::vae::Vae;
 use protocol::{Cx, Grain, OutRow, Rows, Stage, StageDef, Unit};
 use schemars::JsonSchema;
 use serde::Deserialize;
-use std::path::Path;
-use tch::Tensor;
 use tch::nn::VarStore;
 
 /// Parameters.
@@ -51,20 +48,10 @@ impl Stage for DecodeLatents {
 
 impl DecodeLatents {
     fn decode(&self, unit: &Unit<'_>, cx: &Cx<'_>) -> Result<Rows> {
-        let file = unit.row().path("latent")?;
-        let latent = mean(&file).with_context(|| format!("the latent {}", file.display()))?;
-        let image = tch::no_grad(|| self.vae.decode(&latent.to_device(runtime::device()))).squeeze_dim(0);
+        let latent = read_posterior(&unit.row().path("latent")?)?.mean.unsqueeze(0).to_device(runtime::device());
+        let image = tch::no_grad(|| self.vae.decode(&latent)).squeeze_dim(0);
         let path = cx.file(unit, "render.png");
         to_image(&image)?.write_png(&path)?;
         Ok(vec![OutRow::new().file("render", &path)])
     }
-}
-
-/// The posterior's mean, `[1, C, h, w]`.
-fn mean(file: &Path) -> Result<Tensor> {
-    let arrays = read_arrays(file)?;
-    let mean = array(&arrays, "mean")?;
-    let [c, h, w] = mean.shape[..] else { anyhow::bail!("`mean` is {:?}, expected [C, h, w]", mean.shape) };
-    let values: Vec<f32> = mean.to_f16()?.into_iter().map(f32::from).collect();
-    Ok(Tensor::from_slice(&values).view([1, c as i64, h as i64, w as i64]))
 }

@@ -6,15 +6,16 @@
 //! again. Knows no head model: any image with a crop will do.
 
 use crate::backbone;
-use crate::media::{Array, Arrays, Image, write_arrays};
+use crate::media::{Array, Arrays, Image, array, read_arrays, write_arrays};
 use anyhow::{Context, Result};
 use half::f16;
 use manifests::Type;
 use models::runtime;
-use models::vae::Vae;
+use models::vae::{Posterior, Vae};
 use protocol::{Cx, Grain, OutRow, Rows, Stage, StageDef, Unit};
 use schemars::JsonSchema;
 use serde::Deserialize;
+use std::path::Path;
 use tch::nn::VarStore;
 use tch::{Device, Kind, Tensor};
 
@@ -80,6 +81,24 @@ impl EncodeLatents {
         write_arrays(&latent_path, &arrays)?;
         Ok(vec![OutRow::new().file("target", &target_path).file("latent", &latent_path)])
     }
+}
+
+/// The moments in a file that this stage wrote, `[C, h, w]` each.
+///
+/// # Errors
+/// If the file is missing, damaged, or lacks an array; the message names it.
+pub fn read_posterior(path: &Path) -> Result<Posterior> {
+    let read = || -> Result<Posterior> {
+        let arrays = read_arrays(path)?;
+        let moments = |name: &str| -> Result<Tensor> {
+            let moments = array(&arrays, name)?;
+            let values: Vec<f32> = moments.to_f16()?.into_iter().map(f32::from).collect();
+            let shape: Vec<i64> = moments.shape.iter().map(|&n| n as i64).collect();
+            Ok(Tensor::from_slice(&values).view(&shape[..]))
+        };
+        Ok(Posterior { mean: moments("mean")?, logvar: moments("logvar")? })
+    };
+    read().with_context(|| format!("the latent {}", path.display()))
 }
 
 /// An image as a tensor `[1, 3, H, W]` in [-1, 1].
