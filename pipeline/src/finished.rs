@@ -145,6 +145,8 @@ pub enum ReportItem {
         column: String,
         /// Columns written below each video.
         caption: Vec<String>,
+        /// At most so many, evenly spaced over the rows.
+        limit: Option<usize>,
     },
 }
 

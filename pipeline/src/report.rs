@@ -192,9 +192,9 @@ fn item(run: &FinishedRun, item: &ReportItem, number: &str) -> anyhow::Result<Ve
             let (kind, prefix) = (media::Kind::Picture, &prefix(column));
             media::media(run, manifest, &media::Asked { kind, column, caption, limit: *limit, prefix })?
         }
-        ReportItem::Videos { column, caption, .. } => {
+        ReportItem::Videos { column, caption, limit, .. } => {
             let (kind, prefix) = (media::Kind::Video, &prefix(column));
-            media::media(run, manifest, &media::Asked { kind, column, caption, limit: None, prefix })?
+            media::media(run, manifest, &media::Asked { kind, column, caption, limit: *limit, prefix })?
         }
         ReportItem::Curve { column, .. } => curves(run, manifest, column, &prefix(column))?,
     });

@@ -79,10 +79,10 @@ fn one(item: &Item, nodes: &[Node], fields: &mut Fields<'_>) -> Option<ReportIte
         return Some(ReportItem::Curve { stage, title, column });
     }
     let caption = fields.texts("caption").unwrap_or_default().into_iter().map(|(_, name)| name).collect();
-    if kind == "videos" {
-        return Some(ReportItem::Videos { stage, title, column, caption });
-    }
     let limit = fields.count("limit").map(|(_, limit)| limit as usize);
+    if kind == "videos" {
+        return Some(ReportItem::Videos { stage, title, column, caption, limit });
+    }
     Some(ReportItem::Images { stage, title, column, caption, limit })
 }
 

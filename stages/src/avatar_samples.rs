@@ -1,4 +1,4 @@
-//! What an avatar is trained on, in memory: latents, G-buffers, codes, and what some losses need besides.
+//! What an avatar is trained on: latents, G-buffers, codes, and what some losses need besides.
 //!
 //! No stage, but the way into `train_avatar` of the rows that it learns from and of those that it is only tried on. Knows no
 //! network's inside.
@@ -17,15 +17,18 @@ use models::runtime;
 use models::schedule::Schedule;
 use models::vae::Vae;
 use protocol::Row;
+use rayon::prelude::*;
+use std::path::PathBuf;
 use tch::{Kind, Tensor};
+
+/// What G-buffers and latents of all samples may take in memory, bytes; more than that is read for each batch.
+const HELD: usize = 4 << 30;
 
 /// Samples of one table.
 pub struct Samples {
-    /// Mean of each latent's posterior `[N, C, h, w]`, before it is scaled.
-    means: Tensor,
-    /// Its deviation.
-    deviations: Tensor,
-    gbuffers: Vec<GBuffer>,
+    drawn: Drawn,
+    /// `[C, h, w]` of a latent.
+    latent: Vec<i64>,
     /// Whose maps each sample is looked up in.
     whose: Vec<usize>,
     /// Normalised, `[N, code]`.
@@ -38,36 +41,78 @@ pub struct Samples {
     colors: Option<Tensor>,
 }
 
+/// Latents and G-buffers.
+enum Drawn {
+    Held {
+        /// Mean of each latent's posterior `[N, C, h, w]`, before it is scaled.
+        means: Tensor,
+        /// Its deviation.
+        deviations: Tensor,
+        gbuffers: Vec<GBuffer>,
+    },
+    /// The files of each sample: 48,000 of 512 px would take 0.5 TB.
+    Filed(Vec<[PathBuf; 2]>),
+}
+
+impl Drawn {
+    /// Latent and G-buffer of each sample, in memory if they take no more than `held` bytes: the first one tells what all take.
+    fn of(files: Vec<[PathBuf; 2]>, held: usize) -> Result<Drawn> {
+        let first = files.first().context("there are no rows to train on")?;
+        let (latent, gbuffer) = (read_posterior(&first[0])?.mean.numel(), gbuffers::read(&first[1])?.mask.len());
+        if files.len() * (2 * 4 * latent + GBuffer::PIXEL_BYTES * gbuffer) > held {
+            return Ok(Drawn::Filed(files));
+        }
+        let (means, deviations) = read_latents(&files)?;
+        Ok(Drawn::Held { means, deviations, gbuffers: read_gbuffers(&files)? })
+    }
+
+    /// Means, deviations and G-buffers of the samples at these places.
+    fn at(&self, at: &[usize]) -> Result<(Tensor, Tensor, Vec<GBuffer>)> {
+        match self {
+            Drawn::Held { means, deviations, gbuffers } => {
+                let index = Tensor::from_slice(&at.iter().map(|&i| i as i64).collect::<Vec<_>>());
+                let picked = at.iter().map(|&i| gbuffers[i].clone()).collect();
+                Ok((means.index_select(0, &index), deviations.index_select(0, &index), picked))
+            }
+            Drawn::Filed(files) => {
+                let files: Vec<[PathBuf; 2]> = at.iter().map(|&i| files[i].clone()).collect();
+                let (means, deviations) = read_latents(&files)?;
+                Ok((means, deviations, read_gbuffers(&files)?))
+            }
+        }
+    }
+}
+
 impl Samples {
     /// Reads rows, and what the terms of the loss need of them.
     ///
     /// # Errors
     /// If there are none, a file is missing or damaged, or a column that a term needs.
     pub fn load(rows: &[Row<'_>], description: &Description, terms: &LossTerms) -> Result<Samples> {
-        let (means, deviations) = load_latents(rows)?;
-        let size = means.size();
-        let region = |weight: f64, name: &str| (weight > 0.0).then(|| load_masks(rows, name, [size[2], size[3]])).transpose();
+        let files = rows.iter().map(|row| Ok([row.path("latent")?, row.path("gbuffer")?])).collect::<Result<Vec<_>>>()?;
+        let drawn = Drawn::of(files, HELD)?;
+        let (first, _, gbuffer) = drawn.at(&[0])?;
+        let latent = first.size()[1..].to_vec();
+        let region = |weight: f64, name: &str| (weight > 0.0).then(|| load_masks(rows, name, [latent[1], latent[2]])).transpose();
         let (mouth, eyes) = (region(terms.mouth, "mouth")?, region(terms.eyes, "eyes")?);
         let colors = (terms.colors > 0.0).then(|| load_colors(rows)).transpose()?;
-        let gbuffers =
-            rows.iter().map(|row| gbuffers::read(&row.path("gbuffer")?)).collect::<Result<Vec<GBuffer>>>()?;
         if let Some(colors) = &colors {
-            let (pictures, drawn) = (&colors.size()[2..], [i64::from(gbuffers[0].height), i64::from(gbuffers[0].width)]);
+            let (pictures, drawn) = (&colors.size()[2..], [i64::from(gbuffer[0].height), i64::from(gbuffer[0].width)]);
             ensure!(pictures == drawn, "pictures of {pictures:?} px and G-buffers of {drawn:?} px cannot be compared");
         }
         let (whose, codes) = (description.whose(rows)?, description.codes(rows)?);
-        Ok(Samples { means, deviations, gbuffers, whose, codes, mouth, eyes, colors })
+        Ok(Samples { drawn, latent, whose, codes, mouth, eyes, colors })
     }
 
     /// Number of samples.
     pub fn len(&self) -> usize {
-        self.gbuffers.len()
+        self.codes.size()[0] as usize
     }
 
     /// The samples at these places, their latents drawn from the posteriors: a function of `seed` and `step`.
     pub fn batch(&self, at: &[usize], vae: &Vae, schedule: &Schedule, (seed, step): (u64, u64)) -> Result<Batch> {
         // another stream than the diffusion noise of the same step
-        let size = [&[at.len() as i64], &self.means.size()[1..]].concat();
+        let size = [&[at.len() as i64], &self.latent[..]].concat();
         self.of(at, vae, schedule, Some(init::normal(seed ^ 0x9057, step, &size)), (seed, step))
     }
 
@@ -78,13 +123,12 @@ impl Samples {
 
     fn of(&self, at: &[usize], vae: &Vae, schedule: &Schedule, noise: Option<Tensor>, draw: (u64, u64)) -> Result<Batch> {
         let index = Tensor::from_slice(&at.iter().map(|&i| i as i64).collect::<Vec<_>>());
-        let mean = self.means.index_select(0, &index);
+        let (mean, deviation, picked) = self.drawn.at(at)?;
         let latents = match noise {
-            Some(noise) => &mean + self.deviations.index_select(0, &index) * noise,
+            Some(noise) => &mean + deviation * noise,
             None => mean,
         };
         let latents = vae.scale(&latents.to_device(runtime::device()));
-        let picked: Vec<GBuffer> = at.iter().map(|&i| self.gbuffers[i].clone()).collect();
         let mut gbuffer = gbuffers::to_tensors(&picked)?;
         gbuffer.whose = at.iter().filter_map(|&i| self.whose.get(i).copied()).collect();
         Ok(Batch {
@@ -99,15 +143,18 @@ impl Samples {
     }
 }
 
-/// Posterior moments of all samples, `[N, C, h, w]` each: mean and deviation.
-fn load_latents(rows: &[Row<'_>]) -> Result<(Tensor, Tensor)> {
+fn read_gbuffers(files: &[[PathBuf; 2]]) -> Result<Vec<GBuffer>> {
+    files.par_iter().map(|[_, gbuffer]| gbuffers::read(gbuffer)).collect()
+}
+
+/// Posterior moments of samples, `[N, C, h, w]` each: mean and deviation.
+fn read_latents(files: &[[PathBuf; 2]]) -> Result<(Tensor, Tensor)> {
     let (mut means, mut deviations) = (Vec::new(), Vec::new());
-    for row in rows {
-        let posterior = read_posterior(&row.path("latent")?)?;
+    for [latent, _] in files {
+        let posterior = read_posterior(latent)?;
         means.push(posterior.mean);
         deviations.push((posterior.logvar * 0.5).exp());
     }
-    ensure!(!means.is_empty(), "there are no rows to train on");
     Ok((Tensor::f_stack(&means, 0)?, Tensor::f_stack(&deviations, 0)?))
 }
 
@@ -139,4 +186,43 @@ fn load_colors(rows: &[Row<'_>]) -> Result<Tensor> {
         "`color_weight` needs a column `target`, the pictures that encode_latents puts out"
     );
     load_images(rows, "target")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::media::{Array, Arrays, write_arrays};
+    use half::f16;
+
+    #[test]
+    fn what_is_too_much_for_memory_is_read_batch_by_batch() {
+        let dir = std::env::temp_dir().join(format!("effigy-samples-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        let files: Vec<[PathBuf; 2]> = (0..3)
+            .map(|k| {
+                let [latent, gbuffer] = ["latent", "gbuffer"].map(|name| dir.join(format!("{k}.{name}")));
+                let values = |from: f32| Array::f16(&[2, 1, 2], (0..4).map(move |i| f16::from_f32(from + k as f32 + i as f32)));
+                let arrays: Arrays = [("mean".into(), values(0.0)), ("logvar".into(), values(-6.0))].into();
+                write_arrays(&latent, &arrays).unwrap();
+                let pixel = |value: f32| value + k as f32 / 8.0;
+                let drawn = GBuffer {
+                    width: 2,
+                    height: 1,
+                    depth: vec![pixel(0.25); 2],
+                    uv: vec![[pixel(0.5); 3]; 2],
+                    normals: vec![[0.0, 0.0, 1.0]; 2],
+                    ambient: vec![[pixel(0.125); 2]; 2],
+                    mask: vec![true; 2],
+                };
+                gbuffers::write(&gbuffer, &drawn).unwrap();
+                [latent, gbuffer]
+            })
+            .collect();
+        let (held, filed) = (Drawn::of(files.clone(), 1 << 20).unwrap(), Drawn::of(files, 100).unwrap());
+        assert!(matches!((&held, &filed), (Drawn::Held { .. }, Drawn::Filed(_))));
+        let (a, b) = (held.at(&[2, 0]).unwrap(), filed.at(&[2, 0]).unwrap());
+        assert!(a.0 == b.0 && a.1 == b.1 && a.2 == b.2);
+        assert_eq!((f64::try_from(a.0.get(0).flatten(0, -1).get(0)).unwrap(), a.2[1].depth[0]), (2.0, 0.25));
+        std::fs::remove_dir_all(&dir).unwrap();
+    }
 }

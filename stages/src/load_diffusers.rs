@@ -11,7 +11,7 @@
 
 use crate::backbone;
 use anyhow::{Context, Result, anyhow, bail};
-use models::schedule::{ScheduleConfig, Spacing};
+use models::schedule::{Prediction, ScheduleConfig, Spacing};
 use models::text::{self, TextConfig, TextEncoder};
 use models::tokenizer::Tokenizer;
 use models::unet::{UNet, UNetConfig};
@@ -108,6 +108,13 @@ impl Model {
         let mut schedule = ScheduleConfig::from_json(&weights::read_json(&scheduler)?, &place(&scheduler))?;
         if params.zero_terminal_snr {
             schedule = ScheduleConfig { zero_terminal_snr: true, spacing: Spacing::Trailing, ..schedule };
+        }
+        if schedule.zero_terminal_snr && schedule.prediction == Prediction::Epsilon {
+            bail!(
+                "{}: the model predicts noise, and with zero terminal SNR the last step is nothing else: what it predicts says nothing of the picture there\n\
+                 hint: take a model that predicts v, such as Stable Diffusion 2.1 at 768 px, or `zero_terminal_snr: false`",
+                place(&scheduler)
+            );
         }
         let rescaled = if schedule.zero_terminal_snr { ", zero terminal SNR" } else { "" };
         say("scheduler", format!("{:?} prediction, {:?} spacing{rescaled}", schedule.prediction, schedule.spacing));

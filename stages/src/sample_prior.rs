@@ -63,7 +63,7 @@ impl SamplePrior {
     fn sample(&self, unit: &Unit<'_>, cx: &Cx<'_>) -> Result<Rows> {
         let p = &self.params;
         let backbone = cx.with("backbone")?;
-        let (_vae_vs, vae) = backbone::load_vae(backbone)?;
+        let (vae_vs, vae) = backbone::load_vae(backbone)?;
         let part = backbone::component(backbone, "unet")?;
         let config = UNetConfig::from_json(&weights::read_json(&part.path("config")?)?, "unet/config.json")?;
         let mut vs = VarStore::new(Device::Cpu);
@@ -86,7 +86,7 @@ impl SamplePrior {
             x = step.advance(&x, &out, fresh.as_ref(), &mut walk);
             cx.progress(k + 1, plan.len(), "");
         }
-        let images = tch::no_grad(|| vae.decode(&vae.unscale(&x)));
+        let images = tch::no_grad(|| vae.decode(&vae.unscale(&x.to_device(vae_vs.device())))).to_device(Device::Cpu);
         (0..p.count)
             .map(|i| {
                 let path = cx.file(unit, &format!("{i:03}.png"));

@@ -6,7 +6,7 @@
 //! with. Latents of all images and their mirror images are encoded once. The loop stands here from top to bottom.
 
 use crate::backbone;
-use crate::train_vae::{load_images, load_state, save_state, to_signed};
+use crate::train_vae::{load_images, resume, save_state, to_signed};
 use crate::trainer::{Checkpoints, LossCurve, batch, helpers};
 use anyhow::Result;
 use manifests::Type;
@@ -21,8 +21,7 @@ use protocol::{Cx, Grain, OutRow, Rows, Stage, StageDef, Unit};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use std::collections::BTreeMap;
-use std::path::Path;
-use tch::Tensor;
+use tch::{Device, Tensor};
 
 /// Parameters.
 #[derive(Deserialize, JsonSchema)]
@@ -110,8 +109,8 @@ impl Stage for TrainPrior {
 impl TrainPrior {
     fn train(&self, unit: &Unit<'_>, cx: &Cx<'_>) -> Result<Rows> {
         let p = &self.params;
-        let (_vae_vs, vae) = backbone::load_vae(cx.with("vae")?)?;
-        let posteriors = encode_all(&vae, &load_images(&unit.rows(), "image")?, cx);
+        let (vae_vs, vae) = backbone::load_vae(cx.with("vae")?)?;
+        let posteriors = encode_all((&vae, vae_vs.device()), &load_images(&unit.rows(), "image")?, cx);
 
         let config = UNetConfig {
             block_out_channels: p.widths.clone(),
@@ -137,8 +136,7 @@ impl TrainPrior {
         let mut curve = LossCurve::new(&["loss"], p.steps, 100);
 
         let checkpoints = Checkpoints::new(cx.scratch()?);
-        let load = |dir: &Path| load_state(dir, vs, &mut optimiser, &mut average, &mut curve);
-        let start = checkpoints.resume(load, |text| cx.log(text))?;
+        let start = resume(&checkpoints, vs, (&mut optimiser, &mut average, &mut curve), |text| cx.log(text))?;
 
         let (mean, std) = &posteriors;
         for step in start..p.steps {
@@ -191,17 +189,17 @@ impl TrainPrior {
     }
 }
 
-/// Mean and deviation of the posteriors of all images and of their mirror images, each `[2 N, C, h, w]`.
-fn encode_all(vae: &Vae, images: &Tensor, cx: &Cx<'_>) -> (Tensor, Tensor) {
+/// Mean and deviation of the posteriors of all images and of their mirror images, each `[2 N, C, h, w]`, in the processor's memory.
+fn encode_all((vae, device): (&Vae, Device), images: &Tensor, cx: &Cx<'_>) -> (Tensor, Tensor) {
     let (mut means, mut deviations) = (Vec::new(), Vec::new());
     let total = 2 * images.size()[0] as usize;
     tch::no_grad(|| {
         for mirrored in [false, true] {
             for batch in images.split(32, 0) {
                 let batch = if mirrored { batch.flip([3]) } else { batch };
-                let posterior = vae.encode(&to_signed(&batch));
-                deviations.push((posterior.logvar * 0.5).exp());
-                means.push(posterior.mean);
+                let posterior = vae.encode(&to_signed(&batch).to_device(device));
+                deviations.push((posterior.logvar * 0.5).exp().to_device(Device::Cpu));
+                means.push(posterior.mean.to_device(Device::Cpu));
                 cx.progress(means.len() * 32, total, "encoding");
             }
         }

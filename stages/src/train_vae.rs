@@ -176,8 +176,7 @@ impl TrainVae {
         let mut curve = LossCurve::new(&["loss", "l1", "lpips"], p.steps, 100);
 
         let checkpoints = Checkpoints::new(cx.scratch()?);
-        let load = |dir: &Path| load_state(dir, vs, &mut optimiser, &mut average, &mut curve);
-        let start = checkpoints.resume(load, |text| cx.log(text))?;
+        let start = resume(&checkpoints, vs, (&mut optimiser, &mut average, &mut curve), |text| cx.log(text))?;
 
         let size = images.size();
         let factor = config.factor();
@@ -242,17 +241,80 @@ pub fn save_state(dir: &Path, vs: &VarStore, optimiser: &AdamW, average: &Ema, c
     curve.save(&dir.join("losses.csv"))
 }
 
-/// Restores what [`save_state`] wrote.
-pub fn load_state(
-    dir: &Path,
+/// Restores what [`save_state`] wrote last and is whole; tells how many steps that were. Where nothing is, all is as it was: half of a damaged checkpoint is
+/// not taken.
+///
+/// # Errors
+/// If checkpoints cannot be listed.
+pub fn resume(
+    checkpoints: &Checkpoints,
     vs: &VarStore,
-    optimiser: &mut AdamW,
-    average: &mut Ema,
-    curve: &mut LossCurve,
-) -> Result<()> {
-    weights::load(vs, &dir.join("weights.safetensors"))?;
-    let path = dir.join("average.safetensors");
-    average.restore(&weights::read(&path)?, &path.display().to_string())?;
-    optimiser.load(&dir.join("optimiser.safetensors")).context("the optimiser's state")?;
-    curve.restore(&dir.join("losses.csv"))
+    (optimiser, average, curve): (&mut AdamW, &mut Ema, &mut LossCurve),
+    log: impl Fn(&str),
+) -> Result<u64> {
+    let beginning: weights::Tensors = weights::sorted(vs).into_iter().map(|(name, tensor)| (name, tensor.detach().copy())).collect();
+    let blank = curve.clone();
+    let load = |dir: &Path| {
+        weights::load(vs, &dir.join("weights.safetensors"))?;
+        let path = dir.join("average.safetensors");
+        average.restore(&weights::read(&path)?, &path.display().to_string())?;
+        optimiser.load(&dir.join("optimiser.safetensors")).context("the optimiser's state")?;
+        curve.restore(&dir.join("losses.csv"))
+    };
+    let start = checkpoints.resume(load, log)?;
+    if start == 0 {
+        weights::load_tensors(vs, &beginning, "the beginning")?;
+        average.restore(&beginning, "the beginning")?;
+        optimiser.reset();
+        *curve = blank;
+    }
+    Ok(start)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tch::nn::{self, Module};
+    use tch::Device;
+
+    #[test]
+    fn half_of_a_damaged_checkpoint_is_not_taken() {
+        let dir = std::env::temp_dir().join(format!("effigy-resume-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        let checkpoints = Checkpoints::new(&dir);
+        let begin = || {
+            let vs = VarStore::new(Device::Cpu);
+            let net = nn::linear(vs.root(), 2, 1, nn::LinearConfig { ws_init: nn::Init::Const(0.5), bs_init: Some(nn::Init::Const(0.0)), bias: true });
+            let mut optimiser = AdamW::default();
+            optimiser.add(Group::network("net", 0.1), &vs);
+            let average = Ema::new(&weights::sorted(&vs), 0.9);
+            (vs, net, optimiser, average, LossCurve::new(&["loss"], 4, 4))
+        };
+        let weight = |vs: &VarStore| weights::sorted(vs)["weight"].copy();
+        let (vs, net, mut optimiser, mut average, mut curve) = begin();
+        for step in 0..2 {
+            optimiser.zero_grad();
+            let loss = net.forward(&Tensor::ones([1, 2], (Kind::Float, Device::Cpu))).sum(None::<Kind>);
+            loss.backward();
+            optimiser.step(1.0);
+            average.update(&weights::sorted(&vs));
+            curve.push(step + 1, &[loss.double_value(&[])]);
+        }
+        let learned = weight(&vs);
+        let save = || checkpoints.save(2, |dir| save_state(dir, &vs, &optimiser, &average, &curve)).unwrap();
+        save();
+        let resumed = || {
+            let (vs, _, mut optimiser, mut average, mut curve) = begin();
+            let start = resume(&checkpoints, &vs, (&mut optimiser, &mut average, &mut curve), |_| ()).unwrap();
+            (start, weight(&vs), average.tensors()["weight"].copy(), optimiser.steps(), curve.last().is_nan())
+        };
+        let (start, there, ..) = resumed();
+        assert!(start == 2 && there == learned);
+        // what comes last is damaged
+        std::fs::write(dir.join("step_000002/losses.csv"), "").unwrap();
+        let (start, there, mean, steps, blank) = resumed();
+        let first = weight(&begin().0);
+        assert!(start == 0 && there == first && mean == first && steps == 0 && blank && there != learned);
+        std::fs::remove_dir_all(&dir).unwrap();
+    }
 }

@@ -170,4 +170,20 @@ fn weights_of_another_shape() {
     one_error(&said, 1, &["stage `backbone`", "unet/diffusion_pytorch_model.safetensors", "192"]);
     space.write("prior/unet/config.json", &config);
     assert_eq!(space.run(), (1, 0, 0));
+
+    // at the last time of a zero terminal SNR the noise says nothing of the picture: known before an avatar is trained for days
+    let config = space.read("prior/scheduler/scheduler_config.json");
+    let mut value: Value = serde_json::from_str(&config).expect("JSON");
+    value["prediction_type"] = json!("epsilon");
+    space.write("prior/scheduler/scheduler_config.json", &value.to_string());
+    space.write(
+        "r.yaml",
+        "recipe: weights\nstages:\n  backbone: { stage: load_diffusers, path: prior, zero_terminal_snr: true }\n",
+    );
+    space.settle();
+    one_error(
+        &space.effigy(&["run", "r.yaml"]),
+        1,
+        &["scheduler_config.json", "predicts noise", "hint:", "zero_terminal_snr: false"],
+    );
 }

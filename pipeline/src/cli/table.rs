@@ -1,12 +1,16 @@
 //! `effigy table`: the tables of the last run's report as files of their own, and whether a committed file still holds them.
 
 use super::report::last_run;
-use super::{DONE, FAILED, RecipeArgs, print, remark};
+use super::{DONE, FAILED, RecipeArgs, host, load, print, remark};
 use crate::error::{Place, Problem};
+use crate::finished::{FinishedRun, ReportItem};
+use crate::foresee::{Foreseen, foresee};
 use crate::memory;
 use crate::report::committed::differences;
 use crate::report::writers::{Format, Titled, write};
+use crate::selection::Selection;
 use anyhow::{Context, Result};
+use cache::Cache;
 use std::path::{Path, PathBuf};
 
 /// Write the tables of the last run's report: Markdown, CSV, LaTeX or HTML
@@ -23,7 +27,8 @@ pub struct Table {
     /// Write to this file instead of standard output
     #[arg(long, value_name = "FILE", conflicts_with = "check")]
     to: Option<PathBuf>,
-    /// Compare with a committed file, which may hold other text too: exit code 1 and a diff if it has not these tables
+    /// Compare with a committed file, which may hold other text too: exit code 1 and a diff if it has not these tables, or if the recipe
+    /// has changed since the last run
     #[arg(long, value_name = "FILE")]
     check: Option<PathBuf>,
 }
@@ -50,6 +55,13 @@ impl Table {
             }
         }
         if let Some(file) = &self.check {
+            if let Some(stage) = self.changed(&run)? {
+                remark(&format!(
+                    "error: the last run is not of the recipe as it is: stage `{stage}` would run or come out otherwise now\n  hint: effigy run {}",
+                    self.recipe.typed(None, run.profile.as_deref())
+                ));
+                return Ok(FAILED);
+            }
             return check(&run.recipe, &tables, file, format);
         }
         let text = write(&run.recipe, &tables, format)?;
@@ -65,6 +77,28 @@ impl Table {
             }
         }
         Ok(DONE)
+    }
+
+    /// A stage that tables are of, and that a run would do again; or one before it.
+    fn changed(&self, run: &FinishedRun) -> Result<Option<String>> {
+        let loaded = load::load(&self.recipe)?;
+        let nodes = &loaded.plan.nodes;
+        let asked = run.report.iter().filter_map(|item| match item {
+            ReportItem::Table(table) => nodes.iter().position(|node| node.name == table.stage),
+            _ => None,
+        });
+        let selection = Selection { only: asked.collect(), ..Selection::default() };
+        let mut cache = Cache::open(&self.recipe.workspace.workspace, host::VERSION)?;
+        let forecasts = foresee(&loaded.plan, &mut cache, &loaded.recipe, (None, &selection), false)?;
+        let ran =
+            |i: usize| run.nodes.iter().find(|node| node.name == nodes[i].name).and_then(|node| node.manifest.as_ref());
+        let stale = (0..nodes.len()).find(|&i| {
+            let forecast = &forecasts[i];
+            let other = selection.only.contains(&i)
+                && !matches!((&forecast.table, ran(i)), (Foreseen::Whole(table), Some(ran)) if table.digest() == ran.digest());
+            forecast.misses > 0 || other
+        });
+        Ok(stale.map(|i| nodes[i].name.clone()))
     }
 
     fn format(&self) -> Result<Format> {

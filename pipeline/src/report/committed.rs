@@ -113,14 +113,21 @@ fn marks_agree(
             .any(|other| this.is_some_and(|this| (this - other).abs() <= tolerance))
 }
 
-/// Whether two cells say the same: numbers within the tolerance, everything else to the letter.
+/// Whether two cells say the same: numbers within the tolerance, everything else, and how many there were, to the letter.
 fn near(a: &str, b: &str, tolerance: f64) -> bool {
     let (a, b) = (parts(a), parts(b));
     // printed decimals are rounded, so that a difference of just the tolerance may look a little larger
     let close = |a: f64, b: f64| a == b || (a - b).abs() <= tolerance * (1.0 + 1e-9);
+    let counts = |i: usize| i > 0 && matches!(&a[i - 1], Err(word) if word.ends_with("n = "));
     a.len() == b.len()
-        && a.iter().zip(&b).all(|pair| match pair {
-            (Ok(a), Ok(b)) => close(*a, *b),
+        && a.iter().zip(&b).enumerate().all(|(i, pair)| match pair {
+            (Ok(a), Ok(b)) => {
+                if counts(i) {
+                    a == b
+                } else {
+                    close(*a, *b)
+                }
+            }
             (a, b) => a == b,
         })
 }
@@ -379,5 +386,6 @@ mod tests {
         assert_eq!(all("+1.5e-3"), [1.5e-3]);
         assert!(all("seed_1 64px EXP-5x").is_empty());
         assert!(near("inf", "inf", 0.0) && !near("inf", "20.0", 9.0) && !near("1", "1.0 ± 2", 9.0));
+        assert!(near("1.0 (n = 2)", "1.5 (n = 2)", 1.0) && !near("1.0 (n = 2)", "1.0 (n = 3)", 1.0));
     }
 }

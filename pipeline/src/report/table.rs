@@ -172,7 +172,10 @@ fn means(manifest: &Manifest, asked: &TableItem) -> anyhow::Result<Table> {
         .map(|(_, name)| format!("`{name}`"))
         .collect();
     if !lacking.is_empty() {
-        notes.push(format!("{NOT_AVAILABLE}: no row has a value of {}", lacking.join(", ")));
+        notes.push(format!(
+            "{NOT_AVAILABLE}: no row has a value of {}; if that is for want of weights, `effigy doctor` says how to get them",
+            lacking.join(", ")
+        ));
     }
     for name in asked.mean.iter().filter(|name| !numeric(manifest, name)) {
         match manifest.schema().ty(name) {
@@ -439,7 +442,7 @@ mod tests {
         assert_eq!(rows[0], ["ours", "2", "*25.00 ± 1.41*", "n/a", "n/a"]);
         assert_eq!(rows[1], ["mean", "2", "18.50 (n = 1)", "n/a", "n/a"]);
         assert_eq!(rows.len(), 2);
-        let said = "n/a: no row has a value of `lpips`; there is no column `ssim`; rows where held_out is yes; LPIPS needs weights.";
+        let said = "n/a: no row has a value of `lpips`; if that is for want of weights, `effigy doctor` says how to get them; there is no column `ssim`; rows where held_out is yes; LPIPS needs weights.";
         assert!(note.as_ref().unwrap().ends_with(said), "{note:?}");
 
         let (head, rows, _) = texts(table(&scores(), &asked("", "psnr", "", "psnr")).unwrap());

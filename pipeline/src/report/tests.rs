@@ -230,6 +230,7 @@ fn sample() -> FinishedRun {
             title: None,
             column: "video".into(),
             caption: strings(&["at 25 fps"]),
+            limit: None,
         },
         images("surfaces", "Surfaces", "image", &[]),
         ReportItem::Rates { stages: strings(&["points", "frames"]), title: None, count: Some("points".into()) },

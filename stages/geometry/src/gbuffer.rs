@@ -70,6 +70,9 @@ pub struct GBuffer {
 }
 
 impl GBuffer {
+    /// What a pixel takes in memory.
+    pub const PIXEL_BYTES: usize = 4 * (1 + 3 + 3 + 2) + 1;
+
     /// Draws a posed mesh (world, metres). `canonical` holds, per vertex, the canonical position and the two ambient
     /// coordinates in NPHM units. Surfaces nearer than [`NEAR`] or farther than [`FAR`] are not drawn.
     ///

@@ -140,6 +140,14 @@ impl AdamW {
         }
     }
 
+    /// Forgets all steps, as if none had been done.
+    pub fn reset(&mut self) {
+        self.step = 0;
+        for parameter in self.groups.iter_mut().flat_map(|(_, list)| list) {
+            let _ = (parameter.m.zero_(), parameter.v.zero_());
+        }
+    }
+
     /// Number of updates done.
     pub fn steps(&self) -> i64 {
         self.step

@@ -30,8 +30,8 @@ pub enum Prior {
     Frozen,
     /// It learns too. Not in the paper; for small priors.
     Tuned,
-    /// There is none: the U-Net starts from random weights, everything learns, and the encoded condition is added to its
-    /// first convolution instead of going through a ControlNet (the paper's "w/o LDM prior").
+    /// There is none: the U-Net starts from random weights, everything learns, and the encoded condition is given to it as further input channels beside
+    /// the noisy latent instead of going through a ControlNet (the paper's "w/o LDM prior").
     None,
 }
 
@@ -143,6 +143,12 @@ impl AvatarConfig {
         Some(self.condition_channels() - maps.ambient_channels - 3)
     }
 
+    /// The U-Net as it is built: where it takes the encoded condition itself, it has as many input channels more.
+    fn network(&self) -> UNetConfig {
+        let encoded = if self.prior == Prior::None { self.unet.block_out_channels[0] } else { 0 };
+        UNetConfig { in_channels: self.unet.in_channels + encoded, ..self.unet.clone() }
+    }
+
     fn control(&self) -> ControlNetConfig {
         ControlNetConfig {
             unet: self.unet.clone(),
@@ -156,7 +162,7 @@ impl AvatarConfig {
 #[derive(Debug)]
 enum Steering {
     Control(Box<ControlNet>),
-    Added(ConditionEncoder),
+    Input(ConditionEncoder),
 }
 
 #[derive(Debug)]
@@ -241,7 +247,7 @@ impl Avatar {
         seed: u64,
         device: Device,
     ) -> Result<Self, WeightsError> {
-        let (mut unet_vs, unet) = init::build(device, seed, |p| UNet::new(p, &config.unet));
+        let (mut unet_vs, unet) = init::build(device, seed, |p| UNet::new(p, &config.network()));
         if config.prior != Prior::None {
             weights::load_tensors(&unet_vs, prior, "the prior's U-Net")?;
         }
@@ -250,7 +256,7 @@ impl Avatar {
         }
         let control = config.control();
         let (steering_vs, steering) = init::build(device, seed, |p| match config.prior {
-            Prior::None => Steering::Added(ConditionEncoder::new(&(p / "controlnet_cond_embedding"), &control)),
+            Prior::None => Steering::Input(ConditionEncoder::new(&(p / "controlnet_cond_embedding"), &control)),
             _ => Steering::Control(Box::new(ControlNet::new(p, &control))),
         });
         if let Steering::Control(net) = &steering {
@@ -352,7 +358,7 @@ impl Avatar {
         let (image, codes) = (image.to_kind(self.kind), codes.to_kind(self.kind));
         let encoded = match &self.steering {
             Steering::Control(net) => net.encode(&image),
-            Steering::Added(encoder) => encoder.forward(&image),
+            Steering::Input(encoder) => encoder.forward(&image),
         };
         let width = self.config.unet.cross_attention_dim;
         let tokens = self.expression.as_ref().map(|e| e.tokens.forward(&codes).unflatten(1, [-1, width]));
@@ -392,7 +398,7 @@ impl Avatar {
                 let extras = Extras { down: Some(&residuals.down), mid: Some(&residuals.mid), ..base };
                 self.unet.forward(noisy, t, &text, extras)
             }
-            Steering::Added(_) => self.unet.forward(noisy, t, &text, Extras { added: Some(&prepared.encoded), ..base }),
+            Steering::Input(_) => self.unet.forward(&Tensor::cat(&[noisy, &prepared.encoded], 1), t, &text, base),
         };
         out.to_kind(Kind::Float)
     }

@@ -109,8 +109,6 @@ pub struct Extras<'a, 'n> {
     pub down: Option<&'a [Tensor]>,
     /// A ControlNet's residual for the middle.
     pub mid: Option<&'a Tensor>,
-    /// Added to the first convolution's output, `[B, width, h, w]`: an encoded condition where there is no ControlNet.
-    pub added: Option<&'a Tensor>,
     /// Expression attentions and their tokens `[B, K, cross_attention_dim]`.
     pub expression: Option<(&'n ExpressionAttentions, &'a Tensor)>,
     /// Gradient checkpointing; `'n` is how long the networks live.
@@ -166,7 +164,7 @@ impl UNet {
         let c = Context { time: &time, text, expression: tokens.as_ref(), tape };
         let attentions = extras.expression.map(|(attentions, _)| attentions);
         let Features { x, mut skips } =
-            self.encoder.down(sample, c, extras.added, attentions.map(|a| a.down.as_slice()), probe);
+            self.encoder.down(sample, c, None, attentions.map(|a| a.down.as_slice()), probe);
         let mut x = self.encoder.mid(&x, c);
         probe.see("mid_block", &x);
         if let Some(residuals) = extras.down {

@@ -17,6 +17,9 @@ use std::process::ExitCode;
 
 use check::Report;
 
+/// What cases find their networks and schedules in.
+const MODELS: [&str; 5] = ["controlnet", "scheduler", "unet", "vae", "vae_legacy_names"];
+
 fn main() -> ExitCode {
     let mut arguments = std::env::args_os().skip(1);
     let (Some(dir), None) = (arguments.next(), arguments.next()) else {
@@ -31,8 +34,7 @@ fn main() -> ExitCode {
 /// Runs everything in `dir`. What is not understood is a failure, as is a folder without cases.
 fn run(dir: &Path) -> Report {
     let mut report = Report::default();
-    let names = names(dir);
-    for name in &names {
+    for name in &names(dir) {
         let path = dir.join(name);
         match name.as_str() {
             "metrics" => metrics::run(&path, &mut report),
@@ -46,9 +48,15 @@ fn run(dir: &Path) -> Report {
             "unet.safetensors" | "vae.safetensors" | "pipeline.safetensors" => {}
             "schedulers.json" | "schedulers.safetensors" | "train_step.json" | "train_step.safetensors" => {}
             // The weights of those cases, and notes.
-            "models" | "noise_floor.json" => {}
-            // Their weights are data packages, which only tests of the crate `models` look for.
-            "face_mesh" | "face_descriptor" => {}
+            "models" => {
+                for model in names(&path).iter().filter(|model| !MODELS.contains(&model.as_str())) {
+                    report.fail(&format!("models/{model}"), "no case asks for such a model");
+                }
+            }
+            "noise_floor.json" => {}
+            "face_mesh" | "face_descriptor" => {
+                println!("left  {name:<36} its weights are data packages: the tests of the crate `models` run it");
+            }
             other if other.ends_with(".md") || other.ends_with(".py") => {}
             other => report.fail(other, "this kind of case is unknown"),
         }
