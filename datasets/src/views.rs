@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+use geometry::camera::same_shape;
 use geometry::{Camera, Distortion};
 use glam::{DMat3, DMat4, DVec3, DVec4};
 
@@ -146,10 +147,7 @@ pub fn check_shapes(views: &[View]) -> Result<(), ViewError> {
         let Some((width, height)) = image::image_dimensions(&view.file).ok().filter(|_| !view.is_video()) else {
             continue;
         };
-        // a picture that was made smaller has its sides rounded
-        let (across, along) = (f64::from(width) * f64::from(view.height), f64::from(height) * f64::from(view.width));
-        let pixel = f64::from(view.width.max(view.height));
-        if (across - along).abs() > (0.01 * across).max(pixel) {
+        if !same_shape((width, height), (view.width, view.height)) {
             return Err(ViewError::Unfit {
                 what: format!(
                     "{} is {width} x {height} px, and its calibration is for {} x {}",

@@ -107,6 +107,38 @@ fn a_truncated_video() {
 }
 
 #[test]
+fn pictures_and_mattes_of_another_shape() {
+    let recordings = Recordings::new();
+    recordings.space.write("r.yaml", &RECIPE.replace("[96, 140]", "[140, 96]"));
+    let parts = ["stage `frames`", "cam_222200036.mp4: found 96 x 140 px", "calibrated pictures, 140 x 96 px", "hint:"];
+    recordings.run().expect_error(1, &parts);
+    // of half the size they are of one shape
+    recordings.space.write("r.yaml", &RECIPE.replace("[96, 140]", "[48, 70]"));
+    assert_eq!(recordings.run().code, 0);
+
+    // and a picture with a matte of another one
+    let space = &recordings.space;
+    let files = "recipe: pictures\nstages:\n  pictures: { files: '*.ppm', parse: '{name}.ppm' }\n  \
+        picture: { select: pictures, where: { name: picture }, rename: { image: file }, set: { timestep: 0 }, columns: [timestep, image] }\n  \
+        mattes: { select: pictures, where: { name: matte }, rename: { matte: file }, set: { timestep: 0 }, columns: [timestep, matte] }\n  \
+        both: { join: [picture, mattes], on: [timestep] }\n  frames: { stage: extract_frames, from: both }\n";
+    space.write("r.yaml", files);
+    let ppm = |name: &str, width: usize, height: usize| {
+        let head = format!("P6\n{width} {height}\n255\n").into_bytes();
+        std::fs::write(space.path(name), [head, vec![200; width * height * 3]].concat()).expect("written");
+    };
+    ppm("picture.ppm", 11, 16);
+    ppm("matte.ppm", 32, 22);
+    one_error(
+        &recordings.run(),
+        1,
+        &["stage `frames`", "found 32 x 22 px, expected the shape of the picture", "11 x 16 px"],
+    );
+    ppm("matte.ppm", 22, 32);
+    assert_eq!(recordings.run().code, 0);
+}
+
+#[test]
 fn a_key_that_is_not_there() {
     let recordings = Recordings::new();
     recordings.space.write("r.yaml", &RECIPE.replace("every: 2", "evry: 2"));
