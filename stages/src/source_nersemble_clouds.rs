@@ -56,7 +56,7 @@ fn radius() -> f32 {
 }
 
 fn def() -> StageDef {
-    StageDef::new("source_nersemble_clouds", 2, Grain::Whole)
+    StageDef::new("source_nersemble_clouds", 3, Grain::Whole)
         .doc("Lists the point clouds that come with a NeRSemble capture, or makes them of its depth maps.")
         .source()
         .file_param("path")

@@ -86,7 +86,7 @@ fn a_download_converts_to_the_calibration_of_diffusion_avatars_and_back() {
     let root = tempfile::tempdir().unwrap();
     let cameras = rig(&SERIALS, 2200, 3208);
     let read = read_calibration(&write_calibration(root.path(), 17, &cameras).unwrap()).unwrap();
-    let [config, result] = write_diffusion_avatars_calibration(root.path(), &read).unwrap();
+    let [config, result] = write_diffusion_avatars_calibration(root.path(), &read, FULL_SIZE).unwrap();
     let back = read_calibration(&result).unwrap();
     assert_eq!(back.size, Some(FULL_SIZE));
     for (serial, camera) in &read.cameras {
@@ -180,6 +180,8 @@ fn lists_folders_of_pictures_of_both_releases() {
         put(&frame.join("images/cam_222200037.png"), b"");
         put(&frame.join("alpha_map/cam_222200037.png"), b"");
     }
+    put(&d.join("flame.ply"), b"");
+    put(&d.join("sequences/FREE/timesteps/frame_00003/facer_segmentation_masks/segmentation_cam_222200037.png"), b"");
     let annotations = d.join("sequences/FREE/annotations");
     put(&annotations.join("color_correction/222200037.npy"), b"");
     put(&annotations.join("tracking/NPHM_temp_wNeck/00000_ex_code.npz"), b"");
@@ -192,12 +194,24 @@ fn lists_folders_of_pictures_of_both_releases() {
     let surveys = survey(root.path()).unwrap();
     assert_eq!(surveys[0].layout, Layout::DiffusionAvatars);
     assert_eq!(surveys[1].layout, Layout::PaperRelease);
+    assert_eq!(surveys[0].unused, [("flame.ply", 1), ("facer_segmentation_masks", 1)]);
+    assert!(surveys[1].unused.is_empty());
     let free = &surveys[0].sequences[0];
     assert_eq!((free.frames, free.parts[&Part::Nphm], free.parts[&Part::Flame]), (Some(2), 1, 1));
     assert!(!free.parts.contains_key(&Part::Boxes) && !free.parts.contains_key(&Part::Depths));
     assert_eq!(surveys[1].sequences[0].parts[&Part::Depths], 3);
     assert!(recordings[2].depth.as_ref().is_some_and(|path| path.ends_with("depth_maps_compressed/cam_220700191.png")));
     fs::remove_file(d.join("calibration/calibration_result.json")).unwrap();
+    // a capture of another layout stays one when that calibration is put into it as well
+    put(&c.join("calibration/calibration_result.json"), b"{}");
+    put(&root.path().join("017/calibration/camera_params.json"), b"{}");
+    put(&root.path().join("017/calibration/calibration_result.json"), b"{}");
+    put(&video_path(root.path(), 17, "FREE", "222200037"), b"");
+    let surveys = survey(root.path()).unwrap();
+    let layouts: Vec<_> = surveys.iter().map(|survey| survey.layout).collect();
+    assert_eq!(layouts, [Layout::Download, Layout::DiffusionAvatars, Layout::PaperRelease]);
+    assert!(surveys[0].calibration.ends_with("017/calibration/camera_params.json") && surveys[0].sequences.len() == 1);
+    fs::remove_dir_all(root.path().join("017")).unwrap();
     let error = list(root.path()).unwrap_err().to_string();
     assert!(error.contains("calibration_result.json"), "{error}");
 }
