@@ -277,6 +277,49 @@ fn colours_of_both_releases_and_their_errors() {
 }
 
 #[test]
+fn rotation_matrices_tell_what_flames_rotations_are() {
+    use geometry::pose::{euler_xyz, rodrigues};
+    use glam::{DMat3, DVec3};
+    let root = tempfile::tempdir().unwrap();
+    let path = root.path().join("tracking/flame2023_tracking_v2.npz");
+    let read = |rotations: [[f64; 3]; 2], matrices: Option<[DMat3; 2]>, translation: [f64; 3]| {
+        let mut arrays = vec![
+            ("shape", npy("<f8", "(1, 1)", &f64s(&[0.0]))),
+            ("expression", npy("<f8", "(2, 1)", &f64s(&[0.0; 2]))),
+            ("rotation", npy("<f8", "(2, 3)", &f64s(rotations.as_flattened()))),
+            ("translation", npy("<f8", "(2, 3)", &f64s(&[[0.0; 3], translation].concat()))),
+            ("jaw", npy("<f8", "(2, 3)", &f64s(&[0.0; 6]))),
+            ("scale", npy("<f8", "(1, 1)", &f64s(&[1.0]))),
+        ];
+        let rows = matrices.map(|both| both.map(|m| m.transpose().to_cols_array()));
+        arrays.extend(rows.map(|rows| ("rotation_matrices", npy("<f8", "(2, 3, 3)", &f64s(rows.as_flattened())))));
+        npz(&path, &arrays);
+        read_flame(root.path()).map(|frames| frames.into_iter().map(|frame| frame.rotation).collect::<Vec<_>>())
+    };
+    let turns = [[0.3, -0.5, 0.2], [-0.1, 0.9, 0.4]];
+    let of = |turn: fn(DVec3) -> DMat3| turns.map(|r| turn(DVec3::from(r)));
+    assert_eq!(
+        read(turns, None, [0.0; 3]).unwrap(),
+        turns,
+        "without matrices they are what DiffusionAvatars takes them for"
+    );
+    assert_eq!(read(turns, Some(of(euler_xyz)), [0.0; 3]).unwrap(), turns);
+    // Rodrigues vectors: the same rotations come out
+    let found = read(turns, Some(of(rodrigues)), [0.0; 3]).unwrap();
+    for (angles, matrix) in found.iter().zip(of(rodrigues)) {
+        assert!(
+            (euler_xyz(DVec3::from(*angles)) - matrix).to_cols_array().iter().all(|x| x.abs() < 1e-12),
+            "{found:?}"
+        );
+    }
+    let error = read(turns, Some(of(|r| euler_xyz(r).transpose())), [0.0; 3]).unwrap_err().to_string();
+    assert!(error.contains("field `rotation_matrices`: found matrices that are off by"), "{error}");
+    let error = read(turns, None, [12.0, -30.0, 840.0]).unwrap_err().to_string();
+    assert!(error.contains("field `translation`: found a head 840.621 m from the origin in row 1"), "{error}");
+    assert!(error.contains("are these numbers metres?"), "{error}");
+}
+
+#[test]
 fn flame_tracking_of_both_releases_and_its_errors() {
     let root = tempfile::tempdir().unwrap();
     assert!(read_flame(root.path()).unwrap().is_empty());
@@ -286,7 +329,7 @@ fn flame_tracking_of_both_releases_and_its_errors() {
         ("shape", npy("<f4", "(1, 300)", &ramp(300))),
         ("expression", npy("<f4", "(2, 100)", &ramp(200))),
         ("rotation", npy("<f4", "(2, 3)", &ramp(6))),
-        ("translation", npy("<f4", "(2, 3)", &ramp(6))),
+        ("translation", npy("<f4", "(2, 3)", &f32s(&[0.0, 0.1, 0.2, 0.3, 0.4, 0.5]))),
         ("jaw", npy("<f4", "(2, 3)", &ramp(6))),
         ("scale", npy("<f4", "(1, 1)", &f32s(&[1.5]))),
         ("eyes", npy("<f4", "(2, 6)", &ramp(12))),
