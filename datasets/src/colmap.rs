@@ -99,6 +99,8 @@ pub fn read(root: &Path, folder: &Path) -> Result<Vec<View>, ViewError> {
         .collect()
 }
 
+const TWO_LINES: &str =
+    "each picture has two lines, its pose and its points; a program that drops empty lines takes the second one away";
 const DAMAGED: &str = "the file is damaged, or was cut when it was copied: export the model again";
 
 fn fault(path: &Path, place: &str, found: &str, expected: &str, hint: &'static str) -> ViewError {
@@ -238,7 +240,7 @@ pub fn read_cameras_txt(path: &Path) -> Result<BTreeMap<u32, Lens>, ViewError> {
 /// Reads `images.txt`, in its order.
 ///
 /// # Errors
-/// If a line is not one of a picture.
+/// If a line is not one of a picture, or the line for its points is another picture's.
 pub fn read_images_txt(path: &Path) -> Result<Vec<Posed>, ViewError> {
     let text = text(path)?;
     let mut lines = text.lines().enumerate();
@@ -248,31 +250,41 @@ pub fn read_images_txt(path: &Path) -> Result<Vec<Posed>, ViewError> {
         if line.is_empty() || line.starts_with('#') {
             continue;
         }
-        let read = || {
-            // a name may have blanks in it
-            let mut rest = line;
-            let mut word = || {
-                let (word, after) = rest.split_once(char::is_whitespace)?;
-                rest = after.trim_start();
-                Some(word)
-            };
-            word()?.parse::<u32>().ok()?;
-            let mut pose = [0.0; 7];
-            for x in &mut pose {
-                *x = word()?.parse().ok()?;
-            }
-            let camera = word()?.parse().ok()?;
-            (!rest.is_empty()).then(|| (rest.to_owned(), camera, pose))
-        };
-        let (name, camera, pose) = read().ok_or_else(|| {
+        let place = |at: usize| format!("line {}", at + 1);
+        let (name, camera, pose) = image_line(line).ok_or_else(|| {
             let expected = "IMAGE_ID QW QX QY QZ TX TY TZ CAMERA_ID NAME";
-            fault(path, &format!("line {}", at + 1), &format!("`{}`", short(line)), expected, DAMAGED)
+            fault(path, &place(at), &format!("`{}`", short(line)), expected, DAMAGED)
         })?;
-        found.push(posed(path, name, camera, pose)?);
-        // its points, on a line that may be empty
-        lines.next();
+        found.push(posed(path, name.to_owned(), camera, pose)?);
+        // its points, on a line that may be empty and has nothing but numbers
+        let Some((at, points)) = lines.next() else { break };
+        if image_line(points.trim())
+            .is_some_and(|(name, ..)| name.split_whitespace().any(|word| word.parse::<f64>().is_err()))
+        {
+            let expected = format!("the points of {}, as X Y POINT3D_ID, or an empty line", short(name));
+            let found = format!("the next picture, `{}`", short(points.trim()));
+            return Err(fault(path, &place(at), &found, &expected, TWO_LINES));
+        }
     }
     Ok(found)
+}
+
+/// Name, camera and pose of a line of `images.txt`; none if it is not one of a picture.
+fn image_line(line: &str) -> Option<(&str, u32, [f64; 7])> {
+    // a name may have blanks in it
+    let mut rest = line;
+    let mut word = || {
+        let (word, after) = rest.split_once(char::is_whitespace)?;
+        rest = after.trim_start();
+        Some(word)
+    };
+    word()?.parse::<u32>().ok()?;
+    let mut pose = [0.0; 7];
+    for x in &mut pose {
+        *x = word()?.parse().ok()?;
+    }
+    let camera = word()?.parse().ok()?;
+    (!rest.is_empty()).then_some((rest, camera, pose))
 }
 
 fn short(line: &str) -> String {
@@ -418,176 +430,4 @@ fn parse_images(path: &Path, all: &[u8]) -> Result<Vec<Posed>, ViewError> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use glam::DVec2;
-    use rand::{Rng, RngCore, SeedableRng};
-
-    /// Two cameras, three pictures: straight at (0, 0, -1), from the side, and one whose name has a blank.
-    const CAMERAS: &str =
-        "# Camera list\n1 PINHOLE 200 100 100 110 100 50\n2 OPENCV 64 48 50 51 32 24 0.1 0.2 0.3 0.4\n";
-    const IMAGES: &str = "# Image list\n# two lines each\n\
-        1 1 0 0 0 0 0 1 1 cam_a/frame_00001.png\n1.5 2.5 -1 3.5 4.5 17\n\
-        2 0.7071067811865476 0 0.7071067811865476 0 0.25 0 1 2 cam_b/frame_00001.png\n\n\
-        3 1 0 0 0 0 0 2 1 cam_a/a name.png\n";
-
-    fn cameras_bin() -> Vec<u8> {
-        let mut bytes = 2u64.to_le_bytes().to_vec();
-        for (id, model, size, params) in [
-            (1u32, 1u32, [200u64, 100], &[100.0, 110.0, 100.0, 50.0][..]),
-            (2, 4, [64, 48], &[50.0, 51.0, 32.0, 24.0, 0.1, 0.2, 0.3, 0.4]),
-        ] {
-            bytes.extend(id.to_le_bytes().into_iter().chain(model.to_le_bytes()));
-            bytes.extend(size.iter().flat_map(|side| side.to_le_bytes()));
-            bytes.extend(params.iter().flat_map(|x: &f64| x.to_le_bytes()));
-        }
-        bytes
-    }
-
-    fn images_bin() -> Vec<u8> {
-        let mut bytes = 3u64.to_le_bytes().to_vec();
-        let half = std::f64::consts::FRAC_1_SQRT_2;
-        for (id, pose, camera, name, points) in [
-            (1u32, [1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0], 1u32, "cam_a/frame_00001.png", 2u64),
-            (2, [half, 0.0, half, 0.0, 0.25, 0.0, 1.0], 2, "cam_b/frame_00001.png", 0),
-            (3, [1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 2.0], 1, "cam_a/a name.png", 1),
-        ] {
-            bytes.extend(id.to_le_bytes());
-            bytes.extend(pose.iter().flat_map(|x: &f64| x.to_le_bytes()));
-            bytes.extend(camera.to_le_bytes());
-            bytes.extend(name.bytes().chain([0]));
-            bytes.extend(points.to_le_bytes());
-            bytes.extend((0..points).flat_map(|_| [7u8; 24]));
-        }
-        bytes
-    }
-
-    fn text_model(cameras: &str, images: &str) -> (tempfile::TempDir, Result<Vec<View>, ViewError>) {
-        let root = tempfile::tempdir().unwrap();
-        let folder = root.path().join("sparse/0");
-        fs::create_dir_all(&folder).unwrap();
-        fs::write(folder.join("cameras.txt"), cameras).unwrap();
-        fs::write(folder.join("images.txt"), images).unwrap();
-        assert_eq!(find(root.path()), Some(folder.clone()));
-        let views = read(root.path(), &folder);
-        (root, views)
-    }
-
-    #[test]
-    fn text_and_binary_agree_and_points_fall_where_they_should() {
-        let (root, views) = text_model(CAMERAS, IMAGES);
-        let views = views.unwrap();
-        assert_eq!(views.len(), 3);
-        let folder = root.path().join("sparse/0");
-        fs::write(folder.join("cameras.bin"), cameras_bin()).unwrap();
-        fs::write(folder.join("images.bin"), images_bin()).unwrap();
-        fs::write(folder.join("images.txt"), "damaged, and not looked at").unwrap();
-        assert_eq!(read(root.path(), &folder).unwrap(), views);
-        // straight: (0.1, 0.2, 0) is 1 before it, and y is down
-        let seen = |view: &View, at: [f64; 3]| view.pinhole().project(DVec3::from_array(at));
-        let (px, z) = seen(&views[0], [0.1, 0.2, 0.0]);
-        assert!((px - DVec2::new(110.0, 72.0)).length() < 1e-9 && (z - 1.0).abs() < 1e-12, "{px}");
-        // a quarter turn about y takes +z to +x and +x to -z: (0.5, 0, 0) gets x = 0.25, z = 1 - 0.5
-        let (px, z) = seen(&views[1], [0.5, 0.0, 0.0]);
-        assert!((px - DVec2::new(57.0, 24.0)).length() < 1e-9 && (z - 0.5).abs() < 1e-12, "{px}");
-        assert_eq!(views[1].distortion, Some(Distortion::Rational([0.1, 0.2, 0.3, 0.4, 0.0, 0.0, 0.0, 0.0])));
-        assert_eq!(views[2].file, root.path().join("cam_a/a name.png"), "without a folder `images`");
-    }
-
-    #[test]
-    fn pictures_and_masks_lie_beside_the_model() {
-        let (root, _) = text_model(CAMERAS, IMAGES);
-        for file in ["images/x", "masks/cam_a/frame_00001.png.png", "masks/cam_b/frame_00001.png"] {
-            let file = root.path().join(file);
-            fs::create_dir_all(file.parent().unwrap()).unwrap();
-            fs::write(file, b"").unwrap();
-        }
-        let views = read(root.path(), &root.path().join("sparse/0")).unwrap();
-        assert_eq!(views[0].file, root.path().join("images/cam_a/frame_00001.png"));
-        let masks: Vec<_> = views.iter().map(|view| view.mask.clone()).collect();
-        let mask = |name| Some(root.path().join("masks").join(name));
-        assert_eq!(masks, [mask("cam_a/frame_00001.png.png"), mask("cam_b/frame_00001.png"), None]);
-    }
-
-    #[test]
-    fn models_have_their_parameters_in_order() {
-        let rational = |k: [f64; 8]| Some(Distortion::Rational(k));
-        assert_eq!(lens("SIMPLE_PINHOLE", &[5.0, 1.0, 2.0]).unwrap().0, [5.0, 0.0, 1.0, 0.0, 5.0, 2.0, 0.0, 0.0, 1.0]);
-        let bent = |model: &str, params: &[f64]| lens(model, params).unwrap().1;
-        assert_eq!(bent("SIMPLE_RADIAL", &[5.0, 1.0, 2.0, 0.1]), rational([0.1, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]));
-        assert_eq!(bent("RADIAL", &[5.0, 1.0, 2.0, 0.1, 0.2]), rational([0.1, 0.2, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]));
-        let twelve = [5.0, 6.0, 1.0, 2.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8];
-        assert_eq!(bent("FULL_OPENCV", &twelve), rational([0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8]));
-        assert_eq!(bent("OPENCV_FISHEYE", &twelve[..8]), Some(Distortion::Fisheye([0.1, 0.2, 0.3, 0.4])));
-        assert_eq!(bent("OPENCV", &[5.0, 6.0, 1.0, 2.0, 0.0, 0.0, 0.0, 0.0]), None);
-        assert_eq!(lens("FOV", &[1.0; 5]), None);
-    }
-
-    #[test]
-    fn errors_say_where_and_what() {
-        let check = |cameras: &str, images: &str, expected: &str| {
-            let error = text_model(cameras, images).1.unwrap_err();
-            assert!(error.to_string().contains(expected), "{error}");
-            assert!(!error.hint().is_empty());
-        };
-        check(
-            "1 FOV 2 2 1 1 1 1 1\n",
-            IMAGES,
-            "cameras.txt, line 1: found the camera model FOV, expected SIMPLE_PINHOLE,",
-        );
-        check("1 PINHOLE 2 2 1 1 1\n", IMAGES, "line 1: found 3 parameters, expected 4 for PINHOLE");
-        check("1 PINHOLE 2 0 1 1 1 1\n", IMAGES, "found 2 x 0 px");
-        check("1 PINHOLE 2 2 1 nan 1 1\n", IMAGES, "found parameters");
-        check("1 PINHOLE\n", IMAGES, "line 1: found `1 PINHOLE`");
-        check(&CAMERAS[..CAMERAS.len() / 2], IMAGES, "picture `cam_b/frame_00001.png`: found camera 2");
-        check(&[CAMERAS, CAMERAS].concat(), IMAGES, "camera 1: found it twice");
-        check(CAMERAS, "", "found no picture");
-        check(CAMERAS, "1 1 0 0 0 0 0 1 1\n", "images.txt, line 1: found `1 1 0 0 0 0 0 1 1`");
-        check(CAMERAS, "1 9 0 0 0 0 0 1 1 a.png\n", "picture `a.png`: found the pose");
-        let error = parse_cameras(Path::new("c.bin"), &[&1u64.to_le_bytes()[..], &[9, 0, 0, 0, 99], &[0; 43]].concat());
-        let error = error.unwrap_err().to_string();
-        assert!(error.contains("c.bin, byte 8: found the camera model number 99"), "{error}");
-    }
-
-    #[test]
-    fn truncated_and_hostile_files_are_errors() {
-        let path = Path::new("x.bin");
-        let (cameras, images) = (cameras_bin(), images_bin());
-        assert_eq!(parse_cameras(path, &cameras).unwrap().len(), 2);
-        for length in 0..cameras.len() {
-            assert!(parse_cameras(path, &cameras[..length]).is_err(), "{length}");
-        }
-        for length in 0..images.len() {
-            assert!(parse_images(path, &images[..length]).is_err(), "{length}");
-        }
-        assert!(parse_images(path, &[&images[..], &[0]].concat()).unwrap_err().to_string().contains("1 bytes more"));
-        let hostile = [&u64::MAX.to_le_bytes()[..], &images[8..]].concat();
-        let error = parse_images(path, &hostile).unwrap_err().to_string();
-        assert!(error.contains("byte 0: found 18446744073709551615 as the number of pictures"), "{error}");
-    }
-
-    #[test]
-    fn random_bytes_never_panic() {
-        let path = Path::new("x.bin");
-        let mut draw = rand_chacha::ChaCha8Rng::seed_from_u64(1);
-        for _ in 0..20_000 {
-            let mut noise = vec![0; draw.random_range(0..300)];
-            draw.fill_bytes(&mut noise);
-            // a small count, so that records are looked at
-            if noise.len() > 8 {
-                noise[1..8].fill(0);
-            }
-            let _ = parse_cameras(path, &noise);
-            let _ = parse_images(path, &noise);
-            let (mut cameras, mut images) = (cameras_bin(), images_bin());
-            for bytes in [&mut cameras, &mut images] {
-                for _ in 0..draw.random_range(1..4) {
-                    let at = draw.random_range(0..bytes.len());
-                    bytes[at] = draw.random();
-                }
-            }
-            let _ = parse_cameras(path, &cameras);
-            let _ = parse_images(path, &images);
-        }
-    }
-}
+mod tests;

@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+use geometry::camera::same_shape;
 use geometry::{Camera, Distortion};
 use glam::{DMat3, DMat4, DVec3, DVec4};
 
@@ -146,10 +147,7 @@ pub fn check_shapes(views: &[View]) -> Result<(), ViewError> {
         let Some((width, height)) = image::image_dimensions(&view.file).ok().filter(|_| !view.is_video()) else {
             continue;
         };
-        // a picture that was made smaller has its sides rounded
-        let (across, along) = (f64::from(width) * f64::from(view.height), f64::from(height) * f64::from(view.width));
-        let pixel = f64::from(view.width.max(view.height));
-        if (across - along).abs() > (0.01 * across).max(pixel) {
+        if !same_shape((width, height), (view.width, view.height)) {
             return Err(ViewError::Unfit {
                 what: format!(
                     "{} is {width} x {height} px, and its calibration is for {} x {}",
@@ -165,7 +163,30 @@ pub fn check_shapes(views: &[View]) -> Result<(), ViewError> {
     Ok(())
 }
 
-/// Gives a camera and a timestep to views that have none, and sorts: by camera, then by time.
+/// What a file is called without its ending; of `cam_{name}` the name.
+fn stem(file: &Path) -> String {
+    let stem = file.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
+    stem.strip_prefix("cam_").unwrap_or(stem).to_owned()
+}
+
+/// Says of pictures without a camera that each is of one of its own, called as the file is, all at one moment.
+pub fn name_cameras(views: &mut [View]) {
+    for view in views.iter_mut().filter(|view| view.camera.is_empty() && !view.is_video()) {
+        view.camera = stem(&view.file);
+        view.timestep = view.timestep.or(Some(0));
+    }
+}
+
+/// Says of pictures without a camera that they are of one, `0`, which may move.
+pub fn name_moments(views: &mut [View]) {
+    views
+        .iter_mut()
+        .filter(|view| view.camera.is_empty() && !view.is_video())
+        .for_each(|view| view.camera = "0".to_owned());
+}
+
+/// Gives a camera and a timestep to views that have none, and sorts: by camera, then by time. Answers whether pictures were taken for those
+/// of one moving camera because nothing tells.
 ///
 /// From the path, if all of them agree: `cam_{name}/frame_{n}.png`, or `{name}/{n}.png`. Else they are taken for pictures of
 /// one moving camera, `0`, whose timesteps are their places in the order of paths. A view that knows its camera and not
@@ -173,7 +194,7 @@ pub fn check_shapes(views: &[View]) -> Result<(), ViewError> {
 ///
 /// # Errors
 /// If two views have the same camera and timestep, or two videos the same camera.
-pub fn name_views(root: &Path, views: &mut [View]) -> Result<(), ViewError> {
+pub fn name_views(root: &Path, views: &mut [View]) -> Result<bool, ViewError> {
     views.sort_by(|a, b| a.file.cmp(&b.file));
     let relative = |view: &View| view.file.strip_prefix(root).unwrap_or(&view.file).to_owned();
     let pictures = |view: &View| !view.is_video();
@@ -182,20 +203,15 @@ pub fn name_views(root: &Path, views: &mut [View]) -> Result<(), ViewError> {
         .iter()
         .find_map(|rule| nameless.iter().map(|path| Some((path.clone(), rule(path)?))).collect())
         .unwrap_or_default();
-    for view in views.iter_mut() {
+    let guessed = of_path.is_empty() && nameless.len() > 1;
+    for view in views.iter_mut().filter(|view| view.camera.is_empty()) {
         if view.is_video() {
-            if view.camera.is_empty() {
-                let stem = view.file.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
-                view.camera = stem.strip_prefix("cam_").unwrap_or(stem).to_owned();
-            }
-        } else if view.camera.is_empty() {
-            match of_path.get(&relative(view)) {
-                Some((camera, timestep)) => {
-                    view.camera.clone_from(camera);
-                    view.timestep = view.timestep.or(Some(*timestep));
-                }
-                None => view.camera = "0".to_owned(),
-            }
+            view.camera = stem(&view.file);
+        } else if let Some((camera, timestep)) = of_path.get(&relative(view)) {
+            view.camera.clone_from(camera);
+            view.timestep = view.timestep.or(Some(*timestep));
+        } else {
+            view.camera = "0".to_owned();
         }
     }
     // what is left has a camera and no time
@@ -213,7 +229,7 @@ pub fn name_views(root: &Path, views: &mut [View]) -> Result<(), ViewError> {
     }
     views.sort_by(|a, b| (&a.camera, a.timestep, &a.file).cmp(&(&b.camera, b.timestep, &b.file)));
     let twice = views.windows(2).find(|two| (&two[0].camera, two[0].timestep) == (&two[1].camera, two[1].timestep));
-    let Some(two) = twice else { return Ok(()) };
+    let Some(two) = twice else { return Ok(guessed) };
     let when = two[0].timestep.map_or("as a video".to_owned(), |timestep| format!("at timestep {timestep}"));
     Err(ViewError::Unfit {
         what: format!(
@@ -336,6 +352,40 @@ pub fn looking_away(views: &[View]) -> usize {
     views.iter().filter(|view| !sees(view)).count()
 }
 
+/// Checks that some camera has the origin in its picture, where the head is.
+///
+/// # Errors
+/// If none has; the hint says whether one would have with the axes of another convention, or what the cameras look at.
+pub fn check_directions(views: &[View]) -> Result<(), ViewError> {
+    if looking_away(views) < views.len() {
+        return Ok(());
+    }
+    let half_turn = DMat4::from_scale(DVec3::new(1.0, -1.0, -1.0));
+    // the camera's axes, on its own side and on the world's of a matrix that was meant the other way round
+    let turned: Vec<View> = views.iter().map(|view| with_pose(view, half_turn * view.pinhole().world_to_cam)).collect();
+    let inverted: Vec<View> = views.iter().map(|view| with_pose(view, view.pinhole().world_to_cam.inverse())).collect();
+    let sees = |views: &[View]| 2 * looking_away(views) < views.len();
+    let hint = if sees(&turned) {
+        "they would with y and z of each camera turned round: poses in `transforms.json` have OpenGL's axes (y up, z back), those of COLMAP OpenCV's \
+         (y down, z forward)"
+            .to_owned()
+    } else if sees(&inverted) {
+        "they would if each pose were inverted: poses in `transforms.json` take the camera to the world, those of COLMAP the world to the camera".to_owned()
+    } else {
+        let focus = focus(views)
+            .map_or(String::new(), |at| format!("; the cameras look at ({:.3}, {:.3}, {:.3})", at.x, at.y, at.z));
+        format!("the head is at the origin: `world` moves it there{focus}")
+    };
+    Err(ViewError::Unfit {
+        what: format!("none of {} cameras has the origin in its picture, where the head is to be", views.len()),
+        hint,
+    })
+}
+
+fn with_pose(view: &View, pose: DMat4) -> View {
+    View { world_to_cam: pose.transpose().to_cols_array(), ..view.clone() }
+}
+
 /// The point nearest to all optical axes, if there is one.
 pub fn focus(views: &[View]) -> Option<DVec3> {
     let (mut matrix, mut right) = (DMat3::ZERO, DVec3::ZERO);
@@ -397,7 +447,8 @@ mod tests {
 
     fn named(files: &[&str]) -> Vec<(String, Option<i64>)> {
         let mut views: Vec<View> = files.iter().map(|file| view(file, [0.0, 0.0, 1.0])).collect();
-        name_views(Path::new("root"), &mut views).unwrap();
+        let guessed = name_views(Path::new("root"), &mut views).unwrap();
+        assert_eq!(guessed, views.iter().all(|view| view.camera == "0"));
         views.into_iter().map(|view| (view.camera, view.timestep)).collect()
     }
 
@@ -418,11 +469,52 @@ mod tests {
     }
 
     #[test]
+    fn pictures_that_do_not_tell_are_what_one_says_they_are() {
+        let named = |files: &[&str], say: fn(&mut [View])| {
+            let mut views: Vec<View> = files.iter().map(|file| view(file, [0.0, 0.0, 1.0])).collect();
+            say(&mut views);
+            let guessed = name_views(Path::new("root"), &mut views).map_err(|error| error.to_string())?;
+            assert!(!guessed);
+            Ok::<_, String>(views.into_iter().map(|view| (view.camera, view.timestep)).collect::<Vec<_>>())
+        };
+        let flat = ["images/cam01.png", "images/cam_02.png"];
+        assert_eq!(named(&flat, name_cameras).unwrap(), pairs(&[("02", 0), ("cam01", 0)]));
+        assert_eq!(named(&flat, name_moments).unwrap(), pairs(&[("0", 0), ("0", 1)]));
+        let error = named(&["a/1.png", "b/1.png"], name_cameras).unwrap_err();
+        assert!(error.contains("camera `1` is there twice at timestep 0"), "{error}");
+        assert_eq!(named(&["a/1.png", "b/2.png"], name_moments).unwrap(), pairs(&[("0", 1), ("0", 2)]));
+    }
+
+    #[test]
+    fn cameras_of_which_none_sees_the_head_are_an_error_that_knows_conventions() {
+        let sound = view("a.png", [0.1, 0.0, 1.0]);
+        assert!(check_directions(std::slice::from_ref(&sound)).is_ok());
+        let pose = sound.pinhole().world_to_cam;
+        let hint = |pose: DMat4| {
+            let error = check_directions(&[with_pose(&sound, pose), with_pose(&sound, pose)]).unwrap_err();
+            assert!(error.to_string().starts_with("none of 2 cameras has the origin"), "{error}");
+            error.hint().to_owned()
+        };
+        assert!(
+            hint(DMat4::from_scale(DVec3::new(1.0, -1.0, -1.0)) * pose).contains("y and z of each camera turned round")
+        );
+        let aside = view("a.png", [9.0, 0.0, 1.0]).pinhole().world_to_cam;
+        assert!(hint(aside).contains("`world` moves it there"), "{}", hint(aside));
+        // a camera on the x axis: the inverse of its pose has the origin ahead, the pose itself to the left
+        let center = DVec3::new(1.0, 0.0, 0.3);
+        let (ahead, down) = (-center.normalize(), DVec3::NEG_Y);
+        let axes = DMat3::from_cols(down.cross(ahead), down, ahead).transpose();
+        let opencv = DMat4::from_mat3(axes) * DMat4::from_translation(-center);
+        assert!(check_directions(&[with_pose(&sound, opencv)]).is_ok());
+        assert!(hint(opencv.inverse()).contains("if each pose were inverted"), "{}", hint(opencv.inverse()));
+    }
+
+    #[test]
     fn fields_go_before_paths_and_nothing_is_there_twice() {
         let labelled = |files: [&str; 2], cameras: [&str; 2]| {
             let mut views = files.map(|file| view(file, [0.0, 0.0, 1.0]));
             views.iter_mut().zip(cameras).for_each(|(view, camera)| view.camera = camera.into());
-            name_views(Path::new("root"), &mut views).map(|()| views.map(|view| (view.camera, view.timestep)))
+            name_views(Path::new("root"), &mut views).map(|_| views.map(|view| (view.camera, view.timestep)))
         };
         let numbered = labelled(["left/0002.png", "left/0004.png"], ["A", "B"]).unwrap();
         assert_eq!(numbered.to_vec(), pairs(&[("A", 2), ("B", 4)]));

@@ -104,13 +104,14 @@ impl Whole {
     }
 
     /// These sections laid over those of a base: what has the same name replaces, a stanza of nothing takes away, also what the
-    /// base's profiles say of it, profiles of one name apply one after the other, and a report is there as a whole or is the base's.
+    /// base's profiles and report say of it, profiles of one name apply one after the other, and a report is there as a whole or is the base's.
     fn over(self, base: Whole) -> Whole {
         let Whole { name, sections, profiles, providers, report, bases, .. } = self;
         let mut stages = laid(base.sections.stages, sections.stages);
-        let mut inherited = base.profiles;
+        let (mut inherited, mut told) = (base.profiles, base.report);
         for (gone, _) in stages.extract_if(.., |(_, item)| item.node == Node::Null) {
             inherited.iter_mut().for_each(|(_, profile)| forget(profile, &gone.name));
+            told.iter_mut().for_each(|report| leave_out(report, &gone.name));
         }
         Whole {
             name,
@@ -122,7 +123,7 @@ impl Whole {
             },
             profiles: inherited.into_iter().chain(profiles).collect(),
             providers: base.providers.into_iter().chain(providers).collect(),
-            report: report.or(base.report),
+            report: report.or(told),
             bases,
             extends: base.extends,
         }
@@ -182,6 +183,16 @@ fn forget(profile: &mut Item, stage: &str) {
         && let Node::Map(stages) = &mut stages.node
     {
         stages.retain(|(key, _)| key.name != stage);
+    }
+}
+
+/// Takes the items of a report that show a stage out of it.
+fn leave_out(report: &mut Item, stage: &str) {
+    let shows = |(key, item): &(Key, Item)| {
+        ["table", "images", "curve", "videos"].contains(&key.name.as_str()) && item.node == Node::Text(stage.into())
+    };
+    if let Node::List(items) = &mut report.node {
+        items.retain(|item| !matches!(&item.node, Node::Map(fields) if fields.iter().any(shows)));
     }
 }
 

@@ -3,26 +3,28 @@
 //! reads: participant?, camera, sequence   writes: split (`train`, `view`: held-out camera, `sequence`: held-out sequence, `both`)
 //!
 //! The rule is the paper's (section 4.1): the held-out camera is never trained on; the held-out sequences are not
-//! either, from any camera. Rows of both ask for the most: the paper reenacts those. Knows nothing of images.
+//! either, from any camera. Rows of both ask for the most: the paper reenacts those. It looks at all rows together, since a name
+//! that none of them has holds nothing out, and what was meant by it would be trained on. Knows nothing of images.
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use datasets::split;
 use manifests::Type;
-use protocol::{Cx, Grain, OutRow, Rows, Stage, StageDef, Unit};
+use protocol::{Cx, Grain, OutRow, Row, Rows, Stage, StageDef, Unit};
 use schemars::JsonSchema;
 use serde::Deserialize;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Parameters.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Params {
-    /// Serials of the cameras that are never trained on.
+    /// Serials of the cameras that are never trained on; each is that of a row.
     #[serde(default = "frontal")]
     hold_out_cameras: Vec<String>,
-    /// Names of the sequences that are never trained on.
+    /// Names of the sequences that are never trained on; each is that of a row.
     #[serde(default)]
     hold_out_sequences: Vec<String>,
-    /// Whether to hold out of each NeRSemble participant, as well, the two sequences that the paper tests them on; needs `participant`.
+    /// Whether to hold out of each NeRSemble participant, as well, the two sequences that the paper tests them on, or the one of them that there is; needs `participant`.
     #[serde(default)]
     paper_sequences: bool,
 }
@@ -33,12 +35,11 @@ fn frontal() -> Vec<String> {
 }
 
 fn def() -> StageDef {
-    StageDef::new("assign_split", 1, Grain::Row)
+    StageDef::new("assign_split", 2, Grain::Whole)
         .doc("Marks rows as train, view (held-out camera), sequence (held-out sequence) or both.")
         .reads([("camera", Type::Str), ("sequence", Type::Str)])
         .may_read([("participant", Type::I64)])
         .writes([("split", Type::Str)])
-        .batch(256)
 }
 
 protocol::register!(Params, def, |params, _: &Cx<'_>| anyhow::Ok(AssignSplit { params }));
@@ -49,28 +50,74 @@ struct AssignSplit {
 
 impl Stage for AssignSplit {
     fn run(&mut self, units: &[Unit<'_>], _: &Cx<'_>) -> Result<Vec<Rows>> {
+        units.iter().map(|unit| self.split(unit)).collect()
+    }
+}
+
+impl AssignSplit {
+    fn split(&self, unit: &Unit<'_>) -> Result<Rows> {
         let p = &self.params;
-        let cameras: Vec<&str> = p.hold_out_cameras.iter().map(String::as_str).collect();
-        let sequences: Vec<&str> = p.hold_out_sequences.iter().map(String::as_str).collect();
-        let split = |unit: &Unit<'_>| -> Result<Rows> {
-            let row = unit.row();
-            let (camera, sequence) = (row.str("camera")?, row.str("sequence")?);
-            let mut sequences = sequences.clone();
+        let (mut cameras, mut sequences) = (BTreeSet::new(), BTreeSet::new());
+        let mut filmed: BTreeMap<i64, BTreeSet<String>> = BTreeMap::new();
+        for row in unit.rows() {
             if p.paper_sequences {
                 ensure!(
                     row.has("participant"),
                     "`paper_sequences` asks whose the sequence is, and the rows have no `participant`\nhint: name sequences by `hold_out_sequences`"
                 );
-                let participant = row.i64("participant")?;
-                sequences.extend(split::paper_sequences(participant).with_context(|| {
-                    format!(
-                        "the paper has no participant {participant}\nhint: `paper_sequences: false`, and `hold_out_sequences` names what is held out"
-                    )
-                })?);
+                filmed.entry(row.i64("participant")?).or_default().insert(row.str("sequence")?);
             }
-            let split = split::assign(&camera, &sequence, &cameras, &sequences);
-            Ok(vec![OutRow::new().str("split", split.name())])
+            cameras.insert(row.str("camera")?);
+            sequences.insert(row.str("sequence")?);
+        }
+        known("hold_out_cameras", &p.hold_out_cameras, &cameras)?;
+        known("hold_out_sequences", &p.hold_out_sequences, &sequences)?;
+        let held_out_cameras: Vec<&str> = p.hold_out_cameras.iter().map(String::as_str).collect();
+        let of_all: Vec<&str> = p.hold_out_sequences.iter().map(String::as_str).collect();
+        let mut of_each: BTreeMap<i64, Vec<&str>> = BTreeMap::new();
+        for (participant, filmed) in &filmed {
+            let tested = tested(*participant, filmed)?;
+            of_each.insert(*participant, [&of_all[..], &tested].concat());
+        }
+        let split = |(at, row): (usize, Row<'_>)| -> Result<OutRow> {
+            let sequences = match p.paper_sequences {
+                true => &of_each[&row.i64("participant")?],
+                false => &of_all,
+            };
+            let split = split::assign(&row.str("camera")?, &row.str("sequence")?, &held_out_cameras, sequences);
+            Ok(OutRow::of(at).str("split", split.name()))
         };
-        units.iter().map(split).collect()
+        unit.rows().into_iter().enumerate().map(split).collect()
     }
+}
+
+/// Checks that each name which a parameter holds out is that of a row.
+fn known(parameter: &str, names: &[String], there: &BTreeSet<String>) -> Result<()> {
+    let Some(name) = names.iter().find(|name| !there.contains(*name)) else { return Ok(()) };
+    bail!(
+        "`{parameter}` names {name}, which no row has: there are {}\nhint: what is misspelt is trained on; `{parameter}: []` holds nothing out",
+        listed(there)
+    )
+}
+
+/// The paper's sequences of a participant.
+fn tested(participant: i64, filmed: &BTreeSet<String>) -> Result<[&'static str; 2]> {
+    let tested = split::paper_sequences(participant).with_context(|| {
+        format!(
+            "the paper has no participant {participant}\nhint: `paper_sequences: false`, and `hold_out_sequences` names what is held out"
+        )
+    })?;
+    ensure!(
+        tested.iter().any(|name| filmed.contains(*name)),
+        "the paper tests participant {participant} on {} and {}, and no row is of either: there are {}\n\
+         hint: `paper_sequences: false`, and `hold_out_sequences` names what is held out",
+        tested[0],
+        tested[1],
+        listed(filmed)
+    );
+    Ok(tested)
+}
+
+fn listed(names: &BTreeSet<String>) -> String {
+    names.iter().map(String::as_str).collect::<Vec<_>>().join(", ")
 }

@@ -6,7 +6,8 @@
 //! again. Knows no head model: any image with a crop will do.
 
 use crate::backbone;
-use crate::media::{Array, Arrays, Image, array, read_arrays, write_arrays};
+use crate::arrays::{Array, Arrays, array, read_arrays, write_arrays};
+use crate::media::Image;
 use anyhow::{Context, Result};
 use half::f16;
 use manifests::Type;

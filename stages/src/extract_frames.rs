@@ -4,20 +4,21 @@
 //! distortion? or distortion_fisheye? with intrinsics, width, height
 //! writes: timestep, image (RGB, PNG or JPEG), matte (grey PNG)
 //!
+//! A picture has the shape of those that its camera's calibration is for, and a matte that of its picture; sizes may differ.
 //! A row of the input is a video, and each of its frames taken is a row of the output; or it is a picture, and is taken if
 //! its number is that of a frame that would be. `timestep` is the number of the frame in the video. Without a matte, one is
 //! cut out against the picture of the background, if there is one. Knows nothing of people: what is in the picture, and
 //! where, is for later stages.
 
 use crate::matting;
-use crate::media::{Frame, Image, Undistort, VideoReader};
+use crate::media::{Frame, Image, Undistort, VideoReader, ensure_shape};
 use anyhow::{Context, Result, bail, ensure};
 use datasets::colour::Correction;
 use manifests::Type;
 use protocol::{Cx, Grain, OutRow, Row, Rows, Stage, StageDef, Unit};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Parameters.
 #[derive(Deserialize, JsonSchema)]
@@ -80,8 +81,13 @@ impl Stage for ExtractFrames {
     }
 }
 
+/// What a matte has the shape of.
+const PICTURE: &str = "the picture that this is the matte of";
+
 /// What is done to each frame of a recording.
 struct Treatment {
+    /// Size of the pictures that the calibration is for, px.
+    calibrated: Option<(usize, usize)>,
     undistort: Option<Undistort>,
     colour: Option<Correction>,
     background: Option<Image>,
@@ -97,7 +103,16 @@ impl Treatment {
             (true, true) => bail!("a row has both `color_transform` and `color_polynomial`\nhint: a camera has one of them"),
         };
         let background = row.maybe_path("background")?.map(|path| Image::read(&path, 3)).transpose()?;
-        Ok(Treatment { undistort: Undistort::of(row)?, colour, background, width: width as usize })
+        let calibrated = match row.has("intrinsics") && row.has("width") && row.has("height") {
+            false => None,
+            true => Some((row.i64("width")? as usize, row.i64("height")? as usize)),
+        };
+        Ok(Treatment { calibrated, undistort: Undistort::of(row)?, colour, background, width: width as usize })
+    }
+
+    /// Checks the shape of a frame of this file.
+    fn fits(&self, path: &Path, size: (usize, usize)) -> Result<()> {
+        self.calibrated.map_or(Ok(()), |expected| ensure_shape(path.display(), size, expected, "the calibrated pictures"))
     }
 
     /// Whether a frame without a matte is finished as it came.
@@ -146,14 +161,22 @@ impl ExtractFrames {
         if let Some(path) = row.maybe_path("image")? {
             let timestep = usize::try_from(row.i64("timestep")?).context("`timestep` must not be negative")?;
             if timestep % every == 0 {
-                let matte = row.maybe_path("matte")?.map(|path| Image::read(&path, 1)).transpose()?;
-                rows.push(self.put(unit, cx, timestep, treatment.apply(Image::read(&path, 3)?, matte)?)?);
+                let image = Image::read(&path, 3)?;
+                treatment.fits(&path, (image.width, image.height))?;
+                let matte = |path: PathBuf| -> Result<Image> {
+                    let matte = Image::read(&path, 1)?;
+                    ensure_shape(path.display(), (matte.width, matte.height), (image.width, image.height), PICTURE)?;
+                    Ok(matte)
+                };
+                let matte = row.maybe_path("matte")?.map(matte).transpose()?;
+                rows.push(self.put(unit, cx, timestep, treatment.apply(image, matte)?)?);
             }
             return Ok(rows);
         }
         let path = row.maybe_path("video")?.context("a row has neither `video` nor `image`")?;
         let mut video = VideoReader::open(&path)?;
-        let mut matte_video = row.maybe_path("matte_video")?.map(|path| VideoReader::open(&path)).transpose()?;
+        let matte_path = row.maybe_path("matte_video")?.unwrap_or_default();
+        let mut matte_video = row.has("matte_video").then(|| VideoReader::open(&matte_path)).transpose()?;
         let fewer = "the matte video has fewer frames than the video\nhint: copy or download it again";
         for timestep in 0.. {
             if timestep % every != 0 {
@@ -166,6 +189,7 @@ impl ExtractFrames {
                 continue;
             }
             let Some(frame) = video.next_raw()? else { break };
+            treatment.fits(&path, frame.size())?;
             rows.push(match &mut matte_video {
                 None if self.params.format == Format::Jpeg && treatment.leaves(&frame) => {
                     let path = self.path(unit, cx, timestep);
@@ -175,6 +199,7 @@ impl ExtractFrames {
                 None => self.put(unit, cx, timestep, treatment.apply(frame.image()?, None)?)?,
                 Some(mattes) => {
                     let matte = mattes.next_frame()?.context(fewer)?;
+                    ensure_shape(matte_path.display(), (matte.width, matte.height), frame.size(), PICTURE)?;
                     self.put(unit, cx, timestep, treatment.apply(frame.image()?, Some(matte))?)?
                 }
             });

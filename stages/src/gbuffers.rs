@@ -4,7 +4,8 @@
 //! folder of five PNGs for each of many thousand samples costs more in files than in pixels; the reference's folder of
 //! PNGs is an export. And how they are shown to people. Knows no cameras and no meshes.
 
-use crate::media::{Array, Arrays, Image, array, read_arrays, write_arrays};
+use crate::arrays::{Array, Arrays, array, read_arrays, write_arrays};
+use crate::media::Image;
 use anyhow::{Context, Result};
 use geometry::gbuffer::{EncodedGBuffer, GBuffer};
 use std::path::Path;

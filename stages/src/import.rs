@@ -3,14 +3,15 @@
 //! No stage but a command: it computes nothing and writes nothing, unless it is asked for the calibration in the form that
 //! DiffusionAvatars reads. Knows layouts (`datasets::nersemble`) and what the stages want, no recipe.
 
-use anyhow::{Context, Result, bail};
+use crate::source_nersemble::hinted;
+use anyhow::{Context, Result, bail, ensure};
 use datasets::capture::{FRONTAL, SERIALS};
 use datasets::nersemble::{self, Layout, Part, Survey, SurveyedSequence};
 use datasets::split;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::fmt::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// How the command is called.
 pub const USAGE: &str = "\
@@ -43,20 +44,15 @@ pub fn answer(arguments: &[String]) -> Result<String> {
         return Ok(USAGE.to_string());
     }
     let question = question(arguments)?;
-    let surveys = nersemble::survey(&question.folder).map_err(crate::source_nersemble::hinted)?;
+    let surveys = nersemble::survey(&question.folder).map_err(hinted)?;
     if surveys.iter().all(|survey| survey.sequences.is_empty()) {
         // says what it looked for
-        nersemble::list(&question.folder).map_err(crate::source_nersemble::hinted)?;
+        nersemble::list(&question.folder).map_err(hinted)?;
     }
     let mut written = Vec::new();
     if let Some(to) = &question.calibration_to {
         for survey in &surveys {
-            let calibrations = nersemble::read_calibration(&survey.calibration).map_err(crate::source_nersemble::hinted)?;
-            let folder = to.join(&survey.participant);
-            written.extend(
-                nersemble::write_diffusion_avatars_calibration(&folder, &calibrations)
-                    .map_err(crate::source_nersemble::hinted)?,
-            );
+            written.extend(convert(&question.folder, survey, &to.join(&survey.participant))?);
         }
     }
     if question.json {
@@ -75,6 +71,52 @@ pub fn answer(arguments: &[String]) -> Result<String> {
     let points = points.flat_map(|sequence| sequence.parts.keys()).any(|kind| [Part::Clouds, Part::Depths].contains(kind));
     write!(text, "{}", stanza(&question.folder, one, points))?;
     Ok(text)
+}
+
+/// Writes a participant's calibration below a folder as DiffusionAvatars reads it; the files.
+fn convert(root: &Path, survey: &Survey, folder: &Path) -> Result<[PathBuf; 2]> {
+    let same = |a: &Path, b: &Path| a.canonicalize().is_ok_and(|a| b.canonicalize().is_ok_and(|b| a == b));
+    ensure!(
+        !same(folder, &survey.folder),
+        "{} is in the capture itself, whose layout another calibration would change\nhint: --calibration-to a folder beside it",
+        folder.join("calibration").display()
+    );
+    let calibrations = nersemble::read_calibration(&survey.calibration).map_err(hinted)?;
+    let size = match calibrations.size {
+        Some(size) => size,
+        None => picture_size(root, survey)?,
+    };
+    nersemble::write_diffusion_avatars_calibration(folder, &calibrations, size).map_err(hinted)
+}
+
+/// Width and height, px, that all pictures of a participant have: those that its calibration is for, where that says no size.
+fn picture_size(root: &Path, survey: &Survey) -> Result<(u32, u32)> {
+    let mut first: BTreeMap<String, PathBuf> = BTreeMap::new();
+    let recordings = nersemble::list(root).map_err(hinted)?;
+    for recording in recordings.into_iter().filter(|recording| recording.calibration == survey.calibration) {
+        first.entry(recording.camera).or_insert(recording.pixels);
+    }
+    let mut found: Option<((u32, u32), PathBuf)> = None;
+    for path in first.into_values() {
+        let size = crate::source_nersemble::size(&path)?;
+        match &found {
+            None => found = Some((size, path)),
+            Some((other, _)) if *other == size => {}
+            Some((other, before)) => bail!(
+                "{} is {} x {} px and {} is {} x {} px, and the calibration of DiffusionAvatars is for pictures of one size\n\
+                 hint: {} is for the pictures beside it; bring them to one size, and it with them",
+                before.display(), other.0, other.1, path.display(), size.0, size.1, survey.calibration.display()
+            ),
+        }
+    }
+    let (size, _) = found.with_context(|| {
+        format!(
+            "{} is for the pictures beside it, and there are none to tell their size\n\
+             hint: one video or picture of each camera is enough",
+            survey.calibration.display()
+        )
+    })?;
+    Ok(size)
 }
 
 fn question(arguments: &[String]) -> Result<Question> {
@@ -150,6 +192,10 @@ fn tell(survey: &Survey, out: &mut String) -> Result<()> {
     }
     for (what, prevents) in missing(survey) {
         writeln!(out, "  missing: {what}: {prevents}")?;
+    }
+    for (what, files) in &survey.unused {
+        let files = if *files == 1 { "1 file".to_string() } else { format!("{files} files") };
+        writeln!(out, "  not used here: {what}, {files}")?;
     }
     if let Some([one, other]) = tested(survey) {
         writeln!(out, "  the paper tests on {one} and {other} (`paper_sequences` of assign_split, `hold_out_sequences` of a recipe)")?;
@@ -241,14 +287,15 @@ fn as_json(survey: &Survey) -> Value {
     };
     let missing: Vec<Value> =
         missing(survey).into_iter().map(|(what, prevents)| json!({ "what": what, "prevents": prevents })).collect();
+    let unused: Vec<Value> = survey.unused.iter().map(|(what, files)| json!({ "what": what, "files": files })).collect();
     json!({
-        "participant": survey.participant, "layout": survey.layout.name(), "calibration": calibration,
+        "participant": survey.participant, "unused": unused, "layout": survey.layout.name(), "calibration": calibration,
         "sequences": sequences, "missing": missing, "paper_test_sequences": tested(survey),
     })
 }
 
 /// What to write into a recipe.
-fn stanza(folder: &std::path::Path, one: Option<&str>, points: bool) -> String {
+fn stanza(folder: &Path, one: Option<&str>, points: bool) -> String {
     // a recipe wants a number, which a folder's name with zeros in front is not to be read as
     let one = one.and_then(|name| name.parse::<i64>().ok());
     let one = one.map_or(String::new(), |number| format!(", participant: {number}"));
@@ -264,6 +311,8 @@ fn stanza(folder: &std::path::Path, one: Option<&str>, points: bool) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::media::Image;
+    use crate::video::write_video;
     use datasets::capture::rig;
 
     fn words(text: &str) -> Vec<String> {
@@ -291,7 +340,10 @@ mod tests {
         assert!(text.contains("FREE  15 cameras, video, backgrounds"), "{text}");
         assert!(text.contains("missing: mattes: the person is cut out against the pictures of the background"), "{text}");
         assert!(text.contains("missing: camera 222200037 in all sequences: it is the one that the paper holds out"), "{text}");
-        assert!(!text.contains("missing: backgrounds"), "{text}");
+        assert!(!text.contains("missing: backgrounds") && !text.contains("not used here"), "{text}");
+        put("017/flame.ply");
+        let text = answer(&words(&format!("nersemble {}", root.display()))).unwrap();
+        assert!(text.contains("not used here: flame.ply, 1 file\n"), "{text}");
         assert!(nersemble::read_calibration(&to.join("017/calibration/calibration_result.json")).is_ok());
         let json: Value = serde_json::from_str(&answer(&words(&format!("nersemble {} --json", root.display()))).unwrap()).unwrap();
         assert_eq!(json["participants"][0]["sequences"][0]["parts"]["backgrounds"], 15);
@@ -301,6 +353,48 @@ mod tests {
         std::fs::remove_dir_all(&root).unwrap();
         let error = answer(&words(&format!("nersemble {}", root.display()))).unwrap_err().to_string();
         assert!(error.contains("No such file") && error.contains("hint:"), "{error}");
+    }
+
+    #[test]
+    fn a_calibration_that_is_for_the_pictures_beside_it_is_converted_with_their_size() {
+        let root = std::env::temp_dir().join(format!("effigy-import-b-{}", std::process::id()));
+        let mut cameras = rig(&SERIALS[..2], 64, 96);
+        cameras[1].1.intrinsics.x_axis.x += 1.0;
+        nersemble::write_calibration(&root, 17, &cameras).unwrap();
+        std::fs::create_dir_all(root.join("017/sequences/FREE/alpha_maps")).unwrap();
+        let film = |serial: &str, width: usize, height: usize| {
+            let path = nersemble::video_path(&root, 17, "FREE", serial);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            let frame = Image::new(width, height, 3, vec![9; width * height * 3]);
+            write_video(&path, 24.0, &[frame.clone(), frame]).unwrap();
+        };
+        let to = root.join("converted");
+        let call = |to: &Path| answer(&words(&format!("nersemble {} --calibration-to {}", root.display(), to.display())));
+        let refused = |to: &Path, parts: [&str; 2]| {
+            let error = call(to).unwrap_err().to_string();
+            assert!(parts.iter().all(|part| error.contains(part)) && error.contains("hint:"), "{error}");
+        };
+        film(SERIALS[0], 64, 96);
+        film(SERIALS[1], 32, 48);
+        refused(&to, ["is 64 x 96 px and", "is 32 x 48 px"]);
+        film(SERIALS[1], 64, 96);
+        let text = call(&to).unwrap();
+        assert!(text.contains("layout B") && text.contains("wrote"), "{text}");
+        let read = nersemble::read_calibration(&to.join("017/calibration/calibration_result.json")).unwrap();
+        assert_eq!(read.size, Some((64, 96)));
+        for (serial, camera) in &cameras {
+            let found = &read.cameras[serial].camera(64, 96);
+            assert_eq!(found.intrinsics, camera.intrinsics);
+        }
+        // not into the capture: nothing is written
+        refused(&root, ["017/calibration is in the capture itself", "a folder beside it"]);
+        assert!(!root.join("017/calibration/config.json").exists());
+        assert_eq!(call(&to).unwrap(), text, "the capture is read as before");
+        std::fs::remove_dir_all(root.join("017/sequences/FREE/images")).unwrap();
+        film(SERIALS[5], 64, 96);
+        assert!(call(&to).is_ok(), "another camera's picture tells the size too");
+        std::fs::remove_dir_all(root.join("017/sequences/FREE/images")).unwrap();
+        assert!(call(&to).is_err());
     }
 
     #[test]

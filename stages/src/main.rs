@@ -1,7 +1,7 @@
 //! `effigy-stages`: the provider of the avatar stages. One file a stage; each registers itself, so a new stage is a new
 //! file here and a stanza in a recipe, and no list is edited.
 //!
-//! `media` is no stage but what several need: images, videos and arrays on disk. `import` is a command beside the stages.
+//! `media` and `arrays` are no stages but what several need: images, videos and arrays on disk. `import` is a command beside the stages.
 //!
 //! Knows no recipes, keys or caches: rows come in, rows go out (see the `protocol` crate).
 

@@ -1,18 +1,19 @@
-//! What several stages need: images and videos through OpenCV, cameras from rows, arrays in safetensors.
+//! What several stages need: images and videos through OpenCV, cameras from rows.
 //!
 //! Knows file formats and column names of cameras, and no stage. Videos are written by `video`.
 
+use crate::jpeg;
 use anyhow::{Context, Result, bail};
 use image::codecs::png::{CompressionType, FilterType, PngEncoder};
 use image::{ExtendedColorType, ImageEncoder};
+use geometry::camera::same_shape;
 use geometry::{Camera, Distortion};
 use models::face_mesh::Square;
 use opencv::core::{BORDER_CONSTANT, Mat, Scalar, Size};
 use opencv::prelude::*;
 use opencv::{imgcodecs, imgproc, videoio};
 use protocol::Row;
-use safetensors::tensor::{Dtype, SafeTensors, TensorView};
-use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::path::Path;
 use turbojpeg::{Compressor, PixelFormat, Subsamp};
 
@@ -42,7 +43,7 @@ impl Image {
     /// Reads an image file as RGB, or as grey if `channels` is 1.
     ///
     /// # Errors
-    /// If the file is missing or is no image; the message names it.
+    /// If the file is missing, cut short or no image; the message names it.
     pub fn read(path: &Path, channels: usize) -> Result<Image> {
         let flags = if channels == 1 { imgcodecs::IMREAD_GRAYSCALE } else { imgcodecs::IMREAD_COLOR };
         let mat = imgcodecs::imread(path, flags)?;
@@ -53,6 +54,8 @@ impl Image {
                 path.display()
             );
         }
+        // OpenCV makes the rest of a picture that was cut short grey, and says nothing
+        jpeg::ensure_whole(path)?;
         Image::from_mat(&mat)
     }
 
@@ -316,14 +319,32 @@ impl VideoReader {
 /// `world_to_cam` (row-major, metres).
 ///
 /// # Errors
-/// If a column is missing or has another width.
+/// If a column is missing or has another width, or the image has another shape than the calibrated one.
 pub fn camera_of(row: &Row<'_>, image: Option<(usize, usize)>) -> Result<Camera> {
     let size = (row.i64("width")? as u32, row.i64("height")? as u32);
     let camera = Camera::from_row_major(&row.array("intrinsics")?, &row.array("world_to_cam")?, size.0, size.1);
-    Ok(match image {
-        Some((width, height)) => camera.resized(width as u32, height as u32),
-        None => camera,
-    })
+    let Some((width, height)) = image else { return Ok(camera) };
+    ensure_shape("a picture", (width, height), (size.0 as usize, size.1 as usize), "the calibrated pictures")?;
+    Ok(camera.resized(width as u32, height as u32))
+}
+
+/// Checks that a picture, `what`, has the shape of `others`, whose size is `expected`, px; it may be smaller or larger.
+///
+/// # Errors
+/// If it has another ratio of width to height.
+pub fn ensure_shape(what: impl Display, found: (usize, usize), expected: (usize, usize), others: &str) -> Result<()> {
+    let px = |size: (usize, usize)| (size.0 as u32, size.1 as u32);
+    if !same_shape(px(found), px(expected)) {
+        bail!(
+            "{what}: found {} x {} px, expected the shape of {others}, {} x {} px\n\
+             hint: was it turned or cropped, or does it belong to another camera or calibration?",
+            found.0,
+            found.1,
+            expected.0,
+            expected.1
+        );
+    }
+    Ok(())
 }
 
 /// What takes lens distortion out of the pictures of a row. The maps are made once for each size of picture.
@@ -370,89 +391,6 @@ impl Undistort {
         imgproc::remap(&image.to_mat()?, &mut out, x, y, imgproc::INTER_LINEAR, BORDER_CONSTANT, border)?;
         Image::from_mat(&out)
     }
-}
-
-/// An array on its way to or from a safetensors file.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Array {
-    /// Element type.
-    pub dtype: Dtype,
-    /// Shape.
-    pub shape: Vec<usize>,
-    /// Little-endian bytes.
-    pub bytes: Vec<u8>,
-}
-
-macro_rules! array_of {
-    ($name:ident, $read:ident, $ty:ty, $dtype:expr) => {
-        /// An array of this type and shape.
-        pub fn $name(shape: &[usize], values: impl IntoIterator<Item = $ty>) -> Array {
-            let bytes: Vec<u8> = values.into_iter().flat_map(|value| value.to_le_bytes()).collect();
-            Array { dtype: $dtype, shape: shape.to_vec(), bytes }
-        }
-
-        /// The values of an array of this type.
-        ///
-        /// # Errors
-        /// If it is of another type.
-        pub fn $read(&self) -> Result<Vec<$ty>> {
-            if self.dtype != $dtype {
-                bail!("expected {:?}, found {:?}", $dtype, self.dtype);
-            }
-            let size = std::mem::size_of::<$ty>();
-            Ok(self.bytes.chunks_exact(size).map(|b| <$ty>::from_le_bytes(b.try_into().expect("exact chunks"))).collect())
-        }
-    };
-}
-
-impl Array {
-    array_of!(of_f32, to_f32, f32, Dtype::F32);
-    array_of!(of_u8, to_u8, u8, Dtype::U8);
-    array_of!(of_u16, to_u16, u16, Dtype::U16);
-    array_of!(of_u32, to_u32, u32, Dtype::U32);
-    array_of!(of_f16, to_f16, half::f16, Dtype::F16);
-}
-
-/// Named arrays.
-pub type Arrays = BTreeMap<String, Array>;
-
-/// Writes named arrays as a safetensors file.
-///
-/// # Errors
-/// If the file cannot be written, or a shape does not fit its bytes.
-pub fn write_arrays(path: &Path, arrays: &Arrays) -> Result<()> {
-    let views = arrays
-        .iter()
-        .map(|(name, array)| Ok((name, TensorView::new(array.dtype, array.shape.clone(), &array.bytes)?)))
-        .collect::<Result<Vec<_>>>()?;
-    let bytes = safetensors::serialize(views, None)?;
-    std::fs::write(path, bytes).with_context(|| format!("cannot write {}", path.display()))
-}
-
-/// Reads a safetensors file.
-///
-/// # Errors
-/// If the file is missing, truncated or damaged; the message names it.
-pub fn read_arrays(path: &Path) -> Result<Arrays> {
-    let bytes = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
-    let file = SafeTensors::deserialize(&bytes).with_context(|| format!("{} is no safetensors file", path.display()))?;
-    Ok(file
-        .tensors()
-        .into_iter()
-        .map(|(name, view)| {
-            (name, Array { dtype: view.dtype(), shape: view.shape().to_vec(), bytes: view.data().to_vec() })
-        })
-        .collect())
-}
-
-/// One array of a file.
-///
-/// # Errors
-/// If it is not there.
-pub fn array<'a>(arrays: &'a Arrays, name: &str) -> Result<&'a Array> {
-    arrays.get(name).with_context(|| {
-        format!("there is no array `{name}`; there are: {}", arrays.keys().cloned().collect::<Vec<_>>().join(", "))
-    })
 }
 
 #[cfg(test)]
@@ -550,17 +488,6 @@ mod tests {
         assert!((f64::from(undistorted(4.0).data[7]) - expected).abs() < 2.5, "{:?}", undistorted(4.0).data);
         // the middle between columns 1 and 2 stays where it is
         assert!(undistorted(4.0).data[5].abs_diff(image.data[5]) <= 1);
-    }
-
-    #[test]
-    fn damaged_arrays_are_named() {
-        let path = scratch("arrays.safetensors");
-        write_arrays(&path, &[("a".to_string(), Array::of_f32(&[2], [1.0, 2.0]))].into()).unwrap();
-        assert_eq!(array(&read_arrays(&path).unwrap(), "a").unwrap().to_f32().unwrap(), [1.0, 2.0]);
-        let bytes = std::fs::read(&path).unwrap();
-        std::fs::write(&path, &bytes[..bytes.len() - 3]).unwrap();
-        let error = format!("{:#}", read_arrays(&path).unwrap_err());
-        assert!(error.contains("arrays.safetensors"), "{error}");
     }
 
     /// The reference reads its G-buffers with OpenCV: unchanged, colours reversed.

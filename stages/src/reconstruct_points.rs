@@ -75,7 +75,11 @@ impl ReconstructPoints {
             seen.push((camera_of(&row, Some((image.width, image.height)))?, image, matte));
         }
         if seen.len() < 2 {
-            bail!("stereo needs at least two cameras, this timestep has {}\nhint: were too many held out?", seen.len());
+            bail!(
+                "stereo needs at least two cameras, this timestep has {}\n\
+                 hint: were too many held out? Stills of a rig that `source_folder` took for one moving camera: give it `views: cameras`",
+                seen.len()
+            );
         }
         let views: Vec<View<'_>> =
             seen.iter().map(|(camera, image, matte)| View { camera, rgb: &image.data, mask: &matte.data }).collect();

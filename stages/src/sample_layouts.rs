@@ -5,7 +5,7 @@
 
 use crate::media::Image;
 use anyhow::{Context, Result};
-use datasets::nersemble::{self, DepthMap, FULL_SIZE, FlameFrame};
+use datasets::nersemble::{self, DepthMap, FlameFrame};
 use datasets::nphm_tracking::{self, Tracked};
 use geometry::cloud::PointCloud;
 use geometry::{Camera, pcd};
@@ -89,14 +89,18 @@ fn videos(root: &Path, samples: &[Sample], mattes: bool) -> Result<()> {
 
 fn download(root: &Path, samples: &[Sample]) -> Result<()> {
     nersemble::write_calibration(root, PARTICIPANT, &rig(samples))?;
-    let colours: Vec<_> = cameras(samples).iter().map(|(serial, sample)| (serial.to_string(), sample.colours)).collect();
-    nersemble::write_colours(root, PARTICIPANT, &colours)?;
+    colours(root, samples)?;
     for (serial, sample) in cameras(samples) {
         let (width, height) = (sample.image.width, sample.image.height);
         let white = Image::new(width, height, 3, vec![255; width * height * 3]);
         white.write_jpeg(&place(&person(root), &format!("sequences/BACKGROUND/image_{serial}.jpg"))?, 95)?;
     }
     videos(root, samples, false)
+}
+
+fn colours(root: &Path, samples: &[Sample]) -> Result<()> {
+    let colours: Vec<_> = cameras(samples).iter().map(|(serial, sample)| (serial.to_string(), sample.colours)).collect();
+    Ok(nersemble::write_colours(root, PARTICIPANT, &colours)?)
 }
 
 fn benchmark(root: &Path, samples: &[Sample]) -> Result<()> {
@@ -112,6 +116,7 @@ fn benchmark(root: &Path, samples: &[Sample]) -> Result<()> {
         .collect();
     calibration["intrinsics"] = Value::from(own);
     std::fs::write(&path, calibration.to_string())?;
+    colours(root, samples)?;
     for sample in samples {
         let name = format!("sequences/{}/pointclouds/frame_{:05}.pcd", sample.sequence, sample.timestep);
         pcd::write_cloud(&place(&person(root), &name)?, &sample.cloud)?;
@@ -175,9 +180,9 @@ fn depth(camera: &Camera, cloud: &PointCloud) -> DepthMap {
 
 fn avatars(root: &Path, samples: &[Sample]) -> Result<()> {
     let written = nersemble::write_calibration(root, PARTICIPANT, &rig(samples))?;
-    let mut calibrations = nersemble::read_calibration(&written)?;
-    calibrations.size = samples.first().map_or(Some(FULL_SIZE), |sample| Some((sample.seen.width, sample.seen.height)));
-    nersemble::write_diffusion_avatars_calibration(&person(root), &calibrations)?;
+    let calibrations = nersemble::read_calibration(&written)?;
+    let seen = &samples.first().context("there are no pictures to lay out")?.seen;
+    nersemble::write_diffusion_avatars_calibration(&person(root), &calibrations, (seen.width, seen.height))?;
     std::fs::remove_file(written)?;
     let above = root.parent().context("the data lie in a folder")?;
     for Sample { sequence, camera, timestep, image, matte, .. } in samples {

@@ -9,7 +9,7 @@
 //! the meshes come from.
 
 use crate::head_models::HEAD_CENTER;
-use crate::media::{Arrays, write_arrays};
+use crate::arrays::{Arrays, write_arrays};
 use crate::scan_pools::{Sampler, cameras};
 use anyhow::{Context, Result, bail, ensure};
 use geometry::{Mesh, obj, ply};

@@ -6,7 +6,7 @@
 //! model space: units of 25 cm, the head where FLAME has it (see `head_models::HEAD_CENTER`). Knows no networks, and not whose heads they are.
 
 use crate::head_models::HEAD_CENTER;
-use crate::media::{Array, Arrays, array, read_arrays};
+use crate::arrays::{Array, Arrays, array, read_arrays};
 use anyhow::{Context, Result};
 use geometry::nearest::KdTree;
 use geometry::{Camera, Mesh, raster};

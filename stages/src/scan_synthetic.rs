@@ -6,7 +6,7 @@
 //! Knows no networks.
 
 use crate::head_models::HEAD_CENTER;
-use crate::media::{Arrays, write_arrays};
+use crate::arrays::{Arrays, write_arrays};
 use crate::portraits_synthetic::random_expression;
 use crate::scan_pools::{Sampler, cameras, unit_float};
 use anyhow::Result;

@@ -27,6 +27,9 @@ struct Params {
     /// How it is calibrated.
     #[serde(default)]
     format: Format,
+    /// What pictures are that name no camera, neither in the calibration nor all of them in their path.
+    #[serde(default)]
+    views: Unnamed,
     /// The participant's number.
     #[serde(default)]
     participant: i64,
@@ -60,6 +63,19 @@ enum Format {
     Colmap,
     /// One video without calibration.
     Videos,
+}
+
+/// What pictures without a name of their camera are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+enum Unnamed {
+    /// What their paths say, if all of them name camera and number; else moments of one moving camera.
+    #[default]
+    Auto,
+    /// Each is of a camera of its own, all at one moment: stills of a rig.
+    Cameras,
+    /// Moments of one camera that may move.
+    Moments,
 }
 
 fn sequence() -> String {
@@ -106,7 +122,13 @@ impl Stage for SourceFolder {
 
 impl SourceFolder {
     fn list(&self, unit: &Unit<'_>, cx: &Cx<'_>) -> Result<Rows> {
-        let views = self.params.views()?;
+        let (views, guessed) = self.params.views()?;
+        if guessed {
+            cx.log(&format!(
+                "{} pictures are taken for moments of one moving camera; if each is of a camera of its own, say `views: cameras`",
+                views.len()
+            ));
+        }
         let away = views::looking_away(&views);
         if 2 * away > views.len() {
             cx.log(&format!(
@@ -167,6 +189,7 @@ pub fn views(path: &Path) -> Result<Vec<View>> {
     let params = Params {
         path: path.to_owned(),
         format: Format::Auto,
+        views: Unnamed::Auto,
         participant: 0,
         sequence: sequence(),
         scale: one(),
@@ -174,12 +197,12 @@ pub fn views(path: &Path) -> Result<Vec<View>> {
         fov_degrees: None,
         distance: one(),
     };
-    params.views()
+    Ok(params.views()?.0)
 }
 
 impl Params {
-    /// All pictures and videos of the folder, in our world, sorted by camera and time.
-    fn views(&self) -> Result<Vec<View>> {
+    /// All pictures and videos of the folder, in our world, sorted by camera and time; and whether that they are of one camera is a guess.
+    fn views(&self) -> Result<(Vec<View>, bool)> {
         let root = &self.path;
         if !(self.scale.is_finite() && self.scale > 0.0) {
             bail!("`scale` is {}, expected metres per unit, above 0\nhint: 0.001 for a world in millimetres", self.scale);
@@ -194,7 +217,7 @@ impl Params {
             given => given,
         };
         let (mut views, calibration) = match format {
-            Format::Videos | Format::Auto => return self.video().map(|view| vec![view]),
+            Format::Videos | Format::Auto => return self.video().map(|view| (vec![view], false)),
             Format::Transforms => {
                 let first = jsons.first().with_context(|| nothing(root, "transforms.json"))?;
                 let views = jsons.iter().map(|json| transforms::read(json)).collect::<Result<Vec<_>, _>>();
@@ -207,10 +230,16 @@ impl Params {
         };
         views.iter_mut().for_each(|view| views::move_view(view, self.scale, &world));
         views::check_files(root, &calibration, &views).map_err(hinted)?;
-        views::name_views(root, &mut views).map_err(hinted)?;
+        match self.views {
+            Unnamed::Auto => {}
+            Unnamed::Cameras => views::name_cameras(&mut views),
+            Unnamed::Moments => views::name_moments(&mut views),
+        }
+        let guessed = views::name_views(root, &mut views).map_err(hinted)?;
         views::check_shapes(&views).map_err(hinted)?;
         views::check_distances(&views).map_err(hinted)?;
-        Ok(views)
+        views::check_directions(&views).map_err(hinted)?;
+        Ok((views, guessed))
     }
 
     /// The one video of a folder without calibration: a camera on the axis +z that looks at the origin.
@@ -327,7 +356,7 @@ mod tests {
         let error = fault(&root, json!({}));
         assert!(error.contains("talk.mp4 has no calibration") && error.contains("hint: give the horizontal"), "{error}");
         // 90 degrees over 64 px are a focal length of 32 px; (0.1, 0.2, 0) at 0.8 m is 4 px right and 8 px up
-        let views = params(&root, json!({ "fov_degrees": 90.0, "distance": 0.8 })).views().unwrap();
+        let views = params(&root, json!({ "fov_degrees": 90.0, "distance": 0.8 })).views().unwrap().0;
         let (px, z) = views[0].pinhole().project(glam::DVec3::new(0.1, 0.2, 0.0));
         assert!((z - 0.8).abs() < 1e-12 && (px.x - 36.0).abs() < 1e-9 && (px.y - 16.0).abs() < 1e-9, "{px}");
         assert_eq!(row(&views[0]).values["camera"], Value::Str("0".into()));
@@ -351,7 +380,7 @@ mod tests {
         for name in ["a", "b"] {
             film(&root.join(format!("videos/cam_{name}.mp4")));
         }
-        let views = params(&root, json!({})).views().unwrap();
+        let views = params(&root, json!({})).views().unwrap().0;
         let rows: Vec<OutRow> = views.iter().map(row).collect();
         let cameras: Vec<&Value> = rows.iter().map(|row| &row.values["camera"]).collect();
         assert_eq!(cameras, [&Value::Str("a".into()), &Value::Str("b".into())]);
@@ -360,6 +389,34 @@ mod tests {
         // metres taken for millimetres
         let error = fault(&root, json!({ "scale": 0.001 }));
         assert!(error.contains("2 of 2 cameras") && error.contains("hint: the head is at the origin: `scale`"), "{error}");
+    }
+
+    #[test]
+    fn stills_of_a_rig_are_told_from_one_moving_camera_by_a_parameter() {
+        let root = scratch("flat");
+        std::fs::create_dir_all(root.join("images")).unwrap();
+        let names = ["cam01", "cam02", "cam03"];
+        for name in names {
+            Image::new(16, 12, 3, vec![9; 576]).write_png(&root.join(format!("images/{name}.png"))).unwrap();
+        }
+        let write = |pose: [[f64; 4]; 4]| {
+            let frames = names.map(|name| json!({ "file_path": format!("images/{name}.png"), "transform_matrix": pose }));
+            let text = json!({ "fl_x": 60.0, "w": 16, "h": 12, "frames": frames });
+            std::fs::write(root.join("transforms.json"), text.to_string()).unwrap();
+        };
+        write(POSE);
+        let found = |more: serde_json::Value| {
+            let (views, guessed) = params(&root, more).views().unwrap();
+            (views.into_iter().map(|view| (view.camera, view.timestep)).collect::<Vec<_>>(), guessed)
+        };
+        let pairs = |list: [(&str, i64); 3]| list.map(|(camera, timestep)| (camera.to_owned(), Some(timestep))).to_vec();
+        assert_eq!(found(json!({})), (pairs([("0", 0), ("0", 1), ("0", 2)]), true));
+        assert_eq!(found(json!({ "views": "moments" })), (pairs([("0", 0), ("0", 1), ("0", 2)]), false));
+        assert_eq!(found(json!({ "views": "cameras" })), (pairs(names.map(|name| (name, 0))), false));
+        // OpenCV's axes in a file whose axes are OpenGL's
+        write([[1.0, 0.0, 0.0, 0.0], [0.0, -1.0, 0.0, 0.0], [0.0, 0.0, -1.0, 1.0], [0.0, 0.0, 0.0, 1.0]]);
+        let error = fault(&root, json!({}));
+        assert!(error.contains("none of 3 cameras has the origin") && error.contains("hint: they would with y and z"), "{error}");
     }
 
     #[test]
@@ -378,7 +435,7 @@ mod tests {
         };
         let all = ["images/cam_b/frame_2.png", "images/cam_a/frame_10.png", "images/cam_a/frame_2"];
         write(&all, 12);
-        let views = params(&root, json!({})).views().unwrap();
+        let views = params(&root, json!({})).views().unwrap().0;
         let names: Vec<_> = views.iter().map(|view| (view.camera.as_str(), view.timestep)).collect();
         assert_eq!(names, [("a", Some(2)), ("a", Some(10)), ("b", Some(2))]);
         assert!(row(&views[0]).values.contains_key("image"));

@@ -55,7 +55,7 @@ pub const COLUMNS: [(&str, Type); 13] = [
 ];
 
 fn def() -> StageDef {
-    StageDef::new("source_nersemble", 2, Grain::Whole)
+    StageDef::new("source_nersemble", 3, Grain::Whole)
         .doc("Lists the recordings of a NeRSemble capture.")
         .source()
         .file_param("path")
@@ -133,6 +133,22 @@ pub fn hinted(error: LayoutError) -> anyhow::Error {
     anyhow::anyhow!("{error}\nhint: {}", error.hint())
 }
 
+/// Width and height of a video or picture, px.
+///
+/// # Errors
+/// If it cannot be read; the message names it.
+pub fn size(pixels: &Path) -> Result<(u32, u32)> {
+    if pixels.extension().is_some_and(|ext| ext == "mp4") {
+        return VideoReader::open(pixels)?.size();
+    }
+    let unreadable = || {
+        format!("cannot read the size of the picture {}\nhint: is it whole? copy or download it again", pixels.display())
+    };
+    // by its content, whatever it is called
+    let picture = image::ImageReader::open(pixels).and_then(image::ImageReader::with_guessed_format);
+    picture.with_context(unreadable)?.into_dimensions().with_context(unreadable)
+}
+
 /// The recordings below a folder that are wanted, each with its row of [`COLUMNS`].
 ///
 /// # Errors
@@ -159,7 +175,7 @@ pub fn rows(
         })?;
         let (width, height) = match calibrated_size.or(calibration.size) {
             Some(size) => size,
-            None => VideoReader::open(&recording.pixels)?.size()?,
+            None => size(&recording.pixels)?,
         };
         let [pixels, matte] =
             if recording.timestep.is_some() { ["image", "matte"] } else { ["video", "matte_video"] };

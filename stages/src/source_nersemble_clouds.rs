@@ -11,6 +11,7 @@ use crate::media::Image;
 use crate::source_nersemble::{hinted, number, participant_of};
 use anyhow::{Context, Result, anyhow, ensure};
 use datasets::nersemble::{self, Calibrations, Part, Recording, Survey, read_depth, survey};
+use geometry::camera::same_shape;
 use geometry::cloud::PointCloud;
 use geometry::{pcd, ply};
 use glam::Vec3;
@@ -55,7 +56,7 @@ fn radius() -> f32 {
 }
 
 fn def() -> StageDef {
-    StageDef::new("source_nersemble_clouds", 2, Grain::Whole)
+    StageDef::new("source_nersemble_clouds", 3, Grain::Whole)
         .doc("Lists the point clouds that come with a NeRSemble capture, or makes them of its depth maps.")
         .source()
         .file_param("path")
@@ -159,9 +160,8 @@ impl SourceNersembleClouds {
         }
         let (width, height) = self.params.calibrated_size.or(calibrations.size).unwrap_or((map.width, map.height));
         // the map may be of another size than the pictures that were calibrated, but not of another shape
-        let (wide, high) = (f64::from(map.width) / f64::from(width), f64::from(map.height) / f64::from(height));
         ensure!(
-            (wide / high - 1.0).abs() < 0.01,
+            same_shape((map.width, map.height), (width, height)),
             "{}: found {} x {} px, expected the shape of the calibrated pictures, {width} x {height} px\n\
              hint: `calibrated_size` says what pictures the calibration is for",
             path.display(),
@@ -279,11 +279,11 @@ mod tests {
         assert!(told.contains("FREE  1 cameras, 1 frames, mattes, depth maps\n"), "{told}");
         assert!(told.contains("points: { stage: source_nersemble_clouds") && !told.contains("missing: point clouds"), "{told}");
 
-        let full = SourceNersembleClouds { params: params(None) };
-        let error = full.unproject(person, &maps[&3]).unwrap_err().to_string();
-        assert!(error.contains("found 4 x 6 px, expected the shape of the calibrated pictures, 2200 x 3208") && error.contains("hint:"), "{error}");
+        let turned = SourceNersembleClouds { params: params(Some((12, 8))) };
+        let error = turned.unproject(person, &maps[&3]).unwrap_err().to_string();
+        assert!(error.contains("found 4 x 6 px, expected the shape of the calibrated pictures, 12 x 8 px") && error.contains("hint:"), "{error}");
         std::fs::write(frame.join("colmap-73fps/depth_maps_compressed/cam_1.png"), b"\x89PNG").unwrap();
-        let error = full.unproject(person, &maps[&3]).unwrap_err().to_string();
+        let error = turned.unproject(person, &maps[&3]).unwrap_err().to_string();
         assert!(error.contains("cam_1.png") && error.contains("hint:"), "{error}");
         std::fs::remove_dir_all(&root).unwrap();
     }

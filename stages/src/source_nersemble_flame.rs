@@ -1,7 +1,10 @@
 //! `source_nersemble_flame`: the FLAME tracking that comes with a NeRSemble capture, a row per frame.
 //!
 //! no rows in   writes: participant, sequence, timestep, flame_shape, flame_expression, flame_rotation, flame_translation (metres),
-//! flame_scale, flame_jaw, flame_neck?, eyes? (rotations are Rodrigues vectors, eyes left then right)
+//! flame_scale, flame_jaw, flame_neck?, eyes? (left, then right)
+//!
+//! `flame_rotation` is the head's, intrinsic XYZ Euler angles in radians, also where the file has Rodrigues vectors and says so by its matrices; what
+//! turns within the head is as the file has it.
 //!
 //! Reads numbers; evaluates no head model.
 
@@ -26,7 +29,7 @@ struct Params {
 }
 
 fn def() -> StageDef {
-    StageDef::new("source_nersemble_flame", 1, Grain::Whole)
+    StageDef::new("source_nersemble_flame", 2, Grain::Whole)
         .doc("Lists the FLAME tracking that comes with a NeRSemble capture.")
         .source()
         .file_param("path")

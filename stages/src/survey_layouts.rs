@@ -30,7 +30,7 @@ struct Params {}
 const CELLS: [&str; 8] = ["layout", "frames", "intrinsics", "colour", "mattes", "clouds", "flame", "nphm"];
 
 fn def() -> StageDef {
-    StageDef::new("survey_layouts", 1, Grain::Whole)
+    StageDef::new("survey_layouts", 2, Grain::Whole)
         .doc("Writes pictures of a capture in each layout that is known, and says what the source stages read of it.")
         .reads([("sequence", Type::Str), ("camera", Type::Str), ("timestep", Type::I64)])
         .reads([("image", Type::Blob), ("matte", Type::Blob), ("video", Type::Blob), ("matte_video", Type::Blob)])

@@ -17,7 +17,7 @@ const RECIPE: &str = "
 recipe: recordings
 stages:
   videos: { stage: source_nersemble, path: data, calibrated_size: [96, 140] }
-  splits: { stage: assign_split, from: videos, hold_out_cameras: ['222200037'], hold_out_sequences: [none] }
+  splits: { stage: assign_split, from: videos, hold_out_cameras: ['222200037'], hold_out_sequences: [] }
   frames: { stage: extract_frames, from: splits, every: 2 }
 ";
 
@@ -104,6 +104,64 @@ fn a_truncated_video() {
     // the source lists anew, the video that was sound is known
     let (executed, cached, failed) = recordings.space.run();
     assert!(failed == 0 && executed <= 3 && cached >= 1, "{executed} executed, {cached} known");
+}
+
+#[test]
+fn a_misspelt_camera_or_sequence_holds_nothing_out_and_is_said() {
+    let recordings = Recordings::new();
+    let run = |from: &str, to: &str| {
+        recordings.space.write("r.yaml", &RECIPE.replace(from, to));
+        recordings.run()
+    };
+    let there = "there are 222200036, 222200037";
+    one_error(
+        &run("['222200037']", "['22220037']"),
+        1,
+        &["stage `splits`", "`hold_out_cameras` names 22220037", there],
+    );
+    let parts = ["stage `splits`", "`hold_out_sequences` names EXP-1-haed", "there are EXP-1-head"];
+    one_error(&run("sequences: []", "sequences: [EXP-1-haed]"), 1, &parts);
+    let parts = ["participant 18 on EXP-5-mouth and EMO-3-angry+sad, and no row is of either: there are EXP-1-head"];
+    one_error(&run("sequences: []", "sequences: [], paper_sequences: true"), 1, &parts);
+    let said = run("sequences: []", "sequences: [EXP-1-head]");
+    assert_eq!(said.code, 0, "{}", said.err);
+    let splits: Vec<Value> = recordings.space.rows("splits").iter().map(|row| row["split"].clone()).collect();
+    assert_eq!(splits, ["sequence", "both"]);
+    // who is held out is no matter of pictures: they stay as they are
+    assert_eq!(run("[]", "[]").code, 0);
+    assert_eq!(recordings.space.rows("frames").len(), 4);
+}
+
+#[test]
+fn pictures_and_mattes_of_another_shape() {
+    let recordings = Recordings::new();
+    recordings.space.write("r.yaml", &RECIPE.replace("[96, 140]", "[140, 96]"));
+    let parts = ["stage `frames`", "cam_222200036.mp4: found 96 x 140 px", "calibrated pictures, 140 x 96 px", "hint:"];
+    recordings.run().expect_error(1, &parts);
+    // of half the size they are of one shape
+    recordings.space.write("r.yaml", &RECIPE.replace("[96, 140]", "[48, 70]"));
+    assert_eq!(recordings.run().code, 0);
+
+    // and a picture with a matte of another one
+    let space = &recordings.space;
+    let files = "recipe: pictures\nstages:\n  pictures: { files: '*.ppm', parse: '{name}.ppm' }\n  \
+        picture: { select: pictures, where: { name: picture }, rename: { image: file }, set: { timestep: 0 }, columns: [timestep, image] }\n  \
+        mattes: { select: pictures, where: { name: matte }, rename: { matte: file }, set: { timestep: 0 }, columns: [timestep, matte] }\n  \
+        both: { join: [picture, mattes], on: [timestep] }\n  frames: { stage: extract_frames, from: both }\n";
+    space.write("r.yaml", files);
+    let ppm = |name: &str, width: usize, height: usize| {
+        let head = format!("P6\n{width} {height}\n255\n").into_bytes();
+        std::fs::write(space.path(name), [head, vec![200; width * height * 3]].concat()).expect("written");
+    };
+    ppm("picture.ppm", 11, 16);
+    ppm("matte.ppm", 32, 22);
+    one_error(
+        &recordings.run(),
+        1,
+        &["stage `frames`", "found 32 x 22 px, expected the shape of the picture", "11 x 16 px"],
+    );
+    ppm("matte.ppm", 22, 32);
+    assert_eq!(recordings.run().code, 0);
 }
 
 #[test]

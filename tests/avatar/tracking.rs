@@ -2,7 +2,7 @@
 //! mattes and calibration on a disk that never held the truth.
 
 use crate::bad_input::one_error;
-use crate::base::{Trial, base, recipe};
+use crate::base::{Trial, base};
 use crate::support::Space;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeSet;
@@ -101,45 +101,31 @@ fn number_of(value: &Value) -> f64 {
     value.as_f64().expect("a number")
 }
 
-/// The shipped recipe up to `tracked`, with a folder in the place of the capture, and without anything that makes or reads the truth.
-fn blind() -> String {
-    let shipped = std::fs::read_to_string(recipe()).expect("it is shipped");
-    let (tracking, _) = shipped.split_once("  # --- what the networks see").expect("it says where tracking ends");
-    let mut out = String::new();
-    let mut dropped = false;
-    for line in tracking.lines() {
-        let stanza = line.strip_prefix("  ").filter(|rest| rest.starts_with(|c: char| c.is_ascii_lowercase()));
-        if let Some((name, _)) = stanza.and_then(|stanza| stanza.split_once(':')) {
-            dropped =
-                ["sequences", "capture", "truth", "tracked_truth", "tracking_scores", "gazes_truth", "eye_scores"]
-                    .contains(&name);
-            if name == "capture" {
-                out += "  capture: { stage: source_nersemble, path: data, calibrated_size: [96, 140] }\n";
-            }
-        }
-        if !dropped {
-            out += line;
-            out += "\n";
-        }
-    }
-    let stages = out.split_once("stages:\n").expect("it has stages").1;
-    assert!(!stages.contains("truth") && !stages.contains("capture_synthetic"), "{stages}");
-    out
-}
+/// The shipped recipe for captures, which has nothing that makes or reads the truth.
+const CAPTURE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/pipeline/recipes/capture.yaml");
 
 /// Tracks what lies in a space's folder; the rows.
 fn tracked(space: &Space) -> Vec<Value> {
     // the sizes of the shared run, and its head model
-    let small = "every=2 scan_people=2 person_steps=6 track_steps=4 head=head";
-    let mut words: Vec<&str> = small.split(' ').flat_map(|param| ["--param", param]).collect();
-    words.extend(["--set", "tracked.coarse=9", "--set", "person.key_frames=2"]);
+    let (path, head) = (space.path("data/018"), space.path("head"));
+    let [path, head] = [("path", path), ("head", head)].map(|(name, path)| format!("{name}={}", path.display()));
+    let small = "every=2 scan_people=2 person_steps=6 track_steps=4 width=96 participant=18 sequences=[]";
+    let mut words: Vec<&str> =
+        small.split(' ').chain([path.as_str(), &head]).flat_map(|param| ["--param", param]).collect();
+    words.extend([
+        "--set",
+        "tracked.coarse=9",
+        "--set",
+        "person.key_frames=2",
+        "--set",
+        "capture.calibrated_size=[96, 140]",
+    ]);
     words.extend(["--param", "lost=[false, true]"]);
-    space.write("r.yaml", &blind());
     space.settle();
-    let said = space.effigy_with_packages(&[&["run", "r.yaml", "--only", "gazes"], &words[..]].concat());
+    let said = space.effigy_with_packages(&[&["run", CAPTURE, "--only", "gazes"], &words[..]].concat());
     assert_eq!(said.code, 0, "{}", said.err);
     let rows = |stage: &str| -> Vec<Value> {
-        let said = space.effigy_with_packages(&[&["show", "r.yaml", stage, "--json"], &words[..]].concat());
+        let said = space.effigy_with_packages(&[&["show", CAPTURE, stage, "--json"], &words[..]].concat());
         sorted(said.out.lines().map(|line| serde_json::from_str(line).expect("a row a line")).collect())
     };
     // eyes come from the same pictures, and in so small ones too few are seen: then they look straight ahead
@@ -153,6 +139,34 @@ fn tracked(space: &Space) -> Vec<Value> {
 fn sorted(mut rows: Vec<Value>) -> Vec<Value> {
     rows.sort_by_key(|row| (row["sequence"].to_string(), row["timestep"].as_i64()));
     rows
+}
+
+#[test]
+fn the_readmes_command_for_a_capture_plans_all_but_what_reads_the_truth() {
+    let readme = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).expect("the readme");
+    let line = readme.lines().find(|line| line.contains("effigy run pipeline/recipes/capture.yaml"));
+    let said: Vec<&str> = line.expect("the readme has it").split_whitespace().skip(3).collect();
+    assert!(said.contains(&"path=/data/nersemble/018"), "{said:?}");
+    // names of files are enough for a plan
+    let space = Space::new();
+    space.write("018/calibration/camera_params.json", "{}");
+    space.write("018/sequences/EXP-1-head/images/cam_222200037.mp4", "");
+    let path = format!("path={}", space.path("018").display());
+    let words: Vec<&str> = said.into_iter().map(|word| if word.starts_with("path=") { &path } else { word }).collect();
+    let prior = concat!("prior=", env!("CARGO_MANIFEST_DIR"), "/datasets/weights/prior-64");
+    for profile in ["default", "smoke", "paper"] {
+        let more = ["--profile", profile, "--param", prior, "--json"];
+        let planned = space.effigy_with_packages(&[&["plan", CAPTURE], &words[..], &more].concat());
+        assert_eq!(planned.code, 0, "{profile}: {}", planned.err);
+        let plan = planned.json();
+        let stages = plan["stages"].as_array().expect("a list");
+        let kind = |name: &str| stages.iter().find(|one| one["stage"] == name).map(|one| one["kind"].clone());
+        assert_eq!(kind("capture"), Some(json!("source_nersemble")), "{profile}");
+        assert!(kind("scores").is_some() && kind("flicker").is_some(), "{profile}: {plan}");
+        let of_truth =
+            |one: &&Value| one["kind"] == "capture_truth" || one["stage"].as_str().is_some_and(|s| s.contains("truth"));
+        assert_eq!(stages.iter().find(of_truth), None, "{profile}");
+    }
 }
 
 #[test]

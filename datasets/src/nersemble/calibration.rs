@@ -78,13 +78,15 @@ pub fn write_calibration(root: &Path, participant: u32, cameras: &[(String, Came
 }
 
 /// Writes a participant's calibration as DiffusionAvatars reads it: `calibration/config.json` and `calibration_result.json`
-/// below `folder`, poses as Rodrigues vectors, one set of intrinsics if all cameras share it. Answers with the two files.
+/// below `folder`, poses as Rodrigues vectors, one set of intrinsics if all cameras share it. `size` is that of the pictures that the
+/// intrinsics are for, px. Answers with the two files.
 ///
 /// # Errors
 /// If a file cannot be written.
 pub fn write_diffusion_avatars_calibration(
     folder: &Path,
     calibrations: &Calibrations,
+    size: (u32, u32),
 ) -> Result<[PathBuf; 2], LayoutError> {
     let order: Vec<&String> = crate::capture::SERIALS
         .iter()
@@ -97,9 +99,8 @@ pub fn write_diffusion_avatars_calibration(
     let shared = cameras.windows(2).all(|pair| pair[0].intrinsics == pair[1].intrinsics);
     let sets: Vec<Value> =
         cameras.iter().take(if shared { 1 } else { usize::MAX }).map(|c| intrinsics(&c.intrinsics)).collect();
-    let (width, height) = calibrations.size.unwrap_or(FULL_SIZE);
     let config = json!({
-        "dataset_version": "effigy", "serials": order, "image_size": { "w": width, "h": height },
+        "dataset_version": "effigy", "serials": order, "image_size": { "w": size.0, "h": size.1 },
         "optimizer_per_camera_intrinsics": !shared,
     });
     let triples =

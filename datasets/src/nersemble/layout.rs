@@ -111,6 +111,8 @@ pub struct Survey {
     pub calibration: PathBuf,
     /// Sequences with recordings, sorted.
     pub sequences: Vec<SurveyedSequence>,
+    /// What lies there as well and no stage reads: name of the file or of the folders of each frame, and how many files.
+    pub unused: Vec<(&'static str, usize)>,
 }
 
 /// All recordings below a folder, sorted by participant, sequence, camera and frame. The folder holds participants, is the
@@ -190,9 +192,13 @@ impl Participant {
             folders(&folder.join("sequences").join(name))
                 .is_ok_and(|names| names.iter().any(|n| frame_number(n).is_some()))
         };
-        let layout = if any("timesteps") || folder.join("calibration/calibration_result.json").is_file() {
+        let [of_videos, of_release, of_avatars] =
+            ["calibration/camera_params.json", "camera_params.json", "calibration/calibration_result.json"]
+                .map(|name| folder.join(name).is_file());
+        // a converted calibration may have been put beside a capture's own
+        let layout = if any("timesteps") || of_avatars && !of_videos && !of_release {
             Layout::DiffusionAvatars
-        } else if sequences.iter().any(pictures) || folder.join("camera_params.json").is_file() {
+        } else if sequences.iter().any(pictures) || of_release {
             Layout::PaperRelease
         } else if any("alpha_maps") || any("pointclouds") || any("tracking") {
             Layout::Benchmark
@@ -200,10 +206,8 @@ impl Participant {
             Layout::Download
         };
         let calibration = folder.join(match layout {
-            Layout::DiffusionAvatars if !folder.join("calibration/camera_params.json").is_file() => {
-                "calibration/calibration_result.json"
-            }
-            Layout::PaperRelease if !folder.join("calibration/camera_params.json").is_file() => "camera_params.json",
+            Layout::DiffusionAvatars if !of_videos => "calibration/calibration_result.json",
+            Layout::PaperRelease if !of_videos => "camera_params.json",
             _ => "calibration/camera_params.json",
         });
         Ok(Participant { name, folder: folder.to_owned(), layout, calibration, sequences })
@@ -224,10 +228,7 @@ impl Participant {
             self.add(&mut found, sequence, None, &base.join("images"), &base.join("alpha_maps"), &["mp4"])?;
             return Ok(found);
         }
-        let base = if base.join("timesteps").is_dir() { base.join("timesteps") } else { base };
-        for name in folders(&base)? {
-            let Some(timestep) = frame_number(&name) else { continue };
-            let frame = base.join(name);
+        for (timestep, frame) in frames(&base)? {
             // half size as in the published training, if it is there
             let images = ["images-2x-73fps", "images-2x", "images-73fps", "images"].map(|name| frame.join(name));
             let Some(images) = images.into_iter().find(|folder| folder.is_dir()) else { continue };
@@ -326,7 +327,18 @@ impl Participant {
                 parts: counts.into_iter().filter(|(_, count)| *count > 0).collect(),
             });
         }
+        let mut unused = vec![("flame.ply", usize::from(self.folder.join("flame.ply").is_file()))];
+        for masks in ["facer_segmentation_masks", "bisenet_segmentation_masks"] {
+            let mut found = 0;
+            for name in &self.sequences {
+                let frames = frames(&self.folder.join("sequences").join(name))?;
+                found += frames.iter().map(|(_, frame)| count(&frame.join(masks), ".png")).sum::<usize>();
+            }
+            unused.push((masks, found));
+        }
+        unused.retain(|(_, files)| *files > 0);
         Ok(Survey {
+            unused,
             participant: self.name,
             folder: self.folder,
             layout: self.layout,
@@ -359,6 +371,13 @@ fn tracked(annotations: &Path) -> Vec<PathBuf> {
 
 fn count(folder: &Path, ending: &str) -> usize {
     names(folder).map_or(0, |names| names.iter().filter(|name| name.ends_with(ending)).count())
+}
+
+/// The folders of a sequence's frames, with their numbers, where pictures lie in such.
+fn frames(sequence: &Path) -> Result<Vec<(u32, PathBuf)>, LayoutError> {
+    let timesteps = sequence.join("timesteps");
+    let base = if timesteps.is_dir() { timesteps } else { sequence.to_owned() };
+    Ok(folders(&base)?.into_iter().filter_map(|name| Some((frame_number(&name)?, base.join(&name)))).collect())
 }
 
 fn frame_number(name: &str) -> Option<u32> {

@@ -86,7 +86,7 @@ fn a_download_converts_to_the_calibration_of_diffusion_avatars_and_back() {
     let root = tempfile::tempdir().unwrap();
     let cameras = rig(&SERIALS, 2200, 3208);
     let read = read_calibration(&write_calibration(root.path(), 17, &cameras).unwrap()).unwrap();
-    let [config, result] = write_diffusion_avatars_calibration(root.path(), &read).unwrap();
+    let [config, result] = write_diffusion_avatars_calibration(root.path(), &read, FULL_SIZE).unwrap();
     let back = read_calibration(&result).unwrap();
     assert_eq!(back.size, Some(FULL_SIZE));
     for (serial, camera) in &read.cameras {
@@ -180,6 +180,8 @@ fn lists_folders_of_pictures_of_both_releases() {
         put(&frame.join("images/cam_222200037.png"), b"");
         put(&frame.join("alpha_map/cam_222200037.png"), b"");
     }
+    put(&d.join("flame.ply"), b"");
+    put(&d.join("sequences/FREE/timesteps/frame_00003/facer_segmentation_masks/segmentation_cam_222200037.png"), b"");
     let annotations = d.join("sequences/FREE/annotations");
     put(&annotations.join("color_correction/222200037.npy"), b"");
     put(&annotations.join("tracking/NPHM_temp_wNeck/00000_ex_code.npz"), b"");
@@ -192,12 +194,24 @@ fn lists_folders_of_pictures_of_both_releases() {
     let surveys = survey(root.path()).unwrap();
     assert_eq!(surveys[0].layout, Layout::DiffusionAvatars);
     assert_eq!(surveys[1].layout, Layout::PaperRelease);
+    assert_eq!(surveys[0].unused, [("flame.ply", 1), ("facer_segmentation_masks", 1)]);
+    assert!(surveys[1].unused.is_empty());
     let free = &surveys[0].sequences[0];
     assert_eq!((free.frames, free.parts[&Part::Nphm], free.parts[&Part::Flame]), (Some(2), 1, 1));
     assert!(!free.parts.contains_key(&Part::Boxes) && !free.parts.contains_key(&Part::Depths));
     assert_eq!(surveys[1].sequences[0].parts[&Part::Depths], 3);
     assert!(recordings[2].depth.as_ref().is_some_and(|path| path.ends_with("depth_maps_compressed/cam_220700191.png")));
     fs::remove_file(d.join("calibration/calibration_result.json")).unwrap();
+    // a capture of another layout stays one when that calibration is put into it as well
+    put(&c.join("calibration/calibration_result.json"), b"{}");
+    put(&root.path().join("017/calibration/camera_params.json"), b"{}");
+    put(&root.path().join("017/calibration/calibration_result.json"), b"{}");
+    put(&video_path(root.path(), 17, "FREE", "222200037"), b"");
+    let surveys = survey(root.path()).unwrap();
+    let layouts: Vec<_> = surveys.iter().map(|survey| survey.layout).collect();
+    assert_eq!(layouts, [Layout::Download, Layout::DiffusionAvatars, Layout::PaperRelease]);
+    assert!(surveys[0].calibration.ends_with("017/calibration/camera_params.json") && surveys[0].sequences.len() == 1);
+    fs::remove_dir_all(root.path().join("017")).unwrap();
     let error = list(root.path()).unwrap_err().to_string();
     assert!(error.contains("calibration_result.json"), "{error}");
 }
@@ -263,6 +277,49 @@ fn colours_of_both_releases_and_their_errors() {
 }
 
 #[test]
+fn rotation_matrices_tell_what_flames_rotations_are() {
+    use geometry::pose::{euler_xyz, rodrigues};
+    use glam::{DMat3, DVec3};
+    let root = tempfile::tempdir().unwrap();
+    let path = root.path().join("tracking/flame2023_tracking_v2.npz");
+    let read = |rotations: [[f64; 3]; 2], matrices: Option<[DMat3; 2]>, translation: [f64; 3]| {
+        let mut arrays = vec![
+            ("shape", npy("<f8", "(1, 1)", &f64s(&[0.0]))),
+            ("expression", npy("<f8", "(2, 1)", &f64s(&[0.0; 2]))),
+            ("rotation", npy("<f8", "(2, 3)", &f64s(rotations.as_flattened()))),
+            ("translation", npy("<f8", "(2, 3)", &f64s(&[[0.0; 3], translation].concat()))),
+            ("jaw", npy("<f8", "(2, 3)", &f64s(&[0.0; 6]))),
+            ("scale", npy("<f8", "(1, 1)", &f64s(&[1.0]))),
+        ];
+        let rows = matrices.map(|both| both.map(|m| m.transpose().to_cols_array()));
+        arrays.extend(rows.map(|rows| ("rotation_matrices", npy("<f8", "(2, 3, 3)", &f64s(rows.as_flattened())))));
+        npz(&path, &arrays);
+        read_flame(root.path()).map(|frames| frames.into_iter().map(|frame| frame.rotation).collect::<Vec<_>>())
+    };
+    let turns = [[0.3, -0.5, 0.2], [-0.1, 0.9, 0.4]];
+    let of = |turn: fn(DVec3) -> DMat3| turns.map(|r| turn(DVec3::from(r)));
+    assert_eq!(
+        read(turns, None, [0.0; 3]).unwrap(),
+        turns,
+        "without matrices they are what DiffusionAvatars takes them for"
+    );
+    assert_eq!(read(turns, Some(of(euler_xyz)), [0.0; 3]).unwrap(), turns);
+    // Rodrigues vectors: the same rotations come out
+    let found = read(turns, Some(of(rodrigues)), [0.0; 3]).unwrap();
+    for (angles, matrix) in found.iter().zip(of(rodrigues)) {
+        assert!(
+            (euler_xyz(DVec3::from(*angles)) - matrix).to_cols_array().iter().all(|x| x.abs() < 1e-12),
+            "{found:?}"
+        );
+    }
+    let error = read(turns, Some(of(|r| euler_xyz(r).transpose())), [0.0; 3]).unwrap_err().to_string();
+    assert!(error.contains("field `rotation_matrices`: found matrices that are off by"), "{error}");
+    let error = read(turns, None, [12.0, -30.0, 840.0]).unwrap_err().to_string();
+    assert!(error.contains("field `translation`: found a head 840.621 m from the origin in row 1"), "{error}");
+    assert!(error.contains("are these numbers metres?"), "{error}");
+}
+
+#[test]
 fn flame_tracking_of_both_releases_and_its_errors() {
     let root = tempfile::tempdir().unwrap();
     assert!(read_flame(root.path()).unwrap().is_empty());
@@ -272,7 +329,7 @@ fn flame_tracking_of_both_releases_and_its_errors() {
         ("shape", npy("<f4", "(1, 300)", &ramp(300))),
         ("expression", npy("<f4", "(2, 100)", &ramp(200))),
         ("rotation", npy("<f4", "(2, 3)", &ramp(6))),
-        ("translation", npy("<f4", "(2, 3)", &ramp(6))),
+        ("translation", npy("<f4", "(2, 3)", &f32s(&[0.0, 0.1, 0.2, 0.3, 0.4, 0.5]))),
         ("jaw", npy("<f4", "(2, 3)", &ramp(6))),
         ("scale", npy("<f4", "(1, 1)", &f32s(&[1.5]))),
         ("eyes", npy("<f4", "(2, 6)", &ramp(12))),

@@ -95,6 +95,16 @@ impl Camera {
     }
 }
 
+/// Whether pictures of these widths and heights, px, can be of the same camera, one of them made smaller: sides are rounded then, and
+/// a hundredth is forgiven.
+pub fn same_shape(one: (u32, u32), other: (u32, u32)) -> bool {
+    let [width, height] = [one.0, one.1].map(u64::from);
+    let [across, along] = [other.0, other.1].map(u64::from);
+    // where they are equal, so are these; a pixel of one picture is a side of the other
+    let (a, b) = (width * along, height * across);
+    100 * a.abs_diff(b) <= a.max(100 * width.max(height).max(across).max(along))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -113,6 +123,18 @@ mod tests {
         assert!(z > 0.0);
         let to_point = point - camera.center();
         assert!((camera.ray(px) - to_point.normalize()).length() < 1e-12);
+    }
+
+    #[test]
+    fn pictures_of_one_shape_have_sides_that_are_rounded() {
+        for small in [(1100, 1604), (64, 94), (96, 140), (48, 70), (2200, 3208), (3, 4)] {
+            assert!(same_shape(small, (2200, 3208)) && same_shape((2200, 3208), small), "{small:?}");
+        }
+        // turned, another camera's, cropped to a square, and by a tenth
+        for other in [(3208, 2200), (160, 110), (512, 512), (1100, 1444)] {
+            assert!(!same_shape(other, (2200, 3208)) && !same_shape((2200, 3208), other), "{other:?}");
+        }
+        assert!(!same_shape((8, 6), (16, 16)));
     }
 
     #[test]
