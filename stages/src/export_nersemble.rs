@@ -2,9 +2,11 @@
 //!
 //! reads: participant, sequence, camera, timestep, image; matte?   writes: image_path, matte_path
 //!
-//! With `effigy import nersemble FOLDER --calibration-to DIR`, which writes the calibration, this turns a download into what
-//! the reference code reads. Frames of `extract_frames` are colour-corrected and over white already, so no colour correction goes
-//! along. Pictures are not touched: their size and format are those of `extract_frames` (the reference has JPEG, 1100 px wide).
+//! With `effigy import nersemble FOLDER --calibration-to DIR`, which writes the calibration, this lays a download out as
+//! the reference code's data lie. Frames of `extract_frames` are colour-corrected and over white already, so no colour correction goes
+//! along. Pictures and mattes are not touched: their size and format are those of `extract_frames` (the reference has JPEG, 1100 px wide, and mattes of
+//! twice that width, which it shrinks). Its defaults also ask for colour corrections, face boxes and segmentation masks, which nothing here makes: its options
+//! switch them off.
 
 use anyhow::{Context, Result, ensure};
 use datasets::nersemble;

@@ -76,6 +76,9 @@ pub struct Params {
     /// How the expression code reaches the U-Net besides the geometry.
     #[serde(default)]
     expression: ExpressionPath,
+    /// Tokens that an expression code becomes.
+    #[serde(default = "expression_tokens")]
+    expression_tokens: i64,
     /// Whether the expression code includes gaze (`eyes`) and lids (`lids`) as `track_eyes` puts them out. The paper has the gaze alone.
     #[serde(default)]
     eyes: EyeCodes,
@@ -265,6 +268,9 @@ fn yes() -> bool {
 fn map_resolution() -> i64 {
     FeatureMapConfig::small().resolution
 }
+fn expression_tokens() -> i64 {
+    4
+}
 fn map_channels() -> i64 {
     FeatureMapConfig::small().plane_channels
 }
@@ -317,7 +323,7 @@ impl Params {
             }),
             ambient: self.ambient,
             participants,
-            expression: (self.expression == ExpressionPath::Tokens).then_some(ExpressionConfig { code, tokens: 4 }),
+            expression: (self.expression == ExpressionPath::Tokens).then_some(ExpressionConfig { code, tokens: self.expression_tokens }),
             prior: match self.prior {
                 Prior::Frozen => avatar::Prior::Frozen,
                 Prior::Tuned => avatar::Prior::Tuned,
@@ -345,6 +351,7 @@ impl Params {
         no(self.batch == 0 || self.accumulate == 0, "a step needs samples: `batch` and `accumulate` are at least 1")?;
         no(!(0.0..1.0).contains(&self.ema), "`ema` is a decay: at least 0 and less than 1, for example 0.999")?;
         no([self.mouth_weight, self.eyes_weight, self.color_weight].iter().any(|weight| *weight < 0.0), "the weight of a loss is not negative")?;
+        no(self.expression_tokens < 1, "`expression_tokens` is at least 1\nhint: `expression: none` gives the network no code")?;
         no(self.min_snr.is_some_and(|limit| limit <= 0.0), "`min_snr` is a ratio above 0, for example 5")?;
         no(self.validate_every == 0, "`validate_every` is at least 1\nhint: without `with: { validation: ... }` nothing is validated")?;
         let colorless = self.features == Features::None || self.map_channels < 3;

@@ -3,8 +3,8 @@
 //! reads: identity, scans; with validation?
 //! writes: head_config (JSON), head_weights (safetensors), losses (CSV), validation (CSV; null without), multiply_adds, parameters
 //!
-//! The `mini` preset (backward deformation, two ambient dimensions; every mechanism and loss term of the published models,
-//! see `models::nphm`). Expression codes start as principal coordinates of how the scans' vertices move. All scans of all people are in memory; each step draws points from some of them. The loop stands
+//! The `mini` preset (backward deformation, two ambient dimensions) with the losses of MonoNPHM's geometry (`models::nphm::train`); scans have no colours here, so that
+//! a colour branch is loaded and never trained, and forward deformation, which NPHM trains in a stage of its own, is only loaded. Expression codes start as principal coordinates of how the scans' vertices move. All scans of all people are in memory; each step draws points from some of them. The loop stands
 //! here from top to bottom. `multiply_adds` are those of the field at one posed point. A killed training continues from its last checkpoint.
 //! `with: { validation: STAGE }` names scans of people who are not learned from: every so many steps codes are fitted to them, the networks at rest, and
 //! the errors written down (`head_validation`).

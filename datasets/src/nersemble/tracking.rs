@@ -71,7 +71,7 @@ pub fn read_flame(sequence: &Path) -> Result<Vec<FlameFrame>, LayoutError> {
     };
     let translation = per_frame("translation", needed("translation")?, 3)?;
     let away = |t: &[f64]| DVec3::from_slice(t).length();
-    if let Some((i, t)) = translation.chunks(3).enumerate().find(|(_, t)| !(away(t) < FARTHEST)) {
+    if let Some((i, t)) = translation.chunks(3).enumerate().find(|(_, t)| away(t).is_nan() || away(t) > FARTHEST) {
         let found = format!("a head {:.3} m from the origin in row {i}", away(t));
         return Err(LayoutError::field(&path, "translation", found, "less than 3 m: are these numbers metres?"));
     }
