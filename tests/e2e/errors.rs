@@ -202,6 +202,10 @@ fn recipes_and_stages_that_are_not_there() {
     let space = Space::new();
     space.write("r.yaml", "stages: { alpha: { rows: [] } }");
     space.effigy(&["run", "nowhere.yaml"]).expect_error(2, &["there is no recipe `nowhere.yaml`"]);
+    space.write("folder/recipe.yaml", "recipe: r\nstages: {}\n");
+    space
+        .effigy(&["run", "folder/recipe.ymal"])
+        .expect_error(2, &["there is no recipe `folder/recipe.ymal`", "did you mean `folder/recipe.yaml`"]);
     space.effigy(&["show", "r.yaml", "alpa"]).expect_error(2, &["has no stage `alpa`", "did you mean `alpha`?"]);
     space
         .effigy(&["show", "r.yaml", "alpha"])

@@ -86,6 +86,18 @@ pub fn recipe(args: &RecipeArgs) -> Option<PathBuf> {
     find(&args.recipe).ok()?.canonicalize().ok()
 }
 
+/// The YAML files of the folder that a path is in, as they would be typed.
+fn beside(path: &Path) -> Vec<String> {
+    let folder = path.parent().unwrap_or(Path::new(""));
+    let listed = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+    let entries = std::fs::read_dir(listed).into_iter().flatten().flatten();
+    let files = entries.map(|entry| folder.join(entry.file_name()));
+    let recipe = |file: &PathBuf| file.extension().is_some_and(|ending| ending == "yaml" || ending == "yml");
+    let mut names: Vec<String> = files.filter(recipe).map(|file| file.display().to_string()).collect();
+    names.sort();
+    names
+}
+
 /// The recipe's file: a path, or the name of one that came with effigy.
 fn find(name: &str) -> Result<PathBuf> {
     let path = Path::new(name);
@@ -101,9 +113,10 @@ fn find(name: &str) -> Result<PathBuf> {
             }
         }
     }
-    let known = shipped.map_or(Vec::new(), |folder| shipped_names(&folder));
+    let mut known = shipped.filter(|_| plain).map_or(Vec::new(), |folder| shipped_names(&folder));
+    known.extend(beside(path));
     let problem = Problem::at(&Place::command_line(), format!("there is no recipe `{name}`"));
-    let problem = if plain { problem.did_you_mean(name, known.iter().map(String::as_str)) } else { problem };
+    let problem = problem.did_you_mean(name, known.iter().map(String::as_str));
     Err(problem.or_hint("give the path of a YAML file, relative to the folder you are in").into())
 }
 
