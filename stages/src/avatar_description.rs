@@ -4,7 +4,7 @@
 //! again from it. Knows neither losses nor samplers.
 
 use crate::backbone;
-use crate::train_avatar::Params;
+use crate::avatar_parameters::Params;
 use anyhow::{Context, Result};
 use manifests::Type;
 use models::avatar::Avatar;
@@ -130,6 +130,3 @@ pub fn trained(avatar: &Table, backbone: &Table) -> Result<(Description, Avatar)
     avatar.restore(&weights::read(&trained.path("checkpoint")?)?, "the avatar's checkpoint")?;
     Ok((description, avatar))
 }
-
-/// What of the eyes may belong to the code.
-pub const EYE_COLUMNS: [(&str, Type); 2] = [("eyes", Type::Floats(6)), ("lids", Type::Floats(2))];

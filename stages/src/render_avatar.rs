@@ -9,7 +9,8 @@
 use crate::backbone;
 use crate::encode_latents::to_image;
 use crate::gbuffers;
-use crate::avatar_description::{Description, EYE_COLUMNS, TRAINED, trained};
+use crate::avatar_description::{Description, TRAINED, trained};
+use crate::avatar_parameters::EYE_COLUMNS;
 use anyhow::Result;
 use manifests::Type;
 use models::avatar::Avatar;

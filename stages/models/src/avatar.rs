@@ -16,7 +16,7 @@ use crate::schedule::{Sampler, Schedule, ScheduleConfig, Step, Walk};
 use crate::tape::Tape;
 use crate::team::Member;
 use crate::triplane::{FeatureMapConfig, FeatureMaps, GBuffer, Layout, condition};
-use crate::unet::{ExpressionAttentions, Extras, UNet, UNetConfig, times};
+use crate::unet::{ExpressionAttentions, ExpressionHalves, Extras, UNet, UNetConfig, times};
 use crate::weights::{self, Tensors, WeightsError};
 
 pub use loss::LossTerms;
@@ -51,6 +51,17 @@ pub struct ExpressionConfig {
     pub code: i64,
     /// Tokens that one linear layer makes of it.
     pub tokens: i64,
+    /// Where the U-Net attends to them.
+    pub halves: ExpressionHalves,
+    /// Whether the attentions' queries stay copies of the text's. The paper learns their keys and values alone, its code the queries as well.
+    pub keep_queries: bool,
+}
+
+impl ExpressionConfig {
+    /// Four tokens of a code of so many values, attended to in both halves, queries learned: the reference's.
+    pub fn new(code: i64) -> Self {
+        Self { code, tokens: 4, halves: ExpressionHalves::Both, keep_queries: false }
+    }
 }
 
 /// Parameters of an avatar. The default is published: Stable Diffusion 2.1 at 512 pixels, 206 code values, 4 tokens.
@@ -96,7 +107,7 @@ impl Default for AvatarConfig {
             maps: Some(FeatureMapConfig::default()),
             ambient: true,
             participants: 1,
-            expression: Some(ExpressionConfig { code: 206, tokens: 4 }),
+            expression: Some(ExpressionConfig::new(206)),
             prior: Prior::Frozen,
             objective: Objective::Diffusion,
             lr_networks: 1e-4,
@@ -116,7 +127,7 @@ impl AvatarConfig {
             unet: UNetConfig::small(),
             encoder_channels: vec![16, 32, 64],
             maps: Some(FeatureMapConfig::small()),
-            expression: Some(ExpressionConfig { code, tokens: 4 }),
+            expression: Some(ExpressionConfig::new(code)),
             lr_networks: 2e-3,
             clip_expression: true,
             ..Self::default()
@@ -266,11 +277,11 @@ impl Avatar {
         let (expression_vs, expression) = init::build(device, seed, |p| {
             config.expression.map(|e| Expression {
                 tokens: Linear::new(&(p / "tokens"), e.code, e.tokens * width),
-                attentions: ExpressionAttentions::new(p, &config.unet),
+                attentions: ExpressionAttentions::new(p, &config.unet, e.halves),
             })
         });
-        if let Some(expression) = &expression {
-            expression.attentions.start_from(&unet);
+        if let Some((expression, e)) = expression.as_ref().zip(config.expression) {
+            expression.attentions.start_from(&unet, e.keep_queries);
         }
         // the first participant's have no number: an avatar of one person names them as if there were no others
         let participants = 0..if config.maps.is_some() { config.participants } else { 0 };
@@ -329,13 +340,15 @@ impl Avatar {
     /// Everything that learns, under `controlnet.`, `expression.`, `maps.` and, where it learns, `unet.`: the contents of a
     /// checkpoint. The tensors are the live ones.
     pub fn learned(&self) -> Tensors {
-        let mut stores =
-            vec![("controlnet", &self.steering_vs), ("expression", &self.expression_vs), ("maps", &self.maps_vs)];
-        if self.config.prior != Prior::Frozen {
-            stores.push(("unet", &self.unet_vs));
-        }
+        let stores = [
+            ("controlnet", &self.steering_vs),
+            ("expression", &self.expression_vs),
+            ("maps", &self.maps_vs),
+            ("unet", &self.unet_vs),
+        ];
         let named = |(prefix, vs): (&str, &VarStore)| -> Vec<(String, Tensor)> {
-            weights::sorted(vs).into_iter().map(|(name, t)| (format!("{prefix}.{name}"), t)).collect()
+            let learned = weights::sorted(vs).into_iter().filter(|(_, t)| t.requires_grad());
+            learned.map(|(name, t)| (format!("{prefix}.{name}"), t)).collect()
         };
         stores.into_iter().flat_map(named).collect()
     }
@@ -347,7 +360,8 @@ impl Avatar {
 
     /// Names of weights that do not learn; for tests and reports.
     pub fn frozen(&self) -> BTreeSet<String> {
-        self.unet_vs.variables().into_iter().filter(|(_, t)| !t.requires_grad()).map(|(n, _)| n).collect()
+        let all = [&self.unet_vs, &self.expression_vs].into_iter().flat_map(VarStore::variables);
+        all.filter(|(_, t)| !t.requires_grad()).map(|(n, _)| n).collect()
     }
 
     /// Encodes what does not depend on time, once for all sampling steps. `codes` `[B, code]`.

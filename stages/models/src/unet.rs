@@ -164,7 +164,7 @@ impl UNet {
         let c = Context { time: &time, text, expression: tokens.as_ref(), tape };
         let attentions = extras.expression.map(|(attentions, _)| attentions);
         let Features { x, mut skips } =
-            self.encoder.down(sample, c, None, attentions.map(|a| a.down.as_slice()), probe);
+            self.encoder.down(sample, c, None, attentions.and_then(|a| a.down.as_deref()), probe);
         let mut x = self.encoder.mid(&x, c);
         probe.see("mid_block", &x);
         if let Some(residuals) = extras.down {
@@ -175,24 +175,36 @@ impl UNet {
             x = c.enter(x + residual);
         }
         for (i, block) in self.up_blocks.iter().enumerate() {
-            x = block.forward(&x, c, attentions.map(|a| &a.up[i]), &mut skips);
+            x = block.forward(&x, c, attentions.and_then(|a| a.up.as_ref()).map(|levels| &levels[i]), &mut skips);
             probe.see(&format!("up_blocks.{i}"), &x);
         }
         self.conv_out.forward(&self.conv_norm_out.forward(&x).silu())
     }
 }
 
+/// Which half of the U-Net has expression attentions (the reference's `use_temporal_unet_encoder` and `use_temporal_unet_decoder`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ExpressionHalves {
+    /// Both (the paper).
+    #[default]
+    Both,
+    /// The down levels.
+    Encoder,
+    /// The up levels.
+    Decoder,
+}
+
 /// The attentions through which DiffusionAvatars' U-Net sees the expression: one beside every text cross-attention of the
 /// down and up levels, none in the middle. Their variables are their own, so that they train while the U-Net is frozen.
 #[derive(Debug)]
 pub struct ExpressionAttentions {
-    down: Vec<LevelAttentions>,
-    up: Vec<LevelAttentions>,
+    down: Option<Vec<LevelAttentions>>,
+    up: Option<Vec<LevelAttentions>>,
 }
 
 impl ExpressionAttentions {
     /// Creates the variables; names follow the U-Net's, ending in `attn_expression`.
-    pub fn new(p: &Path, config: &UNetConfig) -> Self {
+    pub fn new(p: &Path, config: &UNetConfig, halves: ExpressionHalves) -> Self {
         let last = config.block_out_channels.len() - 1;
         let level = |half: &str, block: usize, i: usize, layers: i64| -> LevelAttentions {
             if !config.attention_levels[i] {
@@ -205,23 +217,28 @@ impl ExpressionAttentions {
             };
             (0..layers).map(|n| (0..config.transformer_layers).map(|d| one(n, d)).collect()).collect()
         };
+        let down = || (0..=last).map(|i| level("down_blocks", i, i, config.layers_per_block)).collect();
+        let up = || (0..=last).map(|i| level("up_blocks", i, last - i, config.layers_per_block + 1)).collect();
         Self {
-            down: (0..=last).map(|i| level("down_blocks", i, i, config.layers_per_block)).collect(),
-            up: (0..=last).map(|i| level("up_blocks", i, last - i, config.layers_per_block + 1)).collect(),
+            down: (halves != ExpressionHalves::Decoder).then(down),
+            up: (halves != ExpressionHalves::Encoder).then(up),
         }
     }
 
     /// Starts them from the U-Net: q, k and v are copies of the text cross-attention beside them, the output projection's
-    /// weight and bias are zero, so that the U-Net's output is unchanged.
-    pub fn start_from(&self, unet: &UNet) {
+    /// weight and bias are zero, so that the U-Net's output is unchanged. Queries that are `kept` stay those copies (the paper learns
+    /// keys and values alone; the reference's code learns queries, too).
+    pub fn start_from(&self, unet: &UNet, kept: bool) {
         let down = unet.encoder.down_blocks.iter().map(|b| &b.attentions);
         let up = unet.up_blocks.iter().map(|b| &b.attentions);
         tch::no_grad(|| {
-            for (level, transformers) in self.down.iter().zip(down).chain(self.up.iter().zip(up)) {
+            let (own_down, own_up) = (self.down.iter().flatten(), self.up.iter().flatten());
+            for (level, transformers) in own_down.zip(down).chain(own_up.zip(up)) {
                 for (attentions, transformer) in level.iter().zip(transformers) {
                     for (attention, block) in attentions.iter().zip(&transformer.blocks) {
                         let text = &block.attn2;
                         attention.to_q.weight.shallow_clone().copy_(&text.to_q.weight);
+                        _ = attention.to_q.weight.set_requires_grad(!kept);
                         attention.to_k.weight.shallow_clone().copy_(&text.to_k.weight);
                         attention.to_v.weight.shallow_clone().copy_(&text.to_v.weight);
                         _ = attention.to_out.weight.shallow_clone().zero_();
@@ -234,9 +251,9 @@ impl ExpressionAttentions {
         });
     }
 
-    /// How many there are; see [`UNetConfig::expression_attentions`].
+    /// How many there are; of both halves [`UNetConfig::expression_attentions`].
     pub fn len(&self) -> usize {
-        self.down.iter().chain(&self.up).flatten().map(Vec::len).sum()
+        self.down.iter().chain(&self.up).flatten().flatten().map(Vec::len).sum()
     }
 
     /// True for a U-Net without attention levels.
@@ -275,7 +292,8 @@ mod tests {
         assert_eq!(UNetConfig::default().expression_attentions(), 15);
         let small = UNetConfig::small();
         assert_eq!(small.expression_attentions(), 6);
-        let (_, attentions) = init::build(Device::Cpu, 0, |p| ExpressionAttentions::new(p, &small));
+        let (_, attentions) =
+            init::build(Device::Cpu, 0, |p| ExpressionAttentions::new(p, &small, ExpressionHalves::Both));
         assert_eq!(attentions.len(), 6);
     }
 

@@ -89,6 +89,44 @@ fn what_is_frozen_stays_and_what_learns_moves() {
 }
 
 #[test]
+fn queries_may_be_kept_and_half_of_the_network_left_without_expression() {
+    let of = |halves, keep_queries| {
+        let expression = Some(ExpressionConfig { halves, keep_queries, ..ExpressionConfig::new(6) });
+        avatar(AvatarConfig { expression, ..AvatarConfig::small(6) })
+    };
+    let (kept, prior, _) = of(ExpressionHalves::Both, true);
+    let queries: Vec<String> = kept.frozen().into_iter().filter(|name| name.contains("attn_expression")).collect();
+    assert_eq!(queries.len() as i64, kept.config.unet.expression_attentions());
+    train(&kept, &mut kept.optimiser(), 0, 3);
+    let variables = kept.expression_vs.variables();
+    for name in &queries {
+        assert!(
+            name.ends_with("attn_expression.to_q.weight")
+                && !kept.learned().contains_key(&format!("expression.{name}"))
+        );
+        assert_eq!(variables[name], prior[&name.replace("attn_expression", "attn2")].detach(), "{name}");
+    }
+    // the code still counts
+    let x = init::normal(0, 0, &[1, 4, 4, 4]);
+    let say = |avatar: &Avatar, code: f64| {
+        let codes = Tensor::full([1, 6], code, (Kind::Float, Device::Cpu));
+        tch::no_grad(|| avatar.predict(&x, &times(700, 1, Device::Cpu), &avatar.condition(&gbuffer(1), &codes)))
+    };
+    assert_ne!(say(&kept, 0.0), say(&kept, 1.0));
+    for (halves, there, not) in [
+        (ExpressionHalves::Encoder, "down_blocks", "up_blocks"),
+        (ExpressionHalves::Decoder, "up_blocks", "down_blocks"),
+    ] {
+        let (avatar, ..) = of(halves, false);
+        train(&avatar, &mut avatar.optimiser(), 0, 3);
+        let learned = avatar.learned();
+        let count = |half: &str| learned.keys().filter(|name| name.starts_with(&format!("expression.{half}"))).count();
+        assert!(count(there) > 0 && count(not) == 0, "{halves:?}");
+        assert_ne!(say(&avatar, 0.0), say(&avatar, 1.0), "{halves:?}");
+    }
+}
+
+#[test]
 fn a_frame_does_not_depend_on_its_neighbours() {
     let (avatar, ..) = avatar(AvatarConfig::small(6));
     train(&avatar, &mut avatar.optimiser(), 0, 3);

@@ -1,0 +1,385 @@
+//! Parameters of `train_avatar`: each with its default, the paper's value and what it becomes in the network.
+//!
+//! No stage; what a trained avatar is built again by, so that `avatar_description` keeps them. Knows neither rows of a training nor its loop.
+
+use anyhow::Result;
+use manifests::Type;
+use models::avatar::{self, AvatarConfig, ExpressionConfig, LossTerms};
+use models::schedule::ScheduleConfig;
+use models::triplane::{FeatureMapConfig, Layout};
+use models::unet::{self, UNetConfig};
+use protocol::Row;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// Parameters.
+#[derive(Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Params {
+    /// Optimiser steps; the paper takes 100,000.
+    pub steps: u64,
+    /// Samples in a step, or in each of its rounds.
+    #[serde(default = "batch_size")]
+    pub batch: usize,
+    /// Rounds of `batch` samples in a step, one after the other; their gradients add up to that of all.
+    #[serde(default = "accumulate")]
+    pub accumulate: usize,
+    /// Learning rate of the networks; the paper's is 1e-4.
+    #[serde(default = "lr_networks")]
+    pub lr_networks: f64,
+    /// Learning rate of the feature maps.
+    #[serde(default = "lr_maps")]
+    pub lr_maps: f64,
+    /// Whether the learning rate stays (the paper) or falls along half a cosine (short trainings).
+    #[serde(default)]
+    pub lr_schedule: LrSchedule,
+    /// Clip the expression path's gradient as well; the paper clips the ControlNet's only.
+    #[serde(default = "yes")]
+    pub clip_expression: bool,
+    /// Decay of a moving average of the weights, which is then what is put out; 0 for none (the paper).
+    #[serde(default)]
+    pub ema: f64,
+    /// Learned maps rigged to the surface.
+    #[serde(default)]
+    pub features: Features,
+    /// Ambient coordinates and their map; off for head models without them, such as the linear one.
+    #[serde(default = "yes")]
+    pub ambient: bool,
+    /// Texels on a side of each map; the paper has 512.
+    #[serde(default = "map_resolution")]
+    pub map_resolution: i64,
+    /// Channels of each plane and of the ambient map; the paper has 16.
+    #[serde(default = "map_channels")]
+    pub map_channels: i64,
+    /// How the expression code reaches the U-Net besides the geometry.
+    #[serde(default)]
+    pub expression: ExpressionPath,
+    /// Tokens that an expression code becomes.
+    #[serde(default = "expression_tokens")]
+    pub expression_tokens: i64,
+    /// Where the U-Net attends to them.
+    #[serde(default)]
+    pub expression_halves: ExpressionHalves,
+    /// What becomes of these attentions' queries, which start as copies of the text's. The paper says that keys and values alone are
+    /// learned; its published code learns the queries as well.
+    #[serde(default)]
+    pub expression_queries: ExpressionQueries,
+    /// Whether the expression code includes gaze (`eyes`) and lids (`lids`) as `track_eyes` puts them out. The paper has the gaze alone.
+    #[serde(default)]
+    pub eyes: EyeCodes,
+    /// How the code is scaled before the network sees it.
+    #[serde(default)]
+    pub codes: Codes,
+    /// What becomes of the prior.
+    #[serde(default)]
+    pub prior: Prior,
+    /// What the network learns to say.
+    #[serde(default)]
+    pub objective: Objective,
+    /// Weight of the error inside the mouth beside that of all; needs a column `mouth_mask` (`mask_regions` makes it). The paper
+    /// has 0.
+    #[serde(default)]
+    pub mouth_weight: f64,
+    /// The same around the eyes, by `eyes_mask`. The paper has no such term.
+    #[serde(default)]
+    pub eyes_weight: f64,
+    /// Weight of the difference between the maps' last three channels and the picture; needs a column `target`. The paper has 0.
+    #[serde(default)]
+    pub color_weight: f64,
+    /// Largest signal-to-noise ratio that counts in the weight of a sample (min-SNR; 5 is usual); none in the paper.
+    #[serde(default)]
+    pub min_snr: Option<f64>,
+    /// Widths of the condition encoder; each after the first halves the resolution.
+    #[serde(default = "encoder_channels")]
+    pub encoder_channels: Vec<i64>,
+    /// Parts that a batch is computed in, side by side where there are threads for it. More threads than parts are of no
+    /// use; another number changes the rounding.
+    #[serde(default = "parts")]
+    pub parts: usize,
+    /// The numbers that the networks compute in; weights, optimiser and samples are in f32 anyhow. Half-precision (f16) is
+    /// not offered: it takes loss scaling, which bf16 does without.
+    #[serde(default)]
+    pub precision: Precision,
+    /// Compute the stages of the networks once more for their gradients instead of keeping them: less memory, more time,
+    /// the same bits.
+    #[serde(default)]
+    pub gradient_checkpointing: bool,
+    /// Steps between trials on the rows of `validation`; the last step has one, too. The paper's is 5,000.
+    #[serde(default = "validate_every")]
+    pub validate_every: u64,
+    /// Rows that are tried, spread evenly over those of `validation`.
+    #[serde(default = "validation_images")]
+    pub validation_images: usize,
+    /// Sampling steps of their pictures.
+    #[serde(default = "validation_steps")]
+    pub validation_steps: usize,
+    /// Steps between checkpoints.
+    #[serde(default = "checkpoint_every")]
+    pub checkpoint_every: u64,
+    /// Seed of weights, batches and noise.
+    #[serde(default = "seed")]
+    pub seed: u64,
+}
+
+/// How the learning rate goes.
+#[derive(Clone, Copy, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum LrSchedule {
+    /// Half a cosine down to a hundredth.
+    #[default]
+    Cosine,
+    /// It stays.
+    Constant,
+}
+
+/// Learned maps rigged to the surface.
+#[derive(Clone, Copy, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Features {
+    /// Three planes in canonical space (the paper).
+    #[default]
+    Triplane,
+    /// One map around the head (the ablation "spherical UV").
+    SphericalUv,
+    /// None, nor an ambient map: the plain G-buffer (the ablation "w/o spatial features").
+    None,
+}
+
+/// How the expression code reaches the U-Net.
+#[derive(Clone, Copy, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ExpressionPath {
+    /// Four tokens, attended to in the U-Net (the paper).
+    #[default]
+    Tokens,
+    /// Only through the geometry (the ablation "w/o exp. cond.").
+    None,
+}
+
+/// The half of the U-Net that attends to the expression code.
+#[derive(Clone, Copy, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ExpressionHalves {
+    /// Down and up levels (the paper).
+    #[default]
+    Both,
+    /// The down levels.
+    Encoder,
+    /// The up levels.
+    Decoder,
+}
+
+/// What becomes of the queries of the expression attentions.
+#[derive(Clone, Copy, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ExpressionQueries {
+    /// They learn (the paper's code).
+    #[default]
+    Learned,
+    /// They stay as they start (the paper's text).
+    Kept,
+}
+
+/// What of the eyes belongs to the expression code.
+#[derive(Clone, Copy, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum EyeCodes {
+    /// Nothing.
+    #[default]
+    None,
+    /// Six gaze values (the paper).
+    Gaze,
+    /// Six gaze values and two lid openings.
+    GazeAndLids,
+}
+
+impl EyeCodes {
+    /// The columns.
+    fn columns(self) -> &'static [&'static str] {
+        match self {
+            EyeCodes::None => &[],
+            EyeCodes::Gaze => &["eyes"],
+            EyeCodes::GazeAndLids => &["eyes", "lids"],
+        }
+    }
+}
+
+/// How codes are scaled.
+#[derive(Clone, Copy, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Codes {
+    /// Each value to mean 0 and deviation 1 over the rows that are trained on.
+    #[default]
+    Standardised,
+    /// As they are (the paper).
+    Raw,
+}
+
+/// The numbers that networks compute in.
+#[derive(Clone, Copy, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Precision {
+    /// 32 bits (the paper).
+    #[default]
+    F32,
+    /// 16 bits with the range of f32: for GPUs. CPUs do it as well, most of them slower than f32.
+    Bf16,
+}
+
+/// What becomes of the prior.
+#[derive(Clone, Copy, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Prior {
+    /// Frozen (the paper).
+    #[default]
+    Frozen,
+    /// Trained on; not in the paper.
+    Tuned,
+    /// Not used: the U-Net starts from random weights (the ablation "w/o LDM prior").
+    None,
+}
+
+/// What the network learns to say.
+#[derive(Clone, Copy, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Objective {
+    /// Denoising.
+    #[default]
+    Diffusion,
+    /// The latent in one pass (the ablation "w/o diffusion").
+    Direct,
+}
+
+fn batch_size() -> usize {
+    8
+}
+fn accumulate() -> usize {
+    1
+}
+fn validate_every() -> u64 {
+    500
+}
+fn validation_images() -> usize {
+    16
+}
+fn validation_steps() -> usize {
+    10
+}
+fn lr_networks() -> f64 {
+    AvatarConfig::small(0).lr_networks
+}
+fn lr_maps() -> f64 {
+    1e-2
+}
+fn yes() -> bool {
+    true
+}
+fn map_resolution() -> i64 {
+    FeatureMapConfig::small().resolution
+}
+fn expression_tokens() -> i64 {
+    4
+}
+fn map_channels() -> i64 {
+    FeatureMapConfig::small().plane_channels
+}
+fn encoder_channels() -> Vec<i64> {
+    AvatarConfig::small(0).encoder_channels
+}
+fn parts() -> usize {
+    2
+}
+fn checkpoint_every() -> u64 {
+    250
+}
+/// The paper's.
+fn seed() -> u64 {
+    181_998
+}
+
+impl Params {
+    /// The code of a row: its expression, and what of the eyes belongs to it.
+    pub fn code(&self, row: &Row<'_>) -> Result<Vec<f64>> {
+        let mut code = row.floats("expression")?;
+        for column in self.eyes.columns() {
+            anyhow::ensure!(row.has(column), "rows have no `{column}`, which `eyes` of the avatar asks for\nhint: it is what track_eyes puts out; or leave `eyes` at none");
+            code.extend(row.floats(column)?);
+        }
+        Ok(code)
+    }
+
+    /// Whether codes are scaled to the rows that are trained on.
+    pub fn standardises(&self) -> bool {
+        self.codes == Codes::Standardised
+    }
+
+    /// The network these parameters describe, on a prior of this shape and for codes of this length.
+    pub fn config(&self, unet: UNetConfig, schedule: ScheduleConfig, code: i64, participants: usize) -> AvatarConfig {
+        let layout = match self.features {
+            Features::Triplane => Some(Layout::TriPlane),
+            Features::SphericalUv => Some(Layout::SphericalUv),
+            Features::None => None,
+        };
+        AvatarConfig {
+            unet,
+            schedule,
+            encoder_channels: self.encoder_channels.clone(),
+            maps: layout.map(|layout| FeatureMapConfig {
+                resolution: self.map_resolution,
+                plane_channels: self.map_channels,
+                ambient_channels: self.map_channels,
+                layout,
+            }),
+            ambient: self.ambient,
+            participants,
+            expression: (self.expression == ExpressionPath::Tokens).then_some(ExpressionConfig {
+                code,
+                tokens: self.expression_tokens,
+                halves: match self.expression_halves {
+                    ExpressionHalves::Both => unet::ExpressionHalves::Both,
+                    ExpressionHalves::Encoder => unet::ExpressionHalves::Encoder,
+                    ExpressionHalves::Decoder => unet::ExpressionHalves::Decoder,
+                },
+                keep_queries: self.expression_queries == ExpressionQueries::Kept,
+            }),
+            prior: match self.prior {
+                Prior::Frozen => avatar::Prior::Frozen,
+                Prior::Tuned => avatar::Prior::Tuned,
+                Prior::None => avatar::Prior::None,
+            },
+            objective: match self.objective {
+                Objective::Diffusion => avatar::Objective::Diffusion,
+                Objective::Direct => avatar::Objective::Direct,
+            },
+            lr_networks: self.lr_networks,
+            lr_maps: self.lr_maps,
+            clip_expression: self.clip_expression,
+            gradient_checkpointing: self.gradient_checkpointing,
+            terms: self.terms(),
+        }
+    }
+
+    /// The terms of the loss beside the mean squared error.
+    pub fn terms(&self) -> LossTerms {
+        LossTerms { mouth: self.mouth_weight, eyes: self.eyes_weight, colors: self.color_weight, min_snr: self.min_snr }
+    }
+
+    /// What no schema says.
+    ///
+    /// # Errors
+    /// If two of them contradict each other, or one means nothing.
+    pub fn check(&self) -> Result<()> {
+        let no = |wrong: bool, sentence: &str| if wrong { Err(anyhow::anyhow!("{sentence}")) } else { Ok(()) };
+        no(self.batch == 0 || self.accumulate == 0, "a step needs samples: `batch` and `accumulate` are at least 1")?;
+        no(!(0.0..1.0).contains(&self.ema), "`ema` is a decay: at least 0 and less than 1, for example 0.999")?;
+        no([self.mouth_weight, self.eyes_weight, self.color_weight].iter().any(|weight| *weight < 0.0), "the weight of a loss is not negative")?;
+        no(self.expression_tokens < 1, "`expression_tokens` is at least 1\nhint: `expression: none` gives the network no code")?;
+        no(self.min_snr.is_some_and(|limit| limit <= 0.0), "`min_snr` is a ratio above 0, for example 5")?;
+        no(self.validate_every == 0, "`validate_every` is at least 1\nhint: without `with: { validation: ... }` nothing is validated")?;
+        let colorless = self.features == Features::None || self.map_channels < 3;
+        no(self.color_weight > 0.0 && colorless, "`color_weight` needs feature maps of three channels or more")
+    }
+}
+
+/// What of the eyes may belong to the code.
+pub const EYE_COLUMNS: [(&str, Type); 2] = [("eyes", Type::Floats(6)), ("lids", Type::Floats(2))];
