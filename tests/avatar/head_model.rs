@@ -92,6 +92,27 @@ fn the_linear_model_tracks_the_same_clouds() {
 }
 
 #[test]
+fn the_linear_model_goes_into_a_file_of_flames_format_and_comes_back() {
+    let space = Space::new();
+    let out = "  flame: { stage: export_linear_head, from: pca, name: model/ours.npz }\n";
+    space.write("r.yaml", &[MODELS, out].concat());
+    let said = space.effigy_with_packages(&["run", "r.yaml"]);
+    assert_eq!(said.code, 0, "{}", said.err);
+    let said = space.effigy_with_packages(&["export", "r.yaml", "flame", "--to", "out"]);
+    assert_eq!(said.code, 0, "{}", said.err);
+    space.write("l.yaml", "recipe: l\nstages:\n  head: { stage: load_linear_head, path: out/model/ours.npz }\n");
+    space.settle();
+    let said = space.effigy(&["run", "l.yaml"]);
+    assert_eq!(said.code, 0, "{}", said.err);
+    let head = &rows(&space, &["l.yaml"], "head")[0];
+    // 6 people differ in 5 directions
+    for (name, value) in [("shape_width", 5), ("expression_width", 12), ("joints", 1)] {
+        assert_eq!(head[name], value, "{name}");
+    }
+    assert!(number(head, "vertices") > 5000.0, "{head}");
+}
+
+#[test]
 fn what_does_not_fit_together_is_said() {
     let space = Space::new();
     let one = "  fits: { stage: evaluate_head_model, from: scans";

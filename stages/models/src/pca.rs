@@ -1,6 +1,8 @@
 //! Principal components of meshes in correspondence, and the linear head model made of two sets of them: identity and expression,
 //! as FLAME has them (Li et al., SIGGRAPH Asia 2017), without joints and pose correctives. Knows no point clouds and no files.
 
+use crate::linear::LinearHead;
+use crate::nphm::pose::UNITS_PER_METRE;
 use crate::weights::{Tensors, WeightsError};
 use tch::{Device, Kind, Tensor};
 
@@ -76,6 +78,25 @@ impl PcaHead {
         ]
         .map(|(name, tensor)| (name.to_owned(), tensor))
         .into()
+    }
+
+    /// The same head as a model of FLAME's kind, in metres and double precision: one joint, in the middle of all vertices, which each of
+    /// them follows, and no corrections for poses.
+    pub fn linear(&self) -> LinearHead {
+        let metres = |t: &Tensor| t.to_kind(Kind::Double) / UNITS_PER_METRE;
+        let vertices = self.template.size()[0];
+        let full = |shape: [i64; 2], value: f64| Tensor::full(shape, value, (Kind::Double, Device::Cpu));
+        let faces: Vec<i64> = self.faces.reshape([-1]).try_into().expect("an integer tensor");
+        LinearHead {
+            template: metres(&self.template),
+            shapes: metres(&self.shape),
+            expressions: metres(&self.expression),
+            pose_corrections: Tensor::zeros([vertices, 3, 0], (Kind::Double, Device::Cpu)),
+            joint_regressor: full([1, vertices], 1.0 / vertices as f64),
+            parents: vec![None],
+            skinning: full([vertices, 1], 1.0),
+            faces: faces.as_chunks().0.iter().map(|face: &[i64; 3]| face.map(|v| v as u32)).collect(),
+        }
     }
 
     /// Takes what [`PcaHead::tensors`] gave. `source` names it in an error.
@@ -170,5 +191,25 @@ mod tests {
         tensors.remove("v_template");
         let said = PcaHead::from_tensors(&tensors, "x.safetensors").err().unwrap().to_string();
         assert!(said.contains("no `v_template`") && said.contains("hint:"), "{said}");
+    }
+
+    #[test]
+    fn as_a_model_of_flames_kind_it_is_the_same_head_in_metres_and_survives_its_file() {
+        let random = |stream: u64, shape: &[i64]| init::normal(9, stream, shape);
+        let faces = Tensor::from_slice(&[0i64, 1, 2, 2, 1, 3]).reshape([2, 3]);
+        let head = PcaHead::train(&random(1, &[4, 7, 3]), &random(2, &[5, 7, 3]), &faces, 9, 2);
+        let dir = std::env::temp_dir().join(format!("effigy-linear-{}.npz", std::process::id()));
+        std::fs::write(&dir, crate::linear::files::pack(&head.linear())).unwrap();
+        let read = crate::linear::files::read(&dir, None).unwrap();
+        std::fs::remove_file(&dir).unwrap();
+        assert_eq!(read.widths(), [3, 2]);
+        let (shape, expression) = (random(3, &[2, 3]), random(4, &[2, 2]));
+        let moved = |directions: &Tensor, by: &Tensor| Tensor::einsum("vkc,bc->bvk", &[directions, by], None::<i64>);
+        let wanted = (&head.template + moved(&head.shape, &shape) + moved(&head.expression, &expression)) / 4.0;
+        let double = |t: &Tensor| t.to_kind(Kind::Double);
+        let rest = Tensor::zeros([2, 1, 3], (Kind::Double, Device::Cpu));
+        let posed = read.pose(&double(&shape), &double(&expression), &rest).unwrap();
+        assert!((posed.vertices.to_kind(Kind::Float) - &wanted).abs().max().double_value(&[]) < 1e-5);
+        assert!((posed.joints - double(&wanted).mean_dim(1, true, None::<Kind>)).abs().max().double_value(&[]) < 1e-5);
     }
 }
