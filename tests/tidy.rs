@@ -289,14 +289,14 @@ fn foreign_libraries_are_named_by_leaf_files() {
         (
             &["opencv"],
             &[
-                "stages/src/media.rs",
-                "stages/src/matting.rs",
-                "stages/src/drawing.rs",
-                "stages/src/flow.rs",
+                "stages/src/common/media.rs",
+                "stages/src/common/matting.rs",
+                "stages/src/common/drawing.rs",
+                "stages/src/common/flow.rs",
                 "stages/src/main.rs",
             ],
         ),
-        (&["openh264", "shiguredo_mp4"], &["stages/src/video.rs"]),
+        (&["openh264", "shiguredo_mp4"], &["stages/src/common/video.rs"]),
         (&["tokenizers"], &["stages/models/src/tokenizer.rs"]),
         (&["tch", "torch_sys"], &["stages/models/src/", "stages/src/", "tests/parity/src/"]),
     ];
@@ -416,6 +416,29 @@ fn no_stage_after_the_capture_sees_how_a_person_was_made() {
             let heading = |text: &str| ["contact_sheet", "error_sheet"].contains(&stage) && text == "truth";
             let column = source.texts.iter().find(|text| columns.contains(&text.as_str()) && !heading(text));
             assert!(column.is_none(), "{} names the column {column:?}", source.file);
+        }
+    }
+}
+
+#[test]
+fn what_stages_share_knows_no_stage_and_nothing_else_lies_between_them() {
+    for source in sources().iter().filter(|source| source.file.starts_with("stages/src/")) {
+        let registers = source.code.contains("register!");
+        match source.file.trim_start_matches("stages/src/") {
+            // the program itself, and the command beside the stages
+            "main.rs" | "import.rs" => {}
+            file if file.starts_with("common/") => {
+                assert!(!registers, "{} is a stage: it belongs into stages/src", source.file);
+                let mut ours = source.code.split("crate::").skip(1);
+                let stage = ours.find(|path| !path.starts_with("common::"));
+                assert!(
+                    stage.is_none(),
+                    "{} names a stage: {}",
+                    source.file,
+                    stage.unwrap_or_default().lines().next().unwrap_or_default()
+                );
+            }
+            _ => assert!(registers, "{} is no stage: it belongs into stages/src/common", source.file),
         }
     }
 }

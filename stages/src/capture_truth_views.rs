@@ -5,8 +5,8 @@
 //! The part of [`crate::capture_truth`] that depends on the camera, made again from the same numbers as the capture. For
 //! evaluation alone.
 
-use crate::capture_synthetic::{cameras, moments, rig};
 use anyhow::{Context, Result};
+use crate::capture_synthetic::{cameras, moments, rig};
 use datasets::capture::{self, PixelTruth, Region};
 use datasets::heads::{Head, HeadAssets, Identity};
 use datasets::rendering_data::Picture;

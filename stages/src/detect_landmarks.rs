@@ -7,10 +7,10 @@
 //! is the mesh's own word, 0 to 1, on whether there is a face where it looked: low in profile, and for later stages to heed. `face_score`
 //! is the detector's, null if it found none. Pictures are looked at one by one; knows no cameras.
 
-use crate::eyes;
-use crate::landmarks::{find_face, refine};
-use crate::media::Image;
 use anyhow::Result;
+use crate::common::eyes;
+use crate::common::landmarks::{find_face, refine};
+use crate::common::media::Image;
 use manifests::{Type, Value};
 use models::face_mesh::{EYE_SIZE, FaceMesh, POINTS, Square};
 use protocol::{Cx, Grain, OutRow, Rows, Stage, StageDef, Unit};

@@ -7,11 +7,11 @@
 //! 0.5 and deviation 0.2. The picture is in the column `render`. A group is a film: its depths share one scale, so that grey stands for one distance in all of it.
 //! Knows no cameras and no truth.
 
-use crate::avatar_description::{Description, TRAINED, trained};
-use crate::backbone;
-use crate::gbuffers::{self, CHANNELS};
-use crate::media::Image;
 use anyhow::{Context, Result};
+use crate::common::avatar_description::{Description, TRAINED, trained};
+use crate::common::backbone;
+use crate::common::gbuffers::{self, CHANNELS};
+use crate::common::media::Image;
 use geometry::gbuffer::GBuffer;
 use manifests::Type;
 use models::avatar::Avatar;

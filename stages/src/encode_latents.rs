@@ -5,20 +5,20 @@
 //! Moments, not a sample: training draws from the posterior at every step, as the paper does, without running the encoder
 //! again. Knows no head model: any image with a crop will do.
 
-use crate::backbone;
-use crate::arrays::{Array, Arrays, array, read_arrays, write_arrays};
-use crate::media::Image;
 use anyhow::{Context, Result};
+use crate::common::arrays::{Array, Arrays, write_arrays};
+use crate::common::backbone;
+use crate::common::latents::to_tensor;
+use crate::common::media::Image;
 use half::f16;
 use manifests::Type;
 use models::runtime;
-use models::vae::{Posterior, Vae};
+use models::vae::Vae;
 use protocol::{Cx, Grain, OutRow, Rows, Stage, StageDef, Unit};
 use schemars::JsonSchema;
 use serde::Deserialize;
-use std::path::Path;
+use tch::Tensor;
 use tch::nn::VarStore;
-use tch::{Device, Kind, Tensor};
 
 /// Parameters.
 #[derive(Deserialize, JsonSchema)]
@@ -82,40 +82,4 @@ impl EncodeLatents {
         write_arrays(&latent_path, &arrays)?;
         Ok(vec![OutRow::new().file("target", &target_path).file("latent", &latent_path)])
     }
-}
-
-/// The moments in a file that this stage wrote, `[C, h, w]` each.
-///
-/// # Errors
-/// If the file is missing, damaged, or lacks an array; the message names it.
-pub fn read_posterior(path: &Path) -> Result<Posterior> {
-    let read = || -> Result<Posterior> {
-        let arrays = read_arrays(path)?;
-        let moments = |name: &str| -> Result<Tensor> {
-            let moments = array(&arrays, name)?;
-            let values: Vec<f32> = moments.to_f16()?.into_iter().map(f32::from).collect();
-            let shape: Vec<i64> = moments.shape.iter().map(|&n| n as i64).collect();
-            Ok(Tensor::from_slice(&values).view(&shape[..]))
-        };
-        Ok(Posterior { mean: moments("mean")?, logvar: moments("logvar")? })
-    };
-    read().with_context(|| format!("the latent {}", path.display()))
-}
-
-/// An image as a tensor `[1, 3, H, W]` in [-1, 1].
-pub fn to_tensor(image: &Image) -> Tensor {
-    let (height, width) = (image.height as i64, image.width as i64);
-    let bytes = Tensor::from_slice(&image.data).view([1, height, width, 3]).permute([0, 3, 1, 2]);
-    (bytes.to_kind(Kind::Float) / 127.5 - 1.0).contiguous()
-}
-
-/// A tensor `[3, H, W]` in [-1, 1] as an image, rounded to 8 bits.
-///
-/// # Errors
-/// If it is of another shape.
-pub fn to_image(tensor: &Tensor) -> Result<Image> {
-    let (channels, height, width) = tensor.size3()?;
-    let bytes = ((tensor + 1.0) * 127.5).round().clamp(0.0, 255.0).to_kind(Kind::Uint8).to_device(Device::Cpu);
-    let data: Vec<u8> = Vec::try_from(bytes.permute([1, 2, 0]).contiguous().flatten(0, -1))?;
-    Ok(Image::new(width as usize, height as usize, channels as usize, data))
 }

@@ -6,10 +6,10 @@
 //! red, green and blue, values in [0, 1], in turbo from 0 to `full`. The scale is a parameter and not that of the pictures, so that sheets of two runs
 //! can be laid side by side. The number in a map's corner is its mean (L1). Knows no masks.
 
-use crate::contact_sheet::{NO_RENDER, Views, enlarge, heading, label, render_of, spread};
-use crate::drawing::{Anchor, WHITE, below, beside, color_bar, place, plain, text, turbo};
-use crate::media::Image;
 use anyhow::{Result, ensure};
+use crate::common::drawing::{Anchor, WHITE, below, beside, color_bar, place, plain, text, turbo};
+use crate::common::media::Image;
+use crate::contact_sheet::{NO_RENDER, Views, enlarge, heading, label, render_of, spread};
 use manifests::Type;
 use metrics::psnr::l1;
 use protocol::{Cx, Grain, OutRow, Row, Rows, Stage, StageDef, Unit};

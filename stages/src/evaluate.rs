@@ -13,11 +13,11 @@
 //!
 //! What is made of frames, `evaluate_sequences` says. Knows nothing of how a render came about.
 
-use crate::encode_latents::to_tensor;
-use crate::gbuffers;
-use crate::media::Image;
-use crate::regions;
 use anyhow::{Result, bail};
+use crate::common::gbuffers;
+use crate::common::latents::to_tensor;
+use crate::common::media::Image;
+use crate::common::regions;
 use manifests::{Type, Value};
 use metrics::psnr::{l1, masked_l1, masked_mse, mse, psnr};
 use metrics::ssim::{Definition, masked_ssim, ms_ssim, ssim};

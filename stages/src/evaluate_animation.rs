@@ -13,10 +13,10 @@
 //! and are other numbers. `csim` is the cosine of the face descriptors of a render and of the avatar's person, which is the mean over the pictures (`target`) of the
 //! constant `person`; `csim_driver` that of the render and the driver's picture: what of the driver's looks came along. Null where the mesh is not sure of a face in one of the pictures.
 
-use crate::evaluate_faces::described;
-use crate::landmarks::{Face, SIDES, refine, sure_face};
-use crate::media::Image;
 use anyhow::{Context, Result};
+use crate::common::landmarks::{Face, SIDES, refine, sure_face};
+use crate::common::media::Image;
+use crate::evaluate_faces::described;
 use geometry::align::robust_umeyama;
 use glam::{DQuat, DVec3};
 use manifests::{Type, Value};

@@ -7,8 +7,8 @@
 //! none is, whether the tracker saw an iris or not; `gaze_still_degrees` the same for eyes that always look to the median. `lid_error` is the mean
 //! absolute error of the lids' openings, both in shares of their own median; `eyes_open` the number of eyes truly open.
 
-use crate::eyes::{CLOSED, angles, median};
 use anyhow::{Context, Result};
+use crate::common::eyes::{CLOSED, angles, median};
 use datasets::truth::{Truth, landmark};
 use glam::DVec3;
 use manifests::{Type, Value};

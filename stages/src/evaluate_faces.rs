@@ -11,9 +11,9 @@
 //! evaluator skips such frames, and `face_found` says how many had one. The paper takes PIPNet's 98 points and ArcFace: its numbers lie on other scales. Without the
 //! weights that `descriptor` names csim and csim_l2 are null ("not available"), never another number. Knows no cameras, no tracking and no meshes of heads.
 
-use crate::landmarks::{Face, SIDES, refine, sure_face};
-use crate::media::Image;
 use anyhow::{Context, Result, ensure};
+use crate::common::landmarks::{Face, SIDES, refine, sure_face};
+use crate::common::media::Image;
 use geometry::align::robust_umeyama;
 use manifests::{Type, Value};
 use models::face_descriptor::{CHIP_SIZE, FaceDescriptor, chip, likeness};

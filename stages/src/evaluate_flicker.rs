@@ -9,10 +9,10 @@
 //! the renders themselves: they see hair and shoulders too, and what flow at this size cannot follow. The white background is left out. Nulls for the first
 //! picture, and where nothing was seen twice. Reads no cameras.
 
-use crate::flow::flow;
-use crate::gbuffers;
-use crate::media::Image;
 use anyhow::{Context, Result, ensure};
+use crate::common::flow::flow;
+use crate::common::gbuffers;
+use crate::common::media::Image;
 use geometry::gbuffer::GBuffer;
 use manifests::{Type, Value};
 use metrics::flicker::{Flicker, flow_error, warping_error};

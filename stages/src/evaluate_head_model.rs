@@ -10,13 +10,12 @@
 //! (`head_views`): nothing inside, nothing through the mouth. The face is where training draws most points (`scan_pools::is_face`, on the neutral scan);
 //! a point of the model belongs to it if the nearest one of the scan does. `mesh` is the neutral fit in model space; pictures show all scans, grey where nothing is compared.
 
-use crate::drawing::below;
-use crate::fit_identity::UNIT_MM;
-use crate::head_models;
-use crate::head_views::{self, Truth};
-use crate::pca_heads::{self, LinearHead, Moment, Seen, Settings};
-use crate::scan_pools::{is_face, read_meshes};
 use anyhow::{Context, Result};
+use crate::common::drawing::below;
+use crate::common::head_models::{self, UNIT_MM};
+use crate::common::head_views::{self, Truth};
+use crate::common::pca_heads::{self, LinearHead, Moment, Seen, Settings};
+use crate::common::scan_pools::{is_face, read_meshes};
 use geometry::{Mesh, ply};
 use glam::Vec3;
 use manifests::Type;

@@ -17,14 +17,14 @@
 //! landmarks and views: what no surface could be expected to go below. `reprojection_truth`, of captures whose `truth` is there, is what `reprojection` would be
 //! of the true surface: detected landmarks slide over the skin when a face moves, so it is not zero, and a tracker below it follows the detector rather than the head.
 
-use crate::head_models::HEAD_CENTER;
-use crate::landmarks::{self, PLACES, TRIANGULATED};
-use crate::media::camera_of;
-use crate::tracked;
 use anyhow::{Context, Result};
+use crate::common::head_models::HEAD_CENTER;
+use crate::common::landmarks::{self, PLACES, TRIANGULATED};
+use crate::common::media::camera_of;
+use crate::common::tracked;
 use datasets::truth::Truth;
-use geometry::distance::{MeshDistance, closest_on_triangle};
 use geometry::{Camera, Mesh};
+use geometry::distance::{MeshDistance, closest_on_triangle};
 use glam::{DVec2, DVec3, Vec3};
 use manifests::{Type, Value};
 use models::face_mesh::POINTS;

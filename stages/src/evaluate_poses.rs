@@ -11,8 +11,8 @@
 //! `jitter_mm` is the root mean square second difference in time of (tracked centre - true centre) over the row's sequence: the
 //! motion of the truth cancels. Triples of frames count whose timesteps are equally spaced; null where a sequence has none. Reads no pictures and no meshes.
 
-use crate::head_models::HEAD_CENTER;
 use anyhow::{Context, Result};
+use crate::common::head_models::HEAD_CENTER;
 use geometry::align::umeyama;
 use glam::{DMat3, DMat4, DQuat, DVec3};
 use manifests::{Type, Value};

@@ -6,8 +6,8 @@
 //! first in `shapedirs`, `n_shape` of them), in metres. There is one joint, the middle of all vertices, which every vertex follows: the scans that the components are of have
 //! no others. Knows no tracking.
 
-use crate::pca_heads;
 use anyhow::{Context, Result};
+use crate::common::pca_heads;
 use manifests::Type;
 use models::linear::files;
 use models::pca::PcaHead;

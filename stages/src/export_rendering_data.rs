@@ -8,9 +8,9 @@
 //! reference's cut of the throat goes by vertices of FLAME, which this head does not have. `describe_rendering_data`
 //! makes the two JSON files beside the pictures. Knows no crops and no images.
 
-use crate::media::camera_of;
-use crate::tracked;
 use anyhow::{Context, Result};
+use crate::common::media::camera_of;
+use crate::common::tracked;
 use datasets::rendering_data::{self, Frame, GROUPS, Version};
 use geometry::Camera;
 use geometry::gbuffer::GBuffer;

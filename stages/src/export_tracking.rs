@@ -7,9 +7,9 @@
 //! The mesh goes back to the head model's own space by the inverse of `x_world = R (s x / 4) + t`. The reference takes it
 //! to the world by FLAME's rotation, scale and translation, which are not written here. Knows no images and no cameras.
 
-use crate::head_models::Person;
-use crate::tracked;
 use anyhow::{Context, Result};
+use crate::common::head_models::Person;
+use crate::common::tracked;
 use datasets::nphm_tracking::{Tracked, ctm, write_canonical, write_expression};
 use geometry::Mesh;
 use geometry::pose::{NPHM_PER_FLAME, rodrigues};

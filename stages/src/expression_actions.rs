@@ -6,8 +6,8 @@
 //! the code, by a ridge regression from all such actions' weights to codes; `most` is its largest weight. Actions that always come together share
 //! what they do. Names for the sliders of a viewer: nothing is trained or measured with it.
 
-use crate::probe_expression::{ACTIONS, visible_mm};
 use anyhow::{Context, Result, ensure};
+use crate::probe_expression::{ACTIONS, visible_mm};
 use datasets::truth::ARKIT_NAMES;
 use manifests::Type;
 use protocol::{Cx, Grain, OutRow, Rows, Stage, StageDef, Unit};

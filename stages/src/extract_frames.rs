@@ -10,9 +10,9 @@
 //! cut out against the picture of the background, if there is one. Knows nothing of people: what is in the picture, and
 //! where, is for later stages.
 
-use crate::matting;
-use crate::media::{Frame, Image, Undistort, VideoReader, ensure_shape};
 use anyhow::{Context, Result, bail, ensure};
+use crate::common::matting;
+use crate::common::media::{Frame, Image, Undistort, VideoReader, ensure_shape};
 use datasets::colour::Correction;
 use manifests::Type;
 use protocol::{Cx, Grain, OutRow, Row, Rows, Stage, StageDef, Unit};

@@ -6,16 +6,15 @@
 //! identity (specs of NPHM fitting, section 5: joint identity on diverse key frames), and each landmark has one canonical place in all of them. Poses start where a frame's landmarks put the mean
 //! head; without landmarks where the linear model `pca_model` finds it (`linear_start`), or else upright, facing +z of the rig, at `center`. They are first brought near by the mean shape alone; the size of the head is the model's, since rig and model are both metric. Sees points and landmarks only.
 
-use crate::head_models::{self, Moment, Person, Throat, align};
-use crate::key_frames::{KeyChoice, choose};
-use crate::landmarks;
-use crate::linear_start::place;
-use crate::pca_heads;
-use crate::track_head::{check_hair_weight, free_weight, hair_weight, landmark_weight};
 use anyhow::{Context, Result};
+use crate::common::head_models::{self, Moment, Person, Throat, UNIT_MM, align, initial_frame};
+use crate::common::key_frames::{KeyChoice, choose};
+use crate::common::landmarks;
+use crate::common::linear_start::place;
+use crate::common::pca_heads;
+use crate::track_head::{check_hair_weight, free_weight, hair_weight, landmark_weight};
 use manifests::Type;
 use models::nphm::fit::{Cloud, FitConfig, Frame, fit_identity};
-use models::nphm::pose::Pose;
 use protocol::{Cx, Grain, OutRow, Rows, Stage, StageDef, Unit};
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -65,9 +64,6 @@ fn points() -> usize {
     5000
 }
 
-/// One unit of the head model in millimetres.
-pub const UNIT_MM: f64 = 250.0;
-
 fn def() -> StageDef {
     StageDef::new("fit_identity", 7, Grain::Group)
         .doc("Fits a person's identity code to point clouds of several moments.")
@@ -94,12 +90,6 @@ impl Stage for FitIdentity {
     fn run(&mut self, units: &[Unit<'_>], cx: &Cx<'_>) -> Result<Vec<Rows>> {
         units.iter().map(|unit| self.fit(unit, cx)).collect()
     }
-}
-
-/// A frame to start from: neutral, upright, facing +z, the centre of the head at `center` (world, metres).
-pub fn initial_frame(center: [f64; 3]) -> Frame {
-    let translation = [0, 1, 2].map(|i| center[i] - f64::from(head_models::HEAD_CENTER[i]) * UNIT_MM / 1000.0);
-    Frame { z_ex: Vec::new(), pose: Pose { rotation: [0.0; 3], translation }, residual: 0.0, kept: 0.0 }
 }
 
 impl FitIdentity {

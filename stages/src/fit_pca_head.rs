@@ -7,17 +7,16 @@
 //! positions as canonical coordinates and no ambient ones. `residual`, `kept` and `lost` mean what they mean in `track_head`;
 //! a moment in which too little of a face was seen stays as the one before was, and is lost. Sees points and landmarks only.
 
-use crate::fit_identity::{UNIT_MM, initial_frame};
-use crate::head_models::{self, Throat};
-use crate::key_frames::spread;
-use crate::landmarks;
-use crate::linear_start::place;
-use crate::pca_heads::{self, LinearHead, Moment, Seen, Settings};
-use crate::track_head::{check_hair_weight, hair_weight};
-use crate::tracked;
 use anyhow::{Context, Result};
-use geometry::distance::MeshDistance;
+use crate::common::head_models::{self, Throat, UNIT_MM, initial_frame};
+use crate::common::key_frames::spread;
+use crate::common::landmarks;
+use crate::common::linear_start::place;
+use crate::common::pca_heads::{self, LinearHead, Moment, Seen, Settings};
+use crate::common::tracked;
+use crate::track_head::{check_hair_weight, hair_weight};
 use geometry::Mesh;
+use geometry::distance::MeshDistance;
 use glam::{DVec3, Vec3};
 use manifests::{Type, Value};
 use models::nphm::fit::Cloud;

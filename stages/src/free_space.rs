@@ -5,17 +5,15 @@
 //! A group is what was filmed at one moment, a row per camera, each with the cloud of that moment (`join` it on; a reconstructed or a
 //! supplied one). The tracker takes the places as outside of the head: the silhouette and the free-space term of a fit. Knows no head model.
 
-use crate::media::{Image, camera_of};
 use anyhow::{Context, Result};
+use crate::common::head_models::FREE_SPACE;
+use crate::common::media::{Image, camera_of};
 use geometry::cloud::PointCloud;
 use geometry::free_space::{FreeSpaceConfig, Silhouette, free_space};
 use manifests::Type;
 use protocol::{Cx, Grain, OutRow, Rows, Stage, StageDef, Unit};
 use schemars::JsonSchema;
 use serde::Deserialize;
-
-/// The column of free places.
-pub const FREE_SPACE: (&str, Type) = ("free_space", Type::Blob);
 
 /// Parameters.
 #[derive(Deserialize, JsonSchema)]

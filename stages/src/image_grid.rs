@@ -6,9 +6,9 @@
 //! `columns` stand below each other; both come in the order of their first rows. The values are written beside and above.
 //! Knows nothing of what the pictures show.
 
-use crate::media::Image;
-use crate::drawing::{Anchor, WHITE, below, beside, plain, text, text_width};
 use anyhow::{Result, bail, ensure};
+use crate::common::drawing::{Anchor, WHITE, below, beside, plain, text, text_width};
+use crate::common::media::Image;
 use manifests::Type;
 use protocol::{Cx, Grain, OutRow, Row, Rows, Stage, StageDef, Unit};
 use schemars::JsonSchema;

@@ -3,8 +3,8 @@
 //! No stage but a command: it computes nothing and writes nothing, unless it is asked for the calibration in the form that
 //! DiffusionAvatars reads. Knows layouts (`datasets::nersemble`) and what the stages want, no recipe.
 
-use crate::source_nersemble::hinted;
 use anyhow::{Context, Result, bail, ensure};
+use crate::source_nersemble::hinted;
 use datasets::capture::{FRONTAL, SERIALS};
 use datasets::nersemble::{self, Layout, Part, Survey, SurveyedSequence};
 use datasets::split;
@@ -311,8 +311,8 @@ fn stanza(folder: &Path, one: Option<&str>, points: bool) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::media::Image;
-    use crate::video::write_video;
+    use crate::common::media::Image;
+    use crate::common::video::write_video;
     use datasets::capture::rig;
 
     fn words(text: &str) -> Vec<String> {

@@ -8,12 +8,12 @@
 //! of the public code. The fits and meshes of later stages take models that deform backward, as MonoNPHM does; NPHM's forward
 //! ones are loaded and checked, and can be taken by a program of one's own. Knows no training.
 
-use crate::head_models;
 use anyhow::{Context, Result};
+use crate::common::head_models;
 use manifests::Type;
 use models::nphm::published;
-use models::weights::{self, Precision};
 use models::numpy;
+use models::weights::{self, Precision};
 use protocol::{Cx, Grain, OutRow, Rows, Stage, StageDef, Unit};
 use schemars::JsonSchema;
 use serde::Deserialize;

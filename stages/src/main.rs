@@ -1,11 +1,12 @@
 //! `effigy-stages`: the provider of the avatar stages. One file a stage; each registers itself, so a new stage is a new
 //! file here and a stanza in a recipe, and no list is edited.
 //!
-//! `media` and `arrays` are no stages but what several need: images, videos and arrays on disk. `import` is a command beside the stages.
+//! `common` holds no stages but what several need: images, videos and arrays on disk, head models, an avatar's parts. `import` is a command beside the stages.
 //!
 //! Knows no recipes, keys or caches: rows come in, rows go out (see the `protocol` crate).
 
 automod::dir!("src");
+mod common;
 
 use std::io::Write;
 use std::process::ExitCode;

@@ -4,9 +4,9 @@
 //!
 //! Truth, where there is one, stands on the left of the render. Knows nothing of what the images show.
 
-use crate::media::Image;
-use crate::video::write_video;
 use anyhow::{Result, bail};
+use crate::common::media::Image;
+use crate::common::video::write_video;
 use manifests::Type;
 use protocol::{Cx, Grain, OutRow, Row, Rows, Stage, StageDef, Unit};
 use schemars::JsonSchema;

@@ -17,9 +17,9 @@
 //! width, and the principal point in the middle. An avatar that saw nobody from behind cannot show it: the default orbit stays within
 //! the arc of NeRSemble's cameras. Knows no images and no meshes.
 
-use crate::head_models::HEAD_CENTER;
-use crate::turntable::shown;
 use anyhow::{Context, Result, ensure};
+use crate::common::head_models::HEAD_CENTER;
+use crate::turntable::shown;
 use datasets::capture::look_at;
 use geometry::Camera;
 use glam::{DMat4, DQuat, DVec3};

@@ -6,8 +6,8 @@
 //! bit more; crops follow the rule of avatar training, so that the prior has seen the scales it will be asked for. Knows
 //! no networks.
 
-use crate::media::Image;
 use anyhow::Result;
+use crate::common::media::Image;
 use datasets::capture;
 use datasets::heads::{Expression, Head, HeadAssets, Identity};
 use manifests::Type;

@@ -4,9 +4,9 @@
 //!
 //! A row is a unit. The viewer of `effigy serve` asks for it, pose by pose. Knows no images and no clouds.
 
-use crate::head_models::{self, Person};
-use crate::tracked;
 use anyhow::{Context, Result, ensure};
+use crate::common::head_models::{self, Person};
+use crate::common::tracked;
 use manifests::Type;
 use models::nphm::field::HeadModel;
 use models::nphm::pose::Pose;

@@ -7,8 +7,8 @@
 //! error: somebody walked out of the picture, or a light went off. Its cloud has what was found, nothing perhaps; identities are fitted without it, and
 //! `track_head` marks it `lost`. If all moments are like that, the error comes from there. Knows no head model: any object would do.
 
-use crate::media::{Image, camera_of};
 use anyhow::{Context, Result, bail};
+use crate::common::media::{Image, camera_of};
 use geometry::stereo::{StereoConfig, View, reconstruct};
 use glam::Vec3;
 use manifests::{Type, Value};

@@ -4,14 +4,14 @@
 //!
 //! Ancestral DDPM sampling with trailing spacing, given the null prompt, each sample from noise of its own. Knows no avatar.
 
-use crate::backbone;
-use crate::encode_latents::to_image;
 use anyhow::Result;
+use crate::common::backbone;
+use crate::common::latents::to_image;
 use manifests::Type;
+use models::{init, weights};
 use models::schedule::{Sampler, Walk, time_tensor};
 use models::unet::{Extras, UNet, UNetConfig};
 use models::vae::VaeConfig;
-use models::{init, weights};
 use protocol::{Cx, Grain, OutRow, Rows, Stage, StageDef, Unit};
 use schemars::JsonSchema;
 use serde::Deserialize;

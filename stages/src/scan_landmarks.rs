@@ -6,11 +6,11 @@
 //! maths that will find them on a filmed face: what the network means by a point, and what it gets wrong on drawn faces, is the same on both sides.
 //! The head model's own places are the mean over people (`landmarks::mean_places`). Model space as in `scan_synthetic`. Knows no head model.
 
-use crate::head_models::HEAD_CENTER;
-use crate::landmarks::{PLACES, disagreement, find_face, to_column, triangulate_all};
-use crate::media::Image;
-use crate::triangulate_landmarks::{min_views, threshold};
 use anyhow::{Context, Result};
+use crate::common::head_models::HEAD_CENTER;
+use crate::common::landmarks::{PLACES, disagreement, find_face, to_column, triangulate_all};
+use crate::common::media::Image;
+use crate::triangulate_landmarks::{min_views, threshold};
 use datasets::capture;
 use datasets::heads::{Expression, Head, HeadAssets, Identity};
 use geometry::triangulate::Agreement;

@@ -8,10 +8,10 @@
 //! the head model. What comes out, and how points are drawn, says `scan_pools`; model space is that of `head_models`. Knows no networks, and not where
 //! the meshes come from.
 
-use crate::head_models::HEAD_CENTER;
-use crate::arrays::{Arrays, write_arrays};
-use crate::scan_pools::{Sampler, cameras};
 use anyhow::{Context, Result, bail, ensure};
+use crate::common::arrays::{Arrays, write_arrays};
+use crate::common::head_models::HEAD_CENTER;
+use crate::common::scan_pools::{Sampler, cameras};
 use geometry::{Mesh, obj, ply};
 use glam::{Mat3, Vec3};
 use manifests::Type;

@@ -7,10 +7,10 @@
 //! how the capture's world becomes ours (metres, +y up, the subject faces +z, the head near the origin), not what pictures
 //! show; the one thing decoded of them is an alpha channel, which becomes the matte.
 
-use crate::media::VideoReader;
 use anyhow::{Context, Result, anyhow, bail};
-use datasets::views::{self, View, ViewError};
+use crate::common::media::VideoReader;
 use datasets::{colmap, transforms};
+use datasets::views::{self, View, ViewError};
 use geometry::Distortion;
 use manifests::Type;
 use protocol::{Cx, Grain, OutRow, Rows, Stage, StageDef, Unit};
@@ -317,8 +317,8 @@ fn videos_below(root: &Path) -> Result<Vec<PathBuf>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::media::Image;
-    use crate::video::write_video;
+    use crate::common::media::Image;
+    use crate::common::video::write_video;
     use manifests::Value;
     use serde_json::json;
 

@@ -6,8 +6,8 @@
 //! Intrinsics are for images of `width x height` px, which is the size they were calibrated at. Knows where things lie, not
 //! what they show (see `datasets::nersemble` for the layouts).
 
-use crate::media::VideoReader;
 use anyhow::{Context, Result, bail};
+use crate::common::media::VideoReader;
 use datasets::colour::Correction;
 use datasets::nersemble::{self, Calibrations, LayoutError, Recording};
 use manifests::Type;

@@ -7,9 +7,9 @@
 //! what a matte calls background. A sequence that has clouds is not searched for depth maps. Clouds without normals get them from
 //! their neighbours, turned away from the head's inside, or towards the camera that saw them. Knows no colours of pictures.
 
-use crate::media::Image;
-use crate::source_nersemble::{hinted, number, participant_of};
 use anyhow::{Context, Result, anyhow, ensure};
+use crate::common::media::Image;
+use crate::source_nersemble::{hinted, number, participant_of};
 use datasets::nersemble::{self, Calibrations, Part, Recording, Survey, read_depth, survey};
 use geometry::camera::same_shape;
 use geometry::cloud::PointCloud;

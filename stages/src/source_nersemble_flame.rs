@@ -8,8 +8,8 @@
 //!
 //! Reads numbers; evaluates no head model.
 
-use crate::source_nersemble::{hinted, number, participant_of};
 use anyhow::{Result, ensure};
+use crate::source_nersemble::{hinted, number, participant_of};
 use datasets::nersemble::{read_flame, survey};
 use manifests::Type;
 use protocol::{Cx, Grain, OutRow, Rows, Stage, StageDef, Unit};

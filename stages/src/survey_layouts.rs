@@ -6,11 +6,11 @@
 //! The rows are pictures of a capture. They are written to disk in each layout (`sample_layouts`) and read back by what the source
 //! stages read with; the cells say what came back. So the table is of this program, not of what a layout might hold besides.
 
-use crate::media::{Image, camera_of};
-use crate::sample_layouts::{FOLDERS, NERSEMBLE, Sample};
-use crate::source_nersemble::hinted;
-use crate::{source_folder, source_nersemble};
 use anyhow::{Context, Result, ensure};
+use crate::common::media::{Image, camera_of};
+use crate::common::sample_layouts::{FOLDERS, NERSEMBLE, Sample};
+use crate::{source_folder, source_nersemble};
+use crate::source_nersemble::hinted;
 use datasets::colour::Correction;
 use datasets::nersemble::{self, Part};
 use datasets::{nphm_tracking, transforms};

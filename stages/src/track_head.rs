@@ -13,14 +13,13 @@
 //! (`track_state`): a killed sequence goes on after the last frame that was finished, with the same bits. Sees points and landmarks, never an
 //! image or any truth.
 
-use crate::fit_identity::{UNIT_MM, initial_frame};
-use crate::head_models::{self, Moment, Person, align};
-use crate::landmarks;
-use crate::linear_start::place;
-use crate::pca_heads::{self, LinearHead};
-use crate::track_state::{Done, TrackState};
-use crate::tracked;
 use anyhow::{Context, Result};
+use crate::common::head_models::{self, Moment, Person, UNIT_MM, align, initial_frame};
+use crate::common::landmarks;
+use crate::common::linear_start::place;
+use crate::common::pca_heads::{self, LinearHead};
+use crate::common::track_state::{Done, TrackState};
+use crate::common::tracked;
 use glam::DVec3;
 use manifests::{Type, Value};
 use models::nphm::field::HeadModel;

@@ -9,16 +9,16 @@
 //! hidden by the mesh. One scale, from 0 to `legend_mm`, serves the whole sheet: four times the median of all shown moments, rounded up; a percentile would
 //! go by how much hair there is, which is no part of the model. Sees what the tracker sees, and no truth: real captures have this, too.
 
-use crate::drawing::{
+use crate::common::drawing::{
     Anchor, INK, Layer, Look, WHITE, color_bar, mesh_layer, place, plain, points_layer, round_up, text, viridis,
 };
-use crate::head_models::{Person, observed};
-use crate::media::{Image, camera_of};
-use crate::tracked;
 use anyhow::{Context, Result, ensure};
+use crate::common::head_models::{Person, observed};
+use crate::common::media::{Image, camera_of};
+use crate::common::tracked;
+use geometry::{Camera, Mesh};
 use geometry::distance::MeshDistance;
 use geometry::nearest::KdTree;
-use geometry::{Camera, Mesh};
 use glam::Vec3;
 use manifests::{Type, Value};
 use models::nphm::pose::Pose;

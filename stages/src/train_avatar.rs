@@ -10,14 +10,14 @@
 //! maps for each. Every so many steps it is tried on the rows of `validation`, from which it learns nothing. Switches give the
 //! paper's ablations, terms that the reference has and leaves off, and three stated departures for small priors (`prior: tuned`, cosine, standardised codes).
 
-use crate::avatar_description::Description;
-use crate::avatar_parameters::{EYE_COLUMNS, LrSchedule, Params, Precision};
-use crate::avatar_samples::Samples;
-use crate::avatar_validation::Validation;
-use crate::backbone;
-use crate::event_file::EventFile;
-use crate::trainer::{Checkpoints, LossCurve, batch, helpers};
 use anyhow::{Context, Result};
+use crate::common::avatar_description::Description;
+use crate::common::avatar_parameters::{EYE_COLUMNS, LrSchedule, Params, Precision};
+use crate::common::avatar_samples::Samples;
+use crate::common::avatar_validation::Validation;
+use crate::common::backbone;
+use crate::common::event_file::EventFile;
+use crate::common::trainer::{Checkpoints, LossCurve, batch, helpers};
 use manifests::{Type, Value};
 use models::adamw::{AdamW, Ema, cosine};
 use models::avatar::Avatar;

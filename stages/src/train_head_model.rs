@@ -9,12 +9,12 @@
 //! `with: { validation: STAGE }` names scans of people who are not learned from: every so many steps codes are fitted to them, the networks at rest, and
 //! the errors written down (`head_validation`).
 
-use crate::head_losses::HeadLosses;
-use crate::head_models;
-use crate::head_validation::{Validation, content};
-use crate::scan_pools::{read_meshes, read_scans};
-use crate::trainer::{Checkpoints, LossCurve};
 use anyhow::Result;
+use crate::common::head_losses::HeadLosses;
+use crate::common::head_models;
+use crate::common::head_validation::{Validation, content};
+use crate::common::scan_pools::{read_meshes, read_scans};
+use crate::common::trainer::{Checkpoints, LossCurve};
 use manifests::{Type, Value};
 use models::adamw::cosine;
 use models::nphm::codes::principal_codes;

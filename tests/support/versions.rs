@@ -126,8 +126,11 @@ fn named(root: &Path, file: &Path) -> Vec<PathBuf> {
     // the longest, for crates lie within each other
     let home = home.max_by_key(|folder| folder.components().count()).expect("only files of these crates are read");
     let mut files = Vec::new();
-    for (name, folder) in CRATES.iter().map(|(name, folder)| (*name, root.join(folder))).chain([("crate", home)]) {
-        for segment in segments(&text, name) {
+    let common = ("crate::common", root.join("stages/src/common"));
+    let crates = CRATES.iter().map(|(name, folder)| (*name, root.join(folder)));
+    for (name, folder) in crates.chain([("crate", home), common]) {
+        // of what stages share, what is named and no more
+        for segment in segments(&text, name).into_iter().filter(|segment| segment != "common") {
             files.extend(resolve(&folder, &segment));
         }
     }

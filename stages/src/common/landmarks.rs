@@ -3,9 +3,9 @@
 //! No stage, but what `detect_landmarks`, `triangulate_landmarks` and `scan_landmarks` share with the tracker. A landmark is one of
 //! the 468 points of the face mesh; one that was not found is NaN in a column of floats. Knows no rows' origin, and no fit.
 
-use crate::head_models::HEAD_CENTER;
-use crate::media::Image;
 use anyhow::{Context, Result, ensure};
+use crate::common::head_models::HEAD_CENTER;
+use crate::common::media::Image;
 use geometry::Camera;
 use geometry::align::robust_umeyama;
 use geometry::triangulate::{Agreement, Point, View, triangulate};

@@ -3,12 +3,12 @@
 //! No stage, but what `evaluate_flicker` finds motion with where no surface tells it: hair, and whatever else a head model lacks. Source: Kroeger et al. 2016,
 //! "Fast Optical Flow using Dense Inverse Search". Knows no films and no errors.
 
-use crate::media::Image;
 use anyhow::Result;
+use crate::common::media::Image;
 use opencv::core::{Mat, Ptr, Size, Vec2f};
+use opencv::{imgproc, video};
 use opencv::prelude::*;
 use opencv::video::{DISOpticalFlow, DISOpticalFlow_PRESET_MEDIUM};
-use opencv::{imgproc, video};
 
 /// Smaller pictures are enlarged to this, px: the search compares patches of 8 px, in pictures that it halves several times.
 const LEAST: usize = 256;

@@ -3,12 +3,12 @@
 //! Pictures, mattes, videos, calibration, colours and points are those of the capture. Nobody tracked its people with FLAME or with
 //! a published NPHM: these files hold the neutral face. Writes; reads nothing back.
 
-use crate::media::Image;
 use anyhow::{Context, Result};
+use crate::common::media::Image;
 use datasets::nersemble::{self, DepthMap, FlameFrame};
 use datasets::nphm_tracking::{self, Tracked};
-use geometry::cloud::PointCloud;
 use geometry::{Camera, pcd};
+use geometry::cloud::PointCloud;
 use glam::{DMat4, DQuat, DVec3};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;

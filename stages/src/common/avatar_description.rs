@@ -3,13 +3,13 @@
 //! No stage, but the common ground of `train_avatar`, which writes a description, and `render_avatar`, which builds the network
 //! again from it. Knows neither losses nor samplers.
 
-use crate::backbone;
-use crate::avatar_parameters::Params;
 use anyhow::{Context, Result};
+use crate::common::avatar_parameters::Params;
+use crate::common::backbone;
 use manifests::Type;
 use models::avatar::Avatar;
-use models::unet::UNetConfig;
 use models::{runtime, weights};
+use models::unet::UNetConfig;
 use protocol::{Row, Table};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;

@@ -12,7 +12,7 @@ use manifests::Type;
 use models::face_mesh::Eye;
 use protocol::Row;
 
-use crate::landmarks::to_column;
+use crate::common::landmarks::to_column;
 
 /// The column in which `detect_landmarks` puts out points: iris, upper and lower lid of the left eye, then of the right one, px.
 pub const SEEN: (&str, Type) = ("eye_points", Type::Floats(12));

@@ -3,9 +3,9 @@
 //! No stage, but what `train_head_model` does every so many steps. Nothing that comes out of it goes back into training, and nothing is
 //! carried from one time to the next.
 
-use crate::fit_identity::UNIT_MM;
-use crate::scan_pools::read_scans;
 use anyhow::{Context, Result};
+use crate::common::head_models::UNIT_MM;
+use crate::common::scan_pools::read_scans;
 use models::nphm::sample::Scan;
 use models::nphm::train::Trainer;
 use models::nphm::validate::{Trial, validate};

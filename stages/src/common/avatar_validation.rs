@@ -3,13 +3,13 @@
 //!
 //! No stage, but what `train_avatar` does every so many steps. Nothing that comes out of it goes back into training.
 
-use crate::avatar_samples::Samples;
-use crate::drawing::{Anchor, below, beside, plain, text};
-use crate::encode_latents::to_image;
-use crate::event_file::EventFile;
-use crate::media::Image;
-use crate::avatar_description::Description;
 use anyhow::{Context, Result};
+use crate::common::avatar_description::Description;
+use crate::common::avatar_samples::Samples;
+use crate::common::drawing::{Anchor, below, beside, plain, text};
+use crate::common::event_file::EventFile;
+use crate::common::latents::to_image;
+use crate::common::media::Image;
 use metrics::psnr::{mse, psnr};
 use models::avatar::{Avatar, Batch, LossTerms};
 use models::schedule::Sampler;

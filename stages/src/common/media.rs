@@ -2,16 +2,16 @@
 //!
 //! Knows file formats and column names of cameras, and no stage. Videos are written by `video`.
 
-use crate::jpeg;
 use anyhow::{Context, Result, bail};
-use image::codecs::png::{CompressionType, FilterType, PngEncoder};
-use image::{ExtendedColorType, ImageEncoder};
-use geometry::camera::same_shape;
+use crate::common::jpeg;
 use geometry::{Camera, Distortion};
+use geometry::camera::same_shape;
+use image::{ExtendedColorType, ImageEncoder};
+use image::codecs::png::{CompressionType, FilterType, PngEncoder};
 use models::face_mesh::Square;
 use opencv::core::{BORDER_CONSTANT, Mat, Scalar, Size};
-use opencv::prelude::*;
 use opencv::{imgcodecs, imgproc, videoio};
+use opencv::prelude::*;
 use protocol::Row;
 use std::fmt::Display;
 use std::path::Path;
@@ -396,7 +396,7 @@ impl Undistort {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::video::write_video;
+    use crate::common::video::write_video;
     use opencv::core::Vector;
 
     fn scratch(name: &str) -> std::path::PathBuf {

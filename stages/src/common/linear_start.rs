@@ -6,10 +6,9 @@
 //! explains as many points as the right one. The linear model has to live in the head model's space, which it does when both are trained on the same
 //! scans. Knows no networks.
 
-use crate::fit_identity::initial_frame;
-use crate::head_models::observed;
-use crate::pca_heads::{LinearHead, Moment, Seen, Settings};
 use anyhow::Result;
+use crate::common::head_models::{initial_frame, observed};
+use crate::common::pca_heads::{LinearHead, Moment, Seen, Settings};
 use geometry::cloud::PointCloud;
 use glam::Vec3;
 

@@ -6,8 +6,8 @@
 //! holes. It is a cut with a soft edge, no matte of single hairs: the published captures' mattes come from a trained
 //! network (BackgroundMattingV2). Knows no cameras.
 
-use crate::media::Image;
 use anyhow::{Result, ensure};
+use crate::common::media::Image;
 use opencv::core::{self, Mat, Point, Rect, Size};
 use opencv::imgproc;
 use opencv::prelude::*;

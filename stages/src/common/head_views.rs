@@ -3,13 +3,13 @@
 //! No stage, but what `evaluate_head_model` looks through. All is in model units (25 cm). A point is visible where the rasteriser's
 //! depth test leaves its surface and that is seen from its outer side. Knows no models.
 
-use crate::head_models::HEAD_CENTER;
-use crate::media::Image;
-use crate::scan_pools::cameras;
+use crate::common::head_models::HEAD_CENTER;
+use crate::common::media::Image;
+use crate::common::scan_pools::cameras;
 use datasets::capture::look_at;
+use geometry::{Camera, Mesh};
 use geometry::distance::MeshDistance;
 use geometry::raster::{Raster, rasterize};
-use geometry::{Camera, Mesh};
 use glam::{DVec3, Vec3};
 use metrics::points::Surface;
 use rand_chacha::ChaCha8Rng;
@@ -222,7 +222,7 @@ fn draw(mesh: &Mesh, size: u32, color: &dyn Fn(&[Vec3]) -> Vec<[f32; 3]>, beside
         }
         Image::new(size as usize, size as usize, 3, data)
     });
-    crate::drawing::beside(&views)
+    crate::common::drawing::beside(&views)
 }
 
 /// The colour of a distance: blue for 0, over green and yellow to red for `full` and beyond.

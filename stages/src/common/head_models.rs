@@ -4,16 +4,15 @@
 //! JSON of an identity code and the size of the head. Knows the networks' names, not their mathematics.
 
 use anyhow::{Context, Result};
+use crate::common::landmarks;
+use geometry::{Mesh, band};
 use geometry::cloud::PointCloud;
 use geometry::cut::{Plane, throat_cut};
 use geometry::nearest::KdTree;
-use geometry::{Mesh, band};
 use glam::{DVec3, Vec3};
 use manifests::Type;
 use models::nphm::config::{Direction, HeadConfig};
 use models::nphm::field::{HeadModel, canonical, field_values};
-use crate::free_space::FREE_SPACE;
-use crate::landmarks;
 use models::nphm::fit::{Cloud, FitConfig, Frame, Known, fit_frame};
 use models::nphm::pose::Pose;
 use models::weights;
@@ -27,6 +26,12 @@ use tch::{Device, Tensor};
 /// The columns of a head model.
 pub const COLUMNS: [(&str, Type); 2] = [("head_config", Type::Blob), ("head_weights", Type::Blob)];
 
+/// The column of places that are known to be free, which `free_space` puts out.
+pub const FREE_SPACE: (&str, Type) = ("free_space", Type::Blob);
+
+/// One unit of the head model in millimetres.
+pub const UNIT_MM: f64 = 250.0;
+
 /// Where the centre of a head lies in model space: FLAME's origin is in the front of the neck's top, so the published
 /// extraction box and the ranges of the canonical quantiser hold.
 pub const HEAD_CENTER: [f32; 3] = [0.0, 0.1, -0.25];
@@ -34,6 +39,12 @@ pub const HEAD_CENTER: [f32; 3] = [0.0, 0.1, -0.25];
 /// The box in which a surface is sought, model units: the published extraction box, higher by a tall head's crown and lower
 /// by the neck.
 pub const BOX: [[f32; 3]; 2] = [[-0.6, -0.6, -0.95], [0.6, 0.9, 0.4]];
+
+/// A frame to start from: neutral, upright, facing +z, the centre of the head at `center` (world, metres).
+pub fn initial_frame(center: [f64; 3]) -> Frame {
+    let translation = [0, 1, 2].map(|i| center[i] - f64::from(HEAD_CENTER[i]) * UNIT_MM / 1000.0);
+    Frame { z_ex: Vec::new(), pose: Pose { rotation: [0.0; 3], translation }, residual: 0.0, kept: 0.0 }
+}
 
 /// The surface of a head in model space, sought in [`BOX`] on a grid of `coarse` points a side that is halved `levels` times around it; its
 /// largest part. It has no faces if the field has no surface there. Codes are `[d]` or `[1, d]`.

@@ -4,9 +4,9 @@
 //! regions depend neither on a render nor, in a held-out view, on that view's own picture; on synthetic people they do not know the truth either. Source of the
 //! indices: the contours of MediaPipe's face mesh. Knows no scores.
 
-use crate::landmarks::{TRIANGULATED, of_column};
-use crate::media::camera_of;
 use anyhow::Result;
+use crate::common::landmarks::{TRIANGULATED, of_column};
+use crate::common::media::camera_of;
 use geometry::Camera;
 use geometry::gbuffer::{GBuffer, camera_depth};
 use glam::{DVec2, DVec3};

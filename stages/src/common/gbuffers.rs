@@ -4,9 +4,9 @@
 //! folder of five PNGs for each of many thousand samples costs more in files than in pixels; the reference's folder of
 //! PNGs is an export. And how they are shown to people. Knows no cameras and no meshes.
 
-use crate::arrays::{Array, Arrays, array, read_arrays, write_arrays};
-use crate::media::Image;
 use anyhow::{Context, Result};
+use crate::common::arrays::{Array, Arrays, array, read_arrays, write_arrays};
+use crate::common::media::Image;
 use geometry::gbuffer::{EncodedGBuffer, GBuffer};
 use std::path::Path;
 use tch::Tensor;

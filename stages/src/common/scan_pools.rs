@@ -5,11 +5,11 @@
 //! lie the scans' vertices, which are the same in all scans of all people, and the triangles. All is in
 //! model space: units of 25 cm, the head where FLAME has it (see `head_models::HEAD_CENTER`). Knows no networks, and not whose heads they are.
 
-use crate::head_models::HEAD_CENTER;
-use crate::arrays::{Array, Arrays, array, read_arrays};
 use anyhow::{Context, Result};
-use geometry::nearest::KdTree;
+use crate::common::arrays::{Array, Arrays, array, read_arrays};
+use crate::common::head_models::HEAD_CENTER;
 use geometry::{Camera, Mesh, raster};
+use geometry::nearest::KdTree;
 use glam::{DVec3, Vec3};
 use models::nphm::sample;
 use rand_chacha::ChaCha8Rng;

@@ -55,7 +55,7 @@ fn is_whole(jpeg: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use crate::media::Image;
+    use crate::common::media::Image;
 
     #[test]
     fn a_jpeg_that_is_cut_short_is_named_wherever_it_is_cut() {

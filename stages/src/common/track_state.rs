@@ -3,8 +3,8 @@
 //! No stage. A checkpoint (`trainer::Checkpoints`) holds all frames that are done, bit for bit; meshes lie beside them, each written under another name and
 //! renamed when it is complete. Whatever cannot be read counts as not done. Knows no model and no points.
 
-use crate::trainer::Checkpoints;
 use anyhow::{Context, Result, ensure};
+use crate::common::trainer::Checkpoints;
 use geometry::ply;
 use models::nphm::fit::Frame;
 use models::nphm::pose::Pose;

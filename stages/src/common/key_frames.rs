@@ -4,7 +4,7 @@
 //! landmarks lie differently within the head show other expressions of it. Functions of what they are given, without any random number. Knows no
 //! head model beyond where it has its landmarks.
 
-use crate::landmarks::pose_of;
+use crate::common::landmarks::pose_of;
 use glam::DVec3;
 use models::nphm::pose::{Pose, UNITS_PER_METRE};
 use schemars::JsonSchema;

@@ -3,12 +3,12 @@
 //! No stage, but the way into `train_avatar` of the rows that it learns from and of those that it is only tried on. Knows no
 //! network's inside.
 
-use crate::gbuffers;
-use crate::encode_latents::read_posterior;
-use crate::media::Image;
-use crate::avatar_description::Description;
-use crate::train_vae::{load_images, to_signed};
 use anyhow::{Context, Result, ensure};
+use crate::common::avatar_description::Description;
+use crate::common::gbuffers;
+use crate::common::latents::read_posterior;
+use crate::common::media::Image;
+use crate::common::prior_training::{load_images, to_signed};
 use geometry::gbuffer::GBuffer;
 use models::avatar::{Batch, LossTerms};
 use models::init;
@@ -191,7 +191,7 @@ fn load_colors(rows: &[Row<'_>]) -> Result<Tensor> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::arrays::{Array, Arrays, write_arrays};
+    use crate::common::arrays::{Array, Arrays, write_arrays};
     use half::f16;
 
     #[test]
