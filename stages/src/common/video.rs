@@ -209,7 +209,7 @@ mod tests {
                 let folder = scratch(&format!("fill{fill}"));
                 std::fs::create_dir_all(&folder).unwrap();
                 let child = Command::new(std::env::current_exe().unwrap())
-                    .args(["--ignored", "--exact", "video::tests::films_for_another_process"])
+                    .args(["--ignored", "--exact", "common::video::tests::films_for_another_process"])
                     .env(TARGET, &folder)
                     .env("MALLOC_PERTURB_", fill.to_string())
                     .stdout(std::process::Stdio::null())
