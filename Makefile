@@ -36,6 +36,7 @@ test: build ## run all tests
 
 check: build ## what a change has to pass: format, lints, tests, documentation
 	$(CARGO) fmt --all --check
+	rustfmt --check --edition 2024 stages/src/*.rs stages/src/common/*.rs  # modules that a macro finds: cargo fmt does not see them
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 	$(CARGO) test --workspace --no-fail-fast
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --workspace --no-deps

@@ -13,10 +13,10 @@
 //! The pose is that of `rest`, followed by the driver's motion since the first frame, in the head's own frame: the avatar turns as
 //! the driver does, from where the avatar's person was filmed. `motion: none` keeps it still, `motion: world` copies the driver's pose. Knows no images.
 
-use anyhow::{Context, Result, ensure};
 use crate::common::head_models::{self, Person};
 use crate::common::tracked;
 use crate::track_head::{coarse, levels};
+use anyhow::{Context, Result, ensure};
 use glam::{DMat4, DQuat, DVec3};
 use manifests::Type;
 use models::nphm::field::HeadModel;
@@ -83,7 +83,8 @@ fn def() -> StageDef {
 protocol::register!(Params, def, |params: Params, cx: &Cx<'_>| {
     let rest = cx.with("rest")?.only();
     let rest = rest.context("`rest` is one tracked frame of the avatar's person\nhint: a `select:` with `limit: 1`")?;
-    let participant = cx.with("person")?.only().context("`person` is what fit_identity puts out")?.i64("participant")?;
+    let participant =
+        cx.with("person")?.only().context("`person` is what fit_identity puts out")?.i64("participant")?;
     let (model, rest) = (head_models::read(cx.with("head_model")?)?, Moved::read(&rest, "the rest")?);
     anyhow::Ok(Animate { params, person: Person::of(cx)?, participant, model, rest })
 });
@@ -125,7 +126,8 @@ impl Animate {
     fn animate(&self, unit: &Unit<'_>, cx: &Cx<'_>) -> Result<Rows> {
         let p = &self.params;
         let rows = unit.rows();
-        let mut order = rows.iter().enumerate().map(|(i, row)| Ok((row.i64("timestep")?, i))).collect::<Result<Vec<_>>>()?;
+        let mut order =
+            rows.iter().enumerate().map(|(i, row)| Ok((row.i64("timestep")?, i))).collect::<Result<Vec<_>>>()?;
         order.sort_unstable();
         let moved = rows.iter().map(|row| Moved::read(row, "the driver")).collect::<Result<Vec<_>>>()?;
         let first = &moved[order.first().context("a sequence of no frames")?.1];
@@ -161,7 +163,8 @@ impl Animate {
 
 /// The avatar's frame for the driver's, who began with `first`.
 fn follow(transfer: Transfer, motion: Motion, rest: &Moved, first: &Moved, driver: &Moved) -> Moved {
-    let changed = || rest.code.iter().zip(&first.code).zip(&driver.code).map(|((rest, first), now)| rest + (now - first));
+    let changed =
+        || rest.code.iter().zip(&first.code).zip(&driver.code).map(|((rest, first), now)| rest + (now - first));
     let code = match transfer {
         Transfer::Copy => driver.code.clone(),
         Transfer::Change => changed().collect(),

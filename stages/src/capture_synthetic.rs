@@ -7,10 +7,10 @@
 //! capture from a real one. The truth about it comes from `capture_truth` alone. A row of the input is a person in a
 //! sequence, so a new sequence films only itself.
 
-use anyhow::{Context, Result};
 use crate::common::media::Image;
 use crate::common::video::{check_size, write_video};
 use crate::source_nersemble;
+use anyhow::{Context, Result};
 use datasets::capture;
 use datasets::heads::{Head, HeadAssets, Identity, Placed, PosedHead};
 use datasets::nersemble;

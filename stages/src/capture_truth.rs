@@ -7,8 +7,8 @@
 //! this person's skin at full weight (root mean square over the region it moves, mm). Made again from the same numbers as the capture, in
 //! a manifest of its own that only evaluations take: no stage between video and avatar can see it.
 
-use anyhow::Result;
 use crate::capture_synthetic::moments;
+use anyhow::Result;
 use datasets::heads::{Head, HeadAssets, Identity};
 use datasets::sequences::expression_at;
 use datasets::truth::{Landmarks, action_motion, truth};

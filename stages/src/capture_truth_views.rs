@@ -5,8 +5,8 @@
 //! The part of [`crate::capture_truth`] that depends on the camera, made again from the same numbers as the capture. For
 //! evaluation alone.
 
-use anyhow::{Context, Result};
 use crate::capture_synthetic::{cameras, moments, rig};
+use anyhow::{Context, Result};
 use datasets::capture::{self, PixelTruth, Region};
 use datasets::heads::{Head, HeadAssets, Identity};
 use datasets::rendering_data::Picture;
@@ -86,12 +86,15 @@ impl CaptureTruthViews {
             let posed = head.pose(&expression_at(&name, times[timestep], identity)?);
             let next = times.get(timestep + p.every.max(1)).copied();
             let later = head.place(&expression_at(&name, next.unwrap_or(times[timestep]), identity)?);
-            let pictures: Vec<[Vec<u8>; 2]> = rig.par_iter().map(|(_, camera)| {
-                let truth = capture::pixel_truth(&posed, &later, camera, p.supersample);
-                let regions = truth.regions.iter().map(|region| *region as u8).collect();
-                let regions = Picture::of_u8(p.width, p.height, 1, regions);
-                [regions.encode(), flow_picture(p.width, p.height, &truth).encode()]
-            }).collect();
+            let pictures: Vec<[Vec<u8>; 2]> = rig
+                .par_iter()
+                .map(|(_, camera)| {
+                    let truth = capture::pixel_truth(&posed, &later, camera, p.supersample);
+                    let regions = truth.regions.iter().map(|region| *region as u8).collect();
+                    let regions = Picture::of_u8(p.width, p.height, 1, regions);
+                    [regions.encode(), flow_picture(p.width, p.height, &truth).encode()]
+                })
+                .collect();
             for ((serial, _), [regions, flow]) in rig.iter().zip(pictures) {
                 let write = |what: &str, png: &[u8]| {
                     let path = cx.file(unit, &format!("{what}_{serial}_{timestep:05}.png"));

@@ -6,10 +6,10 @@
 //! channels (depth, canonical xyz, normals, ambient, mask) and the tracked mesh drawn over the truth. Views are spread
 //! evenly over what there is. Knows no scores.
 
-use anyhow::Result;
 use crate::common::drawing::{Anchor, WHITE, below, beside, plain, text};
 use crate::common::gbuffers;
 use crate::common::media::Image;
+use anyhow::Result;
 use geometry::gbuffer::GBuffer;
 use manifests::Type;
 use protocol::{Cx, Grain, OutRow, Row, Rows, Stage, StageDef, Unit};

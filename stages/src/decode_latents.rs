@@ -5,9 +5,9 @@
 //!
 //! The latent is the mean of the posterior that `encode_latents` put out. Knows no head model, no cameras and no avatar.
 
-use anyhow::Result;
 use crate::common::backbone;
 use crate::common::latents::{read_posterior, to_image};
+use anyhow::Result;
 use manifests::Type;
 use models::runtime;
 use models::vae::Vae;

@@ -6,8 +6,8 @@
 //! no place for anything else. Sequences and timesteps come sorted. Knows no pictures; `major`, `minor`, `name` and
 //! `downscale_factor` are to be those of the pictures.
 
-use anyhow::{Context, Result};
 use crate::export_rendering_data::{Params, frame_of};
+use anyhow::{Context, Result};
 use datasets::nphm_tracking;
 use datasets::rendering_data::Version;
 use datasets::rendering_data::config::{Config, MeshProvider, SequenceSteps, Stats};

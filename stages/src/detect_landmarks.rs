@@ -7,10 +7,10 @@
 //! is the mesh's own word, 0 to 1, on whether there is a face where it looked: low in profile, and for later stages to heed. `face_score`
 //! is the detector's, null if it found none. Pictures are looked at one by one; knows no cameras.
 
-use anyhow::Result;
 use crate::common::eyes;
 use crate::common::landmarks::{find_face, refine};
 use crate::common::media::Image;
+use anyhow::Result;
 use manifests::{Type, Value};
 use models::face_mesh::{EYE_SIZE, FaceMesh, POINTS, Square};
 use protocol::{Cx, Grain, OutRow, Rows, Stage, StageDef, Unit};
@@ -35,7 +35,11 @@ fn def() -> StageDef {
         .reads([("image", Type::Blob)])
         .may_read([("matte", Type::Blob), ("width", Type::I64), ("height", Type::I64)])
         .writes([eyes::SEEN])
-        .writes([("landmarks", Type::Floats(2 * POINTS as u32)), ("landmark_confidence", Type::F64), ("face_score", Type::F64)])
+        .writes([
+            ("landmarks", Type::Floats(2 * POINTS as u32)),
+            ("landmark_confidence", Type::F64),
+            ("face_score", Type::F64),
+        ])
         .file_param("networks")
         .batch(16)
 }

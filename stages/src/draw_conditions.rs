@@ -7,11 +7,11 @@
 //! 0.5 and deviation 0.2. The picture is in the column `render`. A group is a film: its depths share one scale, so that grey stands for one distance in all of it.
 //! Knows no cameras and no truth.
 
-use anyhow::{Context, Result};
 use crate::common::avatar_description::{Description, TRAINED, trained};
 use crate::common::backbone;
 use crate::common::gbuffers::{self, CHANNELS};
 use crate::common::media::Image;
+use anyhow::{Context, Result};
 use geometry::gbuffer::GBuffer;
 use manifests::Type;
 use models::avatar::Avatar;
@@ -72,7 +72,8 @@ impl DrawConditions {
                 std::fs::copy(&render, &path)?;
                 out.push(OutRow::of(i).str("channel", "render").file("render", &path));
             }
-            let mut pictures: Vec<(&str, Image)> = CHANNELS.into_iter().zip(gbuffers::pictures(gbuffer, span)).collect();
+            let mut pictures: Vec<(&str, Image)> =
+                CHANNELS.into_iter().zip(gbuffers::pictures(gbuffer, span)).collect();
             if let Some((features, colors)) = self.features(row, gbuffer)?.zip(colors.as_ref()) {
                 pictures.push(("features", colors.paint(&features, gbuffer)));
             }
@@ -136,7 +137,12 @@ impl Sums {
         let (variances, axes) = covariance.linalg_eigh("L");
         // ascending; one or two channels give one or two colours
         let shown = variances.size()[0].min(3);
-        let pick = Tensor::arange_start_step(variances.size()[0] - 1, variances.size()[0] - 1 - shown, -1, (Kind::Int64, Device::Cpu));
+        let pick = Tensor::arange_start_step(
+            variances.size()[0] - 1,
+            variances.size()[0] - 1 - shown,
+            -1,
+            (Kind::Int64, Device::Cpu),
+        );
         let (variances, axes) = (variances.index_select(0, &pick), axes.index_select(1, &pick));
         // an axis has no direction of its own: its largest share counts as positive
         let largest = axes.gather(0, &axes.abs().argmax(0, true), false);
@@ -194,7 +200,11 @@ mod tests {
             let got = pixel(x);
             (0..2).all(|k| (i32::from(got[k]) - want[k]).abs() <= 1)
         };
-        assert!(near(0, [low, low]) && near(1, [low, high]) && near(3, [high, low]) && near(4, [high, high]), "{:?}", picture.data);
+        assert!(
+            near(0, [low, low]) && near(1, [low, high]) && near(3, [high, low]) && near(4, [high, high]),
+            "{:?}",
+            picture.data
+        );
         assert_eq!(pixel(2), [255; 3]);
         assert_eq!(pixel(0)[2], 128, "what does not vary");
     }

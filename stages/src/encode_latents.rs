@@ -5,11 +5,11 @@
 //! Moments, not a sample: training draws from the posterior at every step, as the paper does, without running the encoder
 //! again. Knows no head model: any image with a crop will do.
 
-use anyhow::{Context, Result};
 use crate::common::arrays::{Array, Arrays, write_arrays};
 use crate::common::backbone;
 use crate::common::latents::to_tensor;
 use crate::common::media::Image;
+use anyhow::{Context, Result};
 use half::f16;
 use manifests::Type;
 use models::runtime;
@@ -40,7 +40,11 @@ fn def() -> StageDef {
 protocol::register!(Params, def, |params: Params, cx: &Cx<'_>| {
     let (vs, vae) = backbone::load_vae(cx.with("vae")?)?;
     let factor = vae.config().factor() as usize;
-    anyhow::ensure!(params.size.is_multiple_of(factor), "size {} is no multiple of {factor}, the auto-encoder's factor", params.size);
+    anyhow::ensure!(
+        params.size.is_multiple_of(factor),
+        "size {} is no multiple of {factor}, the auto-encoder's factor",
+        params.size
+    );
     anyhow::Ok(EncodeLatents { params, vae, _vs: vs })
 });
 

@@ -6,10 +6,10 @@
 //! red, green and blue, values in [0, 1], in turbo from 0 to `full`. The scale is a parameter and not that of the pictures, so that sheets of two runs
 //! can be laid side by side. The number in a map's corner is its mean (L1). Knows no masks.
 
-use anyhow::{Result, ensure};
 use crate::common::drawing::{Anchor, WHITE, below, beside, color_bar, place, plain, text, turbo};
 use crate::common::media::Image;
 use crate::contact_sheet::{NO_RENDER, Views, enlarge, heading, label, render_of, spread};
+use anyhow::{Result, ensure};
 use manifests::Type;
 use metrics::psnr::l1;
 use protocol::{Cx, Grain, OutRow, Row, Rows, Stage, StageDef, Unit};
@@ -77,7 +77,8 @@ impl ErrorSheet {
         }
         let width = lines[0].width;
         lines.push(plain(width, 10, WHITE));
-        let bar = color_bar(width.min(460), self.params.full, "mean absolute difference of red, green and blue", turbo)?;
+        let bar =
+            color_bar(width.min(460), self.params.full, "mean absolute difference of red, green and blue", turbo)?;
         let mut foot = plain(width, bar.height, WHITE);
         place(&mut foot, &bar, 0, 0);
         lines.push(foot);
@@ -102,7 +103,14 @@ impl ErrorSheet {
     /// Where two pictures differ.
     fn map(&self, target: &Image, render: &Image) -> Result<Image> {
         let sizes = [target, render].map(|image| (image.width, image.height));
-        ensure!(sizes[0] == sizes[1], "the render is {} x {} px, the target {} x {}", sizes[1].0, sizes[1].1, sizes[0].0, sizes[0].1);
+        ensure!(
+            sizes[0] == sizes[1],
+            "the render is {} x {} px, the target {} x {}",
+            sizes[1].0,
+            sizes[1].1,
+            sizes[0].0,
+            sizes[0].1
+        );
         let pairs = target.data.chunks_exact(3).zip(render.data.chunks_exact(3));
         let error = |(a, b): (&[u8], &[u8])| l1(a, b) / self.params.full;
         let values: Vec<f32> = pairs.map(|pair| error(pair) as f32).collect();

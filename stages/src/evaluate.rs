@@ -13,11 +13,11 @@
 //!
 //! What is made of frames, `evaluate_sequences` says. Knows nothing of how a render came about.
 
-use anyhow::{Result, bail};
 use crate::common::gbuffers;
 use crate::common::latents::to_tensor;
 use crate::common::media::Image;
 use crate::common::regions;
+use anyhow::{Result, bail};
 use manifests::{Type, Value};
 use metrics::psnr::{l1, masked_l1, masked_mse, mse, psnr};
 use metrics::ssim::{Definition, masked_ssim, ms_ssim, ssim};
@@ -130,13 +130,18 @@ impl Evaluate {
         ];
         for (name, mask) in regions {
             let mask = mask.filter(|mask| mask.contains(&true));
-            let of = |value: &dyn Fn(&[bool]) -> Option<f64>| mask.as_deref().and_then(value).map_or(Value::Null, Value::F64);
+            let of = |value: &dyn Fn(&[bool]) -> Option<f64>| {
+                mask.as_deref().and_then(value).map_or(Value::Null, Value::F64)
+            };
             let alone = |image: &Image| over_white(image, mask.as_deref().unwrap_or_default());
             row = row
                 .set(&format!("l1_{name}"), of(&|mask| masked_l1(a, b, 3, mask)))
                 .set(&format!("psnr_{name}"), of(&|mask| masked_mse(a, b, 3, mask).map(psnr)))
                 .set(&format!("ssim_{name}"), of(&|mask| masked_ssim([a, b], [w, h], 3, mask, Definition::Gaussian)))
-                .set(&format!("lpips_{name}"), mask.as_ref().map_or(Value::Null, |_| lpips(&self.alex, &alone(&target), &alone(&render))));
+                .set(
+                    &format!("lpips_{name}"),
+                    mask.as_ref().map_or(Value::Null, |_| lpips(&self.alex, &alone(&target), &alone(&render))),
+                );
         }
         Ok(vec![row])
     }

@@ -13,10 +13,10 @@
 //! and are other numbers. `csim` is the cosine of the face descriptors of a render and of the avatar's person, which is the mean over the pictures (`target`) of the
 //! constant `person`; `csim_driver` that of the render and the driver's picture: what of the driver's looks came along. Null where the mesh is not sure of a face in one of the pictures.
 
-use anyhow::{Context, Result};
 use crate::common::landmarks::{Face, SIDES, refine, sure_face};
 use crate::common::media::Image;
 use crate::evaluate_faces::described;
+use anyhow::{Context, Result};
 use geometry::align::robust_umeyama;
 use glam::{DQuat, DVec3};
 use manifests::{Type, Value};
@@ -78,7 +78,8 @@ impl Stage for EvaluateAnimation {
 impl EvaluateAnimation {
     fn score(&self, unit: &Unit<'_>, cx: &Cx<'_>) -> Result<Rows> {
         let rows = unit.rows();
-        let mut order = rows.iter().enumerate().map(|(i, row)| Ok((row.i64("timestep")?, i))).collect::<Result<Vec<_>>>()?;
+        let mut order =
+            rows.iter().enumerate().map(|(i, row)| Ok((row.i64("timestep")?, i))).collect::<Result<Vec<_>>>()?;
         order.sort_unstable();
         // moments at which both faces were found
         let (mut found, mut avatar, mut driver, mut alike) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
@@ -210,10 +211,15 @@ mod tests {
     fn face(open: f64, turn: f64, long: f64) -> Vec<DVec3> {
         let sign = |positive: bool| if positive { 1.0 } else { -1.0 };
         let point = |i: usize| {
-            let (t, right, below, before) = ((i / 8) as f64, sign(i.is_multiple_of(2)), sign(i % 4 < 2), sign(i % 8 < 4));
+            let (t, right, below, before) =
+                ((i / 8) as f64, sign(i.is_multiple_of(2)), sign(i % 4 < 2), sign(i % 8 < 4));
             let p = match SIDES.iter().position(|side| *side == i) {
                 Some(side) => DVec3::new(45.0 * sign(side == 1), 0.0, 0.0),
-                None => DVec3::new(right * (t * 0.7).sin() * 40.0, below * (t * 1.3).cos() * 50.0 * long, before * (t * 0.3).sin() * 20.0),
+                None => DVec3::new(
+                    right * (t * 0.7).sin() * 40.0,
+                    below * (t * 1.3).cos() * 50.0 * long,
+                    before * (t * 0.3).sin() * 20.0,
+                ),
             };
             DQuat::from_rotation_y(turn) * (p + if (i / 8).is_multiple_of(5) { DVec3::Y * open } else { DVec3::ZERO })
         };
@@ -225,11 +231,15 @@ mod tests {
         let does = [(0.0, 0.0), (8.0, 0.1), (16.0, -0.2), (4.0, 0.15)];
         let film = |long: f64, share: f64| does.map(|(open, turn)| face(share * open, share * turn, long)).to_vec();
         let driver = film(1.2, 1.0);
-        let (same, still) = (distances(&film(1.0, 1.0), &driver).unwrap(), distances(&film(1.0, 0.0), &driver).unwrap());
+        let (same, still) =
+            (distances(&film(1.0, 1.0), &driver).unwrap(), distances(&film(1.0, 0.0), &driver).unwrap());
         for (i, (_, turn)) in does.into_iter().enumerate() {
             let (same, still) = (same[i], still[i]);
             assert!(same.pose < 0.1 && same.expression < 0.05 * same.expression_still, "{same:?}");
-            assert!((still.pose - turn.abs().to_degrees()).abs() < 0.1 && (still.pose - still.pose_still).abs() < 1e-3, "{still:?}");
+            assert!(
+                (still.pose - turn.abs().to_degrees()).abs() < 0.1 && (still.pose - still.pose_still).abs() < 1e-3,
+                "{still:?}"
+            );
             assert!((still.expression - still.expression_still).abs() < 1e-6, "{still:?}");
         }
         // a fifth of the points, on average so far from its mean of 7 px

@@ -7,8 +7,8 @@
 //! none is, whether the tracker saw an iris or not; `gaze_still_degrees` the same for eyes that always look to the median. `lid_error` is the mean
 //! absolute error of the lids' openings, both in shares of their own median; `eyes_open` the number of eyes truly open.
 
-use anyhow::{Context, Result};
 use crate::common::eyes::{CLOSED, angles, median};
+use anyhow::{Context, Result};
 use datasets::truth::{Truth, landmark};
 use glam::DVec3;
 use manifests::{Type, Value};
@@ -122,15 +122,22 @@ mod tests {
 
     #[test]
     fn a_constant_offset_is_no_error_and_closed_eyes_do_not_look() {
-        let truth: Vec<Look> = [(0.0, 8.0), (0.2, 8.0), (-0.2, 9.0), (0.1, 8.0), (0.3, 1.0)].map(|(y, l)| look(y, l)).into();
+        let truth: Vec<Look> =
+            [(0.0, 8.0), (0.2, 8.0), (-0.2, 9.0), (0.1, 8.0), (0.3, 1.0)].map(|(y, l)| look(y, l)).into();
         let mut tracked: Vec<Look> = truth.iter().map(|l| look(l.angles[0][0] + 0.05, l.lids[0] / 8.0)).collect();
         let found = errors(&tracked, &truth);
-        assert!(found[..4].iter().all(|e| e.gaze.is_some_and(|g| g < 1e-6) && e.lids < 1e-9 && e.open == 2), "{found:?}");
+        assert!(
+            found[..4].iter().all(|e| e.gaze.is_some_and(|g| g < 1e-6) && e.lids < 1e-9 && e.open == 2),
+            "{found:?}"
+        );
         assert!(found[4].gaze.is_none() && found[4].open == 0);
         // the open eyes rest between 0 and 0.1
         assert!((found[1].still.unwrap() - 0.15f64.to_degrees()).abs() < 1e-6, "{found:?}");
         tracked[1] = look(0.05, 0.5);
         let found = errors(&tracked, &truth);
-        assert!((found[1].gaze.unwrap() - 0.2f64.to_degrees()).abs() < 1e-6 && (found[1].lids - 0.5).abs() < 1e-9, "{found:?}");
+        assert!(
+            (found[1].gaze.unwrap() - 0.2f64.to_degrees()).abs() < 1e-6 && (found[1].lids - 0.5).abs() < 1e-9,
+            "{found:?}"
+        );
     }
 }

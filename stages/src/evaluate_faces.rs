@@ -11,9 +11,9 @@
 //! evaluator skips such frames, and `face_found` says how many had one. The paper takes PIPNet's 98 points and ArcFace: its numbers lie on other scales. Without the
 //! weights that `descriptor` names csim and csim_l2 are null ("not available"), never another number. Knows no cameras, no tracking and no meshes of heads.
 
-use anyhow::{Context, Result, ensure};
 use crate::common::landmarks::{Face, SIDES, refine, sure_face};
 use crate::common::media::Image;
+use anyhow::{Context, Result, ensure};
 use geometry::align::robust_umeyama;
 use manifests::{Type, Value};
 use models::face_descriptor::{CHIP_SIZE, FaceDescriptor, chip, likeness};
@@ -39,8 +39,8 @@ struct Params {
 
 /// The rim of the face in MediaPipe's mesh (`FACEMESH_FACE_OVAL`).
 const RIM: [usize; 36] = [
-    10, 21, 54, 58, 67, 93, 103, 109, 127, 132, 136, 148, 149, 150, 152, 162, 172, 176, 234, 251, 284, 288, 297, 323, 332,
-    338, 356, 361, 365, 377, 378, 379, 389, 397, 400, 454,
+    10, 21, 54, 58, 67, 93, 103, 109, 127, 132, 136, 148, 149, 150, 152, 162, 172, 176, 234, 251, 284, 288, 297, 323,
+    332, 338, 356, 361, 365, 377, 378, 379, 389, 397, 400, 454,
 ];
 
 fn def() -> StageDef {
@@ -75,14 +75,16 @@ impl Stage for EvaluateFaces {
 impl EvaluateFaces {
     fn compare(&self, unit: &Unit<'_>) -> Result<Rows> {
         let row = unit.row();
-        let [target, render] = ["target", "render"].map(|name| sure_face(&self.mesh, &row.path(name)?, self.params.refine));
+        let [target, render] =
+            ["target", "render"].map(|name| sure_face(&self.mesh, &row.path(name)?, self.params.refine));
         let both = target?.zip(render?);
         if let Some(((target, _), (render, _))) = &both {
             let sizes = [render, target].map(|image| (image.width, image.height));
             ensure!(sizes[0] == sizes[1], "the render is {:?} px, the target {:?}", sizes[0], sizes[1]);
         }
         let distances = both.as_ref().map(|((_, target), (_, render))| distances(target, render));
-        let expression = both.as_ref().map(|((_, target), (_, render))| expression_error(render, target)).transpose()?;
+        let expression =
+            both.as_ref().map(|((_, target), (_, render))| expression_error(render, target)).transpose()?;
         let likeness = both.as_ref().zip(self.descriptor.as_ref()).map(|((target, render), network)| {
             let [target, render] = [target, render].map(|(image, face)| described(network, image, face));
             likeness(&target, &render)
@@ -143,7 +145,8 @@ mod tests {
             let place = |i: usize| {
                 let t = i as f64;
                 let at = DVec3::new((t * 0.7).sin() * 40.0, (t * 1.3).cos() * 50.0, (t * 0.3).sin() * 20.0);
-                DQuat::from_rotation_z(turn) * (at + if i.is_multiple_of(9) { DVec3::Y * open } else { DVec3::ZERO }) + 90.0
+                DQuat::from_rotation_z(turn) * (at + if i.is_multiple_of(9) { DVec3::Y * open } else { DVec3::ZERO })
+                    + 90.0
             };
             let places: Vec<DVec3> = (0..POINTS).map(place).collect();
             let (points, depths) = places.iter().map(|p| ([p.x, p.y], p.z)).unzip();

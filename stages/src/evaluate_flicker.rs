@@ -9,10 +9,10 @@
 //! the renders themselves: they see hair and shoulders too, and what flow at this size cannot follow. The white background is left out. Nulls for the first
 //! picture, and where nothing was seen twice. Reads no cameras.
 
-use anyhow::{Context, Result, ensure};
 use crate::common::flow::flow;
 use crate::common::gbuffers;
 use crate::common::media::Image;
+use anyhow::{Context, Result, ensure};
 use geometry::gbuffer::GBuffer;
 use manifests::{Type, Value};
 use metrics::flicker::{Flicker, flow_error, warping_error};
@@ -61,7 +61,15 @@ impl Shown {
         let picture = |path: std::path::PathBuf| -> Result<Image> {
             let image = Image::read(&path, 3)?;
             let found = (image.width, image.height);
-            ensure!(found == size, "{} is {} x {} px, its G-buffer {} x {}", path.display(), found.0, found.1, size.0, size.1);
+            ensure!(
+                found == size,
+                "{} is {} x {} px, its G-buffer {} x {}",
+                path.display(),
+                found.0,
+                found.1,
+                size.0,
+                size.1
+            );
             Ok(image)
         };
         let target = row.maybe_path("target")?.map(picture).transpose()?;
@@ -71,7 +79,8 @@ impl Shown {
 
 fn score(unit: &Unit<'_>, cx: &Cx<'_>) -> Result<Rows> {
     let rows = unit.rows();
-    let mut order = rows.iter().enumerate().map(|(i, row)| Ok((row.i64("timestep")?, i))).collect::<Result<Vec<_>>>()?;
+    let mut order =
+        rows.iter().enumerate().map(|(i, row)| Ok((row.i64("timestep")?, i))).collect::<Result<Vec<_>>>()?;
     order.sort_unstable();
     let mut before: Option<Shown> = None;
     let mut out = Rows::new();

@@ -10,12 +10,12 @@
 //! (`head_views`): nothing inside, nothing through the mouth. The face is where training draws most points (`scan_pools::is_face`, on the neutral scan);
 //! a point of the model belongs to it if the nearest one of the scan does. `mesh` is the neutral fit in model space; pictures show all scans, grey where nothing is compared.
 
-use anyhow::{Context, Result};
 use crate::common::drawing::below;
 use crate::common::head_models::{self, UNIT_MM};
 use crate::common::head_views::{self, Truth};
 use crate::common::pca_heads::{self, LinearHead, Moment, Seen, Settings};
 use crate::common::scan_pools::{is_face, read_meshes};
+use anyhow::{Context, Result};
 use geometry::{Mesh, ply};
 use glam::Vec3;
 use manifests::Type;
@@ -164,8 +164,7 @@ impl EvaluateHeadModel {
             pictures[0].push(head_views::picture(scan, p.picture));
             pictures[1].push(truth.errors(fitted, p.picture, RED_MM / UNIT_MM as f32));
         }
-        let [mesh, truth_picture, picture] =
-            ["mesh.ply", "truth.png", "picture.png"].map(|name| cx.file(unit, name));
+        let [mesh, truth_picture, picture] = ["mesh.ply", "truth.png", "picture.png"].map(|name| cx.file(unit, name));
         ply::write_mesh(&mesh, &fitted[0], &[])?;
         below(&pictures[0]).write_png(&truth_picture)?;
         below(&pictures[1]).write_png(&picture)?;
@@ -194,17 +193,15 @@ impl EvaluateHeadModel {
             .collect();
         let start = Frame { z_ex: Vec::new(), pose: Pose::default(), residual: 0.0, kept: 0.0 };
         let frames: Vec<(&Cloud, Frame)> = clouds.iter().map(|cloud| (cloud, start.clone())).collect();
-        let config =
-            FitConfig { steps: p.steps, rate_rotation: 0.0, rate_translation: 0.0, ..FitConfig::default() };
+        let config = FitConfig { steps: p.steps, rate_rotation: 0.0, rate_translation: 0.0, ..FitConfig::default() };
         let fit = fit_identity(model, &frames, &config, &mut |step, loss| {
             if step % 20 == 0 {
                 cx.progress(step, p.steps, format!("loss {loss:.4}"));
             }
         });
         let z_id = Tensor::from_slice(&fit.z_id);
-        let extract = |frame: &Frame| {
-            head_models::surface(model, &z_id, &Tensor::from_slice(&frame.z_ex), p.coarse, p.levels)
-        };
+        let extract =
+            |frame: &Frame| head_models::surface(model, &z_id, &Tensor::from_slice(&frame.z_ex), p.coarse, p.levels);
         fit.frames.iter().map(extract).collect()
     }
 

@@ -17,14 +17,14 @@
 //! landmarks and views: what no surface could be expected to go below. `reprojection_truth`, of captures whose `truth` is there, is what `reprojection` would be
 //! of the true surface: detected landmarks slide over the skin when a face moves, so it is not zero, and a tracker below it follows the detector rather than the head.
 
-use anyhow::{Context, Result};
 use crate::common::head_models::HEAD_CENTER;
 use crate::common::landmarks::{self, PLACES, TRIANGULATED};
 use crate::common::media::camera_of;
 use crate::common::tracked;
+use anyhow::{Context, Result};
 use datasets::truth::Truth;
-use geometry::{Camera, Mesh};
 use geometry::distance::{MeshDistance, closest_on_triangle};
+use geometry::{Camera, Mesh};
 use glam::{DVec2, DVec3, Vec3};
 use manifests::{Type, Value};
 use models::face_mesh::POINTS;
@@ -81,7 +81,8 @@ protocol::register!(Params, def, |params: Params, cx: &Cx<'_>| {
     let places = landmarks::mean_places(cx.with("landmarks")?)?;
     let [right, left] = SIDES.map(|i| places[i]);
     let width = right.zip(left).map(|(a, b)| a.distance(b) / UNITS_PER_METRE);
-    let width = width.context("the head model has no landmarks at the sides of the face, which its width is measured between")?;
+    let width = width
+        .context("the head model has no landmarks at the sides of the face, which its width is measured between")?;
     anyhow::Ok(EvaluateLandmarks { params, places, width })
 });
 
@@ -207,13 +208,17 @@ impl EvaluateLandmarks {
             moments.push(self.moment(key, &rows)?);
             cx.progress(moments.len(), total, "");
         }
-        let mean_places: Vec<Option<[f32; 3]>> = self.places.iter().map(|p| p.map(|p| p.as_vec3().to_array())).collect();
+        let mean_places: Vec<Option<[f32; 3]>> =
+            self.places.iter().map(|p| p.map(|p| p.as_vec3().to_array())).collect();
         let mut own: BTreeMap<&str, (Vec<Option<Place>>, Vec<Option<Place>>)> = BTreeMap::new();
         let mut out = Rows::new();
         for (done, moment) in moments.iter().enumerate() {
             let surface = &moment.tracked.surface;
             let (places, true_places) = own.entry(&moment.sequence).or_insert_with_key(|without| {
-                (own_places(&moments, without, |m| Some(&m.tracked)), own_places(&moments, without, |m| m.truth.as_ref()))
+                (
+                    own_places(&moments, without, |m| Some(&m.tracked)),
+                    own_places(&moments, without, |m| m.truth.as_ref()),
+                )
             });
             let own = surface.spots(places.iter().map(|p| p.as_ref().map(|p| p.as_slice())));
             let truth = moment.truth.as_ref().map_or_else(
@@ -226,7 +231,9 @@ impl EvaluateLandmarks {
                 moment.found.iter().zip(&mean).map(|(p, spot)| Some(Spot { position: (*p)?, ..(*spot)? })).collect();
             // the same landmarks in the same views for all, as far as they are known
             let counted = |i: usize| triangulated[i].is_some() && (own[i].is_some() || own.iter().all(Option::is_none));
-            let error = |spots: &[Option<Spot>]| self.error(spots, &mean, &moment.views, &counted).map_or(Value::Null, Value::F64);
+            let error = |spots: &[Option<Spot>]| {
+                self.error(spots, &mean, &moment.views, &counted).map_or(Value::Null, Value::F64)
+            };
             let row = OutRow::new()
                 .str("sequence", &moment.sequence)
                 .i64("timestep", moment.timestep)
@@ -286,7 +293,11 @@ impl EvaluateLandmarks {
 }
 
 /// A person's own places of landmarks on one kind of surface, from all sequences but one: medians over their moments.
-fn own_places<'a>(moments: &'a [Moment], without: &str, of: impl Fn(&'a Moment) -> Option<&'a Marked>) -> Vec<Option<Place>> {
+fn own_places<'a>(
+    moments: &'a [Moment],
+    without: &str,
+    of: impl Fn(&'a Moment) -> Option<&'a Marked>,
+) -> Vec<Option<Place>> {
     let others: Vec<&Marked> = moments.iter().filter(|m| m.sequence != without).filter_map(of).collect();
     (0..POINTS).map(|i| median(others.iter().filter_map(|m| m.places[i]))).collect()
 }

@@ -11,8 +11,8 @@
 //! `jitter_mm` is the root mean square second difference in time of (tracked centre - true centre) over the row's sequence: the
 //! motion of the truth cancels. Triples of frames count whose timesteps are equally spaced; null where a sequence has none. Reads no pictures and no meshes.
 
-use anyhow::{Context, Result};
 use crate::common::head_models::HEAD_CENTER;
+use anyhow::{Context, Result};
 use geometry::align::umeyama;
 use glam::{DMat3, DMat4, DQuat, DVec3};
 use manifests::{Type, Value};
@@ -138,13 +138,21 @@ mod tests {
 
     /// A head that nods and turns, tracked with a constant offset.
     fn moments() -> Vec<Moment> {
-        let offset = DMat4::from_rotation_translation(DQuat::from_scaled_axis(DVec3::new(0.05, -0.1, 0.02)), DVec3::new(0.0, -0.03, 0.05));
+        let offset = DMat4::from_rotation_translation(
+            DQuat::from_scaled_axis(DVec3::new(0.05, -0.1, 0.02)),
+            DVec3::new(0.0, -0.03, 0.05),
+        );
         let truth = |t: i64| {
             let t = t as f64;
             let turn = DQuat::from_scaled_axis(DVec3::new(0.2 * t.sin(), 0.4 * (0.7 * t).cos(), 0.1 * t.cos()));
             DMat4::from_rotation_translation(turn, DVec3::new(0.01 * t, 0.02 * t.sin(), 0.0))
         };
-        let moment = |t| Moment { sequence: (if t < 7 { "a" } else { "b" }).into(), timestep: t, tracked: truth(t) * offset, truth: truth(t) };
+        let moment = |t| Moment {
+            sequence: (if t < 7 { "a" } else { "b" }).into(),
+            timestep: t,
+            tracked: truth(t) * offset,
+            truth: truth(t),
+        };
         (0..14).map(moment).collect()
     }
 

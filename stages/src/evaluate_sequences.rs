@@ -7,8 +7,8 @@
 //! of the frames' own. A table over these rows is an unweighted mean over sequences, however long they are, and with `per: [participant]` one
 //! over people of such means. Reads no pictures.
 
-use anyhow::Result;
 use crate::evaluate::METRICS;
+use anyhow::Result;
 use manifests::{Type, Value};
 use metrics::psnr::pooled_psnr;
 use protocol::{Cx, Grain, OutRow, Row, Rows, Stage, StageDef, Unit};

@@ -8,10 +8,10 @@
 //! landmarks from the true corners of eyes and mouth, and null without any; what a network means by a corner differs a little from what
 //! the synthetic head does. Poses and codes are judged by `evaluate_poses` and `probe_expression`.
 
-use anyhow::{Context, Result};
 use crate::common::head_models::{self, initial_frame};
 use crate::common::landmarks;
 use crate::common::tracked;
+use anyhow::{Context, Result};
 use datasets::capture::portrait_camera;
 use datasets::truth::{Truth, landmark};
 use geometry::{Mesh, raster};

@@ -6,8 +6,8 @@
 //! first in `shapedirs`, `n_shape` of them), in metres. There is one joint, the middle of all vertices, which every vertex follows: the scans that the components are of have
 //! no others. Knows no tracking.
 
-use anyhow::{Context, Result};
 use crate::common::pca_heads;
+use anyhow::{Context, Result};
 use manifests::Type;
 use models::linear::files;
 use models::pca::PcaHead;
@@ -54,7 +54,8 @@ impl ExportLinearHead {
         let path = unit.row().path("pca_model")?;
         let head = PcaHead::from_tensors(&weights::read(&path)?, &path.display().to_string())?;
         let file = cx.file(unit, "linear_head.npz");
-        std::fs::write(&file, files::pack(&head.linear())).with_context(|| format!("cannot write {}", file.display()))?;
+        std::fs::write(&file, files::pack(&head.linear()))
+            .with_context(|| format!("cannot write {}", file.display()))?;
         Ok(vec![OutRow::new().file("linear_head", &file).str("linear_head_path", self.params.name.clone())])
     }
 }

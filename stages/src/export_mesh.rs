@@ -6,8 +6,8 @@
 //! mesh has; GLB has normals, `_CANONICAL` (VEC3) and `_AMBIENT` (VEC2), in NPHM units; OBJ has normals, and no place for more.
 //! Knows no images and no cameras.
 
-use anyhow::{Context, Result, ensure};
 use crate::common::tracked;
+use anyhow::{Context, Result, ensure};
 use geometry::exchange::{Values, write_glb, write_obj};
 use geometry::ply;
 use manifests::Type;

@@ -49,7 +49,10 @@ fn place(unit: &Unit<'_>) -> Result<Rows> {
     let (participant, timestep) = (number("participant")?, number("timestep")?);
     let (sequence, camera, image) = (row.str("sequence")?, row.str("camera")?, row.path("image")?);
     for (column, name) in [("sequence", &sequence), ("camera", &camera)] {
-        ensure!(!name.is_empty() && !name.contains(['/', '\\']), "column `{column}` holds `{name}`, which is no name of a file");
+        ensure!(
+            !name.is_empty() && !name.contains(['/', '\\']),
+            "column `{column}` holds `{name}`, which is no name of a file"
+        );
     }
     let ending = image.extension().and_then(|ending| ending.to_str()).unwrap_or("png");
     let frame = nersemble::frame_folder(participant, &sequence, timestep);

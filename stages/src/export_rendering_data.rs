@@ -8,9 +8,9 @@
 //! reference's cut of the throat goes by vertices of FLAME, which this head does not have. `describe_rendering_data`
 //! makes the two JSON files beside the pictures. Knows no crops and no images.
 
-use anyhow::{Context, Result};
 use crate::common::media::camera_of;
 use crate::common::tracked;
+use anyhow::{Context, Result};
 use datasets::rendering_data::{self, Frame, GROUPS, Version};
 use geometry::Camera;
 use geometry::gbuffer::GBuffer;
@@ -82,7 +82,8 @@ impl ExportRenderingData {
             "nothing is left of the image\nhint: a smaller `downscale_factor`"
         );
         let (mesh, canonical) = tracked::read_mesh(&row.path("mesh")?)?;
-        let encoded = GBuffer::render(&mesh, &canonical, &camera).encode().context("a G-buffer value is out of range")?;
+        let encoded =
+            GBuffer::render(&mesh, &canonical, &camera).encode().context("a G-buffer value is out of range")?;
         let folder = Version { major: p.major, minor: p.minor, name: p.name.clone() }.folder();
         let mut out = OutRow::new();
         for (group, bytes) in GROUPS.into_iter().zip(rendering_data::encode(&encoded)) {

@@ -7,9 +7,9 @@
 //! The mesh goes back to the head model's own space by the inverse of `x_world = R (s x / 4) + t`. The reference takes it
 //! to the world by FLAME's rotation, scale and translation, which are not written here. Knows no images and no cameras.
 
-use anyhow::{Context, Result};
 use crate::common::head_models::Person;
 use crate::common::tracked;
+use anyhow::{Context, Result};
 use datasets::nphm_tracking::{Tracked, ctm, write_canonical, write_expression};
 use geometry::Mesh;
 use geometry::pose::{NPHM_PER_FLAME, rodrigues};
@@ -66,8 +66,9 @@ impl ExportTracking {
         let code: Vec<f32> = row.floats("expression")?.into_iter().map(|value| value as f32).collect();
         let files = [cx.file(unit, "ex_code.npz"), cx.file(unit, "canonical.npz"), cx.file(unit, "local.CTM")];
         write_expression(&files[0], &code)?;
-        write_canonical(&files[1], &canonical)
-            .with_context(|| format!("the mesh of timestep {} reaches beyond what the layout can hold", frame.timestep))?;
+        write_canonical(&files[1], &canonical).with_context(|| {
+            format!("the mesh of timestep {} reaches beyond what the layout can hold", frame.timestep)
+        })?;
         ctm::write(&files[2], &to_local(mesh, row.array("pose")?, self.scale))?;
         Ok(vec![
             OutRow::new()

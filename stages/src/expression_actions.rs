@@ -6,8 +6,8 @@
 //! the code, by a ridge regression from all such actions' weights to codes; `most` is its largest weight. Actions that always come together share
 //! what they do. Names for the sliders of a viewer: nothing is trained or measured with it.
 
-use anyhow::{Context, Result, ensure};
 use crate::probe_expression::{ACTIONS, visible_mm};
+use anyhow::{Context, Result, ensure};
 use datasets::truth::ARKIT_NAMES;
 use manifests::Type;
 use protocol::{Cx, Grain, OutRow, Rows, Stage, StageDef, Unit};
@@ -39,7 +39,12 @@ fn def() -> StageDef {
 }
 
 protocol::register!(Params, def, |params: Params, _: &Cx<'_>| {
-    ensure!(params.strength > 0.0, "`strength` is {}, expected more than 0\nhint: leave it out for {}", params.strength, strength());
+    ensure!(
+        params.strength > 0.0,
+        "`strength` is {}, expected more than 0\nhint: leave it out for {}",
+        params.strength,
+        strength()
+    );
     Ok(ExpressionActions { params })
 });
 
@@ -55,7 +60,8 @@ impl Stage for ExpressionActions {
 
 impl ExpressionActions {
     fn actions(&self, unit: &Unit<'_>) -> Result<Rows> {
-        let (mut codes, mut weights, mut most, mut reach) = (Vec::new(), Vec::new(), [0.0f64; ACTIONS], [0.0f64; ACTIONS]);
+        let (mut codes, mut weights, mut most, mut reach) =
+            (Vec::new(), Vec::new(), [0.0f64; ACTIONS], [0.0f64; ACTIONS]);
         for row in unit.rows() {
             let arkit: [f64; ACTIONS] = row.array("arkit")?;
             let action_mm: [f64; ACTIONS] = row.array("action_mm")?;
@@ -109,7 +115,8 @@ mod tests {
     #[test]
     fn what_actions_add_to_codes_is_found() {
         // two actions of their own, and one that never moves
-        let weights: Vec<Vec<f64>> = (0..60).map(|t| vec![f64::from(t % 5) / 4.0, f64::from(t % 7) / 6.0, 0.3]).collect();
+        let weights: Vec<Vec<f64>> =
+            (0..60).map(|t| vec![f64::from(t % 5) / 4.0, f64::from(t % 7) / 6.0, 0.3]).collect();
         let codes: Vec<Vec<f64>> = weights.iter().map(|w| vec![1.0 + 2.0 * w[0], -w[0] + 3.0 * w[1], 0.5]).collect();
         let found = directions(&weights, &codes, 1e-6);
         let expected = [[2.0, -1.0, 0.0], [0.0, 3.0, 0.0], [0.0, 0.0, 0.0]];

@@ -10,9 +10,9 @@
 //! cut out against the picture of the background, if there is one. Knows nothing of people: what is in the picture, and
 //! where, is for later stages.
 
-use anyhow::{Context, Result, bail, ensure};
 use crate::common::matting;
 use crate::common::media::{Frame, Image, Undistort, VideoReader, ensure_shape};
+use anyhow::{Context, Result, bail, ensure};
 use datasets::colour::Correction;
 use manifests::Type;
 use protocol::{Cx, Grain, OutRow, Row, Rows, Stage, StageDef, Unit};
@@ -100,7 +100,9 @@ impl Treatment {
             (false, false) => None,
             (true, false) => Some(Correction::Affine(row.array("color_transform")?)),
             (false, true) => Some(Correction::Polynomial(row.floats("color_polynomial")?)),
-            (true, true) => bail!("a row has both `color_transform` and `color_polynomial`\nhint: a camera has one of them"),
+            (true, true) => {
+                bail!("a row has both `color_transform` and `color_polynomial`\nhint: a camera has one of them")
+            }
         };
         let background = row.maybe_path("background")?.map(|path| Image::read(&path, 3)).transpose()?;
         let calibrated = match row.has("intrinsics") && row.has("width") && row.has("height") {
@@ -112,7 +114,8 @@ impl Treatment {
 
     /// Checks the shape of a frame of this file.
     fn fits(&self, path: &Path, size: (usize, usize)) -> Result<()> {
-        self.calibrated.map_or(Ok(()), |expected| ensure_shape(path.display(), size, expected, "the calibrated pictures"))
+        self.calibrated
+            .map_or(Ok(()), |expected| ensure_shape(path.display(), size, expected, "the calibrated pictures"))
     }
 
     /// Whether a frame without a matte is finished as it came.

@@ -6,8 +6,8 @@
 //! A group is all that is known of a person. Both are null, and the log says so, where eyes were found in too few moments. See
 //! `eyes` for what is assumed.
 
-use anyhow::Result;
 use crate::common::eyes::{Eyeballs, IRIS_VIEWS, Moment, TRIANGULATED};
+use anyhow::Result;
 use manifests::{Type, Value};
 use protocol::{Cx, Grain, OutRow, Rows, Stage, StageDef, Unit};
 use schemars::JsonSchema;

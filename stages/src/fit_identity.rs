@@ -6,13 +6,13 @@
 //! identity (specs of NPHM fitting, section 5: joint identity on diverse key frames), and each landmark has one canonical place in all of them. Poses start where a frame's landmarks put the mean
 //! head; without landmarks where the linear model `pca_model` finds it (`linear_start`), or else upright, facing +z of the rig, at `center`. They are first brought near by the mean shape alone; the size of the head is the model's, since rig and model are both metric. Sees points and landmarks only.
 
-use anyhow::{Context, Result};
 use crate::common::head_models::{self, Moment, Person, Throat, UNIT_MM, align, initial_frame};
 use crate::common::key_frames::{KeyChoice, choose};
 use crate::common::landmarks;
 use crate::common::linear_start::place;
 use crate::common::pca_heads;
 use crate::track_head::{check_hair_weight, free_weight, hair_weight, landmark_weight};
+use anyhow::{Context, Result};
 use manifests::Type;
 use models::nphm::fit::{Cloud, FitConfig, Frame, fit_identity};
 use protocol::{Cx, Grain, OutRow, Rows, Stage, StageDef, Unit};
@@ -98,9 +98,11 @@ impl FitIdentity {
         let model = head_models::read(cx.with("head_model")?)?;
         let places = landmarks::known_places(cx)?;
         let linear = cx.maybe_with("pca_model").map(pca_heads::read).transpose()?;
-        let mut rows = unit.rows().into_iter().map(|row| {
-            Ok(((row.str("sequence")?, row.i64("timestep")?), row.path("cloud")?, row))
-        }).collect::<Result<Vec<_>>>()?;
+        let mut rows = unit
+            .rows()
+            .into_iter()
+            .map(|row| Ok(((row.str("sequence")?, row.i64("timestep")?), row.path("cloud")?, row)))
+            .collect::<Result<Vec<_>>>()?;
         rows.sort_by(|a, b| (&a.0, &a.1).cmp(&(&b.0, &b.1)));
         let config = FitConfig {
             steps: p.steps,
@@ -109,7 +111,12 @@ impl FitIdentity {
             covering: p.hair_weight,
             ..FitConfig::default()
         };
-        let mean = Person { z_id: vec![0.0; model.config.identity.d_id() as usize], scale: config.scale, landmarks: Vec::new(), throat: None };
+        let mean = Person {
+            z_id: vec![0.0; model.config.identity.d_id() as usize],
+            scale: config.scale,
+            landmarks: Vec::new(),
+            throat: None,
+        };
         // moments that show enough of a face to start from, and why the first one that does not show it does not
         let (mut usable, mut found, mut trouble) = (Vec::new(), Vec::new(), None);
         for (_, path, row) in &rows {
@@ -154,7 +161,8 @@ impl FitIdentity {
         let residual = fit.frames.iter().map(|frame| frame.residual).sum::<f64>() / n as f64 * UNIT_MM;
         let person = Person { z_id: fit.z_id, scale: config.scale, landmarks: fit.landmarks, throat: p.throat };
         let path = cx.file(unit, "person.json");
-        std::fs::write(&path, serde_json::to_string(&person)?).with_context(|| format!("cannot write {}", path.display()))?;
+        std::fs::write(&path, serde_json::to_string(&person)?)
+            .with_context(|| format!("cannot write {}", path.display()))?;
         Ok(vec![OutRow::new().file("person", &path).f64("residual", residual)])
     }
 }

@@ -7,7 +7,6 @@
 //! positions as canonical coordinates and no ambient ones. `residual`, `kept` and `lost` mean what they mean in `track_head`;
 //! a moment in which too little of a face was seen stays as the one before was, and is lost. Sees points and landmarks only.
 
-use anyhow::{Context, Result};
 use crate::common::head_models::{self, Throat, UNIT_MM, initial_frame};
 use crate::common::key_frames::spread;
 use crate::common::landmarks;
@@ -15,6 +14,7 @@ use crate::common::linear_start::place;
 use crate::common::pca_heads::{self, LinearHead, Moment, Seen, Settings};
 use crate::common::tracked;
 use crate::track_head::{check_hair_weight, hair_weight};
+use anyhow::{Context, Result};
 use geometry::Mesh;
 use geometry::distance::MeshDistance;
 use glam::{DVec3, Vec3};
@@ -80,7 +80,11 @@ fn def() -> StageDef {
 protocol::register!(Params, def, |params: Params, cx: &Cx<'_>| {
     params.throat.map_or(Ok(()), |throat| throat.check())?;
     check_hair_weight(params.hair_weight)?;
-    anyhow::Ok(FitPcaHead { params, head: pca_heads::read(cx.with("pca_model")?)?, places: landmarks::known_places(cx)? })
+    anyhow::Ok(FitPcaHead {
+        params,
+        head: pca_heads::read(cx.with("pca_model")?)?,
+        places: landmarks::known_places(cx)?,
+    })
 });
 
 struct FitPcaHead {
@@ -116,9 +120,16 @@ impl FitPcaHead {
         order.sort_unstable();
         let at = |sequence: &str, timestep: i64| format!("{sequence} timestep {timestep}").trim_start().to_string();
         let read = |i: usize| head_models::Moment::read(&rows[i]);
-        let settings = Settings { ridge: self.params.ridge, covering: self.params.hair_weight, rounds: 20, rigid_rounds: 5, ..Settings::default() };
+        let settings = Settings {
+            ridge: self.params.ridge,
+            covering: self.params.hair_weight,
+            rounds: 20,
+            rigid_rounds: 5,
+            ..Settings::default()
+        };
 
-        let told = |i: usize| self.places.as_ref().map_or(Ok(None), |places| landmarks::pose_in(&rows[i], Some(places), 1.0));
+        let told =
+            |i: usize| self.places.as_ref().map_or(Ok(None), |places| landmarks::pose_in(&rows[i], Some(places), 1.0));
         // from where a frame starts that has none before it
         let start = |seen: &head_models::Moment, i: usize| match told(i)? {
             Some(pose) => Ok(self.neutral(pose)),
@@ -150,8 +161,13 @@ impl FitPcaHead {
         let seen: Vec<(&Seen, Moment)> = keys.iter().map(|(seen, m)| (seen, m.clone())).collect();
         let (shape, _) = self.head.fit(&seen, None, &settings);
 
-        let canonical: Vec<[f32; 5]> =
-            self.head.mesh(&shape, &vec![0.0; self.head.expressions]).positions.iter().map(|p| [p.x, p.y, p.z, 0.0, 0.0]).collect();
+        let canonical: Vec<[f32; 5]> = self
+            .head
+            .mesh(&shape, &vec![0.0; self.head.expressions])
+            .positions
+            .iter()
+            .map(|p| [p.x, p.y, p.z, 0.0, 0.0])
+            .collect();
         let (mut out, mut last) = (Rows::new(), None::<Moment>);
         for (done, (sequence, timestep, i)) in order.iter().enumerate() {
             let observed = read(*i)?;
@@ -192,7 +208,13 @@ impl FitPcaHead {
     }
 
     /// Fits a frame of a known identity. Which points lie on the face depends on the pose, so they are chosen again when that is better known.
-    fn settle(&self, observed: &head_models::Moment, start: Moment, shape: &[f64], settings: &Settings) -> Result<Found> {
+    fn settle(
+        &self,
+        observed: &head_models::Moment,
+        start: Moment,
+        shape: &[f64],
+        settings: &Settings,
+    ) -> Result<Found> {
         let mut moment = start;
         let mut seen = self.seen(observed, &moment.pose)?;
         for _ in 0..2 {

@@ -5,9 +5,9 @@
 //! A group is what was filmed at one moment, a row per camera, each with the cloud of that moment (`join` it on; a reconstructed or a
 //! supplied one). The tracker takes the places as outside of the head: the silhouette and the free-space term of a fit. Knows no head model.
 
-use anyhow::{Context, Result};
 use crate::common::head_models::FREE_SPACE;
 use crate::common::media::{Image, camera_of};
+use anyhow::{Context, Result};
 use geometry::cloud::PointCloud;
 use geometry::free_space::{FreeSpaceConfig, Silhouette, free_space};
 use manifests::Type;
@@ -74,7 +74,8 @@ impl FreeSpace {
             let matte = Image::read(&matte, 1)?;
             seen.push((camera_of(row, Some((matte.width, matte.height)))?, matte));
         }
-        let views: Vec<Silhouette<'_>> = seen.iter().map(|(camera, matte)| Silhouette { camera, matte: &matte.data }).collect();
+        let views: Vec<Silhouette<'_>> =
+            seen.iter().map(|(camera, matte)| Silhouette { camera, matte: &matte.data }).collect();
         let config = FreeSpaceConfig { candidates: p.candidates, reach: p.reach, margin: p.margin, seed: 0 };
         let free = free_space(&cloud, &views, &config);
         let path = cx.file(unit, "free_space.ply");

@@ -6,9 +6,9 @@
 //! `columns` stand below each other; both come in the order of their first rows. The values are written beside and above.
 //! Knows nothing of what the pictures show.
 
-use anyhow::{Result, bail, ensure};
 use crate::common::drawing::{Anchor, WHITE, below, beside, plain, text, text_width};
 use crate::common::media::Image;
+use anyhow::{Result, bail, ensure};
 use manifests::Type;
 use protocol::{Cx, Grain, OutRow, Row, Rows, Stage, StageDef, Unit};
 use schemars::JsonSchema;
@@ -61,7 +61,9 @@ protocol::register!(Params, def, |params: Params, _: &Cx<'_>| {
         ensure!(!names.is_empty(), "`{field}` names no column\nhint: for example `{field}: [sequence, camera]`");
         if let Some(other) = names.iter().find(|name| LABELS.iter().all(|(label, _)| label != name)) {
             let known = LABELS.map(|(label, _)| label).join(", ");
-            bail!("`{field}` names the column `{other}`, expected one of {known}\nhint: `rename:` of a `select:` gives a column another name");
+            bail!(
+                "`{field}` names the column `{other}`, expected one of {known}\nhint: `rename:` of a `select:` gives a column another name"
+            );
         }
     }
     Ok(ImageGrid { params })
@@ -85,7 +87,10 @@ impl ImageGrid {
         let (mut lines, mut columns): (Vec<Label>, Vec<Label>) = Default::default();
         let mut cells = std::collections::HashMap::new();
         for row in unit.rows() {
-            let place = (at(&mut lines, label(&row, &self.params.lines)?), at(&mut columns, label(&row, &self.params.columns)?));
+            let place = (
+                at(&mut lines, label(&row, &self.params.lines)?),
+                at(&mut columns, label(&row, &self.params.columns)?),
+            );
             ensure!(
                 cells.insert(place, row.path("image")?).is_none(),
                 "two pictures are of {} and {}\nhint: name a column that tells them apart under `lines` or `columns`, or select one of them",
@@ -96,7 +101,11 @@ impl ImageGrid {
         ensure!(!lines.is_empty(), "there are no pictures to lay out");
         // what shares its first value stands together
         let mut order: Vec<usize> = (0..columns.len()).collect();
-        order.sort_by_key(|&i| (0..columns[i].len()).map(|n| columns.iter().position(|other| other[..=n] == columns[i][..=n])).collect::<Vec<_>>());
+        order.sort_by_key(|&i| {
+            (0..columns[i].len())
+                .map(|n| columns.iter().position(|other| other[..=n] == columns[i][..=n]))
+                .collect::<Vec<_>>()
+        });
 
         let n = if self.params.limit == 0 { lines.len() } else { self.params.limit.min(lines.len()) };
         // the middles of n equal parts: neither always the first nor always the last
@@ -129,7 +138,14 @@ impl ImageGrid {
         let (width, height) = size.unwrap_or((1, 1));
         let names: Vec<Label> = order.iter().map(|&column| columns[column].clone()).collect();
         let labels: Vec<String> = shown.iter().map(|&line| lines[line].join(" ")).collect();
-        let margin = labels.iter().map(|label| text_width(label, SIZE)).collect::<Result<Vec<_>>>()?.into_iter().max().unwrap_or(0) + 10;
+        let margin = labels
+            .iter()
+            .map(|label| text_width(label, SIZE))
+            .collect::<Result<Vec<_>>>()?
+            .into_iter()
+            .max()
+            .unwrap_or(0)
+            + 10;
         let mut all = vec![heading(&names, margin, width)?];
         for (label, of_line) in labels.iter().zip(pictures) {
             let mut side = plain(margin, height, WHITE);
@@ -169,7 +185,9 @@ fn at(labels: &mut Vec<Label>, label: Label) -> usize {
 fn label(row: &Row<'_>, columns: &[String]) -> Result<Label> {
     let value = |name: &String| {
         if !row.has(name) {
-            bail!("a row has no value in the column `{name}`, which is to label it\nhint: `set:` of a `select:` gives it one");
+            bail!(
+                "a row has no value in the column `{name}`, which is to label it\nhint: `set:` of a `select:` gives it one"
+            );
         }
         match LABELS.iter().find(|(label, _)| label == name) {
             Some((_, Type::I64)) => Ok(row.i64(name)?.to_string()),
@@ -209,7 +227,11 @@ fn heading(names: &[Label], margin: usize, width: usize) -> Result<Image> {
             if !last_level && column > 0 && same(column - 1) {
                 continue;
             }
-            let end = if last_level { column } else { (column..names.len()).take_while(|&other| same(other)).last().unwrap_or(column) };
+            let end = if last_level {
+                column
+            } else {
+                (column..names.len()).take_while(|&other| same(other)).last().unwrap_or(column)
+            };
             let name = &names[column][level];
             let room = (lefts[end] + width - lefts[column]).saturating_sub(6) as f64;
             // a name that is too long is written smaller, never cut

@@ -3,8 +3,8 @@
 //! No stage but a command: it computes nothing and writes nothing, unless it is asked for the calibration in the form that
 //! DiffusionAvatars reads. Knows layouts (`datasets::nersemble`) and what the stages want, no recipe.
 
-use anyhow::{Context, Result, bail, ensure};
 use crate::source_nersemble::hinted;
+use anyhow::{Context, Result, bail, ensure};
 use datasets::capture::{FRONTAL, SERIALS};
 use datasets::nersemble::{self, Layout, Part, Survey, SurveyedSequence};
 use datasets::split;
@@ -66,9 +66,11 @@ pub fn answer(arguments: &[String]) -> Result<String> {
     for path in written {
         writeln!(text, "wrote {}", path.display())?;
     }
-    let one = question.folder.join("sequences").is_dir().then(|| surveys.first().map(|s| s.participant.as_str())).flatten();
+    let one =
+        question.folder.join("sequences").is_dir().then(|| surveys.first().map(|s| s.participant.as_str())).flatten();
     let points = surveys.iter().flat_map(|survey| &survey.sequences);
-    let points = points.flat_map(|sequence| sequence.parts.keys()).any(|kind| [Part::Clouds, Part::Depths].contains(kind));
+    let points =
+        points.flat_map(|sequence| sequence.parts.keys()).any(|kind| [Part::Clouds, Part::Depths].contains(kind));
     write!(text, "{}", stanza(&question.folder, one, points))?;
     Ok(text)
 }
@@ -105,7 +107,13 @@ fn picture_size(root: &Path, survey: &Survey) -> Result<(u32, u32)> {
             Some((other, before)) => bail!(
                 "{} is {} x {} px and {} is {} x {} px, and the calibration of DiffusionAvatars is for pictures of one size\n\
                  hint: {} is for the pictures beside it; bring them to one size, and it with them",
-                before.display(), other.0, other.1, path.display(), size.0, size.1, survey.calibration.display()
+                before.display(),
+                other.0,
+                other.1,
+                path.display(),
+                size.0,
+                size.1,
+                survey.calibration.display()
             ),
         }
     }
@@ -123,7 +131,9 @@ fn question(arguments: &[String]) -> Result<Question> {
     let mut words = arguments.iter();
     match words.next().map(String::as_str) {
         Some("nersemble") => {}
-        Some(other) => bail!("`{other}` is no layout that can be listed\nhint: effigy import nersemble FOLDER; for other captures see the stage source_folder"),
+        Some(other) => bail!(
+            "`{other}` is no layout that can be listed\nhint: effigy import nersemble FOLDER; for other captures see the stage source_folder"
+        ),
         None => bail!("what is to be listed?\nhint: effigy import nersemble FOLDER"),
     }
     let (mut folder, mut json, mut calibration_to) = (None, false, None);
@@ -138,33 +148,33 @@ fn question(arguments: &[String]) -> Result<Question> {
             path => bail!("`{path}` is one folder too many\nhint: effigy import nersemble FOLDER"),
         }
     }
-    Ok(Question { folder: folder.context("which folder?\nhint: effigy import nersemble FOLDER")?, json, calibration_to })
+    Ok(Question {
+        folder: folder.context("which folder?\nhint: effigy import nersemble FOLDER")?,
+        json,
+        calibration_to,
+    })
 }
 
 /// A part of a capture, and what does without it.
 fn part(part: Part) -> (&'static str, &'static str) {
     match part {
         Part::Mattes => ("mattes", "the person is cut out against the pictures of the background"),
-        Part::Backgrounds => ("backgrounds", "nothing can be cut out where there is no matte: stereo and tracking want one"),
+        Part::Backgrounds => {
+            ("backgrounds", "nothing can be cut out where there is no matte: stereo and tracking want one")
+        }
         Part::Colours => ("colour calibration", "cameras differ in colour, and an avatar averages over them"),
         Part::Clouds => ("point clouds", "reconstruct_points makes them from the frames"),
         Part::Depths => ("depth maps", "reconstruct_points makes points from the frames"),
-        Part::Flame => ("FLAME tracking", "no eye poses of theirs; track_head and track_eyes find ours from the pictures"),
+        Part::Flame => {
+            ("FLAME tracking", "no eye poses of theirs; track_head and track_eyes find ours from the pictures")
+        }
         Part::Nphm => ("NPHM fits", "fit_identity and track_head make them"),
         Part::Boxes => ("face boxes", "not needed: crops are centred on the origin of the world"),
     }
 }
 
-const PARTS: [Part; 8] = [
-    Part::Mattes,
-    Part::Backgrounds,
-    Part::Colours,
-    Part::Clouds,
-    Part::Depths,
-    Part::Flame,
-    Part::Nphm,
-    Part::Boxes,
-];
+const PARTS: [Part; 8] =
+    [Part::Mattes, Part::Backgrounds, Part::Colours, Part::Clouds, Part::Depths, Part::Flame, Part::Nphm, Part::Boxes];
 
 /// What is wrong with the calibration, or how many cameras it has.
 fn calibration(survey: &Survey) -> Result<usize, String> {
@@ -198,7 +208,10 @@ fn tell(survey: &Survey, out: &mut String) -> Result<()> {
         writeln!(out, "  not used here: {what}, {files}")?;
     }
     if let Some([one, other]) = tested(survey) {
-        writeln!(out, "  the paper tests on {one} and {other} (`paper_sequences` of assign_split, `hold_out_sequences` of a recipe)")?;
+        writeln!(
+            out,
+            "  the paper tests on {one} and {other} (`paper_sequences` of assign_split, `hold_out_sequences` of a recipe)"
+        )?;
     }
     Ok(())
 }
@@ -212,8 +225,12 @@ fn tested(survey: &Survey) -> Option<[&'static str; 2]> {
 fn told(sequence: &SurveyedSequence, kind: Part, count: usize) -> String {
     let name = part(kind).0;
     match kind {
-        Part::Mattes | Part::Backgrounds | Part::Colours | Part::Depths if count == sequence.recordings => name.to_string(),
-        Part::Mattes | Part::Backgrounds | Part::Colours | Part::Depths => format!("{name} for {count} of {}", sequence.recordings),
+        Part::Mattes | Part::Backgrounds | Part::Colours | Part::Depths if count == sequence.recordings => {
+            name.to_string()
+        }
+        Part::Mattes | Part::Backgrounds | Part::Colours | Part::Depths => {
+            format!("{name} for {count} of {}", sequence.recordings)
+        }
         Part::Flame => name.to_string(),
         _ => format!("{count} {name}"),
     }
@@ -224,8 +241,7 @@ fn missing(survey: &Survey) -> Vec<(String, String)> {
     let mut list = Vec::new();
     let has = |sequence: &SurveyedSequence, kind: Part| sequence.parts.contains_key(&kind);
     for kind in PARTS {
-        let without: Vec<&str> =
-            survey.sequences.iter().filter(|s| !has(s, kind)).map(|s| s.name.as_str()).collect();
+        let without: Vec<&str> = survey.sequences.iter().filter(|s| !has(s, kind)).map(|s| s.name.as_str()).collect();
         // without mattes the backgrounds count, and the other way round they do not
         let needless = match kind {
             Part::Backgrounds => survey.sequences.iter().all(|s| has(s, Part::Mattes)),
@@ -245,7 +261,8 @@ fn missing(survey: &Survey) -> Vec<(String, String)> {
             }
             _ => prevents,
         };
-        let whose = if without.len() == survey.sequences.len() { String::new() } else { format!(" of {}", without.join(", ")) };
+        let whose =
+            if without.len() == survey.sequences.len() { String::new() } else { format!(" of {}", without.join(", ")) };
         list.push((format!("{name}{whose}"), prevents.to_string()));
     }
     let mut absent: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
@@ -287,7 +304,8 @@ fn as_json(survey: &Survey) -> Value {
     };
     let missing: Vec<Value> =
         missing(survey).into_iter().map(|(what, prevents)| json!({ "what": what, "prevents": prevents })).collect();
-    let unused: Vec<Value> = survey.unused.iter().map(|(what, files)| json!({ "what": what, "files": files })).collect();
+    let unused: Vec<Value> =
+        survey.unused.iter().map(|(what, files)| json!({ "what": what, "files": files })).collect();
     json!({
         "participant": survey.participant, "unused": unused, "layout": survey.layout.name(), "calibration": calibration,
         "sequences": sequences, "missing": missing, "paper_test_sequences": tested(survey),
@@ -338,14 +356,21 @@ mod tests {
         let text = answer(&words(&call)).unwrap();
         assert!(text.contains("participant 017: layout A, nersemble-data (version 2)"), "{text}");
         assert!(text.contains("FREE  15 cameras, video, backgrounds"), "{text}");
-        assert!(text.contains("missing: mattes: the person is cut out against the pictures of the background"), "{text}");
-        assert!(text.contains("missing: camera 222200037 in all sequences: it is the one that the paper holds out"), "{text}");
+        assert!(
+            text.contains("missing: mattes: the person is cut out against the pictures of the background"),
+            "{text}"
+        );
+        assert!(
+            text.contains("missing: camera 222200037 in all sequences: it is the one that the paper holds out"),
+            "{text}"
+        );
         assert!(!text.contains("missing: backgrounds") && !text.contains("not used here"), "{text}");
         put("017/flame.ply");
         let text = answer(&words(&format!("nersemble {}", root.display()))).unwrap();
         assert!(text.contains("not used here: flame.ply, 1 file\n"), "{text}");
         assert!(nersemble::read_calibration(&to.join("017/calibration/calibration_result.json")).is_ok());
-        let json: Value = serde_json::from_str(&answer(&words(&format!("nersemble {} --json", root.display()))).unwrap()).unwrap();
+        let json: Value =
+            serde_json::from_str(&answer(&words(&format!("nersemble {} --json", root.display()))).unwrap()).unwrap();
         assert_eq!(json["participants"][0]["sequences"][0]["parts"]["backgrounds"], 15);
         std::fs::remove_file(nersemble::calibration_path(&root, 17)).unwrap();
         let text = answer(&words(&format!("nersemble {}", root.display()))).unwrap();
@@ -369,7 +394,8 @@ mod tests {
             write_video(&path, 24.0, &[frame.clone(), frame]).unwrap();
         };
         let to = root.join("converted");
-        let call = |to: &Path| answer(&words(&format!("nersemble {} --calibration-to {}", root.display(), to.display())));
+        let call =
+            |to: &Path| answer(&words(&format!("nersemble {} --calibration-to {}", root.display(), to.display())));
         let refused = |to: &Path, parts: [&str; 2]| {
             let error = call(to).unwrap_err().to_string();
             assert!(parts.iter().all(|part| error.contains(part)) && error.contains("hint:"), "{error}");

@@ -8,10 +8,10 @@
 //! is the one for evaluation), so that the targets of `encode_latents` fit either. The crop is cut out of the picture and
 //! resampled as the reference does it (specification section 2.4). Knows no meshes and no images.
 
-use anyhow::{Result, anyhow};
 use crate::common::crops::Params;
 use crate::common::gbuffers;
 use crate::common::media::camera_of;
+use anyhow::{Result, anyhow};
 use datasets::rendering_data::{self, GROUPS};
 use geometry::resample::crop_resized;
 use manifests::Type;

@@ -9,8 +9,8 @@
 //! so that a wrong file is an error at once and not after an hour; `effigy doctor --recipe` asks for these checks alone. Knows
 //! no training.
 
-use anyhow::{Context, Result, anyhow, bail};
 use crate::common::backbone;
+use anyhow::{Context, Result, anyhow, bail};
 use models::schedule::{Prediction, ScheduleConfig, Spacing};
 use models::text::{self, TextConfig, TextEncoder};
 use models::tokenizer::Tokenizer;
@@ -22,8 +22,8 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use tch::{Device, Tensor};
 use tch::nn::VarStore;
+use tch::{Device, Tensor};
 
 /// Parameters.
 #[derive(Deserialize, JsonSchema)]

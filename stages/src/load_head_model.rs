@@ -8,8 +8,8 @@
 //! of the public code. The fits and meshes of later stages take models that deform backward, as MonoNPHM does; NPHM's forward
 //! ones are loaded and checked, and can be taken by a program of one's own. Knows no training.
 
-use anyhow::{Context, Result};
 use crate::common::head_models;
+use anyhow::{Context, Result};
 use manifests::Type;
 use models::nphm::published;
 use models::numpy;
@@ -82,10 +82,12 @@ impl LoadHeadModel {
             )
         })?;
         let anchors = anchors(places)?;
-        let files: Vec<&Path> = [Some(&p.checkpoint), p.expression.as_ref()].into_iter().flatten().map(PathBuf::as_path).collect();
+        let files: Vec<&Path> =
+            [Some(&p.checkpoint), p.expression.as_ref()].into_iter().flatten().map(PathBuf::as_path).collect();
         let loaded = published::read(&files, &anchors)
             .with_context(|| format!("the anchors {} and these checkpoints make no head model", places.display()))?;
-        let facts: Vec<String> = published::facts(&loaded).iter().map(|(name, value)| format!("{name} {value}")).collect();
+        let facts: Vec<String> =
+            published::facts(&loaded).iter().map(|(name, value)| format!("{name} {value}")).collect();
         let left = match loaded.left.len() {
             0 => String::new(),
             n => format!("; left out: {n} tensors of the training, {} to {}", loaded.left[0], loaded.left[n - 1]),

@@ -6,8 +6,8 @@
 //! fields, dense and in double precision, and is read by the same programs. Knows no tracking.
 
 use anyhow::{Context, Result};
-use glam::Vec3;
 use geometry::Mesh;
+use glam::Vec3;
 use manifests::Type;
 use models::linear::files;
 use protocol::{Cx, Grain, OutRow, Rows, Stage, StageDef, Unit};

@@ -4,9 +4,9 @@
 //!
 //! Truth, where there is one, stands on the left of the render. Knows nothing of what the images show.
 
-use anyhow::{Result, bail};
 use crate::common::media::Image;
 use crate::common::video::write_video;
+use anyhow::{Result, bail};
 use manifests::Type;
 use protocol::{Cx, Grain, OutRow, Row, Rows, Stage, StageDef, Unit};
 use schemars::JsonSchema;
@@ -55,7 +55,8 @@ impl Stage for MakeVideo {
 
 impl MakeVideo {
     fn join(&self, unit: &Unit<'_>, cx: &Cx<'_>) -> Result<Rows> {
-        let mut rows = unit.rows().into_iter().map(|row| Ok((row.i64("timestep")?, row))).collect::<Result<Vec<_>>>()?;
+        let mut rows =
+            unit.rows().into_iter().map(|row| Ok((row.i64("timestep")?, row))).collect::<Result<Vec<_>>>()?;
         rows.sort_by_key(|(timestep, _)| *timestep);
         let frames = rows.iter().map(|(_, row)| self.frame(row)).collect::<Result<Vec<_>>>()?;
         let path = cx.file(unit, "movie.mp4");

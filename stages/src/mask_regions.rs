@@ -6,9 +6,9 @@
 //! Landmarks are those of MediaPipe's face mesh, in px of the calibrated image, as `detect_landmarks` finds them. Where there are none,
 //! or the mesh doubts that it saw a face (in profile, from behind), nothing is marked. Looks at no image.
 
-use anyhow::Result;
 use crate::common::media::Image;
 use crate::common::regions::{EYE_CORNERS, LIPS};
+use anyhow::Result;
 use manifests::Type;
 use models::face_mesh::POINTS;
 use protocol::{Cx, Grain, OutRow, Rows, Stage, StageDef, Unit};

@@ -17,9 +17,9 @@
 //! width, and the principal point in the middle. An avatar that saw nobody from behind cannot show it: the default orbit stays within
 //! the arc of NeRSemble's cameras. Knows no images and no meshes.
 
-use anyhow::{Context, Result, ensure};
 use crate::common::head_models::HEAD_CENTER;
 use crate::turntable::shown;
+use anyhow::{Context, Result, ensure};
 use datasets::capture::look_at;
 use geometry::Camera;
 use glam::{DMat4, DQuat, DVec3};
@@ -118,7 +118,15 @@ fn def() -> StageDef {
     StageDef::new("plan_trajectory", 1, Grain::Group)
         .doc("Cameras along a trajectory around a tracked head, a row for each picture of the film.")
         .reads([("timestep", Type::I64), ("pose", Type::Floats(6))])
-        .with("rig", [("camera", Type::Str), ("intrinsics", Type::Floats(9)), ("world_to_cam", Type::Floats(16)), ("width", Type::I64)])
+        .with(
+            "rig",
+            [
+                ("camera", Type::Str),
+                ("intrinsics", Type::Floats(9)),
+                ("world_to_cam", Type::Floats(16)),
+                ("width", Type::I64),
+            ],
+        )
         .writes([("camera", Type::Str), ("timestep", Type::I64), ("frame", Type::I64)])
         .writes([("intrinsics", Type::Floats(9)), ("world_to_cam", Type::Floats(16))])
         .writes([("width", Type::I64), ("height", Type::I64)])
@@ -179,7 +187,8 @@ impl PlanTrajectory {
     fn plan(&self, unit: &Unit<'_>) -> Result<Rows> {
         let p = &self.params;
         let rows = unit.rows();
-        let mut order = rows.iter().enumerate().map(|(i, row)| Ok((row.i64("timestep")?, i))).collect::<Result<Vec<_>>>()?;
+        let mut order =
+            rows.iter().enumerate().map(|(i, row)| Ok((row.i64("timestep")?, i))).collect::<Result<Vec<_>>>()?;
         order.sort_unstable();
         let first = order.first().context("a sequence of no frames")?.1;
         let pose: [f64; 6] = rows[first].array("pose")?;

@@ -6,8 +6,8 @@
 //! bit more; crops follow the rule of avatar training, so that the prior has seen the scales it will be asked for. Knows
 //! no networks.
 
-use anyhow::Result;
 use crate::common::media::Image;
+use anyhow::Result;
 use datasets::capture;
 use datasets::heads::{Expression, Head, HeadAssets, Identity};
 use manifests::Type;
@@ -75,7 +75,8 @@ impl Portraits {
         let seed = unit.row().i64("identity")? as u64;
         let head = Head::new(&self.assets, &Identity::random(&self.assets, seed))?;
         let mut rng = ChaCha8Rng::seed_from_u64(seed ^ 0x907A);
-        let mut uniform = |low: f64, high: f64| low + (high - low) * (rng.next_u64() >> 11) as f64 / (1u64 << 53) as f64;
+        let mut uniform =
+            |low: f64, high: f64| low + (high - low) * (rng.next_u64() >> 11) as f64 / (1u64 << 53) as f64;
         let poses = p.expressions.clamp(1, p.views.max(1));
         let mut rows = Vec::new();
         for group in 0..poses {
@@ -125,7 +126,15 @@ pub fn random_expression(uniform: &mut impl FnMut(f64, f64) -> f64) -> Expressio
         (0.2, &[&["browInnerUp"]]),
         (0.15, &[&["browDownLeft", "browDownRight"]]),
         (0.2, &[&["browOuterUpLeft", "browOuterUpRight"]]),
-        (0.25, &[&["eyeBlinkLeft", "eyeBlinkRight"], &["eyeSquintLeft", "eyeSquintRight"], &["eyeBlinkLeft"], &["eyeBlinkRight"]]),
+        (
+            0.25,
+            &[
+                &["eyeBlinkLeft", "eyeBlinkRight"],
+                &["eyeSquintLeft", "eyeSquintRight"],
+                &["eyeBlinkLeft"],
+                &["eyeBlinkRight"],
+            ],
+        ),
         (0.12, &[&["eyeWideLeft", "eyeWideRight"]]),
     ];
     let mut expression = Expression::default();
@@ -141,7 +150,8 @@ pub fn random_expression(uniform: &mut impl FnMut(f64, f64) -> f64) -> Expressio
     }
     expression.look(uniform(-0.35, 0.35) as f32, uniform(-0.2, 0.2) as f32);
     // as far as the sequences turn it
-    expression.head = glam::Vec3::new(uniform(-0.25, 0.25) as f32, uniform(-0.35, 0.35) as f32, uniform(-0.3, 0.3) as f32);
+    expression.head =
+        glam::Vec3::new(uniform(-0.25, 0.25) as f32, uniform(-0.35, 0.35) as f32, uniform(-0.3, 0.3) as f32);
     expression
 }
 
@@ -152,7 +162,8 @@ mod tests {
     #[test]
     fn faces_use_every_unit_that_sequences_use() {
         let mut rng = ChaCha8Rng::seed_from_u64(1);
-        let mut uniform = |low: f64, high: f64| low + (high - low) * (rng.next_u64() >> 11) as f64 / (1u64 << 53) as f64;
+        let mut uniform =
+            |low: f64, high: f64| low + (high - low) * (rng.next_u64() >> 11) as f64 / (1u64 << 53) as f64;
         let mut seen = Expression::default();
         for _ in 0..2000 {
             let face = random_expression(&mut uniform);
@@ -162,7 +173,11 @@ mod tests {
             for i in 0..=(sequence.seconds * 4.0) as usize {
                 let face = datasets::sequences::expression_at(sequence.name, i as f32 / 4.0, 18).expect("it is known");
                 for (unit, (weight, seen)) in face.arkit.iter().zip(seen.arkit).enumerate() {
-                    assert!(seen > 0.0 || *weight < 0.3, "{} uses unit {unit}, which no random face has", sequence.name);
+                    assert!(
+                        seen > 0.0 || *weight < 0.3,
+                        "{} uses unit {unit}, which no random face has",
+                        sequence.name
+                    );
                 }
             }
         }

@@ -4,9 +4,9 @@
 //!
 //! A row is a unit. The viewer of `effigy serve` asks for it, pose by pose. Knows no images and no clouds.
 
-use anyhow::{Context, Result, ensure};
 use crate::common::head_models::{self, Person};
 use crate::common::tracked;
+use anyhow::{Context, Result, ensure};
 use manifests::Type;
 use models::nphm::field::HeadModel;
 use models::nphm::pose::Pose;
@@ -44,7 +44,12 @@ fn def() -> StageDef {
 }
 
 protocol::register!(Params, def, |params: Params, cx: &Cx<'_>| {
-    ensure!(params.coarse >= 2, "`coarse` is {}, expected at least 2\nhint: leave it out for {}", params.coarse, coarse());
+    ensure!(
+        params.coarse >= 2,
+        "`coarse` is {}, expected at least 2\nhint: leave it out for {}",
+        params.coarse,
+        coarse()
+    );
     let model = head_models::read(cx.with("head_model")?)?;
     Ok(PoseHead { params, model, person: Person::of(cx)? })
 });

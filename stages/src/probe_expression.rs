@@ -94,7 +94,9 @@ impl ProbeExpression {
         moments.sort_by(|a, b| a.0.cmp(&b.0));
         if let Some(twice) = moments.windows(2).find(|pair| pair[0].0 == pair[1].0) {
             let (_, sequence, timestep) = &twice[0].0;
-            anyhow::bail!("{sequence} timestep {timestep} is there twice\nhint: `by:` has to name what tells people and methods apart");
+            anyhow::bail!(
+                "{sequence} timestep {timestep} is there twice\nhint: `by:` has to name what tells people and methods apart"
+            );
         }
         let (mut codes, mut weights, mut action_mm) = (Vec::new(), Vec::new(), Vec::new());
         for (_, row) in &moments {
@@ -211,7 +213,8 @@ fn ridge(x: &[&[f64]], y: &[&[f64; ACTIONS]], x_test: &[&[f64]]) -> Vec<Vec<[f64
     let width = x[0].len() as i64;
     let matrix = |rows: &[&[f64]]| Tensor::from_slice(&rows.concat()).reshape([-1, width]);
     let (x, x_test) = (matrix(x), matrix(x_test));
-    let y = Tensor::from_slice(y.iter().flat_map(|row| **row).collect::<Vec<f64>>().as_slice()).reshape([-1, ACTIONS as i64]);
+    let y = Tensor::from_slice(y.iter().flat_map(|row| **row).collect::<Vec<f64>>().as_slice())
+        .reshape([-1, ACTIONS as i64]);
     let dim = [0i64].as_slice();
     let (x_mean, y_mean) = (x.mean_dim(dim, true, Kind::Double), y.mean_dim(dim, true, Kind::Double));
     // a dimension that does not vary tells nothing, and is not blown up
@@ -255,11 +258,13 @@ mod tests {
     fn codes_that_hold_the_weights_are_read_and_others_are_not() {
         let (weights, blocks) = weights();
         // 24 numbers mixed of the first ten weights
-        let mixed = |w: &[f64; ACTIONS]| (0..24).map(|k| (0..10).map(|a| w[a] * (noise(k * 17 + a) - 0.5)).sum()).collect();
+        let mixed =
+            |w: &[f64; ACTIONS]| (0..24).map(|k| (0..10).map(|a| w[a] * (noise(k * 17 + a) - 0.5)).sum()).collect();
         let codes: Vec<Vec<f64>> = weights.iter().map(mixed).collect();
         let r2 = mean_r2(&codes, &weights, &blocks);
         assert!(r2 > 0.95, "{r2}");
-        let unrelated: Vec<Vec<f64>> = (0..60).map(|t| (0..24).map(|k| noise(t * 977 + k * 31 + 11)).collect()).collect();
+        let unrelated: Vec<Vec<f64>> =
+            (0..60).map(|t| (0..24).map(|k| noise(t * 977 + k * 31 + 11)).collect()).collect();
         let r2 = mean_r2(&unrelated, &weights, &blocks);
         assert!(r2 < 0.1, "{r2}");
         // with a code for each frame beside them, whoever tests on what was trained on reads everything
@@ -273,7 +278,8 @@ mod tests {
         // frames come in equal pairs: codes tell the pair and nothing else
         let (weights, blocks) = weights();
         let weights: Vec<[f64; ACTIONS]> = (0..60).map(|t| weights[t / 2]).collect();
-        let codes: Vec<Vec<f64>> = (0..60).map(|t| (0..30).map(|k| f64::from(u8::from(t / 2 == k))).collect()).collect();
+        let codes: Vec<Vec<f64>> =
+            (0..60).map(|t| (0..30).map(|k| f64::from(u8::from(t / 2 == k))).collect()).collect();
         let r2 = mean_r2(&codes, &weights, &blocks);
         assert!(r2 < 0.1, "{r2}");
         // split frame by frame it would

@@ -10,11 +10,11 @@
 //! foreground and background along silhouettes. Where a crop lies depends on names, not on the mesh, so tracking anew
 //! leaves targets and latents as they were. Knows no images.
 
-use anyhow::Result;
 use crate::common::crops::Params;
 use crate::common::gbuffers;
 use crate::common::media::camera_of;
 use crate::common::tracked;
+use anyhow::Result;
 use geometry::gbuffer::GBuffer;
 use manifests::Type;
 use protocol::{Cx, Grain, OutRow, Rows, Stage, StageDef, Unit};

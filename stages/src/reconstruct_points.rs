@@ -7,8 +7,8 @@
 //! error: somebody walked out of the picture, or a light went off. Its cloud has what was found, nothing perhaps; identities are fitted without it, and
 //! `track_head` marks it `lost`. If all moments are like that, the error comes from there. Knows no head model: any object would do.
 
-use anyhow::{Context, Result, bail};
 use crate::common::media::{Image, camera_of};
+use anyhow::{Context, Result, bail};
 use geometry::stereo::{StereoConfig, View, reconstruct};
 use glam::Vec3;
 use manifests::{Type, Value};
@@ -88,7 +88,10 @@ impl ReconstructPoints {
         let found = cloud.positions.len();
         let too_few = found < self.params.min_points;
         if too_few {
-            cx.log(&format!("only {found} points were reconstructed, fewer than min_points: {}; the moment is marked", self.params.min_points));
+            cx.log(&format!(
+                "only {found} points were reconstructed, fewer than min_points: {}; the moment is marked",
+                self.params.min_points
+            ));
         }
         let path = cx.file(unit, "cloud.ply");
         geometry::ply::write_cloud(&path, &cloud)?;

@@ -6,12 +6,12 @@
 //! initial noise and the same noise at every step, which keeps neighbouring frames alike without any temporal network (DiffusionAvatars, section 5.2). So a row is a unit:
 //! a frame's picture does not depend on the others.
 
-use anyhow::Result;
 use crate::common::avatar_description::{Description, TRAINED, trained};
 use crate::common::avatar_parameters::EYE_COLUMNS;
 use crate::common::backbone;
 use crate::common::gbuffers;
 use crate::common::latents::to_image;
+use anyhow::Result;
 use manifests::Type;
 use models::avatar::Avatar;
 use models::schedule;

@@ -7,9 +7,9 @@
 //! whose G-buffer is most like the wanted one (mean absolute difference of the nine raw channels, inside either mask, at a
 //! quarter of the resolution). Only evaluation crops of the same participant take part. No network.
 
-use anyhow::{Context, Result, bail};
 use crate::common::gbuffers;
 use crate::common::media::Image;
+use anyhow::{Context, Result, bail};
 use geometry::Camera;
 use geometry::gbuffer::GBuffer;
 use manifests::Type;

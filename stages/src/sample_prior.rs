@@ -4,14 +4,14 @@
 //!
 //! Ancestral DDPM sampling with trailing spacing, given the null prompt, each sample from noise of its own. Knows no avatar.
 
-use anyhow::Result;
 use crate::common::backbone;
 use crate::common::latents::to_image;
+use anyhow::Result;
 use manifests::Type;
-use models::{init, weights};
 use models::schedule::{Sampler, Walk, time_tensor};
 use models::unet::{Extras, UNet, UNetConfig};
 use models::vae::VaeConfig;
+use models::{init, weights};
 use protocol::{Cx, Grain, OutRow, Rows, Stage, StageDef, Unit};
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -74,7 +74,10 @@ impl SamplePrior {
         let plan = backbone::load_schedule(backbone)?.plan(Sampler::Ddpm, p.steps).map_err(anyhow::Error::msg)?;
         let vae_config = backbone::component(backbone, "vae")?.path("config")?;
         let side = p.size / VaeConfig::from_json(&weights::read_json(&vae_config)?, "vae/config.json")?.factor();
-        anyhow::ensure!(side > 0 && p.count > 0, "`count` and `size` have to be positive, and `size` at least a latent's pixel");
+        anyhow::ensure!(
+            side > 0 && p.count > 0,
+            "`count` and `size` have to be positive, and `size` at least a latent's pixel"
+        );
         let shape = [p.count, config.in_channels, side, side];
         let mut x = init::normal(p.seed, 0, &shape);
         let mut walk = Walk::default();

@@ -6,11 +6,11 @@
 //! maths that will find them on a filmed face: what the network means by a point, and what it gets wrong on drawn faces, is the same on both sides.
 //! The head model's own places are the mean over people (`landmarks::mean_places`). Model space as in `scan_synthetic`. Knows no head model.
 
-use anyhow::{Context, Result};
 use crate::common::head_models::HEAD_CENTER;
 use crate::common::landmarks::{PLACES, disagreement, find_face, to_column, triangulate_all};
 use crate::common::media::Image;
 use crate::triangulate_landmarks::{min_views, threshold};
+use anyhow::{Context, Result};
 use datasets::capture;
 use datasets::heads::{Expression, Head, HeadAssets, Identity};
 use geometry::triangulate::Agreement;
@@ -83,13 +83,12 @@ impl ScanLandmarks {
             }
         }
         let points = triangulate_all(&seen, &Agreement { threshold: threshold(), min_views: min_views() });
-        let error = disagreement(&points)
-            .with_context(|| format!("identity {seed}: {} of {} views show a face, and no landmark", seen.len(), VIEWS.len()))?;
+        let error = disagreement(&points).with_context(|| {
+            format!("identity {seed}: {} of {} views show a face, and no landmark", seen.len(), VIEWS.len())
+        })?;
         let center = DVec3::from(HEAD_CENTER.map(f64::from));
         let places = points.iter().map(|p| p.as_ref().map(|p| p.position * UNITS_PER_METRE + center));
-        let row = OutRow::new()
-            .floats(PLACES.0, to_column(places))
-            .f64("landmark_error", error);
+        let row = OutRow::new().floats(PLACES.0, to_column(places)).f64("landmark_error", error);
         Ok(vec![row])
     }
 }

@@ -8,10 +8,10 @@
 //! the head model. What comes out, and how points are drawn, says `scan_pools`; model space is that of `head_models`. Knows no networks, and not where
 //! the meshes come from.
 
-use anyhow::{Context, Result, bail, ensure};
 use crate::common::arrays::{Arrays, write_arrays};
 use crate::common::head_models::HEAD_CENTER;
 use crate::common::scan_pools::{Sampler, cameras};
+use anyhow::{Context, Result, bail, ensure};
 use geometry::{Mesh, obj, ply};
 use glam::{Mat3, Vec3};
 use manifests::Type;
@@ -69,8 +69,12 @@ enum Length {
 }
 
 impl Length {
-    const ALL: [(Length, &str, f32); 4] =
-        [(Length::Metre, "m", 1.0), (Length::Centimetre, "cm", 0.01), (Length::Millimetre, "mm", 0.001), (Length::Nphm, "nphm", 0.25)];
+    const ALL: [(Length, &str, f32); 4] = [
+        (Length::Metre, "m", 1.0),
+        (Length::Centimetre, "cm", 0.01),
+        (Length::Millimetre, "mm", 0.001),
+        (Length::Nphm, "nphm", 0.25),
+    ];
 
     /// Its name and how many metres it is.
     fn told(self) -> (&'static str, f32) {
@@ -135,7 +139,10 @@ fn def() -> StageDef {
 }
 
 protocol::register!(Params, def, |params: Params, _: &Cx<'_>| {
-    ensure!(!params.anchors.is_empty(), "`anchors` is empty: a head model has anchors\nhint: numbers of vertices, pairs first");
+    ensure!(
+        !params.anchors.is_empty(),
+        "`anchors` is empty: a head model has anchors\nhint: numbers of vertices, pairs first"
+    );
     let mut sorted = params.anchors.clone();
     sorted.sort_unstable();
     if let Some(twice) = sorted.windows(2).find(|w| w[0] == w[1]) {
@@ -166,7 +173,8 @@ impl ScanMeshes {
         let p = &self.params;
         let rows = unit.rows();
         let identity = rows.first().context("a person without a scan")?.i64("identity")?;
-        let mut scans = rows.iter().map(|row| Ok((row.str("expression")?, row.path("file")?))).collect::<Result<Vec<_>>>()?;
+        let mut scans =
+            rows.iter().map(|row| Ok((row.str("expression")?, row.path("file")?))).collect::<Result<Vec<_>>>()?;
         ensure!(
             scans.iter().all(|(expression, _)| !expression.is_empty()),
             "person {identity}: a scan has no `expression`\nhint: `parse:` of `files:` reads it off the path"
@@ -204,7 +212,8 @@ impl ScanMeshes {
             );
             check_size(mesh, p.unit).with_context(|| place(expression))?;
         }
-        let sampler = Sampler { faces: neutral.faces.clone(), anchors: p.anchors.clone(), points: p.points, cameras: cameras() };
+        let sampler =
+            Sampler { faces: neutral.faces.clone(), anchors: p.anchors.clone(), points: p.points, cameras: cameras() };
         let mut rng = ChaCha8Rng::seed_from_u64(identity as u64 ^ 0x3E54);
         let mut arrays = Arrays::new();
         for (i, mesh) in meshes.iter().enumerate() {
@@ -230,11 +239,20 @@ impl ScanMeshes {
             "obj" => obj::read(path)?,
             _ => bail!("{}: a scan is a PLY or an OBJ file", path.display()),
         };
-        ensure!(!mesh.faces.is_empty(), "{}: there are points but no faces\nhint: scans have to be registered meshes", path.display());
-        ensure!(mesh.positions.iter().all(|p| p.is_finite()), "{}: a vertex lies nowhere (not a number)", path.display());
+        ensure!(
+            !mesh.faces.is_empty(),
+            "{}: there are points but no faces\nhint: scans have to be registered meshes",
+            path.display()
+        );
+        ensure!(
+            mesh.positions.iter().all(|p| p.is_finite()),
+            "{}: a vertex lies nowhere (not a number)",
+            path.display()
+        );
         let scale = self.params.unit.told().1 * UNITS_PER_METRE as f32;
         let center = Vec3::from(self.params.center);
-        let positions = mesh.positions.iter().map(|p| self.turn * (*p - center) * scale + Vec3::from(HEAD_CENTER)).collect();
+        let positions =
+            mesh.positions.iter().map(|p| self.turn * (*p - center) * scale + Vec3::from(HEAD_CENTER)).collect();
         Ok(Mesh { positions, faces: mesh.faces })
     }
 
@@ -252,7 +270,9 @@ impl ScanMeshes {
         );
         let count = mesh.positions.len();
         if let Some(beyond) = self.params.anchors.iter().find(|v| **v as usize >= count) {
-            bail!("`anchors` names vertex {beyond}, and the scan has {count}, counted from 0\nhint: do the anchors belong to this template?");
+            bail!(
+                "`anchors` names vertex {beyond}, and the scan has {count}, counted from 0\nhint: do the anchors belong to this template?"
+            );
         }
         Ok(())
     }
@@ -262,9 +282,8 @@ impl ScanMeshes {
 fn check_size(mesh: &Mesh, unit: Length) -> Result<()> {
     let (low, high) = mesh.bounds().context("there are no vertices")?;
     let size = (high - low) / UNITS_PER_METRE as f32;
-    let fits = |width: f32, height: f32| {
-        (WIDTH[0]..=WIDTH[1]).contains(&width) && (HEIGHT[0]..=HEIGHT[1]).contains(&height)
-    };
+    let fits =
+        |width: f32, height: f32| (WIDTH[0]..=WIDTH[1]).contains(&width) && (HEIGHT[0]..=HEIGHT[1]).contains(&height);
     if fits(size.x, size.y) {
         return Ok(());
     }
@@ -292,7 +311,9 @@ mod tests {
 
     /// An upright ellipsoid of a head's size, model units.
     fn head(scale: f32) -> Mesh {
-        let field = |points: &[Vec3]| points.iter().map(|p| (*p / Vec3::new(0.3, 0.45, 0.4)).length() - 1.0).collect::<Vec<f32>>();
+        let field = |points: &[Vec3]| {
+            points.iter().map(|p| (*p / Vec3::new(0.3, 0.45, 0.4)).length() - 1.0).collect::<Vec<f32>>()
+        };
         let mut mesh = geometry::band::extract(&field, Vec3::splat(-0.6), Vec3::splat(0.6), 13, 0);
         mesh.positions.iter_mut().for_each(|p| *p *= scale);
         mesh

@@ -5,11 +5,11 @@
 //! Each person has a neutral scan and some with expressions. How points are drawn from them, and what the file holds, says `scan_pools`; all is in model space.
 //! Knows no networks.
 
-use anyhow::Result;
 use crate::common::arrays::{Arrays, write_arrays};
 use crate::common::head_models::HEAD_CENTER;
 use crate::common::scan_pools::{Sampler, cameras, unit_float};
 use crate::portraits_synthetic::random_expression;
+use anyhow::Result;
 use datasets::heads::{Expression, Head, HeadAssets, Identity};
 use datasets::scans::ScanTopology;
 use glam::Vec3;

@@ -7,10 +7,10 @@
 //! how the capture's world becomes ours (metres, +y up, the subject faces +z, the head near the origin), not what pictures
 //! show; the one thing decoded of them is an alpha channel, which becomes the matte.
 
-use anyhow::{Context, Result, anyhow, bail};
 use crate::common::media::VideoReader;
-use datasets::{colmap, transforms};
+use anyhow::{Context, Result, anyhow, bail};
 use datasets::views::{self, View, ViewError};
+use datasets::{colmap, transforms};
 use geometry::Distortion;
 use manifests::Type;
 use protocol::{Cx, Grain, OutRow, Rows, Stage, StageDef, Unit};
@@ -205,7 +205,10 @@ impl Params {
     fn views(&self) -> Result<(Vec<View>, bool)> {
         let root = &self.path;
         if !(self.scale.is_finite() && self.scale > 0.0) {
-            bail!("`scale` is {}, expected metres per unit, above 0\nhint: 0.001 for a world in millimetres", self.scale);
+            bail!(
+                "`scale` is {}, expected metres per unit, above 0\nhint: 0.001 for a world in millimetres",
+                self.scale
+            );
         }
         let world = self.world.as_deref().map(views::rigid).transpose().map_err(hinted)?.unwrap_or_default();
         let jsons = transforms::find(root);
@@ -265,10 +268,13 @@ impl Params {
             )
         })?;
         if !(fov > 0.0 && fov < 180.0) {
-            bail!("`fov_degrees` is {fov}, expected an angle between 0 and 180\nhint: the angle is horizontal, in degrees");
+            bail!(
+                "`fov_degrees` is {fov}, expected an angle between 0 and 180\nhint: the angle is horizontal, in degrees"
+            );
         }
         let frame = VideoReader::open(video)?.next_frame()?;
-        let frame = frame.with_context(|| format!("the video {} has no frame\nhint: copy it again", video.display()))?;
+        let frame =
+            frame.with_context(|| format!("the video {} has no frame\nhint: copy it again", video.display()))?;
         let (width, height) = (u32::try_from(frame.width)?, u32::try_from(frame.height)?);
         let focal = 0.5 * f64::from(width) / (0.5 * fov.to_radians()).tan();
         let matte = root.join("alpha_maps").join(video.file_name().unwrap_or_default());
@@ -291,7 +297,10 @@ impl Params {
 }
 
 fn nothing(root: &Path, expected: &str) -> String {
-    format!("{}: found no {expected}\nhint: `path` is the folder it lies in; does `format` say what is there?", root.display())
+    format!(
+        "{}: found no {expected}\nhint: `path` is the folder it lies in; does `format` say what is there?",
+        root.display()
+    )
 }
 
 /// The videos that lie in a folder, sorted.
@@ -354,7 +363,10 @@ mod tests {
         assert!(fault(&root, json!({})).contains("no video; expected one of these"));
         film(&root.join("talk.mp4"));
         let error = fault(&root, json!({}));
-        assert!(error.contains("talk.mp4 has no calibration") && error.contains("hint: give the horizontal"), "{error}");
+        assert!(
+            error.contains("talk.mp4 has no calibration") && error.contains("hint: give the horizontal"),
+            "{error}"
+        );
         // 90 degrees over 64 px are a focal length of 32 px; (0.1, 0.2, 0) at 0.8 m is 4 px right and 8 px up
         let views = params(&root, json!({ "fov_degrees": 90.0, "distance": 0.8 })).views().unwrap().0;
         let (px, z) = views[0].pinhole().project(glam::DVec3::new(0.1, 0.2, 0.0));
@@ -376,7 +388,10 @@ mod tests {
         let text = json!({ "fl_x": 60.0, "w": 64, "h": 48, "k1": 0.1, "frames": [frame("b"), frame("a")] });
         std::fs::write(root.join("transforms.json"), text.to_string()).unwrap();
         let error = fault(&root, json!({}));
-        assert!(error.contains("transforms.json names 2 files that do not exist") && error.contains("cam_a.mp4"), "{error}");
+        assert!(
+            error.contains("transforms.json names 2 files that do not exist") && error.contains("cam_a.mp4"),
+            "{error}"
+        );
         for name in ["a", "b"] {
             film(&root.join(format!("videos/cam_{name}.mp4")));
         }
@@ -388,7 +403,10 @@ mod tests {
         assert_eq!(rows[0].values["distortion"], Value::Floats(vec![0.1, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]));
         // metres taken for millimetres
         let error = fault(&root, json!({ "scale": 0.001 }));
-        assert!(error.contains("2 of 2 cameras") && error.contains("hint: the head is at the origin: `scale`"), "{error}");
+        assert!(
+            error.contains("2 of 2 cameras") && error.contains("hint: the head is at the origin: `scale`"),
+            "{error}"
+        );
     }
 
     #[test]
@@ -400,7 +418,8 @@ mod tests {
             Image::new(16, 12, 3, vec![9; 576]).write_png(&root.join(format!("images/{name}.png"))).unwrap();
         }
         let write = |pose: [[f64; 4]; 4]| {
-            let frames = names.map(|name| json!({ "file_path": format!("images/{name}.png"), "transform_matrix": pose }));
+            let frames =
+                names.map(|name| json!({ "file_path": format!("images/{name}.png"), "transform_matrix": pose }));
             let text = json!({ "fl_x": 60.0, "w": 16, "h": 12, "frames": frames });
             std::fs::write(root.join("transforms.json"), text.to_string()).unwrap();
         };
@@ -409,14 +428,18 @@ mod tests {
             let (views, guessed) = params(&root, more).views().unwrap();
             (views.into_iter().map(|view| (view.camera, view.timestep)).collect::<Vec<_>>(), guessed)
         };
-        let pairs = |list: [(&str, i64); 3]| list.map(|(camera, timestep)| (camera.to_owned(), Some(timestep))).to_vec();
+        let pairs =
+            |list: [(&str, i64); 3]| list.map(|(camera, timestep)| (camera.to_owned(), Some(timestep))).to_vec();
         assert_eq!(found(json!({})), (pairs([("0", 0), ("0", 1), ("0", 2)]), true));
         assert_eq!(found(json!({ "views": "moments" })), (pairs([("0", 0), ("0", 1), ("0", 2)]), false));
         assert_eq!(found(json!({ "views": "cameras" })), (pairs(names.map(|name| (name, 0))), false));
         // OpenCV's axes in a file whose axes are OpenGL's
         write([[1.0, 0.0, 0.0, 0.0], [0.0, -1.0, 0.0, 0.0], [0.0, 0.0, -1.0, 1.0], [0.0, 0.0, 0.0, 1.0]]);
         let error = fault(&root, json!({}));
-        assert!(error.contains("none of 3 cameras has the origin") && error.contains("hint: they would with y and z"), "{error}");
+        assert!(
+            error.contains("none of 3 cameras has the origin") && error.contains("hint: they would with y and z"),
+            "{error}"
+        );
     }
 
     #[test]

@@ -6,8 +6,8 @@
 //! Intrinsics are for images of `width x height` px, which is the size they were calibrated at. Knows where things lie, not
 //! what they show (see `datasets::nersemble` for the layouts).
 
-use anyhow::{Context, Result, bail};
 use crate::common::media::VideoReader;
+use anyhow::{Context, Result, bail};
 use datasets::colour::Correction;
 use datasets::nersemble::{self, Calibrations, LayoutError, Recording};
 use manifests::Type;
@@ -142,7 +142,10 @@ pub fn size(pixels: &Path) -> Result<(u32, u32)> {
         return VideoReader::open(pixels)?.size();
     }
     let unreadable = || {
-        format!("cannot read the size of the picture {}\nhint: is it whole? copy or download it again", pixels.display())
+        format!(
+            "cannot read the size of the picture {}\nhint: is it whole? copy or download it again",
+            pixels.display()
+        )
     };
     // by its content, whatever it is called
     let picture = image::ImageReader::open(pixels).and_then(image::ImageReader::with_guessed_format);
@@ -177,8 +180,7 @@ pub fn rows(
             Some(size) => size,
             None => size(&recording.pixels)?,
         };
-        let [pixels, matte] =
-            if recording.timestep.is_some() { ["image", "matte"] } else { ["video", "matte_video"] };
+        let [pixels, matte] = if recording.timestep.is_some() { ["image", "matte"] } else { ["video", "matte_video"] };
         let mut row = OutRow::new()
             .str("camera", &recording.camera)
             .file(pixels, &recording.pixels)

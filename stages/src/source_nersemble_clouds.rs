@@ -7,9 +7,9 @@
 //! what a matte calls background. A sequence that has clouds is not searched for depth maps. Clouds without normals get them from
 //! their neighbours, turned away from the head's inside, or towards the camera that saw them. Knows no colours of pictures.
 
-use anyhow::{Context, Result, anyhow, ensure};
 use crate::common::media::Image;
 use crate::source_nersemble::{hinted, number, participant_of};
+use anyhow::{Context, Result, anyhow, ensure};
 use datasets::nersemble::{self, Calibrations, Part, Recording, Survey, read_depth, survey};
 use geometry::camera::same_shape;
 use geometry::cloud::PointCloud;
@@ -86,11 +86,15 @@ impl SourceNersembleClouds {
             for sequence in &person.sequences {
                 let folder = person.folder.join("sequences").join(&sequence.name).join("pointclouds");
                 let taken = |timestep: &u32| timestep.is_multiple_of(self.params.every);
-                let mut clouds: Vec<(u32, Source)> =
-                    frames(&folder)?.into_iter().filter(|(t, _)| taken(t)).map(|(t, path)| (t, Source::File(path))).collect();
+                let mut clouds: Vec<(u32, Source)> = frames(&folder)?
+                    .into_iter()
+                    .filter(|(t, _)| taken(t))
+                    .map(|(t, path)| (t, Source::File(path)))
+                    .collect();
                 if clouds.is_empty() && sequence.parts.contains_key(&Part::Depths) {
                     let maps = depth_maps(&person, &sequence.name)?;
-                    clouds = maps.into_iter().filter(|(t, _)| taken(t)).map(|(t, maps)| (t, Source::Depths(maps))).collect();
+                    clouds =
+                        maps.into_iter().filter(|(t, _)| taken(t)).map(|(t, maps)| (t, Source::Depths(maps))).collect();
                 }
                 for (timestep, source) in clouds {
                     let cloud = match source {
@@ -134,7 +138,9 @@ impl SourceNersembleClouds {
             !cloud.is_empty(),
             "{} and the {} depth maps beside it: none of their points is within {} m of the origin, where the head should be\n\
              hint: are the maps of this calibration? `radius` may be larger",
-            maps.first().and_then(|first| first.depth.as_ref()).map_or(String::new(), |path| path.display().to_string()),
+            maps.first()
+                .and_then(|first| first.depth.as_ref())
+                .map_or(String::new(), |path| path.display().to_string()),
             maps.len().saturating_sub(1),
             self.params.radius
         );
@@ -177,7 +183,11 @@ impl SourceNersembleClouds {
     }
 
     fn read(&self, path: &Path) -> Result<PointCloud> {
-        let cloud = if path.extension().is_some_and(|ext| ext == "ply") { ply::read_cloud(path)? } else { pcd::read_cloud(path)? };
+        let cloud = if path.extension().is_some_and(|ext| ext == "ply") {
+            ply::read_cloud(path)?
+        } else {
+            pcd::read_cloud(path)?
+        };
         let near = self.params.radius * self.params.radius;
         let mut cloud = cloud.retain(|i| cloud.positions[i].length_squared() < near);
         ensure!(
@@ -212,7 +222,9 @@ enum Source {
 fn depth_maps(person: &Survey, sequence: &str) -> Result<BTreeMap<u32, Vec<Recording>>> {
     let mut found: BTreeMap<u32, Vec<Recording>> = BTreeMap::new();
     for recording in nersemble::list(&person.folder).map_err(hinted)? {
-        if let (true, Some(timestep), true) = (recording.sequence == sequence, recording.timestep, recording.depth.is_some()) {
+        if let (true, Some(timestep), true) =
+            (recording.sequence == sequence, recording.timestep, recording.depth.is_some())
+        {
             found.entry(timestep).or_default().push(recording);
         }
     }
@@ -262,7 +274,14 @@ mod tests {
         let map = DepthMap { width: 4, height: 6, metres };
         write_depth(&frame.join("colmap-73fps/depth_maps_compressed/cam_1.png"), &map).unwrap();
 
-        let params = |size| Params { path: root.clone(), participant: None, calibrated_size: size, every: 3, cell: 0.0, radius: 0.25 };
+        let params = |size| Params {
+            path: root.clone(),
+            participant: None,
+            calibrated_size: size,
+            every: 3,
+            cell: 0.0,
+            radius: 0.25,
+        };
         let person = &survey(&root).unwrap()[0];
         let maps = depth_maps(person, "FREE").unwrap();
         assert_eq!(maps.keys().collect::<Vec<_>>(), [&3]);
@@ -277,11 +296,18 @@ mod tests {
 
         let told = crate::import::answer(&["nersemble".to_string(), root.display().to_string()]).unwrap();
         assert!(told.contains("FREE  1 cameras, 1 frames, mattes, depth maps\n"), "{told}");
-        assert!(told.contains("points: { stage: source_nersemble_clouds") && !told.contains("missing: point clouds"), "{told}");
+        assert!(
+            told.contains("points: { stage: source_nersemble_clouds") && !told.contains("missing: point clouds"),
+            "{told}"
+        );
 
         let turned = SourceNersembleClouds { params: params(Some((12, 8))) };
         let error = turned.unproject(person, &maps[&3]).unwrap_err().to_string();
-        assert!(error.contains("found 4 x 6 px, expected the shape of the calibrated pictures, 12 x 8 px") && error.contains("hint:"), "{error}");
+        assert!(
+            error.contains("found 4 x 6 px, expected the shape of the calibrated pictures, 12 x 8 px")
+                && error.contains("hint:"),
+            "{error}"
+        );
         std::fs::write(frame.join("colmap-73fps/depth_maps_compressed/cam_1.png"), b"\x89PNG").unwrap();
         let error = turned.unproject(person, &maps[&3]).unwrap_err().to_string();
         assert!(error.contains("cam_1.png") && error.contains("hint:"), "{error}");

@@ -8,8 +8,8 @@
 //!
 //! Reads numbers; evaluates no head model.
 
-use anyhow::{Result, ensure};
 use crate::source_nersemble::{hinted, number, participant_of};
+use anyhow::{Result, ensure};
 use datasets::nersemble::{read_flame, survey};
 use manifests::Type;
 use protocol::{Cx, Grain, OutRow, Rows, Stage, StageDef, Unit};
@@ -35,7 +35,11 @@ fn def() -> StageDef {
         .file_param("path")
         .writes([("participant", Type::I64), ("sequence", Type::Str), ("timestep", Type::I64)])
         .writes([("flame_shape", Type::Floats(0)), ("flame_expression", Type::Floats(0))])
-        .writes([("flame_rotation", Type::Floats(3)), ("flame_translation", Type::Floats(3)), ("flame_scale", Type::F64)])
+        .writes([
+            ("flame_rotation", Type::Floats(3)),
+            ("flame_translation", Type::Floats(3)),
+            ("flame_scale", Type::F64),
+        ])
         .writes([("flame_jaw", Type::Floats(3)), ("flame_neck", Type::Floats(3)), ("eyes", Type::Floats(6))])
 }
 

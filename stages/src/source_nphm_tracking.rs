@@ -42,7 +42,8 @@ impl Stage for SourceNphmTracking {
             let hinted = |error: datasets::rendering_data::ExchangeError| anyhow!("{error}\nhint: {}", error.hint());
             let mut rows = Rows::new();
             for frame in nphm_tracking::list(&self.params.path).map_err(hinted)? {
-                let code = nphm_tracking::read_expression(&self.params.path.join(frame.expression())).map_err(hinted)?;
+                let code =
+                    nphm_tracking::read_expression(&self.params.path.join(frame.expression())).map_err(hinted)?;
                 let row = OutRow::new().i64("participant", frame.participant).str("sequence", frame.sequence);
                 rows.push(row.i64("timestep", frame.timestep).floats("expression", code));
             }

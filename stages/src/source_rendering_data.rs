@@ -50,7 +50,8 @@ impl SourceRenderingData {
         let folder = &self.params.path;
         let hinted = |error: ExchangeError| anyhow!("{error}\nhint: {}", error.hint());
         let (config, _, listing) = rendering_data::open(folder).map_err(hinted)?;
-        for (field, holds) in [("use_nphm", config.use_nphm), ("use_ambient_dimensions", config.use_ambient_dimensions)] {
+        for (field, holds) in [("use_nphm", config.use_nphm), ("use_ambient_dimensions", config.use_ambient_dimensions)]
+        {
             anyhow::ensure!(
                 holds,
                 "{}, field `{field}`: found false, expected true\nhint: only G-buffers of the neural head model are \

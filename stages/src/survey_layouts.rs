@@ -6,11 +6,11 @@
 //! The rows are pictures of a capture. They are written to disk in each layout (`sample_layouts`) and read back by what the source
 //! stages read with; the cells say what came back. So the table is of this program, not of what a layout might hold besides.
 
-use anyhow::{Context, Result, ensure};
 use crate::common::media::{Image, camera_of};
 use crate::common::sample_layouts::{FOLDERS, NERSEMBLE, Sample};
-use crate::{source_folder, source_nersemble};
 use crate::source_nersemble::hinted;
+use crate::{source_folder, source_nersemble};
+use anyhow::{Context, Result, ensure};
 use datasets::colour::Correction;
 use datasets::nersemble::{self, Part};
 use datasets::{nphm_tracking, transforms};
@@ -107,10 +107,13 @@ fn shared(intrinsics: impl Iterator<Item = [f64; 9]>, own: bool) -> String {
 /// What is read of a capture in one of NeRSemble's layouts.
 fn nersemble_cells(root: &Path, size: (u32, u32)) -> Result<[String; 8]> {
     let surveys = nersemble::survey(root).map_err(hinted)?;
-    let [survey] = &surveys[..] else { anyhow::bail!("{}: found {} participants, expected one", root.display(), surveys.len()) };
+    let [survey] = &surveys[..] else {
+        anyhow::bail!("{}: found {} participants, expected one", root.display(), surveys.len())
+    };
     // as the stage lists them: a calibration or colours that cannot be read are errors here too
     let listed = source_nersemble::rows(root, Some(size), &|_| true)?;
-    let count = |of: &dyn Fn(&nersemble::Recording) -> bool| listed.iter().filter(|(recording, _)| of(recording)).count();
+    let count =
+        |of: &dyn Fn(&nersemble::Recording) -> bool| listed.iter().filter(|(recording, _)| of(recording)).count();
     let videos = count(&|r| r.timestep.is_none());
     let what = if videos > 0 { "videos" } else { "pictures" };
 
@@ -148,7 +151,8 @@ fn nersemble_cells(root: &Path, size: (u32, u32)) -> Result<[String; 8]> {
         let data = root.parent().context("the data lie in a folder")?;
         let read = nphm_tracking::list(data).map_err(|error| anyhow::anyhow!("{error}"))?;
         for frame in &read {
-            nphm_tracking::read_expression(&data.join(frame.expression())).map_err(|error| anyhow::anyhow!("{error}"))?;
+            nphm_tracking::read_expression(&data.join(frame.expression()))
+                .map_err(|error| anyhow::anyhow!("{error}"))?;
         }
         ensure!(read.len() == fits, "{} NPHM fits are listed and {} can be read", fits, read.len());
     }

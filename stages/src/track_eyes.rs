@@ -6,9 +6,9 @@
 //! left and right. `eyes_seen` is the number of irises that were seen: a closed eye goes with the other one, two closed eyes look
 //! straight ahead, and so does everybody whose eyes `fit_eyes` did not find, with lids 1. A moment knows nothing of its neighbours.
 
-use anyhow::{Context, Result};
 use crate::common::eyes::{Codes, Eyeballs, IRIS_VIEWS, Moment, TRIANGULATED};
 use crate::fit_eyes;
+use anyhow::{Context, Result};
 use glam::DVec3;
 use manifests::Type;
 use protocol::{Cx, Grain, OutRow, Rows, Stage, StageDef, Unit};

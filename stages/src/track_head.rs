@@ -13,13 +13,13 @@
 //! (`track_state`): a killed sequence goes on after the last frame that was finished, with the same bits. Sees points and landmarks, never an
 //! image or any truth.
 
-use anyhow::{Context, Result};
 use crate::common::head_models::{self, Moment, Person, UNIT_MM, align, initial_frame};
 use crate::common::landmarks;
 use crate::common::linear_start::place;
 use crate::common::pca_heads::{self, LinearHead};
 use crate::common::track_state::{Done, TrackState};
 use crate::common::tracked;
+use anyhow::{Context, Result};
 use glam::DVec3;
 use manifests::{Type, Value};
 use models::nphm::field::HeadModel;
@@ -117,7 +117,10 @@ pub fn hair_weight() -> f64 {
 /// # Errors
 /// If it is no share.
 pub fn check_hair_weight(weight: f64) -> Result<()> {
-    anyhow::ensure!((0.0..=1.0).contains(&weight), "`hair_weight` is {weight}, expected 0 to 1\nhint: 1 takes hair for skin, 0 leaves it out of account");
+    anyhow::ensure!(
+        (0.0..=1.0).contains(&weight),
+        "`hair_weight` is {weight}, expected 0 to 1\nhint: 1 takes hair for skin, 0 leaves it out of account"
+    );
     Ok(())
 }
 fn points() -> usize {
@@ -148,7 +151,10 @@ fn def() -> StageDef {
 
 protocol::register!(Params, def, |params: Params, cx: &Cx<'_>| {
     for (name, weight) in [("smooth_motion", params.smooth_motion), ("smooth_expression", params.smooth_expression)] {
-        anyhow::ensure!(weight >= 0.0 && weight.is_finite(), "`{name}` is {weight}, expected 0 or more\nhint: 0 smooths nothing");
+        anyhow::ensure!(
+            weight >= 0.0 && weight.is_finite(),
+            "`{name}` is {weight}, expected 0 or more\nhint: 0 smooths nothing"
+        );
     }
     check_hair_weight(params.hair_weight)?;
     let model = head_models::read(cx.with("head_model")?)?;
@@ -175,11 +181,8 @@ impl Stage for TrackHead {
 impl TrackHead {
     fn track(&self, unit: &Unit<'_>, cx: &Cx<'_>) -> Result<Rows> {
         let rows = unit.rows();
-        let mut order = rows
-            .iter()
-            .enumerate()
-            .map(|(i, row)| Ok((row.i64("timestep")?, i)))
-            .collect::<Result<Vec<_>>>()?;
+        let mut order =
+            rows.iter().enumerate().map(|(i, row)| Ok((row.i64("timestep")?, i))).collect::<Result<Vec<_>>>()?;
         order.sort_unstable();
         let p = &self.params;
         let state = TrackState::new(cx.scratch()?)?;
@@ -208,10 +211,12 @@ impl TrackHead {
             // how much of the points a fit keeps is a worse judge of where a head is than landmarks are
             let tries = if frames.is_empty() { 1 } else { usize::MAX };
             let told_pose = told.as_ref().map(|frame| frame.pose);
-            let before = frames.last().map(|frame| Frame { pose: landmarks::nearer(frame.pose, told_pose), ..frame.clone() });
+            let before =
+                frames.last().map(|frame| Frame { pose: landmarks::nearer(frame.pose, told_pose), ..frame.clone() });
             let found = self.find(&moment, before.as_ref(), starts.take(tries));
             // where too little of a face was seen, it stays as it was, and is marked
-            let unseen = || Frame { residual: f64::NAN, kept: 0.0, ..frames.last().cloned().or(told).unwrap_or(upright) };
+            let unseen =
+                || Frame { residual: f64::NAN, kept: 0.0, ..frames.last().cloned().or(told).unwrap_or(upright) };
             let mut frame = found.unwrap_or_else(|error| {
                 trouble.get_or_insert(error.context(at()));
                 unseen()
@@ -238,8 +243,9 @@ impl TrackHead {
         for ((timestep, i), frame) in order.into_iter().zip(done.refined) {
             let name = format!("{timestep:05}.ply");
             let mesh = state.mesh(&name, |path| {
-                let (mesh, canonical) = head_models::posed(&self.model, &self.person, &frame.z_ex, &frame.pose, p.coarse, p.levels)
-                    .with_context(|| format!("timestep {timestep}"))?;
+                let (mesh, canonical) =
+                    head_models::posed(&self.model, &self.person, &frame.z_ex, &frame.pose, p.coarse, p.levels)
+                        .with_context(|| format!("timestep {timestep}"))?;
                 tracked::write_mesh(path, &mesh, &canonical)
             })?;
             cx.go_on(cx.should_stop())?;
@@ -250,7 +256,10 @@ impl TrackHead {
                 .file("mesh", &path)
                 .floats("expression", frame.z_ex.iter().copied())
                 .floats("pose", pose)
-                .set("residual", if frame.residual.is_nan() { Value::Null } else { Value::F64(frame.residual * UNIT_MM) })
+                .set(
+                    "residual",
+                    if frame.residual.is_nan() { Value::Null } else { Value::F64(frame.residual * UNIT_MM) },
+                )
                 .f64("kept", frame.kept)
                 .set("lost", Value::Bool(frame.kept < LOST));
             out.push(row);
@@ -355,7 +364,8 @@ impl TrackHead {
 fn carry(refined: &mut Vec<Frame>, fitted: &[Frame]) {
     for frame in &fitted[refined.len()..] {
         let stays = refined.last().filter(|_| frame.kept == 0.0);
-        let carried = stays.map_or_else(|| frame.clone(), |before| Frame { kept: 0.0, residual: frame.residual, ..before.clone() });
+        let carried = stays
+            .map_or_else(|| frame.clone(), |before| Frame { kept: 0.0, residual: frame.residual, ..before.clone() });
         refined.push(carried);
     }
 }

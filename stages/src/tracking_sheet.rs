@@ -12,13 +12,13 @@
 use crate::common::drawing::{
     Anchor, INK, Layer, Look, WHITE, color_bar, mesh_layer, place, plain, points_layer, round_up, text, viridis,
 };
-use anyhow::{Context, Result, ensure};
 use crate::common::head_models::{Person, observed};
 use crate::common::media::{Image, camera_of};
 use crate::common::tracked;
-use geometry::{Camera, Mesh};
+use anyhow::{Context, Result, ensure};
 use geometry::distance::MeshDistance;
 use geometry::nearest::KdTree;
+use geometry::{Camera, Mesh};
 use glam::Vec3;
 use manifests::{Type, Value};
 use models::nphm::pose::Pose;
@@ -247,7 +247,12 @@ fn draw(moments: &[Moment], legend: f64) -> Result<Image> {
     let block = 3 * size + 2 * GAP;
     let total = MARGIN + cameras.len() * (block + MARGIN);
     let line = STRIP + size + GAP;
-    let bar = color_bar((total - 2 * MARGIN).min(460), legend, "distance of observed points to the tracked mesh, mm", viridis)?;
+    let bar = color_bar(
+        (total - 2 * MARGIN).min(460),
+        legend,
+        "distance of observed points to the tracked mesh, mm",
+        viridis,
+    )?;
     let top = 2 * STRIP;
     let mut sheet = plain(total, top + moments.len() * line + MARGIN + bar.height + 6, WHITE);
     let mut x = MARGIN;

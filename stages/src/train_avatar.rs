@@ -10,7 +10,6 @@
 //! maps for each. Every so many steps it is tried on the rows of `validation`, from which it learns nothing. Switches give the
 //! paper's ablations, terms that the reference has and leaves off, and three stated departures for small priors (`prior: tuned`, cosine, standardised codes).
 
-use anyhow::{Context, Result};
 use crate::common::avatar_description::Description;
 use crate::common::avatar_parameters::{EYE_COLUMNS, LrSchedule, Params, Precision};
 use crate::common::avatar_samples::Samples;
@@ -18,6 +17,7 @@ use crate::common::avatar_validation::Validation;
 use crate::common::backbone;
 use crate::common::event_file::EventFile;
 use crate::common::trainer::{Checkpoints, LossCurve, batch, helpers};
+use anyhow::{Context, Result};
 use manifests::{Type, Value};
 use models::adamw::{AdamW, Ema, cosine};
 use models::avatar::Avatar;
@@ -31,12 +31,18 @@ use std::path::Path;
 use tch::Tensor;
 
 fn def() -> StageDef {
-    let tried = [("gbuffer", Type::Blob), ("latent", Type::Blob), ("expression", Type::Floats(0)), ("target", Type::Blob)];
+    let tried =
+        [("gbuffer", Type::Blob), ("latent", Type::Blob), ("expression", Type::Floats(0)), ("target", Type::Blob)];
     let mut def = StageDef::new("train_avatar", 6, Grain::Whole)
         .doc("Trains a person's avatar: ControlNet, TriPlane features and expression attentions on a diffusion prior.")
         .reads([("gbuffer", Type::Blob), ("latent", Type::Blob), ("expression", Type::Floats(0))])
         .may_read(EYE_COLUMNS)
-        .may_read([("participant", Type::I64), ("mouth_mask", Type::Blob), ("eyes_mask", Type::Blob), ("target", Type::Blob)])
+        .may_read([
+            ("participant", Type::I64),
+            ("mouth_mask", Type::Blob),
+            ("eyes_mask", Type::Blob),
+            ("target", Type::Blob),
+        ])
         .with("backbone", backbone::COLUMNS)
         .may_take("validation", tried)
         .writes([("config", Type::Blob), ("checkpoint", Type::Blob), ("losses", Type::Blob)])
@@ -101,7 +107,8 @@ impl TrainAvatar {
         let live = scratch.join("events.out.tfevents");
         let begin = |events: EventFile| -> Result<State<'_>> {
             let trial = (p.validation_images, p.validation_steps, p.seed);
-            let validation = cx.maybe_with("validation").map(|table| Validation::new(table, &description, (&vae, &avatar), trial));
+            let validation =
+                cx.maybe_with("validation").map(|table| Validation::new(table, &description, (&vae, &avatar), trial));
             Ok(State {
                 avatar: &avatar,
                 optimiser: avatar.optimiser(),
@@ -176,22 +183,34 @@ impl State<'_> {
     /// The weights that are put out: the average's, if there is one.
     fn result(&self) -> weights::Tensors {
         let plain = |(name, tensor): (&String, &Tensor)| (name.clone(), tensor.shallow_clone());
-        self.average.as_ref().map_or_else(|| self.avatar.learned(), |average| average.tensors().iter().map(plain).collect())
+        self.average
+            .as_ref()
+            .map_or_else(|| self.avatar.learned(), |average| average.tensors().iter().map(plain).collect())
     }
 
     fn validate(&mut self, step: u64, vae: &Vae, scratch: &Path) -> Result<()> {
         let Some(validation) = &mut self.validation else { return Ok(()) };
-        let own: Option<weights::Tensors> = self.average.as_ref().map(|average| {
-            let own = self.avatar.learned().into_iter().map(|(name, tensor)| (name, tensor.detach().copy())).collect();
-            self.avatar.restore(average.tensors(), "the moving average").map(|()| own)
-        }).transpose()?;
+        let own: Option<weights::Tensors> = self
+            .average
+            .as_ref()
+            .map(|average| {
+                let own =
+                    self.avatar.learned().into_iter().map(|(name, tensor)| (name, tensor.detach().copy())).collect();
+                self.avatar.restore(average.tensors(), "the moving average").map(|()| own)
+            })
+            .transpose()?;
         validation.run(step, (vae, self.avatar), &mut self.events, scratch)?;
         own.map_or(Ok(()), |own| Ok(self.avatar.restore(&own, "the weights in training")?))
     }
 
     fn put_out(&self, unit: &Unit<'_>, cx: &Cx<'_>, description: &Description, live: &Path) -> Result<Rows> {
         let [config, checkpoint, losses, events, validation, sheet] = [
-            "avatar.json", "avatar.safetensors", "losses.csv", "events.out.tfevents", "validation.csv", "validation.png",
+            "avatar.json",
+            "avatar.safetensors",
+            "losses.csv",
+            "events.out.tfevents",
+            "validation.csv",
+            "validation.png",
         ]
         .map(|name| cx.file(unit, name));
         std::fs::write(&config, serde_json::to_string_pretty(description)?)

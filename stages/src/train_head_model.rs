@@ -9,12 +9,12 @@
 //! `with: { validation: STAGE }` names scans of people who are not learned from: every so many steps codes are fitted to them, the networks at rest, and
 //! the errors written down (`head_validation`).
 
-use anyhow::Result;
 use crate::common::head_losses::HeadLosses;
 use crate::common::head_models;
 use crate::common::head_validation::{Validation, content};
 use crate::common::scan_pools::{read_meshes, read_scans};
 use crate::common::trainer::{Checkpoints, LossCurve};
+use anyhow::Result;
 use manifests::{Type, Value};
 use models::adamw::cosine;
 use models::nphm::codes::principal_codes;
@@ -118,7 +118,11 @@ fn def() -> StageDef {
 }
 
 protocol::register!(Params, def, |params: Params, _: &Cx<'_>| {
-    anyhow::ensure!(params.expression_dims > 0, "`expression_dims` is {}, expected more than 0", params.expression_dims);
+    anyhow::ensure!(
+        params.expression_dims > 0,
+        "`expression_dims` is {}, expected more than 0",
+        params.expression_dims
+    );
     anyhow::ensure!(
         params.validate_every > 0,
         "`validate_every` is 0, expected 1 or more\nhint: without `with: {{ validation: ... }}` nothing is validated"
@@ -148,11 +152,17 @@ impl TrainHeadModel {
             let more = read_scans(&path, identity as i64, scans.len() as i64)?;
             scans.extend(more);
             let meshes = read_meshes(&path)?;
-            let flat = |i: usize| Tensor::from_slice(meshes[i].positions.iter().flat_map(|p| p.to_array()).collect::<Vec<_>>().as_slice());
+            let flat = |i: usize| {
+                Tensor::from_slice(meshes[i].positions.iter().flat_map(|p| p.to_array()).collect::<Vec<_>>().as_slice())
+            };
             let own = (0..meshes.len()).map(|i| flat(i) - flat(0));
             offsets.extend(own);
             let same = offsets.iter().all(|o| o.size() == offsets[0].size());
-            anyhow::ensure!(same, "{} has other vertices than the scans before it\nhint: scans need the same vertices", path.display());
+            anyhow::ensure!(
+                same,
+                "{} has other vertices than the scans before it\nhint: scans need the same vertices",
+                path.display()
+            );
         }
         anyhow::ensure!(!scans.is_empty(), "there are no scans to train on");
         let people = 1 + scans.iter().map(|scan| scan.identity).max().unwrap_or(0);

@@ -6,9 +6,9 @@
 //! neutral. In closed form, so there are no steps, no seed and no checkpoints. `v_template`, `shapedirs` and `f` are
 //! named as FLAME names them; the explained shares are of variance, and of squared offsets from neutral.
 
-use anyhow::Result;
 use crate::common::pca_heads;
 use crate::common::scan_pools::read_meshes;
+use anyhow::Result;
 use manifests::Type;
 use models::pca::PcaHead;
 use protocol::{Cx, Grain, OutRow, Rows, Stage, StageDef, Unit};

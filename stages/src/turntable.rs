@@ -6,11 +6,11 @@
 //! it moves. The sequence plays forwards and backwards in turn, since few begin as they end. The camera keeps its height and distance, at
 //! which the head is whole in all frames. `timestep` counts the pictures. Knows no images and no truth.
 
-use anyhow::{Context, Result, ensure};
 use crate::common::drawing::{Anchor, Look, WHITE, mesh_layer, place, plain, text};
 use crate::common::head_models::BOX;
 use crate::common::media::Image;
 use crate::common::tracked;
+use anyhow::{Context, Result, ensure};
 use datasets::capture::look_at;
 use geometry::{Camera, Mesh};
 use glam::{DVec3, Vec3};

@@ -35,7 +35,11 @@ macro_rules! array_of {
                 bail!("expected {:?}, found {:?}", $dtype, self.dtype);
             }
             let size = std::mem::size_of::<$ty>();
-            Ok(self.bytes.chunks_exact(size).map(|b| <$ty>::from_le_bytes(b.try_into().expect("exact chunks"))).collect())
+            Ok(self
+                .bytes
+                .chunks_exact(size)
+                .map(|b| <$ty>::from_le_bytes(b.try_into().expect("exact chunks")))
+                .collect())
         }
     };
 }
@@ -70,7 +74,8 @@ pub fn write_arrays(path: &Path, arrays: &Arrays) -> Result<()> {
 /// If the file is missing, truncated or damaged; the message names it.
 pub fn read_arrays(path: &Path) -> Result<Arrays> {
     let bytes = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
-    let file = SafeTensors::deserialize(&bytes).with_context(|| format!("{} is no safetensors file", path.display()))?;
+    let file =
+        SafeTensors::deserialize(&bytes).with_context(|| format!("{} is no safetensors file", path.display()))?;
     Ok(file
         .tensors()
         .into_iter()

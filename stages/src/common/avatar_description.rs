@@ -3,13 +3,13 @@
 //! No stage, but the common ground of `train_avatar`, which writes a description, and `render_avatar`, which builds the network
 //! again from it. Knows neither losses nor samplers.
 
-use anyhow::{Context, Result};
 use crate::common::avatar_parameters::Params;
 use crate::common::backbone;
+use anyhow::{Context, Result};
 use manifests::Type;
 use models::avatar::Avatar;
-use models::{runtime, weights};
 use models::unet::UNetConfig;
+use models::{runtime, weights};
 use protocol::{Row, Table};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -41,8 +41,11 @@ impl Description {
         anyhow::ensure!(codes.iter().all(|code| code.len() == n), "expression codes are of different lengths");
         let (mean, std) = if params.standardises() { spread(&codes) } else { (vec![0.0; n], vec![1.0; n]) };
         // all rows say whom they show, or none counts
-        let participants: BTreeSet<i64> =
-            rows.iter().filter(|row| row.has("participant")).map(|row| row.i64("participant")).collect::<Result<_>>()?;
+        let participants: BTreeSet<i64> = rows
+            .iter()
+            .filter(|row| row.has("participant"))
+            .map(|row| row.i64("participant"))
+            .collect::<Result<_>>()?;
         let silent = rows.iter().any(|row| !row.has("participant"));
         anyhow::ensure!(
             participants.len() < 2 || !silent,

@@ -302,7 +302,10 @@ impl Params {
     pub fn code(&self, row: &Row<'_>) -> Result<Vec<f64>> {
         let mut code = row.floats("expression")?;
         for column in self.eyes.columns() {
-            anyhow::ensure!(row.has(column), "rows have no `{column}`, which `eyes` of the avatar asks for\nhint: it is what track_eyes puts out; or leave `eyes` at none");
+            anyhow::ensure!(
+                row.has(column),
+                "rows have no `{column}`, which `eyes` of the avatar asks for\nhint: it is what track_eyes puts out; or leave `eyes` at none"
+            );
             code.extend(row.floats(column)?);
         }
         Ok(code)
@@ -372,10 +375,19 @@ impl Params {
         let no = |wrong: bool, sentence: &str| if wrong { Err(anyhow::anyhow!("{sentence}")) } else { Ok(()) };
         no(self.batch == 0 || self.accumulate == 0, "a step needs samples: `batch` and `accumulate` are at least 1")?;
         no(!(0.0..1.0).contains(&self.ema), "`ema` is a decay: at least 0 and less than 1, for example 0.999")?;
-        no([self.mouth_weight, self.eyes_weight, self.color_weight].iter().any(|weight| *weight < 0.0), "the weight of a loss is not negative")?;
-        no(self.expression_tokens < 1, "`expression_tokens` is at least 1\nhint: `expression: none` gives the network no code")?;
+        no(
+            [self.mouth_weight, self.eyes_weight, self.color_weight].iter().any(|weight| *weight < 0.0),
+            "the weight of a loss is not negative",
+        )?;
+        no(
+            self.expression_tokens < 1,
+            "`expression_tokens` is at least 1\nhint: `expression: none` gives the network no code",
+        )?;
         no(self.min_snr.is_some_and(|limit| limit <= 0.0), "`min_snr` is a ratio above 0, for example 5")?;
-        no(self.validate_every == 0, "`validate_every` is at least 1\nhint: without `with: { validation: ... }` nothing is validated")?;
+        no(
+            self.validate_every == 0,
+            "`validate_every` is at least 1\nhint: without `with: { validation: ... }` nothing is validated",
+        )?;
         let colorless = self.features == Features::None || self.map_channels < 3;
         no(self.color_weight > 0.0 && colorless, "`color_weight` needs feature maps of three channels or more")
     }

@@ -3,12 +3,12 @@
 //! No stage, but the way into `train_avatar` of the rows that it learns from and of those that it is only tried on. Knows no
 //! network's inside.
 
-use anyhow::{Context, Result, ensure};
 use crate::common::avatar_description::Description;
 use crate::common::gbuffers;
 use crate::common::latents::read_posterior;
 use crate::common::media::Image;
 use crate::common::prior_training::{load_images, to_signed};
+use anyhow::{Context, Result, ensure};
 use geometry::gbuffer::GBuffer;
 use models::avatar::{Batch, LossTerms};
 use models::init;
@@ -89,11 +89,14 @@ impl Samples {
     /// # Errors
     /// If there are none, a file is missing or damaged, or a column that a term needs.
     pub fn load(rows: &[Row<'_>], description: &Description, terms: &LossTerms) -> Result<Samples> {
-        let files = rows.iter().map(|row| Ok([row.path("latent")?, row.path("gbuffer")?])).collect::<Result<Vec<_>>>()?;
+        let files =
+            rows.iter().map(|row| Ok([row.path("latent")?, row.path("gbuffer")?])).collect::<Result<Vec<_>>>()?;
         let drawn = Drawn::of(files, HELD)?;
         let (first, _, gbuffer) = drawn.at(&[0])?;
         let latent = first.size()[1..].to_vec();
-        let region = |weight: f64, name: &str| (weight > 0.0).then(|| load_masks(rows, name, [latent[1], latent[2]])).transpose();
+        let region = |weight: f64, name: &str| {
+            (weight > 0.0).then(|| load_masks(rows, name, [latent[1], latent[2]])).transpose()
+        };
         let (mouth, eyes) = (region(terms.mouth, "mouth")?, region(terms.eyes, "eyes")?);
         let colors = (terms.colors > 0.0).then(|| load_colors(rows)).transpose()?;
         if let Some(colors) = &colors {
@@ -121,7 +124,14 @@ impl Samples {
         self.of(&(0..self.len()).collect::<Vec<_>>(), vae, schedule, None, (seed, 0))
     }
 
-    fn of(&self, at: &[usize], vae: &Vae, schedule: &Schedule, noise: Option<Tensor>, draw: (u64, u64)) -> Result<Batch> {
+    fn of(
+        &self,
+        at: &[usize],
+        vae: &Vae,
+        schedule: &Schedule,
+        noise: Option<Tensor>,
+        draw: (u64, u64),
+    ) -> Result<Batch> {
         let index = Tensor::from_slice(&at.iter().map(|&i| i as i64).collect::<Vec<_>>());
         let (mean, deviation, picked) = self.drawn.at(at)?;
         let latents = match noise {
@@ -201,7 +211,9 @@ mod tests {
         let files: Vec<[PathBuf; 2]> = (0..3)
             .map(|k| {
                 let [latent, gbuffer] = ["latent", "gbuffer"].map(|name| dir.join(format!("{k}.{name}")));
-                let values = |from: f32| Array::of_f16(&[2, 1, 2], (0..4).map(move |i| f16::from_f32(from + k as f32 + i as f32)));
+                let values = |from: f32| {
+                    Array::of_f16(&[2, 1, 2], (0..4).map(move |i| f16::from_f32(from + k as f32 + i as f32)))
+                };
                 let arrays: Arrays = [("mean".into(), values(0.0)), ("logvar".into(), values(-6.0))].into();
                 write_arrays(&latent, &arrays).unwrap();
                 let pixel = |value: f32| value + k as f32 / 8.0;

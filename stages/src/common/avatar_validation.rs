@@ -3,13 +3,13 @@
 //!
 //! No stage, but what `train_avatar` does every so many steps. Nothing that comes out of it goes back into training.
 
-use anyhow::{Context, Result};
 use crate::common::avatar_description::Description;
 use crate::common::avatar_samples::Samples;
 use crate::common::drawing::{Anchor, below, beside, plain, text};
 use crate::common::event_file::EventFile;
 use crate::common::latents::to_image;
 use crate::common::media::Image;
+use anyhow::{Context, Result};
 use metrics::psnr::{mse, psnr};
 use models::avatar::{Avatar, Batch, LossTerms};
 use models::schedule::Sampler;
@@ -65,7 +65,13 @@ impl Validation {
     ///
     /// # Errors
     /// If a picture or an event cannot be written.
-    pub fn run(&mut self, step: u64, (vae, avatar): (&Vae, &Avatar), events: &mut EventFile, scratch: &Path) -> Result<()> {
+    pub fn run(
+        &mut self,
+        step: u64,
+        (vae, avatar): (&Vae, &Avatar),
+        events: &mut EventFile,
+        scratch: &Path,
+    ) -> Result<()> {
         let n = self.targets.len() as i64;
         let error = |from: i64| {
             let count = TOGETHER.min(n - from);
@@ -75,7 +81,8 @@ impl Validation {
         let latents = avatar
             .sample(&self.batch.gbuffer, &self.batch.codes, Sampler::Ddpm, self.sampling_steps, self.seed)
             .map_err(anyhow::Error::msg)?;
-        let decode = |i: i64| to_image(&tch::no_grad(|| vae.decode(&vae.unscale(&latents.narrow(0, i, 1)))).squeeze_dim(0));
+        let decode =
+            |i: i64| to_image(&tch::no_grad(|| vae.decode(&vae.unscale(&latents.narrow(0, i, 1)))).squeeze_dim(0));
         let pictures = (0..n).map(decode).collect::<Result<Vec<Image>>>()?;
         let each = pictures.iter().zip(&self.targets).map(|(picture, target)| {
             anyhow::ensure!(picture.data.len() == target.data.len(), "a sample and its target are of different sizes");

@@ -80,13 +80,8 @@ impl Params {
 
 /// The stream of random numbers that belongs to a frame, by its names.
 fn stream(row: &Row<'_>) -> Result<u64> {
-    let name = format!(
-        "{}/{}/{}/{}",
-        row.i64("participant")?,
-        row.str("sequence")?,
-        row.str("camera")?,
-        row.i64("timestep")?
-    );
+    let name =
+        format!("{}/{}/{}/{}", row.i64("participant")?, row.str("sequence")?, row.str("camera")?, row.i64("timestep")?);
     let digest = manifests::Digest::of_bytes(name.as_bytes());
     Ok(u64::from_le_bytes(digest.0[..8].try_into().context("eight bytes")?))
 }

@@ -3,10 +3,10 @@
 //! No stage, but what figures are made with. A layer is drawn at several samples a pixel and averaged, so that edges are smooth; where it has no
 //! coverage, the picture below stays as it is, to the last bit. Knows no rows and no files.
 
-use anyhow::Result;
 use crate::common::media::Image;
-use geometry::{Camera, Mesh};
+use anyhow::Result;
 use geometry::raster::rasterize;
+use geometry::{Camera, Mesh};
 use glam::Vec3;
 use opencv::core::{Mat, Point, Scalar, Vec3b};
 use opencv::imgproc;

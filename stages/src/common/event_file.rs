@@ -58,7 +58,8 @@ impl EventFile {
         if !path.exists() {
             return EventFile::create(path);
         }
-        let file = File::options().append(true).open(path).with_context(|| format!("cannot write {}", path.display()))?;
+        let file =
+            File::options().append(true).open(path).with_context(|| format!("cannot write {}", path.display()))?;
         let length = file.metadata()?.len();
         Ok(EventFile { path: path.to_path_buf(), file, length })
     }
@@ -141,8 +142,13 @@ mod tests {
         assert_eq!(bytes.len() as u64, events.length());
         let record = &bytes[start as usize..];
         let message = [
-            &[0x09][..], &300f64.to_le_bytes(), &[0x10, 0xac, 0x02],
-            &[0x2a, 13, 0x0a, 11, 0x0a, 4], b"loss", &[0x15], &0.5f32.to_le_bytes(),
+            &[0x09][..],
+            &300f64.to_le_bytes(),
+            &[0x10, 0xac, 0x02],
+            &[0x2a, 13, 0x0a, 11, 0x0a, 4],
+            b"loss",
+            &[0x15],
+            &0.5f32.to_le_bytes(),
         ]
         .concat();
         assert_eq!(record[..8], (message.len() as u64).to_le_bytes());

@@ -3,12 +3,12 @@
 //! No stage, but what `evaluate_flicker` finds motion with where no surface tells it: hair, and whatever else a head model lacks. Source: Kroeger et al. 2016,
 //! "Fast Optical Flow using Dense Inverse Search". Knows no films and no errors.
 
-use anyhow::Result;
 use crate::common::media::Image;
+use anyhow::Result;
 use opencv::core::{Mat, Ptr, Size, Vec2f};
-use opencv::{imgproc, video};
 use opencv::prelude::*;
 use opencv::video::{DISOpticalFlow, DISOpticalFlow_PRESET_MEDIUM};
+use opencv::{imgproc, video};
 
 /// Smaller pictures are enlarged to this, px: the search compares patches of 8 px, in pictures that it halves several times.
 const LEAST: usize = 256;
@@ -45,7 +45,8 @@ mod tests {
         let picture = |shift: [f64; 2]| {
             let at = |i: usize| {
                 let (x, y) = ((i % 64) as f64 - shift[0], (i / 64) as f64 - shift[1]);
-                let value = (0.31 * x).sin() + (0.23 * y).cos() + (0.11 * x - 0.17 * y).sin() + (0.05 * x * y / 8.0).sin();
+                let value =
+                    (0.31 * x).sin() + (0.23 * y).cos() + (0.11 * x - 0.17 * y).sin() + (0.05 * x * y / 8.0).sin();
                 (128.0 + 30.0 * value) as u8
             };
             Image::new(64, 64, 3, (0..64 * 64).flat_map(|i| [at(i); 3]).collect())
@@ -56,6 +57,10 @@ mod tests {
             .map(|i| (found[i][0] - 1.5).hypot(found[i][1] + 2.0))
             .collect();
         errors.sort_by(f32::total_cmp);
-        assert!(errors[errors.len() / 2] < 0.1 && errors[errors.len() * 9 / 10] < 0.4, "{:?}", errors[errors.len() / 2]);
+        assert!(
+            errors[errors.len() / 2] < 0.1 && errors[errors.len() * 9 / 10] < 0.4,
+            "{:?}",
+            errors[errors.len() / 2]
+        );
     }
 }

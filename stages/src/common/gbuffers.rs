@@ -4,9 +4,9 @@
 //! folder of five PNGs for each of many thousand samples costs more in files than in pixels; the reference's folder of
 //! PNGs is an export. And how they are shown to people. Knows no cameras and no meshes.
 
-use anyhow::{Context, Result};
 use crate::common::arrays::{Array, Arrays, array, read_arrays, write_arrays};
 use crate::common::media::Image;
+use anyhow::{Context, Result};
 use geometry::gbuffer::{EncodedGBuffer, GBuffer};
 use std::path::Path;
 use tch::Tensor;
@@ -38,8 +38,11 @@ pub fn read(path: &Path) -> Result<GBuffer> {
     let parse = || -> Result<GBuffer> {
         let arrays = read_arrays(path)?;
         let depths = array(&arrays, "depths")?;
-        let [height, width] = depths.shape[..] else { anyhow::bail!("`depths` is {:?}, expected [H, W]", depths.shape) };
-        let triples = |name: &str| -> Result<Vec<[u8; 3]>> { Ok(array(&arrays, name)?.to_u8()?.as_chunks().0.to_vec()) };
+        let [height, width] = depths.shape[..] else {
+            anyhow::bail!("`depths` is {:?}, expected [H, W]", depths.shape)
+        };
+        let triples =
+            |name: &str| -> Result<Vec<[u8; 3]>> { Ok(array(&arrays, name)?.to_u8()?.as_chunks().0.to_vec()) };
         let encoded = EncodedGBuffer {
             width: width as u32,
             height: height as u32,

@@ -3,12 +3,12 @@
 //! No stage. A head model is a JSON of its dimensions and a safetensors of its weights and mean anchors; a person is a
 //! JSON of an identity code and the size of the head. Knows the networks' names, not their mathematics.
 
-use anyhow::{Context, Result};
 use crate::common::landmarks;
-use geometry::{Mesh, band};
+use anyhow::{Context, Result};
 use geometry::cloud::PointCloud;
 use geometry::cut::{Plane, throat_cut};
 use geometry::nearest::KdTree;
+use geometry::{Mesh, band};
 use glam::{DVec3, Vec3};
 use manifests::Type;
 use models::nphm::config::{Direction, HeadConfig};
@@ -100,7 +100,8 @@ impl Throat {
 
     fn plane(&self) -> Result<Plane> {
         let [x, y, z, nx, ny, nz] = self.0;
-        let normal = DVec3::new(nx, ny, nz).try_normalize().filter(|n| n.y > 0.0 && [x, y, z].iter().all(|v| v.is_finite()));
+        let normal =
+            DVec3::new(nx, ny, nz).try_normalize().filter(|n| n.y > 0.0 && [x, y, z].iter().all(|v| v.is_finite()));
         let normal = normal.with_context(|| {
             format!(
                 "`throat` is {:?}, expected a point and a direction with a positive second number\n\
@@ -168,8 +169,8 @@ pub fn read(table: &Table) -> Result<HeadModel> {
 /// If a file is missing, or the weights do not fit the dimensions.
 pub fn of_files(config: &Path, file: &Path) -> Result<HeadModel> {
     let text = std::fs::read(config).with_context(|| format!("cannot read {}", config.display()))?;
-    let dimensions: HeadConfig =
-        serde_json::from_slice(&text).with_context(|| format!("{} does not describe a head model", config.display()))?;
+    let dimensions: HeadConfig = serde_json::from_slice(&text)
+        .with_context(|| format!("{} does not describe a head model", config.display()))?;
     let tensors = weights::read(file)?;
     let anchors = tensors.get("mean_anchors").with_context(|| format!("{} has no mean_anchors", file.display()))?;
     let mut model = HeadModel::new(&dimensions, anchors, Device::Cpu)?;
@@ -318,7 +319,14 @@ fn thinned(kept: Vec<usize>, points: usize) -> Vec<usize> {
 ///
 /// # Errors
 /// If hardly a point lies where the face should be.
-pub fn align(model: &HeadModel, moment: &Moment, points: usize, frame: Frame, person: &Person, covering: f64) -> Result<Frame> {
+pub fn align(
+    model: &HeadModel,
+    moment: &Moment,
+    points: usize,
+    frame: Frame,
+    person: &Person,
+    covering: f64,
+) -> Result<Frame> {
     let config = FitConfig {
         steps: ALIGN_STEPS,
         points: 150,
@@ -350,13 +358,15 @@ mod tests {
         let throat = Throat([0.0, -0.2, 0.0, 0.0, 1.0, 0.4]);
         let (cut, coordinates) = throat.cut(posed.clone(), canonical.clone()).unwrap();
         let plane = throat.plane().unwrap();
-        let heights = cut.positions.iter().map(|p| plane.distance(Vec3::from(pose.to_model(p.to_array(), 1.0)).as_dvec3()));
+        let heights =
+            cut.positions.iter().map(|p| plane.distance(Vec3::from(pose.to_model(p.to_array(), 1.0)).as_dvec3()));
         let lowest = heights.fold(f64::INFINITY, f64::min);
         // units of 25 cm; the edge is the mean of a jagged one
         assert!(lowest > -0.03 && lowest < 0.03, "{lowest}");
         assert!(cut.boundary_vertices().len() > 40);
         for (position, coordinate) in cut.positions.iter().zip(&coordinates) {
-            let moved = (Vec3::from(pose.to_model(position.to_array(), 1.0)) - Vec3::from_slice(&coordinate[..3])).length();
+            let moved =
+                (Vec3::from(pose.to_model(position.to_array(), 1.0)) - Vec3::from_slice(&coordinate[..3])).length();
             assert!(moved < 0.04 && coordinate[3] == coordinate[0], "{coordinate:?} {moved}");
         }
         let below = Throat([0.0, -0.9, 0.0, 0.0, 1.0, 0.0]);

@@ -3,9 +3,9 @@
 //! No stage, but what `train_head_model` does every so many steps. Nothing that comes out of it goes back into training, and nothing is
 //! carried from one time to the next.
 
-use anyhow::{Context, Result};
 use crate::common::head_models::UNIT_MM;
 use crate::common::scan_pools::read_scans;
+use anyhow::{Context, Result};
 use models::nphm::sample::Scan;
 use models::nphm::train::Trainer;
 use models::nphm::validate::{Trial, validate};
@@ -36,8 +36,17 @@ impl Validation {
     ///
     /// # Errors
     /// If it has no rows or shares a file with what is learned from, or a file is missing, damaged or of another kind of head.
-    pub fn new(table: &Table, learned: &BTreeSet<PathBuf>, like: &Scan, scans: usize, trial: Trial) -> Result<Validation> {
-        anyhow::ensure!(!table.is_empty() && scans > 0, "there is nothing to validate on\nhint: leave `validation` out");
+    pub fn new(
+        table: &Table,
+        learned: &BTreeSet<PathBuf>,
+        like: &Scan,
+        scans: usize,
+        trial: Trial,
+    ) -> Result<Validation> {
+        anyhow::ensure!(
+            !table.is_empty() && scans > 0,
+            "there is nothing to validate on\nhint: leave `validation` out"
+        );
         let mut all: Vec<Scan> = Vec::new();
         for (identity, row) in table.rows().enumerate() {
             let path = row.path("scans")?;

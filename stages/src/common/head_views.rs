@@ -7,9 +7,9 @@ use crate::common::head_models::HEAD_CENTER;
 use crate::common::media::Image;
 use crate::common::scan_pools::cameras;
 use datasets::capture::look_at;
-use geometry::{Camera, Mesh};
 use geometry::distance::MeshDistance;
 use geometry::raster::{Raster, rasterize};
+use geometry::{Camera, Mesh};
 use glam::{DVec3, Vec3};
 use metrics::points::Surface;
 use rand_chacha::ChaCha8Rng;
@@ -104,7 +104,8 @@ impl Truth {
     /// What the same cameras see of another head in the same place. A pixel where the scan shows its inner side, because one looks through the
     /// mouth or the neck there, does not count: what a model closes behind the lips has no counterpart.
     pub fn view(&self, mesh: &Mesh) -> Surface {
-        let images: Vec<Raster> = self.cameras.iter().map(|c| rasterize(&mesh.positions, &mesh.faces, c, NEAR)).collect();
+        let images: Vec<Raster> =
+            self.cameras.iter().map(|c| rasterize(&mesh.positions, &mesh.faces, c, NEAR)).collect();
         let compares = |camera: usize, pixel: usize| {
             self.compares(&self.images[camera], pixel, self.cameras[camera].center().as_vec3())
         };
@@ -121,7 +122,8 @@ impl Truth {
     /// `red` on; grey elsewhere.
     pub fn errors(&self, mesh: &Mesh, size: u32, red: f32) -> Image {
         let tree = MeshDistance::new(&self.mesh);
-        let color = |points: &[Vec3]| -> Vec<[f32; 3]> { tree.distances(points).into_iter().map(|d| heat(d, red)).collect() };
+        let color =
+            |points: &[Vec3]| -> Vec<[f32; 3]> { tree.distances(points).into_iter().map(|d| heat(d, red)).collect() };
         draw(mesh, size, &color, Some(self))
     }
 }

@@ -35,7 +35,13 @@ pub fn spread(count: usize, n: usize) -> Vec<usize> {
 
 /// `n` of the frames whose landmarks these are (world, metres; empty where a frame has none), ascending. `places` are the head model's (model units); `scale` is the
 /// size of the head relative to it.
-pub fn choose(choice: KeyChoice, n: usize, frames: &[Vec<Option<DVec3>>], places: Option<&[Option<DVec3>]>, scale: f64) -> Vec<usize> {
+pub fn choose(
+    choice: KeyChoice,
+    n: usize,
+    frames: &[Vec<Option<DVec3>>],
+    places: Option<&[Option<DVec3>]>,
+    scale: f64,
+) -> Vec<usize> {
     let places = match (choice, places) {
         (KeyChoice::Diverse, Some(places)) => places,
         _ => return spread(frames.len(), n),
@@ -50,7 +56,8 @@ pub fn choose(choice: KeyChoice, n: usize, frames: &[Vec<Option<DVec3>>], places
     let mean: Vec<Option<DVec3>> = places.iter().map(|p| p.map(|p| p * scale / UNITS_PER_METRE)).collect();
     let mut chosen: Vec<usize> = Vec::new();
     // how far each face is from the nearest one that was chosen; those without a face are never farthest
-    let mut apart: Vec<Option<f64>> = faces.iter().map(|face| face.as_ref().and_then(|face| difference(face, &mean))).collect();
+    let mut apart: Vec<Option<f64>> =
+        faces.iter().map(|face| face.as_ref().and_then(|face| difference(face, &mean))).collect();
     while chosen.len() < n {
         let open = || (0..faces.len()).filter_map(|i| Some((i, apart[i].filter(|_| !chosen.contains(&i))?)));
         // of equal ones the first
@@ -127,7 +134,15 @@ mod tests {
         let diverse = |n: usize| choose(KeyChoice::Diverse, n, &frames, Some(&places), 1.0);
         let three = diverse(3);
         assert!(three[0] < 6 && three[1..] == [6, 8], "{three:?}");
-        assert_eq!(diverse(4), [three.clone(), vec![7]].concat().into_iter().collect::<std::collections::BTreeSet<_>>().into_iter().collect::<Vec<_>>());
+        assert_eq!(
+            diverse(4),
+            [three.clone(), vec![7]]
+                .concat()
+                .into_iter()
+                .collect::<std::collections::BTreeSet<_>>()
+                .into_iter()
+                .collect::<Vec<_>>()
+        );
         assert_eq!(diverse(3), three, "it is the same every time");
         assert_eq!(diverse(20), (0..9).collect::<Vec<_>>());
         assert_eq!(choose(KeyChoice::Spread, 3, &frames, Some(&places), 1.0), [1, 4, 7]);

@@ -3,9 +3,9 @@
 //! No stage, but what `detect_landmarks`, `triangulate_landmarks` and `scan_landmarks` share with the tracker. A landmark is one of
 //! the 468 points of the face mesh; one that was not found is NaN in a column of floats. Knows no rows' origin, and no fit.
 
-use anyhow::{Context, Result, ensure};
 use crate::common::head_models::HEAD_CENTER;
 use crate::common::media::Image;
+use anyhow::{Context, Result, ensure};
 use geometry::Camera;
 use geometry::align::robust_umeyama;
 use geometry::triangulate::{Agreement, Point, View, triangulate};
@@ -174,7 +174,10 @@ pub fn of_column(values: &[f64]) -> Vec<Option<DVec3>> {
 /// # Errors
 /// If the table is empty.
 pub fn mean_places(table: &Table) -> Result<Vec<Option<DVec3>>> {
-    ensure!(!table.is_empty(), "`landmarks` has no rows\nhint: it is what scan_landmarks puts out, a row for every person");
+    ensure!(
+        !table.is_empty(),
+        "`landmarks` has no rows\nhint: it is what scan_landmarks puts out, a row for every person"
+    );
     let mut sums = vec![(DVec3::ZERO, 0usize); POINTS];
     for row in table.rows() {
         for (sum, place) in sums.iter_mut().zip(of_column(&row.floats(PLACES.0)?)) {
@@ -228,7 +231,8 @@ pub fn pose_in(row: &Row<'_>, places: Option<&[Option<DVec3>]>, scale: f64) -> R
 /// The pose of a head whose landmarks were triangulated (world, metres), for the model's places and a head of size `scale`; most
 /// landmarks decide, so that an open mouth does not. None if too few were found.
 pub fn pose_of(places: &[Option<DVec3>], found: &[Option<DVec3>], scale: f64) -> Option<Pose> {
-    let pairs = places.iter().zip(found).filter_map(|(place, found)| Some(((*place)? * scale / UNITS_PER_METRE, (*found)?)));
+    let pairs =
+        places.iter().zip(found).filter_map(|(place, found)| Some(((*place)? * scale / UNITS_PER_METRE, (*found)?)));
     let (source, target): (Vec<DVec3>, Vec<DVec3>) = pairs.unzip();
     if source.len() < MIN_LANDMARKS {
         return None;
@@ -256,7 +260,9 @@ mod tests {
 
     #[test]
     fn a_turned_head_is_where_its_landmarks_are() {
-        let place = |i: usize| DVec3::new((i as f64 * 0.7).sin() * 0.3, (i as f64 * 1.3).cos() * 0.4, (i as f64 * 0.3).sin() * 0.2);
+        let place = |i: usize| {
+            DVec3::new((i as f64 * 0.7).sin() * 0.3, (i as f64 * 1.3).cos() * 0.4, (i as f64 * 0.3).sin() * 0.2)
+        };
         let places: Vec<_> = (0..POINTS).map(|i| Some(place(i))).collect();
         let pose = Pose { rotation: [0.1, 0.7, -0.05], translation: [0.1, -0.02, 0.04] };
         let world = |i: usize| DVec3::from(pose.to_world(place(i).as_vec3().to_array(), 1.1).map(f64::from));

@@ -2,9 +2,9 @@
 //!
 //! No stage. Knows no network.
 
-use anyhow::{Context, Result};
 use crate::common::arrays::{array, read_arrays};
 use crate::common::media::Image;
+use anyhow::{Context, Result};
 use models::vae::Posterior;
 use std::path::Path;
 use tch::{Device, Kind, Tensor};

@@ -6,9 +6,9 @@
 //! explains as many points as the right one. The linear model has to live in the head model's space, which it does when both are trained on the same
 //! scans. Knows no networks.
 
-use anyhow::Result;
 use crate::common::head_models::{initial_frame, observed};
 use crate::common::pca_heads::{LinearHead, Moment, Seen, Settings};
+use anyhow::Result;
 use geometry::cloud::PointCloud;
 use glam::Vec3;
 
@@ -19,7 +19,8 @@ use glam::Vec3;
 pub fn place(head: &LinearHead, cloud: &PointCloud, points: usize, center: [f64; 3]) -> Result<Moment> {
     let mut moment = Moment { expression: vec![0.0; head.expressions], pose: initial_frame(center).pose };
     let mean = vec![0.0; head.shapes];
-    let settings = Settings { rounds: 15, rigid_rounds: 15, trim: vec![[0.0, 0.1], [0.5, 0.05]], ..Settings::default() };
+    let settings =
+        Settings { rounds: 15, rigid_rounds: 15, trim: vec![[0.0, 0.1], [0.5, 0.05]], ..Settings::default() };
     for _ in 0..3 {
         // which points lie on the face depends on the pose
         let points = observed(cloud, points, &moment.pose, 1.0)?.points.into_iter().map(Vec3::from).collect();

@@ -6,8 +6,8 @@
 //! holes. It is a cut with a soft edge, no matte of single hairs: the published captures' mattes come from a trained
 //! network (BackgroundMattingV2). Knows no cameras.
 
-use anyhow::{Result, ensure};
 use crate::common::media::Image;
+use anyhow::{Result, ensure};
 use opencv::core::{self, Mat, Point, Rect, Size};
 use opencv::imgproc;
 use opencv::prelude::*;
@@ -76,7 +76,15 @@ pub fn matte(image: &Image, background: &Image) -> Result<Image> {
     // the colour model begins with random draws
     core::set_rng_seed(0)?;
     let none = Rect::new(0, 0, 0, 0);
-    imgproc::grab_cut(&small.to_mat()?, &mut mask, none, &mut outside, &mut inside, ROUNDS, imgproc::GC_INIT_WITH_MASK)?;
+    imgproc::grab_cut(
+        &small.to_mat()?,
+        &mut mask,
+        none,
+        &mut outside,
+        &mut inside,
+        ROUNDS,
+        imgproc::GC_INIT_WITH_MASK,
+    )?;
     let bytes: Vec<u8> = mask.data_bytes()?.iter().map(|label| if label & 1 == 1 { 255 } else { 0 }).collect();
     let person = filled(&largest_piece(&bytes, height)?, width, height)?;
     let mut soft = Mat::default();

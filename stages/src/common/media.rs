@@ -2,16 +2,16 @@
 //!
 //! Knows file formats and column names of cameras, and no stage. Videos are written by `video`.
 
-use anyhow::{Context, Result, bail};
 use crate::common::jpeg;
-use geometry::{Camera, Distortion};
+use anyhow::{Context, Result, bail};
 use geometry::camera::same_shape;
-use image::{ExtendedColorType, ImageEncoder};
+use geometry::{Camera, Distortion};
 use image::codecs::png::{CompressionType, FilterType, PngEncoder};
+use image::{ExtendedColorType, ImageEncoder};
 use models::face_mesh::Square;
 use opencv::core::{BORDER_CONSTANT, Mat, Scalar, Size};
-use opencv::{imgcodecs, imgproc, videoio};
 use opencv::prelude::*;
+use opencv::{imgcodecs, imgproc, videoio};
 use protocol::Row;
 use std::fmt::Display;
 use std::path::Path;
@@ -231,7 +231,8 @@ fn write_jpeg(path: &Path, quality: u32, pixels: &[u8], size: (usize, usize), fo
     compressor.set_quality(quality as i32)?;
     compressor.set_subsamp(if format == PixelFormat::GRAY { Subsamp::Gray } else { Subsamp::Sub2x2 })?;
     let image = turbojpeg::Image { pixels, width: size.0, pitch: size.0 * format.size(), height: size.1, format };
-    let jpeg = compressor.compress_to_vec(image).with_context(|| format!("cannot encode a {} x {} JPEG", size.0, size.1))?;
+    let jpeg =
+        compressor.compress_to_vec(image).with_context(|| format!("cannot encode a {} x {} JPEG", size.0, size.1))?;
     std::fs::write(path, jpeg).with_context(|| format!("cannot write {}", path.display()))
 }
 
@@ -518,7 +519,11 @@ mod tests {
             let path = scratch(&format!("group{i}.png"));
             std::fs::write(&path, file).unwrap();
             let mat = imgcodecs::imread(&path, imgcodecs::IMREAD_UNCHANGED).unwrap();
-            assert_eq!((mat.cols(), mat.rows(), mat.data_bytes().unwrap()), (7, 5, expected[i].as_slice()), "group {i}");
+            assert_eq!(
+                (mat.cols(), mat.rows(), mat.data_bytes().unwrap()),
+                (7, 5, expected[i].as_slice()),
+                "group {i}"
+            );
             theirs[i] = scratch(&format!("opencv{i}.png"));
             assert!(imgcodecs::imwrite(&theirs[i], &mat, &Vector::new()).unwrap());
         }

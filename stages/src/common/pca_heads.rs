@@ -109,7 +109,8 @@ impl Default for Settings {
 impl LinearHead {
     fn new(head: &PcaHead) -> Self {
         let floats = |t: &Tensor| -> Vec<f32> { t.reshape([-1]).try_into().expect("a float tensor") };
-        let template: Vec<Vec3> = floats(&head.template).as_chunks().0.iter().map(|p: &[f32; 3]| Vec3::from(*p)).collect();
+        let template: Vec<Vec3> =
+            floats(&head.template).as_chunks().0.iter().map(|p: &[f32; 3]| Vec3::from(*p)).collect();
         let indices: Vec<i64> = head.faces.reshape([-1]).try_into().expect("an integer tensor");
         let faces: Vec<[u32; 3]> = indices.as_chunks().0.iter().map(|f: &[i64; 3]| f.map(|v| v as u32)).collect();
         let mut rim = vec![false; template.len()];
@@ -186,7 +187,14 @@ impl LinearHead {
     }
 
     /// Points with what they are nearest to and what they count, without those at rims and farther than `trim`.
-    fn pairs(&self, points: &[Vec3], is_bare: impl Fn(usize) -> bool, mesh: &Mesh, trim: f32, covering: f64) -> Vec<Pair> {
+    fn pairs(
+        &self,
+        points: &[Vec3],
+        is_bare: impl Fn(usize) -> bool,
+        mesh: &Mesh,
+        trim: f32,
+        covering: f64,
+    ) -> Vec<Pair> {
         let tree = MeshDistance::new(mesh);
         let at_rim = |found: &Closest| self.faces[found.face as usize].iter().any(|v| self.rim[*v as usize]);
         let pair = |(i, p): (usize, &Vec3)| {
@@ -217,9 +225,7 @@ impl LinearHead {
         for Pair { point: p, found, normal, counts } in pairs {
             let corners = self.faces[found.face as usize];
             let offset = *p - found.point;
-            for (direction, weight) in
-                [(*normal, 1.0), (Vec3::X, in_place), (Vec3::Y, in_place), (Vec3::Z, in_place)]
-            {
+            for (direction, weight) in [(*normal, 1.0), (Vec3::X, in_place), (Vec3::Y, in_place), (Vec3::Z, in_place)] {
                 let root = f64::sqrt(weight * counts);
                 let mut residual = f64::from(direction.dot(offset));
                 for &k in &columns {
@@ -246,8 +252,10 @@ impl LinearHead {
         let rows = Tensor::from_slice(&rows).reshape([-1, width as i64]);
         let share = 1.0 / pairs.iter().map(|pair| pair.counts).sum::<f64>().max(f64::MIN_POSITIVE);
         let left: Vec<f64> = (rows.tr().matmul(&rows) * share).reshape([-1]).try_into().expect("a double tensor");
-        let right: Vec<f64> =
-            (rows.tr().matmul(&Tensor::from_slice(&wanted).unsqueeze(1)) * share).reshape([-1]).try_into().expect("a double tensor");
+        let right: Vec<f64> = (rows.tr().matmul(&Tensor::from_slice(&wanted).unsqueeze(1)) * share)
+            .reshape([-1])
+            .try_into()
+            .expect("a double tensor");
         for i in 0..width {
             system.right[places[i]] += right[i];
             (0..width).for_each(|j| system.add(places[i], places[j], left[i * width + j]));
@@ -294,7 +302,11 @@ impl System {
         (0..self.size).for_each(|i| self.add(i, i, 1e-12 * mean.max(1e-12)));
         let left = Tensor::from_slice(&self.left).reshape([n, n]);
         let right = Tensor::from_slice(&self.right).reshape([n, 1]);
-        Tensor::linalg_solve(&left, &right, true).to_kind(Kind::Double).reshape([-1]).try_into().expect("a double tensor")
+        Tensor::linalg_solve(&left, &right, true)
+            .to_kind(Kind::Double)
+            .reshape([-1])
+            .try_into()
+            .expect("a double tensor")
     }
 }
 
@@ -395,7 +407,10 @@ mod tests {
         let seen = [(&points, start()), (&points, start())];
         let (shape, moments) = head.fit(&seen, Some(&[0.5, 0.5]), &settings);
         assert_eq!(shape, [0.5, 0.5]);
-        assert!(moments.iter().all(|m| m.pose == Pose::default() && (m.expression[0] + 0.7).abs() < 0.02), "{moments:?}");
+        assert!(
+            moments.iter().all(|m| m.pose == Pose::default() && (m.expression[0] + 0.7).abs() < 0.02),
+            "{moments:?}"
+        );
         // no points at all: nothing moves
         let (shape, moments) = head.fit(&[(&Seen::default(), start())], None, &Settings::default());
         assert_eq!((shape, moments), (vec![0.0; 2], vec![start()]));

@@ -2,16 +2,16 @@
 //!
 //! No stage. Knows no loss and no loop.
 
-use anyhow::{Context, Result, bail};
 use crate::common::media::Image;
 use crate::common::trainer::{Checkpoints, LossCurve};
+use anyhow::{Context, Result, bail};
 use models::adamw::{AdamW, Ema};
 use models::{init, weights};
 use protocol::Row;
 use std::collections::BTreeMap;
 use std::path::Path;
-use tch::{Kind, Tensor};
 use tch::nn::VarStore;
+use tch::{Kind, Tensor};
 
 /// Images in a table, as one tensor `[N, 3, H, W]` of bytes.
 pub fn load_images(rows: &[Row<'_>], column: &str) -> Result<Tensor> {
@@ -40,7 +40,8 @@ pub fn to_signed(images: &Tensor) -> Tensor {
 pub fn flipped_batch(images: &Tensor, at: &[usize], seed: u64, step: u64) -> Tensor {
     let index: Vec<i64> = at.iter().map(|&i| i as i64).collect();
     let batch = images.index_select(0, &Tensor::from_slice(&index));
-    let flips = Tensor::from_slice(&init::integers(seed ^ 0xF11B, step, at.len(), 2)).view([-1, 1, 1, 1]).to_kind(Kind::Bool);
+    let flips =
+        Tensor::from_slice(&init::integers(seed ^ 0xF11B, step, at.len(), 2)).view([-1, 1, 1, 1]).to_kind(Kind::Bool);
     batch.flip([3]).where_self(&flips, &batch)
 }
 
@@ -64,7 +65,8 @@ pub fn resume(
     (optimiser, average, curve): (&mut AdamW, &mut Ema, &mut LossCurve),
     log: impl Fn(&str),
 ) -> Result<u64> {
-    let beginning: weights::Tensors = weights::sorted(vs).into_iter().map(|(name, tensor)| (name, tensor.detach().copy())).collect();
+    let beginning: weights::Tensors =
+        weights::sorted(vs).into_iter().map(|(name, tensor)| (name, tensor.detach().copy())).collect();
     let blank = curve.clone();
     let load = |dir: &Path| {
         weights::load(vs, &dir.join("weights.safetensors"))?;
@@ -87,8 +89,8 @@ pub fn resume(
 mod tests {
     use super::*;
     use models::adamw::Group;
-    use tch::nn::{self, Module};
     use tch::Device;
+    use tch::nn::{self, Module};
 
     #[test]
     fn half_of_a_damaged_checkpoint_is_not_taken() {
@@ -97,7 +99,12 @@ mod tests {
         let checkpoints = Checkpoints::new(&dir);
         let begin = || {
             let vs = VarStore::new(Device::Cpu);
-            let net = nn::linear(vs.root(), 2, 1, nn::LinearConfig { ws_init: nn::Init::Const(0.5), bs_init: Some(nn::Init::Const(0.0)), bias: true });
+            let net = nn::linear(
+                vs.root(),
+                2,
+                1,
+                nn::LinearConfig { ws_init: nn::Init::Const(0.5), bs_init: Some(nn::Init::Const(0.0)), bias: true },
+            );
             let mut optimiser = AdamW::default();
             optimiser.add(Group::network("net", 0.1), &vs);
             let average = Ema::new(&weights::sorted(&vs), 0.9);

@@ -4,9 +4,9 @@
 //! regions depend neither on a render nor, in a held-out view, on that view's own picture; on synthetic people they do not know the truth either. Source of the
 //! indices: the contours of MediaPipe's face mesh. Knows no scores.
 
-use anyhow::Result;
 use crate::common::landmarks::{TRIANGULATED, of_column};
 use crate::common::media::camera_of;
+use anyhow::Result;
 use geometry::Camera;
 use geometry::gbuffer::{GBuffer, camera_depth};
 use glam::{DVec2, DVec3};
@@ -127,7 +127,7 @@ fn convex_hull(mut points: Vec<DVec2>) -> Vec<DVec2> {
 mod tests {
     use super::*;
     use geometry::gbuffer::clip_depth;
-    use glam::{DMat4, DMat3};
+    use glam::{DMat3, DMat4};
 
     #[test]
     fn a_mouth_lies_within_its_contour_and_at_its_depth() {

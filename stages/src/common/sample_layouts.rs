@@ -3,12 +3,12 @@
 //! Pictures, mattes, videos, calibration, colours and points are those of the capture. Nobody tracked its people with FLAME or with
 //! a published NPHM: these files hold the neutral face. Writes; reads nothing back.
 
-use anyhow::{Context, Result};
 use crate::common::media::Image;
+use anyhow::{Context, Result};
 use datasets::nersemble::{self, DepthMap, FlameFrame};
 use datasets::nphm_tracking::{self, Tracked};
-use geometry::{Camera, pcd};
 use geometry::cloud::PointCloud;
+use geometry::{Camera, pcd};
 use glam::{DMat4, DQuat, DVec3};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
@@ -80,7 +80,9 @@ fn videos(root: &Path, samples: &[Sample], mattes: bool) -> Result<()> {
     for (serial, sample) in cameras(samples) {
         let images = nersemble::video_path(root, PARTICIPANT, &sample.sequence, serial);
         let alphas = nersemble::alpha_path(root, PARTICIPANT, &sample.sequence, serial);
-        for (from, to) in [(&sample.video, images), (&sample.matte_video, alphas)].into_iter().take(1 + usize::from(mattes)) {
+        for (from, to) in
+            [(&sample.video, images), (&sample.matte_video, alphas)].into_iter().take(1 + usize::from(mattes))
+        {
             std::fs::copy(from, place(root, &to.to_string_lossy())?)?;
         }
     }
@@ -99,7 +101,8 @@ fn download(root: &Path, samples: &[Sample]) -> Result<()> {
 }
 
 fn colours(root: &Path, samples: &[Sample]) -> Result<()> {
-    let colours: Vec<_> = cameras(samples).iter().map(|(serial, sample)| (serial.to_string(), sample.colours)).collect();
+    let colours: Vec<_> =
+        cameras(samples).iter().map(|(serial, sample)| (serial.to_string(), sample.colours)).collect();
     Ok(nersemble::write_colours(root, PARTICIPANT, &colours)?)
 }
 
@@ -158,7 +161,10 @@ fn release(root: &Path, samples: &[Sample]) -> Result<()> {
         matte.write_png(&place(&person, &format!("{frame}/alpha_map-73fps/cam_{camera}.png"))?)?;
         let depths = place(&person, &format!("{frame}/colmap-73fps/depth_maps_compressed/cam_{camera}.png"))?;
         nersemble::write_depth(&depths, &depth(seen, cloud))?;
-        nersemble::write_affine(&place(&person, &format!("annotations/{sequence}/color_correction/{camera}.npy"))?, &SAME)?;
+        nersemble::write_affine(
+            &place(&person, &format!("annotations/{sequence}/color_correction/{camera}.npy"))?,
+            &SAME,
+        )?;
     }
     Ok(())
 }
@@ -190,7 +196,10 @@ fn avatars(root: &Path, samples: &[Sample]) -> Result<()> {
         image.write_jpeg(&place(root, &format!("{frame}/images-2x/cam_{camera}.jpg"))?, 95)?;
         matte.write_png(&place(root, &format!("{frame}/alpha_map/cam_{camera}.png"))?)?;
         let annotations = format!("sequences/{sequence}/annotations");
-        nersemble::write_affine(&place(&person(root), &format!("{annotations}/color_correction/{camera}.npy"))?, &SAME)?;
+        nersemble::write_affine(
+            &place(&person(root), &format!("{annotations}/color_correction/{camera}.npy"))?,
+            &SAME,
+        )?;
         let flame = place(&person(root), &format!("{annotations}/tracking/FLAME2023_v2/tracked_flame_params.npz"))?;
         nersemble::write_flame(&flame, &neutral(samples, sequence))?;
         let fit = Tracked { participant: PARTICIPANT, sequence: sequence.clone(), timestep: *timestep };
@@ -202,7 +211,8 @@ fn avatars(root: &Path, samples: &[Sample]) -> Result<()> {
 fn transforms(root: &Path, samples: &[Sample]) -> Result<()> {
     let mut frames = Vec::new();
     for Sample { camera, timestep, image, matte, seen, .. } in samples {
-        let (picture, mask) = (format!("images/{camera}_{timestep:05}.png"), format!("masks/{camera}_{timestep:05}.png"));
+        let (picture, mask) =
+            (format!("images/{camera}_{timestep:05}.png"), format!("masks/{camera}_{timestep:05}.png"));
         image.write_png(&place(root, &picture)?)?;
         matte.write_png(&place(root, &mask)?)?;
         // OpenGL's axes: y up, z back
@@ -230,7 +240,8 @@ fn colmap(root: &Path, samples: &[Sample]) -> Result<()> {
         matte.write_png(&place(root, &format!("masks/{name}"))?)?;
         let (_, q, t) = seen.world_to_cam.to_scale_rotation_translation();
         let DQuat { x, y, z, w } = q.normalize();
-        images += &format!("{} {w} {x} {y} {z} {} {} {} {} {name}\n\n", id + 1, t.x, t.y, t.z, numbers[camera.as_str()]);
+        images +=
+            &format!("{} {w} {x} {y} {z} {} {} {} {} {name}\n\n", id + 1, t.x, t.y, t.z, numbers[camera.as_str()]);
     }
     text(root, "sparse/0/cameras.txt", &lenses)?;
     text(root, "sparse/0/images.txt", &images)

@@ -5,11 +5,11 @@
 //! lie the scans' vertices, which are the same in all scans of all people, and the triangles. All is in
 //! model space: units of 25 cm, the head where FLAME has it (see `head_models::HEAD_CENTER`). Knows no networks, and not whose heads they are.
 
-use anyhow::{Context, Result};
 use crate::common::arrays::{Array, Arrays, array, read_arrays};
 use crate::common::head_models::HEAD_CENTER;
-use geometry::{Camera, Mesh, raster};
+use anyhow::{Context, Result};
 use geometry::nearest::KdTree;
+use geometry::{Camera, Mesh, raster};
 use glam::{DVec3, Vec3};
 use models::nphm::sample;
 use rand_chacha::ChaCha8Rng;
@@ -46,7 +46,14 @@ impl Sampler {
     ///
     /// # Errors
     /// If no camera sees a face, or nothing but a face.
-    pub fn add(&self, i: usize, posed: &[Vec3], neutral: &[Vec3], rng: &mut ChaCha8Rng, arrays: &mut Arrays) -> Result<()> {
+    pub fn add(
+        &self,
+        i: usize,
+        posed: &[Vec3],
+        neutral: &[Vec3],
+        rng: &mut ChaCha8Rng,
+        arrays: &mut Arrays,
+    ) -> Result<()> {
         self.sample(posed, neutral, rng, &format!("{i:03}."), arrays)?;
         let vertices = Array::of_f32(&[posed.len(), 3], posed.iter().flat_map(|p| p.to_array()));
         arrays.insert(format!("{i:03}.vertices"), vertices);
@@ -175,7 +182,8 @@ impl Seen {
     fn outside(&self, p: Vec3, cameras: &[Camera]) -> bool {
         cameras.iter().zip(&self.depths).any(|(camera, depths)| {
             let (px, z) = camera.project(p.as_dvec3());
-            let inside = px.x >= 0.0 && px.y >= 0.0 && px.x < f64::from(camera.width) && px.y < f64::from(camera.height);
+            let inside =
+                px.x >= 0.0 && px.y >= 0.0 && px.x < f64::from(camera.width) && px.y < f64::from(camera.height);
             if !inside {
                 return true;
             }

@@ -3,8 +3,8 @@
 //! No stage. A checkpoint (`trainer::Checkpoints`) holds all frames that are done, bit for bit; meshes lie beside them, each written under another name and
 //! renamed when it is complete. Whatever cannot be read counts as not done. Knows no model and no points.
 
-use anyhow::{Context, Result, ensure};
 use crate::common::trainer::Checkpoints;
+use anyhow::{Context, Result, ensure};
 use geometry::ply;
 use models::nphm::fit::Frame;
 use models::nphm::pose::Pose;
@@ -47,14 +47,21 @@ impl TrackState {
         self.checkpoints.resume(
             |dir| {
                 let found = read(&dir.join(FILE))?;
-                ensure!(found.fitted.len() <= frames && found.refined.len() <= found.fitted.len(), "it is of another sequence");
+                ensure!(
+                    found.fitted.len() <= frames && found.refined.len() <= found.fitted.len(),
+                    "it is of another sequence"
+                );
                 done = found;
                 Ok(())
             },
             &log,
         )?;
         if !done.fitted.is_empty() {
-            log(&format!("goes on after {} fitted and {} refined frames of {frames}", done.fitted.len(), done.refined.len()));
+            log(&format!(
+                "goes on after {} fitted and {} refined frames of {frames}",
+                done.fitted.len(),
+                done.refined.len()
+            ));
         }
         Ok(done)
     }
@@ -65,7 +72,9 @@ impl TrackState {
     /// If it cannot be written.
     pub fn save(&self, done: &Done) -> Result<()> {
         let step = done.fitted.len() + done.refined.len();
-        self.checkpoints.save(step as u64, |dir| Ok(weights::write(&dir.join(FILE), &tensors(done), &Default::default(), Precision::Keep)?))
+        self.checkpoints.save(step as u64, |dir| {
+            Ok(weights::write(&dir.join(FILE), &tensors(done), &Default::default(), Precision::Keep)?)
+        })
     }
 
     /// A mesh under this name: the one that is there, or else what `make` writes to the path it is given.
@@ -104,11 +113,16 @@ fn tensors(done: &Done) -> Tensors {
 fn read(path: &Path) -> Result<Done> {
     let all = weights::read(path)?;
     let [fitted, refined] = PARTS.map(|name| -> Result<Vec<Frame>> {
-        let (Some(codes), Some(numbers)) = (all.get(&format!("{name}.codes")), all.get(&format!("{name}.numbers"))) else {
+        let (Some(codes), Some(numbers)) = (all.get(&format!("{name}.codes")), all.get(&format!("{name}.numbers")))
+        else {
             return Ok(Vec::new());
         };
         let (size, numbers_size) = (codes.size(), numbers.size());
-        ensure!(size.len() == 2 && numbers_size == [size[0], 8] && numbers.kind() == Kind::Double, "{} is damaged", path.display());
+        ensure!(
+            size.len() == 2 && numbers_size == [size[0], 8] && numbers.kind() == Kind::Double,
+            "{} is damaged",
+            path.display()
+        );
         let codes: Vec<f32> = codes.reshape([-1]).try_into()?;
         let numbers: Vec<f64> = numbers.reshape([-1]).try_into()?;
         let frame = |(code, n): (&[f32], &[f64; 8])| Frame {

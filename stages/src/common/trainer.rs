@@ -67,7 +67,9 @@ impl Checkpoints {
             Some(kept) => format!("the checkpoint of step {kept} is kept"),
             None => "there is no checkpoint yet".into(),
         };
-        anyhow::anyhow!("{what} at step {step}: training has diverged and stops; {kept}\nhint: try a lower learning rate")
+        anyhow::anyhow!(
+            "{what} at step {step}: training has diverged and stops; {kept}\nhint: try a lower learning rate"
+        )
     }
 
     /// Writes the checkpoint of a step with `save`, and drops those that are older than the last few.

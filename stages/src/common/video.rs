@@ -4,8 +4,8 @@
 //! that the same frames give other bytes in another process. OpenH264 is built from source with one thread and without
 //! assembler, so that neither the host's codecs nor its processor have a say. Knows no stage; videos are read by `media`.
 
-use anyhow::{Context, Result, anyhow, bail, ensure};
 use crate::common::media::Image;
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use openh264::OpenH264API;
 use openh264::encoder::{Encoder, EncoderConfig, FrameType, IntraFramePeriod, Profile, QpRange, RateControlMode};
 use openh264::formats::YUVBuffer;
