@@ -1,4 +1,5 @@
-//! What `train_vae` and `train_prior` share: images in one tensor, and what a training of one network keeps to go on from.
+//! What `train_vae` and `train_prior` share: images in one tensor (those of an avatar's colour loss, too), and what a training of one network
+//! keeps to go on from.
 //!
 //! No stage. Knows no loss and no loop.
 
