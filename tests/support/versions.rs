@@ -126,6 +126,10 @@ fn named(root: &Path, file: &Path) -> Vec<PathBuf> {
     // the longest, for crates lie within each other
     let home = home.max_by_key(|folder| folder.components().count()).expect("only files of these crates are read");
     let mut files = Vec::new();
+    // a list would hide from the lines below what is named of it
+    let listed =
+        text.split("crate::{").skip(1).any(|list| list.split(';').next().unwrap_or_default().contains("common::"));
+    assert!(!listed, "{}: what lies in common is named by a path of its own, crate::common::…", file.display());
     let common = ("crate::common", root.join("stages/src/common"));
     let crates = CRATES.iter().map(|(name, folder)| (*name, root.join(folder)));
     for (name, folder) in crates.chain([("crate", home), common]) {
