@@ -21,6 +21,7 @@ use anyhow::{Context, Result};
 use manifests::{Type, Value};
 use models::adamw::{AdamW, Ema, cosine};
 use models::avatar::Avatar;
+use models::loss_scale::LossScale;
 use models::team::{Team, cut};
 use models::vae::Vae;
 use models::weights;
@@ -28,12 +29,12 @@ use protocol::{ColumnDef, Cx, Grain, OutRow, Rows, Stage, StageDef, Unit};
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::path::Path;
-use tch::Tensor;
+use tch::{Kind, Tensor};
 
 fn def() -> StageDef {
     let tried =
         [("gbuffer", Type::Blob), ("latent", Type::Blob), ("expression", Type::Floats(0)), ("target", Type::Blob)];
-    let mut def = StageDef::new("train_avatar", 6, Grain::Whole)
+    let mut def = StageDef::new("train_avatar", 7, Grain::Whole)
         .doc("Trains a person's avatar: ControlNet, TriPlane features and expression attentions on a diffusion prior.")
         .reads([("gbuffer", Type::Blob), ("latent", Type::Blob), ("expression", Type::Floats(0))])
         .may_read(EYE_COLUMNS)
@@ -75,6 +76,8 @@ impl Stage for TrainAvatar {
 struct State<'a> {
     avatar: &'a Avatar,
     optimiser: AdamW,
+    /// What losses are multiplied by, in half precision.
+    scale: Option<LossScale>,
     /// The moving average, if one is wanted.
     average: Option<Ema>,
     curve: LossCurve,
@@ -98,7 +101,8 @@ impl TrainAvatar {
                 let replicas = (0..helpers(p.parts, cx.threads)).map(|_| replica()).collect::<Result<_>>()?;
                 Team::new(&avatar, replicas)
             }
-            Precision::Bf16 => Team::apprentice(&avatar, replica()?.in_bfloat16()),
+            Precision::Bf16 => Team::apprentice(&avatar, replica()?.computing_in(Kind::BFloat16)),
+            Precision::F16 => Team::apprentice(&avatar, replica()?.computing_in(Kind::Half)),
         };
         let names = p.terms().names();
         let scratch = cx.scratch()?;
@@ -112,6 +116,7 @@ impl TrainAvatar {
             Ok(State {
                 avatar: &avatar,
                 optimiser: avatar.optimiser(),
+                scale: (p.precision == Precision::F16).then(LossScale::default),
                 average: (p.ema > 0.0).then(|| Ema::new(&avatar.learned(), p.ema)),
                 curve: LossCurve::new(&names, p.steps, 100),
                 validation: validation.transpose()?,
@@ -138,6 +143,9 @@ impl TrainAvatar {
             let at = batch(p.seed, step, size, samples.len());
             let drawn = samples.batch(&at, &vae, &avatar.schedule, (p.seed, step))?;
             state.optimiser.zero_grad();
+            if let Some(scale) = &state.scale {
+                team.scale_losses(scale.factor());
+            }
             let mut loss = vec![0.0; names.len()];
             for (from, n, round) in cut(size, p.accumulate) {
                 let part = |(first, n, share)| (share * round, drawn.narrow(from + first, n));
@@ -147,12 +155,14 @@ impl TrainAvatar {
             if !loss[0].is_finite() {
                 return Err(checkpoints.diverged(&format!("the loss is {}", loss[0]), step + 1));
             }
-            let norms = state.optimiser.step(match p.lr_schedule {
-                LrSchedule::Cosine => cosine(step, p.steps, 20, 0.01),
-                LrSchedule::Constant => 1.0,
-            });
-            if let Some(norm) = norms.iter().find(|norm| !norm.is_finite()) {
-                return Err(checkpoints.diverged(&format!("the norm of a gradient is {norm}"), step + 1));
+            if state.takes_gradients() {
+                let norms = state.optimiser.step(match p.lr_schedule {
+                    LrSchedule::Cosine => cosine(step, p.steps, 20, 0.01),
+                    LrSchedule::Constant => 1.0,
+                });
+                if let Some(norm) = norms.iter().find(|norm| !norm.is_finite()) {
+                    return Err(checkpoints.diverged(&format!("the norm of a gradient is {norm}"), step + 1));
+                }
             }
             if let Some(average) = &mut state.average {
                 average.update(&avatar.learned());
@@ -180,6 +190,15 @@ impl TrainAvatar {
 }
 
 impl State<'_> {
+    /// Whether the optimiser may take the gradients there are: not those that overflowed for the scale of their losses, which is
+    /// lowered for it.
+    fn takes_gradients(&mut self) -> bool {
+        let Some(scale) = &mut self.scale else { return true };
+        let finite = self.optimiser.is_finite();
+        scale.adapt(finite);
+        finite || scale.is_exhausted()
+    }
+
     /// The weights that are put out: the average's, if there is one.
     fn result(&self) -> weights::Tensors {
         let plain = |(name, tensor): (&String, &Tensor)| (name.clone(), tensor.shallow_clone());
@@ -240,12 +259,15 @@ impl State<'_> {
             validation.save(&dir.join("validation.csv"), &dir.join("validation.png"))?;
         }
         self.optimiser.save(&dir.join("optimiser.safetensors"))?;
+        std::fs::write(dir.join("scale.json"), serde_json::to_string(&self.scale)?)?;
         std::fs::write(dir.join("events"), self.events.length().to_string())?;
         self.curve.save(&dir.join("losses.csv"))
     }
 
     fn load(&mut self, dir: &Path) -> Result<()> {
         let events = std::fs::read_to_string(dir.join("events")).context("the length of the event file")?;
+        let scale = std::fs::read(dir.join("scale.json")).context("the scale of losses")?;
+        self.scale = serde_json::from_slice(&scale).context("the scale of losses")?;
         let path = dir.join("weights.safetensors");
         self.avatar.restore(&weights::read(&path)?, &path.display().to_string())?;
         if let Some(average) = &mut self.average {

@@ -149,32 +149,32 @@ fn samplers_and_precisions_are_parameters() {
     };
     let plain = train(&[]);
     assert_eq!(train(&["--set", "avatar.gradient_checkpointing=true"]), plain, "less memory, the same bits");
-    assert_ne!(train(&["--set", "avatar.precision=bf16"]), plain);
+    for other in ["avatar.precision=bf16", "avatar.precision=f16", "avatar.code_noise=0.5"] {
+        assert_ne!(train(&["--set", other]), plain, "{other}");
+    }
     assert_ne!(train(&["--param", "unet=tuned"]), plain);
     let path = trial.paths("avatar")[0]["checkpoint"].as_str().expect("a path").to_string();
     let bytes = std::fs::read(path).expect("a checkpoint");
     let tuned = bytes.windows(12).any(|part| part == b"unet.conv_in");
     assert!(tuned, "a prior that was trained on is kept with the avatar");
-    let scales = |raw: bool| {
-        trial.run(&[
-            "--only",
-            "avatar",
-            "--param",
-            "avatar_steps=1",
-            "--param",
-            if raw { "codes=raw" } else { "codes=standardised" },
-        ]);
+    let scales = |codes: &str| {
+        trial.run(&["--only", "avatar", "--param", "avatar_steps=1", "--param", &format!("codes={codes}")]);
         let row = &trial.paths("avatar")[0];
         let text = std::fs::read_to_string(row["config"].as_str().expect("a path")).expect("a description");
         let description: Value = serde_json::from_str(&text).expect("JSON");
         ["code_mean", "code_std"]
             .map(|name| serde_json::from_value::<Vec<f64>>(description[name].clone()).expect("numbers"))
     };
-    let ([mean, std], [raw_mean, raw_std]) = (scales(false), scales(true));
+    let [[mean, std], [raw_mean, raw_std], [same_mean, kinds]] = ["standardised", "raw", "scaled"].map(scales);
     assert!(raw_mean.iter().all(|value| *value == 0.0) && raw_std.iter().all(|value| *value == 1.0));
     assert!(
         mean.len() == raw_mean.len() && mean.iter().any(|value| *value != 0.0) && std.iter().any(|value| *value != 1.0)
     );
+    // expression, six numbers of gaze, two of lids
+    let n = mean.len() - 8;
+    assert!(mean == same_mean && kinds.iter().skip(1).zip(&kinds).filter(|(a, b)| a != b).count() == 2, "{kinds:?}");
+    let pooled = (std[..n].iter().map(|value| value * value).sum::<f64>() / n as f64).sqrt();
+    assert!((kinds[0] / pooled - 1.0).abs() < 1e-9 && kinds[n - 1] == kinds[0] && kinds[n] != kinds[0]);
 }
 
 const TWO: &str = "stages:
@@ -204,6 +204,33 @@ fn an_avatar_of_two_people_has_maps_for_each() {
     let output = trial.command("run", &[&words[..], &["--only", "strange"]].concat()).output().expect("it starts");
     let text = String::from_utf8_lossy(&output.stderr);
     assert!(text.contains("no feature maps of participant 20; it was trained on 18, 19"), "{text}");
+}
+
+#[test]
+fn codes_are_smoothed_within_their_sequence() {
+    let trial = extended(
+        "stages:
+  smooth: { stage: smooth_codes, from: gazes, by: [participant, sequence], sigma: 1 }
+",
+    );
+    trial.run(&["--only", "smooth"]);
+    let codes = |stage: &str| -> Vec<(Vec<f64>, Value)> {
+        let split = |mut row: Value| {
+            let code = row["expression"].take();
+            (serde_json::from_value(code).expect("numbers"), row)
+        };
+        trial.rows(stage).into_iter().map(split).collect()
+    };
+    let (before, after) = (codes("gazes"), codes("smooth"));
+    let tremor = |codes: &[(Vec<f64>, Value)]| -> f64 {
+        let of = |pair: &[(Vec<f64>, Value)]| match pair[0].1["sequence"] == pair[1].1["sequence"] {
+            true => pair[0].0.iter().zip(&pair[1].0).map(|(a, b)| (a - b).powi(2)).sum(),
+            false => 0.0,
+        };
+        codes.windows(2).map(of).sum()
+    };
+    assert!(before.iter().map(|(_, row)| row).eq(after.iter().map(|(_, row)| row)), "nothing else has changed");
+    assert!(tremor(&after) < 0.5 * tremor(&before) && tremor(&after) > 0.0);
 }
 
 const REGIONS: &str = "stages:

@@ -140,6 +140,13 @@ impl AdamW {
         }
     }
 
+    /// Whether no gradient has overflowed.
+    pub fn is_finite(&self) -> bool {
+        let gradients =
+            |(_, list): &(Group, Vec<Parameter>)| global_norm(&list.iter().map(|p| p.value.grad()).collect::<Vec<_>>());
+        self.groups.iter().all(|group| gradients(group).is_finite())
+    }
+
     /// Forgets all steps, as if none had been done.
     pub fn reset(&mut self) {
         self.step = 0;

@@ -312,13 +312,14 @@ impl Avatar {
         })
     }
 
-    /// The same avatar with networks that compute in bfloat16, half as large; feature maps and losses stay in f32. As a
-    /// [`Team::apprentice`](crate::team::Team::apprentice) of one in f32 it trains with mixed precision.
-    pub fn in_bfloat16(mut self) -> Self {
+    /// The same avatar with networks that compute in bfloat16 or half precision, half as large; feature maps and losses stay in f32. As
+    /// a [`Team::apprentice`](crate::team::Team::apprentice) of one in f32 it trains with mixed precision; half precision wants
+    /// its losses scaled (`loss_scale`).
+    pub fn computing_in(mut self, kind: Kind) -> Self {
         for vs in [&mut self.unet_vs, &mut self.steering_vs, &mut self.expression_vs] {
-            vs.bfloat16();
+            vs.set_kind(kind);
         }
-        self.kind = Kind::BFloat16;
+        self.kind = kind;
         self.text = self.text.to_kind(self.kind);
         self
     }

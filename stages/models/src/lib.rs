@@ -20,6 +20,7 @@ pub mod init;
 pub mod layers;
 pub mod ldm;
 pub mod linear;
+pub mod loss_scale;
 pub mod lpips;
 pub mod nphm;
 pub mod numpy;

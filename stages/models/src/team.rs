@@ -46,6 +46,8 @@ struct Helper<J> {
 pub struct Team<M: Member> {
     helpers: Vec<Helper<M::Job>>,
     apprentice: Option<M>,
+    /// What an apprentice's losses are multiplied by before they are differentiated.
+    scale: f64,
 }
 
 impl<M: Member + Send + 'static> Team<M> {
@@ -59,7 +61,7 @@ impl<M: Member + Send + 'static> Team<M> {
             runtime::one_thread();
         }
         let helpers = replicas.into_iter().map(|replica| helper(leader, replica)).collect();
-        Self { helpers, apprentice: None }
+        Self { helpers, apprentice: None, scale: 1.0 }
     }
 
     /// A replica in other numbers, such as bfloat16, that computes all parts one after the other in this thread. Its gradients are
@@ -77,7 +79,13 @@ impl<M: Member + Send + 'static> Team<M> {
             .reduce(|a, b| a + b)
             .expect("something learns")
             .backward();
-        Self { helpers: Vec::new(), apprentice: Some(replica) }
+        Self { helpers: Vec::new(), apprentice: Some(replica), scale: 1.0 }
+    }
+
+    /// Multiplies an apprentice's losses before they are differentiated, and divides the gradients, once they are in the leader's
+    /// numbers, by as much: small gradients in half precision would be zero.
+    pub fn scale_losses(&mut self, factor: f64) {
+        self.scale = factor;
     }
 
     /// Adds the gradient of the whole batch's mean loss to `leader`'s weights. `jobs` are its parts, each with its share
@@ -87,7 +95,7 @@ impl<M: Member + Send + 'static> Team<M> {
     /// If a part's loss does: with that panic.
     pub fn backward(&mut self, leader: &M, jobs: Vec<(f64, M::Job)>) -> Vec<f64> {
         if let Some(apprentice) = &self.apprentice {
-            return learn_from(apprentice, leader, jobs);
+            return learn_from(apprentice, leader, jobs, self.scale);
         }
         let mut jobs = jobs.into_iter().peekable();
         assert!(jobs.peek().is_some(), "a batch has a part");
@@ -122,18 +130,19 @@ impl<M: Member + Send + 'static> Team<M> {
     }
 }
 
-/// The parts' gradients, computed by an apprentice and added to the leader's.
-fn learn_from<M: Member>(apprentice: &M, leader: &M, jobs: Vec<(f64, M::Job)>) -> Vec<f64> {
+/// The parts' gradients, computed by an apprentice of losses times `scale` and added to the leader's.
+fn learn_from<M: Member>(apprentice: &M, leader: &M, jobs: Vec<(f64, M::Job)>, scale: f64) -> Vec<f64> {
     let (followed, own) = (leader.learned(), apprentice.learned());
     tch::no_grad(|| own.iter().for_each(|(name, own)| own.shallow_clone().copy_(&followed[name])));
     let mut sums = Vec::new();
     for (share, job) in jobs {
         own.values().for_each(|own| own.shallow_clone().zero_grad());
-        add(&mut sums, differentiate(apprentice, share, &job));
+        let terms = apprentice.backward(&job, share * scale);
+        add(&mut sums, terms.into_iter().map(|term| term * share).collect());
         tch::no_grad(|| {
             for (name, gradient) in own.iter().map(|(name, own)| (name, own.grad())).filter(|(_, g)| g.defined()) {
                 let mut sum = followed[name].grad();
-                sum += gradient.to_kind(sum.kind());
+                sum += gradient.to_kind(sum.kind()) / scale;
             }
         });
     }
@@ -287,6 +296,28 @@ mod tests {
                 assert!(off > 0.0 && off < 0.02, "{name}: {off}");
             }
         }
+    }
+
+    #[test]
+    fn a_scaled_loss_has_the_gradient_of_the_loss() {
+        // in half precision a gradient of 1e-9 is zero
+        let x = init::normal(1, 1, &[7, 3]) * 1e-5;
+        let norms = [1.0, 65536.0].map(|scale| {
+            let (leader, mut replica) = (Net::new(1), Net::new(1));
+            leader.learned().into_values().for_each(|mut weight| tch::no_grad(|| _ = weight.g_mul_scalar_(1e-4)));
+            replica.vs.half();
+            let mut team = Team::apprentice(&leader, replica);
+            team.scale_losses(scale);
+            leader.learned().into_values().for_each(|mut variable| variable.zero_grad());
+            let low = jobs(&x, 2).into_iter().map(|(share, x)| (share, x.to_kind(Kind::Half))).collect();
+            team.backward(&leader, low);
+            leader.learned()["a.weight"].grad().norm().double_value(&[])
+        });
+        let alone = Net::new(1);
+        alone.learned().into_values().for_each(|mut weight| tch::no_grad(|| _ = weight.g_mul_scalar_(1e-4)));
+        Team::new(&alone, Vec::new()).backward(&alone, jobs(&x, 2));
+        let want = alone.learned()["a.weight"].grad().norm().double_value(&[]);
+        assert!(norms[0] < 0.5 * want && (norms[1] / want - 1.0).abs() < 0.02, "{norms:?} of {want}");
     }
 
     #[test]

@@ -39,7 +39,7 @@ impl Description {
         let codes = rows.iter().map(|row| params.code(row)).collect::<Result<Vec<_>>>()?;
         let n = codes[0].len();
         anyhow::ensure!(codes.iter().all(|code| code.len() == n), "expression codes are of different lengths");
-        let (mean, std) = if params.standardises() { spread(&codes) } else { (vec![0.0; n], vec![1.0; n]) };
+        let (mean, std) = params.scales(&codes);
         // all rows say whom they show, or none counts
         let participants: BTreeSet<i64> = rows
             .iter()
@@ -70,6 +70,11 @@ impl Description {
         let text = backbone::load_null_prompt(backbone)?;
         let config = self.params.config(unet_config, schedule, self.code, self.participants.len().max(1));
         Ok(Avatar::new(&config, &prior, &text, self.params.seed, runtime::device())?)
+    }
+
+    /// Share of its deviation that a code is disturbed by in training.
+    pub fn code_noise(&self) -> f64 {
+        self.params.code_noise
     }
 
     /// Whose feature maps each of some rows is looked up in. An avatar of one person has no others, whatever a row says.
@@ -104,17 +109,6 @@ impl Description {
         }
         Ok(Tensor::from_slice(&flat).view([rows.len() as i64, self.code]))
     }
-}
-
-/// Mean and deviation of each value of codes of one length.
-fn spread(codes: &[Vec<f64>]) -> (Vec<f64>, Vec<f64>) {
-    let of = |i: usize| {
-        let mean = codes.iter().map(|c| c[i]).sum::<f64>() / codes.len() as f64;
-        let variance = codes.iter().map(|c| (c[i] - mean).powi(2)).sum::<f64>() / codes.len() as f64;
-        // a value that never changes is passed on as it is, not blown up
-        (mean, if variance > 1e-12 { variance.sqrt() } else { 1.0 })
-    };
-    (0..codes[0].len()).map(of).unzip()
 }
 
 /// The columns of a trained avatar.

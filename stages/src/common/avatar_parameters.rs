@@ -70,6 +70,10 @@ pub struct Params {
     /// How the code is scaled before the network sees it.
     #[serde(default)]
     pub codes: Codes,
+    /// Deviation of the noise that disturbs every value of a code whenever it is learned from, in deviations of all values of the codes:
+    /// it keeps the network from knowing a frame by its code. The paper has 0.
+    #[serde(default)]
+    pub code_noise: f64,
     /// What becomes of the prior.
     #[serde(default)]
     pub prior: Prior,
@@ -96,8 +100,7 @@ pub struct Params {
     /// use; another number changes the rounding.
     #[serde(default = "parts")]
     pub parts: usize,
-    /// The numbers that the networks compute in; weights, optimiser and samples are in f32 anyhow. Half-precision (f16) is
-    /// not offered: it takes loss scaling, which bf16 does without.
+    /// The numbers that the networks compute in; weights, optimiser and samples are in f32 anyhow.
     #[serde(default)]
     pub precision: Precision,
     /// Compute the stages of the networks once more for their gradients instead of keeping them: less memory, more time,
@@ -194,12 +197,12 @@ pub enum EyeCodes {
 }
 
 impl EyeCodes {
-    /// The columns.
-    fn columns(self) -> &'static [&'static str] {
+    /// The columns, and how many values each has.
+    fn columns(self) -> &'static [(&'static str, u32)] {
         match self {
             EyeCodes::None => &[],
-            EyeCodes::Gaze => &["eyes"],
-            EyeCodes::GazeAndLids => &["eyes", "lids"],
+            EyeCodes::Gaze => &EYES[..1],
+            EyeCodes::GazeAndLids => &EYES,
         }
     }
 }
@@ -211,6 +214,8 @@ pub enum Codes {
     /// Each value to mean 0 and deviation 1 over the rows that are trained on.
     #[default]
     Standardised,
+    /// Each kind (expression, gaze, lids) as a whole to mean 0 and deviation 1: what hardly varies stays small.
+    Scaled,
     /// As they are (the paper).
     Raw,
 }
@@ -224,6 +229,8 @@ pub enum Precision {
     F32,
     /// 16 bits with the range of f32: for GPUs. CPUs do it as well, most of them slower than f32.
     Bf16,
+    /// 16 bits, half precision: for GPUs before Ampere. Losses are scaled, and a step whose gradients overflow is left out.
+    F16,
 }
 
 /// What becomes of the prior.
@@ -301,7 +308,7 @@ impl Params {
     /// The code of a row: its expression, and what of the eyes belongs to it.
     pub fn code(&self, row: &Row<'_>) -> Result<Vec<f64>> {
         let mut code = row.floats("expression")?;
-        for column in self.eyes.columns() {
+        for (column, _) in self.eyes.columns() {
             anyhow::ensure!(
                 row.has(column),
                 "rows have no `{column}`, which `eyes` of the avatar asks for\nhint: it is what track_eyes puts out; or leave `eyes` at none"
@@ -311,9 +318,16 @@ impl Params {
         Ok(code)
     }
 
-    /// Whether codes are scaled to the rows that are trained on.
-    pub fn standardises(&self) -> bool {
-        self.codes == Codes::Standardised
+    /// Mean and deviation of each value, which codes of these rows are scaled by.
+    pub fn scales(&self, codes: &[Vec<f64>]) -> (Vec<f64>, Vec<f64>) {
+        let n = codes[0].len();
+        let eyes: Vec<usize> = self.eyes.columns().iter().map(|(_, length)| *length as usize).collect();
+        let kinds = [&[n - eyes.iter().sum::<usize>()], &eyes[..]].concat();
+        match self.codes {
+            Codes::Raw => (vec![0.0; n], vec![1.0; n]),
+            Codes::Standardised => spread(codes, &vec![1; n]),
+            Codes::Scaled => spread(codes, &kinds),
+        }
     }
 
     /// The network these parameters describe, on a prior of this shape and for codes of this length.
@@ -379,6 +393,7 @@ impl Params {
             [self.mouth_weight, self.eyes_weight, self.color_weight].iter().any(|weight| *weight < 0.0),
             "the weight of a loss is not negative",
         )?;
+        no(self.code_noise < 0.0, "`code_noise` is a deviation: 0 or more")?;
         no(
             self.expression_tokens < 1,
             "`expression_tokens` is at least 1\nhint: `expression: none` gives the network no code",
@@ -393,5 +408,23 @@ impl Params {
     }
 }
 
-/// What of the eyes may belong to the code.
-pub const EYE_COLUMNS: [(&str, Type); 2] = [("eyes", Type::Floats(6)), ("lids", Type::Floats(2))];
+/// Mean of each value of codes, and the deviation of its kind; kinds are so many values long, one after the other.
+fn spread(codes: &[Vec<f64>], kinds: &[usize]) -> (Vec<f64>, Vec<f64>) {
+    let count = codes.len() as f64;
+    let mean: Vec<f64> = (0..codes[0].len()).map(|i| codes.iter().map(|c| c[i]).sum::<f64>() / count).collect();
+    let variance = |i: usize| codes.iter().map(|c| (c[i] - mean[i]).powi(2)).sum::<f64>() / count;
+    let mut deviations = Vec::new();
+    for kind in kinds {
+        let first = deviations.len();
+        let of_kind = (first..first + kind).map(variance).sum::<f64>() / *kind as f64;
+        // what never changes is passed on as it is, not blown up
+        deviations.extend(vec![if of_kind > 1e-12 { of_kind.sqrt() } else { 1.0 }; *kind]);
+    }
+    (mean, deviations)
+}
+
+/// What of the eyes may belong to the code, and how many values each has.
+const EYES: [(&str, u32); 2] = [("eyes", 6), ("lids", 2)];
+
+/// The same as columns.
+pub const EYE_COLUMNS: [(&str, Type); 2] = [(EYES[0].0, Type::Floats(EYES[0].1)), (EYES[1].0, Type::Floats(EYES[1].1))];

@@ -33,6 +33,8 @@ pub struct Samples {
     whose: Vec<usize>,
     /// Normalised, `[N, code]`.
     codes: Tensor,
+    /// Deviation of the noise that is added to them in training.
+    disturbance: f64,
     /// Where the mouth is, `[N, h, w]`.
     mouth: Option<Tensor>,
     /// Where the eyes are, `[N, h, w]`.
@@ -104,7 +106,8 @@ impl Samples {
             ensure!(pictures == drawn, "pictures of {pictures:?} px and G-buffers of {drawn:?} px cannot be compared");
         }
         let (whose, codes) = (description.whose(rows)?, description.codes(rows)?);
-        Ok(Samples { drawn, latent, whose, codes, mouth, eyes, colors })
+        let disturbance = description.code_noise() * deviation(&codes);
+        Ok(Samples { drawn, latent, whose, codes, disturbance, mouth, eyes, colors })
     }
 
     /// Number of samples.
@@ -112,11 +115,17 @@ impl Samples {
         self.codes.size()[0] as usize
     }
 
-    /// The samples at these places, their latents drawn from the posteriors: a function of `seed` and `step`.
+    /// The samples at these places, their latents drawn from the posteriors and their codes disturbed: a function of `seed` and
+    /// `step`.
     pub fn batch(&self, at: &[usize], vae: &Vae, schedule: &Schedule, (seed, step): (u64, u64)) -> Result<Batch> {
-        // another stream than the diffusion noise of the same step
-        let size = [&[at.len() as i64], &self.latent[..]].concat();
-        self.of(at, vae, schedule, Some(init::normal(seed ^ 0x9057, step, &size)), (seed, step))
+        let n = at.len() as i64;
+        // other streams than the diffusion noise of the same step
+        let size = [&[n], &self.latent[..]].concat();
+        let mut batch = self.of(at, vae, schedule, Some(init::normal(seed ^ 0x9057, step, &size)), (seed, step))?;
+        if self.disturbance > 0.0 {
+            batch.codes += init::normal(seed ^ 0xC0DE, step, &batch.codes.size()) * self.disturbance;
+        }
+        Ok(batch)
     }
 
     /// All samples, their latents the posteriors' means; times and noise are functions of `seed`.
@@ -151,6 +160,11 @@ impl Samples {
             colors: self.colors.as_ref().map(|colors| to_signed(&colors.index_select(0, &index))),
         })
     }
+}
+
+/// Deviation of codes `[N, code]` from their mean, over all of their values.
+fn deviation(codes: &Tensor) -> f64 {
+    codes.var_dim([0i64].as_slice(), false, false).mean(Kind::Float).double_value(&[]).sqrt()
 }
 
 fn read_gbuffers(files: &[[PathBuf; 2]]) -> Result<Vec<GBuffer>> {
@@ -203,6 +217,12 @@ mod tests {
     use super::*;
     use crate::common::arrays::{Array, Arrays, write_arrays};
     use half::f16;
+
+    #[test]
+    fn codes_deviate_by_what_all_their_values_do() {
+        let codes = Tensor::from_slice(&[-3.0f32, 5.0, 0.0, 3.0, 5.0, 6.0]).view([2, 3]);
+        assert!((deviation(&codes) - 6f64.sqrt()).abs() < 1e-6, "variances 9, 0 and 9");
+    }
 
     #[test]
     fn what_is_too_much_for_memory_is_read_batch_by_batch() {

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::ldm;
+use crate::loss_scale::LossScale;
 use crate::team::{Team, cut};
 
 /// Two-level networks on 4x4 latents: everything there is, in miniature.
@@ -308,24 +309,31 @@ fn participants_share_all_but_their_maps() {
 }
 
 #[test]
-fn bfloat16_trains_weights_that_stay_in_f32() {
-    let run = |low: bool| {
+fn half_as_many_bits_train_weights_that_stay_in_f32() {
+    let run = |low: Option<Kind>| {
         let (leader, ..) = avatar(AvatarConfig { lr_networks: 1e-2, ..AvatarConfig::small(6) });
         let mut optimiser = leader.optimiser();
         let mut team = match low {
-            true => Team::apprentice(&leader, avatar(AvatarConfig::small(6)).0.in_bfloat16()),
-            false => Team::new(&leader, Vec::new()),
+            Some(kind) => Team::apprentice(&leader, avatar(AvatarConfig::small(6)).0.computing_in(kind)),
+            None => Team::new(&leader, Vec::new()),
         };
+        if low == Some(Kind::Half) {
+            team.scale_losses(LossScale::default().factor());
+        }
         let mut losses = Vec::new();
         for step in [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 0] {
             optimiser.zero_grad();
             losses.push(team.backward(&leader, vec![(1.0, batch(&leader, step))])[0]);
+            assert!(optimiser.is_finite());
             optimiser.step(1.0);
         }
         assert!(leader.learned().values().all(|weight| weight.kind() == Kind::Float));
         losses
     };
-    let (full, low) = (run(false), run(true));
-    assert!(full.iter().zip(&low).all(|(full, low)| (low / full - 1.0).abs() < 0.02), "{full:?} {low:?}");
-    assert!(full != low && low[13] < 0.97 * low[0], "{low:?}");
+    let full = run(None);
+    for (kind, tolerance) in [(Kind::BFloat16, 0.02), (Kind::Half, 0.005)] {
+        let low = run(Some(kind));
+        assert!(full.iter().zip(&low).all(|(full, low)| (low / full - 1.0).abs() < tolerance), "{full:?} {low:?}");
+        assert!(full != low && low[13] < 0.97 * low[0], "{low:?}");
+    }
 }

@@ -1,0 +1,99 @@
+//! `smooth_codes`: expression codes of a sequence, smoothed over time.
+//!
+//! reads: timestep, expression; by a sequence   writes: expression
+//!
+//! What the reference offers as `smooth_expression_codes` (DiffusionAvatars, section 9 of the specification: a Gaussian of five frames):
+//! codes that were tracked frame by frame tremble, and a network that is given them trembles with them. Each code becomes the mean of those
+//! around it, weighted by a Gaussian of their distance in frames; what lies beyond an end of the sequence has no weight, nor have
+//! frames that are missing. Poses and surfaces stay as they were tracked. Knows no head model.
+
+use anyhow::{Result, ensure};
+use manifests::Type;
+use protocol::{Cx, Grain, OutRow, Rows, Stage, StageDef, Unit};
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+/// Parameters.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Params {
+    /// Deviation of the Gaussian, in timesteps; the reference's is 5, of films of 24 frames a second.
+    #[serde(default = "sigma")]
+    sigma: f64,
+}
+
+fn sigma() -> f64 {
+    5.0
+}
+
+fn def() -> StageDef {
+    StageDef::new("smooth_codes", 1, Grain::Group)
+        .doc("Smooths expression codes over a sequence.")
+        .reads([("timestep", Type::I64), ("expression", Type::Floats(0))])
+        .writes([("expression", Type::Floats(0))])
+}
+
+protocol::register!(Params, def, |params: Params, _: &Cx<'_>| {
+    ensure!(
+        params.sigma > 0.0,
+        "`sigma` is a deviation in timesteps and above 0\nhint: without the stage nothing is smoothed"
+    );
+    anyhow::Ok(SmoothCodes { params })
+});
+
+struct SmoothCodes {
+    params: Params,
+}
+
+impl Stage for SmoothCodes {
+    fn run(&mut self, units: &[Unit<'_>], _: &Cx<'_>) -> Result<Vec<Rows>> {
+        let smooth = |unit: &Unit<'_>| -> Result<Rows> {
+            let read = |row: &protocol::Row<'_>| Ok((row.i64("timestep")?, row.floats("expression")?));
+            let frames = unit.rows().iter().map(read).collect::<Result<Vec<_>>>()?;
+            let length = frames.first().map_or(0, |(_, code)| code.len());
+            ensure!(frames.iter().all(|(_, code)| code.len() == length), "expression codes are of different lengths");
+            let row = |(i, code)| OutRow::of(i).floats("expression", code);
+            Ok(smoothed(&frames, self.params.sigma).into_iter().enumerate().map(row).collect())
+        };
+        units.iter().map(smooth).collect()
+    }
+}
+
+/// The weighted mean of the codes around each, in the frames' order.
+fn smoothed(frames: &[(i64, Vec<f64>)], sigma: f64) -> Vec<Vec<f64>> {
+    let around = |(timestep, code): &(i64, Vec<f64>)| {
+        let (mut sum, mut total) = (vec![0.0; code.len()], 0.0);
+        for (other, code) in frames {
+            let distance = (other - timestep) as f64 / sigma;
+            let weight = (-0.5 * distance * distance).exp();
+            total += weight;
+            sum.iter_mut().zip(code).for_each(|(sum, value)| *sum += weight * value);
+        }
+        sum.into_iter().map(|value| value / total).collect()
+    };
+    frames.iter().map(around).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_trembles_goes_and_what_stays_stays() {
+        let trembling = |t: i64| vec![2.0, if t % 2 == 0 { 1.0 } else { -1.0 }];
+        // in no order, and one is missing
+        let frames: Vec<_> = (0..40).rev().filter(|t| *t != 13).map(|t| (t, trembling(t))).collect();
+        let smooth = smoothed(&frames, 3.0);
+        assert!(smooth.iter().all(|code| (code[0] - 2.0).abs() < 1e-12), "also at the ends");
+        assert!(smooth.iter().all(|code| code[1].abs() < 0.2));
+    }
+
+    #[test]
+    fn weights_are_those_of_a_gaussian_of_time() {
+        let frames = [(0, vec![0.0]), (2, vec![1.0])];
+        let weight = (-0.5f64).exp();
+        let smooth = smoothed(&frames, 2.0);
+        assert!((smooth[0][0] - weight / (1.0 + weight)).abs() < 1e-12);
+        assert!((smooth[1][0] - 1.0 / (1.0 + weight)).abs() < 1e-12);
+    }
+}
