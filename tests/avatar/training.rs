@@ -170,11 +170,13 @@ fn samplers_and_precisions_are_parameters() {
     assert!(
         mean.len() == raw_mean.len() && mean.iter().any(|value| *value != 0.0) && std.iter().any(|value| *value != 1.0)
     );
-    // expression, six numbers of gaze, two of lids
+    // six numbers of gaze and two of lids after the expression; no eyes were found in so small pictures, so theirs never change
     let n = mean.len() - 8;
-    assert!(mean == same_mean && kinds.iter().skip(1).zip(&kinds).filter(|(a, b)| a != b).count() == 2, "{kinds:?}");
     let pooled = (std[..n].iter().map(|value| value * value).sum::<f64>() / n as f64).sqrt();
-    assert!((kinds[0] / pooled - 1.0).abs() < 1e-9 && kinds[n - 1] == kinds[0] && kinds[n] != kinds[0]);
+    assert!(mean == same_mean && kinds[..n].iter().all(|value| (value / pooled - 1.0).abs() < 1e-9), "{kinds:?}");
+    assert!(
+        std[..n].iter().any(|value| (value / pooled - 1.0).abs() > 0.1) && kinds[n..].iter().all(|value| *value == 1.0)
+    );
 }
 
 const TWO: &str = "stages:
@@ -210,7 +212,7 @@ fn an_avatar_of_two_people_has_maps_for_each() {
 fn codes_are_smoothed_within_their_sequence() {
     let trial = extended(
         "stages:
-  smooth: { stage: smooth_codes, from: gazes, by: [participant, sequence], sigma: 1 }
+  smooth: { stage: smooth_codes, from: gazes, by: [participant, sequence], sigma: 4 }
 ",
     );
     trial.run(&["--only", "smooth"]);
