@@ -186,14 +186,24 @@ fn forget(profile: &mut Item, stage: &str) {
     }
 }
 
-/// Takes the items of a report that show a stage out of it.
+/// Takes the items of a report that show a stage out of it, and the stage out of those that show several.
 fn leave_out(report: &mut Item, stage: &str) {
-    let shows = |(key, item): &(Key, Item)| {
-        ["table", "images", "curve", "videos"].contains(&key.name.as_str()) && item.node == Node::Text(stage.into())
+    let gone = Node::Text(stage.into());
+    let shows = |(key, item): &(Key, Item)| match key.name.as_str() {
+        "table" | "images" | "curve" | "videos" => item.node == gone,
+        "rates" => item.node == Node::List(Vec::new()),
+        _ => false,
     };
-    if let Node::List(items) = &mut report.node {
-        items.retain(|item| !matches!(&item.node, Node::Map(fields) if fields.iter().any(shows)));
+    let Node::List(items) = &mut report.node else { return };
+    for item in &mut *items {
+        let Node::Map(fields) = &mut item.node else { continue };
+        let rates = fields.iter_mut().find(|(key, _)| key.name == "rates");
+        if let Some((_, Item { node: Node::List(stages), .. })) = rates {
+            stages.retain(|item| item.node != gone);
+            fields.retain(|(key, item)| key.name != "count" || item.node != gone);
+        }
     }
+    items.retain(|item| !matches!(&item.node, Node::Map(fields) if fields.iter().any(shows)));
 }
 
 /// Entries over others: those of the same name in their place, new ones behind.

@@ -52,11 +52,15 @@ fn what_it_does_not_say_is_its_bases() {
 fn what_the_bases_report_shows_of_a_stage_goes_with_it() {
     let space = start("extends: base.yaml\nstages:\n  shout:\n");
     let shown = "  - { table: say, columns: [id], title: Said }\n  - { table: shout, columns: [id], title: Shouted }\n";
-    space.write("base.yaml", &[BASE.trim_end(), "\n", shown].concat());
+    let cost =
+        "  - { rates: [say, shout], count: shout, title: Cost }\n  - { rates: [shout], title: Cost of shouting }\n";
+    space.write("base.yaml", &[BASE.trim_end(), "\n", shown, cost].concat());
     assert_eq!(ran(&space, &[]), ["say one 2"]);
     let report = space.read("out/report.md");
     let (told, _) = report.split_once("# --- base.yaml").expect("it ends with the recipe");
     assert!(told.contains("Said") && told.contains("of the base") && !told.contains("Shouted"), "{report}");
+    let (_, cost) = told.split_once("Cost\n").expect("what it costs");
+    assert!(cost.contains("| say |") && !told.contains("Cost of shouting"), "{report}");
     // a report of its own is as it says, and an item of a stage that is not there is an error
     space.write("r.yaml", "extends: base.yaml\nstages:\n  shout:\nreport: [{ table: shout, columns: [id] }]\n");
     space.effigy(&["plan", "r.yaml"]).expect_error(2, &["r.yaml:4", "shout"]);
