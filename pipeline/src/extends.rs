@@ -35,6 +35,8 @@ impl Whole {
     /// All that is wrong with the writing.
     pub fn read(file: &str, dir: &Path, text: &str) -> Result<Whole, Problems> {
         let (mut whole, mut problems) = Whole::parse(file, yaml::parse(file, text)?)?;
+        // laid over each other from the last one on: what a recipe in between takes away is there before it and gone after it
+        let (mut above, mut bases) = (Vec::new(), Vec::new());
         let mut met = vec![Path::new(file).file_name().unwrap_or_default().to_owned()];
         while let Some((at, name)) = whole.extends.take() {
             let place = at.place(file);
@@ -63,9 +65,22 @@ impl Whole {
             };
             let (base, more) = Whole::parse(&name, yaml::parse_beside(&name, &text)?)?;
             problems.extend(more);
-            whole.bases.push((path, text));
-            whole = whole.over(base);
+            bases.push((path, text));
+            above.push(std::mem::replace(&mut whole, base));
         }
+        let sound = problems.is_empty();
+        while let Some(upper) = above.pop() {
+            let stages = &whole.sections.stages;
+            for (key, _) in upper.sections.stages.iter().filter(|(_, item)| item.node == Node::Null) {
+                if sound && !stages.iter().any(|(stage, _)| stage.name == key.name) {
+                    let message = format!("`{}:` takes a stage away that {} does not have", key.name, whole.name);
+                    let problem = Problem::at(&key.at.place(file), message);
+                    problems.push(problem.did_you_mean(&key.name, stages.iter().map(|(stage, _)| stage.name.as_str())));
+                }
+            }
+            whole = upper.over(whole);
+        }
+        whole.bases = bases;
         let stages = whole.sections.stages.is_empty();
         if stages && problems.is_empty() {
             let problem = Problem::at(
@@ -106,7 +121,7 @@ impl Whole {
     /// These sections laid over those of a base: what has the same name replaces, a stanza of nothing takes away, also what the
     /// base's profiles and report say of it, profiles of one name apply one after the other, and a report is there as a whole or is the base's.
     fn over(self, base: Whole) -> Whole {
-        let Whole { name, sections, profiles, providers, report, bases, .. } = self;
+        let Whole { name, sections, profiles, providers, report, bases, extends } = self;
         let mut stages = laid(base.sections.stages, sections.stages);
         let (mut inherited, mut told) = (base.profiles, base.report);
         for (gone, _) in stages.extract_if(.., |(_, item)| item.node == Node::Null) {
@@ -125,7 +140,7 @@ impl Whole {
             providers: base.providers.into_iter().chain(providers).collect(),
             report: report.or(told),
             bases,
-            extends: base.extends,
+            extends,
         }
     }
 

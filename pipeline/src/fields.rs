@@ -82,7 +82,11 @@ impl<'a> Fields<'a> {
         let item = self.take(name)?;
         let value = get(&item.node);
         if value.is_none() {
-            let message = format!("`{name}` of {} must be {wanted}, not {}", self.owner, item.node.what());
+            let found = match &item.node {
+                Node::Int(number) if wanted.contains("integer") => number.to_string(),
+                other => other.what().to_string(),
+            };
+            let message = format!("`{name}` of {} must be {wanted}, not {found}", self.owner);
             // what was meant is plain where only the quotes are missing or too many
             let hint = match &item.node {
                 Node::Int(number) if wanted == "text" => format!("write it in quotes: `{name}: \"{number}\"`"),

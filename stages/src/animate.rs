@@ -14,6 +14,7 @@
 //! the driver does, from where the avatar's person was filmed. `motion: none` keeps it still, `motion: world` copies the driver's pose. Knows no images.
 
 use crate::common::head_models::{self, Person};
+use crate::common::timesteps::in_time;
 use crate::common::tracked;
 use crate::track_head::{coarse, levels};
 use anyhow::{Context, Result, ensure};
@@ -37,9 +38,11 @@ struct Params {
     motion: Motion,
     /// Grid points on a side of the coarse grid on which the surface is sought.
     #[serde(default = "coarse")]
+    #[schemars(range(min = 2, max = 512))]
     coarse: usize,
     /// How often the grid is halved around the surface.
     #[serde(default = "levels")]
+    #[schemars(range(max = 5))]
     levels: u32,
 }
 
@@ -126,9 +129,7 @@ impl Animate {
     fn animate(&self, unit: &Unit<'_>, cx: &Cx<'_>) -> Result<Rows> {
         let p = &self.params;
         let rows = unit.rows();
-        let mut order =
-            rows.iter().enumerate().map(|(i, row)| Ok((row.i64("timestep")?, i))).collect::<Result<Vec<_>>>()?;
-        order.sort_unstable();
+        let order = in_time(&rows)?;
         let moved = rows.iter().map(|row| Moved::read(row, "the driver")).collect::<Result<Vec<_>>>()?;
         let first = &moved[order.first().context("a sequence of no frames")?.1];
         let mut out = Rows::new();

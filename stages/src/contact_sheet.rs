@@ -23,9 +23,11 @@ use std::collections::BTreeMap;
 struct Params {
     /// Lines of the sheet.
     #[serde(default = "lines")]
+    #[schemars(range(min = 1))]
     lines: usize,
     /// Every picture is enlarged to this width, px.
     #[serde(default = "picture")]
+    #[schemars(range(min = 16, max = 4096))]
     picture: usize,
 }
 

@@ -16,6 +16,7 @@ use serde::Deserialize;
 #[serde(deny_unknown_fields)]
 struct Params {
     /// How many.
+    #[schemars(range(min = 1))]
     count: i64,
     /// The first is this times a million: lists of different seeds share nobody.
     #[serde(default)]

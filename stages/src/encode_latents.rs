@@ -67,7 +67,9 @@ impl EncodeLatents {
     fn target(&self, unit: &Unit<'_>) -> Result<Image> {
         let row = unit.row();
         let image = Image::read(&row.path("image")?, 3)?;
-        let scale = image.width as f64 / row.i64("width")? as f64;
+        let width = row.i64("width")?;
+        anyhow::ensure!(width > 0, "the calibrated picture is {width} px wide");
+        let scale = image.width as f64 / width as f64;
         let [x0, y0, side] = row.array("crop_rect")?.map(|px| px * scale);
         Ok(image.crop(x0, y0, side, self.params.size, 255))
     }

@@ -22,9 +22,11 @@ use serde::Deserialize;
 struct Params {
     /// Lines of the sheet.
     #[serde(default = "lines")]
+    #[schemars(range(min = 1))]
     lines: usize,
     /// Every picture is enlarged to this width, px.
     #[serde(default = "picture")]
+    #[schemars(range(min = 16, max = 4096))]
     picture: usize,
     /// The error that has the last colour.
     #[serde(default = "full")]

@@ -15,6 +15,7 @@
 
 use crate::common::landmarks::{Face, SIDES, refine, sure_face};
 use crate::common::media::Image;
+use crate::common::timesteps::in_time;
 use crate::evaluate_faces::described;
 use anyhow::{Context, Result};
 use geometry::align::robust_umeyama;
@@ -78,9 +79,7 @@ impl Stage for EvaluateAnimation {
 impl EvaluateAnimation {
     fn score(&self, unit: &Unit<'_>, cx: &Cx<'_>) -> Result<Rows> {
         let rows = unit.rows();
-        let mut order =
-            rows.iter().enumerate().map(|(i, row)| Ok((row.i64("timestep")?, i))).collect::<Result<Vec<_>>>()?;
-        order.sort_unstable();
+        let order = in_time(&rows)?;
         // moments at which both faces were found
         let (mut found, mut avatar, mut driver, mut alike) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for (done, (timestep, i)) in order.iter().enumerate() {

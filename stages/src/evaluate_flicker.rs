@@ -12,6 +12,7 @@
 use crate::common::flow::flow;
 use crate::common::gbuffers;
 use crate::common::media::Image;
+use crate::common::timesteps::in_time;
 use anyhow::{Context, Result, ensure};
 use geometry::gbuffer::GBuffer;
 use manifests::{Type, Value};
@@ -79,9 +80,7 @@ impl Shown {
 
 fn score(unit: &Unit<'_>, cx: &Cx<'_>) -> Result<Rows> {
     let rows = unit.rows();
-    let mut order =
-        rows.iter().enumerate().map(|(i, row)| Ok((row.i64("timestep")?, i))).collect::<Result<Vec<_>>>()?;
-    order.sort_unstable();
+    let order = in_time(&rows)?;
     let mut before: Option<Shown> = None;
     let mut out = Rows::new();
     for (timestep, i) in order.iter().copied() {

@@ -34,21 +34,26 @@ use tch::Tensor;
 struct Params {
     /// Scans of each person, the neutral one first.
     #[serde(default = "scans")]
+    #[schemars(range(min = 1))]
     scans: usize,
     /// Points of each view.
     #[serde(default = "points")]
+    #[schemars(range(min = 1))]
     points: usize,
     /// Updates of the fit of a neural model.
     #[serde(default = "steps")]
     steps: usize,
     /// For a linear model: what a coefficient of one standard deviation costs, as a mean squared distance (model units).
     #[serde(default = "ridge")]
+    #[schemars(range(min = 0))]
     ridge: f64,
     /// Grid points on a side of the coarse grid on which a neural model's surface is sought.
     #[serde(default = "coarse")]
+    #[schemars(range(min = 2, max = 512))]
     coarse: usize,
     /// How often the grid is halved around the surface.
     #[serde(default = "levels")]
+    #[schemars(range(max = 5))]
     levels: u32,
     /// Height of the pictures, px.
     #[serde(default = "picture")]

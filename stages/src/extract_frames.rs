@@ -29,6 +29,7 @@ struct Params {
     every: u32,
     /// Width of the images in px, the height in proportion; 0 keeps the video's.
     #[serde(default)]
+    #[schemars(range(max = 16384))]
     width: u32,
     /// How images are written; mattes are always PNG.
     #[serde(default)]

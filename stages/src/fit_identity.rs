@@ -25,6 +25,7 @@ use serde::Deserialize;
 struct Params {
     /// Key frames.
     #[serde(default = "key_frames")]
+    #[schemars(range(min = 1))]
     key_frames: usize,
     /// How they are chosen.
     #[serde(default)]
@@ -34,9 +35,11 @@ struct Params {
     steps: usize,
     /// Weight of the landmarks' distance from their mean canonical places.
     #[serde(default = "landmark_weight")]
+    #[schemars(range(min = 0))]
     landmark_weight: f64,
     /// Weight of the field at places that are known to be free.
     #[serde(default = "free_weight")]
+    #[schemars(range(min = 0))]
     free_weight: f64,
     /// How much a point that lies outside the surface counts if no landmark is within 15 mm of it: it may be hair or clothes, under which the
     /// head ends. 1 for head models that have hair, as the published ones do.
@@ -44,6 +47,7 @@ struct Params {
     hair_weight: f64,
     /// Points kept of each cloud.
     #[serde(default = "points")]
+    #[schemars(range(min = 100))]
     points: usize,
     /// Where the head is about to be if no landmarks say so, world frame, metres.
     #[serde(default)]

@@ -31,6 +31,7 @@ use serde::Deserialize;
 struct Params {
     /// Frames that the identity is fitted to.
     #[serde(default = "key_frames")]
+    #[schemars(range(min = 1))]
     key_frames: usize,
     /// How much a point that lies outside the surface counts if no landmark is within 15 mm of it: it may be hair or clothes, under which the
     /// head ends. 1 for head models that have hair, as the published ones do.
@@ -38,12 +39,14 @@ struct Params {
     hair_weight: f64,
     /// Points kept of each cloud.
     #[serde(default = "points")]
+    #[schemars(range(min = 100))]
     points: usize,
     /// Where the head is about to be if no landmarks say so, world frame, metres.
     #[serde(default)]
     center: [f64; 3],
     /// What a coefficient of one standard deviation costs, as a mean squared distance (model units).
     #[serde(default = "ridge")]
+    #[schemars(range(min = 0))]
     ridge: f64,
     /// Where meshes are cut at the neck, as in `fit_identity`.
     #[serde(default)]

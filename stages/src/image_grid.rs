@@ -27,6 +27,7 @@ struct Params {
     limit: usize,
     /// Width of each picture, px; 0 leaves them as they are.
     #[serde(default)]
+    #[schemars(range(max = 16384))]
     width: usize,
 }
 

@@ -5,6 +5,7 @@
 //! Truth, where there is one, stands on the left of the render. Knows nothing of what the images show.
 
 use crate::common::media::Image;
+use crate::common::timesteps::in_time;
 use crate::common::video::write_video;
 use anyhow::{Result, bail};
 use manifests::Type;
@@ -18,9 +19,11 @@ use serde::Deserialize;
 struct Params {
     /// Frames a second.
     #[serde(default = "fps")]
+    #[schemars(range(max = 1000), extend("exclusiveMinimum" = 0))]
     fps: f64,
     /// Every pixel becomes a square of so many px: small renders are hard to watch.
     #[serde(default = "enlarge")]
+    #[schemars(range(min = 1, max = 64))]
     enlarge: usize,
 }
 
@@ -55,10 +58,8 @@ impl Stage for MakeVideo {
 
 impl MakeVideo {
     fn join(&self, unit: &Unit<'_>, cx: &Cx<'_>) -> Result<Rows> {
-        let mut rows =
-            unit.rows().into_iter().map(|row| Ok((row.i64("timestep")?, row))).collect::<Result<Vec<_>>>()?;
-        rows.sort_by_key(|(timestep, _)| *timestep);
-        let frames = rows.iter().map(|(_, row)| self.frame(row)).collect::<Result<Vec<_>>>()?;
+        let rows = unit.rows();
+        let frames = in_time(&rows)?.iter().map(|(_, i)| self.frame(&rows[*i])).collect::<Result<Vec<_>>>()?;
         let path = cx.file(unit, "movie.mp4");
         write_video(&path, self.params.fps, &frames)?;
         Ok(vec![OutRow::new().file("movie", &path)])

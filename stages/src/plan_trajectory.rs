@@ -18,6 +18,7 @@
 //! the arc of NeRSemble's cameras. Knows no images and no meshes.
 
 use crate::common::head_models::HEAD_CENTER;
+use crate::common::timesteps::in_time;
 use crate::turntable::shown;
 use anyhow::{Context, Result, ensure};
 use datasets::capture::look_at;
@@ -38,12 +39,15 @@ struct Params {
     #[serde(default)]
     trajectory: Trajectory,
     /// Width and height of the pictures, px.
+    #[schemars(range(min = 1, max = 16384))]
     size: u32,
     /// Pictures of the film; none: each frame `hold` times.
     #[serde(default)]
+    #[schemars(range(min = 1, max = 100000))]
     pictures: Option<usize>,
     /// Pictures that each frame of the sequence is shown in.
     #[serde(default = "hold")]
+    #[schemars(range(min = 1, max = 10000))]
     hold: usize,
     /// The rig's camera that gives the focal length and, in `rig`, the view; none: the first row's.
     #[serde(default)]
@@ -133,9 +137,6 @@ fn def() -> StageDef {
 }
 
 protocol::register!(Params, def, |params: Params, cx: &Cx<'_>| {
-    ensure!(params.size > 0, "`size` is 0, expected at least 1 px");
-    ensure!(params.hold > 0, "`hold` is 0, expected at least 1 picture");
-    ensure!(params.pictures != Some(0), "`pictures` is 0, expected at least 1");
     for (name, value) in [("distance", params.distance), ("frequency", params.frequency)] {
         ensure!(value > 0.0, "`{name}` is {value}, expected more than 0");
     }
@@ -159,7 +160,9 @@ impl Filmed {
             if name.is_none_or(|name| name == camera) {
                 let intrinsics: [f64; 9] = row.array("intrinsics")?;
                 let world_to_cam = DMat4::from_cols_array(&row.array("world_to_cam")?).transpose();
-                return Ok(Filmed { name: camera, focal: intrinsics[0] / row.i64("width")? as f64, world_to_cam });
+                let width = row.i64("width")?;
+                ensure!(width > 0, "the pictures of camera {camera} are {width} px wide");
+                return Ok(Filmed { name: camera, focal: intrinsics[0] / width as f64, world_to_cam });
             }
             names.push(camera);
         }
@@ -187,9 +190,7 @@ impl PlanTrajectory {
     fn plan(&self, unit: &Unit<'_>) -> Result<Rows> {
         let p = &self.params;
         let rows = unit.rows();
-        let mut order =
-            rows.iter().enumerate().map(|(i, row)| Ok((row.i64("timestep")?, i))).collect::<Result<Vec<_>>>()?;
-        order.sort_unstable();
+        let order = in_time(&rows)?;
         let first = order.first().context("a sequence of no frames")?.1;
         let pose: [f64; 6] = rows[first].array("pose")?;
         let turn = DQuat::from_scaled_axis(DVec3::from_slice(&pose[..3]));
@@ -199,16 +200,21 @@ impl PlanTrajectory {
         let row = |i: usize| {
             let (frame, at) = order[shown(i / p.hold, order.len())];
             let camera = self.camera(&head, i, pictures);
-            OutRow::of(at)
+            let world_to_cam = camera.world_to_cam_row_major();
+            ensure!(
+                world_to_cam.iter().all(|value| value.is_finite()),
+                "picture {i} would be taken from the very place that the camera looks at\nhint: `curve_z` and `distance` say how far off it is"
+            );
+            Ok(OutRow::of(at)
                 .str("camera", name.as_str())
                 .i64("timestep", i as i64)
                 .i64("frame", frame)
                 .floats("intrinsics", camera.intrinsics_row_major())
-                .floats("world_to_cam", camera.world_to_cam_row_major())
+                .floats("world_to_cam", world_to_cam)
                 .i64("width", size)
-                .i64("height", size)
+                .i64("height", size))
         };
-        Ok((0..pictures).map(row).collect())
+        (0..pictures).map(row).collect()
     }
 
     fn name(&self) -> String {

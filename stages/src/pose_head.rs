@@ -23,6 +23,7 @@ struct Params {
     coarse: usize,
     /// How often the grid is halved around the surface.
     #[serde(default = "levels")]
+    #[schemars(range(max = 5))]
     levels: u32,
 }
 

@@ -4,8 +4,8 @@
 //! writes: crop, crop_rect (x0, y0, side in px of the calibrated image), gbuffer
 //!
 //! Each row gives one deterministic evaluation crop (crop 0), and rows of the training split `crops` random ones after the
-//! paper's rule (DiffusionAvatars, section 2.4 of the specification): a side drawn from [min_crop, 1] of the image's
-//! width, anywhere in a window as wide as the image and 1.2 times as tall around the head. The mesh is rasterised at the
+//! paper's rule (DiffusionAvatars, section 2.4 of the specification): a side drawn from [min_crop, 1] of the image's shorter
+//! side, anywhere in a window of 1.2 of these around the head (upright, the image's whole width). The mesh is rasterised at the
 //! crop with cropped intrinsics: the same projection as rasterising the whole image and resampling it, without blending
 //! foreground and background along silhouettes. Where a crop lies depends on names, not on the mesh, so tracking anew
 //! leaves targets and latents as they were. Knows no images.
@@ -20,7 +20,7 @@ use manifests::Type;
 use protocol::{Cx, Grain, OutRow, Rows, Stage, StageDef, Unit};
 
 fn def() -> StageDef {
-    StageDef::new("raster_gbuffer", 1, Grain::Row)
+    StageDef::new("raster_gbuffer", 2, Grain::Row)
         .doc("Rasterises the tracked mesh at evaluation and random crops of each frame.")
         .reads([("mesh", Type::Blob), ("participant", Type::I64), ("sequence", Type::Str), ("camera", Type::Str)])
         .reads([("timestep", Type::I64), ("intrinsics", Type::Floats(9)), ("world_to_cam", Type::Floats(16))])

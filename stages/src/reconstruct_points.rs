@@ -7,7 +7,7 @@
 //! error: somebody walked out of the picture, or a light went off. Its cloud has what was found, nothing perhaps; identities are fitted without it, and
 //! `track_head` marks it `lost`. If all moments are like that, the error comes from there. Knows no head model: any object would do.
 
-use crate::common::media::{Image, camera_of};
+use crate::common::media::{Image, camera_of, ensure_shape};
 use anyhow::{Context, Result, bail};
 use geometry::stereo::{StereoConfig, View, reconstruct};
 use glam::Vec3;
@@ -70,8 +70,11 @@ impl ReconstructPoints {
         let mut seen = Vec::new();
         for row in unit.rows() {
             let image = Image::read(&row.path("image")?, 3)?;
-            let matte = row.path("matte").context("stereo needs mattes to tell the head from the background")?;
-            let matte = Image::read(&matte, 1)?;
+            let path = row.path("matte").context("stereo needs mattes to tell the head from the background")?;
+            let matte = Image::read(&path, 1)?;
+            let size = (image.width, image.height);
+            ensure_shape(path.display(), (matte.width, matte.height), size, "its picture")?;
+            let matte = matte.resized(size.0, size.1)?;
             seen.push((camera_of(&row, Some((image.width, image.height)))?, image, matte));
         }
         if seen.len() < 2 {

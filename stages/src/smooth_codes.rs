@@ -7,6 +7,7 @@
 //! around it, weighted by a Gaussian of their distance in frames; what lies beyond an end of the sequence has no weight, nor have
 //! frames that are missing. Poses and surfaces stay as they were tracked. Knows no head model.
 
+use crate::common::timesteps::in_time;
 use anyhow::{Result, ensure};
 use manifests::Type;
 use protocol::{Cx, Grain, OutRow, Rows, Stage, StageDef, Unit};
@@ -19,6 +20,7 @@ use serde::Deserialize;
 struct Params {
     /// Deviation of the Gaussian, in timesteps; the reference's is 5, of films of 24 frames a second.
     #[serde(default = "sigma")]
+    #[schemars(extend("exclusiveMinimum" = 0))]
     sigma: f64,
 }
 
@@ -33,13 +35,7 @@ fn def() -> StageDef {
         .writes([("expression", Type::Floats(0))])
 }
 
-protocol::register!(Params, def, |params: Params, _: &Cx<'_>| {
-    ensure!(
-        params.sigma > 0.0,
-        "`sigma` is a deviation in timesteps and above 0\nhint: without the stage nothing is smoothed"
-    );
-    anyhow::Ok(SmoothCodes { params })
-});
+protocol::register!(Params, def, |params: Params, _: &Cx<'_>| anyhow::Ok(SmoothCodes { params }));
 
 struct SmoothCodes {
     params: Params,
@@ -48,12 +44,14 @@ struct SmoothCodes {
 impl Stage for SmoothCodes {
     fn run(&mut self, units: &[Unit<'_>], _: &Cx<'_>) -> Result<Vec<Rows>> {
         let smooth = |unit: &Unit<'_>| -> Result<Rows> {
-            let read = |row: &protocol::Row<'_>| Ok((row.i64("timestep")?, row.floats("expression")?));
-            let frames = unit.rows().iter().map(read).collect::<Result<Vec<_>>>()?;
+            let rows = unit.rows();
+            let order = in_time(&rows)?;
+            let read = |(timestep, i): &(i64, usize)| Ok((*timestep, rows[*i].floats("expression")?));
+            let frames = order.iter().map(read).collect::<Result<Vec<_>>>()?;
             let length = frames.first().map_or(0, |(_, code)| code.len());
             ensure!(frames.iter().all(|(_, code)| code.len() == length), "expression codes are of different lengths");
-            let row = |(i, code)| OutRow::of(i).floats("expression", code);
-            Ok(smoothed(&frames, self.params.sigma).into_iter().enumerate().map(row).collect())
+            let row = |((_, i), code): ((i64, usize), Vec<f64>)| OutRow::of(i).floats("expression", code);
+            Ok(order.into_iter().zip(smoothed(&frames, self.params.sigma)).map(row).collect())
         };
         units.iter().map(smooth).collect()
     }

@@ -17,6 +17,7 @@ use crate::common::head_models::{self, Moment, Person, UNIT_MM, align, initial_f
 use crate::common::landmarks;
 use crate::common::linear_start::place;
 use crate::common::pca_heads::{self, LinearHead};
+use crate::common::timesteps::in_time;
 use crate::common::track_state::{Done, TrackState};
 use crate::common::tracked;
 use anyhow::{Context, Result};
@@ -51,9 +52,11 @@ struct Params {
     smooth_expression: f64,
     /// Weight of the landmarks' distance from their canonical places.
     #[serde(default = "landmark_weight")]
+    #[schemars(range(min = 0))]
     landmark_weight: f64,
     /// Weight of the field at places that are known to be free.
     #[serde(default = "free_weight")]
+    #[schemars(range(min = 0))]
     free_weight: f64,
     /// How much a point that lies outside the surface counts if no landmark is within 15 mm of it: it may be hair or clothes, under which the
     /// head ends. 1 for head models that have hair, as the published ones do.
@@ -61,15 +64,18 @@ struct Params {
     hair_weight: f64,
     /// Points kept of each cloud.
     #[serde(default = "points")]
+    #[schemars(range(min = 100))]
     points: usize,
     /// Where the head is about to be if no landmarks say so, world frame, metres.
     #[serde(default)]
     center: [f64; 3],
     /// Grid points on a side of the coarse grid on which the surface is sought.
     #[serde(default = "coarse")]
+    #[schemars(range(min = 2, max = 512))]
     coarse: usize,
     /// How often the grid is halved around the surface.
     #[serde(default = "levels")]
+    #[schemars(range(max = 5))]
     levels: u32,
 }
 
@@ -181,9 +187,7 @@ impl Stage for TrackHead {
 impl TrackHead {
     fn track(&self, unit: &Unit<'_>, cx: &Cx<'_>) -> Result<Rows> {
         let rows = unit.rows();
-        let mut order =
-            rows.iter().enumerate().map(|(i, row)| Ok((row.i64("timestep")?, i))).collect::<Result<Vec<_>>>()?;
-        order.sort_unstable();
+        let order = in_time(&rows)?;
         let p = &self.params;
         let state = TrackState::new(cx.scratch()?)?;
         let mut done = state.resume(order.len(), |text| cx.log(text))?;

@@ -34,9 +34,11 @@ use std::collections::{BTreeMap, BTreeSet};
 struct Params {
     /// Lines of the sheet.
     #[serde(default = "lines")]
+    #[schemars(range(min = 1))]
     lines: usize,
     /// Width and height of each picture, px.
     #[serde(default = "picture")]
+    #[schemars(range(min = 16, max = 4096))]
     picture: usize,
 }
 
@@ -47,6 +49,8 @@ fn picture() -> usize {
     240
 }
 
+/// Nearer to a camera than this, m, nothing of a head counts: it would be drawn infinitely large.
+const NEAR: f64 = 0.05;
 /// What a picture shows, in widths of the head or, if that is more, heights.
 const WINDOW: f64 = 1.3;
 /// How much of a picture the middle of the head lies below its middle: hair is no part of the model.
@@ -184,7 +188,7 @@ fn cut_out(moments: &mut [Moment], size: usize) -> Result<()> {
             ]);
             for point in &moment.head {
                 let (px, z) = view.camera.project(point.as_dvec3());
-                if z > 0.0 {
+                if z > NEAR {
                     let px = px / view.frame.width as f64;
                     (*left, *right) = (left.min(px.x), right.max(px.x));
                     (*top, *bottom) = (top.min(px.y), bottom.max(px.y));

@@ -35,15 +35,19 @@ use tch::{Device, Tensor};
 #[serde(deny_unknown_fields)]
 struct Params {
     /// Optimiser steps.
+    #[schemars(range(min = 1))]
     steps: u64,
     /// Scans in a step.
     #[serde(default = "batch_size")]
+    #[schemars(range(min = 1))]
     batch: usize,
     /// Learning rate of the networks at the start; half a cosine takes all rates to a fiftieth.
     #[serde(default = "lr")]
+    #[schemars(extend("exclusiveMinimum" = 0))]
     lr: f64,
     /// Pairs of symmetric anchors; the anchors after them lie in the middle.
     #[serde(default = "anchor_pairs")]
+    #[schemars(range(min = 1))]
     anchor_pairs: i64,
     /// Length of the expression code.
     #[serde(default = "expression_dims")]
@@ -57,15 +61,18 @@ struct Params {
     loss_weights: HeadLosses,
     /// Steps between trials on the people of `validation`; the last step has one, too.
     #[serde(default = "validate_every")]
+    #[schemars(range(min = 1))]
     validate_every: u64,
     /// Scans of each of these people that are tried, the neutral one first.
     #[serde(default = "validation_scans")]
+    #[schemars(range(min = 1))]
     validation_scans: usize,
     /// Updates that fit codes to them.
     #[serde(default = "validation_steps")]
     validation_steps: u64,
     /// Steps between checkpoints.
     #[serde(default = "checkpoint_every")]
+    #[schemars(range(min = 1))]
     checkpoint_every: u64,
     /// Seed of weights and draws.
     #[serde(default)]

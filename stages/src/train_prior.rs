@@ -7,7 +7,7 @@
 //! stands here from top to bottom.
 
 use crate::common::backbone;
-use crate::common::prior_training::{load_images, resume, save_state, to_signed};
+use crate::common::prior_training::{check_widths, load_images, resume, save_state, to_signed};
 use crate::common::trainer::{Checkpoints, LossCurve, batch, helpers};
 use anyhow::Result;
 use manifests::Type;
@@ -30,28 +30,36 @@ use tch::{Device, Tensor};
 #[serde(deny_unknown_fields)]
 struct Params {
     /// Optimiser steps.
+    #[schemars(range(min = 1))]
     steps: u64,
     /// Latents in a step.
     #[serde(default = "batch_size")]
+    #[schemars(range(min = 1))]
     batch: usize,
     /// Learning rate at the start; half a cosine takes it to a hundredth.
     #[serde(default = "lr")]
+    #[schemars(extend("exclusiveMinimum" = 0))]
     lr: f64,
     /// Widths of the levels; each level after the first halves the resolution.
     #[serde(default = "widths")]
+    #[schemars(length(min = 1), inner(range(min = 1)))]
     widths: Vec<i64>,
     /// Residual blocks in a level.
     #[serde(default = "layers")]
+    #[schemars(range(min = 1))]
     layers: i64,
     /// Decay of the moving average of the weights.
     #[serde(default = "ema")]
+    #[schemars(range(min = 0), extend("exclusiveMaximum" = 1))]
     ema: f64,
     /// Parts that a batch is computed in, side by side where there are threads for it. More threads than parts are of no
     /// use; another number changes the rounding.
     #[serde(default = "parts")]
+    #[schemars(range(min = 1))]
     parts: usize,
     /// Steps between checkpoints.
     #[serde(default = "checkpoint_every")]
+    #[schemars(range(min = 1))]
     checkpoint_every: u64,
     /// Seed of weights, batches and noise.
     #[serde(default)]
@@ -97,7 +105,10 @@ fn def() -> StageDef {
         .memory_mb(2000)
 }
 
-protocol::register!(Params, def, |params, _: &Cx<'_>| anyhow::Ok(TrainPrior { params }));
+protocol::register!(Params, def, |params: Params, _: &Cx<'_>| {
+    check_widths(&params.widths, UNetConfig::small().norm_num_groups.max(HEAD_WIDTH))?;
+    anyhow::Ok(TrainPrior { params })
+});
 
 struct TrainPrior {
     params: Params,

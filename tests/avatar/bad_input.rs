@@ -245,3 +245,23 @@ fn weights_of_another_shape() {
         &["scheduler_config.json", "predicts noise", "hint:", "zero_terminal_snr: false"],
     );
 }
+
+#[test]
+fn parameters_out_of_their_range_are_told_before_anything_runs() {
+    let space = Space::new();
+    let wrong = |stage: &str, parts: &[&str]| {
+        space.write("r.yaml", &format!("stages:\n  a: {{ rows: [ {{ image: 1 }} ] }}\n  b: {{ {stage} }}\n"));
+        space.effigy_with_packages(&["plan", "r.yaml"]).expect_error(2, &[&["r.yaml:3"], parts].concat());
+    };
+    wrong("stage: raster_gbuffer, from: a, size: 0", &["`size`", "at least 1, not 0"]);
+    wrong("stage: raster_gbuffer, from: a, size: 64, eval_crop: 0", &["`eval_crop`", "more than 0"]);
+    wrong("stage: raster_gbuffer, from: a, size: 64, min_crop: 3", &["`min_crop`", "at most 1"]);
+    wrong("stage: train_vae, from: a, steps: 3, checkpoint_every: 0", &["`checkpoint_every`", "at least 1"]);
+    wrong("stage: train_vae, from: a, steps: 3, ema: 1.0", &["`ema`", "less than 1"]);
+    wrong("stage: train_prior, from: a, steps: 3, lr: -1", &["`lr`", "more than 0"]);
+    wrong("stage: train_avatar, from: a, steps: 3, checkpoint_every: 0", &["`checkpoint_every`", "at least 1"]);
+    wrong("stage: track_head, from: a, coarse: 1", &["`coarse`", "at least 2"]);
+    wrong("stage: fit_identity, from: a, points: 1", &["`points`", "at least 100"]);
+    wrong("stage: make_video, from: a, enlarge: 5000000", &["`enlarge`", "at most 64"]);
+    wrong("stage: smooth_codes, from: a, sigma: 0", &["`sigma`", "more than 0"]);
+}

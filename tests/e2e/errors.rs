@@ -53,6 +53,10 @@ fn a_value_of_a_wrong_type_is_answered_by_a_valid_one() {
     };
     select("every: '3'", &["r.yaml:3:26", "must be an integer, at least 0, not text", "without quotes: `every: 3`"]);
     select("every: 0", &["`every` must be at least 1, not 0", "`every: 1` keeps all rows"]);
+    select("limit: -3", &["must be an integer, at least 0, not -3"]);
+    select("rename: { file: path }", &["r.yaml:3:35: two columns would be called `file`", "rename the other one"]);
+    select("rename: { x: path, y: path }", &["`path` is renamed twice"]);
+    select("columns: [path, path]", &["`columns` names `path` twice"]);
     select("limit: few", &["hint: for example `limit: 1`"]);
     select("where: path", &["must be a mapping, not text", "hint: for example `where: { name: value }`"]);
     select("where: { path: 3 }", &["cannot be compared with an integer", "hint: for example `path: \"a text\"`"]);

@@ -67,6 +67,25 @@ fn what_the_bases_report_shows_of_a_stage_goes_with_it() {
 }
 
 #[test]
+fn what_a_recipe_in_between_takes_away_stays_away_above_it() {
+    let space = start("extends: middle.yaml\nparams: { word: three }\n");
+    space.write("middle.yaml", "extends: base.yaml\nparams: { times: 3 }\nstages:\n  shout:\n");
+    assert_eq!(ran(&space, &[]), ["say three 3"]);
+    assert_eq!(ran(&space, &["--profile", "small"]), ["say three 1"]);
+    // who wants it back says so
+    space.write("r.yaml", "extends: middle.yaml\nstages: { shout: { select: say } }\n");
+    let said = space.effigy(&["plan", "r.yaml"]);
+    assert!(said.code == 0 && said.out.contains("shout"), "{}{}", said.out, said.err);
+}
+
+#[test]
+fn a_stage_that_is_not_there_cannot_be_taken_away() {
+    let space = start("extends: base.yaml\nstages:\n  shuot:\n");
+    let parts = ["r.yaml:3:3: `shuot:` takes a stage away that base does not have", "did you mean `shout`?"];
+    space.effigy(&["plan", "r.yaml"]).expect_error(2, &parts);
+}
+
+#[test]
 fn profiles_of_one_name_apply_after_each_other_and_one_may_begin_with_another() {
     let space = start(
         "extends: base.yaml\nprofiles:\n  small: { word: few }\n  tiny: { profile: small, word: least }\n  round: { profile: round }\n  lost: { profile: smal }\n",

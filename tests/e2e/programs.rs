@@ -3,6 +3,23 @@
 use crate::support::Space;
 
 #[test]
+fn columns_are_renamed_all_at_once() {
+    let space = Space::new();
+    space.write(
+        "r.yaml",
+        "stages:
+  a: { rows: [ { x: 1, y: two } ] }
+  b: { select: a, rename: { y: x, x: y } }
+  c: { select: b, where: { x: two }, columns: [y] }
+",
+    );
+    let said = space.effigy(&["run", "r.yaml"]);
+    assert_eq!(said.code, 0, "{}", said.err);
+    let show = |stage: &str| space.effigy(&["show", "r.yaml", stage, "--json"]).out;
+    assert_eq!((show("b").trim(), show("c").trim()), (r#"{"y":1,"x":"two"}"#, r#"{"y":1}"#));
+}
+
+#[test]
 fn a_program_runs_for_each_row_and_gets_values_and_paths() {
     let space = Space::new();
     space.write("in/a.txt", "hello\n");

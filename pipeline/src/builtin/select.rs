@@ -51,17 +51,27 @@ impl Select {
         for item in fields.list("overrides").map_or(Vec::new(), |(_, items)| items) {
             overrides.extend(override_of(fields, item, &columns));
         }
-        let mut rename = Vec::new();
+        let (before, mut rename, mut renamed) = (columns.clone(), Vec::<(String, String)>::new(), Vec::new());
         for (key, item) in fields.map("rename").map_or(Vec::new(), |(_, items)| items) {
             let crate::yaml::Node::Text(old) = &item.node else {
                 let hint = format!("for example `rename: {{ {}: OLD }}`", key.name);
                 fields.wrong(item.at, format!("`rename` takes `new: old`, not {}", item.node.what()), hint);
                 continue;
             };
-            if require(fields, &columns, item.at, old) {
-                let column = columns.iter_mut().find(|column| column.name == *old).expect("it was just found");
-                column.name = key.name.clone();
+            // all at once: what has a new name does not lose it to the next
+            if require(fields, &before, item.at, old) {
+                let place = before.iter().position(|column| column.name == *old).expect("it was just found");
+                if rename.iter().any(|(_, known)| known == old) {
+                    fields.wrong(item.at, format!("`{old}` is renamed twice"), "a column has one name");
+                }
+                columns[place].name = key.name.clone();
+                renamed.push((item.at, key.name.clone()));
                 rename.push((key.name, old.clone()));
+            }
+        }
+        for (at, name) in renamed {
+            if columns.iter().filter(|column| column.name == name).count() > 1 {
+                fields.wrong(at, format!("two columns would be called `{name}`"), "rename the other one as well");
             }
         }
         let chosen = fields.texts("columns");
@@ -69,7 +79,12 @@ impl Select {
             let mut kept = Vec::new();
             for (at, name) in chosen {
                 if require(fields, &columns, *at, name) {
-                    kept.push(columns.iter().find(|column| column.name == *name).expect("it was just found").clone());
+                    let column = columns.iter().find(|column| column.name == *name).expect("it was just found");
+                    if kept.contains(column) {
+                        fields.wrong(*at, format!("`columns` names `{name}` twice"), "once is enough");
+                    } else {
+                        kept.push(column.clone());
+                    }
                 }
             }
             columns = kept;

@@ -53,7 +53,7 @@ impl Stages {
             print(&text(def));
         }
         if self.kind.is_none() {
-            print("In the engine itself: files, rows, select, join, concat, run.");
+            print("In the engine itself: files, rows, select, join, concat, gather, run.");
         }
         Ok(DONE)
     }

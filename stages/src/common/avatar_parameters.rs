@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 #[serde(deny_unknown_fields)]
 pub struct Params {
     /// Optimiser steps; the paper takes 100,000.
+    #[schemars(range(min = 1))]
     pub steps: u64,
     /// Samples in a step, or in each of its rounds.
     #[serde(default = "batch_size")]
@@ -26,9 +27,11 @@ pub struct Params {
     pub accumulate: usize,
     /// Learning rate of the networks; the paper's is 1e-4.
     #[serde(default = "lr_networks")]
+    #[schemars(extend("exclusiveMinimum" = 0))]
     pub lr_networks: f64,
     /// Learning rate of the feature maps.
     #[serde(default = "lr_maps")]
+    #[schemars(extend("exclusiveMinimum" = 0))]
     pub lr_maps: f64,
     /// Whether the learning rate stays (the paper) or falls along half a cosine (short trainings).
     #[serde(default)]
@@ -47,9 +50,11 @@ pub struct Params {
     pub ambient: bool,
     /// Texels on a side of each map; the paper has 512.
     #[serde(default = "map_resolution")]
+    #[schemars(range(min = 2))]
     pub map_resolution: i64,
     /// Channels of each plane and of the ambient map; the paper has 16.
     #[serde(default = "map_channels")]
+    #[schemars(range(min = 1))]
     pub map_channels: i64,
     /// How the expression code reaches the U-Net besides the geometry.
     #[serde(default)]
@@ -99,6 +104,7 @@ pub struct Params {
     /// Parts that a batch is computed in, side by side where there are threads for it. More threads than parts are of no
     /// use; another number changes the rounding.
     #[serde(default = "parts")]
+    #[schemars(range(min = 1))]
     pub parts: usize,
     /// The numbers that the networks compute in; weights, optimiser and samples are in f32 anyhow.
     #[serde(default)]
@@ -112,12 +118,15 @@ pub struct Params {
     pub validate_every: u64,
     /// Rows that are tried, spread evenly over those of `validation`.
     #[serde(default = "validation_images")]
+    #[schemars(range(min = 1))]
     pub validation_images: usize,
     /// Sampling steps of their pictures.
     #[serde(default = "validation_steps")]
+    #[schemars(range(min = 1))]
     pub validation_steps: usize,
     /// Steps between checkpoints.
     #[serde(default = "checkpoint_every")]
+    #[schemars(range(min = 1))]
     pub checkpoint_every: u64,
     /// Seed of weights, batches and noise.
     #[serde(default = "seed")]

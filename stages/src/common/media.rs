@@ -30,6 +30,10 @@ pub struct Image {
     pub data: Vec<u8>,
 }
 
+/// Samples a side that a pixel of a resampled image is the mean of, at most: pictures of 4,096 px to 64 and more have one for each of
+/// theirs, and a square that was measured wrongly ends all the same.
+const TAPS: f64 = 64.0;
+
 impl Image {
     /// An image of these samples.
     ///
@@ -143,7 +147,7 @@ impl Image {
 
     /// `at` says where in this image a place of the result is, both in px; a pixel of the result has a side of `scale` here.
     fn resampled(&self, scale: f64, out: usize, outside: u8, at: impl Fn(f64, f64) -> [f64; 2]) -> Image {
-        let taps = scale.ceil().max(1.0) as usize;
+        let taps = scale.ceil().clamp(1.0, TAPS) as usize;
         let place = |pixel: usize, tap: usize| pixel as f64 + (tap as f64 + 0.5) / taps as f64;
         let mut data = Vec::with_capacity(out * out * self.channels);
         let mut sum = vec![0.0f64; self.channels];
@@ -322,11 +326,20 @@ impl VideoReader {
 /// # Errors
 /// If a column is missing or has another width, or the image has another shape than the calibrated one.
 pub fn camera_of(row: &Row<'_>, image: Option<(usize, usize)>) -> Result<Camera> {
-    let size = (row.i64("width")? as u32, row.i64("height")? as u32);
+    let size = calibrated(row)?;
     let camera = Camera::from_row_major(&row.array("intrinsics")?, &row.array("world_to_cam")?, size.0, size.1);
     let Some((width, height)) = image else { return Ok(camera) };
     ensure_shape("a picture", (width, height), (size.0 as usize, size.1 as usize), "the calibrated pictures")?;
     Ok(camera.resized(width as u32, height as u32))
+}
+
+/// Width and height of the calibrated picture, px.
+fn calibrated(row: &Row<'_>) -> Result<(u32, u32)> {
+    let (width, height) = (row.i64("width")?, row.i64("height")?);
+    let px = |length: i64| u32::try_from(length).ok().filter(|length| *length > 0);
+    px(width).zip(px(height)).with_context(|| {
+        format!("a calibrated picture of {width} x {height} px\nhint: `width` and `height` are those that the intrinsics hold for")
+    })
 }
 
 /// Checks that a picture, `what`, has the shape of `others`, whose size is `expected`, px; it may be smaller or larger.
@@ -368,7 +381,7 @@ impl Undistort {
             (false, true) => Distortion::Fisheye(row.array("distortion_fisheye")?),
             (true, true) => bail!("a row has both `distortion` and `distortion_fisheye`\nhint: a lens is one of them"),
         };
-        let size = (row.i64("width")? as u32, row.i64("height")? as u32);
+        let size = calibrated(row)?;
         let pose = [1.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 1.0];
         let camera = Camera::from_row_major(&row.array("intrinsics")?, &pose, size.0, size.1);
         Ok((!distortion.is_identity()).then_some(Undistort { distortion, camera, maps: None }))

@@ -86,6 +86,17 @@ pub fn resume(
     Ok(start)
 }
 
+/// Checks that the channels of each level can be cut into groups of norms and heads of attention.
+///
+/// # Errors
+/// If one is no multiple of `of`.
+pub fn check_widths(widths: &[i64], of: i64) -> Result<()> {
+    let odd = widths.iter().find(|width| *width % of != 0);
+    odd.map_or(Ok(()), |odd| {
+        anyhow::bail!("`widths` has {odd}, expected multiples of {of}\nhint: norms and heads share them out evenly")
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
