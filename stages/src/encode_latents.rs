@@ -8,7 +8,7 @@
 use crate::common::arrays::{Array, Arrays, write_arrays};
 use crate::common::backbone;
 use crate::common::latents::to_tensor;
-use crate::common::media::Image;
+use crate::common::media::{Image, px};
 use anyhow::{Context, Result};
 use half::f16;
 use manifests::Type;
@@ -67,9 +67,7 @@ impl EncodeLatents {
     fn target(&self, unit: &Unit<'_>) -> Result<Image> {
         let row = unit.row();
         let image = Image::read(&row.path("image")?, 3)?;
-        let width = row.i64("width")?;
-        anyhow::ensure!(width > 0, "the calibrated picture is {width} px wide");
-        let scale = image.width as f64 / width as f64;
+        let scale = image.width as f64 / f64::from(px(&row, "width")?);
         let [x0, y0, side] = row.array("crop_rect")?.map(|px| px * scale);
         Ok(image.crop(x0, y0, side, self.params.size, 255))
     }

@@ -18,6 +18,7 @@
 //! the arc of NeRSemble's cameras. Knows no images and no meshes.
 
 use crate::common::head_models::HEAD_CENTER;
+use crate::common::media::px;
 use crate::common::timesteps::in_time;
 use crate::turntable::shown;
 use anyhow::{Context, Result, ensure};
@@ -160,9 +161,8 @@ impl Filmed {
             if name.is_none_or(|name| name == camera) {
                 let intrinsics: [f64; 9] = row.array("intrinsics")?;
                 let world_to_cam = DMat4::from_cols_array(&row.array("world_to_cam")?).transpose();
-                let width = row.i64("width")?;
-                ensure!(width > 0, "the pictures of camera {camera} are {width} px wide");
-                return Ok(Filmed { name: camera, focal: intrinsics[0] / width as f64, world_to_cam });
+                let focal = intrinsics[0] / f64::from(px(&row, "width")?);
+                return Ok(Filmed { name: camera, focal, world_to_cam });
             }
             names.push(camera);
         }

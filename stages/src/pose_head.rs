@@ -20,6 +20,7 @@ use serde::Deserialize;
 struct Params {
     /// Grid points on a side of the coarse grid on which the surface is sought.
     #[serde(default = "coarse")]
+    #[schemars(range(min = 2, max = 512))]
     coarse: usize,
     /// How often the grid is halved around the surface.
     #[serde(default = "levels")]
@@ -45,14 +46,8 @@ fn def() -> StageDef {
 }
 
 protocol::register!(Params, def, |params: Params, cx: &Cx<'_>| {
-    ensure!(
-        params.coarse >= 2,
-        "`coarse` is {}, expected at least 2\nhint: leave it out for {}",
-        params.coarse,
-        coarse()
-    );
     let model = head_models::read(cx.with("head_model")?)?;
-    Ok(PoseHead { params, model, person: Person::of(cx)? })
+    anyhow::Ok(PoseHead { params, model, person: Person::of(cx)? })
 });
 
 struct PoseHead {

@@ -155,14 +155,21 @@ impl TrainAvatar {
             if !loss[0].is_finite() {
                 return Err(checkpoints.diverged(&format!("the loss is {}", loss[0]), step + 1));
             }
-            if state.takes_gradients() {
-                let norms = state.optimiser.step(match p.lr_schedule {
-                    LrSchedule::Cosine => cosine(step, p.steps, 20, 0.01),
-                    LrSchedule::Constant => 1.0,
-                });
-                if let Some(norm) = norms.iter().find(|norm| !norm.is_finite()) {
-                    return Err(checkpoints.diverged(&format!("the norm of a gradient is {norm}"), step + 1));
-                }
+            let norms = state.optimiser.norms();
+            match norms.iter().find(|norm| !norm.is_finite()) {
+                None => state.optimiser.update(
+                    match p.lr_schedule {
+                        LrSchedule::Cosine => cosine(step, p.steps, 20, 0.01),
+                        LrSchedule::Constant => 1.0,
+                    },
+                    &norms,
+                ),
+                // the scale was too high, and will be lower in the next step
+                Some(_) if state.scale.is_some_and(|scale| !scale.is_exhausted()) => {}
+                Some(norm) => return Err(checkpoints.diverged(&format!("the norm of a gradient is {norm}"), step + 1)),
+            }
+            if let Some(scale) = &mut state.scale {
+                scale.adapt(norms.iter().all(|norm| norm.is_finite()));
             }
             if let Some(average) = &mut state.average {
                 average.update(&avatar.learned());
@@ -190,15 +197,6 @@ impl TrainAvatar {
 }
 
 impl State<'_> {
-    /// Whether the optimiser may take the gradients there are: not those that overflowed for the scale of their losses, which is
-    /// lowered for it.
-    fn takes_gradients(&mut self) -> bool {
-        let Some(scale) = &mut self.scale else { return true };
-        let finite = self.optimiser.is_finite();
-        scale.adapt(finite);
-        finite || scale.is_exhausted()
-    }
-
     /// The weights that are put out: the average's, if there is one.
     fn result(&self) -> weights::Tensors {
         let plain = |(name, tensor): (&String, &Tensor)| (name.clone(), tensor.shallow_clone());

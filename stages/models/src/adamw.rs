@@ -140,13 +140,6 @@ impl AdamW {
         }
     }
 
-    /// Whether no gradient has overflowed.
-    pub fn is_finite(&self) -> bool {
-        let gradients =
-            |(_, list): &(Group, Vec<Parameter>)| global_norm(&list.iter().map(|p| p.value.grad()).collect::<Vec<_>>());
-        self.groups.iter().all(|group| gradients(group).is_finite())
-    }
-
     /// Forgets all steps, as if none had been done.
     pub fn reset(&mut self) {
         self.step = 0;
@@ -163,16 +156,25 @@ impl AdamW {
     /// One update from the gradients present. `factor` multiplies every learning rate (a schedule's value). Returns each
     /// group's gradient norm before clipping. Parameters without a gradient are left alone.
     pub fn step(&mut self, factor: f64) -> Vec<f64> {
+        let norms = self.norms();
+        self.update(factor, &norms);
+        norms
+    }
+
+    /// Each group's gradient norm. One that is not finite tells of an overflow.
+    pub fn norms(&self) -> Vec<f64> {
+        self.groups.iter().map(|(_, parameters)| global_norm(&gradients(parameters))).collect()
+    }
+
+    /// [`AdamW::step`] for a caller that has looked at the gradients' [`AdamW::norms`] before.
+    pub fn update(&mut self, factor: f64, norms: &[f64]) {
         self.step += 1;
         let [beta1, beta2] = self.betas;
         let correction1 = 1.0 - beta1.powi(self.step as i32);
         let correction2 = (1.0 - beta2.powi(self.step as i32)).sqrt();
         tch::no_grad(|| {
-            let mut norms = Vec::with_capacity(self.groups.len());
-            for (group, parameters) in &mut self.groups {
-                let gradients: Vec<Tensor> = parameters.iter().map(|p| p.value.grad()).collect();
-                let norm = global_norm(&gradients);
-                norms.push(norm);
+            for ((group, parameters), norm) in self.groups.iter_mut().zip(norms) {
+                let gradients = gradients(parameters);
                 // The 1e-6 is PyTorch's; gradients below the limit are left alone.
                 let clip = group.max_grad_norm.map_or(1.0, |limit| (limit / (norm + 1e-6)).min(1.0));
                 let lr = group.lr * factor;
@@ -194,8 +196,7 @@ impl AdamW {
                     }
                 }
             }
-            norms
-        })
+        });
     }
 
     /// Writes the moments and the step count.
@@ -233,6 +234,10 @@ impl AdamW {
         };
         Ok(())
     }
+}
+
+fn gradients(parameters: &[Parameter]) -> Vec<Tensor> {
+    parameters.iter().map(|p| p.value.grad()).collect()
 }
 
 /// Euclidean norm over a list of gradients; undefined ones count as zero. Summed in f64, so that the order of tensors and

@@ -78,6 +78,7 @@ pub struct Params {
     /// Deviation of the noise that disturbs every value of a code whenever it is learned from, in deviations of all values of the codes:
     /// it keeps the network from knowing a frame by its code. The paper has 0.
     #[serde(default)]
+    #[schemars(range(min = 0))]
     pub code_noise: f64,
     /// What becomes of the prior.
     #[serde(default)]
@@ -402,7 +403,6 @@ impl Params {
             [self.mouth_weight, self.eyes_weight, self.color_weight].iter().any(|weight| *weight < 0.0),
             "the weight of a loss is not negative",
         )?;
-        no(self.code_noise < 0.0, "`code_noise` is a deviation: 0 or more")?;
         no(
             self.expression_tokens < 1,
             "`expression_tokens` is at least 1\nhint: `expression: none` gives the network no code",

@@ -335,10 +335,17 @@ pub fn camera_of(row: &Row<'_>, image: Option<(usize, usize)>) -> Result<Camera>
 
 /// Width and height of the calibrated picture, px.
 fn calibrated(row: &Row<'_>) -> Result<(u32, u32)> {
-    let (width, height) = (row.i64("width")?, row.i64("height")?);
-    let px = |length: i64| u32::try_from(length).ok().filter(|length| *length > 0);
-    px(width).zip(px(height)).with_context(|| {
-        format!("a calibrated picture of {width} x {height} px\nhint: `width` and `height` are those that the intrinsics hold for")
+    Ok((px(row, "width")?, px(row, "height")?))
+}
+
+/// A side of the calibrated picture, px: a row's `width` or `height`.
+///
+/// # Errors
+/// If it is not there, or no length.
+pub fn px(row: &Row<'_>, side: &str) -> Result<u32> {
+    let length = row.i64(side)?;
+    u32::try_from(length).ok().filter(|length| *length > 0).with_context(|| {
+        format!("`{side}` of a calibrated picture is {length} px\nhint: it is that which the intrinsics hold for")
     })
 }
 
