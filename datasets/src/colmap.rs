@@ -11,7 +11,7 @@
 //! is at i + 0.5 as with us: nothing is converted. The world has no unit unless the model was aligned. Points are passed
 //! over. Files may be cut or hostile: no count is believed that the file's length does not bear out.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -97,6 +97,70 @@ pub fn read(root: &Path, folder: &Path) -> Result<Vec<View>, ViewError> {
             })
         })
         .collect()
+}
+
+/// What of a capture the model in `folder` leaves out, a sentence each: models beside it, as COLMAP writes one for each group of pictures that it cannot
+/// connect, and pictures that it did not place. `views` are those that [`read`] found there.
+///
+/// # Errors
+/// If a folder cannot be listed.
+pub fn left_out(root: &Path, folder: &Path, views: &[View]) -> Result<Vec<String>, ViewError> {
+    let mut told = Vec::new();
+    let is_number = |path: &Path| {
+        path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.bytes().all(|b| b.is_ascii_digit()))
+    };
+    if let Some(above) = folder.parent().filter(|_| folder != root && is_number(folder)) {
+        let is_model = |path: &Path| ["bin", "txt"].iter().any(|ext| both(path, ext).is_some());
+        let others = entries(above)?.into_iter().filter(|path| path != folder && is_number(path) && is_model(path));
+        let others: Vec<String> = others.map(|path| path.display().to_string()).collect();
+        if !others.is_empty() {
+            told.push(format!(
+                "only the model in {} is read, and what others of the same capture placed is not used: {}",
+                folder.display(),
+                others.join(", ")
+            ));
+        }
+    }
+    let images = root.join("images");
+    if images.is_dir() {
+        let placed: BTreeSet<&Path> = views.iter().map(|view| view.file.as_path()).collect();
+        let mut pictures = Vec::new();
+        pictures_below(&images, &mut pictures)?;
+        let all = pictures.len();
+        pictures.retain(|path| !placed.contains(path.as_path()));
+        if let Some(first) = pictures.first() {
+            told.push(format!(
+                "{} of {all} pictures in {} are not in the model, which did not place them: the first is {}",
+                pictures.len(),
+                images.display(),
+                first.display()
+            ));
+        }
+    }
+    Ok(told)
+}
+
+/// What lies in a folder, sorted.
+fn entries(folder: &Path) -> Result<Vec<PathBuf>, ViewError> {
+    let unreadable = |e: std::io::Error| ViewError::unreadable(folder, e);
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).map_err(unreadable)? {
+        found.push(entry.map_err(unreadable)?.path());
+    }
+    found.sort_unstable();
+    Ok(found)
+}
+
+fn pictures_below(folder: &Path, found: &mut Vec<PathBuf>) -> Result<(), ViewError> {
+    for path in entries(folder)? {
+        let ending = path.extension().and_then(|ext| ext.to_str()).unwrap_or_default().to_ascii_lowercase();
+        if path.is_dir() {
+            pictures_below(&path, found)?;
+        } else if ["png", "jpg", "jpeg", "webp", "bmp", "tif", "tiff", "ppm", "pgm"].contains(&ending.as_str()) {
+            found.push(path);
+        }
+    }
+    Ok(())
 }
 
 const TWO_LINES: &str =

@@ -72,8 +72,8 @@ fn decode(x: f64) -> f64 {
 impl Correction {
     /// Corrects RGB bytes in place. A trailing part of a pixel is left as it is.
     ///
-    /// The polynomial's result is cut to bytes and not rounded, as the published reader does
-    /// (`nersemble_data/util/color_correction.py`). A polynomial of another number of terms than [`TERMS`] changes nothing.
+    /// Results are cut to bytes and not rounded, as the published readers do (`nersemble_data/util/color_correction.py` for the polynomial;
+    /// for the affine transform DiffusionAvatars' `load_image`, which multiplies by 255 and casts). A polynomial of another number of terms than [`TERMS`] changes nothing.
     pub fn apply(&self, rgb: &mut [u8]) {
         match self {
             Correction::Affine(m) => {
@@ -81,7 +81,7 @@ impl Correction {
                     let from = pixel.map(|c| f64::from(c) / 255.0);
                     for (c, sample) in pixel.iter_mut().enumerate() {
                         let value = from[0] * m[c] + from[1] * m[4 + c] + from[2] * m[8 + c] + m[4 * c + 3];
-                        *sample = (value * 255.0).round().clamp(0.0, 255.0) as u8;
+                        *sample = (value.clamp(0.0, 1.0) * 255.0) as u8;
                     }
                 }
             }
@@ -116,7 +116,19 @@ mod tests {
         // red out = 0.5 green; green out = blue; blue out = red + 0.1
         let mut rgb = [51, 102, 204];
         Correction::Affine([0.0, 0.0, 1.0, 0.0, 0.5, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.1]).apply(&mut rgb);
-        assert_eq!(rgb, [51, 204, 77]);
+        // blue is 76.5: cut, not rounded
+        assert_eq!(rgb, [51, 204, 76]);
+        // 0.99 of 255 is 252.45, of 254 251.46, of 253 250.47; what leaves the range ends at its ends
+        let mut rgb = [255, 254, 253, 0, 0, 0];
+        Correction::Affine([0.99, 0.0, 0.0, 0.0, 0.0, 0.99, 0.0, 0.0, 0.0, 0.0, 0.99, 0.0]).apply(&mut rgb[..3]);
+        Correction::Affine([1.0, 0.0, 0.0, 1.5, 0.0, 1.0, 0.0, -0.5, 0.0, 0.0, 1.0, 0.7]).apply(&mut rgb[3..]);
+        // 0.7 of 255 is 178.5
+        assert_eq!(rgb, [252, 251, 250, 255, 0, 178]);
+        // the identity changes nothing
+        let mut grey: Vec<u8> = (0..=255).flat_map(|x| [x; 3]).collect();
+        let before = grey.clone();
+        Correction::Affine([1.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0]).apply(&mut grey);
+        assert_eq!(grey, before);
     }
 
     #[test]

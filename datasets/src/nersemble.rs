@@ -32,6 +32,7 @@ pub use calibration::{
 pub use colour::{read_colour, write_affine, write_colours};
 pub use depth::{DepthMap, read_depth, write_depth};
 pub use layout::{Layout, Part, Recording, Survey, SurveyedSequence, frame_folder, list, survey};
+pub(crate) use numpy::c_order;
 pub use tracking::{FlameFrame, read_flame, write_flame};
 
 /// Size in pixels of a full NeRSemble picture, for which published intrinsics hold.
@@ -69,6 +70,8 @@ pub enum LayoutError {
         found: String,
         /// What should be there.
         expected: &'static str,
+        /// What the user can do about it.
+        hint: &'static str,
     },
 }
 
@@ -85,7 +88,16 @@ impl LayoutError {
         found: impl Into<String>,
         expected: &'static str,
     ) -> Self {
-        Self::Field { path: path.to_owned(), field: field.into(), found: found.into(), expected }
+        let hint = "is the file whole, and of this participant? copy or download it again";
+        Self::Field { path: path.to_owned(), field: field.into(), found: found.into(), expected, hint }
+    }
+
+    /// The same error of a field, with something better to do about it.
+    fn advised(mut self, advice: &'static str) -> Self {
+        if let Self::Field { hint, .. } = &mut self {
+            *hint = advice;
+        }
+        self
     }
 
     /// What the user can do about it.
@@ -95,7 +107,7 @@ impl LayoutError {
             Self::NoRecordings { .. } => {
                 "give the folder that holds the participants, or one participant's; was a download cut short?"
             }
-            Self::Field { .. } => "is the file whole, and of this participant? copy or download it again",
+            Self::Field { hint, .. } => hint,
         }
     }
 }

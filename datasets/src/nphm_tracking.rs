@@ -9,7 +9,7 @@
 //! Vertices of the mesh are in the space of the head model ("scaled NPHM", 1 unit = 25 cm), posed but not placed: the
 //! reference divides them by 4 (FLAME space) and takes them to the world with the rotation, scale and translation of the
 //! FLAME tracking. With a pose of ours that is `x_world = R (s x / 4) + t`. Source: the reference code, specification
-//! sections 1.1, 2.1 and 8.2 D. This file fits and places nothing; FLAME parameters are neither read nor written.
+//! sections 1.1, 2.1 and 8.2 D. This file fits and places nothing, and knows of FLAME parameters only where they lie.
 
 pub mod ctm;
 mod npz;
@@ -18,6 +18,15 @@ use crate::rendering_data::{ExchangeError, folders, names, put};
 use geometry::Mesh;
 use geometry::quantize::{QuantizeError, VERTEX_CANONICAL, with_ambient_in_range};
 use std::path::Path;
+
+/// The FLAME tracking beside the NPHM fits, which takes them to the world: as the reference's config names it, and the name of its folder.
+pub const FLAME: (&str, &str) = ("FLAME_2023_V2", "FLAME2023_v2");
+
+/// Path of a sequence's FLAME tracking ([`crate::nersemble::write_flame`]) below the folder of all data.
+pub fn flame_path(participant: u32, sequence: &str) -> String {
+    let (_, folder) = FLAME;
+    format!("nersemble/{participant:03}/sequences/{sequence}/annotations/tracking/{folder}/tracked_flame_params.npz")
+}
 
 /// The tracking that the reference uses for a participant: as its config names it, and the name of its folder.
 pub fn folder(participant: u32) -> (&'static str, &'static str) {
@@ -69,14 +78,12 @@ impl Tracked {
 pub fn list(root: &Path) -> Result<Vec<Tracked>, ExchangeError> {
     let base = root.join("nersemble");
     let mut frames = Vec::new();
-    let digits = |name: &str| -> Option<u32> { name.bytes().all(|b| b.is_ascii_digit()).then(|| name.parse().ok())? };
     for (person, participant) in folders(&base)?.iter().filter_map(|name| Some((name, digits(name)?))) {
         let sequences = base.join(person).join("sequences");
         for sequence in if sequences.is_dir() { folders(&sequences)? } else { Vec::new() } {
-            let place = sequences.join(&sequence).join("annotations/tracking").join(folder(participant).1);
-            let files = if place.is_dir() { names(&place)? } else { Vec::new() };
-            let numbers = files.iter().filter_map(|name| digits(name.strip_suffix("_ex_code.npz")?));
-            frames.extend(numbers.map(|timestep| Tracked { participant, sequence: sequence.clone(), timestep }));
+            let numbers = timesteps(&sequences.join(&sequence), participant)?;
+            let tracked = |timestep| Tracked { participant, sequence: sequence.clone(), timestep };
+            frames.extend(numbers.into_iter().map(tracked));
         }
     }
     if frames.is_empty() {
@@ -92,6 +99,21 @@ pub fn list(root: &Path) -> Result<Vec<Tracked>, ExchangeError> {
     }
     frames.sort_unstable();
     Ok(frames)
+}
+
+/// Timesteps of which the folder of a sequence has an expression code, where the reference looks for that participant's; none if there is no
+/// such folder.
+///
+/// # Errors
+/// If the folder cannot be read.
+pub fn timesteps(sequence: &Path, participant: u32) -> Result<Vec<u32>, ExchangeError> {
+    let place = sequence.join("annotations/tracking").join(folder(participant).1);
+    let files = if place.is_dir() { names(&place)? } else { Vec::new() };
+    Ok(files.iter().filter_map(|name| digits(name.strip_suffix("_ex_code.npz")?)).collect())
+}
+
+fn digits(name: &str) -> Option<u32> {
+    name.bytes().all(|b| b.is_ascii_digit()).then(|| name.parse().ok())?
 }
 
 /// Writes an expression code.

@@ -15,6 +15,7 @@
 //! OpenCV and wrote its `cx` here is half a pixel off, which no file tells.
 //! This file reads names and numbers; it decodes no picture, except for the size of one where `w` and `h` are missing.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -37,24 +38,44 @@ pub fn find(root: &Path) -> Vec<PathBuf> {
     }
 }
 
-/// Reads a file; views are in its order, and in the units and the world that the capture had before `applied_transform`.
+/// Reads the files of a capture ([`find`]); views are in their order, and in the units and the world that the capture had before
+/// `applied_transform`. Times that are fractions are counted over all files: they are parts of one recording.
 ///
 /// # Errors
 /// If a field is missing, has another shape, or says what this reader does not know.
-pub fn read(path: &Path) -> Result<Vec<View>, ViewError> {
+pub fn read(paths: &[PathBuf]) -> Result<Vec<View>, ViewError> {
+    let values = paths.iter().map(|path| json_of(path)).collect::<Result<Vec<Value>, ViewError>>()?;
+    let files = paths.iter().zip(&values).map(|(path, value)| Fields { path, prefix: String::new(), value });
+    let files: Vec<Fields<'_>> = files.collect();
+    let frames = files.iter().map(frames_of).collect::<Result<Vec<&[Value]>, ViewError>>()?;
+    let times = Times::new(frames.iter().copied().flatten());
+    let parts = files.iter().zip(frames).map(|(whole, frames)| views_of(whole, frames, &times));
+    let mut parts = parts.collect::<Result<Vec<Vec<View>>, ViewError>>()?;
+    name_parts(paths, &mut parts);
+    Ok(parts.concat())
+}
+
+fn json_of(path: &Path) -> Result<Value, ViewError> {
     let text = fs::read_to_string(path).map_err(|e| ViewError::unreadable(path, e))?;
-    let value: Value = serde_json::from_str(&text).map_err(|e| {
+    serde_json::from_str(&text).map_err(|e| {
         fault(path, "(file)", &format!("text that is not JSON ({e})"), "a JSON object", "was the file cut short?")
-    })?;
-    let whole = Fields { path, prefix: String::new(), value: &value };
-    let frames = value.get("frames").and_then(Value::as_array).ok_or_else(|| {
+    })
+}
+
+fn frames_of<'a>(whole: &Fields<'a>) -> Result<&'a [Value], ViewError> {
+    let frames = whole.value.get("frames").and_then(Value::as_array).ok_or_else(|| {
         whole.fault("frames", "a list of frames", "this file is to be the transforms.json of nerfstudio or instant-ngp")
     })?;
     if frames.is_empty() {
         return Err(whole.fault("frames", "at least one frame", "was the export finished?"));
     }
-    let undo = applied(&whole)?;
-    let times = Times::new(frames);
+    Ok(frames)
+}
+
+/// The views of one file.
+fn views_of(whole: &Fields<'_>, frames: &[Value], times: &Times) -> Result<Vec<View>, ViewError> {
+    let path = whole.path;
+    let undo = applied(whole)?;
     let mut views = Vec::with_capacity(frames.len());
     for (at, frame) in frames.iter().enumerate() {
         let frame = Fields { path, prefix: format!("frames[{at}]."), value: frame };
@@ -66,20 +87,41 @@ pub fn read(path: &Path) -> Result<Vec<View>, ViewError> {
             Some(mask) => Some(mask),
             None => frame.text("fg_mask_path")?,
         };
-        let (width, height) = size(&frame, &whole, &file)?;
+        let (width, height) = size(&frame, whole, &file)?;
         views.push(View {
             mask: mask.map(|mask| resolve(path, &mask)),
             camera: camera(&frame)?,
             timestep: times.of(&frame)?,
-            intrinsics: intrinsics(&frame, &whole, width, height)?,
+            intrinsics: intrinsics(&frame, whole, width, height)?,
             world_to_cam: pose(&frame, &undo)?,
             width,
             height,
-            distortion: distortion(&frame, &whole)?,
+            distortion: distortion(&frame, whole)?,
             file,
         });
     }
     Ok(views)
+}
+
+/// Pictures without a camera's name that show the same moments in several files (the train, val and test of D-NeRF) are of one moving camera for each
+/// file, called as that is: no camera is in two places at a time.
+fn name_parts(paths: &[PathBuf], parts: &mut [Vec<View>]) {
+    let nameless = |view: &&View| view.camera.is_empty() && !view.is_video();
+    let mut seen: BTreeSet<i64> = BTreeSet::new();
+    let meets = parts.iter().any(|part| {
+        let own: BTreeSet<i64> = part.iter().filter(nameless).filter_map(|view| view.timestep).collect();
+        let meets = !own.is_disjoint(&seen);
+        seen.extend(own);
+        meets
+    });
+    if !meets {
+        return;
+    }
+    for (path, part) in paths.iter().zip(parts) {
+        let stem = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
+        let name = stem.strip_prefix("transforms_").unwrap_or(stem);
+        part.iter_mut().filter(|view| nameless(&&**view)).for_each(|view| view.camera = name.to_owned());
+    }
 }
 
 fn fault(path: &Path, field: &str, found: &str, expected: &str, hint: &'static str) -> ViewError {
@@ -219,19 +261,29 @@ fn size(frame: &Fields<'_>, whole: &Fields<'_>, file: &Path) -> Result<(u32, u32
             "`w` and `h` are those that `fl_x` holds for",
         ))
     };
-    match (side("w")?, side("h")?) {
-        (Some(width), Some(height)) => Ok((width, height)),
-        (width, _) => image::image_dimensions(file).map_err(|error| {
-            let missing = if width.is_none() { "w" } else { "h" };
-            fault(
-                frame.path,
-                &format!("{}{missing}", frame.prefix),
-                &format!("nothing, and the size of {} cannot be read ({error})", file.display()),
-                "the picture's size in pixels",
-                "write `w` and `h` into the file, or copy the pictures beside it",
-            )
-        }),
+    let given = (side("w")?, side("h")?);
+    if let (Some(width), Some(height)) = given {
+        return Ok((width, height));
     }
+    let picture = image::image_dimensions(file).map_err(|error| {
+        let missing = if given.0.is_none() { "w" } else { "h" };
+        fault(
+            frame.path,
+            &format!("{}{missing}", frame.prefix),
+            &format!("nothing, and the size of {} cannot be read ({error})", file.display()),
+            "the picture's size in pixels",
+            "write `w` and `h` into the file, or copy the pictures beside it",
+        )
+    })?;
+    // calibrated pictures may be of another size than the stored ones, but not of another shape
+    let other = |side: u32, given: u32, stored: u32| {
+        ((f64::from(side) * f64::from(given) / f64::from(stored.max(1))).round() as u32).max(1)
+    };
+    Ok(match given {
+        (Some(width), _) => (width, other(picture.1, width, picture.0)),
+        (None, Some(height)) => (other(picture.0, height, picture.1), height),
+        (None, None) => picture,
+    })
 }
 
 fn intrinsics(frame: &Fields<'_>, whole: &Fields<'_>, width: u32, height: u32) -> Result<[f64; 9], ViewError> {
@@ -318,12 +370,12 @@ fn camera(frame: &Fields<'_>) -> Result<String, ViewError> {
     Ok(String::new())
 }
 
-/// The distinct times of a file, for those that are no integers: then the timestep is the place in their order.
+/// The distinct times of a capture, for those that are no integers: then the timestep is the place in their order.
 struct Times(Vec<f64>);
 
 impl Times {
-    fn new(frames: &[Value]) -> Times {
-        let mut times: Vec<f64> = frames.iter().filter_map(|frame| frame.get("time")?.as_f64()).collect();
+    fn new<'a>(frames: impl Iterator<Item = &'a Value>) -> Times {
+        let mut times: Vec<f64> = frames.filter_map(|frame| frame.get("time")?.as_f64()).collect();
         times.sort_by(f64::total_cmp);
         times.dedup();
         Times(times)
@@ -364,166 +416,4 @@ fn resolve(calibration: &Path, path: &str) -> PathBuf {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use glam::{DVec2, DVec3};
-    use serde_json::json;
-
-    const IDENTITY: [[f64; 4]; 4] =
-        [[1.0, 0.0, 0.0, 0.0], [0.0, 1.0, 0.0, 0.0], [0.0, 0.0, 1.0, 1.0], [0.0, 0.0, 0.0, 1.0]];
-
-    fn written(value: &Value) -> (tempfile::TempDir, Result<Vec<View>, ViewError>) {
-        let root = tempfile::tempdir().unwrap();
-        let path = root.path().join("transforms.json");
-        fs::write(&path, value.to_string()).unwrap();
-        let views = read(&path);
-        (root, views)
-    }
-
-    fn whole(more: Value) -> Value {
-        let mut value = json!({ "fl_x": 100.0, "fl_y": 100.0, "cx": 100.0, "cy": 50.0, "w": 200.0, "h": 100,
-            "frames": [{ "file_path": "images/a.png", "transform_matrix": IDENTITY }] });
-        for (name, field) in more.as_object().unwrap() {
-            match name.strip_prefix("frame.") {
-                Some(name) => value["frames"][0][name] = field.clone(),
-                None => value[name] = field.clone(),
-            }
-        }
-        value
-    }
-
-    fn seen(view: &View, at: [f64; 3]) -> DVec2 {
-        view.pinhole().project(DVec3::from_array(at)).0
-    }
-
-    fn near(view: &View, at: [f64; 3], x: f64, y: f64) {
-        let found = seen(view, at);
-        assert!((found - DVec2::new(x, y)).length() < 1e-9, "{found} is not ({x}, {y})");
-    }
-
-    #[test]
-    fn opengl_cameras_see_x_to_the_right_and_y_up() {
-        // at (0, 0, 1), looking along -z: (0.1, 0.2, 0) lies 1 m before it, 10 px right and 20 px above the middle
-        let views = written(&whole(json!({}))).1.unwrap();
-        near(&views[0], [0.1, 0.2, 0.0], 110.0, 30.0);
-        assert_eq!(views[0].world_to_cam, [1., 0., 0., 0., 0., -1., 0., 0., 0., 0., -1., 1., 0., 0., 0., 1.]);
-        assert_eq!((views[0].width, views[0].height, views[0].distortion), (200, 100, None));
-        // at (1, 0, 0), looking along -x: -z is to its right
-        let side = [[0.0, 0.0, 1.0, 1.0], [0.0, 1.0, 0.0, 0.0], [-1.0, 0.0, 0.0, 0.0]];
-        let views = written(&whole(json!({ "frame.transform_matrix": side }))).1.unwrap();
-        near(&views[0], [0.0, 0.2, -0.1], 110.0, 30.0);
-    }
-
-    #[test]
-    fn what_a_tool_applied_is_undone() {
-        // nerfstudio turns (x, y, z) into (x, z, -y); here it also doubled all lengths
-        let stored = [[1.0, 0.0, 0.0, 0.0], [0.0, 0.0, 1.0, 2.0], [0.0, -1.0, 0.0, 0.0], [0.0, 0.0, 0.0, 1.0]];
-        let turn = [[1.0, 0.0, 0.0, 0.0], [0.0, 0.0, 1.0, 0.0], [0.0, -1.0, 0.0, 0.0]];
-        let more = json!({ "frame.transform_matrix": stored, "applied_transform": turn, "applied_scale": 2.0 });
-        let views = written(&whole(more)).1.unwrap();
-        near(&views[0], [0.1, 0.2, 0.0], 110.0, 30.0);
-    }
-
-    #[test]
-    fn nerf_synthetic_has_angles_and_no_extensions() {
-        let root = tempfile::tempdir().unwrap();
-        fs::create_dir(root.path().join("train")).unwrap();
-        image::RgbaImage::new(80, 60).save(root.path().join("train/r_0.png")).unwrap();
-        let path = root.path().join("transforms_train.json");
-        // 90 degrees over 80 px: a focal length of 40 px
-        let text = json!({ "camera_angle_x": std::f64::consts::FRAC_PI_2,
-            "frames": [{ "file_path": "./train/r_0", "rotation": 0.01, "transform_matrix": IDENTITY }] });
-        fs::write(&path, text.to_string()).unwrap();
-        assert_eq!(find(root.path()), std::slice::from_ref(&path));
-        let views = read(&path).unwrap();
-        assert_eq!(views[0].file, root.path().join("train/r_0.png"));
-        let expected = [40.0, 0.0, 40.0, 0.0, 40.0, 30.0, 0.0, 0.0, 1.0];
-        assert!(
-            views[0].intrinsics.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-9),
-            "{:?}",
-            views[0].intrinsics
-        );
-    }
-
-    #[test]
-    fn a_frame_goes_before_the_file_and_has_names_and_masks() {
-        // as VHAP exports
-        let more = json!({ "frame.fl_x": 150.0, "frame.camera_index": 3, "frame.camera_id": "222200037",
-            "frame.timestep_index": 7, "frame.fg_mask_path": "fg_masks/a.png" });
-        let (root, views) = written(&whole(more));
-        let view = &views.unwrap()[0];
-        assert_eq!((view.intrinsics[0], view.intrinsics[4]), (150.0, 100.0));
-        assert_eq!((view.camera.as_str(), view.timestep), ("222200037", Some(7)));
-        assert_eq!(view.mask, Some(root.path().join("fg_masks/a.png")));
-        let view =
-            &written(&whole(json!({ "frame.camera_label": "C1", "frame.timestep_id": "frame_00012" }))).1.unwrap()[0];
-        assert_eq!((view.camera.as_str(), view.timestep), ("C1", Some(12)));
-        // D-NeRF's times are fractions: the second of three
-        let mut value = whole(json!({}));
-        let frame = value["frames"][0].clone();
-        value["frames"] = [0.5, 0.25, 0.75]
-            .map(|time| {
-                let mut frame = frame.clone();
-                frame["time"] = time.into();
-                frame
-            })
-            .into();
-        let times: Vec<_> = written(&value).1.unwrap().iter().map(|view| view.timestep).collect();
-        assert_eq!(times, [Some(1), Some(0), Some(2)]);
-    }
-
-    #[test]
-    fn lenses() {
-        let lens = |more: Value| written(&whole(more)).1.unwrap()[0].distortion;
-        let expected = Distortion::Rational([0.1, 0.2, 0.5, 0.6, 0.3, 0.0, 0.0, 0.0]);
-        let k = json!({ "k1": 0.1, "k2": 0.2, "k3": 0.3, "k4": 0.0, "p1": 0.5, "p2": 0.6, "camera_model": "OPENCV" });
-        assert_eq!(lens(k), Some(expected));
-        let fisheye = Some(Distortion::Fisheye([0.1, 0.0, 0.0, 0.4]));
-        assert_eq!(lens(json!({ "k1": 0.1, "k4": 0.4, "camera_model": "OPENCV_FISHEYE" })), fisheye);
-        assert_eq!(lens(json!({ "k1": 0.1, "k4": 0.4, "is_fisheye": true })), fisheye);
-        assert_eq!(lens(json!({ "camera_model": "PINHOLE" })), None);
-    }
-
-    #[test]
-    fn errors_say_where_and_what() {
-        let check = |more: Value, expected: &str| {
-            let error = written(&whole(more)).1.unwrap_err();
-            assert!(error.to_string().contains(expected), "{error}");
-            assert!(!error.hint().is_empty());
-        };
-        check(
-            json!({ "camera_model": "EQUIRECTANGULAR" }),
-            "field `camera_model`: found \"EQUIRECTANGULAR\", expected OPENCV,",
-        );
-        check(
-            json!({ "camera_model": "PINHOLE", "k1": 0.1 }),
-            "`camera_model`: found \"PINHOLE\", expected OPENCV, as k1",
-        );
-        check(json!({ "k4": 0.1 }), "field `k4`: found 0.1");
-        check(
-            json!({ "frame.transform_matrix": [[1, 0, 0, 0]] }),
-            "field `frames[0].transform_matrix`: found a list of 1",
-        );
-        let doubled = [[2.0, 0.0, 0.0, 0.0], [0.0, 2.0, 0.0, 0.0], [0.0, 0.0, 2.0, 0.0]];
-        check(json!({ "frame.transform_matrix": doubled }), "found a matrix that scales or shears");
-        let mirror = [[-1.0, 0.0, 0.0, 0.0], [0.0, 1.0, 0.0, 0.0], [0.0, 0.0, 1.0, 0.0]];
-        check(json!({ "frame.transform_matrix": mirror }), "found a matrix that mirrors");
-        let columns = [[1.0, 0.0, 0.0, 0.0], [0.0, 1.0, 0.0, 0.0], [0.0, 0.0, 1.0, 0.0], [0.0, 0.0, 2.0, 1.0]];
-        check(json!({ "frame.transform_matrix": columns }), "the last row 0 0 0 1");
-        check(json!({ "frame.file_path": 3 }), "field `frames[0].file_path`: found 3");
-        check(json!({ "fl_x": "100" }), "field `fl_x`: found \"100\", expected a finite number");
-        check(json!({ "fl_x": null, "fl_y": null, "camera_angle_x": 90.0 }), "expected an angle between 0 and pi");
-        check(json!({ "fl_x": -3.0 }), "expected focal lengths above 0");
-        check(json!({ "w": 0.5 }), "field `w`: found 0.5");
-        check(json!({ "h": null }), "field `frames[0].h`: found nothing, and the size of");
-        check(json!({ "frames": [] }), "field `frames`: found a list of 0, expected at least one frame");
-        let root = tempfile::tempdir().unwrap();
-        let path = root.path().join("transforms.json");
-        let text = whole(json!({})).to_string();
-        for length in 0..text.len() {
-            fs::write(&path, &text[..length]).unwrap();
-            let error = read(&path).unwrap_err().to_string();
-            assert!(error.contains("transforms.json, field `(file)`"), "{error}");
-        }
-    }
-}
+mod tests;

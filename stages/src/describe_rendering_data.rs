@@ -3,7 +3,8 @@
 //! reads: participant, sequence, camera, timestep   writes: config, stats (JSON), config_path, stats_path
 //!
 //! All rows are one version. Each camera has to have every timestep of every sequence, as the reference's statistics have
-//! no place for anything else. Sequences and timesteps come sorted. Knows no pictures; `major`, `minor`, `name` and
+//! no place for anything else. Sequences and timesteps come sorted. As tracking it names what `export_tracking` and `export_flame` write, since the
+//! reference reads codes, eyes and the way of meshes to the world from there. Knows no pictures; `major`, `minor`, `name` and
 //! `downscale_factor` are to be those of the pictures.
 
 use crate::export_rendering_data::{Params, frame_of};
@@ -16,7 +17,7 @@ use protocol::{Cx, Grain, OutRow, Rows, Stage, StageDef, Unit};
 use std::collections::{BTreeMap, BTreeSet};
 
 fn def() -> StageDef {
-    StageDef::new("describe_rendering_data", 1, Grain::Whole)
+    StageDef::new("describe_rendering_data", 2, Grain::Whole)
         .doc("Writes config.json and stats.json of DiffusionAvatars' G-buffer folder.")
         .reads([("participant", Type::I64), ("sequence", Type::Str), ("camera", Type::Str), ("timestep", Type::I64)])
         .writes([("config", Type::Blob), ("config_path", Type::Str), ("stats", Type::Blob), ("stats_path", Type::Str)])
@@ -74,8 +75,8 @@ impl DescribeRenderingData {
             use_antialiasing: false,
             use_ambient_dimensions: true,
             use_nphm: true,
-            // as these meshes were made; of FLAME there is nothing in them
             mesh_provider_config: MeshProvider {
+                flame_tracking: nphm_tracking::FLAME.0.into(),
                 nphm_tracking: nphm_tracking::folder(first.participant).0.into(),
                 ..MeshProvider::default()
             },

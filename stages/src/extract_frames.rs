@@ -6,7 +6,8 @@
 //!
 //! A picture has the shape of those that its camera's calibration is for, and a matte that of its picture; sizes may differ.
 //! A row of the input is a video, and each of its frames taken is a row of the output; or it is a picture, and is taken if
-//! its number is that of a frame that would be. `timestep` is the number of the frame in the video. Without a matte, one is
+//! its number is that of a frame that would be. `timestep` is the number of the frame in the video. A video of mattes has as many frames as that of the
+//! pictures: with more or fewer it is of another recording, or one of both was cut. Without a matte, one is
 //! cut out against the picture of the background, if there is one. Knows nothing of people: what is in the picture, and
 //! where, is for later stages.
 
@@ -60,7 +61,7 @@ fn every() -> u32 {
 }
 
 fn def() -> StageDef {
-    StageDef::new("extract_frames", 2, Grain::Row)
+    StageDef::new("extract_frames", 3, Grain::Row)
         .doc("Takes every n-th frame of each video, over white where there is a matte.")
         .may_read([("video", Type::Blob), ("image", Type::Blob), ("timestep", Type::I64), ("every", Type::I64)])
         .may_read([("matte_video", Type::Blob), ("matte", Type::Blob), ("background", Type::Blob)])
@@ -154,6 +155,61 @@ impl Treatment {
     }
 }
 
+/// A video of mattes beside a video of pictures, frame by frame.
+struct Mattes {
+    path: PathBuf,
+    video: VideoReader,
+    /// The video of the pictures.
+    pictures: PathBuf,
+    /// Frames that were taken or passed over.
+    frames: usize,
+}
+
+impl Mattes {
+    fn open(path: PathBuf, pictures: &Path) -> Result<Mattes> {
+        Ok(Mattes { video: VideoReader::open(&path)?, path, pictures: pictures.to_owned(), frames: 0 })
+    }
+
+    /// Passes over the next.
+    fn skip(&mut self) -> Result<()> {
+        let is_there = self.video.skip_frame()?;
+        self.count(is_there)
+    }
+
+    /// The next, of a picture of this size.
+    fn take(&mut self, size: (usize, usize)) -> Result<Image> {
+        let matte = self.video.next_frame()?;
+        self.count(matte.is_some())?;
+        let matte = matte.context("a matte that was counted")?;
+        ensure_shape(self.path.display(), (matte.width, matte.height), size, PICTURE)?;
+        Ok(matte)
+    }
+
+    fn count(&mut self, is_there: bool) -> Result<()> {
+        ensure!(is_there, self.other_than(self.frames, &format!("more than {}", self.frames)));
+        self.frames += 1;
+        Ok(())
+    }
+
+    /// Checks that there is none left, now that the pictures are at their end.
+    fn end(mut self) -> Result<()> {
+        let pictures = self.frames;
+        while self.video.skip_frame()? {
+            self.frames += 1;
+        }
+        ensure!(self.frames == pictures, self.other_than(self.frames, &pictures.to_string()));
+        Ok(())
+    }
+
+    fn other_than(&self, mattes: usize, pictures: &str) -> String {
+        format!(
+            "the matte video {} has {mattes} frames, and the video {} has {pictures}\nhint: are they of one recording? copy or download both again",
+            self.path.display(),
+            self.pictures.display()
+        )
+    }
+}
+
 impl ExtractFrames {
     fn extract(&self, unit: &Unit<'_>, cx: &Cx<'_>) -> Result<Rows> {
         let row = unit.row();
@@ -179,22 +235,21 @@ impl ExtractFrames {
         }
         let path = row.maybe_path("video")?.context("a row has neither `video` nor `image`")?;
         let mut video = VideoReader::open(&path)?;
-        let matte_path = row.maybe_path("matte_video")?.unwrap_or_default();
-        let mut matte_video = row.has("matte_video").then(|| VideoReader::open(&matte_path)).transpose()?;
-        let fewer = "the matte video has fewer frames than the video\nhint: copy or download it again";
+        let mattes = row.maybe_path("matte_video")?;
+        let mut mattes = mattes.map(|mattes| Mattes::open(mattes, &path)).transpose()?;
         for timestep in 0.. {
             if timestep % every != 0 {
                 if !video.skip_frame()? {
                     break;
                 }
-                if let Some(mattes) = &mut matte_video {
-                    ensure!(mattes.skip_frame()?, fewer);
+                if let Some(mattes) = &mut mattes {
+                    mattes.skip()?;
                 }
                 continue;
             }
             let Some(frame) = video.next_raw()? else { break };
             treatment.fits(&path, frame.size())?;
-            rows.push(match &mut matte_video {
+            rows.push(match &mut mattes {
                 None if self.params.format == Format::Jpeg && treatment.leaves(&frame) => {
                     let path = self.path(unit, cx, timestep);
                     frame.write_jpeg(&path, self.params.quality)?;
@@ -202,12 +257,12 @@ impl ExtractFrames {
                 }
                 None => self.put(unit, cx, timestep, treatment.apply(frame.image()?, None)?)?,
                 Some(mattes) => {
-                    let matte = mattes.next_frame()?.context(fewer)?;
-                    ensure_shape(matte_path.display(), (matte.width, matte.height), frame.size(), PICTURE)?;
+                    let matte = mattes.take(frame.size())?;
                     self.put(unit, cx, timestep, treatment.apply(frame.image()?, Some(matte))?)?
                 }
             });
         }
+        mattes.map_or(Ok(()), Mattes::end)?;
         Ok(rows)
     }
 
@@ -232,5 +287,38 @@ impl ExtractFrames {
             Format::Png => image.write_png(&path)?,
         }
         Ok(out.file("image", &path))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::common::video::write_video;
+
+    #[test]
+    fn mattes_are_as_many_as_pictures() {
+        let root = std::env::temp_dir().join(format!("effigy-mattes-{}", std::process::id()));
+        std::fs::create_dir_all(&root).unwrap();
+        let (path, pictures) = (root.join("alpha.mp4"), root.join("cam.mp4"));
+        let frame = Image::new(32, 32, 3, vec![200; 32 * 32 * 3]);
+        write_video(&path, 24.0, &[frame.clone(), frame.clone(), frame]).unwrap();
+        // as many pictures as these, every second of which is taken
+        let beside = |count: usize| -> Result<()> {
+            let mut mattes = Mattes::open(path.clone(), &pictures)?;
+            for at in 0..count {
+                if at % 2 == 0 { mattes.take((32, 32)).map(|_| ())? } else { mattes.skip()? }
+            }
+            mattes.end()
+        };
+        assert!(beside(3).is_ok());
+        let error = |count| beside(count).unwrap_err().to_string();
+        for (pictures, expected) in [(4, "has more than 3"), (2, "has 2\n"), (0, "has 0\n")] {
+            let error = error(pictures);
+            assert!(error.contains("alpha.mp4 has 3 frames, and the video"), "{error}");
+            assert!(error.contains(&format!("cam.mp4 {expected}")) && error.contains("hint:"), "{error}");
+        }
+        let error = Mattes::open(path.clone(), &pictures).unwrap().take((32, 48)).unwrap_err().to_string();
+        assert!(error.contains("alpha.mp4: found 32 x 32 px"), "{error}");
+        std::fs::remove_dir_all(&root).unwrap();
     }
 }

@@ -3,13 +3,14 @@
 //! no rows in   writes: linear_head (npz), mean_mesh (PLY), vertices, joints, shape_width, expression_width
 //!
 //! Reads `.npz` files and the pickles that such models are published as, of which only numbers are taken. What comes out has the same
-//! fields, dense and in double precision, and is read by the same programs. Knows no tracking.
+//! fields, dense and in double precision, in metres, and is read by the same programs. A mean head that is not as large as a head is refused:
+//! files do not say their unit. Knows no tracking.
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use geometry::Mesh;
 use glam::Vec3;
 use manifests::Type;
-use models::linear::files;
+use models::linear::{LinearHead, files};
 use protocol::{Cx, Grain, OutRow, Rows, Stage, StageDef, Unit};
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -26,7 +27,18 @@ struct Params {
     /// file says, else 300 as in FLAME, or all if there are fewer.
     #[serde(default)]
     shapes: Option<usize>,
+    /// Metres per unit of the file: 1 for FLAME as it is published, 0.001 for a model in millimetres.
+    #[serde(default = "one")]
+    #[schemars(extend("exclusiveMinimum" = 0))]
+    scale: f64,
 }
+
+fn one() -> f64 {
+    1.0
+}
+
+/// The longest side of a mean head's bounding box, metres: a face mask is larger, a bust with its shoulders smaller.
+const SIZES: std::ops::RangeInclusive<f64> = 0.1..=0.8;
 
 fn def() -> StageDef {
     StageDef::new("load_linear_head", 1, Grain::Whole)
@@ -58,14 +70,15 @@ impl Stage for LoadLinearHead {
 
 impl LoadLinearHead {
     fn load(&self, unit: &Unit<'_>, cx: &Cx<'_>) -> Result<Rows> {
-        let head = files::read(&self.params.path, self.params.shapes)?;
+        let head = in_metres(files::read(&self.params.path, self.params.shapes)?, self.params.scale);
         let (file, mesh) = (cx.file(unit, "linear_head.npz"), cx.file(unit, "mean_mesh.ply"));
         std::fs::write(&file, files::pack(&head)).with_context(|| format!("cannot write {}", file.display()))?;
         let rest = |width: i64| Tensor::zeros([1, width], (Kind::Double, tch::Device::Cpu));
         let pose = rest(3 * head.joint_count()).reshape([1, -1, 3]);
         let mean = head.pose(&rest(0), &rest(0), &pose)?.vertices.to_kind(Kind::Float).reshape([-1]);
         let values: Vec<f32> = Vec::try_from(mean)?;
-        let positions = values.as_chunks().0.iter().map(|p| Vec3::from_array(*p)).collect();
+        let positions: Vec<Vec3> = values.as_chunks().0.iter().map(|p| Vec3::from_array(*p)).collect();
+        check_size(&positions).with_context(|| format!("{}: a head of the wrong size", self.params.path.display()))?;
         geometry::ply::write_mesh(&mesh, &Mesh { positions, faces: head.faces.clone() }, &[])?;
         let [shapes, expressions] = head.widths();
         Ok(vec![
@@ -77,5 +90,63 @@ impl LoadLinearHead {
                 .i64("shape_width", shapes)
                 .i64("expression_width", expressions),
         ])
+    }
+}
+
+/// A model whose file has units of `scale` metres.
+fn in_metres(head: LinearHead, scale: f64) -> LinearHead {
+    if scale == 1.0 {
+        return head;
+    }
+    let [template, shapes, expressions, pose_corrections] =
+        [&head.template, &head.shapes, &head.expressions, &head.pose_corrections].map(|lengths| lengths * scale);
+    LinearHead { template, shapes, expressions, pose_corrections, ..head }
+}
+
+/// Checks that a head is as large as a head, metres.
+fn check_size(positions: &[Vec3]) -> Result<()> {
+    let low = positions.iter().fold(Vec3::INFINITY, |low, p| low.min(*p));
+    let high = positions.iter().fold(Vec3::NEG_INFINITY, |high, p| high.max(*p));
+    let size = f64::from((high - low).max_element());
+    ensure!(
+        SIZES.contains(&size),
+        "found a mean head that is {size:.3} m large, expected {} to {} m\n\
+         hint: `scale` is metres per unit of the file: 0.001 if it is in millimetres, 0.01 in centimetres",
+        SIZES.start(),
+        SIZES.end()
+    );
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use models::linear::files::read;
+
+    #[test]
+    fn a_head_is_as_large_as_a_head() {
+        let corners = |side: f32| [Vec3::new(-0.4, 0.0, 0.1) * side, Vec3::new(0.4, 1.0, 0.5) * side];
+        assert!(check_size(&corners(0.3)).is_ok());
+        // millimetres, decimetres, and units that are metres of something else
+        for side in [300.0, 3.0, 0.03] {
+            let error = check_size(&corners(side)).unwrap_err().to_string();
+            assert!(error.contains(&format!("{side:.3} m large, expected 0.1 to 0.8 m")), "{error}");
+            assert!(error.contains("hint: `scale`"), "{error}");
+        }
+        assert!(check_size(&[]).is_err());
+    }
+
+    #[test]
+    fn all_lengths_are_scaled_and_nothing_else() {
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("models/fixtures/linear.npz");
+        let posed = |scale: f64| {
+            let head = in_metres(read(&path, Some(5)).unwrap(), scale);
+            let some = |width: i64| Tensor::linspace(-1.0, 1.0, width, (Kind::Double, tch::Device::Cpu)).unsqueeze(0);
+            let [shapes, expressions] = head.widths();
+            let pose = some(3 * head.joint_count()).reshape([1, -1, 3]);
+            head.pose(&some(shapes), &some(expressions), &pose).unwrap().vertices
+        };
+        let off = (posed(0.1) - posed(1.0) * 0.1).abs().max().double_value(&[]);
+        assert!(off < 1e-12, "{off}");
     }
 }

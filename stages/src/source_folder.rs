@@ -86,7 +86,7 @@ fn one() -> f64 {
 }
 
 fn def() -> StageDef {
-    StageDef::new("source_folder", 1, Grain::Whole)
+    StageDef::new("source_folder", 2, Grain::Whole)
         .doc("Lists the pictures or videos of a capture with transforms.json, a COLMAP model, or one plain video.")
         .source()
         .file_param("path")
@@ -122,13 +122,8 @@ impl Stage for SourceFolder {
 
 impl SourceFolder {
     fn list(&self, unit: &Unit<'_>, cx: &Cx<'_>) -> Result<Rows> {
-        let (views, guessed) = self.params.views()?;
-        if guessed {
-            cx.log(&format!(
-                "{} pictures are taken for moments of one moving camera; if each is of a camera of its own, say `views: cameras`",
-                views.len()
-            ));
-        }
+        let (views, remarks) = self.params.views()?;
+        remarks.iter().for_each(|remark| cx.log(remark));
         let away = views::looking_away(&views);
         if 2 * away > views.len() {
             cx.log(&format!(
@@ -201,8 +196,8 @@ pub fn views(path: &Path) -> Result<Vec<View>> {
 }
 
 impl Params {
-    /// All pictures and videos of the folder, in our world, sorted by camera and time; and whether that they are of one camera is a guess.
-    fn views(&self) -> Result<(Vec<View>, bool)> {
+    /// All pictures and videos of the folder, in our world, sorted by camera and time; and what is to be said of them: what was guessed, what was left out.
+    fn views(&self) -> Result<(Vec<View>, Vec<String>)> {
         let root = &self.path;
         if !(self.scale.is_finite() && self.scale > 0.0) {
             bail!(
@@ -219,16 +214,18 @@ impl Params {
             Format::Auto => Format::Videos,
             given => given,
         };
+        let mut remarks = Vec::new();
         let (mut views, calibration) = match format {
-            Format::Videos | Format::Auto => return self.video().map(|view| (vec![view], false)),
+            Format::Videos | Format::Auto => return self.video().map(|view| (vec![view], remarks)),
             Format::Transforms => {
                 let first = jsons.first().with_context(|| nothing(root, "transforms.json"))?;
-                let views = jsons.iter().map(|json| transforms::read(json)).collect::<Result<Vec<_>, _>>();
-                (views.map_err(hinted)?.concat(), first.clone())
+                (transforms::read(&jsons).map_err(hinted)?, first.clone())
             }
             Format::Colmap => {
                 let model = model.with_context(|| nothing(root, "sparse/0/cameras.bin and images.bin"))?;
-                (colmap::read(root, &model).map_err(hinted)?, model)
+                let views = colmap::read(root, &model).map_err(hinted)?;
+                remarks.extend(colmap::left_out(root, &model, &views).map_err(hinted)?);
+                (views, model)
             }
         };
         views.iter_mut().for_each(|view| views::move_view(view, self.scale, &world));
@@ -238,11 +235,16 @@ impl Params {
             Unnamed::Cameras => views::name_cameras(&mut views),
             Unnamed::Moments => views::name_moments(&mut views),
         }
-        let guessed = views::name_views(root, &mut views).map_err(hinted)?;
+        if views::name_views(root, &mut views).map_err(hinted)? {
+            remarks.push(format!(
+                "{} pictures are taken for moments of one moving camera; if each is of a camera of its own, say `views: cameras`",
+                views.len()
+            ));
+        }
         views::check_shapes(&views).map_err(hinted)?;
         views::check_distances(&views).map_err(hinted)?;
         views::check_directions(&views).map_err(hinted)?;
-        Ok((views, guessed))
+        Ok((views, remarks))
     }
 
     /// The one video of a folder without calibration: a camera on the axis +z that looks at the origin.
@@ -425,8 +427,9 @@ mod tests {
         };
         write(POSE);
         let found = |more: serde_json::Value| {
-            let (views, guessed) = params(&root, more).views().unwrap();
-            (views.into_iter().map(|view| (view.camera, view.timestep)).collect::<Vec<_>>(), guessed)
+            let (views, remarks) = params(&root, more).views().unwrap();
+            let is_guess = remarks.iter().any(|remark| remark.contains("moments of one moving camera"));
+            (views.into_iter().map(|view| (view.camera, view.timestep)).collect::<Vec<_>>(), is_guess)
         };
         let pairs =
             |list: [(&str, i64); 3]| list.map(|(camera, timestep)| (camera.to_owned(), Some(timestep))).to_vec();
@@ -440,6 +443,21 @@ mod tests {
             error.contains("none of 3 cameras has the origin") && error.contains("hint: they would with y and z"),
             "{error}"
         );
+    }
+
+    #[test]
+    fn pictures_that_colmap_did_not_place_are_remarked() {
+        let root = scratch("colmap");
+        std::fs::create_dir_all(root.join("images/cam_a")).unwrap();
+        std::fs::create_dir_all(root.join("sparse/0")).unwrap();
+        for name in ["frame_1", "frame_2"] {
+            Image::new(8, 6, 3, vec![9; 144]).write_png(&root.join(format!("images/cam_a/{name}.png"))).unwrap();
+        }
+        std::fs::write(root.join("sparse/0/cameras.txt"), "1 PINHOLE 8 6 9 9 4 3\n").unwrap();
+        std::fs::write(root.join("sparse/0/images.txt"), "1 1 0 0 0 0 0 1 1 cam_a/frame_1.png\n\n").unwrap();
+        let (views, remarks) = params(&root, json!({})).views().unwrap();
+        assert_eq!((views.len(), remarks.len()), (1, 1), "{remarks:?}");
+        assert!(remarks[0].starts_with("1 of 2 pictures in") && remarks[0].contains("frame_2.png"), "{}", remarks[0]);
     }
 
     #[test]

@@ -56,7 +56,7 @@ fn radius() -> f32 {
 }
 
 fn def() -> StageDef {
-    StageDef::new("source_nersemble_clouds", 3, Grain::Whole)
+    StageDef::new("source_nersemble_clouds", 4, Grain::Whole)
         .doc("Lists the point clouds that come with a NeRSemble capture, or makes them of its depth maps.")
         .source()
         .file_param("path")
@@ -186,7 +186,11 @@ impl SourceNersembleClouds {
         let cloud = if path.extension().is_some_and(|ext| ext == "ply") {
             ply::read_cloud(path)?
         } else {
-            pcd::read_cloud(path)?
+            pcd::read_cloud(path).map_err(|error| {
+                anyhow!(
+                    "{error}\nhint: is it a whole file of the Point Cloud Library (.pcd)? copy or download it again"
+                )
+            })?
         };
         let near = self.params.radius * self.params.radius;
         let mut cloud = cloud.retain(|i| cloud.positions[i].length_squared() < near);
@@ -308,6 +312,10 @@ mod tests {
                 && error.contains("hint:"),
             "{error}"
         );
+        let cloud = root.join("030/frame_00000.pcd");
+        std::fs::write(&cloud, "VERSION 0.7\nFIELDS x y z\n").unwrap();
+        let error = turned.read(&cloud).unwrap_err().to_string();
+        assert!(error.contains("frame_00000.pcd") && error.contains("hint: is it a whole file"), "{error}");
         std::fs::write(frame.join("colmap-73fps/depth_maps_compressed/cam_1.png"), b"\x89PNG").unwrap();
         let error = turned.unproject(person, &maps[&3]).unwrap_err().to_string();
         assert!(error.contains("cam_1.png") && error.contains("hint:"), "{error}");

@@ -4,7 +4,8 @@
 //! flame_scale, flame_jaw, flame_neck?, eyes? (left, then right)
 //!
 //! `flame_rotation` is the head's, intrinsic XYZ Euler angles in radians, also where the file has Rodrigues vectors and says so by its matrices; what
-//! turns within the head is as the file has it.
+//! turns within the head is as the file has it. Sequences of which nothing but the tracking is there are listed too. A file that does not number its rows has
+//! them for the frames whose pictures are there, in their order (DiffusionAvatars' data).
 //!
 //! Reads numbers; evaluates no head model.
 
@@ -29,7 +30,7 @@ struct Params {
 }
 
 fn def() -> StageDef {
-    StageDef::new("source_nersemble_flame", 2, Grain::Whole)
+    StageDef::new("source_nersemble_flame", 3, Grain::Whole)
         .doc("Lists the FLAME tracking that comes with a NeRSemble capture.")
         .source()
         .file_param("path")

@@ -14,10 +14,10 @@ recipe: out
 stages:
   frames:
     rows:
-      - { camera: '222200037', sequence: EMO-1-shout+laugh, timestep: 0, participant: 18, expression: [0.25, -1.0], pose: [0.0, 0.5, 0.0, 0.0, 0.0, 0.0] }
-      - { camera: '220700191', sequence: EMO-1-shout+laugh, timestep: 0, participant: 18, expression: [0.25, -1.0], pose: [0.0, 0.5, 0.0, 0.0, 0.0, 0.0] }
-      - { camera: '222200037', sequence: EMO-1-shout+laugh, timestep: 3, participant: 18, expression: [0.5, 2.0], pose: [0.0, 0.5, 0.0, 0.0, 0.0, 0.0] }
-      - { camera: '220700191', sequence: EMO-1-shout+laugh, timestep: 3, participant: 18, expression: [0.5, 2.0], pose: [0.0, 0.5, 0.0, 0.0, 0.0, 0.0] }
+      - { camera: '222200037', sequence: EMO-1-shout+laugh, timestep: 0, participant: 18, expression: [0.25, -1.0], eyes: [0.0, 0.25, 0.0, 0.0, 0.25, 0.0], pose: [0.0, 0.5, 0.0, 0.0, 0.0, 0.0] }
+      - { camera: '220700191', sequence: EMO-1-shout+laugh, timestep: 0, participant: 18, expression: [0.25, -1.0], eyes: [0.0, 0.25, 0.0, 0.0, 0.25, 0.0], pose: [0.0, 0.5, 0.0, 0.0, 0.0, 0.0] }
+      - { camera: '222200037', sequence: EMO-1-shout+laugh, timestep: 3, participant: 18, expression: [0.5, 2.0], eyes: [0.0, 0.5, 0.0, 0.0, 0.5, 0.0], pose: [0.0, 0.5, 0.0, 0.0, 0.0, 0.0] }
+      - { camera: '220700191', sequence: EMO-1-shout+laugh, timestep: 3, participant: 18, expression: [0.5, 2.0], eyes: [0.0, 0.5, 0.0, 0.0, 0.5, 0.0], pose: [0.0, 0.5, 0.0, 0.0, 0.0, 0.0] }
   found: { files: 'mesh/*.ply', parse: 'mesh/{sequence}_{timestep:i64}.ply' }
   meshes: { select: found, columns: [sequence, timestep, mesh], rename: { mesh: file } }
   person_file: { files: person.json }
@@ -28,6 +28,7 @@ stages:
   pictures: { stage: export_rendering_data, from: views, name: test, downscale_factor: 1 }
   description: { stage: describe_rendering_data, from: pictures, name: test, downscale_factor: 1 }
   tracking: { stage: export_tracking, from: views, with: { person: person } }
+  flame: { stage: export_flame, from: views, with: { person: person } }
 ";
 
 const IN: &str = "
@@ -37,6 +38,8 @@ stages:
   views: { join: [pictures, cameras], on: [camera] }
   gbuffers: { stage: import_rendering_data, from: views, size: 48, crops: 0 }
   codes: { stage: source_nphm_tracking, path: data }
+  fits: { stage: source_nphm_tracking, path: data, meshes: true }
+  flame: { stage: source_nersemble_flame, path: data/nersemble }
 ";
 
 /// A bent sheet of nine vertices, moved by `shift`, with canonical coordinates.
@@ -73,9 +76,10 @@ fn start() -> Space {
     space.write("in.yaml", &[IN, CAMERAS].concat());
     space.settle();
     space.run();
-    let said = space.effigy(&["export", "r.yaml", "pictures", "description", "tracking", "--to", "data", "--json"]);
-    // two cameras of two frames, five pictures each; two JSON files; three files of each frame
-    assert_eq!((said.code, said.json()["copied"].as_u64()), (0, Some(20 + 2 + 6)), "{}", said.err);
+    let stages = ["pictures", "description", "tracking", "flame"];
+    let said = space.effigy(&[&["export", "r.yaml"], &stages[..], &["--to", "data", "--json"]].concat());
+    // two cameras of two frames, five pictures each; two JSON files; three files of each frame; one of the sequence
+    assert_eq!((said.code, said.json()["copied"].as_u64()), (0, Some(20 + 2 + 6 + 1)), "{}", said.err);
     space.settle();
     space
 }
@@ -105,6 +109,43 @@ fn what_goes_out_comes_in_again() {
     assert_eq!(codes, [(Some(0), "[0.25,-1.0]".into()), (Some(3), "[0.5,2.0]".into())]);
     let folder = "data/nersemble/018/sequences/EMO-1-shout+laugh/annotations/tracking/NPHM_temp_wNeck";
     assert!(space.path(&format!("{folder}/00003_local_new.CTM")).is_file());
+
+    // the reference reads eyes, and the way of meshes to the world, from the tracking that the description names
+    let config: serde_json::Value =
+        serde_json::from_str(&space.read("data/rendering_data/v1.0-test/config.json")).expect("JSON");
+    assert_eq!(config["mesh_provider_config"]["flame_tracking"], "FLAME_2023_V2");
+    let flame = rows(&space, "in.yaml", "flame");
+    assert_eq!(flame.iter().map(|row| row["timestep"].as_i64()).collect::<Vec<_>>(), [Some(0), Some(3)]);
+    for (row, gaze) in flame.iter().zip([0.25, 0.5]) {
+        assert_eq!((row["participant"].as_i64(), row["flame_scale"].as_f64()), (Some(18), Some(1.0)));
+        assert_eq!(row["eyes"], serde_json::json!([0.0, gaze, 0.0, 0.0, gaze, 0.0]));
+        assert_eq!(row["flame_shape"].as_array().map(Vec::len), Some(300));
+        assert!(floats(&row["flame_rotation"]).iter().zip([0.0, 0.5, 0.0]).all(|(a, b)| (a - b).abs() < 1e-6), "{row}");
+    }
+    // and by it meshes come back to where they were
+    let shown = space.effigy(&["show", "in.yaml", "fits", "--json", "--paths"]);
+    let fits: Vec<serde_json::Value> =
+        shown.out.lines().map(|line| serde_json::from_str(line).expect("a row a line")).collect();
+    assert_eq!(fits.len(), 2);
+    for (row, shift) in fits.iter().zip([0.0, 0.03]) {
+        let back = std::fs::read(row["mesh"].as_str().expect("a path")).expect("a mesh");
+        let (back, made) = (positions(&back), positions(&mesh(shift)));
+        assert_eq!(back.len(), 27);
+        assert!(back.iter().zip(&made).all(|(a, b)| (a - b).abs() < 1e-5), "{back:?} is not {made:?}");
+    }
+}
+
+fn floats(value: &serde_json::Value) -> Vec<f64> {
+    value.as_array().expect("a list").iter().map(|x| x.as_f64().expect("a number")).collect()
+}
+
+/// The places of the nine vertices of a mesh, which begin each vertex of a file like those above.
+fn positions(file: &[u8]) -> Vec<f32> {
+    let end = b"end_header\n";
+    let start = file.windows(end.len()).position(|window| window == end).expect("a header") + end.len();
+    let vertex = |at: usize| &file[start + 32 * at..start + 32 * at + 12];
+    let places = (0..9).flat_map(|at| vertex(at).as_chunks::<4>().0);
+    places.map(|bytes| f32::from_le_bytes(*bytes)).collect()
 }
 
 #[test]

@@ -5,6 +5,9 @@ use crate::support::Space;
 use serde_json::{Map, Value, json};
 
 const CAMERAS: [&str; 2] = ["222200036", "222200037"];
+/// The other cameras of the rig.
+const OTHERS: &str = "222200042 222200044 222200046 222200040 222200048 220700191 222200041 222200038 222200047 222200043 \
+                      222200049 222200039 222200045 221501007";
 
 fn recipe(path: &str, more: &str) -> String {
     format!(
@@ -50,6 +53,9 @@ fn laid_out() -> Space {
         std::fs::create_dir_all(to.parent().expect("it has one")).expect("a folder");
         std::fs::copy(path_of(&row, "video"), to).expect("a copy");
     }
+    // a calibration is of the whole rig, whichever cameras were copied
+    let pose = poses[CAMERAS[1]].clone();
+    poses.extend(OTHERS.split_whitespace().map(|serial| (serial.to_string(), pose.clone())));
     let calibration = json!({ "world_2_cam": poses, "intrinsics": intrinsics }).to_string();
     space.write("data/a/018/calibration/camera_params.json", &calibration);
     space.write("data/c/018/camera_params.json", &calibration);
@@ -105,6 +111,14 @@ fn frames_are_equal_in_all_layouts() {
     space.settle();
     assert_eq!(space.run().2, 0);
     assert_eq!(frames(&space), from_videos);
+    // without some of the cameras the rows would be taken for those of others
+    let calibration = space.read("data/a/018/calibration/camera_params.json");
+    let mut partial: Value = serde_json::from_str(&calibration).expect("JSON");
+    partial["world_2_cam"].as_object_mut().expect("an object").remove("222200042");
+    space.write("data/a/018/calibration/camera_params.json", &partial.to_string());
+    let said = space.effigy(&["import", "nersemble", "data/a", "--calibration-to", "data/partial"]);
+    assert!(said.code == 2 && said.err.contains("missing: 222200042") && said.err.contains("hint:"), "{}", said.err);
+    space.write("data/a/018/calibration/camera_params.json", &calibration);
     let close = |a: &Value, b: &Value| {
         let number = |v: &Value, i: usize| v[i].as_f64().expect("a number");
         (0..16).all(|i| (number(a, i) - number(b, i)).abs() < 1e-9)

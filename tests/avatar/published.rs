@@ -105,13 +105,15 @@ fn anchors_of_another_model_are_refused() {
 #[test]
 fn a_linear_head_comes_out_the_same_from_both_of_its_forms() {
     let space = Space::new();
-    let row = |name: &str| {
+    let write = |name: &str, more: &str| {
         let path = format!("{}/stages/models/fixtures/{name}", env!("CARGO_MANIFEST_DIR"));
-        space.write(
-            "l.yaml",
-            &format!("recipe: l\nstages:\n  head: {{ stage: load_linear_head, path: {path}, shapes: 5 }}\n"),
-        );
+        let stage = format!("stage: load_linear_head, path: {path}, shapes: 5{more}");
+        space.write("l.yaml", &format!("recipe: l\nstages:\n  head: {{ {stage} }}\n"));
         space.settle();
+    };
+    let row = |name: &str| {
+        // its numbers are random, some metres large
+        write(name, ", scale: 0.1");
         let said = space.effigy(&["run", "l.yaml"]);
         assert_eq!(said.code, 0, "{}", said.err);
         let shown = space.effigy(&["show", "l.yaml", "head", "--json"]);
@@ -122,6 +124,9 @@ fn a_linear_head_comes_out_the_same_from_both_of_its_forms() {
     for (name, value) in [("vertices", 12), ("joints", 4), ("shape_width", 5), ("expression_width", 2)] {
         assert_eq!(npz[name], value, "{name}");
     }
+    write("linear.npz", "");
+    let parts = ["stage `head`", "linear.npz", "4.554 m large, expected 0.1 to 0.8 m", "`scale` is metres per unit"];
+    one_error(&space.effigy(&["run", "l.yaml"]), 1, &parts);
 }
 
 #[test]

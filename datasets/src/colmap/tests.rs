@@ -90,6 +90,30 @@ fn pictures_and_masks_lie_beside_the_model() {
 }
 
 #[test]
+fn what_a_model_leaves_out_is_told() {
+    let (root, views) = text_model(CAMERAS, IMAGES);
+    let views = views.unwrap();
+    let (root, folder) = (root.path(), root.path().join("sparse/0"));
+    assert!(left_out(root, &folder, &views).unwrap().is_empty());
+    fs::create_dir_all(root.join("images/cam_a")).unwrap();
+    for name in ["frame_00001.png", "a name.png", "notes.txt"] {
+        fs::write(root.join("images/cam_a").join(name), b"").unwrap();
+    }
+    // paths of pictures begin with `images` now that there is such a folder
+    let views = read(root, &folder).unwrap();
+    assert!(left_out(root, &folder, &views).unwrap().is_empty());
+    fs::write(root.join("images/cam_a/frame_00002.JPG"), b"").unwrap();
+    for (model, file) in [("1", "cameras.bin"), ("1", "images.bin"), ("2", "cameras.bin"), ("old", "cameras.bin")] {
+        fs::create_dir_all(root.join("sparse").join(model)).unwrap();
+        fs::write(root.join("sparse").join(model).join(file), b"").unwrap();
+    }
+    let told = left_out(root, &folder, &views).unwrap();
+    assert_eq!(told.len(), 2, "{told:?}");
+    assert!(told[0].contains("sparse/0 is read") && told[0].ends_with("sparse/1"), "{}", told[0]);
+    assert!(told[1].starts_with("1 of 3 pictures") && told[1].ends_with("cam_a/frame_00002.JPG"), "{}", told[1]);
+}
+
+#[test]
 fn points_at_whole_pixels_are_no_picture() {
     let points = "100 200 5 101 0 6 1 0 7 2 3 8";
     let images = format!("1 1 0 0 0 0 0 1 1 cam_a/1.png\n{points}\n2 1 0 0 0 0 0 1 1 cam_a/2.png\n\n");

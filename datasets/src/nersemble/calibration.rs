@@ -2,12 +2,13 @@
 //!
 //! `camera_params.json` (A, B, C): `{"world_2_cam": {serial: 4x4}, "intrinsics": 3x3 or {serial: 3x3}}`.
 //! `calibration_result.json` beside `config.json` (D): translations `ts`, Rodrigues vectors `rs` and `intrinsics` (a list of one
-//! for all or of one for each camera, or flat `fx, cx, cy, fy` in old files), in the order of the serials in `config.json`.
-//! Poses take the world to the camera, OpenCV axes, metres.
+//! for all or of one for each camera, or flat `fx, cx, cy, fy` in old files; without `fy` it is `fx`), in the order of the serials in
+//! `config.json`. DiffusionAvatars takes a row for that of the serial at the same place among its 16 constants.
+//! Poses take the world to the camera, OpenCV axes, metres. Files that mean anything else are refused as far as numbers tell.
 
 use super::{FULL_SIZE, LayoutError};
 use geometry::Camera;
-use glam::{DMat3, DQuat, DVec3};
+use glam::{DMat3, DMat4, DQuat, DVec3};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::fs;
@@ -16,6 +17,14 @@ use std::path::{Path, PathBuf};
 /// A camera nearer to the head than this, or further than [`FARTHEST`], is not calibrated in metres.
 const NEAREST: f64 = 0.1;
 const FARTHEST: f64 = 20.0;
+/// Cameras of the rig have the head in their picture, whose corners are 13 degrees off the axis. One that is further off than this looks
+/// elsewhere, degrees.
+const ASIDE: f64 = 30.0;
+/// A matrix whose camera looks this far past the head is one of another convention, if all look at the head by that, degrees.
+const PAST: f64 = 20.0;
+/// What to do about numbers that mean something else.
+const CONVENTION: &str =
+    "the file is to be as the data set has it: world to camera, OpenCV axes, rows first, metres and pixels";
 
 /// A calibrated camera as stored.
 #[derive(Clone, Debug, PartialEq)]
@@ -81,6 +90,10 @@ pub fn write_calibration(root: &Path, participant: u32, cameras: &[(String, Came
 /// below `folder`, poses as Rodrigues vectors, one set of intrinsics if all cameras share it. `size` is that of the pictures that the
 /// intrinsics are for, px. Answers with the two files.
 ///
+/// All fields of the reference's classes are there. Nothing was optimised here and no checkerboard was seen: lists of corners, positions and costs
+/// are empty, and weights are the classes' defaults. Rows are in the order of the rig's serials, without gaps: where a camera is
+/// missing, DiffusionAvatars' reader, which goes by their places, takes those behind it for others.
+///
 /// # Errors
 /// If a file cannot be written.
 pub fn write_diffusion_avatars_calibration(
@@ -100,15 +113,21 @@ pub fn write_diffusion_avatars_calibration(
     let sets: Vec<Value> =
         cameras.iter().take(if shared { 1 } else { usize::MAX }).map(|c| intrinsics(&c.intrinsics)).collect();
     let config = json!({
-        "dataset_version": "effigy", "serials": order, "image_size": { "w": size.0, "h": size.1 },
-        "optimizer_per_camera_intrinsics": !shared,
+        "dataset_version": "effigy", "positions": [],
+        "lambda_corner_displacements": 1000.0, "lambda_principal_point": 100.0, "lambda_focal_length": 0.0,
+        "corner_displacement_mode": null, "optimization_mode": "SCIPY", "use_double": false,
+        "serials": order, "image_size": { "w": size.0, "h": size.1 }, "optimizer_per_camera_intrinsics": !shared,
     });
     let triples =
         |take: &dyn Fn(&(DVec3, DVec3)) -> DVec3| split.iter().map(|s| take(s).to_array()).collect::<Vec<_>>();
-    let result = json!({ "params_result": {
-        "ts": triples(&|s| s.1), "rs": triples(&|s| s.0), "intrinsics": sets,
-        "checkerboard_poses": [], "corner_displacements": [],
-    } });
+    let result = json!({
+        "params_result": {
+            "ts": triples(&|s| s.1), "rs": triples(&|s| s.0), "checkerboard_poses": [],
+            // none, where a list would have to have a shape
+            "corner_displacements": null, "intrinsics": sets,
+        },
+        "detected_corners": [], "runtime": 0.0, "cost_history": [], "n_residuals": 0,
+    });
     let files = ["config.json", "calibration_result.json"].map(|name| folder.join("calibration").join(name));
     for (path, value) in files.iter().zip([config, result]) {
         put(path, &value)?;
@@ -144,7 +163,8 @@ fn from_rodrigues(r: DVec3, t: DVec3) -> [f64; 16] {
 /// Reads a calibration: `camera_params.json`, or `calibration_result.json` with `config.json` beside it.
 ///
 /// # Errors
-/// If the file is missing, a field is missing or has another shape, or the poses are not rigid or not in metres.
+/// If the file is missing, a field is missing or has another shape, the poses are not rigid or not in metres, the intrinsics not in pixels, or
+/// the cameras do not look at the origin, where the head is; the message says by which other convention they would.
 pub fn read_calibration(path: &Path) -> Result<Calibrations, LayoutError> {
     let value = json_of(path)?;
     let calibrations = if value.get("params_result").is_some() {
@@ -153,8 +173,10 @@ pub fn read_calibration(path: &Path) -> Result<Calibrations, LayoutError> {
         camera_params(path, &value)?
     };
     for (serial, camera) in &calibrations.cameras {
-        check(path, serial, camera)?;
+        check_pose(path, serial, &camera.world_to_cam)?;
+        check_intrinsics(path, serial, &camera.intrinsics)?;
     }
+    check_directions(path, &calibrations)?;
     Ok(calibrations)
 }
 
@@ -241,43 +263,98 @@ fn rig_calibration(path: &Path, value: &Value) -> Result<Calibrations, LayoutErr
     Ok(Calibrations { cameras: serials.into_iter().enumerate().map(camera).collect(), size: Some(size) })
 }
 
-/// Intrinsics from `fx`, `fy`, `cx`, `cy`.
+/// Intrinsics from `fx`, `fy`, `cx`, `cy`; as in the reference, `fy` is `fx` where it is not given.
 fn pinhole(path: &Path, set: &Value, name: &str) -> Result<[f64; 9], LayoutError> {
     let number = |key: &str| {
         let field = format!("{name}.{key}");
         let found = set.get(key).ok_or_else(|| LayoutError::field(path, &field, "nothing", "a number of pixels"))?;
         found.as_f64().ok_or_else(|| LayoutError::field(path, &field, kind(found), "a number of pixels"))
     };
-    Ok([number("fx")?, 0.0, number("cx")?, 0.0, number("fy")?, number("cy")?, 0.0, 0.0, 1.0])
+    let fx = number("fx")?;
+    let fy = if set.get("fy").is_none_or(Value::is_null) { fx } else { number("fy")? };
+    Ok([fx, 0.0, number("cx")?, 0.0, fy, number("cy")?, 0.0, 0.0, 1.0])
 }
 
 /// Whether a pose can be that of a camera of a rig around a head.
-fn check(path: &Path, serial: &str, camera: &Calibration) -> Result<(), LayoutError> {
-    let m = &camera.world_to_cam;
-    let field = || format!("pose of camera {serial}");
+fn check_pose(path: &Path, serial: &str, m: &[f64; 16]) -> Result<(), LayoutError> {
+    let wrong = |found: String, expected| {
+        Err(LayoutError::field(path, format!("pose of camera {serial}"), found, expected).advised(CONVENTION))
+    };
+    if m[12..].iter().zip([0.0, 0.0, 0.0, 1.0]).any(|(x, y)| (x - y).abs() > 1e-6) {
+        return wrong(format!("the last row {:?}", &m[12..]), "0 0 0 1: a matrix is stored rows first");
+    }
     let rotation = DMat3::from_cols_array(&[m[0], m[4], m[8], m[1], m[5], m[9], m[2], m[6], m[10]]);
     let off =
         (rotation * rotation.transpose() - DMat3::IDENTITY).to_cols_array().iter().fold(0.0f64, |a, b| a.max(b.abs()));
     if off > 1e-3 || rotation.determinant() < 0.0 {
         let found =
             format!("a matrix that is no rotation (off by {off:.3}, determinant {:.3})", rotation.determinant());
-        return Err(LayoutError::field(path, field(), found, "a rigid transform from world to camera"));
+        return wrong(found, "a rigid transform from world to camera");
     }
     let distance = DVec3::new(m[3], m[7], m[11]).length();
     if !(NEAREST..FARTHEST).contains(&distance) {
         let found = format!("{distance:.3} m between camera and head");
-        return Err(LayoutError::field(path, field(), found, "0.1 to 20 m: are these numbers metres?"));
-    }
-    if camera.intrinsics[0] <= 0.0 || camera.intrinsics[4] <= 0.0 {
-        let found = format!("a focal length of {} px", camera.intrinsics[0].min(camera.intrinsics[4]));
-        return Err(LayoutError::field(
-            path,
-            format!("intrinsics of camera {serial}"),
-            found,
-            "a positive focal length",
-        ));
+        return wrong(found, "0.1 to 20 m: are these numbers metres?");
     }
     Ok(())
+}
+
+/// Whether intrinsics are an upper triangle in pixels.
+fn check_intrinsics(path: &Path, serial: &str, k: &[f64; 9]) -> Result<(), LayoutError> {
+    let wrong = |found: String, expected| {
+        Err(LayoutError::field(path, format!("intrinsics of camera {serial}"), found, expected).advised(CONVENTION))
+    };
+    if k[0] <= 0.0 || k[4] <= 0.0 {
+        return wrong(format!("a focal length of {} px", k[0].min(k[4])), "a positive focal length");
+    }
+    if [k[3], k[6], k[7], k[8] - 1.0].iter().any(|x| x.abs() > 1e-6) {
+        let found = format!("the rows {:?}, {:?} and {:?}", &k[..3], &k[3..6], &k[6..]);
+        return wrong(found, "fx s cx, 0 fy cy and 0 0 1: a matrix is stored rows first");
+    }
+    if k[0].min(k[4]) < 10.0 || (k[2].abs() < 2.0 && k[5].abs() < 2.0) {
+        let found = format!("focal lengths of {} and {} and a principal point at ({}, {})", k[0], k[4], k[2], k[5]);
+        return wrong(found, "pixels: these are lengths relative to the picture");
+    }
+    Ok(())
+}
+
+/// Whether the cameras look at the origin, where the head is, as those of a capture of one's own have to ([`crate::views::check_directions`]). Pictures need
+/// no size here: of each pose counts by how much it looks past the origin, and whether all would look there if the matrices were meant otherwise.
+fn check_directions(path: &Path, calibrations: &Calibrations) -> Result<(), LayoutError> {
+    let half_turn = DMat4::from_scale(DVec3::new(1.0, -1.0, -1.0));
+    let past = |meant: &dyn Fn(DMat4) -> DMat4| -> Vec<f64> {
+        let degrees = |camera: &Calibration| {
+            let origin = meant(DMat4::from_cols_array(&camera.world_to_cam).transpose()).w_axis.truncate();
+            origin.angle_between(DVec3::Z).to_degrees()
+        };
+        calibrations.cameras.values().map(degrees).collect()
+    };
+    let worst = |degrees: &[f64]| degrees.iter().fold(0.0f64, |a, b| a.max(*b));
+    let given = past(&|pose| pose);
+    let others: [(&'static str, Vec<f64>); 3] = [
+        (
+            "matrices from world to camera: the cameras would look at the head if each were inverted",
+            past(&|m| m.inverse()),
+        ),
+        (
+            "OpenCV axes (y down, z forward): the cameras would look at the head with y and z of each turned round",
+            past(&|m| half_turn * m),
+        ),
+        (
+            "matrices from world to camera with OpenCV axes: the cameras would look at the head if each were inverted and its y and z turned round",
+            past(&|m| half_turn * m.inverse()),
+        ),
+    ];
+    let best = others.iter().min_by(|(_, a), (_, b)| worst(a).total_cmp(&worst(b)));
+    let expected = match best {
+        Some((expected, other)) if worst(&given) > PAST && 2.0 * worst(other) < worst(&given) => *expected,
+        _ if !given.is_empty() && given.iter().all(|degrees| *degrees > ASIDE) => {
+            "cameras that look at the origin, where the head is"
+        }
+        _ => return Ok(()),
+    };
+    let found = format!("cameras that look up to {:.0} degrees past the origin", worst(&given));
+    Err(LayoutError::field(path, "poses of the cameras", found, expected).advised(CONVENTION))
 }
 
 pub(super) fn kind(value: &Value) -> String {

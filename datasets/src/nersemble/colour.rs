@@ -47,15 +47,14 @@ pub fn read_colour(path: &Path, serial: &str) -> Result<Correction, LayoutError>
     let found = value.get(serial).ok_or_else(|| LayoutError::field(path, serial, "nothing", expected))?;
     let wrong = || LayoutError::field(path, serial, super::calibration::shape(found), expected);
     let rows = found.as_array().filter(|rows| rows.len() == 3).ok_or_else(wrong)?;
-    let mut flat = Vec::new();
-    for row in rows {
-        let row = row.as_array().filter(|row| TERMS.contains(&row.len())).ok_or_else(wrong)?;
-        for number in row {
-            flat.push(number.as_f64().filter(|x| x.is_finite()).ok_or_else(wrong)?);
-        }
-    }
-    if flat.len() % 3 != 0 || !TERMS.contains(&(flat.len() / 3)) {
+    let rows = rows.iter().map(|row| row.as_array().ok_or_else(wrong)).collect::<Result<Vec<_>, _>>()?;
+    let terms = rows[0].len();
+    if !TERMS.contains(&terms) || rows.iter().any(|row| row.len() != terms) {
         return Err(wrong());
+    }
+    let mut flat = Vec::with_capacity(3 * terms);
+    for number in rows.into_iter().flatten() {
+        flat.push(number.as_f64().filter(|x| x.is_finite()).ok_or_else(wrong)?);
     }
     Ok(Correction::Polynomial(flat))
 }

@@ -3,6 +3,7 @@
 //! Knows names of files and folders, not what they hold.
 
 use super::LayoutError;
+use crate::nphm_tracking;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -90,12 +91,14 @@ pub struct SurveyedSequence {
     pub name: String,
     /// Serials of its cameras, sorted.
     pub cameras: Vec<String>,
-    /// Videos or pictures.
+    /// Videos or pictures; a sequence may have none, and tracking or clouds all the same.
     pub recordings: usize,
     /// Frames, if they are pictures.
     pub frames: Option<usize>,
     /// How many there are of each part; a part that is absent is not in here.
     pub parts: BTreeMap<Part, usize>,
+    /// What keeps its recordings from being read, if something does: the first thing, and how many more.
+    pub problem: Option<String>,
 }
 
 /// What a participant has.
@@ -109,7 +112,7 @@ pub struct Survey {
     pub layout: Layout,
     /// The calibration file that is expected, and that may not be there.
     pub calibration: PathBuf,
-    /// Sequences with recordings, sorted.
+    /// Sequences of which there is anything, sorted.
     pub sequences: Vec<SurveyedSequence>,
     /// What lies there as well and no stage reads: name of the file or of the folders of each frame, and how many files.
     pub unused: Vec<(&'static str, usize)>,
@@ -148,7 +151,7 @@ pub fn list(root: &Path) -> Result<Vec<Recording>, LayoutError> {
     Ok(recordings)
 }
 
-/// What each participant below a folder has, whole or not.
+/// What each participant below a folder has, whole or not: a sequence that is not whole has a [`SurveyedSequence::problem`].
 ///
 /// # Errors
 /// If the folder cannot be read.
@@ -181,6 +184,13 @@ struct Participant {
     layout: Layout,
     calibration: PathBuf,
     sequences: Vec<String>,
+}
+
+/// What was found of a sequence's recordings, and what is wrong there.
+#[derive(Default)]
+struct Found {
+    recordings: Vec<Recording>,
+    problems: Vec<LayoutError>,
 }
 
 impl Participant {
@@ -216,22 +226,24 @@ impl Participant {
     fn recordings(&self) -> Result<Vec<Recording>, LayoutError> {
         let mut all = Vec::new();
         for sequence in &self.sequences {
-            all.extend(self.recordings_of(sequence)?);
+            let Found { recordings, problems } = self.recordings_of(sequence)?;
+            if let Some(problem) = problems.into_iter().next() {
+                return Err(problem);
+            }
+            all.extend(recordings);
         }
         Ok(all)
     }
 
-    fn recordings_of(&self, sequence: &str) -> Result<Vec<Recording>, LayoutError> {
+    fn recordings_of(&self, sequence: &str) -> Result<Found, LayoutError> {
         let base = self.folder.join("sequences").join(sequence);
-        let mut found = Vec::new();
+        let mut found = Found::default();
         if matches!(self.layout, Layout::Download | Layout::Benchmark) {
             self.add(&mut found, sequence, None, &base.join("images"), &base.join("alpha_maps"), &["mp4"])?;
             return Ok(found);
         }
         for (timestep, frame) in frames(&base)? {
-            // half size as in the published training, if it is there
-            let images = ["images-2x-73fps", "images-2x", "images-73fps", "images"].map(|name| frame.join(name));
-            let Some(images) = images.into_iter().find(|folder| folder.is_dir()) else { continue };
+            let Some(images) = pictures_of(&frame) else { continue };
             let mattes = ["alpha_map-73fps", "alpha_map"].map(|name| frame.join(name));
             let [long, short] = mattes;
             let mattes = if long.is_dir() { long } else { short };
@@ -243,7 +255,7 @@ impl Participant {
     /// The recordings in one folder.
     fn add(
         &self,
-        all: &mut Vec<Recording>,
+        found: &mut Found,
         sequence: &str,
         timestep: Option<u32>,
         images: &Path,
@@ -262,13 +274,12 @@ impl Participant {
             Ok(names.iter().filter_map(camera).collect())
         };
         let (pictures, mut mattes) = (by_camera(images)?, by_camera(mattes)?);
-        if let Some((camera, matte)) = mattes.iter().find(|(camera, _)| !pictures.contains_key(*camera)) {
-            return Err(LayoutError::NoRecordings {
-                path: images.join(format!("cam_{camera}.{}", endings[0])),
-                found: format!("no such file, though its matte {} is there", matte.display()),
-                expected: "a recording for every matte",
-            });
-        }
+        let widow = |(camera, matte): (&String, &PathBuf)| LayoutError::NoRecordings {
+            path: images.join(format!("cam_{camera}.{}", endings[0])),
+            found: format!("no such file, though its matte {} is there", matte.display()),
+            expected: "a recording for every matte",
+        };
+        found.problems.extend(mattes.iter().filter(|(camera, _)| !pictures.contains_key(*camera)).map(widow));
         for (camera, pixels) in pictures {
             let background = self.folder.join(format!("sequences/BACKGROUND/image_{camera}.jpg"));
             let colours = [
@@ -276,7 +287,7 @@ impl Participant {
                 format!("sequences/{sequence}/annotations/color_correction/{camera}.npy"),
                 format!("annotations/{sequence}/color_correction/{camera}.npy"),
             ];
-            all.push(Recording {
+            found.recordings.push(Recording {
                 participant: self.name.clone(),
                 sequence: sequence.to_owned(),
                 timestep,
@@ -293,12 +304,16 @@ impl Participant {
     }
 
     fn survey(self) -> Result<Survey, LayoutError> {
-        let mut sequences = Vec::new();
+        let (mut sequences, mut other_codes) = (Vec::new(), 0);
         for name in &self.sequences {
-            let recordings = self.recordings_of(name)?;
-            if recordings.is_empty() {
-                continue;
-            }
+            // what cannot be read of one sequence says nothing of the others
+            let found = self.recordings_of(name);
+            let Found { recordings, problems } =
+                found.unwrap_or_else(|problem| Found { problems: vec![problem], ..Found::default() });
+            let problem = problems.first().map(|first| match problems.len() - 1 {
+                0 => first.to_string(),
+                more => format!("{first}; and {more} more of this kind"),
+            });
             let mut cameras: Vec<String> = recordings.iter().map(|r| r.camera.clone()).collect();
             let mut frames: Vec<u32> = recordings.iter().filter_map(|r| r.timestep).collect();
             cameras.sort_unstable();
@@ -308,7 +323,9 @@ impl Participant {
             let of_each = |has: &dyn Fn(&Recording) -> bool| recordings.iter().filter(|r| has(r)).count();
             let base = self.folder.join("sequences").join(name);
             let annotations = [base.join("annotations"), self.folder.join("annotations").join(name)];
-            let nphm = annotations.iter().flat_map(|folder| tracked(folder));
+            let codes = self.name.parse().map_or(0, |participant| {
+                nphm_tracking::timesteps(&base, participant).map_or(0, |timesteps| timesteps.len())
+            });
             let counts = [
                 (Part::Mattes, of_each(&|r| r.matte.is_some())),
                 (Part::Backgrounds, of_each(&|r| r.background.is_some())),
@@ -316,22 +333,33 @@ impl Participant {
                 (Part::Clouds, count(&base.join("pointclouds"), ".pcd") + count(&base.join("pointclouds"), ".ply")),
                 (Part::Depths, of_each(&|r| r.depth.is_some())),
                 (Part::Flame, usize::from(flame_file(&base).is_some())),
-                (Part::Nphm, nphm.map(|folder| count(&folder, "_ex_code.npz")).sum()),
+                (Part::Nphm, codes),
                 (Part::Boxes, annotations.iter().map(|folder| count(&folder.join("bbox"), ".npy")).sum()),
             ];
+            let parts: BTreeMap<Part, usize> = counts.into_iter().filter(|(_, count)| *count > 0).collect();
+            // such as BACKGROUND
+            if recordings.is_empty() && parts.is_empty() && problem.is_none() {
+                continue;
+            }
+            let all_codes = annotations.iter().flat_map(|folder| tracked(folder));
+            other_codes += all_codes.map(|folder| count(&folder, "_ex_code.npz")).sum::<usize>().saturating_sub(codes);
             sequences.push(SurveyedSequence {
                 name: name.clone(),
                 cameras,
                 recordings: recordings.len(),
                 frames: (!frames.is_empty()).then_some(frames.len()),
-                parts: counts.into_iter().filter(|(_, count)| *count > 0).collect(),
+                parts,
+                problem,
             });
         }
-        let mut unused = vec![("flame.ply", usize::from(self.folder.join("flame.ply").is_file()))];
+        let mut unused = vec![
+            ("flame.ply", usize::from(self.folder.join("flame.ply").is_file())),
+            ("expression codes in folders of other NPHM fits", other_codes),
+        ];
         for masks in ["facer_segmentation_masks", "bisenet_segmentation_masks"] {
             let mut found = 0;
             for name in &self.sequences {
-                let frames = frames(&self.folder.join("sequences").join(name))?;
+                let frames = frames(&self.folder.join("sequences").join(name)).unwrap_or_default();
                 found += frames.iter().map(|(_, frame)| count(&frame.join(masks), ".png")).sum::<usize>();
             }
             unused.push((masks, found));
@@ -346,6 +374,20 @@ impl Participant {
             sequences,
         })
     }
+}
+
+/// The folder of pictures in a frame's folder, if there is one: of half size as in the published training, if there is that.
+fn pictures_of(frame: &Path) -> Option<PathBuf> {
+    let images = ["images-2x-73fps", "images-2x", "images-73fps", "images"].map(|name| frame.join(name));
+    images.into_iter().find(|folder| folder.is_dir())
+}
+
+/// Numbers of the frames of a sequence that have a folder of pictures, sorted; none of a sequence of videos.
+pub(super) fn pictured(sequence: &Path) -> Result<Vec<u32>, LayoutError> {
+    let frames = frames(sequence)?.into_iter().filter(|(_, frame)| pictures_of(frame).is_some());
+    let mut numbers: Vec<u32> = frames.map(|(number, _)| number).collect();
+    numbers.sort_unstable();
+    Ok(numbers)
 }
 
 /// The FLAME tracking of a sequence's folder, if there is one.

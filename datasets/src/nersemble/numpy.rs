@@ -1,9 +1,9 @@
-//! Arrays of numbers in NumPy's files: read whatever their element type, as f64; written as f64.
+//! Arrays of numbers in NumPy's files: read whatever their element type and order, as f64; written as they are given.
 //!
 //! Arrays of Python objects are pickles; they are refused, never run. Knows no meaning of the numbers.
 
 use super::LayoutError;
-use npyz::{NpyFile, TypeChar, WriterBuilder};
+use npyz::{AutoSerialize, NpyFile, TypeChar, WriterBuilder};
 use std::io::{Cursor, Read, Write};
 use std::path::Path;
 
@@ -43,8 +43,37 @@ pub fn read_npz(path: &Path, name: &str) -> Result<Option<NumpyArray>, LayoutErr
     parse(path, name, &npy).map(Some)
 }
 
+/// Values of which those along the first axis lie closest (Fortran's order, as NumPy saves what was transposed), brought into the order in
+/// which the last axis lies closest. There are as many as the sides of `shape` multiply to.
+pub(crate) fn c_order<T: Copy>(shape: &[usize], values: &[T]) -> Vec<T> {
+    let strides: Vec<usize> = shape
+        .iter()
+        .scan(1, |stride, side| {
+            let own = *stride;
+            *stride *= side;
+            Some(own)
+        })
+        .collect();
+    let mut place = vec![0; shape.len()];
+    let mut ordered = Vec::with_capacity(values.len());
+    for _ in 0..values.len() {
+        ordered.push(values[place.iter().zip(&strides).map(|(i, stride)| i * stride).sum::<usize>()]);
+        for (i, side) in place.iter_mut().zip(shape).rev() {
+            *i += 1;
+            if *i < *side {
+                break;
+            }
+            *i = 0;
+        }
+    }
+    ordered
+}
+
 /// The bytes of an `.npy` file that holds this array.
-fn pack(shape: &[usize], values: &[f64]) -> std::io::Result<Vec<u8>> {
+///
+/// # Errors
+/// If there are fewer or more values than the shape says.
+pub fn pack<T: AutoSerialize + Copy>(shape: &[usize], values: &[T]) -> std::io::Result<Vec<u8>> {
     let shape: Vec<u64> = shape.iter().map(|side| *side as u64).collect();
     let mut npy = Vec::new();
     let mut writer = npyz::WriteOptions::new().default_dtype().shape(&shape).writer(&mut npy).begin_nd()?;
@@ -59,13 +88,13 @@ pub fn write_npy(path: &Path, shape: &[usize], values: &[f64]) -> Result<(), Lay
     write().map_err(|e| LayoutError::unreadable(path, e))
 }
 
-/// Writes an `.npz` file of arrays with these names and shapes.
-pub fn write_npz(path: &Path, arrays: &[(&str, &[usize], &[f64])]) -> Result<(), LayoutError> {
+/// Writes an `.npz` file of arrays ([`pack`]) with these names.
+pub fn write_npz(path: &Path, arrays: &[(&str, Vec<u8>)]) -> Result<(), LayoutError> {
     let write = || -> std::io::Result<()> {
         let mut zip = zip::ZipWriter::new(Cursor::new(Vec::new()));
-        for (name, shape, values) in arrays {
+        for (name, array) in arrays {
             zip.start_file(format!("{name}.npy"), zip::write::SimpleFileOptions::default())?;
-            zip.write_all(&pack(shape, values)?)?;
+            zip.write_all(array)?;
         }
         std::fs::write(path, zip.finish()?.into_inner())
     };
@@ -84,9 +113,7 @@ fn parse(path: &Path, field: &str, bytes: &[u8]) -> Result<NumpyArray, LayoutErr
         _ => return Err(wrong(format!("the type {descr}"), "numbers")),
     };
     let shape: Vec<usize> = file.shape().iter().map(|side| *side as usize).collect();
-    if file.order() == npyz::Order::Fortran && shape.iter().filter(|side| **side > 1).count() > 1 {
-        return Err(wrong("an array in Fortran order".into(), "C order"));
-    }
+    let is_fortran = file.order() == npyz::Order::Fortran;
     // a header may promise more than is there: the values are counted before they are read
     let count = shape.iter().try_fold(1usize, |n, side| n.checked_mul(*side));
     let Some(count) = count.filter(|n| n.saturating_mul(simple.size_field() as usize) <= bytes.len()) else {
@@ -113,5 +140,6 @@ fn parse(path: &Path, field: &str, bytes: &[u8]) -> Result<NumpyArray, LayoutErr
     if values.iter().any(|value| !value.is_finite()) {
         return Err(wrong("values that are not finite".into(), "finite numbers"));
     }
+    let values = if is_fortran { c_order(&shape, &values) } else { values };
     Ok(NumpyArray { shape, values })
 }

@@ -13,7 +13,11 @@ fn put(path: &Path, bytes: impl AsRef<[u8]>) {
 
 /// A version 1.0 `.npy` file, as `numpy.save` writes it.
 fn npy(descr: &str, shape: &str, bytes: &[u8]) -> Vec<u8> {
-    let mut header = format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': {shape}, }}");
+    npy_in_order(descr, "False", shape, bytes)
+}
+
+fn npy_in_order(descr: &str, is_fortran: &str, shape: &str, bytes: &[u8]) -> Vec<u8> {
+    let mut header = format!("{{'descr': '{descr}', 'fortran_order': {is_fortran}, 'shape': {shape}, }}");
     header.push_str(&" ".repeat(63 - (10 + header.len()) % 64));
     header.push('\n');
     let length = (header.len() as u16).to_le_bytes();
@@ -77,8 +81,52 @@ fn calibration_round_trips_and_its_errors_are_exact() {
     check(&with(&pose.replace("0,0,1,1]", "0,0,1,1050]"), k), "found 1050.000 m between camera and head");
     check(&with(&pose.replace("[[1,", "[[-1,"), k), "no rotation (off by 0.000, determinant -1.000)");
     check(&with(pose, &k.replace("[[1000", "[[0")), "intrinsics of camera 1`: found a focal length of 0 px");
+    // by columns, in lengths of the picture, and no last row
+    check(
+        &with(pose, "[[1000,0,0],[0,1000,0],[500,500,1]]"),
+        "found the rows [1000.0, 0.0, 0.0], [0.0, 1000.0, 0.0] and [500",
+    );
+    check(
+        &with(pose, "[[3.7,0,0.5],[0,2.5,0.5],[0,0,1]]"),
+        "found focal lengths of 3.7 and 2.5 and a principal point at (0.5",
+    );
+    check(&with(pose, "[[100,0,0.5],[0,100,0.5],[0,0,1]]"), "expected pixels");
+    check(
+        &with("[[1,0,0,0],[0,1,0,0],[0,0,1,0],[0,0,1,1]]", k),
+        "`pose of camera 1`: found the last row [0.0, 0.0, 1.0, 1.0]",
+    );
     fs::write(&path, with(pose, k)).unwrap();
     assert!(read_calibration(&path).is_ok());
+}
+
+#[test]
+fn poses_that_mean_something_else_are_refused() {
+    use glam::{DMat4, DVec3};
+    let root = tempfile::tempdir().unwrap();
+    let half_turn = DMat4::from_scale(DVec3::new(1.0, -1.0, -1.0));
+    let read = |meant: &dyn Fn(DMat4) -> DMat4| {
+        let mut cameras = rig(&SERIALS, 176, 256);
+        cameras.iter_mut().for_each(|(_, camera)| camera.world_to_cam = meant(camera.world_to_cam));
+        read_calibration(&write_calibration(root.path(), 17, &cameras).unwrap())
+    };
+    let refused = |meant: &dyn Fn(DMat4) -> DMat4, expected: &str| {
+        let error = read(meant).unwrap_err();
+        let text = error.to_string();
+        assert!(
+            text.contains("poses of the cameras`: found cameras that look up to") && text.contains(expected),
+            "{text}"
+        );
+        assert!(error.hint().contains("world to camera"), "{}", error.hint());
+    };
+    assert!(read(&|pose| pose).is_ok());
+    refused(&|pose| pose.inverse(), "if each were inverted");
+    refused(&|pose| half_turn * pose, "with y and z of each turned round");
+    // as nerfstudio has them
+    refused(&|pose| pose.inverse() * half_turn, "if each were inverted and its y and z turned round");
+    // a rig that looks at a place a metre beside the origin
+    refused(&|pose| pose * DMat4::from_translation(DVec3::new(0.0, 1.5, 0.0)), "cameras that look at the origin");
+    // the head may be beside the middle
+    assert!(read(&|pose| pose * DMat4::from_translation(DVec3::new(0.1, -0.1, 0.1))).is_ok());
 }
 
 #[test]
@@ -94,8 +142,23 @@ fn a_download_converts_to_the_calibration_of_diffusion_avatars_and_back() {
         assert!(off(&camera.world_to_cam, &back.cameras[serial].world_to_cam) < 1e-12);
         assert_eq!(camera.intrinsics, back.cameras[serial].intrinsics);
     }
-    let text: serde_json::Value = serde_json::from_slice(&fs::read(&config).unwrap()).unwrap();
-    assert_eq!(text["serials"][8], "222200037", "the rows are in the rig's order");
+    let text = |path: &Path| serde_json::from_slice::<serde_json::Value>(&fs::read(path).unwrap()).unwrap();
+    assert_eq!(text(&config)["serials"][8], "222200037", "the rows are in the rig's order");
+    // specification section 8.2 D: the fields of the reference's classes, of which most have no default
+    let keys = |value: &serde_json::Value| {
+        let mut keys: Vec<String> = value.as_object().unwrap().keys().cloned().collect();
+        keys.sort_unstable();
+        keys.join(" ")
+    };
+    let expected = "corner_displacement_mode dataset_version image_size lambda_corner_displacements lambda_focal_length \
+                    lambda_principal_point optimization_mode optimizer_per_camera_intrinsics positions serials use_double";
+    assert_eq!(keys(&text(&config)), expected);
+    assert!(text(&config)["positions"].is_array());
+    assert_eq!(keys(&text(&result)), "cost_history detected_corners n_residuals params_result runtime");
+    assert!(text(&result)["detected_corners"].is_array() && text(&result)["runtime"].is_f64());
+    let params = &text(&result)["params_result"];
+    assert_eq!(keys(params), "checkerboard_poses corner_displacements intrinsics rs ts");
+    assert_eq!(keys(&params["intrinsics"][0]), "cx cy fx fy");
 
     // a quarter turn about y, by hand: (x, y, z) -> (z, y, -x)
     let half_pi = std::f64::consts::FRAC_PI_2;
@@ -113,6 +176,10 @@ fn a_download_converts_to_the_calibration_of_diffusion_avatars_and_back() {
     assert_eq!(camera.intrinsics, [500.0, 0.0, 50.0, 0.0, 510.0, 100.0, 0.0, 0.0, 1.0]);
     let expected = [0.0, 0.0, 1.0, 0.1, 0.0, 1.0, 0.0, 0.2, -1.0, 0.0, 0.0, 1.5, 0.0, 0.0, 0.0, 1.0];
     assert!(camera.world_to_cam.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-12), "{:?}", camera.world_to_cam);
+    // fy is fx where it is not given, as in the reference
+    for fy in ["", r#""fy": null, "#] {
+        assert_eq!(one(&format!(r#""fx": 500, {fy}"cx": 50, "cy": 100"#)).unwrap().cameras["a"].intrinsics[4], 500.0);
+    }
     let set = r#"{"fx": 500, "fy": 510, "cx": 50, "cy": 100}"#;
     assert_eq!(one(&format!(r#""intrinsics": [{set}]"#)).unwrap(), flat);
     let error = one(&format!(r#""intrinsics": [{set}, {set}]"#)).unwrap_err().to_string();
@@ -158,6 +225,19 @@ fn lists_videos_and_says_what_it_expected() {
     put(&widow, b"");
     let error = list(benchmark.path()).unwrap_err().to_string();
     assert!(error.contains("no such file, though its matte"), "{error}");
+    put(&benchmark.path().join("nvs/001/sequences/FREE/alpha_maps/cam_1.mp4"), b"");
+    // the survey tells it and goes on; a sequence of which only tracking or clouds were published is one too
+    put(&benchmark.path().join("nvs/001/sequences/EXP-2-eyes/tracking/flame2023_tracking_v2.npz"), b"");
+    put(&benchmark.path().join("nvs/001/sequences/EXP-3-cheeks+nose/pointclouds/frame_00000.pcd"), b"");
+    let surveyed = &super::survey(benchmark.path()).unwrap()[0].sequences;
+    let told: Vec<_> = surveyed.iter().map(|s| (s.name.as_str(), s.recordings, s.problem.is_some())).collect();
+    let expected =
+        [("EXP-1-head", 1, false), ("EXP-2-eyes", 0, false), ("EXP-3-cheeks+nose", 0, false), ("FREE", 1, true)];
+    assert_eq!(told, expected);
+    assert_eq!(surveyed[1].parts.keys().collect::<Vec<_>>(), [&Part::Flame]);
+    assert_eq!(surveyed[2].parts.keys().collect::<Vec<_>>(), [&Part::Clouds]);
+    let problem = surveyed[3].problem.as_ref().unwrap();
+    assert!(problem.contains("though its matte") && problem.ends_with("and 1 more of this kind"), "{problem}");
 }
 
 #[test]
@@ -199,6 +279,12 @@ fn lists_folders_of_pictures_of_both_releases() {
     let free = &surveys[0].sequences[0];
     assert_eq!((free.frames, free.parts[&Part::Nphm], free.parts[&Part::Flame]), (Some(2), 1, 1));
     assert!(!free.parts.contains_key(&Part::Boxes) && !free.parts.contains_key(&Part::Depths));
+    // of NPHM fits those count that are read: in the folder where the reference looks for this participant's
+    put(&annotations.join("tracking/NPHM_temp_wNeck_wLMs/00000_ex_code.npz"), b"");
+    put(&annotations.join("tracking/NPHM_temp_wNeck_wLMs/00003_ex_code.npz"), b"");
+    let again = &survey(root.path()).unwrap()[0];
+    assert_eq!(again.sequences[0].parts[&Part::Nphm], 1);
+    assert_eq!(again.unused[1], ("expression codes in folders of other NPHM fits", 2));
     assert_eq!(surveys[1].sequences[0].parts[&Part::Depths], 3);
     assert!(recordings[2].depth.as_ref().is_some_and(|path| path.ends_with("depth_maps_compressed/cam_220700191.png")));
     fs::remove_file(d.join("calibration/calibration_result.json")).unwrap();
@@ -267,13 +353,34 @@ fn colours_of_both_releases_and_their_errors() {
     fails("no array");
 
     let path = root.path().join("color_calibration.json");
-    put(&path, r#"{"1": [[1,0,0,0],[0,1,0,0],[0,0,1,0.5]], "2": [[1,0],[0,1],[0,0]], "3": [[1,2,3],[1,2],[1]]}"#);
+    let ragged = "[[1,2,3],[1,2,3,4],[1,2,3,4,5]]";
+    let wrong = format!(r#""2": [[1,0],[0,1],[0,0]], "3": [[1,2,3],[1,2],[1]], "5": {ragged}"#);
+    put(&path, format!(r#"{{"1": [[1,0,0,0],[0,1,0,0],[0,0,1,0.5]], {wrong}}}"#));
     let expected = [1.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.5];
     assert_eq!(read_colour(&path, "1").unwrap(), Correction::Polynomial(expected.to_vec()));
     let error = |serial| read_colour(&path, serial).unwrap_err().to_string();
     assert!(error("2").contains("3 rows of lengths 2, 2, 2"), "{}", error("2"));
     assert!(error("3").contains("3 rows of lengths 3, 2, 1"), "{}", error("3"));
     assert!(error("4").contains("field `4`: found nothing"), "{}", error("4"));
+    assert!(error("5").contains("3 rows of lengths 3, 4, 5"), "{}", error("5"));
+}
+
+#[test]
+fn arrays_that_were_transposed_before_they_were_saved_are_read() {
+    // 3 x 4 whose columns lie one after the other
+    let affine: [f64; 12] = std::array::from_fn(|i| i as f64 / 8.0);
+    let columns: [f64; 12] = std::array::from_fn(|i| affine[4 * (i % 3) + i / 3]);
+    let root = tempfile::tempdir().unwrap();
+    let path = root.path().join("222200037.npy");
+    put(&path, npy_in_order("<f8", "True", "(3, 4)", &f64s(&columns)));
+    assert_eq!(read_colour(&path, "222200037").unwrap(), Correction::Affine(affine));
+    // element (i, j, k) of 2 x 3 x 4 is 100 i + 10 j + k
+    let element = |i: usize, j: usize, k: usize| 100 * i + 10 * j + k;
+    let stored: Vec<usize> = (0..24).map(|at| element(at % 2, at / 2 % 3, at / 6)).collect();
+    let expected: Vec<usize> = (0..24).map(|at| element(at / 12, at / 4 % 3, at % 4)).collect();
+    assert_eq!(c_order(&[2, 3, 4], &stored), expected);
+    assert_eq!((c_order(&[3], &[5, 6, 7]), c_order(&[], &[5])), (vec![5, 6, 7], vec![5]));
+    assert!(c_order::<f64>(&[0, 3], &[]).is_empty());
 }
 
 #[test]
@@ -345,6 +452,28 @@ fn flame_tracking_of_both_releases_and_its_errors() {
     put(&copy, b"");
     write_flame(&copy, &frames).unwrap();
     assert_eq!(read_flame(&root.path().join("copy")).unwrap(), frames);
+    // what an array may not be: row, its place in the list, what is found
+    let numbers = |values: [f64; 2]| npy("<f8", "(2,)", &f64s(&values));
+    for (at, name, array, expected) in [
+        (7, "frames", numbers([-1.0, 4.0]), "found -1 in row 0"),
+        (7, "frames", numbers([4.0, 4.5]), "found 4.5 in row 1"),
+        (7, "frames", numbers([4.0, 4.0]), "found frame 4 in rows 0 and 1, expected each frame once"),
+        (7, "frames", numbers([0.0, 5e9]), "found 5000000000 in row 1"),
+        (0, "shape", npy("<f4", "(2, 300)", &ramp(600)), "found shape [2, 300], expected one row"),
+        (5, "scale", npy("<f4", "(1, 3)", &f32s(&[1.5, 1.5, 1.6])), "found [1.5, 1.5, 1.600"),
+        (5, "scale", npy("<f4", "(2, 1)", &f32s(&[1.5, 1.5])), "found shape [2, 1]"),
+        (5, "scale", npy("<f4", "(1, 1)", &f32s(&[0.0])), "found [0.0], expected a scale above 0"),
+    ] {
+        let sound = std::mem::replace(&mut arrays[at], (name, array));
+        npz(&path, &arrays);
+        let error = read_flame(root.path()).unwrap_err().to_string();
+        assert!(error.contains(&format!("field `{name}`: {expected}")), "{error}");
+        arrays[at] = sound;
+    }
+    // DiffusionAvatars stores the scale of each axis
+    arrays[5] = ("scale", npy("<f4", "(1, 3)", &f32s(&[1.1; 3])));
+    npz(&path, &arrays);
+    assert_eq!(read_flame(root.path()).unwrap()[0].scale, f64::from(1.1f32));
     arrays[4] = ("jaw", npy("<f4", "(1, 3)", &ramp(3)));
     npz(&path, &arrays);
     let error = read_flame(root.path()).unwrap_err().to_string();
@@ -358,4 +487,43 @@ fn flame_tracking_of_both_releases_and_its_errors() {
         fs::write(&path, &bytes[..keep]).unwrap();
         assert!(read_flame(root.path()).is_err());
     }
+}
+
+#[test]
+fn rows_without_numbers_are_of_the_folders_of_frames_in_their_order() {
+    let root = tempfile::tempdir().unwrap();
+    let sequence = root.path().join("018/sequences/FREE");
+    let path = sequence.join("annotations/tracking/FLAME2023_v2/tracked_flame_params.npz");
+    let rows = |name, width: usize| (name, npy("<f4", &format!("(4, {width})"), &f32s(&vec![0.5; 4 * width])));
+    let single = |name, width: usize| (name, npy("<f4", &format!("(1, {width})"), &f32s(&vec![1.0; width])));
+    let mut arrays = vec![rows("rotation", 3), rows("translation", 3), rows("jaw", 3), rows("expression", 100)];
+    arrays.extend([rows("eyes", 6), single("shape", 300), single("scale", 3)]);
+    npz(&path, &arrays);
+    let timesteps = || read_flame(&sequence).map(|frames| frames.iter().map(|f| f.timestep).collect::<Vec<_>>());
+    let refused = |frames: &str| {
+        let error = timesteps().unwrap_err();
+        let text = error.to_string();
+        assert!(text.contains(&format!("`frames`: found nothing, and 4 rows beside {frames} folders")), "{text}");
+        assert!(error.hint().contains("copy all frames"), "{}", error.hint());
+    };
+    refused("0");
+    for t in [9, 0, 3] {
+        put(&sequence.join(format!("timesteps/frame_{t:05}/images-2x/cam_222200037.jpg")), b"");
+    }
+    // a folder without pictures is no frame, as in the reference's reader
+    put(&sequence.join("timesteps/frame_00012/alpha_map/cam_222200037.png"), b"");
+    refused("3");
+    put(&sequence.join("timesteps/frame_00006/images-2x/cam_222200037.jpg"), b"");
+    assert_eq!(timesteps().unwrap(), [0, 3, 6, 9]);
+    // of a video the row is the frame
+    let video = root.path().join("018/sequences/EXP-1-head");
+    npz(&video.join("tracking/flame2023_tracking.npz"), &arrays);
+    assert_eq!(read_flame(&video).unwrap().iter().map(|f| f.timestep).collect::<Vec<_>>(), [0, 1, 2, 3]);
+    // what is written has the reference's keys and shapes
+    let frames = read_flame(&sequence).unwrap();
+    write_flame(&path, &frames).unwrap();
+    let shape = |name: &str| super::numpy::read_npz(&path, name).unwrap().map(|array| array.shape);
+    assert_eq!((shape("scale"), shape("shape")), (Some(vec![1, 3]), Some(vec![1, 300])));
+    assert_eq!((shape("rotation"), shape("eyes"), shape("neck")), (Some(vec![4, 3]), Some(vec![4, 6]), None));
+    assert_eq!(read_flame(&sequence).unwrap(), frames);
 }

@@ -3,19 +3,24 @@
 //! `tracking/flame2023_tracking*.npz` of the benchmark and `annotations/tracking/FLAME2023_v2/tracked_flame_params.npz` of
 //! DiffusionAvatars. DiffusionAvatars reads `rotation` as intrinsic XYZ Euler angles (SciPy's upper-case "XYZ"). Files of the benchmark have
 //! `rotation_matrices` as well, and these decide: where they are those of Rodrigues vectors, the angles of the same rotations are what comes out.
+//! Files of the benchmark number their rows (`frames`). Those of DiffusionAvatars do not: its reader (`flame_provider.py`) counts rows along
+//! the sorted folders of frames that hold pictures, so that frames 0, 3 and 6 are rows 0, 1 and 2.
 //! Reads and writes numbers; evaluates no head model.
 
 use super::LayoutError;
-use super::layout::flame_file;
-use super::numpy::{NumpyArray, read_npz, write_npz};
+use super::layout::{flame_file, pictured};
+use super::numpy::{NumpyArray, pack, read_npz, write_npz};
 use geometry::pose::{euler_xyz, rodrigues};
 use glam::{DMat3, DVec3, EulerRot};
+use std::collections::BTreeMap;
 use std::path::Path;
 
 /// How far entries of a rotation matrix may be from those of its angles, which are stored with 24 bits or rounded.
 const ALIKE: f64 = 1e-3;
 /// A head is nearer to the middle of the rig than this, metres.
 const FARTHEST: f64 = 3.0;
+/// How far the scales of the three axes may be apart, relative to the largest: they are one number, stored three times with 24 bits.
+const UNIFORM: f64 = 1e-5;
 
 /// FLAME's parameters for one frame.
 #[derive(Clone, Debug, PartialEq)]
@@ -44,7 +49,7 @@ pub struct FlameFrame {
 ///
 /// # Errors
 /// If the file is damaged, its arrays are of other or different lengths, its rotation matrices are neither those of Euler angles nor those of
-/// Rodrigues vectors, or a head is not near the origin in metres.
+/// Rodrigues vectors, a head is not near the origin in metres, axes have different scales, or nothing tells which frame a row is of.
 pub fn read_flame(sequence: &Path) -> Result<Vec<FlameFrame>, LayoutError> {
     let Some(path) = flame_file(sequence) else { return Ok(Vec::new()) };
     let optional = |name: &str| read_npz(&path, name);
@@ -81,17 +86,11 @@ pub fn read_flame(sequence: &Path) -> Result<Vec<FlameFrame>, LayoutError> {
     let expression = per_frame("expression", expression, width)?;
     let neck = optional("neck")?.map(|array| per_frame("neck", array, 3)).transpose()?;
     let eyes = optional("eyes")?.map(|array| per_frame("eyes", array, 6)).transpose()?;
-    let shape = needed("shape")?.values;
-    let scale = needed("scale")?.values;
-    let scale =
-        *scale.first().ok_or_else(|| LayoutError::field(&path, "scale", "no values", "the scale of the model"))?;
+    let shape = one_row(&path, "shape", needed("shape")?)?;
+    let scale = uniform(&path, needed("scale")?)?;
     let frames = match optional("frames")? {
-        Some(frames) if frames.values.len() == count => frames.values.iter().map(|n| *n as u32).collect(),
-        Some(frames) => {
-            let found = format!("{} numbers beside {count} rotations", frames.values.len());
-            return Err(LayoutError::field(&path, "frames", found, "a number for each frame"));
-        }
-        None => (0..count as u32).collect::<Vec<u32>>(),
+        Some(frames) => numbers(&path, &frames.values, count)?,
+        None => unnumbered(sequence, &path, count)?,
     };
     let three = |values: &[f64], i: usize| [values[3 * i], values[3 * i + 1], values[3 * i + 2]];
     let frame = |(i, timestep): (usize, u32)| FlameFrame {
@@ -106,6 +105,67 @@ pub fn read_flame(sequence: &Path) -> Result<Vec<FlameFrame>, LayoutError> {
         eyes: eyes.as_ref().map(|values| std::array::from_fn(|k| values[6 * i + k])),
     };
     Ok(frames.into_iter().enumerate().map(frame).collect())
+}
+
+/// What holds for the whole sequence: a list, or a matrix of one row.
+fn one_row(path: &Path, name: &str, array: NumpyArray) -> Result<Vec<f64>, LayoutError> {
+    match array.shape[..] {
+        [] | [_] | [1, _] => Ok(array.values),
+        _ => {
+            let found = format!("shape {:?}", array.shape);
+            Err(LayoutError::field(path, name, found, "one row, which holds for the whole sequence"))
+        }
+    }
+}
+
+/// The one scale of a model: a number, or the same for each of the three axes.
+fn uniform(path: &Path, array: NumpyArray) -> Result<f64, LayoutError> {
+    let values = one_row(path, "scale", array)?;
+    let wrong = |expected| LayoutError::field(path, "scale", format!("{values:?}"), expected);
+    let (&[scale] | &[scale, _, _]) = &values[..] else {
+        return Err(wrong("one scale, or that of each of three axes"));
+    };
+    if values.iter().any(|axis| (axis - scale).abs() > UNIFORM * scale.abs()) {
+        return Err(wrong("the same scale for all three axes: this reader keeps one"));
+    }
+    if scale > 0.0 { Ok(scale) } else { Err(wrong("a scale above 0")) }
+}
+
+/// The frames' numbers as the file has them.
+fn numbers(path: &Path, values: &[f64], count: usize) -> Result<Vec<u32>, LayoutError> {
+    let wrong = |found: String, expected| LayoutError::field(path, "frames", found, expected);
+    if values.len() != count {
+        return Err(wrong(format!("{} numbers beside {count} rotations", values.len()), "a number for each frame"));
+    }
+    let mut rows: BTreeMap<u32, usize> = BTreeMap::new();
+    let mut numbers = Vec::with_capacity(count);
+    for (row, value) in values.iter().enumerate() {
+        if value.fract() != 0.0 || !(0.0..=f64::from(u32::MAX)).contains(value) {
+            return Err(wrong(format!("{value} in row {row}"), "numbers of frames, which are integers from 0"));
+        }
+        let number = *value as u32;
+        if let Some(before) = rows.insert(number, row) {
+            return Err(wrong(format!("frame {number} in rows {before} and {row}"), "each frame once"));
+        }
+        numbers.push(number);
+    }
+    Ok(numbers)
+}
+
+/// The frames' numbers where the file has none: those of the folders with pictures, in their order. Of a video the row is the frame.
+fn unnumbered(sequence: &Path, path: &Path, count: usize) -> Result<Vec<u32>, LayoutError> {
+    let frames = pictured(sequence)?;
+    if frames.is_empty() && !path.starts_with(sequence.join("annotations")) {
+        return Ok((0..count as u32).collect());
+    }
+    if frames.len() == count {
+        return Ok(frames);
+    }
+    let found = format!("nothing, and {count} rows beside {} folders of frames that hold pictures", frames.len());
+    let expected = "a row for each folder timesteps/frame_{number} that holds pictures, in their order";
+    Err(LayoutError::field(path, "frames", found, expected).advised(
+        "rows tell their frame by their place alone: copy all frames of the sequence, or add an array `frames` of their numbers",
+    ))
 }
 
 /// The Euler angles of rotations of which the matrices tell whether they are Euler angles already, or Rodrigues vectors.
@@ -129,35 +189,42 @@ fn angles(path: &Path, rotation: Vec<f64>, matrices: &[f64]) -> Result<Vec<f64>,
     Ok(matrices.iter().flat_map(|m| <[f64; 3]>::from(m.to_euler(EulerRot::XYZ))).collect())
 }
 
-/// Writes the FLAME tracking of a sequence; the shape and the scale are those of the first frame, and the neck and the eyes go along
-/// where all frames have them.
+/// Writes the FLAME tracking of a sequence with the reference's keys and shapes, numbers of 32 bits; the shape and the scale are those of the first
+/// frame, and the neck and the eyes go along where all frames have them. Frames are to be sorted: DiffusionAvatars goes by their place,
+/// others by the array `frames`.
 ///
 /// # Errors
 /// If the file cannot be written.
 pub fn write_flame(path: &Path, frames: &[FlameFrame]) -> Result<(), LayoutError> {
     let count = frames.len();
-    let (shape, scale) = frames.first().map_or((Vec::new(), 1.0), |first| (first.shape.clone(), first.scale));
-    let all = |of: fn(&FlameFrame) -> Vec<f64>| frames.iter().flat_map(of).collect::<Vec<f64>>();
-    let expression = all(|frame| frame.expression.clone());
-    let width = expression.len() / count.max(1);
-    let (rotation, translation) = (all(|frame| frame.rotation.into()), all(|frame| frame.translation.into()));
-    let (jaw, numbers) = (all(|frame| frame.jaw.into()), all(|frame| vec![f64::from(frame.timestep)]));
-    let neck: Option<Vec<f64>> =
-        frames.iter().map(|frame| frame.neck).collect::<Option<Vec<_>>>().map(|all| all.concat());
-    let eyes: Option<Vec<f64>> =
-        frames.iter().map(|frame| frame.eyes).collect::<Option<Vec<_>>>().map(|all| all.concat());
-    let (of_shape, of_expression, of_three, of_six) = ([1, shape.len()], [count, width], [count, 3], [count, 6]);
-    let mut arrays: Vec<(&str, &[usize], &[f64])> = vec![
-        ("shape", &of_shape, &shape),
-        ("expression", &of_expression, &expression),
-        ("rotation", &of_three, &rotation),
-        ("translation", &of_three, &translation),
-        ("jaw", &of_three, &jaw),
-        ("scale", &[1, 1], std::slice::from_ref(&scale)),
-    ];
-    let of_frames = [count];
-    arrays.push(("frames", &of_frames, &numbers));
-    arrays.extend(neck.as_ref().map(|values| ("neck", of_three.as_slice(), values.as_slice())));
-    arrays.extend(eyes.as_ref().map(|values| ("eyes", of_six.as_slice(), values.as_slice())));
-    write_npz(path, &arrays)
+    let shape = frames.first().map_or(Vec::new(), |first| first.shape.clone());
+    let scale = frames.first().map_or(1.0, |first| first.scale);
+    let all = |of: fn(&FlameFrame) -> &[f64]| frames.iter().flat_map(of).copied().collect::<Vec<f64>>();
+    let expression = all(|frame| frame.expression.as_slice());
+    let per_frame = |values: &[f64]| [count, values.len() / count.max(1)];
+    let neck: Option<Vec<[f64; 3]>> = frames.iter().map(|frame| frame.neck).collect();
+    let eyes: Option<Vec<[f64; 6]>> = frames.iter().map(|frame| frame.eyes).collect();
+    let single = |shape: &[usize], values: &[f64]| {
+        let values: Vec<f32> = values.iter().map(|value| *value as f32).collect();
+        pack(shape, &values)
+    };
+    let arrays = || -> std::io::Result<Vec<(&'static str, Vec<u8>)>> {
+        let mut arrays = vec![
+            ("shape", single(&[1, shape.len()], &shape)?),
+            ("expression", single(&per_frame(&expression), &expression)?),
+            ("rotation", single(&[count, 3], &all(|frame| frame.rotation.as_slice()))?),
+            ("translation", single(&[count, 3], &all(|frame| frame.translation.as_slice()))?),
+            ("jaw", single(&[count, 3], &all(|frame| frame.jaw.as_slice()))?),
+            ("scale", single(&[1, 3], &[scale; 3])?),
+            ("frames", pack(&[count], &frames.iter().map(|frame| i64::from(frame.timestep)).collect::<Vec<i64>>())?),
+        ];
+        if let Some(neck) = &neck {
+            arrays.push(("neck", single(&[count, 3], neck.as_flattened())?));
+        }
+        if let Some(eyes) = &eyes {
+            arrays.push(("eyes", single(&[count, 6], eyes.as_flattened())?));
+        }
+        Ok(arrays)
+    };
+    write_npz(path, &arrays().map_err(|e| LayoutError::unreadable(path, e))?)
 }

@@ -2,6 +2,7 @@
 //!
 //! Knows no meaning of the numbers. Written compressed and without a date, so that equal arrays are equal files.
 
+use crate::nersemble::c_order;
 use crate::rendering_data::ExchangeError;
 use npyz::{AutoSerialize, Deserialize, NpyFile, Order, WriterBuilder};
 use std::io::{Cursor, Read, Write};
@@ -29,8 +30,8 @@ pub fn pack<T: AutoSerialize + Copy>(shape: &[u64], values: &[T]) -> Vec<u8> {
 /// Reads the array `arr_0` and its shape.
 ///
 /// # Errors
-/// If the file is missing or damaged, or the array is of another type or in Fortran order.
-pub fn read<T: Deserialize + AutoSerialize>(path: &Path) -> Result<(Vec<u64>, Vec<T>), ExchangeError> {
+/// If the file is missing or damaged, or the array is of another type.
+pub fn read<T: Deserialize + AutoSerialize + Copy>(path: &Path) -> Result<(Vec<u64>, Vec<T>), ExchangeError> {
     let bytes = std::fs::read(path).map_err(|e| ExchangeError::unreadable(path, e))?;
     let broken = |e: &dyn std::fmt::Display| {
         wrong(path, "(file)", format!("{} bytes that cannot be read ({e})", bytes.len()), "a whole npz file".into())
@@ -47,9 +48,7 @@ pub fn read<T: Deserialize + AutoSerialize>(path: &Path) -> Result<(Vec<u64>, Ve
         let expected = T::default_dtype().descr();
         return Err(wrong(path, "arr_0", format!("the type {}", file.dtype().descr()), format!("the type {expected}")));
     }
-    if file.order() != Order::C && file.shape().len() > 1 {
-        return Err(wrong(path, "arr_0", "Fortran order".into(), "C order".into()));
-    }
+    let is_fortran = file.order() == Order::Fortran;
     let shape = file.shape().to_vec();
     // a header may promise more than is there: the values are counted before they are read
     let promised = shape.iter().try_fold(1u64, |n, side| n.checked_mul(*side));
@@ -62,7 +61,8 @@ pub fn read<T: Deserialize + AutoSerialize>(path: &Path) -> Result<(Vec<u64>, Ve
         ));
     }
     let values = file.into_vec::<T>().map_err(|e| broken(&e))?;
-    Ok((shape, values))
+    let sides: Vec<usize> = shape.iter().map(|side| *side as usize).collect();
+    Ok((shape, if is_fortran { c_order(&sides, &values) } else { values }))
 }
 
 /// What is wrong with an array.

@@ -129,6 +129,24 @@ fn the_array_begins_as_numpy_writes_it() {
     assert_eq!(npy[10 + length..], [0, 0, 128, 63, 0, 0, 0, 192]);
 }
 
+/// As numpy leaves an array that was transposed before it was saved: columns lie one after the other.
+#[test]
+fn arrays_in_fortran_order_are_read() {
+    let (_root, path) = scratch();
+    let mut header = "{'descr': '<u2', 'fortran_order': True, 'shape': (2, 5), }".to_string();
+    header.push_str(&" ".repeat(63 - (10 + header.len()) % 64));
+    header.push('\n');
+    let bins: [[u16; 5]; 2] = [[0, 1, 32768, 65534, 65535], [5, 4, 3, 2, 1]];
+    let columns = (0..5).flat_map(|column| bins.map(|row| row[column])).flat_map(u16::to_le_bytes);
+    let length = (header.len() as u16).to_le_bytes();
+    let npy = [b"\x93NUMPY\x01\x00".as_slice(), &length, header.as_bytes(), &columns.collect::<Vec<u8>>()].concat();
+    let mut zip = zip::ZipWriter::new(std::fs::File::create(&path).unwrap());
+    zip.start_file("arr_0.npy", zip::write::SimpleFileOptions::default()).unwrap();
+    std::io::Write::write_all(&mut zip, &npy).unwrap();
+    zip.finish().unwrap();
+    assert_eq!(read_canonical(&path, 2).unwrap(), VERTEX_CANONICAL.decode(&bins));
+}
+
 #[test]
 fn damaged_arrays_are_named() {
     let (_root, path) = scratch();
@@ -150,6 +168,10 @@ fn files_lie_where_the_reference_looks_for_them() {
     assert_eq!(frame.mesh(), format!("{folder}/00003_local_new.CTM"));
     assert_eq!(frame.canonical(), format!("{folder}/00003_canonical_vertices_uint16.npz"));
     let other = Tracked { participant: 124, ..frame };
+    assert_eq!(
+        flame_path(18, "FREE"),
+        "nersemble/018/sequences/FREE/annotations/tracking/FLAME2023_v2/tracked_flame_params.npz"
+    );
     assert!(
         other.expression().contains("/124/") && other.expression().ends_with("NPHM_temp_wNeck_wLMs/00003_ex_code.npz")
     );

@@ -4,6 +4,7 @@
 //! default for may be missing; fields that it does not have are passed over. Knows no pictures.
 
 use super::{ExchangeError, Frame, put};
+use crate::capture::SERIALS;
 use serde_json::{Map, Value, json};
 use std::path::Path;
 
@@ -148,7 +149,7 @@ impl Config {
             use_antialiasing: top.flag("use_antialiasing", false)?,
             use_ambient_dimensions: top.flag("use_ambient_dimensions", false)?,
             use_nphm: top.flag("use_nphm", false)?,
-            serials: top.list("serials", None, "texts", text)?,
+            serials: top.list("serials", Some(SERIALS.map(str::to_owned).to_vec()), "texts", text)?,
             mesh_provider_config: MeshProvider {
                 flame_tracking: mesh.field("flame_tracking", Some(default.flame_tracking), "text", text)?,
                 close_mouth: mesh.flag("close_mouth", false)?,

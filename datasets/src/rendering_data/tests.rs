@@ -149,6 +149,20 @@ fn json_files_look_as_the_reference_writes_them() {
 }
 
 #[test]
+fn fields_with_a_default_may_be_missing() {
+    let root = tempfile::tempdir().unwrap();
+    let place = root.path().join("config.json");
+    std::fs::write(&place, r#"{"name": null, "downscale_factor": 2, "sequences": [[18, "FREE"]]}"#).unwrap();
+    let read = Config::read(&place).unwrap();
+    // of the serials the reference's default is all sixteen
+    assert_eq!((read.serials.len(), read.serials[8].as_str()), (16, "222200037"));
+    assert_eq!(read.mesh_provider_config, MeshProvider::default());
+    std::fs::write(&place, r#"{"name": null, "sequences": []}"#).unwrap();
+    let error = Config::read(&place).unwrap_err().to_string();
+    assert!(error.contains("field `downscale_factor`: found nothing"), "{error}");
+}
+
+#[test]
 fn damaged_pictures_are_named() {
     let root = folder();
     let paths = frame(0).paths(root.path());
