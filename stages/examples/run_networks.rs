@@ -23,7 +23,7 @@ fn small() -> UNetConfig {
         block_out_channels: vec![32, 64, 128, 128],
         attention_levels: vec![true, true, true, false],
         heads: vec![2, 4, 8, 8],
-        layers_per_block: 2,
+        layers_per_block: 2.into(),
         cross_attention_dim: 64,
         ..UNetConfig::default()
     }

@@ -128,7 +128,7 @@ impl TrainPrior {
 
         let config = UNetConfig {
             block_out_channels: p.widths.clone(),
-            layers_per_block: p.layers,
+            layers_per_block: p.layers.into(),
             heads: p.widths.iter().map(|width| width / HEAD_WIDTH).collect(),
             in_channels: vae.config().latent_channels,
             out_channels: vae.config().latent_channels,

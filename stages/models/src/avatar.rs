@@ -251,6 +251,9 @@ pub struct Prepared {
 impl Avatar {
     /// Builds an avatar on a prior's U-Net weights (not looked at for [`Prior::None`]) and its empty prompt `[1, M, ctx]`.
     /// At this point it predicts what the prior predicts.
+    ///
+    /// # Errors
+    /// If its sizes are impossible, or the weights are those of another U-Net.
     pub fn new(
         config: &AvatarConfig,
         prior: &Tensors,
@@ -258,6 +261,8 @@ impl Avatar {
         seed: u64,
         device: Device,
     ) -> Result<Self, WeightsError> {
+        let control = config.control();
+        control.check("the avatar's U-Net and `encoder_channels`")?;
         let (mut unet_vs, unet) = init::build(device, seed, |p| UNet::new(p, &config.network()));
         if config.prior != Prior::None {
             weights::load_tensors(&unet_vs, prior, "the prior's U-Net")?;
@@ -265,7 +270,6 @@ impl Avatar {
         if config.prior == Prior::Frozen {
             unet_vs.freeze();
         }
-        let control = config.control();
         let (steering_vs, steering) = init::build(device, seed, |p| match config.prior {
             Prior::None => Steering::Input(ConditionEncoder::new(&(p / "controlnet_cond_embedding"), &control)),
             _ => Steering::Control(Box::new(ControlNet::new(p, &control))),

@@ -120,6 +120,11 @@ impl<'n> Context<'_, 'n> {
         self.tape.map_or_else(|| x.shallow_clone(), |tape| tape.enter(&x))
     }
 
+    /// The same map as another input of later stages: a part of the tape may not take in one leaf twice.
+    pub fn apart(&self, x: &Tensor) -> Tensor {
+        self.stage(false, &[x], |maps, _| maps[0].shallow_clone())
+    }
+
     /// Runs a stage on feature maps, at this context.
     fn stage(
         &self,
@@ -146,8 +151,6 @@ pub struct Shared {
     pub time: i64,
     /// Norms of the residual blocks.
     pub norms: Norms,
-    /// Transformer sizes; channels and heads are filled in for each level.
-    pub transformer: TransformerShape,
 }
 
 /// Expression attentions of one level: for each transformer, one per block.
@@ -164,8 +167,15 @@ pub struct DownBlock {
 }
 
 impl DownBlock {
-    /// `heads` is none on levels without attention.
-    pub fn new(p: &Path, io: [i64; 2], layers: i64, heads: Option<i64>, downsample: bool, s: Shared) -> Self {
+    /// `inside` is none on levels without attention.
+    pub fn new(
+        p: &Path,
+        io: [i64; 2],
+        layers: i64,
+        inside: Option<TransformerShape>,
+        downsample: bool,
+        s: Shared,
+    ) -> Self {
         let [inputs, outputs] = io;
         let resnet = |i| {
             let from = if i == 0 { inputs } else { outputs };
@@ -173,7 +183,7 @@ impl DownBlock {
         };
         Self {
             resnets: (0..layers).map(resnet).collect(),
-            attentions: transformers(p, layers, outputs, heads, s),
+            attentions: transformers(p, layers, inside),
             downsampler: downsample.then(|| Conv2d::new(&(p / "downsamplers" / 0 / "conv"), outputs, outputs, 3, 2, 1)),
         }
     }
@@ -202,27 +212,27 @@ impl DownBlock {
     }
 }
 
-/// The level between the halves: residual block, transformer, residual block.
+/// The level between the halves: a residual block, and with attention a transformer and another residual block.
 #[derive(Debug)]
 pub struct MidBlock {
-    resnets: [ResnetBlock; 2],
-    attention: SpatialTransformer,
+    resnet: ResnetBlock,
+    attention: Option<(SpatialTransformer, ResnetBlock)>,
 }
 
 impl MidBlock {
-    /// Keeps the number of channels.
-    pub fn new(p: &Path, channels: i64, heads: i64, s: Shared) -> Self {
+    /// Keeps the number of channels. `inside` is none without attention.
+    pub fn new(p: &Path, channels: i64, inside: Option<TransformerShape>, s: Shared) -> Self {
         let resnet = |i| ResnetBlock::new(&(p / "resnets" / i), channels, channels, Some(s.time), s.norms);
-        let shape = TransformerShape { channels, heads, ..s.transformer };
-        Self { resnets: [resnet(0), resnet(1)], attention: SpatialTransformer::new(&(p / "attentions" / 0), shape) }
+        let attention = |shape| (SpatialTransformer::new(&(p / "attentions" / 0), shape), resnet(1));
+        Self { resnet: resnet(0), attention: inside.map(attention) }
     }
 
     /// Same shape as the input. This level has no expression attention.
     pub fn forward<'n>(&'n self, x: &Tensor, c: Context<'_, 'n>) -> Tensor {
-        c.stage(self.resnets[0].learns(), &[x], |maps, c| {
-            let x = self.resnets[0].forward(&maps[0], Some(c.time));
-            let x = self.attention.forward(&x, c.text, None);
-            self.resnets[1].forward(&x, Some(c.time))
+        c.stage(self.resnet.learns(), &[x], |maps, c| {
+            let x = self.resnet.forward(&maps[0], Some(c.time));
+            let Some((transformer, last)) = &self.attention else { return x };
+            last.forward(&transformer.forward(&x, c.text, None), Some(c.time))
         })
     }
 }
@@ -237,8 +247,16 @@ pub struct UpBlock {
 }
 
 impl UpBlock {
-    /// `channels`: of the level below, of this level, and of the skips that come from the level above.
-    pub fn new(p: &Path, channels: [i64; 3], layers: i64, heads: Option<i64>, upsample: bool, s: Shared) -> Self {
+    /// `channels`: of the level below, of this level, and of the skips that come from the level above. `inside` is none on
+    /// levels without attention.
+    pub fn new(
+        p: &Path,
+        channels: [i64; 3],
+        layers: i64,
+        inside: Option<TransformerShape>,
+        upsample: bool,
+        s: Shared,
+    ) -> Self {
         let [below, outputs, above] = channels;
         let resnet = |i| {
             let from = if i == 0 { below } else { outputs };
@@ -247,7 +265,7 @@ impl UpBlock {
         };
         Self {
             resnets: (0..layers).map(resnet).collect(),
-            attentions: transformers(p, layers, outputs, heads, s),
+            attentions: transformers(p, layers, inside),
             upsampler: upsample.then(|| Upsample::new(&(p / "upsamplers" / 0), outputs)),
         }
     }
@@ -279,9 +297,8 @@ impl UpBlock {
     }
 }
 
-fn transformers(p: &Path, layers: i64, channels: i64, heads: Option<i64>, s: Shared) -> Vec<SpatialTransformer> {
-    let Some(heads) = heads else { return Vec::new() };
-    let shape = TransformerShape { channels, heads, ..s.transformer };
+fn transformers(p: &Path, layers: i64, inside: Option<TransformerShape>) -> Vec<SpatialTransformer> {
+    let Some(shape) = inside else { return Vec::new() };
     (0..layers).map(|i| SpatialTransformer::new(&(p / "attentions" / i), shape)).collect()
 }
 

@@ -40,22 +40,37 @@ impl ControlNetConfig {
         let read = Reader { value, place };
         read.refuse_unless("controlnet_conditioning_channel_order", &[Value::from("rgb")])?;
         read.refuse_unless("global_pool_conditions", &[Value::from(false)])?;
-        Ok(Self {
-            unet: UNetConfig::from_json(value, place)?,
+        let config = Self {
+            unet: UNetConfig::from_controlnet_json(value, place)?,
             condition_channels: read.integer("conditioning_channels", 3)?,
             encoder_channels: match value.get("conditioning_embedding_out_channels") {
                 None => vec![16, 32, 96, 256],
                 Some(_) => read.integers("conditioning_embedding_out_channels", None)?,
             },
-        })
+        };
+        config.check(place)?;
+        Ok(config)
+    }
+
+    /// Are the sizes possible, and consistent with each other?
+    pub fn check(&self, place: &str) -> Result<(), WeightsError> {
+        let read = Reader { value: &Value::Null, place };
+        self.unet.check(place)?;
+        read.at_least("conditioning_channels", 1, &[self.condition_channels])?;
+        read.at_least("conditioning_embedding_out_channels", 1, &self.encoder_channels)?;
+        if self.encoder_channels.is_empty() {
+            return Err(read.error("conditioning_embedding_out_channels is empty: at least one width is needed".into()));
+        }
+        Ok(())
     }
 
     /// The diffusers `config.json` that describes this network.
     pub fn to_json(&self) -> Value {
         let mut value = self.unet.to_json();
         let fields = value.as_object_mut().expect("a configuration is an object");
-        fields.remove("up_block_types");
-        fields.remove("out_channels");
+        for of_the_other_half in ["out_channels", "reverse_transformer_layers_per_block", "up_block_types"] {
+            fields.remove(of_the_other_half);
+        }
         fields.insert("_class_name".into(), "ControlNetModel".into());
         fields.insert("conditioning_channels".into(), self.condition_channels.into());
         fields.insert("conditioning_embedding_out_channels".into(), self.encoder_channels.clone().into());
@@ -88,7 +103,7 @@ impl ControlNet {
         // One for the first convolution, one per residual block, one per down-sampling.
         let mut widths = vec![unet.block_out_channels[0]];
         for (i, &width) in unet.block_out_channels.iter().enumerate() {
-            let stages = unet.layers_per_block + i64::from(i != last);
+            let stages = unet.layers_per_block.at(i) + i64::from(i != last);
             widths.extend(std::iter::repeat_n(width, stages as usize));
         }
         let zero = |p: &Path, width: i64| Conv2d::new(p, width, width, 1, 1, 0);
@@ -143,7 +158,7 @@ impl ControlNet {
         let time = tape.map_or_else(|| time.shallow_clone(), |tape| tape.enter(&time));
         let c = Context { time: &time, text, expression: None, tape };
         let Features { x, skips } = self.encoder.down(sample, c, Some(encoded), None, Probe::default());
-        let mid = self.encoder.mid(&x, c);
+        let mid = self.encoder.mid(&x, c, Probe::default());
         let speak = |conv: &Conv2d, x: &Tensor| {
             let y = conv.forward(x);
             if scale == 1.0 { y } else { y * scale }
@@ -201,6 +216,7 @@ impl ConditionEncoder {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::{Middle, PerLevel};
     use crate::init;
     use crate::unet::{Extras, UNet, times};
     use tch::Device;
@@ -224,5 +240,72 @@ mod tests {
             );
         });
         assert_eq!(ControlNetConfig::from_json(&config.to_json(), "here").unwrap(), config);
+    }
+
+    #[test]
+    fn it_speaks_to_every_skip_connection_of_any_unet() {
+        for middle in [Middle::CrossAttention, Middle::Residual, Middle::None] {
+            let unet = UNetConfig {
+                block_out_channels: vec![8, 12, 16],
+                layers_per_block: PerLevel::Each(vec![1, 3, 2]),
+                attention_levels: vec![false, true, false],
+                up_attention_levels: Some(vec![true, true, false]),
+                middle,
+                heads: vec![2, 3, 4],
+                cross_attention_dim: 10,
+                up_transformer_layers: Some(PerLevel::Same(2)),
+                norm_num_groups: 4,
+                ..UNetConfig::default()
+            };
+            let config = ControlNetConfig { unet, condition_channels: 2, encoder_channels: vec![4, 6] };
+            let (unet_vs, unet) = init::build(Device::Cpu, 0, |p| UNet::new(p, &config.unet));
+            let (vs, net) = init::build(Device::Cpu, 1, |p| ControlNet::new(p, &config));
+            let (x, text) = (init::normal(0, 0, &[1, 4, 9, 6]), init::normal(0, 1, &[1, 3, 10]));
+            let t = times(7, 1, Device::Cpu);
+            tch::no_grad(|| {
+                let encoded = net.encode(&init::normal(0, 2, &[1, 2, 18, 12]));
+                let residuals = net.forward(&x, &t, &text, &encoded, 1.0);
+                assert_eq!(residuals.down.len(), 1 + (1 + 1) + (3 + 1) + 2);
+                assert_eq!(residuals.mid.size(), [1, 16, 3, 2]);
+                let extras = Extras { down: Some(&residuals.down), mid: Some(&residuals.mid), ..Extras::default() };
+                let with = unet.forward(&x, &t, &text, extras);
+                assert!((with - unet.forward(&x, &t, &text, Extras::default())).abs().max().double_value(&[]) > 0.0);
+            });
+            // all of the contracting half is the U-Net's under the same names
+            let theirs = unet_vs.variables();
+            let mut copied = weights::sorted(&vs).into_keys().filter(|name| !name.starts_with("controlnet_"));
+            assert!(copied.all(|name| theirs.contains_key(&name)));
+            // what the other half is made of is not written down
+            let read = ControlNetConfig::from_json(&config.to_json(), "here").unwrap();
+            let unet = UNetConfig { up_attention_levels: None, up_transformer_layers: None, ..config.unet.clone() };
+            assert_eq!(read, ControlNetConfig { unet, ..config });
+        }
+    }
+
+    #[test]
+    fn heads_may_be_given_by_either_name() {
+        let mut value = ControlNetConfig::small(3).to_json();
+        value["num_attention_heads"] = Value::Null;
+        assert_eq!(ControlNetConfig::from_json(&value, "here").unwrap().unet.heads, [2, 4, 6]);
+        value["num_attention_heads"] = Value::from(vec![1, 2, 3]);
+        assert_eq!(ControlNetConfig::from_json(&value, "here").unwrap().unet.heads, [1, 2, 3]);
+        value["attention_head_dim"] = Value::Null;
+        value["num_attention_heads"] = Value::from(4);
+        assert_eq!(ControlNetConfig::from_json(&value, "here").unwrap().unet.heads, [4, 4, 4]);
+    }
+
+    #[test]
+    fn what_cannot_be_is_told_with_file_and_field() {
+        for (key, bad) in [
+            ("conditioning_embedding_out_channels", Value::from(Vec::<i64>::new())),
+            ("conditioning_embedding_out_channels", Value::from(vec![16, 0])),
+            ("conditioning_channels", Value::from(0)),
+            ("norm_num_groups", Value::from(0)),
+        ] {
+            let mut value = ControlNetConfig::small(3).to_json();
+            value[key] = bad;
+            let error = ControlNetConfig::from_json(&value, "controlnet/config.json").unwrap_err().to_string();
+            assert!(error.starts_with("controlnet/config.json: ") && error.contains(key), "{error}");
+        }
     }
 }

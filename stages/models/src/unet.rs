@@ -6,6 +6,7 @@ use tch::{Device, Tensor};
 
 use crate::attention::{Attention, TransformerShape};
 use crate::blocks::{Context, DownBlock, LevelAttentions, MidBlock, Norms, Shared, UpBlock};
+use crate::config::{Level, Middle, Transformers};
 use crate::embeddings::{TimeEmbedding, sinusoids};
 use crate::layers::{Conv2d, GroupNorm};
 use crate::tape::Tape;
@@ -20,7 +21,7 @@ pub struct Encoder {
     conv_in: Conv2d,
     /// The levels, finest first.
     pub down_blocks: Vec<DownBlock>,
-    mid_block: MidBlock,
+    mid_block: Option<MidBlock>,
 }
 
 /// What [`Encoder::down`] gives: the deepest features and every skip connection, finest first.
@@ -39,14 +40,19 @@ impl Encoder {
         let shared = shared(config);
         let down = |i: usize| {
             let io = [widths[i.saturating_sub(1)], widths[i]];
-            let heads = config.attention_levels[i].then_some(config.heads[i]);
-            DownBlock::new(&(p / "down_blocks" / i), io, config.layers_per_block, heads, i != last, shared)
+            let Level { channels, layers, transformers } = config.down(i);
+            let inside = transformers.map(|inside| shape(config, channels, inside));
+            DownBlock::new(&(p / "down_blocks" / i), io, layers, inside, i != last, shared)
+        };
+        let mid = || {
+            let inside = config.middle_transformer().map(|inside| shape(config, widths[last], inside));
+            MidBlock::new(&(p / "mid_block"), widths[last], inside, shared)
         };
         Self {
             time_embedding: TimeEmbedding::new(&(p / "time_embedding"), widths[0], config.time_width()),
             conv_in: Conv2d::new(&(p / "conv_in"), config.in_channels, widths[0], 3, 1, 1),
             down_blocks: (0..=last).map(down).collect(),
-            mid_block: MidBlock::new(&(p / "mid_block"), widths[last], config.heads[last], shared),
+            mid_block: (config.middle != Middle::None).then(mid),
             config: config.clone(),
         }
     }
@@ -84,9 +90,15 @@ impl Encoder {
         Features { x, skips }
     }
 
-    /// Runs the middle.
-    pub fn mid<'n>(&'n self, x: &Tensor, c: Context<'_, 'n>) -> Tensor {
-        self.mid_block.forward(x, c)
+    /// Runs the middle, where there is one.
+    pub fn mid<'n>(&'n self, x: &Tensor, c: Context<'_, 'n>, probe: Probe) -> Tensor {
+        let Some(block) = &self.mid_block else {
+            // what comes out of the last level is its last skip connection as well, and they meet again at once
+            return c.apart(x);
+        };
+        let x = block.forward(x, c);
+        probe.see("mid_block", &x);
+        x
     }
 }
 
@@ -133,9 +145,10 @@ impl UNet {
         let last = widths.len() - 1;
         let shared = shared(config);
         let up = |i: usize| {
-            let channels = [widths[i.saturating_sub(1)], widths[i], widths[(i + 1).min(last)]];
-            let heads = config.attention_levels[last - i].then_some(config.heads[last - i]);
-            UpBlock::new(&(p / "up_blocks" / i), channels, config.layers_per_block + 1, heads, i != last, shared)
+            let around = [widths[i.saturating_sub(1)], widths[i], widths[(i + 1).min(last)]];
+            let Level { channels, layers, transformers } = config.up(last - i);
+            let inside = transformers.map(|inside| shape(config, channels, inside));
+            UpBlock::new(&(p / "up_blocks" / i), around, layers, inside, i != last, shared)
         };
         Self {
             encoder: Encoder::new(p, config),
@@ -165,8 +178,7 @@ impl UNet {
         let attentions = extras.expression.map(|(attentions, _)| attentions);
         let Features { x, mut skips } =
             self.encoder.down(sample, c, None, attentions.and_then(|a| a.down.as_deref()), probe);
-        let mut x = self.encoder.mid(&x, c);
-        probe.see("mid_block", &x);
+        let mut x = self.encoder.mid(&x, c, probe);
         if let Some(residuals) = extras.down {
             assert_eq!(residuals.len(), skips.len(), "one ControlNet residual per skip connection");
             skips = skips.iter().zip(residuals).map(|(skip, residual)| c.enter(skip + residual)).collect();
@@ -206,19 +218,16 @@ impl ExpressionAttentions {
     /// Creates the variables; names follow the U-Net's, ending in `attn_expression`.
     pub fn new(p: &Path, config: &UNetConfig, halves: ExpressionHalves) -> Self {
         let last = config.block_out_channels.len() - 1;
-        let level = |half: &str, block: usize, i: usize, layers: i64| -> LevelAttentions {
-            if !config.attention_levels[i] {
-                return Vec::new();
-            }
-            let (width, heads) = (config.block_out_channels[i], config.heads[i]);
+        let level = |half: &str, block: usize, level: Level| -> LevelAttentions {
+            let Some(inside) = level.transformers else { return Vec::new() };
             let one = |layer: i64, depth: i64| {
                 let p = p / half / block / "attentions" / layer / "transformer_blocks" / depth / "attn_expression";
-                Attention::new(&p, width, config.cross_attention_dim, heads)
+                Attention::new(&p, inside.width, config.cross_attention_dim, inside.heads)
             };
-            (0..layers).map(|n| (0..config.transformer_layers).map(|d| one(n, d)).collect()).collect()
+            (0..level.layers).map(|n| (0..inside.depth).map(|d| one(n, d)).collect()).collect()
         };
-        let down = || (0..=last).map(|i| level("down_blocks", i, i, config.layers_per_block)).collect();
-        let up = || (0..=last).map(|i| level("up_blocks", i, last - i, config.layers_per_block + 1)).collect();
+        let down = || (0..=last).map(|i| level("down_blocks", i, config.down(i))).collect();
+        let up = || (0..=last).map(|i| level("up_blocks", i, config.up(last - i))).collect();
         Self {
             down: (halves != ExpressionHalves::Decoder).then(down),
             up: (halves != ExpressionHalves::Encoder).then(up),
@@ -268,43 +277,21 @@ pub fn times(t: i64, batch: i64, device: Device) -> Tensor {
 }
 
 fn shared(config: &UNetConfig) -> Shared {
-    Shared {
-        time: config.time_width(),
-        norms: Norms { groups: config.norm_num_groups, eps: config.norm_eps },
-        transformer: TransformerShape {
-            channels: 0,
-            heads: 0,
-            context: config.cross_attention_dim,
-            depth: config.transformer_layers,
-            groups: config.norm_num_groups,
-            linear: config.use_linear_projection,
-        },
+    Shared { time: config.time_width(), norms: Norms { groups: config.norm_num_groups, eps: config.norm_eps } }
+}
+
+fn shape(config: &UNetConfig, channels: i64, inside: Transformers) -> TransformerShape {
+    TransformerShape {
+        channels,
+        width: inside.width,
+        context: config.cross_attention_dim,
+        heads: inside.heads,
+        depth: inside.depth,
+        groups: config.norm_num_groups,
+        linear: config.use_linear_projection,
+        only_cross: inside.only_cross,
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{init, weights};
-
-    #[test]
-    fn as_many_expression_attentions_as_published() {
-        assert_eq!(UNetConfig::default().expression_attentions(), 15);
-        let small = UNetConfig::small();
-        assert_eq!(small.expression_attentions(), 6);
-        let (_, attentions) =
-            init::build(Device::Cpu, 0, |p| ExpressionAttentions::new(p, &small, ExpressionHalves::Both));
-        assert_eq!(attentions.len(), 6);
-    }
-
-    #[test]
-    fn odd_sizes_come_back_in_their_own_size() {
-        let (vs, unet) = init::build(Device::Cpu, 1, |p| UNet::new(p, &UNetConfig::small()));
-        let text = init::normal(1, 1, &[2, 3, 64]);
-        let out = tch::no_grad(|| {
-            unet.forward(&init::normal(1, 0, &[2, 4, 10, 7]), &times(5, 2, vs.device()), &text, Extras::default())
-        });
-        assert_eq!(out.size(), [2, 4, 10, 7]);
-        assert!(weights::count(&vs) < 2_500_000);
-    }
-}
+mod tests;

@@ -28,10 +28,14 @@ pub struct VaeConfig {
     pub norm_num_groups: i64,
     /// Self-attention in the middle of both halves.
     pub mid_block_add_attention: bool,
-    /// Latents are multiplied by this for the diffusion model, after `shift_factor` has been subtracted.
+    /// Latents are multiplied by this for the diffusion model, after `shift` has been subtracted.
     pub scaling_factor: f64,
     /// Subtracted from each latent channel before scaling; empty means zero.
     pub shift: Vec<f64>,
+    /// A 1x1 convolution behind the encoder.
+    pub quant_conv: bool,
+    /// A 1x1 convolution before the decoder.
+    pub post_quant_conv: bool,
 }
 
 impl Default for VaeConfig {
@@ -46,6 +50,8 @@ impl Default for VaeConfig {
             mid_block_add_attention: true,
             scaling_factor: 0.18215,
             shift: Vec::new(),
+            quant_conv: true,
+            post_quant_conv: true,
         }
     }
 }
@@ -72,45 +78,64 @@ impl VaeConfig {
     /// Reads diffusers' `config.json`. `place` names it in errors.
     pub fn from_json(value: &Value, place: &str) -> Result<Self, WeightsError> {
         let read = Reader { value, place };
-        read.refuse_unless("act_fn", &[json!("silu")])?;
-        for key in ["use_quant_conv", "use_post_quant_conv"] {
-            read.refuse_unless(key, &[json!(true)])?;
-        }
-        for key in ["latents_mean", "latents_std", "shift_factor"] {
+        // two names of one function
+        read.refuse_unless("act_fn", &[json!("silu"), json!("swish")])?;
+        for key in ["latents_mean", "latents_std"] {
             read.refuse_unless(key, &[Value::Null])?;
         }
+        let block_out_channels = read.integers("block_out_channels", None)?;
         for (key, block) in [("down_block_types", "DownEncoderBlock2D"), ("up_block_types", "UpDecoderBlock2D")] {
-            if let Some(other) = read.strings(key)?.iter().find(|name| *name != block) {
-                return Err(read.error(format!("the block type {other} is not implemented")));
+            let types = read.strings(key)?;
+            if let Some(other) = types.iter().find(|name| *name != block) {
+                return Err(read.error(format!("{key}: the block type {other} is not implemented")));
+            }
+            let (found, levels) = (types.len(), block_out_channels.len());
+            if found != levels {
+                return Err(read.error(format!("{key} has {found} values, and block_out_channels has {levels}")));
             }
         }
-        let shift = match value.get("effigy_latent_shift") {
-            None => Vec::new(),
-            Some(list) => serde_json::from_value(list.clone())
-                .map_err(|_| read.error("effigy_latent_shift must be a list of numbers".into()))?,
-        };
+        let latent_channels = read.integer("latent_channels", 4)?;
         let config = Self {
             in_channels: read.integer("in_channels", 3)?,
             out_channels: read.integer("out_channels", 3)?,
-            block_out_channels: read.integers("block_out_channels", None)?,
+            block_out_channels,
             layers_per_block: read.integer("layers_per_block", 1)?,
-            latent_channels: read.integer("latent_channels", 4)?,
+            latent_channels,
             norm_num_groups: read.integer("norm_num_groups", 32)?,
             mid_block_add_attention: read.boolean("mid_block_add_attention", true)?,
             scaling_factor: read.number("scaling_factor", 0.18215)?,
-            shift,
+            shift: latent_shift(&read, latent_channels)?,
+            quant_conv: read.boolean("use_quant_conv", true)?,
+            post_quant_conv: read.boolean("use_post_quant_conv", true)?,
         };
-        if config.block_out_channels.is_empty() {
-            return Err(read.error("block_out_channels is empty".into()));
-        }
-        if let Some(bad) = config.block_out_channels.iter().find(|&c| c % config.norm_num_groups != 0) {
-            return Err(read.error(format!("{bad} channels cannot be cut into {} norm groups", config.norm_num_groups)));
-        }
+        config.check(place)?;
         Ok(config)
     }
 
-    /// The diffusers `config.json` that describes this network. A latent shift, which diffusers has no field for, is
-    /// written as `effigy_latent_shift`.
+    /// Are the sizes possible, and consistent with each other?
+    pub fn check(&self, place: &str) -> Result<(), WeightsError> {
+        let read = Reader { value: &Value::Null, place };
+        if self.block_out_channels.is_empty() {
+            return Err(read.error("block_out_channels is empty".into()));
+        }
+        read.norm_groups(&self.block_out_channels, self.norm_num_groups)?;
+        read.at_least("in_channels", 1, &[self.in_channels])?;
+        read.at_least("out_channels", 1, &[self.out_channels])?;
+        read.at_least("latent_channels", 1, &[self.latent_channels])?;
+        read.at_least("layers_per_block", 1, &[self.layers_per_block])?;
+        if self.scaling_factor == 0.0 {
+            return Err(read.error("scaling_factor must not be 0: nothing would be left of a latent".into()));
+        }
+        let (shifts, channels) = (self.shift.len(), self.latent_channels);
+        if shifts != 0 && shifts as i64 != channels {
+            let reason = format!("effigy_latent_shift has {shifts} values, and there are {channels} latent channels");
+            return Err(read.error(reason));
+        }
+        Ok(())
+    }
+
+    /// The diffusers `config.json` that describes this network. A latent shift is written as `effigy_latent_shift`, since
+    /// diffusers has a field (`shift_factor`) only for one that all channels share.
     pub fn to_json(&self) -> Value {
         let levels = self.block_out_channels.len();
         let mut value = json!({
@@ -127,10 +152,34 @@ impl VaeConfig {
             "scaling_factor": self.scaling_factor,
             "up_block_types": vec!["UpDecoderBlock2D"; levels],
         });
-        if !self.shift.is_empty() {
-            value["effigy_latent_shift"] = json!(self.shift);
+        match &self.shift[..] {
+            [] => {}
+            [first, others @ ..] if !others.is_empty() && others.iter().all(|other| other == first) => {
+                value["shift_factor"] = json!(first);
+            }
+            shift => value["effigy_latent_shift"] = json!(shift),
+        }
+        for (key, there) in [("use_quant_conv", self.quant_conv), ("use_post_quant_conv", self.post_quant_conv)] {
+            if !there {
+                value[key] = json!(false);
+            }
         }
         value
+    }
+}
+
+/// What is subtracted from each channel of a latent; empty for nothing.
+fn latent_shift(read: &Reader<'_>, channels: i64) -> Result<Vec<f64>, WeightsError> {
+    let shared = match read.value.get("shift_factor") {
+        None | Some(Value::Null) => 0.0,
+        Some(_) => read.number("shift_factor", 0.0)?,
+    };
+    match read.value.get("effigy_latent_shift") {
+        None if shared == 0.0 => Ok(Vec::new()),
+        None => Ok(vec![shared; channels.max(0) as usize]),
+        Some(_) if shared != 0.0 => Err(read.error("shift_factor and effigy_latent_shift say the same twice".into())),
+        Some(list) => serde_json::from_value(list.clone())
+            .map_err(|_| read.error("effigy_latent_shift must be a list of numbers".into())),
     }
 }
 
@@ -161,8 +210,8 @@ impl Posterior {
 pub struct Vae {
     config: VaeConfig,
     encoder: Half,
-    quant_conv: Conv2d,
-    post_quant_conv: Conv2d,
+    quant_conv: Option<Conv2d>,
+    post_quant_conv: Option<Conv2d>,
     decoder: Half,
 }
 
@@ -170,10 +219,11 @@ impl Vae {
     /// Creates the variables at the root of `p`, under diffusers' names.
     pub fn new(p: &Path, config: &VaeConfig) -> Self {
         let latent = config.latent_channels;
+        let conv = |name: &str, channels: i64| Conv2d::new(&(p / name), channels, channels, 1, 1, 0);
         Self {
             encoder: Half::encoder(&(p / "encoder"), config),
-            quant_conv: Conv2d::new(&(p / "quant_conv"), 2 * latent, 2 * latent, 1, 1, 0),
-            post_quant_conv: Conv2d::new(&(p / "post_quant_conv"), latent, latent, 1, 1, 0),
+            quant_conv: config.quant_conv.then(|| conv("quant_conv", 2 * latent)),
+            post_quant_conv: config.post_quant_conv.then(|| conv("post_quant_conv", latent)),
             decoder: Half::decoder(&(p / "decoder"), config),
             config: config.clone(),
         }
@@ -186,14 +236,21 @@ impl Vae {
 
     /// Images `[B, 3, H, W]` in [-1, 1] -> posterior of `[B, latent, H/f, W/f]`.
     pub fn encode(&self, images: &Tensor) -> Posterior {
-        let moments = self.quant_conv.forward(&self.encoder.forward(images));
+        let features = self.encoder.forward(images);
+        let moments = match &self.quant_conv {
+            Some(conv) => conv.forward(&features),
+            None => features,
+        };
         let parts = moments.chunk(2, 1);
         Posterior { mean: parts[0].shallow_clone(), logvar: parts[1].clamp(-30.0, 20.0) }
     }
 
     /// Unscaled latents -> images in about [-1, 1], not clamped.
     pub fn decode(&self, latents: &Tensor) -> Tensor {
-        self.decoder.forward(&self.post_quant_conv.forward(latents))
+        match &self.post_quant_conv {
+            Some(conv) => self.decoder.forward(&conv.forward(latents)),
+            None => self.decoder.forward(latents),
+        }
     }
 
     /// What the diffusion model sees: (latent - shift) * scaling factor.
@@ -387,5 +444,78 @@ mod tests {
         assert!((vae.unscale(&vae.scale(&latent)) - &latent).abs().max().double_value(&[]) < 1e-6);
         assert_eq!(VaeConfig::from_json(&config.to_json(), "here").unwrap(), config);
         assert!(weights::count(&vs) < 2_000_000);
+    }
+
+    #[test]
+    fn a_shift_of_all_channels_is_taken_off_before_scaling() {
+        let mut value = VaeConfig { scaling_factor: 2.0, ..VaeConfig::small() }.to_json();
+        assert_eq!((value.get("shift_factor"), value.get("effigy_latent_shift")), (None, None));
+        for nothing in [json!(0), json!(0.0), Value::Null] {
+            value["shift_factor"] = nothing;
+            assert_eq!(VaeConfig::from_json(&value, "here").unwrap().shift, Vec::<f64>::new());
+        }
+        value["shift_factor"] = json!(0.25);
+        let config = VaeConfig::from_json(&value, "here").unwrap();
+        assert_eq!(config.shift, [0.25; 4]);
+        assert_eq!(config.to_json()["shift_factor"], json!(0.25));
+        assert_eq!(VaeConfig::from_json(&config.to_json(), "here").unwrap(), config);
+        let (_vs, vae) = init::build(Device::Cpu, 0, |p| Vae::new(p, &config));
+        let latent = init::normal(0, 0, &[2, 4, 3, 5]);
+        let wanted = (&latent - 0.25) * 2.0;
+        assert!((vae.scale(&latent) - &wanted).abs().max().double_value(&[]) < 1e-6);
+        assert!((vae.unscale(&wanted) - &latent).abs().max().double_value(&[]) < 1e-6);
+    }
+
+    #[test]
+    fn without_convolutions_around_the_latent_there_are_no_weights_of_them() {
+        for (quant, post) in [(false, false), (true, false), (false, true)] {
+            let mut value = VaeConfig::small().to_json();
+            value["use_quant_conv"] = json!(quant);
+            value["use_post_quant_conv"] = json!(post);
+            let config = VaeConfig::from_json(&value, "here").unwrap();
+            assert_eq!(VaeConfig::from_json(&config.to_json(), "here").unwrap(), config);
+            let (vs, vae) = init::build(Device::Cpu, 0, |p| Vae::new(p, &config));
+            let has = |name: &str| vs.variables().contains_key(name);
+            assert_eq!((has("quant_conv.weight"), has("post_quant_conv.bias")), (quant, post));
+            let latent = tch::no_grad(|| vae.encode(&init::normal(0, 0, &[1, 3, 12, 20]))).mean;
+            assert_eq!(latent.size(), [1, 4, 3, 5]);
+            assert_eq!(tch::no_grad(|| vae.decode(&latent)).size(), [1, 3, 12, 20]);
+            // a file of a network that has them does not fit
+            let (full, _) = init::build(Device::Cpu, 0, |p| Vae::new(p, &VaeConfig::small()));
+            let error = weights::load_tensors(&vs, &weights::sorted(&full), "a file").unwrap_err();
+            let weights::WeightsError::Mismatch(mismatch) = &error else { panic!("{error}") };
+            assert_eq!(mismatch.missing, Vec::<String>::new());
+            let unwanted = 2 * (usize::from(!quant) + usize::from(!post));
+            assert_eq!(mismatch.unexpected.len(), unwanted, "{:?}", mismatch.unexpected);
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_is_told_with_file_and_field() {
+        for (key, bad) in [
+            ("norm_num_groups", json!(0)),
+            ("norm_num_groups", json!(7)),
+            ("block_out_channels", json!([])),
+            ("block_out_channels", json!([24, 48, 0])),
+            ("layers_per_block", json!(0)),
+            ("latent_channels", json!(0)),
+            ("scaling_factor", json!(0.0)),
+            ("shift_factor", json!("none")),
+            ("effigy_latent_shift", json!([0.5, 0.5])),
+            ("latents_mean", json!([0.0, 0.0, 0.0, 0.0])),
+            ("down_block_types", json!(["DownEncoderBlock2D"])),
+            ("up_block_types", json!(["AttnUpDecoderBlock2D"])),
+            ("use_quant_conv", json!("no")),
+        ] {
+            let mut value = VaeConfig::small().to_json();
+            value[key] = bad;
+            let error = VaeConfig::from_json(&value, "vae/config.json").unwrap_err().to_string();
+            assert!(error.starts_with("vae/config.json: ") && error.contains(key), "{key}: {error}");
+        }
+        let twice = VaeConfig { shift: vec![0.1, 0.2, 0.3, 0.4], ..VaeConfig::small() };
+        let mut value = twice.to_json();
+        value["shift_factor"] = json!(0.1);
+        let error = VaeConfig::from_json(&value, "here").unwrap_err().to_string();
+        assert!(error.contains("shift_factor and effigy_latent_shift"), "{error}");
     }
 }

@@ -336,3 +336,10 @@ fn half_as_many_bits_train_weights_that_stay_in_f32() {
         assert!(full != low && low[13] < 0.97 * low[0], "{low:?}");
     }
 }
+
+#[test]
+fn a_condition_encoder_without_widths_is_refused() {
+    let config = AvatarConfig { encoder_channels: Vec::new(), ..AvatarConfig::small(6) };
+    let error = Avatar::new(&config, &Tensors::new(), &ldm::null_prompt(3, 64, 5), 1, Device::Cpu).unwrap_err();
+    assert!(error.to_string().contains("`encoder_channels`: conditioning_embedding_out_channels"), "{error}");
+}
