@@ -1,187 +1,30 @@
 //! Noise schedules and samplers: tables in f64, no network. Conventions and rounding are those of diffusers' DDPM, DDIM and
 //! UniPC schedulers; zero terminal SNR after Lin et al. 2023. A sampling step is linear in the sample and the network's
-//! output (UniPC's in those of the steps before it, too), so it is kept as its coefficients.
+//! output (UniPC's in those of the steps before it, too), so it is kept as its coefficients; where clean samples are limited,
+//! in the limited one beside.
 
-use serde_json::Value;
+use std::f64::consts::FRAC_PI_2;
+
 use tch::{Kind, Tensor};
 
-use crate::config::Reader;
 use crate::unipc;
-use crate::weights::WeightsError;
 
-pub use crate::unipc::{Multistep, Walk};
+pub use crate::unipc::{Bh, Multistep, Solver, Walk};
+pub use config::{BetaSchedule, Limit, Prediction, ScheduleConfig, Spacing, Variance};
 
-/// How the variances grow from `beta_start` to `beta_end`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum BetaSchedule {
-    /// Linearly.
-    Linear,
-    /// Their square roots grow linearly (Stable Diffusion).
-    ScaledLinear,
-}
-
-/// What the network predicts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Prediction {
-    /// The noise.
-    Epsilon,
-    /// v = sqrt(abar) noise - sqrt(1 - abar) x0.
-    Velocity,
-    /// The clean sample.
-    Sample,
-}
-
-/// Which of the training times are visited when sampling.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Spacing {
-    /// From 0 upwards in equal steps, plus `steps_offset`.
-    Leading,
-    /// From the last time downwards in equal steps; the one that visits T-1, as zero terminal SNR needs.
-    Trailing,
-    /// Both ends included.
-    Linspace,
-}
-
-/// Parameters of a schedule. The default is the one of DiffusionAvatars: Stable Diffusion 2.1's betas rescaled to zero
-/// terminal SNR, v-prediction, trailing spacing.
-#[derive(Debug, Clone, PartialEq)]
-pub struct ScheduleConfig {
-    /// Number of training times T.
-    pub train_steps: usize,
-    /// First variance.
-    pub beta_start: f64,
-    /// Last variance, before rescaling.
-    pub beta_end: f64,
-    /// Shape in between.
-    pub beta_schedule: BetaSchedule,
-    /// Rescale so that the last time is pure noise.
-    pub zero_terminal_snr: bool,
-    /// What the network predicts.
-    pub prediction: Prediction,
-    /// Which times sampling visits.
-    pub spacing: Spacing,
-    /// Added to the times of `leading` spacing.
-    pub steps_offset: i64,
-    /// DDIM's last step goes to the clean sample; otherwise to time 0. DDPM always goes to the clean sample.
-    pub set_alpha_to_one: bool,
-}
-
-impl Default for ScheduleConfig {
-    fn default() -> Self {
-        Self {
-            train_steps: 1000,
-            beta_start: 0.00085,
-            beta_end: 0.012,
-            beta_schedule: BetaSchedule::ScaledLinear,
-            zero_terminal_snr: true,
-            prediction: Prediction::Velocity,
-            spacing: Spacing::Trailing,
-            steps_offset: 1,
-            set_alpha_to_one: false,
-        }
-    }
-}
-
-impl ScheduleConfig {
-    /// Reads diffusers' `scheduler_config.json`; absent fields take that library's defaults. `place` names it in errors.
-    pub fn from_json(value: &Value, place: &str) -> Result<Self, WeightsError> {
-        let read = Reader { value, place };
-        read.refuse_unless("thresholding", &[Value::from(false)])?;
-        read.refuse_unless("trained_betas", &[Value::Null])?;
-        read.refuse_unless("variance_type", &[Value::from("fixed_small")])?;
-        // Solvers of few steps have no such field, and count the last step among the times of a spacing.
-        let class = value.get("_class_name").and_then(Value::as_str).unwrap_or_default();
-        let solver =
-            ["UniPC", "DPMSolver", "DEIS", "Euler", "Heun", "LMS", "KDPM"].iter().any(|name| class.starts_with(name));
-        if value.get("clip_sample") != Some(&Value::from(false)) && !(solver && value.get("clip_sample").is_none()) {
-            return Err(read.error("clip_sample must be given and false; clipping is not implemented".into()));
-        }
-        if class == "UniPCMultistepScheduler" {
-            read.refuse_unless("solver_order", &[Value::from(2)])?;
-            read.refuse_unless("solver_type", &[Value::from("bh2")])?;
-            read.refuse_unless("predict_x0", &[Value::from(true)])?;
-            read.refuse_unless("lower_order_final", &[Value::from(true)])?;
-            read.refuse_unless("disable_corrector", &[Value::Array(Vec::new())])?;
-            read.refuse_unless("solver_p", &[Value::Null])?;
-            read.refuse_unless("final_sigmas_type", &[Value::from("zero")])?;
-        }
-        for key in ["use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas", "use_flow_sigmas"] {
-            read.refuse_unless(key, &[Value::from(false), Value::Null])?;
-        }
-        let choice = |key: &str, default: &str| -> Result<String, WeightsError> {
-            match value.get(key) {
-                None => Ok(default.to_owned()),
-                Some(v) => v.as_str().map(str::to_owned).ok_or_else(|| read.error(format!("{key} must be a name"))),
-            }
-        };
-        let unknown = |key: &str, name: &str| read.error(format!("{key}: {name} is not implemented"));
-        Ok(Self {
-            train_steps: read.integer("num_train_timesteps", 1000)?.max(1) as usize,
-            beta_start: read.number("beta_start", 0.0001)?,
-            beta_end: read.number("beta_end", 0.02)?,
-            beta_schedule: match choice("beta_schedule", "linear")?.as_str() {
-                "linear" => BetaSchedule::Linear,
-                "scaled_linear" => BetaSchedule::ScaledLinear,
-                other => return Err(unknown("beta_schedule", other)),
-            },
-            zero_terminal_snr: read.boolean("rescale_betas_zero_snr", false)?,
-            prediction: match choice("prediction_type", "epsilon")?.as_str() {
-                "epsilon" => Prediction::Epsilon,
-                "v_prediction" => Prediction::Velocity,
-                "sample" => Prediction::Sample,
-                other => return Err(unknown("prediction_type", other)),
-            },
-            spacing: match choice("timestep_spacing", if solver { "linspace" } else { "leading" })?.as_str() {
-                "leading" => Spacing::Leading,
-                "trailing" => Spacing::Trailing,
-                "linspace" => Spacing::Linspace,
-                other => return Err(unknown("timestep_spacing", other)),
-            },
-            steps_offset: read.integer("steps_offset", 0)?,
-            set_alpha_to_one: read.boolean("set_alpha_to_one", true)?,
-        })
-    }
-
-    /// The diffusers `scheduler_config.json` of this schedule.
-    pub fn to_json(&self) -> Value {
-        serde_json::json!({
-            "_class_name": "DDPMScheduler",
-            "beta_end": self.beta_end,
-            "beta_schedule": match self.beta_schedule {
-                BetaSchedule::Linear => "linear",
-                BetaSchedule::ScaledLinear => "scaled_linear",
-            },
-            "beta_start": self.beta_start,
-            "clip_sample": false,
-            "num_train_timesteps": self.train_steps,
-            "prediction_type": match self.prediction {
-                Prediction::Epsilon => "epsilon",
-                Prediction::Velocity => "v_prediction",
-                Prediction::Sample => "sample",
-            },
-            "rescale_betas_zero_snr": self.zero_terminal_snr,
-            "set_alpha_to_one": self.set_alpha_to_one,
-            "steps_offset": self.steps_offset,
-            "timestep_spacing": match self.spacing {
-                Spacing::Leading => "leading",
-                Spacing::Trailing => "trailing",
-                Spacing::Linspace => "linspace",
-            },
-        })
-    }
-}
+pub(crate) mod config;
 
 /// A sampler.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Sampler {
-    /// Ancestral sampling with the smaller of the two usual variances ("fixed small").
+    /// Ancestral sampling; [`Variance`] says with how much noise.
     Ddpm,
     /// Song et al. 2020; `eta` 0 is deterministic, 1 has the noise of DDPM.
     Ddim {
         /// Share of the ancestral noise.
         eta: f64,
     },
-    /// Zhao et al. 2023, of second order: few steps, no noise. See `unipc.rs`.
+    /// Zhao et al. 2023: few steps, no noise. [`Solver`] says how; see `unipc.rs`.
     UniPc,
 }
 
@@ -190,29 +33,51 @@ pub enum Sampler {
 pub struct Step {
     /// Time the network is asked at.
     pub t: i64,
-    /// Clean sample = `x0[0]` sample + `x0[1]` output.
+    /// Clean sample = `x0[0]` sample + `x0[1]` output, before it is limited.
     pub x0: [f64; 2],
-    /// Next sample = `next[0]` sample + `next[1]` output + `noise_std` noise.
+    /// Next sample = `next[0]` sample + `next[1]` output + `noise_std` noise, if clean samples are not limited.
     pub next: [f64; 2],
     /// Standard deviation of the noise added; 0 for none.
     pub noise_std: f64,
     /// What a sampler that remembers does in place of `next`.
     pub multistep: Option<Multistep>,
+    /// What a step with limited clean samples does in place of `next`.
+    pub limited: Option<Limited>,
+}
+
+/// A step that limits the clean sample first.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Limited {
+    /// What becomes of the clean sample.
+    pub limit: Limit,
+    /// Next sample = `next[0]` limited clean sample + `next[1]` sample + `next[2]` output + `noise_std` noise.
+    pub next: [f64; 3],
 }
 
 impl Step {
-    /// The clean sample that the network's output amounts to.
+    /// The clean sample that the network's output amounts to, limited.
     pub fn pred_x0(&self, sample: &Tensor, output: &Tensor) -> Tensor {
-        sample * self.x0[0] + output * self.x0[1]
+        let x0 = sample * self.x0[0] + output * self.x0[1];
+        match &self.limited {
+            Some(limited) => limited.limit.apply(&x0),
+            None => x0,
+        }
     }
 
     /// The next sample. `noise` is standard normal and not looked at where `noise_std` is 0. `walk` is the sampling run's
     /// own, from its first step on.
     pub fn advance(&self, sample: &Tensor, output: &Tensor, noise: Option<&Tensor>, walk: &mut Walk) -> Tensor {
         if let Some(multistep) = &self.multistep {
-            return walk.advance(multistep, sample, self.pred_x0(sample, output));
+            let seen = match multistep.noise {
+                Some(noise) => sample * noise[0] + output * noise[1],
+                None => self.pred_x0(sample, output),
+            };
+            return walk.advance(multistep, sample, seen);
         }
-        let mean = sample * self.next[0] + output * self.next[1];
+        let mean = match &self.limited {
+            None => sample * self.next[0] + output * self.next[1],
+            Some(Limited { next, .. }) => self.pred_x0(sample, output) * next[0] + sample * next[1] + output * next[2],
+        };
         match noise {
             Some(noise) if self.noise_std > 0.0 => mean + noise * self.noise_std,
             _ => mean,
@@ -234,15 +99,7 @@ pub struct Schedule {
 impl Schedule {
     /// Computes the tables.
     pub fn new(config: &ScheduleConfig) -> Self {
-        let n = config.train_steps;
-        let at = |i: usize| if n > 1 { i as f64 / (n - 1) as f64 } else { 0.0 };
-        let between = |a: f64, b: f64, i: usize| a + (b - a) * at(i);
-        let plain: Vec<f64> = (0..n)
-            .map(|i| match config.beta_schedule {
-                BetaSchedule::Linear => between(config.beta_start, config.beta_end, i),
-                BetaSchedule::ScaledLinear => between(config.beta_start.sqrt(), config.beta_end.sqrt(), i).powi(2),
-            })
-            .collect();
+        let plain = betas(config);
         let alphas_cumprod = cumulative(&plain);
         let (betas, alphas_cumprod) = match config.zero_terminal_snr {
             true => zero_terminal_snr(&alphas_cumprod),
@@ -313,16 +170,14 @@ impl Schedule {
     /// # Errors
     /// If the network predicts noise and there is nothing else at that time.
     pub fn maps(&self, t: i64) -> Result<([f64; 2], [f64; 2]), String> {
-        self.maps_at(t, 0.0)
+        self.maps_at(t, self.alphas_cumprod[t as usize])
     }
 
-    /// The same, with a share of the clean sample that is at least `least`.
-    pub(crate) fn maps_at(&self, t: i64, least: f64) -> Result<([f64; 2], [f64; 2]), String> {
-        let a = self.alphas_cumprod[t as usize];
-        if a == 0.0 && self.config.prediction == Prediction::Epsilon {
+    /// The same, with `a` for the share of the clean sample's variance.
+    pub(crate) fn maps_at(&self, t: i64, a: f64) -> Result<([f64; 2], [f64; 2]), String> {
+        if self.alphas_cumprod[t as usize] == 0.0 && self.config.prediction == Prediction::Epsilon {
             return Err(format!("a noise prediction at time {t}, where nothing but noise is left, says nothing"));
         }
-        let a = a.max(least);
         let (signal, noise) = (a.sqrt(), (1.0 - a).sqrt());
         match self.config.prediction {
             Prediction::Velocity => Ok(([signal, -noise], [noise, signal])),
@@ -343,24 +198,29 @@ impl Schedule {
         };
         let p = if previous >= 0 { self.alphas_cumprod[previous as usize] } else { end };
         let (x0, eps) = self.maps(t)?;
-        let combine = |u: f64, v: f64, w: f64| [u * x0[0] + v * eps[0] + w, u * x0[1] + v * eps[1]];
-        // At time 0 of an unscaled table nothing is left to add noise to.
-        let (next, noise_std) = match sampler {
+        // Next sample = u clean sample + v noise + w sample. At time 0 of an unscaled table nothing is left to add noise to.
+        let (u, v, w, noise_std) = match sampler {
             Sampler::Ddpm => {
                 let keep = a / p;
-                let variance = (1.0 - p) / (1.0 - a) * (1.0 - keep);
-                let next = combine(p.sqrt() * (1.0 - keep) / (1.0 - a), 0.0, keep.sqrt() * (1.0 - p) / (1.0 - a));
-                (next, if t > 0 { variance.sqrt() } else { 0.0 })
+                let variance = match self.config.variance {
+                    Variance::FixedSmall => (1.0 - p) / (1.0 - a) * (1.0 - keep),
+                    Variance::FixedLarge => 1.0 - keep,
+                };
+                let (u, w) = (p.sqrt() * (1.0 - keep) / (1.0 - a), keep.sqrt() * (1.0 - p) / (1.0 - a));
+                (u, 0.0, w, if t > 0 { variance.sqrt() } else { 0.0 })
             }
             Sampler::Ddim { eta } => {
                 let variance = (1.0 - p) / (1.0 - a) * (1.0 - a / p);
                 let noise_std = eta * variance.sqrt();
                 let direction = (1.0 - p - noise_std * noise_std).max(0.0).sqrt();
-                (combine(p.sqrt(), direction, 0.0), noise_std)
+                (p.sqrt(), direction, 0.0, noise_std)
             }
             Sampler::UniPc => panic!("a step of UniPC depends on those before it: ask for a plan"),
         };
-        Ok(Step { t, x0, next, noise_std, multistep: None })
+        let next = [u * x0[0] + v * eps[0] + w, u * x0[1] + v * eps[1]];
+        // The noise is that of the clean sample before it was limited.
+        let limited = self.config.limit.map(|limit| Limited { limit, next: [u, v * eps[0] + w, v * eps[1]] });
+        Ok(Step { t, x0, next, noise_std, multistep: None, limited })
     }
 
     /// sqrt(abar) x0 + sqrt(1 - abar) noise, with one time per sample.
@@ -399,6 +259,24 @@ impl Schedule {
 /// Times as a tensor for the network, `[B]` i64.
 pub fn time_tensor(t: &[i64], like: &Tensor) -> Tensor {
     Tensor::from_slice(t).to_kind(Kind::Int64).to_device(like.device())
+}
+
+/// The variances before rescaling.
+fn betas(config: &ScheduleConfig) -> Vec<f64> {
+    if let Some(betas) = &config.trained_betas {
+        return betas.clone();
+    }
+    let n = config.train_steps;
+    let at = |i: usize| if n > 1 { i as f64 / (n - 1) as f64 } else { 0.0 };
+    let between = |a: f64, b: f64, i: usize| a + (b - a) * at(i);
+    let share = |i: usize| ((i as f64 / n as f64 + 0.008) / 1.008 * FRAC_PI_2).cos().powi(2);
+    (0..n)
+        .map(|i| match config.beta_schedule {
+            BetaSchedule::Linear => between(config.beta_start, config.beta_end, i),
+            BetaSchedule::ScaledLinear => between(config.beta_start.sqrt(), config.beta_end.sqrt(), i).powi(2),
+            BetaSchedule::SquaredCosine => (1.0 - share(i + 1) / share(i)).min(0.999),
+        })
+        .collect()
 }
 
 /// Betas and cumulative products moved so that the last product is exactly 0 and the first is unchanged (Lin et al. 2023,
@@ -452,6 +330,69 @@ mod tests {
                 assert!(error.abs().max().double_value(&[]) < 2e-5, "{prediction:?} {t}");
             }
         }
+    }
+
+    /// A schedule with signal left at its last time, and numbers for a sample and an output that go beyond +-1.
+    fn sampled(limit: Option<Limit>, spacing: Spacing) -> (Schedule, Tensor, Tensor) {
+        let config = ScheduleConfig { limit, spacing, zero_terminal_snr: false, ..Default::default() };
+        let numbers = |stream: u64| init::normal(7, stream, &[2, 4, 3]).to_kind(Kind::Double) * 2.0;
+        (Schedule::new(&config), numbers(0), numbers(1))
+    }
+
+    #[test]
+    fn limited_clean_samples_enter_the_step_and_the_noise_stays() {
+        let (schedule, x, out) = sampled(Some(Limit::Range(1.0)), Spacing::Trailing);
+        let (a, p) = (schedule.alphas_cumprod[500], schedule.alphas_cumprod[400]);
+        let x0 = (&x * a.sqrt() - &out * (1.0 - a).sqrt()).clamp(-1.0, 1.0);
+        let noise = &x * (1.0 - a).sqrt() + &out * a.sqrt();
+        let ddim = &x0 * p.sqrt() + noise * (1.0 - p).sqrt();
+        let keep = a / p;
+        let ddpm = &x0 * (p.sqrt() * (1.0 - keep) / (1.0 - a)) + &x * (keep.sqrt() * (1.0 - p) / (1.0 - a));
+        for (sampler, expected) in [(Sampler::Ddim { eta: 0.0 }, ddim), (Sampler::Ddpm, ddpm)] {
+            let step = schedule.step(sampler, 500, 400).unwrap();
+            let next = step.advance(&x, &out, None, &mut Walk::default());
+            assert!((next - expected).abs().max().double_value(&[]) < 1e-12, "{sampler:?}");
+            assert_eq!(step.pred_x0(&x, &out).abs().max().double_value(&[]), 1.0);
+        }
+        // a limit that cuts nothing changes nothing
+        let (free, ..) = sampled(None, Spacing::Trailing);
+        let (wide, ..) = sampled(Some(Limit::Range(1e9)), Spacing::Trailing);
+        for sampler in [Sampler::Ddpm, Sampler::Ddim { eta: 0.5 }, Sampler::UniPc] {
+            let run = |schedule: &Schedule| {
+                let (mut x, mut walk) = (x.shallow_clone(), Walk::default());
+                for step in schedule.plan(sampler, 4).unwrap() {
+                    x = step.advance(&x, &out, Some(&out), &mut walk);
+                }
+                x
+            };
+            assert!((run(&free) - run(&wide)).abs().max().double_value(&[]) < 1e-12, "{sampler:?}");
+        }
+    }
+
+    #[test]
+    fn the_larger_variance_is_that_of_the_forward_process_and_stays_to_the_end() {
+        let config = ScheduleConfig { spacing: Spacing::Leading, zero_terminal_snr: false, ..Default::default() };
+        let small = Schedule::new(&config).plan(Sampler::Ddpm, 10).unwrap();
+        let large = Schedule::new(&ScheduleConfig { variance: Variance::FixedLarge, ..config.clone() });
+        let (a, plan) = (&large.alphas_cumprod, large.plan(Sampler::Ddpm, 10).unwrap());
+        assert!((plan[0].noise_std.powi(2) - (1.0 - a[901] / a[801])).abs() < 1e-12);
+        assert_eq!((small[9].t, small[9].noise_std), (1, 0.0));
+        assert!((plan[9].noise_std.powi(2) - (1.0 - a[1])).abs() < 1e-12);
+        assert_eq!((small[0].next, small[0].x0), (plan[0].next, plan[0].x0));
+    }
+
+    #[test]
+    fn tables_are_those_of_their_definitions() {
+        let cosine = ScheduleConfig { beta_schedule: BetaSchedule::SquaredCosine, ..Default::default() };
+        let schedule = Schedule::new(&ScheduleConfig { zero_terminal_snr: false, ..cosine });
+        let share = |t: f64| ((t + 0.008) / 1.008 * FRAC_PI_2).cos().powi(2);
+        assert!((schedule.alphas_cumprod[499] - share(0.5) / share(0.0)).abs() < 1e-12);
+        assert_eq!(schedule.betas[999], 0.999);
+        let given = ScheduleConfig { train_steps: 3, trained_betas: Some(vec![0.1, 0.2, 0.5]), ..Default::default() };
+        let schedule = Schedule::new(&ScheduleConfig { zero_terminal_snr: false, ..given.clone() });
+        let errors = schedule.alphas_cumprod.iter().zip([0.9, 0.72, 0.36]).map(|(a, b)| (a - b).abs());
+        assert!(errors.fold(0.0, f64::max) < 1e-12);
+        assert_eq!(Schedule::new(&given).alphas_cumprod[2], 0.0);
     }
 
     #[test]

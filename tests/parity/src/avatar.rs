@@ -5,12 +5,13 @@ use anyhow::{Context, Result, bail, ensure};
 use geometry::quantize::{self, Quantizer};
 use geometry::{Camera, gbuffer, pose};
 use glam::{DMat3, DMat4, DVec3};
-use models::schedule::{BetaSchedule, Sampler, Schedule, ScheduleConfig, Walk};
+use models::schedule::{Sampler, Schedule, ScheduleConfig, Walk};
 use models::triplane::{self, FeatureMaps, GBuffer, Padding};
+use serde_json::Value;
 use std::path::Path;
 use tch::{Kind, Tensor};
 
-use crate::check::{Case, Checks, Report};
+use crate::check::{Case, Checks, Report, largest};
 use crate::folder::Folder;
 
 /// Runs one case by its kind.
@@ -82,6 +83,7 @@ fn quantizer(case: &Folder, checks: &mut Checks) -> Result<()> {
         1 => quantize_channels::<1>(case, checks),
         2 => quantize_channels::<2>(case, checks),
         3 => quantize_channels::<3>(case, checks),
+        4 => quantize_channels::<4>(case, checks),
         5 => quantize_channels::<5>(case, checks),
         other => bail!("no quantiser has {other} channels"),
     }
@@ -99,12 +101,23 @@ fn f32_tensor(values: &[f32], like: &Tensor) -> Tensor {
 fn quantize_channels<const N: usize>(case: &Folder, checks: &mut Checks) -> Result<()> {
     let quantizer = described::<N>(case)?;
     let values = entries::<N>(&case.io, "in.values")?;
-    let encoded = if N == 1 && case.meta["config"].get("above_max").is_some() {
-        ensure!(quantizer.max[0] == quantize::DEPTH.max[0] && quantizer.bits == 16, "depth has another range");
-        quantize::encode_depth(&flat(&values))?.into_iter().map(i64::from).collect()
-    } else {
-        flat(&quantizer.encode(&values)?).into_iter().map(i64::from).collect::<Vec<i64>>()
+    // Depth beyond the far plane, which is the only range with such a rule.
+    let above_max = &case.meta["config"]["above_max"];
+    let stored = match above_max.as_str() {
+        None if above_max.is_null() => values.clone(),
+        Some(rule) if N == 1 && rule.starts_with("becomes no-depth (0)") => {
+            let largest = quantizer.max[0] as f32;
+            values.iter().map(|v| v.map(|z| if z > largest { 0.0 } else { z })).collect()
+        }
+        _ => bail!("config above_max: {above_max} is unknown"),
     };
+    let encoded: Vec<i64> = flat(&quantizer.encode(&stored)?).into_iter().map(i64::from).collect();
+    let depth = &quantize::DEPTH;
+    let is_renderers = (quantizer.min[0], quantizer.max[0], quantizer.bits) == (depth.min[0], depth.max[0], depth.bits);
+    if is_renderers && !above_max.is_null() {
+        let ours = quantize::encode_depth(&flat(&values))?;
+        checks.exact("the renderer's depth", ours.into_iter().map(i64::from).eq(encoded.iter().copied()));
+    }
     compare_bins(case, checks, &encoded, None)?;
     let decoded = quantizer.decode(&bins::<N>(case, "out.q")?);
     case.f32(checks, "out.decoded", &f32_tensor(&flat(&decoded), case.io.raw("out.decoded")?))?;
@@ -128,11 +141,20 @@ fn normals(case: &Folder, checks: &mut Checks) -> Result<()> {
     // The azimuth has two names at the seam and none at the poles: compared where marked safe.
     let errors =
         pairs.filter(|(i, (_, safe))| i % 3 != 2 || **safe != 0).map(|(_, ((a, b), _))| (f64::from(a) - b).abs());
-    checks.error("out.spherical", errors.fold(0.0, f64::max), case.tolerance("out.spherical", "f32_abs")?);
+    checks.error("out.spherical", largest(errors), case.tolerance("out.spherical", "f32_abs")?);
     let encoded = flat(&quantize::encode_normals(&quantizer, &values)?).into_iter().map(i64::from).collect::<Vec<_>>();
     compare_bins(case, checks, &encoded, Some(1 << quantizer.bits))?;
     let decoded = quantize::decode_normals(&quantizer, &bins::<3>(case, "out.q")?);
-    case.f32(checks, "out.decoded", &f32_tensor(&flat(&decoded), case.io.raw("out.decoded")?))
+    case.f32(checks, "out.decoded", &f32_tensor(&flat(&decoded), case.io.raw("out.decoded")?))?;
+    // Angles and lengths as they are decoded; the set states no tolerance of their own.
+    if let Ok(want) = case.io.raw("out.decoded_spherical") {
+        let decoded = quantizer.decode(&bins::<3>(case, "out.q")?);
+        let name =
+            ["out.decoded_spherical", "out.decoded"].into_iter().find(|name| !case.meta["tolerance"][name].is_null());
+        let tolerance = case.tolerance(name.unwrap_or("out.decoded"), "f32_abs")?;
+        checks.absolute("out.decoded_spherical", &f32_tensor(&flat(&decoded), want), want, tolerance);
+    }
+    Ok(())
 }
 
 fn condition(case: &Folder, checks: &mut Checks) -> Result<()> {
@@ -179,31 +201,55 @@ fn lookup(case: &Folder, checks: &mut Checks) -> Result<()> {
     Ok(())
 }
 
-fn schedule_config(case: &Folder, zero_terminal_snr: bool) -> Result<ScheduleConfig> {
-    let beta_schedule = match case.meta["config"]["beta_schedule"].as_str() {
-        Some("scaled_linear") => BetaSchedule::ScaledLinear,
-        Some("linear") => BetaSchedule::Linear,
-        other => bail!("the beta schedule {other:?} is unknown"),
-    };
-    Ok(ScheduleConfig {
-        train_steps: case.config("T")? as usize,
-        beta_start: case.config("beta_start")?,
-        beta_end: case.config("beta_end")?,
-        beta_schedule,
-        zero_terminal_snr,
-        ..ScheduleConfig::default()
-    })
+/// The schedule that a case describes; what it does not say is DiffusionAvatars'.
+fn schedule_config(case: &Folder) -> Result<ScheduleConfig> {
+    let (about, mut json) = (&case.meta["config"], ScheduleConfig::default().to_json());
+    for (ours, theirs) in [
+        ("T", "num_train_timesteps"),
+        ("beta_start", "beta_start"),
+        ("beta_end", "beta_end"),
+        ("beta_schedule", "beta_schedule"),
+        ("trained_betas", "trained_betas"),
+        ("rescale_zero_snr", "rescale_betas_zero_snr"),
+        ("timestep_spacing", "timestep_spacing"),
+        ("steps_offset", "steps_offset"),
+        ("clip_range", "clip_sample_range"),
+    ] {
+        if let Some(value) = about.get(ours) {
+            json[theirs] = value.clone();
+        }
+    }
+    if let Some(prediction) = about.get("prediction") {
+        json["prediction_type"] = match prediction.as_str() {
+            Some("v") => "v_prediction".into(),
+            Some("eps" | "noise") => "epsilon".into(),
+            Some("x0") => "sample".into(),
+            _ => prediction.clone(),
+        };
+    }
+    if let Some(variance) = about.get("variance") {
+        json["variance_type"] = variance.as_str().map_or(variance.clone(), |words| words.replace(' ', "_").into());
+    }
+    match about.get("clip") {
+        None => {}
+        Some(Value::Bool(clip)) => json["clip_sample"] = (*clip).into(),
+        Some(range) => {
+            json["clip_sample"] = true.into();
+            json["clip_sample_range"] = range.clone();
+        }
+    }
+    Ok(ScheduleConfig::from_json(&json, "the case's config")?)
 }
 
 fn noise_schedule(case: &Folder, checks: &mut Checks) -> Result<()> {
-    let plain = Schedule::new(&schedule_config(case, false)?);
-    let rescaled = case.meta["config"]["rescale_zero_snr"].as_bool().context("config rescale_zero_snr")?;
-    let schedule = Schedule::new(&schedule_config(case, rescaled)?);
+    let config = schedule_config(case)?;
+    let plain = Schedule::new(&ScheduleConfig { zero_terminal_snr: false, ..config.clone() });
+    let schedule = Schedule::new(&config);
     case.f64(checks, "out.betas_plain", &plain.betas)?;
     case.f64(checks, "out.alphas_cumprod_plain", &plain.alphas_cumprod)?;
     case.f64(checks, "out.betas", &schedule.betas)?;
     case.f64(checks, "out.alphas_cumprod", &schedule.alphas_cumprod)?;
-    if rescaled {
+    if config.zero_terminal_snr {
         let ends = (schedule.alphas_cumprod.last().copied(), schedule.betas.last().copied());
         checks.exact("the last alpha is 0 and the last beta 1", ends == (Some(0.0), Some(1.0)));
     }
@@ -212,9 +258,21 @@ fn noise_schedule(case: &Folder, checks: &mut Checks) -> Result<()> {
     case.f32(checks, "out.v", &schedule.velocity(&x0, &eps, &t))
 }
 
+/// The time that the stand-in for a network counts as 1: `.. + b*t/1000 + ..` in its formula.
+fn unit_of_time(formula: &str) -> Result<f64> {
+    let (mixing, rest) = formula.split_once("b*t/").with_context(|| format!("the network `{formula}` is unknown"))?;
+    let (unit, offset) = rest.split_once(' ').unwrap_or((rest, ""));
+    ensure!(mixing.contains("A x") && offset.contains("offset"), "the network `{formula}` is unknown");
+    unit.parse::<f64>().with_context(|| format!("the network `{formula}` divides the time by no number"))
+}
+
 /// A linear stand-in for the network; what is tested is the sampler and that all frames share their noise.
 fn trajectory(case: &Folder, checks: &mut Checks) -> Result<()> {
-    let config = ScheduleConfig { train_steps: case.config("T")? as usize, ..ScheduleConfig::default() };
+    let config = schedule_config(case)?;
+    let unit = match case.meta["config"]["network"].as_str() {
+        Some(formula) => unit_of_time(formula)?,
+        None => config.train_steps as f64,
+    };
     let plan =
         Schedule::new(&config).plan(Sampler::Ddpm, case.config("steps")? as usize).map_err(anyhow::Error::msg)?;
     let times: Vec<i64> = plan.iter().map(|s| s.t).collect();
@@ -227,8 +285,8 @@ fn trajectory(case: &Folder, checks: &mut Checks) -> Result<()> {
     let mut x = case.io.get("in.x_T")?.expand(offset.size().as_slice(), false);
     let (mut states, mut clean, mut walk) = (vec![x.contiguous()], Vec::new(), Walk::default());
     for (k, step) in plan.iter().enumerate() {
-        let share = step.t as f64 / config.train_steps as f64;
-        let out = Tensor::einsum("ij,bjhw->bihw", &[&mixing, &x], None::<i64>) + &slope * share + &offset;
+        let out =
+            Tensor::einsum("ij,bjhw->bihw", &[&mixing, &x], None::<i64>) + &slope * (step.t as f64 / unit) + &offset;
         clean.push(step.pred_x0(&x, &out));
         x = step.advance(&x, &out, Some(&noise.get(k as i64)), &mut walk);
         states.push(x.shallow_clone());
@@ -259,10 +317,32 @@ fn flame_to_world(case: &Folder, checks: &mut Checks) -> Result<()> {
     case.f64(checks, "out.world", &world)
 }
 
+/// The sizes that were padded: the tensor `in.size`, or the pairs in brackets of the note on `out.padded_size`.
+fn sizes(case: &Folder) -> Result<Vec<u32>> {
+    if let Ok(sizes) = case.io.integers("in.size") {
+        return Ok(sizes.into_iter().map(|n| n as u32).collect());
+    }
+    let mut notes = case.meta["notes"].as_array().into_iter().flatten().filter_map(Value::as_str);
+    let (_, words) = notes
+        .find_map(|note| note.split_once("out.padded_size"))
+        .context("neither in.size nor a note says what out.padded_size is of")?;
+    pairs(words)
+}
+
+/// The numbers of all `(1,2)` in a text.
+fn pairs(text: &str) -> Result<Vec<u32>> {
+    let brackets = text.split('(').skip(1).filter_map(|part| part.split_once(')')).map(|(inner, _)| inner);
+    let numbers = brackets.flat_map(|inner| inner.split(',')).map(|number| number.trim().parse::<u32>());
+    numbers.collect::<Result<Vec<u32>, _>>().with_context(|| format!("pairs of sizes expected in `{text}`"))
+}
+
 fn camera(case: &Folder, checks: &mut Checks) -> Result<()> {
+    let (near, far) = (case.config("near")?, case.config("far")?);
     ensure!(
-        case.config("near")? == gbuffer::NEAR && case.config("far")? == gbuffer::FAR,
-        "the near and far planes are not the renderer's"
+        (near, far) == (gbuffer::NEAR, gbuffer::FAR),
+        "planes at {near} and {far} are not the renderer's, whose are fixed at {} and {}",
+        gbuffer::NEAR,
+        gbuffer::FAR
     );
     let depths = case.io.numbers("in.camera_depth")?;
     let clip: Vec<f64> = depths.iter().map(|d| gbuffer::clip_depth(*d)).collect();
@@ -282,8 +362,7 @@ fn camera(case: &Folder, checks: &mut Checks) -> Result<()> {
     case.f64(checks, "out.pixels", &pixels)?;
     let clip: Vec<f64> = world.iter().flat_map(|p| gbuffer::clip_coordinates(&camera, *p).to_array()).collect();
     case.f64(checks, "out.clip", &clip)?;
-    let sizes = [1100, 1604, 101, 88, 104, 81];
-    let padded: Vec<i64> = sizes.iter().map(|&n| i64::from(gbuffer::padded_size(n))).collect();
+    let padded: Vec<i64> = sizes(case)?.iter().map(|&n| i64::from(gbuffer::padded_size(n))).collect();
     checks.exact("out.padded_size", padded == case.io.integers("out.padded_size")?);
     Ok(())
 }
@@ -316,6 +395,55 @@ pub fn planes(path: &Path, report: &mut Report) {
                 value("grad_points", &points.grad(), 2e-4)?;
             }
         }
-        Ok(())
+        io.all_asked(|_| false)
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use models::schedule::{Limit, Prediction, Spacing, Variance};
+    use serde_json::json;
+
+    /// A case with a tensor that nobody needs.
+    fn described_by(config: &Value, notes: &Value) -> Folder {
+        let dir = std::env::temp_dir().join(format!("effigy-parity-avatar-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        let path = dir.join(format!("{:?}.safetensors", std::thread::current().id()));
+        let one = models::weights::Tensors::from([("in.one".to_owned(), Tensor::from_slice(&[1f32]))]);
+        models::weights::write(&path, &one, &Default::default(), models::weights::Precision::Keep).unwrap();
+        let io = Case::read(&path).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        Folder { dir, meta: json!({ "config": config, "notes": notes }), io }
+    }
+
+    #[test]
+    fn a_schedule_is_what_the_case_says() {
+        let read = |config: Value| schedule_config(&described_by(&config, &Value::Null));
+        assert_eq!(read(json!({ "T": 1000 })).unwrap(), ScheduleConfig::default());
+        let config = read(json!({
+            "T": 500, "timestep_spacing": "linspace", "prediction": "eps", "variance": "fixed large", "clip": 2.0,
+            "rescale_zero_snr": false,
+        }))
+        .unwrap();
+        assert_eq!((config.train_steps, config.spacing), (500, Spacing::Linspace));
+        assert_eq!((config.prediction, config.variance), (Prediction::Epsilon, Variance::FixedLarge));
+        assert_eq!((config.limit, config.zero_terminal_snr), (Some(Limit::Range(2.0)), false));
+        for (key, value) in
+            [("prediction", "flow"), ("variance", "learned"), ("timestep_spacing", "odd"), ("clip", "yes")]
+        {
+            let mut config = json!({});
+            config[key] = value.into();
+            assert!(read(config).is_err(), "{key}");
+        }
+    }
+
+    #[test]
+    fn formulas_and_notes_are_read() {
+        assert_eq!(unit_of_time("v = A x (channel mixing) + b*t/500 + offset[frame]").unwrap(), 500.0);
+        assert!(unit_of_time("v = tanh(A x)").is_err());
+        let notes = json!(["something", "out.padded_size: (3, 5), (17,8) rounded up to multiples of 8."]);
+        assert_eq!(sizes(&described_by(&Value::Null, &notes)).unwrap(), [3, 5, 17, 8]);
+        assert!(sizes(&described_by(&Value::Null, &json!([]))).is_err());
+    }
 }

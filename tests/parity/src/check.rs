@@ -1,9 +1,11 @@
 //! What a case is: a name, checks with an error and a tolerance each, or a reason why it could not run. Knows tensors
 //! and files, no case.
 
+use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::path::Path;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use models::weights::{self, Tensors};
 use serde_json::Value;
 use tch::{Kind, Tensor};
@@ -15,14 +17,40 @@ pub struct Check {
     tolerance: f64,
 }
 
-/// The comparisons of one case.
+impl Check {
+    /// The error in units of the tolerance; infinite if there is none.
+    fn share(&self) -> f64 {
+        if !self.error.is_finite() || self.tolerance.is_nan() {
+            f64::INFINITY
+        } else if self.error == 0.0 {
+            0.0
+        } else {
+            self.error / self.tolerance
+        }
+    }
+}
+
+/// The comparisons of one case, and remarks on what could not be compared.
 #[derive(Default)]
-pub struct Checks(Vec<Check>);
+pub struct Checks {
+    all: Vec<Check>,
+    remarks: Vec<String>,
+}
 
 impl Checks {
     /// Records an error that must not exceed the tolerance; not-a-number never passes.
     pub fn error(&mut self, what: impl Into<String>, error: f64, tolerance: f64) {
-        self.0.push(Check { what: what.into(), error, tolerance });
+        self.all.push(Check { what: what.into(), error, tolerance });
+    }
+
+    /// Are all errors within their tolerances?
+    pub fn hold(&self) -> bool {
+        self.all.iter().all(|check| check.share() <= 1.0)
+    }
+
+    /// Prints a sentence below the case's line.
+    pub fn remark(&mut self, sentence: impl Into<String>) {
+        self.remarks.push(sentence.into());
     }
 
     /// Records something that must hold exactly.
@@ -88,23 +116,21 @@ impl Report {
         // A panic in a network (libtorch's way of refusing a shape) is that case's failure, not the end of the run.
         let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run(&mut checks)));
         let outcome = outcome.unwrap_or_else(|_| Err(anyhow::anyhow!("it panicked (message above)")));
-        let share = |c: &Check| match c {
-            c if c.error.is_nan() => f64::INFINITY,
-            c if c.error == 0.0 => 0.0,
-            c => c.error / c.tolerance,
-        };
-        let worst = checks.0.iter().max_by(|a, b| share(a).total_cmp(&share(b)));
+        let worst = checks.all.iter().max_by(|a, b| a.share().total_cmp(&b.share()));
         match (outcome, worst) {
             (Err(error), _) => self.fail(name, &format!("{error:#}")),
             (Ok(()), None) => self.fail(name, "it checked nothing"),
-            (Ok(()), Some(c)) if share(c) > 1.0 => {
+            (Ok(()), Some(c)) if c.share() > 1.0 => {
                 self.fail(name, &format!("error {:.3e}, tolerance {:.1e}, at {}", c.error, c.tolerance, c.what));
             }
             (Ok(()), Some(c)) => {
                 self.passed += 1;
-                let count = checks.0.len();
+                let count = checks.all.len();
                 println!("ok    {name:<36} worst {:.2e} of {:.1e}  ({}, {count} checks)", c.error, c.tolerance, c.what);
             }
+        }
+        for remark in &checks.remarks {
+            println!("left  {name:<36} {remark}");
         }
     }
 
@@ -115,18 +141,33 @@ impl Report {
     }
 }
 
-/// Tensors of a case, with errors for absent ones.
-pub struct Case(Tensors, String);
+/// Tensors of a case, with errors for absent ones. Notes which were asked for: one that nobody asks for is compared with
+/// nothing.
+pub struct Case {
+    tensors: Tensors,
+    place: String,
+    asked: RefCell<BTreeSet<String>>,
+}
 
 impl Case {
     /// Reads a safetensors file.
     pub fn read(path: &Path) -> Result<Self> {
-        Ok(Self(weights::read(path)?, path.display().to_string()))
+        Ok(Self { tensors: weights::read(path)?, place: path.display().to_string(), asked: RefCell::default() })
     }
 
     /// A tensor as it is stored.
     pub fn raw(&self, name: &str) -> Result<&Tensor> {
-        self.0.get(name).with_context(|| format!("{} has no tensor {name}", self.1))
+        let tensor = self.tensors.get(name).with_context(|| format!("{} has no tensor {name}", self.place))?;
+        self.asked.borrow_mut().insert(name.to_owned());
+        Ok(tensor)
+    }
+
+    /// Fails if there are tensors that nobody asked for, but for those that are `spare`.
+    pub fn all_asked(&self, spare: impl Fn(&str) -> bool) -> Result<()> {
+        let asked = self.asked.borrow();
+        let left: Vec<&str> = self.names().filter(|name| !asked.contains(*name) && !spare(name)).collect();
+        ensure!(left.is_empty(), "{} has tensors that no comparison knows: {}", self.place, left.join(", "));
+        Ok(())
     }
 
     /// A tensor as f32.
@@ -156,17 +197,22 @@ impl Case {
 
     /// All names, sorted.
     pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.0.keys().map(String::as_str)
+        self.tensors.keys().map(String::as_str)
     }
 
     /// Tensors `stem.0`, `stem.1`, ... as f32; at least one.
     pub fn series(&self, stem: &str) -> Result<Vec<Tensor>> {
         let list: Vec<Tensor> = (0..).map_while(|i| self.get(&format!("{stem}.{i}")).ok()).collect();
         if list.is_empty() {
-            bail!("{} has no tensors {stem}.0, {stem}.1, ...", self.1);
+            bail!("{} has no tensors {stem}.0, {stem}.1, ...", self.place);
         }
         Ok(list)
     }
+}
+
+/// The largest of errors, 0 if there are none; not-a-number if one is.
+pub fn largest(errors: impl Iterator<Item = f64>) -> f64 {
+    errors.fold(0.0, |most, error| if error.is_nan() || error > most { error } else { most })
 }
 
 /// Reads a JSON file.

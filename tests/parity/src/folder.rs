@@ -55,14 +55,17 @@ impl Folder {
     }
 }
 
-/// Runs a family's cases: `run` is given each case's kind. A listed case without a folder, a folder that is not listed
-/// and a kind that `run` does not know are failures.
+/// Runs a family's cases: `run` is given each case's kind. A listed case without a folder, a folder that is not listed, a
+/// file that belongs to none, a kind that `run` does not know and an output that it does not look at are failures.
 pub fn run(dir: &Path, family: &str, report: &mut Report, run: impl Fn(&str, &Folder, &mut Checks) -> Result<()>) {
     let cases = match json(&dir.join("cases.json")) {
         Ok(Value::Array(cases)) => cases,
         Ok(_) => return report.fail(family, "cases.json is not a list"),
         Err(error) => return report.fail(family, &format!("{error:#}")),
     };
+    if cases.is_empty() {
+        report.fail(family, "cases.json lists no cases");
+    }
     let mut listed = BTreeSet::new();
     for case in &cases {
         let (Some(name), Some(kind)) = (case["case"].as_str(), case["kind"].as_str()) else {
@@ -70,17 +73,14 @@ pub fn run(dir: &Path, family: &str, report: &mut Report, run: impl Fn(&str, &Fo
             continue;
         };
         listed.insert(name.to_owned());
-        report.case(&format!("{family}/{name}"), |checks| run(kind, &Folder::open(&dir.join(name))?, checks));
+        report.case(&format!("{family}/{name}"), |checks| {
+            let folder = Folder::open(&dir.join(name))?;
+            run(kind, &folder, checks)?;
+            folder.io.all_asked(|tensor| tensor.starts_with("in."))
+        });
     }
-    let mut folders: Vec<String> = std::fs::read_dir(dir)
-        .into_iter()
-        .flatten()
-        .flatten()
-        .filter(|entry| entry.path().is_dir())
-        .map(|entry| entry.file_name().to_string_lossy().into_owned())
-        .collect();
-    folders.sort();
-    for name in folders.into_iter().filter(|name| !listed.contains(name)) {
+    for name in crate::names(dir).iter().filter(|name| dir.join(name).is_dir() && !listed.contains(*name)) {
         report.fail(&format!("{family}/{name}"), "this folder is not listed in cases.json");
     }
+    crate::strangers(dir, family, report, |name| name == "cases.json" || dir.join(name).is_dir());
 }

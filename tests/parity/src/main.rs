@@ -11,14 +11,13 @@ mod metrics;
 mod nphm;
 mod raster;
 mod releases;
+mod schedulers;
+mod training;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use check::Report;
-
-/// What cases find their networks and schedules in.
-const MODELS: [&str; 5] = ["controlnet", "scheduler", "unet", "vae", "vae_legacy_names"];
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args_os().skip(1);
@@ -45,19 +44,10 @@ fn run(dir: &Path) -> Report {
             "shapes" => diffusion::run_each(&path, &mut report),
             "nphm" => folder::run(&path, "nphm", &mut report, nphm::run),
             "triplane.safetensors" => avatar::planes(&path, &mut report),
-            "unet.safetensors" | "vae.safetensors" | "pipeline.safetensors" => {}
-            "schedulers.json" | "schedulers.safetensors" | "train_step.json" | "train_step.safetensors" => {}
-            // The weights of those cases, and notes.
-            "models" => {
-                for model in names(&path).iter().filter(|model| !MODELS.contains(&model.as_str())) {
-                    report.fail(&format!("models/{model}"), "no case asks for such a model");
-                }
-            }
-            "noise_floor.json" => {}
             "face_mesh" | "face_descriptor" => {
                 println!("left  {name:<36} its weights are data packages: the tests of the crate `models` run it");
             }
-            other if other.ends_with(".md") || other.ends_with(".py") => {}
+            other if is_note(other) || diffusion::FILES.contains(&other) => {}
             other => report.fail(other, "this kind of case is unknown"),
         }
     }
@@ -75,6 +65,18 @@ fn names(dir: &Path) -> Vec<String> {
     names.retain(|name| !name.starts_with('.'));
     names.sort();
     names
+}
+
+/// Words on the cases, and the programs that made them.
+fn is_note(name: &str) -> bool {
+    name.ends_with(".md") || name.ends_with(".py")
+}
+
+/// Reports what lies in a folder of cases and belongs to none of them; `family` stands before its name.
+fn strangers(dir: &Path, family: &str, report: &mut Report, is_known: impl Fn(&str) -> bool) {
+    for name in names(dir).iter().filter(|name| !is_note(name) && !is_known(name.as_str())) {
+        report.fail(&format!("{family}/{name}"), "no case asks for this file");
+    }
 }
 
 #[cfg(test)]
@@ -131,5 +133,75 @@ mod tests {
         assert_eq!(run(&dir).failed, ["avatar/absent", "avatar/unlisted", "new.safetensors"]);
         std::fs::remove_dir_all(&dir).unwrap();
         assert_eq!(run(&dir).failed.len(), 1);
+    }
+
+    /// A folder of this name with these files in it.
+    fn folder(name: &str, files: &[(&str, &str)]) -> PathBuf {
+        let dir = scratch(name);
+        std::fs::remove_dir_all(&dir).unwrap();
+        for (file, text) in files {
+            let path = dir.join(file);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        }
+        dir
+    }
+
+    #[test]
+    fn files_that_no_case_asks_for_fail() {
+        let dir = folder(
+            "strangers",
+            &[
+                ("avatar/cases.json", "[]"),
+                ("avatar/README.md", ""),
+                ("mc/expected.json", "{}"),
+                ("mc/odd.safetensors", ""),
+                ("metrics/odd.json", ""),
+                ("metrics/expected.json", "{}"),
+                ("models/vae_legacy_names/config.json", ""),
+                ("models/unet/config.json", ""),
+                ("models/odd/config.json", ""),
+                ("raster/scenes.json", "{}"),
+                ("raster/odd.safetensors", ""),
+                ("shapes/one/odd.safetensors", ""),
+            ],
+        );
+        let grid = weights::Tensors::from([("unlisted".to_owned(), tch::Tensor::from_slice(&[0.0f32]))]);
+        weights::write(&dir.join("mc/grid3.safetensors"), &grid, &Default::default(), Precision::Keep).unwrap();
+        let failed = run(&dir).failed;
+        std::fs::remove_dir_all(&dir).unwrap();
+        for name in [
+            "avatar",
+            "mc",
+            "mc/grid3.safetensors",
+            "mc/odd.safetensors",
+            "metrics/odd.json",
+            "metrics/pairs",
+            "models/odd",
+            "models/unet",
+            "models/vae_legacy_names",
+            "raster",
+            "raster/odd.safetensors",
+            "shapes/one/odd.safetensors",
+        ] {
+            assert!(failed.iter().any(|found| found == name), "{name} is not in {failed:?}");
+        }
+        assert!(!failed.iter().any(|found| found.ends_with(".md")), "{failed:?}");
+    }
+
+    #[test]
+    fn tensors_that_no_comparison_knows_fail() {
+        let dir = folder("tensors", &[("models/README.md", "")]);
+        std::os::unix::fs::symlink(golden().join("models/vae"), dir.join("models/vae")).unwrap();
+        for (name, case) in [("vae.safetensors", "vae"), ("triplane.safetensors", "triplane")] {
+            let mut tensors = weights::read(&golden().join(name)).unwrap();
+            tensors.insert("another".into(), tch::Tensor::from_slice(&[0.0f32]));
+            weights::write(&dir.join(name), &tensors, &Default::default(), Precision::Keep).unwrap();
+            assert!(run(&dir).failed.iter().any(|found| found == case), "{case}");
+            tensors.remove("another");
+            weights::write(&dir.join(name), &tensors, &Default::default(), Precision::Keep).unwrap();
+            assert!(run(&dir).failed.is_empty());
+        }
+        std::fs::remove_dir_all(&dir).unwrap();
     }
 }

@@ -12,28 +12,40 @@ use tch::{Kind, Tensor};
 
 use crate::check::{Case, Checks, Report, closed_form, json, number};
 
+/// What the folder may hold.
+const FILES: [&str; 6] = [
+    "expected.json",
+    "images.safetensors",
+    "lpips_heads.safetensors",
+    "lpips_images.safetensors",
+    "multi_scale.json",
+    "multi_scale.safetensors",
+];
+const NETS: [Net; 3] = [Net::Alex, Net::Vgg, Net::Squeeze];
+
 /// Runs the folder's cases: one for each pair of images, and one for each pair and network.
 pub fn run(dir: &Path, report: &mut Report) {
     let expected = match json(&dir.join("expected.json")) {
         Ok(expected) => expected,
         Err(error) => return report.fail("metrics", &format!("{error:#}")),
     };
-    if let Some(pairs) = expected["pairs"].as_object() {
-        report.case("metrics/pairs", |checks| {
-            let images = Case::read(&dir.join("images.safetensors"))?;
-            pairs.iter().try_for_each(|(name, want)| pair(&images, name, want, checks))
-        });
-    }
+    report.case("metrics/pairs", |checks| {
+        let pairs = expected["pairs"].as_object().context("expected.json has no table of pairs")?;
+        let images = Case::read(&dir.join("images.safetensors"))?;
+        pairs.iter().try_for_each(|(name, want)| pair(&images, name, want, checks))?;
+        images.all_asked(|_| false)
+    });
     // folders made before there was an MS-SSIM lack it
     let multi_scale = dir.join("multi_scale.json");
-    if multi_scale.exists() {
+    if multi_scale.exists() || dir.join("multi_scale.safetensors").exists() {
         report.case("metrics/multi_scale", |checks| scales(dir, &json(&multi_scale)?, checks));
     }
-    for net in [Net::Alex, Net::Vgg, Net::Squeeze] {
+    for net in NETS {
         report.case(&format!("metrics/lpips_{}", net.name()), |checks| {
             tch::no_grad(|| lpips(dir, &expected, net, checks))
         });
     }
+    crate::strangers(dir, "metrics", report, |name| FILES.contains(&name));
 }
 
 fn pair(images: &Case, name: &str, want: &Value, checks: &mut Checks) -> Result<()> {
@@ -72,7 +84,7 @@ fn scales(dir: &Path, expected: &Value, checks: &mut Checks) -> Result<()> {
             checks.error(format!("{name} {key}"), (got - number(want, key)?).abs(), 1e-5);
         }
     }
-    Ok(())
+    images.all_asked(|_| false)
 }
 
 fn lpips(dir: &Path, expected: &Value, net: Net, checks: &mut Checks) -> Result<()> {
@@ -97,12 +109,19 @@ fn lpips(dir: &Path, expected: &Value, net: Net, checks: &mut Checks) -> Result<
         };
         weights.insert(name, tensor);
     }
+    let others = NETS.map(Net::name).into_iter().filter(|name| *name != net.name());
+    let others: Vec<String> = others.map(|name| format!("{name}.")).collect();
+    heads.all_asked(|tensor| others.iter().any(|other| tensor.starts_with(other)))?;
     let lpips = Lpips::from_tensors(net, weights, "the closed form")?;
     let images = Case::read(&dir.join("lpips_images.safetensors"))?;
     let image = |name: String| -> Result<Tensor> {
         Ok((images.get(&name)? / 127.5 - 1.0).permute([2, 0, 1]).unsqueeze(0).contiguous())
     };
     for (name, want) in expected["lpips"].as_object().context("expected.json has no lpips")? {
+        let known = |key: &String| NETS.iter().any(|net| net.name() == key);
+        if let Some(key) = want.as_object().and_then(|want| want.keys().find(|key| !known(key))) {
+            anyhow::bail!("{name} has values of {key}, which no network of ours is called");
+        }
         let want = want.get(net.name()).with_context(|| format!("no value of {} for {name}", net.name()))?;
         let (a, b) = (lpips.features(&image(format!("{name}.a"))?), lpips.features(&image(format!("{name}.b"))?));
         let (d, layers) = lpips.compare(&a, &b);
@@ -120,5 +139,5 @@ fn lpips(dir: &Path, expected: &Value, net: Net, checks: &mut Checks) -> Result<
             check(format!("{name} layer {k}"), got, want.as_f64().context("a layer is no number")?);
         }
     }
-    Ok(())
+    images.all_asked(|_| false)
 }

@@ -5,18 +5,24 @@ use std::path::Path;
 use anyhow::{Context, Result, ensure};
 use geometry::Camera;
 use geometry::raster::{Raster, rasterize_at};
-use glam::Vec3;
+use glam::{DVec3, Vec3};
 use serde_json::Value;
 
-use crate::check::{Case, Checks, Report, json, number};
+use crate::check::{Case, Checks, Report, json, largest, number};
 
 /// Runs every scene of the folder.
 pub fn run(dir: &Path, report: &mut Report) {
     match json(&dir.join("scenes.json")) {
         Ok(Value::Object(scenes)) => {
+            if scenes.is_empty() {
+                report.fail("raster", "scenes.json lists no scenes");
+            }
             for (name, about) in &scenes {
                 report.case(&format!("raster/{name}"), |checks| scene(dir, name, about, checks));
             }
+            crate::strangers(dir, "raster", report, |file| {
+                file == "scenes.json" || file.strip_suffix(".safetensors").is_some_and(|name| scenes.contains_key(name))
+            });
         }
         Ok(_) => report.fail("raster", "scenes.json is not a table of scenes"),
         Err(error) => report.fail("raster", &format!("{error:#}")),
@@ -50,9 +56,11 @@ fn scene(dir: &Path, name: &str, about: &Value, checks: &mut Checks) -> Result<(
     let (near, center) = (number(about, "near")? as f32, number(about, "pixel_center")?);
     let draw = |faces: &[[u32; 3]]| rasterize_at(&positions, faces, &camera, near, center);
     if io.raw("tri_masks").is_ok() {
-        return coverage(&io, &faces, draw, checks);
+        coverage(&io, &faces, draw, checks)?;
+    } else {
+        maps(&io, &positions, &faces, &draw(&faces), checks)?;
     }
-    maps(&io, name, &positions, &faces, &draw(&faces), checks)
+    io.all_asked(|_| false)
 }
 
 /// Every triangle alone must cover exactly the given pixels, in either winding.
@@ -73,14 +81,43 @@ fn coverage(io: &Case, faces: &[[u32; 3]], draw: impl Fn(&[[u32; 3]]) -> Raster,
     Ok(())
 }
 
-fn maps(
-    io: &Case,
-    name: &str,
-    positions: &[Vec3],
-    faces: &[[u32; 3]],
-    got: &Raster,
-    checks: &mut Checks,
-) -> Result<()> {
+/// Whether surfaces go through each other: an edge of one face has its ends on both sides of another, with which it shares no
+/// vertex, and meets it.
+fn cross(positions: &[Vec3], faces: &[[u32; 3]]) -> bool {
+    let corners = |face: &[u32; 3]| face.map(|v| positions[v as usize].as_dvec3());
+    let pierces = |from: DVec3, to: DVec3, [a, b, c]: [DVec3; 3]| {
+        let normal = (b - a).cross(c - a);
+        let (start, end) = (normal.dot(from - a), normal.dot(to - a));
+        if start * end >= 0.0 {
+            return false;
+        }
+        let meeting = from + (to - from) * (start / (start - end));
+        // a little is allowed for places on the face's own edges
+        let inside = |p: DVec3, q: DVec3| normal.dot((q - p).cross(meeting - p)) >= -1e-6 * normal.length_squared();
+        inside(a, b) && inside(b, c) && inside(c, a)
+    };
+    let bounds: Vec<(DVec3, DVec3)> = faces
+        .iter()
+        .map(|face| {
+            let [a, b, c] = corners(face);
+            (a.min(b).min(c), a.max(b).max(c))
+        })
+        .collect();
+    let meet = |i: usize, j: usize| {
+        let apart = bounds[i].0.cmpgt(bounds[j].1).any() || bounds[j].0.cmpgt(bounds[i].1).any();
+        let [first, second] = [&faces[i], &faces[j]];
+        if apart || first.iter().any(|v| second.contains(v)) {
+            return false;
+        }
+        let edges = |t: [DVec3; 3]| [(t[0], t[1]), (t[1], t[2]), (t[2], t[0])];
+        let (first, second) = (corners(first), corners(second));
+        edges(first).iter().any(|(p, q)| pierces(*p, *q, second))
+            || edges(second).iter().any(|(p, q)| pierces(*p, *q, first))
+    };
+    (0..faces.len()).any(|i| (0..i).any(|j| meet(i, j)))
+}
+
+fn maps(io: &Case, positions: &[Vec3], faces: &[[u32; 3]], got: &Raster, checks: &mut Checks) -> Result<()> {
     let (safe, safe_id) = (io.bytes("safe")?, io.bytes("safe_id")?);
     let pixels = |flags: &[u8]| -> Vec<usize> { (0..flags.len()).filter(|&i| flags[i] != 0).collect() };
     let (safe, safe_id) = (pixels(&safe), pixels(&safe_id));
@@ -93,25 +130,53 @@ fn maps(
     let covered = |i: &&usize| mask[**i] != 0;
     let depth = io.numbers("depth")?;
     let error = |&i: &usize| (f64::from(got.depth[i]) - depth[i]).abs() / depth[i];
-    checks.error("depth, relative", safe.iter().filter(covered).map(error).fold(0.0, f64::max), 1e-4);
+    checks.error("depth, relative", largest(safe.iter().filter(covered).map(error)), 1e-4);
     let empty = safe.iter().filter(|&&i| mask[i] == 0).all(|&i| got.depth[i] == 0.0);
     checks.exact("depth is 0 where there is nothing", empty);
 
     let compare = |map: &str, values: &[[f32; 3]], at: &[usize]| -> Result<(f64, f64)> {
         let (want, got) = (vectors(io, map)?, got.interpolate(faces, values, [0.0; 3]));
-        let distance = |i: usize| (0..3).map(|c| f64::from((got[i][c] - want[i][c]).abs())).fold(0.0, f64::max);
+        let distance = |i: usize| largest((0..3).map(|c| f64::from((got[i][c] - want[i][c]).abs())));
         let angle = |i: usize| {
             let (a, b) = (Vec3::from(got[i]).as_dvec3(), Vec3::from(want[i]).as_dvec3());
             a.cross(b).length().atan2(a.dot(b)).to_degrees()
         };
-        let worst = |f: &dyn Fn(usize) -> f64| at.iter().filter(covered).map(|&i| f(i)).fold(0.0, f64::max);
+        let worst = |f: &dyn Fn(usize) -> f64| largest(at.iter().filter(covered).map(|&i| f(i)));
         Ok((worst(&distance), worst(&angle)))
     };
     let corners: Vec<[f32; 3]> = positions.iter().map(|p| p.to_array()).collect();
     checks.error("position_world", compare("position_world", &corners, &safe)?.0, 2e-4);
     checks.error("normal_world, degrees", compare("normal_world", &vectors(io, "vertex_normals")?, &safe)?.1, 0.1);
-    // Where planes cross within a pixel, canonical coordinates are as ambiguous as the triangle.
-    let at = if name.starts_with("crossing") { &safe_id } else { &safe };
+    // Where surfaces cross within a pixel, canonical coordinates are as ambiguous as the triangle.
+    let at = if cross(positions, faces) { &safe_id } else { &safe };
     checks.error("canonical", compare("canonical", &vectors(io, "vertex_canonical")?, at)?.0, 2e-4);
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A square in the plane z = slope x, cut along a diagonal, and another in z = height.
+    fn squares(slope: f32, height: f32) -> (Vec<Vec3>, Vec<[u32; 3]>) {
+        let square = |z: &dyn Fn(f32) -> f32| {
+            [(-1.0, -1.0), (1.0, -1.0), (1.0, 1.0), (-1.0, 1.0)].map(|(x, y)| Vec3::new(x, y, z(x)))
+        };
+        let positions = [square(&|x| slope * x), square(&|_| height)].concat();
+        (positions, vec![[0, 1, 2], [0, 2, 3], [4, 5, 6], [4, 6, 7]])
+    }
+
+    #[test]
+    fn crossing_surfaces_are_known_by_their_geometry() {
+        for (slope, height, expected) in [(0.01, 0.0, true), (0.5, 0.2, true), (0.01, 0.02, false), (0.0, 0.1, false)] {
+            let (positions, faces) = squares(slope, height);
+            assert_eq!(cross(&positions, &faces), expected, "{slope} {height}");
+            // the other order, and the other winding
+            let turned: Vec<[u32; 3]> = faces.iter().rev().map(|f| [f[0], f[2], f[1]]).collect();
+            assert_eq!(cross(&positions, &turned), expected, "{slope} {height}");
+        }
+        // faces of one surface share corners and do not count
+        let corners = [Vec3::ZERO, Vec3::X, Vec3::Y, Vec3::Z];
+        assert!(!cross(&corners, &[[0, 2, 1], [0, 1, 3], [1, 2, 3], [2, 0, 3]]));
+    }
 }

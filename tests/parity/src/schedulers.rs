@@ -1,0 +1,296 @@
+//! Schedulers alone: tables, visited times, and chained steps with given outputs of a network. The cases' classes and
+//! configurations are those of diffusers.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use anyhow::{Context, Result, bail, ensure};
+use models::schedule::{Sampler, Schedule, ScheduleConfig, Spacing, Step, Walk};
+use serde_json::Value;
+use tch::Tensor;
+
+use crate::check::{Case, Checks, Report, json, largest, number};
+
+/// Runs the cases of `schedulers.json`, and its table of visited times; `prefix` stands before their names.
+pub fn run(dir: &Path, prefix: &str, report: &mut Report) {
+    let named = |name: &str| format!("{prefix}schedulers{name}");
+    let files = json(&dir.join("schedulers.json"))
+        .and_then(|about| Case::read(&dir.join("schedulers.safetensors")).map(|io| (about, io)));
+    let (about, io) = match files {
+        Ok(files) => files,
+        Err(error) => return report.fail(&named(""), &format!("{error:#}")),
+    };
+    let Some(cases) = about["cases"].as_array().filter(|cases| !cases.is_empty()) else {
+        return report.fail(&named(""), "schedulers.json has no list of cases, or an empty one");
+    };
+    let mut listed = BTreeSet::new();
+    for case in cases {
+        let Some(name) = case["name"].as_str() else {
+            report.fail(&named(""), &format!("schedulers.json has a case without a name: {case}"));
+            continue;
+        };
+        listed.insert(format!("{name}."));
+        report.case(&named(&format!("/{name}")), |c| scheduler(case, name, &io, c));
+    }
+    report.case(&named("/timesteps"), |c| timesteps(&about, c));
+    let unlisted = io.names().filter(|tensor| !listed.iter().any(|case| tensor.starts_with(case)));
+    for name in unlisted.map(|tensor| tensor.split('.').next().unwrap_or_default()).collect::<BTreeSet<_>>() {
+        report.fail(
+            &named(&format!("/{name}")),
+            "schedulers.safetensors has this case, schedulers.json does not list it",
+        );
+    }
+}
+
+/// The full name of a class, given that or what stands before `Scheduler`, and our sampler.
+pub fn sampler(class: &str, eta: f64) -> Result<(&'static str, Sampler)> {
+    match class.strip_suffix("Scheduler").unwrap_or(class) {
+        "DDPM" => Ok(("DDPMScheduler", Sampler::Ddpm)),
+        "DDIM" => Ok(("DDIMScheduler", Sampler::Ddim { eta })),
+        "UniPC" | "UniPCMultistep" => Ok(("UniPCMultistepScheduler", Sampler::UniPc)),
+        _ => bail!("the sampler {class} is unknown"),
+    }
+}
+
+/// The noise that a step adds. The reference may add 1e-10 of it where ours adds none; such is not in every set.
+pub fn noise(io: &Case, name: &str, step: &Step) -> Result<Option<Tensor>> {
+    let noise = io.get(name).ok();
+    ensure!(noise.is_some() || step.noise_std < 1e-9, "the step at time {} adds noise, the set has no {name}", step.t);
+    Ok(noise)
+}
+
+/// Our table with the roundings of the reference that add up, which keeps 1 - beta and the products in f32. Over a thousand
+/// times they come to as much as the tolerance, and to ten times that where a beta is close to 1.
+fn rounded(config: &ScheduleConfig) -> Schedule {
+    let single = |x: f64| f64::from(x as f32);
+    let plain = Schedule::new(&ScheduleConfig { zero_terminal_snr: false, ..config.clone() });
+    let betas = plain.betas.iter().map(|beta| 1.0 - single(1.0 - single(*beta))).collect();
+    let mut table = Schedule::new(&ScheduleConfig { trained_betas: Some(betas), ..config.clone() });
+    table.alphas_cumprod.iter_mut().for_each(|alpha| *alpha = single(*alpha));
+    table
+}
+
+/// What a root of the rescaled table may be off by because the reference subtracts f32 roots that are nearly equal: three
+/// units of the last root's rounding, stretched as the table is.
+fn rescaling_noise(config: &ScheduleConfig) -> f64 {
+    let plain = Schedule::new(&ScheduleConfig { zero_terminal_snr: false, ..config.clone() });
+    let root = |alpha: Option<&f64>| alpha.copied().unwrap_or(1.0).sqrt();
+    let (first, last) = (root(plain.alphas_cumprod.first()), root(plain.alphas_cumprod.last()));
+    3.0 * f64::from(f32::EPSILON) / 2.0 * last * first / (first - last)
+}
+
+/// Relative to the reference, 1e-6. Of a rescaled table it is the roots, since towards 0 the reference's own rounding is no
+/// longer relative: its last entries are off by up to 4e-5 from what their formula gives.
+fn alphas(checks: &mut Checks, config: &ScheduleConfig, got: &[f64], want: &[f64]) -> Result<()> {
+    ensure!(want.len() == got.len(), "the table has {} entries, ours {}", want.len(), got.len());
+    let pairs = want.iter().zip(got);
+    if config.zero_terminal_snr {
+        checks.exact("the last of alphas_cumprod", want.last() == got.last());
+        let floor = rescaling_noise(config) / 1e-6;
+        let error = |(want, got): (&f64, &f64)| (want.sqrt() - got.sqrt()).abs() / (want.sqrt() + floor);
+        checks.error("roots of alphas_cumprod", largest(pairs.map(error)), 1e-6);
+    } else {
+        let error = |(want, got): (&f64, &f64)| (want - got).abs() / want.max(f64::MIN_POSITIVE);
+        checks.error("alphas_cumprod", largest(pairs.map(error)), 1e-6);
+    }
+    Ok(())
+}
+
+fn scheduler(case: &Value, name: &str, io: &Case, checks: &mut Checks) -> Result<()> {
+    let class = case["scheduler"].as_str().context("the case names no scheduler")?;
+    let (class, sampler) = sampler(class, case["eta"].as_f64().unwrap_or(0.0))?;
+    // The configurations are a constructor's arguments: what is absent has the default of that class.
+    let mut config = case["config"].clone();
+    ensure!(config.is_object(), "the case has no config");
+    config["_class_name"] = class.into();
+    let config = ScheduleConfig::from_json(&config, name)?;
+    if let Some(sigma) = case["init_noise_sigma"].as_f64() {
+        checks.error("init_noise_sigma", (sigma - 1.0).abs(), 0.0);
+    }
+    let schedule = rounded(&config);
+    let get = |suffix: &str| io.get(&format!("{name}.{suffix}"));
+    // UniPC puts out neither clean samples nor velocities, and noises for the times of a run alone.
+    let given = |suffix: &str| match get(suffix) {
+        Err(_) if sampler == Sampler::UniPc => Ok(None),
+        tensor => tensor.map(Some),
+    };
+    let plan = schedule.plan(sampler, number(case, "steps")? as usize).map_err(anyhow::Error::msg)?;
+    let visited: Vec<i64> = plan.iter().map(|step| step.t).collect();
+    checks.exact("timesteps", visited == io.integers(&format!("{name}.timesteps"))?);
+
+    let mut table = schedule.clone();
+    if let (Sampler::UniPc, true, Some(last)) = (sampler, config.zero_terminal_snr, table.alphas_cumprod.last_mut()) {
+        *last = 1.0 / f64::from(1u32 << 24);
+    }
+    alphas(checks, &config, &table.alphas_cumprod, &io.numbers(&format!("{name}.alphas_cumprod"))?)?;
+    if given("fwd.t")?.is_some() {
+        let t = io.integers(&format!("{name}.fwd.t"))?;
+        let (x0, noise) = (get("fwd.x0")?, get("fwd.noise")?);
+        if let Some(noisy) = given("fwd.noisy")? {
+            let last = visited.last().copied().unwrap_or_default();
+            let known = |t: i64| if sampler == Sampler::UniPc && !visited.contains(&t) { last } else { t };
+            let t: Vec<i64> = t.iter().copied().map(known).collect();
+            checks.scaled("fwd.noisy", &table.add_noise(&x0, &noise, &t), &noisy, 2e-5);
+        }
+        if let Some(velocity) = given("fwd.velocity")? {
+            checks.scaled("fwd.velocity", &table.velocity(&x0, &noise, &t), &velocity, 2e-5);
+        }
+    }
+
+    let (mut sample, mut walk) = (get("init")?, Walk::default());
+    for (i, step) in plan.iter().enumerate() {
+        let output = get(&format!("model_output.{i}"))?;
+        let noise = noise(io, &format!("{name}.noise.{i}"), step)?;
+        if let Some(x0) = given(&format!("pred_x0.{i}"))? {
+            checks.scaled(format!("pred_x0.{i}"), &step.pred_x0(&sample, &output), &x0, 2e-5);
+        }
+        sample = step.advance(&sample, &output, noise.as_ref(), &mut walk);
+        checks.scaled(format!("prev_sample.{i}"), &sample, &get(&format!("prev_sample.{i}"))?, 2e-5);
+    }
+    let own = format!("{name}.");
+    io.all_asked(|tensor| !tensor.starts_with(&own))
+}
+
+/// The table of visited times: keys are `DDIMScheduler.leading.10`; `steps_offset` is 1.
+fn timesteps(about: &Value, checks: &mut Checks) -> Result<()> {
+    let table = about["timesteps"].as_object().context("there is no table of timesteps")?;
+    // Trailing times begin with the last of all.
+    let trailing = table.iter().filter(|(key, _)| key.contains(".trailing."));
+    let last = trailing.filter_map(|(_, times)| times[0].as_u64()).max();
+    let train_steps = last.map_or(1000, |last| last as usize + 1);
+    for (key, times) in table {
+        let parts: Vec<&str> = key.split('.').collect();
+        let [class, spacing, steps] = parts[..] else { bail!("the key {key} is not understood") };
+        let spacing = match spacing {
+            "leading" => Spacing::Leading,
+            "trailing" => Spacing::Trailing,
+            "linspace" => Spacing::Linspace,
+            other => bail!("the spacing {other} is unknown"),
+        };
+        // Long lists are shortened to both ends with "..." between.
+        let expected = times.as_array().context("times are no list")?;
+        if expected.first().and_then(Value::as_u64) == Some(train_steps as u64) {
+            continue; // The reference leaves its own table here; ours refuses, which a unit test checks.
+        }
+        let steps = steps.parse()?;
+        let config = ScheduleConfig { spacing, train_steps, ..ScheduleConfig::default() };
+        let (_, sampler) = sampler(class, 0.0)?;
+        let got = Schedule::new(&config).timesteps(sampler, steps).map_err(anyhow::Error::msg)?;
+        let got: Vec<Value> = got.into_iter().map(Value::from).collect();
+        let equal = match expected.iter().position(|v| v == "...") {
+            Some(cut) => got.starts_with(&expected[..cut]) && got.ends_with(&expected[cut + 1..]),
+            None => got == *expected,
+        };
+        checks.exact(key.clone(), equal && got.len() == steps);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use models::weights::{self, Precision, Tensors};
+    use serde_json::json;
+
+    /// A case of UniPC, third order, on zero terminal SNR: what its class has and nothing else. The samples were worked out in f64
+    /// from the paper's formulas.
+    fn unipc() -> (Value, Tensors) {
+        let mut alphas = Schedule::new(&ScheduleConfig::default()).alphas_cumprod;
+        alphas[999] = 1.0 / f64::from(1u32 << 24);
+        let alphas: Vec<f32> = alphas.into_iter().map(|alpha| alpha as f32).collect();
+        let times = [999i64, 832, 666, 500, 333, 166];
+        let mut tensors = Tensors::new();
+        let mut put = |name: String, tensor: Tensor| _ = tensors.insert(format!("u.{name}"), tensor);
+        put("alphas_cumprod".into(), Tensor::from_slice(&alphas));
+        put("timesteps".into(), Tensor::from_slice(&times));
+        put("init".into(), Tensor::from_slice(&[0.3f32]));
+        let outputs = [0.4f32, -0.3, 0.2, 0.1, -0.5, 0.6];
+        let samples = [0.256416769f64, 0.351255887, 0.200201185, 0.264304435, 0.543660829, 0.209640440];
+        for (i, (output, sample)) in outputs.into_iter().zip(samples).enumerate() {
+            put(format!("model_output.{i}"), Tensor::from_slice(&[output]));
+            put(format!("prev_sample.{i}"), Tensor::from_slice(&[sample]));
+        }
+        let config = json!({
+            "num_train_timesteps": 1000, "beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear",
+            "prediction_type": "v_prediction", "rescale_betas_zero_snr": true, "solver_order": 3,
+        });
+        let about = json!({
+            "cases": [{ "name": "u", "scheduler": "UniPC", "config": config, "steps": 6, "eta": null }],
+            "timesteps": { "UniPCMultistepScheduler.linspace.6": times, "DDPMScheduler.trailing.2": [999, 499] },
+        });
+        (about, tensors)
+    }
+
+    /// What fails of such a folder; `change` makes it another before.
+    fn failed(name: &str, change: impl FnOnce(&mut Value, &mut Tensors)) -> Vec<String> {
+        let dir = std::env::temp_dir().join(format!("effigy-parity-schedulers-{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        let (mut about, mut tensors) = unipc();
+        change(&mut about, &mut tensors);
+        std::fs::write(dir.join("schedulers.json"), about.to_string()).unwrap();
+        weights::write(&dir.join("schedulers.safetensors"), &tensors, &Default::default(), Precision::Keep).unwrap();
+        let mut report = Report::default();
+        run(&dir, "", &mut report);
+        std::fs::remove_dir_all(&dir).unwrap();
+        report.failed
+    }
+
+    #[test]
+    fn unipc_is_run_as_its_class_is_configured() {
+        assert!(failed("as-it-is", |_, _| ()).is_empty());
+        for (key, value) in [
+            ("solver_order", json!(2)),
+            ("solver_order", json!(7)),
+            ("solver_type", json!("bh1")),
+            ("final_sigmas_type", json!("sigma_min")),
+            ("disable_corrector", json!([1])),
+            ("timestep_spacing", json!("leading")),
+            ("thresholding", json!(0)),
+        ] {
+            let change = |about: &mut Value, _: &mut Tensors| about["cases"][0]["config"][key] = value;
+            assert_eq!(failed("configured", change), ["schedulers/u"], "{key}");
+        }
+    }
+
+    #[test]
+    fn what_nobody_lists_or_looks_at_fails() {
+        let one = || Tensor::from_slice(&[0.0f32]);
+        let unlisted = failed("unlisted", |_, tensors| _ = tensors.insert("v.init".into(), one()));
+        assert_eq!(unlisted, ["schedulers/v"]);
+        let unknown = failed("unknown", |_, tensors| _ = tensors.insert("u.residual.0".into(), one()));
+        assert_eq!(unknown, ["schedulers/u"]);
+        for cases in [json!(3), json!([]), Value::Null] {
+            assert_eq!(failed("cases", |about, _| about["cases"] = cases), ["schedulers"]);
+        }
+        let unnamed = failed("unnamed", |about, _| about["cases"][0]["name"] = Value::Null);
+        assert_eq!(unnamed, ["schedulers", "schedulers/u"]);
+        let sampler =
+            failed("sampler", |about, _| about["timesteps"]["EulerDiscreteScheduler.trailing.1"] = json!([999]));
+        assert_eq!(sampler, ["schedulers/timesteps"]);
+    }
+
+    #[test]
+    fn tables_are_held_to_their_tolerance() {
+        for zero_terminal_snr in [false, true] {
+            let config = ScheduleConfig { zero_terminal_snr, ..ScheduleConfig::default() };
+            let table = Schedule::new(&config).alphas_cumprod;
+            let holds = |at: usize, off: f64| {
+                let mut want = table.clone();
+                want[at] *= 1.0 + off;
+                let mut checks = Checks::default();
+                alphas(&mut checks, &config, &table, &want).unwrap();
+                checks.hold()
+            };
+            assert!(holds(500, 5e-7) && !holds(500, 3e-6) && !holds(990, 1e-3), "{zero_terminal_snr}");
+            // f32 adds up to less than that
+            let rounded = rounded(&config).alphas_cumprod;
+            let errors = table.iter().zip(&rounded).map(|(a, b)| (a.sqrt() - b.sqrt()).abs());
+            assert!(largest(errors) < 1e-6);
+            let mut unknown = table.clone();
+            unknown[500] = f64::NAN;
+            let mut checks = Checks::default();
+            alphas(&mut checks, &config, &table, &unknown).unwrap();
+            assert!(!checks.hold());
+        }
+    }
+}
