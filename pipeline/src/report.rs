@@ -17,6 +17,7 @@ mod numbers;
 pub mod palette;
 mod prose;
 mod rates;
+pub mod splice;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -287,9 +288,9 @@ fn stages(nodes: &[FinishedNode]) -> Table {
             (NodeState::Skipped, _) => Cell::faint("skipped"),
             // what was known took time once, and that is worth knowing
             (_, seconds) if node.executed == 0 && seconds < 0.05 && node.worth >= 0.05 => {
-                Cell::faint(format!("once {}", duration(node.worth)))
+                Cell { text: format!("once {}", duration(node.worth)), faint: true, ..Cell::duration(node.worth) }
             }
-            (_, seconds) => Cell::new(duration(seconds)),
+            (_, seconds) => Cell::duration(seconds),
         };
         vec![
             Cell::new(&node.name),
@@ -310,6 +311,7 @@ fn stages(nodes: &[FinishedNode]) -> Table {
             .into(),
         rows: nodes.iter().map(row).collect(),
         note: Some("time: work in this run, summed over its tasks; once: work in the run that made the rows".into()),
+        ..Table::default()
     }
 }
 

@@ -2,6 +2,7 @@
 
 use crate::chrome::{self, Chrome};
 use crate::support::Space;
+use manifests::{Manifest, Schema, Type, Value};
 use serde_json::json;
 
 /// Three methods over two people; pictures and a curve are drawn by the stanzas themselves.
@@ -17,11 +18,15 @@ stages:
       - { method: blind, person: 1, psnr: 100.0 }
       - { method: blind, person: 2, psnr: 120.0 }
   curve: { run: 'printf \"step,loss\\n1,2\\n2,1\\n\" > {out}/losses.csv', shell: true, from: scores, grain: whole, writes: { losses: blob } }
+  perfect: { run: 'cp perfect.arrow {out}/out.arrow', writes: { name: str, psnr: f64 } }
   dot: { run: 'cp dot.png {out}/dot.png', shell: true, from: scores, grain: whole, writes: { dot: blob } }
 report:
   - { text: 'Some *words* & <signs>.' }
   - { table: scores, title: Means, by: [method], per: [person], mean: [psnr, lpips], higher: [psnr], lower: [lpips], against: full, tolerance: { psnr: 0.5 } }
   - { table: scores, title: All of them }
+  - { table: scores, title: Person 1, by: [method], mean: [psnr], where: { person: 1 } }
+  - { table: scores, title: Person 2, by: [method], mean: [psnr], where: { person: 2 } }
+  - { table: perfect, title: Perfect, higher: [psnr] }
   - { images: dot, column: dot, title: A picture }
   - { curve: curve, column: losses, title: A curve }
 ";
@@ -33,6 +38,16 @@ fn start() -> Space {
     encoder.set_color(png::ColorType::Rgb);
     encoder.write_header().expect("a header").write_image_data(&[200; 8 * 8 * 3]).expect("pixels");
     std::fs::write(space.path("dot.png"), bytes).expect("it can be written");
+    let schema = Schema::new([("name", Type::Str), ("psnr", Type::F64)]).expect("names");
+    let row = |name: &str, psnr| vec![Value::Str(name.into()), psnr];
+    let rows = [
+        row("good", Value::F64(30.0)),
+        row("perfect", Value::F64(f64::INFINITY)),
+        row("none", Value::Null),
+        row("worst", Value::F64(f64::NEG_INFINITY)),
+    ];
+    let table = Manifest::from_rows(schema, &rows).expect("rows");
+    manifests::write_ipc(&space.path("perfect.arrow"), &table).expect("it can be written");
     space.write("r.yaml", RECIPE);
     space.settle();
     let said = space.effigy(&["run", "r.yaml"]);
@@ -83,10 +98,79 @@ fn the_report_works_in_a_browser_without_a_network() {
         ],
         "numbers sort as numbers, the third click restores, what is not available comes last"
     );
+    // infinities are numbers
+    let perfect = "[...document.querySelectorAll('h2')].find((e) => e.textContent === 'Perfect').nextElementSibling.querySelector('table')";
+    let names = format!("[...{perfect}.tBodies[0].rows].map((row) => row.cells[0].textContent).join(' ')");
+    chrome.value(&format!("{perfect}.tHead.rows[0].cells[1].id = 'sorted'"));
+    for order in ["worst good perfect none", "perfect good worst none", "good perfect none worst"] {
+        chrome.click("#sorted button");
+        assert_eq!(chrome.value(&names), order);
+    }
+    chrome.value("document.getElementById('sorted').removeAttribute('id')");
+    // durations sort by how long they are, whatever their unit
+    let stages = "[...document.querySelectorAll('h3')].find((e) => e.textContent === 'Stages').nextElementSibling.querySelector('table')";
+    let times = format!("[...{stages}.tBodies[0].rows].map((row) => Number(row.cells[8].dataset.value))");
+    chrome.value(&format!("{stages}.tHead.rows[0].cells[8].id = 'sorted'"));
+    chrome.click("#sorted button");
+    let times: Vec<f64> = serde_json::from_value(chrome.value(&times)).expect("each time has its seconds");
+    assert!(times.len() == 4 && times.is_sorted(), "{times:?}");
     assert_eq!(chrome.value("[...document.images].map((image) => image.naturalWidth)"), json!([8]));
     assert!(chrome.value("document.querySelectorAll('svg').length").as_u64() >= Some(2), "a curve and the stages");
     assert_eq!(chrome.value("document.documentElement.scrollWidth > innerWidth"), false, "something stands out");
     assert!(chrome.complaints().is_empty(), "{:?}", chrome.complaints());
+}
+
+#[test]
+fn what_is_folded_away_is_printed() {
+    let Some(program) = chrome::program() else { return };
+    let space = start();
+    let mut chrome = Chrome::start(&program, 1200, 900);
+    chrome.open(&space.path("out/report.html"));
+    let hidden = "[...document.querySelectorAll('details')].filter((e) => e.clientHeight < 2 * e.querySelector('summary').clientHeight).length";
+    let count = chrome.value("document.querySelectorAll('details').length");
+    assert!(count.as_u64() >= Some(1), "the recipe is there");
+    assert_eq!(chrome.value(hidden), count, "on the screen they are folded");
+    chrome.call("Emulation.setEmulatedMedia", json!({"media": "print"}));
+    assert_eq!(chrome.value(hidden), 0, "by the style");
+    chrome.call("Emulation.setEmulatedMedia", json!({"media": ""}));
+    assert_eq!(chrome.value(hidden), count);
+    chrome.value("void window.dispatchEvent(new Event('beforeprint'))");
+    assert_eq!(chrome.value(hidden), 0, "by the script");
+    chrome.value("void window.dispatchEvent(new Event('afterprint'))");
+    assert_eq!(chrome.value(hidden), count, "and as they were");
+    assert!(chrome.complaints().is_empty(), "{:?}", chrome.complaints());
+}
+
+#[test]
+fn tables_are_put_into_a_file_that_is_kept() {
+    let space = start();
+    let above = "# Kept\n\nSome words.\n\n## Means\n\nBefore.\n\n";
+    let below = "\n\nAfter.\n\n## Other\n\n| mine | own |\n| --- | --- |\n| 1 | 2 |\n";
+    space.write("docs.md", &format!("{above}| method | psnr |\n| --- | --- |\n| full | 1 |\n\n*an old note*{below}"));
+    let spoilt = space.effigy(&["table", "r.yaml", "--check", "docs.md"]);
+    spoilt.expect_error(1, &["`--to` puts the tables in their places there and leaves all other text"]);
+    table(&space, &["--to", "docs.md"]);
+    let text = space.read("docs.md");
+    assert!(text.starts_with(&format!("{above}| method | n | psnr ↑ |")) && text.contains(below), "{text}");
+    assert!(text.contains("| blind | 2 | **110.0**") && !text.contains("an old note"), "{text}");
+    assert!(text.matches("\n### All of them\n").count() == 1 && text.matches("# Means").count() == 1, "{text}");
+    table(&space, &["--check", "docs.md"]);
+    table(&space, &["--to", "docs.md"]);
+    assert_eq!(space.read("docs.md"), text, "once more it changes nothing");
+    // one of them alone, of two with the same columns
+    space.write("docs.md", &text.replace("| blind | 1 | 120.0 |", "| blind | 1 | 20.0 |"));
+    table(&space, &["--only", "Person 1", "--check", "docs.md"]);
+    assert_eq!(space.effigy(&["table", "r.yaml", "--only", "Person 2", "--check", "docs.md"]).code, 1);
+    table(&space, &["--only", "Person 2", "--to", "docs.md"]);
+    table(&space, &["--only", "Person 2", "--check", "docs.md"]);
+    assert_eq!(space.read("docs.md"), text);
+    // a file that is no text is not written over
+    std::fs::write(space.path("docs.md"), [0xff, 0xfe]).expect("it can be written");
+    space.effigy(&["table", "r.yaml", "--to", "docs.md"]).expect_error(2, &["cannot read docs.md", "hint:"]);
+    // other formats are written anew
+    space.write("docs.csv", "mine\n");
+    table(&space, &["--to", "docs.csv"]);
+    assert!(space.read("docs.csv").starts_with("# Means\n"));
 }
 
 #[test]
@@ -105,7 +189,8 @@ fn tables_are_written_in_four_formats() {
     assert!(latex.contains("\\begin{tabular}") && latex.contains("\\textbf{110.0}"), "{latex}");
     table(&space, &["--to", "tables.html"]);
     let html = space.read("tables.html");
-    assert!(html.contains("<h3>Means</h3>") && html.contains("<h3>All of them</h3>"), "{html}");
+    let heading = |title: &str| html.contains(&format!("<h2 class=\"item\">{title}</h2>"));
+    assert!(heading("Means") && heading("All of them"), "{html}");
 }
 
 #[test]

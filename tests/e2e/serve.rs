@@ -155,6 +155,44 @@ fn serve_says_what_is_wrong_before_it_starts() {
     assert_eq!(server.json("runs")["runs"], json!([]));
 }
 
+/// Older runs than those there are: the record of one under other names.
+fn older(space: &Space, run: &str, count: usize) {
+    let text = space.read(&format!(".effigy/runs/{run}.json"));
+    for i in 0..count {
+        space.write(&format!(".effigy/runs/0000-{i:03}.json"), &text.replace(run, &format!("0000-{i:03}")));
+    }
+}
+
+/// Presses the enter key where the focus is.
+fn press_enter(chrome: &mut Chrome) {
+    for kind in ["keyDown", "keyUp"] {
+        let key = json!({"type": kind, "key": "Enter", "code": "Enter", "windowsVirtualKeyCode": 13, "text": "\r"});
+        chrome.call("Input.dispatchKeyEvent", key);
+    }
+}
+
+#[test]
+fn serve_tells_runs_page_by_page() {
+    let (space, server) = start();
+    let [last, first] = runs(&server);
+    older(&space, &first, 120);
+    let names = |fields: &str| {
+        let told = server.json(&format!("runs?{fields}"));
+        let runs = told["runs"].as_array().expect("a list");
+        let names: Vec<String> = runs.iter().map(|one| one["run"].as_str().expect("a name").to_string()).collect();
+        (told["total"].as_u64().expect("a number"), names)
+    };
+    assert_eq!(names("limit=1"), (122, vec![last.clone()]));
+    assert_eq!(names("offset=1&limit=2"), (122, vec![first, "0000-119".into()]));
+    assert_eq!((names("").1.len(), names("limit=1000").1.len(), names("limit=0").1.len()), (100, 122, 0));
+    assert_eq!(names("avatar=1"), (0, Vec::new()));
+    assert_eq!(server.json("run?run=0000-000")["run"], "0000-000");
+    assert_eq!(server.get("/api/runs?offset=-1").status, 400);
+    // what was read once is there, and what has come since as well
+    older(&space, &last, 121);
+    assert_eq!((names("limit=1").0, names("offset=2&limit=1").1), (123, vec!["0000-120".to_string()]));
+}
+
 #[test]
 fn serve_tells_runs_rows_and_differences() {
     let (space, server) = start();
@@ -254,6 +292,93 @@ fn the_page_follows_a_run_that_is_on() {
     run.wait().expect("it ends");
     // of itself the progress goes, and the run stands in the list
     chrome.until("!document.querySelector('table.live') && document.querySelectorAll('main tbody tr').length === 1");
+    assert!(chrome.complaints().is_empty(), "{:?}", chrome.complaints());
+}
+
+#[test]
+fn the_page_works_without_a_mouse() {
+    let Some(program) = chrome::program() else { return };
+    let (space, server) = start();
+    let [last, first] = runs(&server);
+    older(&space, &first, 120);
+    let mut chrome = Chrome::start(&program, 1280, 800);
+    // pages of runs
+    chrome.go(&server.address(""));
+    chrome.until("document.querySelectorAll('main tbody tr').length === 100");
+    assert_eq!(
+        chrome.value("[...document.querySelectorAll('nav [aria-current=page]')].map((e) => e.innerText)"),
+        json!(["Runs"])
+    );
+    chrome.click(".turn a");
+    chrome.until("document.querySelectorAll('main tbody tr').length === 22 && document.querySelector('.turn').innerText.includes('101 to 122 of 122')");
+    // an address that is none is told, and leads back
+    chrome.go(&server.address("#/%"));
+    chrome.until("document.querySelector('main').innerText.includes('There is nothing at this address.')");
+    chrome.go(&server.address("#/constructor"));
+    chrome.until("document.title.includes('constructor') && document.querySelector('main a').innerText === 'All runs'");
+    // a box of the graph, and a row, by the enter key
+    chrome.go(&server.address(&format!("#/run/{last}")));
+    chrome.until("document.querySelector('.drawing .leads')");
+    chrome.value("[...document.querySelectorAll('.leads')].find((e) => e.textContent.includes('scored')).focus()");
+    press_enter(&mut chrome);
+    chrome.until("document.querySelectorAll('.rows tbody tr').length === 3");
+    chrome.value("document.querySelectorAll('.rows tbody button')[1].focus()");
+    press_enter(&mut chrome);
+    chrome.until("document.querySelector('dialog[open]')?.innerText.includes('in/b.png')");
+    assert_eq!(chrome.value("document.querySelectorAll('dialog').length"), 1);
+    assert!(chrome.complaints().is_empty(), "{:?}", chrome.complaints());
+}
+
+#[test]
+fn thousands_of_moments_are_chosen_from_by_sequence_and_number() {
+    let Some(program) = chrome::program() else { return };
+    let space = Space::new();
+    space.write(".effigy/runs/x", "");
+    let server = Server::start(&space);
+    let mut chrome = Chrome::start(&program, 1280, 800);
+    chrome.go(&server.address(""));
+    chrome.until("document.querySelector('main h1')");
+    chrome.value(
+        "import('/avatar.js').then(({ controls, grouped }) => {
+            const name = (i) => `participant=18, sequence=\"EXP-${i % 2}\", timestep=${i >> 1}`;
+            const moments = [...Array(6000).keys()].map((i) => ({ row: i, name: name(i) }));
+            window.own = moments.slice(0, 1000).map((one) => ({ row: one.row, name: `a=${one.row}, b=${one.row}` }));
+            window.grouped = grouped;
+            window.state = { row: 0, mean: false, along: [], actions: {} };
+            window.changes = 0;
+            const told = { moments, directions: [], reach: 3, actions: [] };
+            document.querySelector('main').replaceChildren(controls(told, state, () => { changes += 1; }, () => {}));
+        })",
+    );
+    let options = "[...document.querySelectorAll('select[name=moment] option')].map((one) => one.innerText)";
+    assert_eq!(chrome.value(options), json!(["mean expression", "sequence=\"EXP-0\"", "sequence=\"EXP-1\""]));
+    let told = "[state.row, state.mean, changes, document.querySelector('.within output')?.innerText ?? null]";
+    assert_eq!(chrome.value(told), json!([0, false, 0, "timestep=0"]));
+    // the second sequence, and of that the 2000th moment by its number and the last one by the keyboard
+    let choose = |chrome: &mut Chrome, value: &str| {
+        chrome.value(&format!(
+            "(() => {{ const e = document.querySelector('select'); e.value = '{value}'; e.dispatchEvent(new Event('change')); }})()"
+        ))
+    };
+    choose(&mut chrome, "1");
+    assert_eq!(chrome.value(told), json!([1, false, 1, "timestep=0"]));
+    chrome.value("(() => { const e = document.querySelector('input[name=number]'); e.value = 2000; e.dispatchEvent(new Event('change')); })()");
+    assert_eq!(chrome.value(told), json!([3999, false, 2, "timestep=1999"]));
+    assert_eq!(chrome.value("document.querySelector('input[name=place]').value"), "2000");
+    chrome.value("document.querySelector('input[name=place]').focus()");
+    for kind in ["keyDown", "keyUp"] {
+        let key = json!({"type": kind, "key": "End", "code": "End", "windowsVirtualKeyCode": 35});
+        chrome.call("Input.dispatchKeyEvent", key);
+    }
+    chrome.until("state.row === 5999");
+    assert_eq!(chrome.value("document.querySelector('input[name=number]').value"), "3000");
+    choose(&mut chrome, "mean");
+    assert_eq!(chrome.value("[state.mean, document.querySelectorAll('.within input').length]"), json!([true, 0]));
+    // where everything is a group of its own, there are none
+    assert_eq!(
+        chrome.value("grouped(own).map(([title, all]) => [title, all.length, all[7]])"),
+        json!([["", 1000, [7, "a=7, b=7"]]])
+    );
     assert!(chrome.complaints().is_empty(), "{:?}", chrome.complaints());
 }
 

@@ -11,6 +11,7 @@ mod compared;
 mod files;
 mod guard;
 mod http;
+mod records;
 mod rows;
 mod site;
 mod stages;

@@ -7,6 +7,7 @@ use crate::finished::{FinishedRun, ReportItem};
 use crate::foresee::{Foreseen, foresee};
 use crate::memory;
 use crate::report::committed::differences;
+use crate::report::splice::splice;
 use crate::report::writers::{Format, Titled, write};
 use crate::selection::Selection;
 use anyhow::{Context, Result};
@@ -24,7 +25,8 @@ pub struct Table {
     /// md, csv, tex or html [default: that of the file's name, else md]
     #[arg(long)]
     format: Option<String>,
-    /// Write to this file instead of standard output
+    /// Write to this file instead of standard output. In a Markdown file that is there already, tables take the places of those below
+    /// headings of the same titles, others are appended, and all other text stays; a file of another format is written anew
     #[arg(long, value_name = "FILE", conflicts_with = "check")]
     to: Option<PathBuf>,
     /// Compare with a committed file, which may hold other text too: exit code 1 and a diff if it has not these tables, or if the recipe
@@ -64,10 +66,13 @@ impl Table {
             }
             return check(&run.recipe, &tables, file, format);
         }
-        let text = write(&run.recipe, &tables, format)?;
         match &self.to {
-            None => print(text.trim_end()),
+            None => print(write(&run.recipe, &tables, format)?.trim_end()),
             Some(file) => {
+                let text = match kept(file, format)? {
+                    Some(kept) => splice(&tables, &kept),
+                    None => write(&run.recipe, &tables, format)?,
+                };
                 if let Some(folder) = file.parent().filter(|folder| !folder.as_os_str().is_empty()) {
                     std::fs::create_dir_all(folder)
                         .with_context(|| format!("cannot make the folder {}", folder.display()))?;
@@ -145,6 +150,23 @@ impl Table {
     }
 }
 
+/// The text of a file whose tables alone are to be replaced: of one in Markdown, if it is there.
+fn kept(file: &Path, format: Format) -> Result<Option<String>> {
+    if format != Format::Markdown {
+        return Ok(None);
+    }
+    match std::fs::read_to_string(file) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => {
+            let message = format!("cannot read {}, which is to be kept but for its tables: {error}", file.display());
+            Err(Problem::at(&Place::command_line(), message)
+                .hint("`--to` can name a file that is not there yet")
+                .into())
+        }
+    }
+}
+
 /// Compares with a file; says what differs.
 fn check(title: &str, tables: &[Titled], file: &Path, format: Format) -> Result<u8> {
     let committed = std::fs::read_to_string(file).map_err(|error| {
@@ -162,8 +184,12 @@ fn check(title: &str, tables: &[Titled], file: &Path, format: Format) -> Result<
         return Ok(DONE);
     }
     differences.iter().for_each(|line| print(line));
+    let anew = match format {
+        Format::Markdown => "`--to` puts the tables in their places there and leaves all other text",
+        _ => "`--to` writes the whole file anew, without any text around the tables",
+    };
     remark(&format!(
-        "error: {} does not hold what the last run gives\n  hint: look why; if it is meant to change, write it anew with `--to` and commit it",
+        "error: {} does not hold what the last run gives\n  hint: look why; if it is meant to change, {anew}; then commit it",
         file.display()
     ));
     Ok(FAILED)

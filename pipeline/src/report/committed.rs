@@ -1,7 +1,8 @@
 //! Whether a file that somebody committed still holds the tables that a run gives. Text around the tables is nobody's business
 //! here; what differs is told line by line. Knows no run.
 
-use super::writers::{Format, Titled, tolerances, write};
+use super::splice::{fenced, heading};
+use super::writers::{Format, Titled, marks, tolerances, write};
 
 /// A cell of a file: its text without marks, and whether it is marked as the best.
 #[derive(Clone, Debug, PartialEq)]
@@ -18,28 +19,49 @@ struct Line {
     cells: Vec<Cell>,
 }
 
+/// A table in a file.
+struct Found {
+    /// What stands above it as its title.
+    title: Option<String>,
+    /// The first is its head.
+    lines: Vec<Line>,
+}
+
 /// Tells what differs between tables and a file, a line each, `-` for what the file has and `+` for what it should have; empty
-/// if nothing does. Numbers may differ by their column's tolerance, and the mark of the best may stand at any that
-/// is no farther than that from the best.
+/// if nothing does. A table is the one of its title and head; if there is none, that of its head. Numbers may differ by their
+/// column's tolerance, and the mark of the best may stand at any that is no farther than that from the best of those it is compared with.
 ///
 /// # Errors
 /// If the tables cannot be written.
 pub fn differences(title: &str, tables: &[Titled], committed: &str, format: Format) -> anyhow::Result<Vec<String>> {
     let there = parse(committed, format);
-    let mut from = 0;
-    let mut found = Vec::new();
+    let mut wanted = Vec::new();
     for titled in tables {
-        let fresh = parse(&write(title, std::slice::from_ref(titled), format)?, format);
-        let Some(fresh) = fresh.into_iter().next() else { continue };
-        let same_head = |grid: &Vec<Line>| grid[0].cells == fresh[0].cells;
-        let Some(at) = there.iter().skip(from).position(same_head) else {
+        let own = parse(&write(title, std::slice::from_ref(titled), format)?, format);
+        wanted.extend(own.into_iter().next().map(|own| (titled, own)));
+    }
+    let mut places: Vec<Option<usize>> = vec![None; wanted.len()];
+    let mut taken = vec![false; there.len()];
+    for by_title in [true, false] {
+        for (place, (titled, own)) in places.iter_mut().zip(&wanted).filter(|(place, _)| place.is_none()) {
+            let named = |old: &Found| old.title == own.title || old.title.as_ref() == Some(&titled.title);
+            let same = |old: &Found| old.lines[0].cells == own.lines[0].cells && (!by_title || named(old));
+            *place = (0..there.len()).find(|&at| !taken[at] && same(&there[at]));
+            if let Some(at) = *place {
+                taken[at] = true;
+            }
+        }
+    }
+    let mut found = Vec::new();
+    for ((titled, own), place) in wanted.iter().zip(places) {
+        let Some(at) = place else {
             found.push(format!("there is no table with the head of `{}`:", titled.title));
-            found.extend(fresh.iter().map(|line| format!("+ {}", line.raw)));
+            found.extend(own.lines.iter().map(|line| format!("+ {}", line.raw)));
             continue;
         };
-        let old = &there[from + at];
-        from += at + 1;
-        let lines = compare(old, &fresh, &tolerances(&titled.table, format));
+        let marks = marks(&titled.table, format);
+        let [old, fresh] = [&there[at], own].map(|table| marked(&table.lines, &marks));
+        let lines = compare(&old, &fresh, &tolerances(&titled.table, format), titled.table.shared);
         if !lines.is_empty() {
             found.push(format!("`{}` differs:", titled.title));
             found.extend(lines);
@@ -48,7 +70,8 @@ pub fn differences(title: &str, tables: &[Titled], committed: &str, format: Form
     Ok(found)
 }
 
-fn compare(old: &[Line], fresh: &[Line], tolerances: &[f64]) -> Vec<String> {
+/// `shared`: how many of the first cells say the same in rows that are compared with each other.
+fn compare(old: &[Line], fresh: &[Line], tolerances: &[f64], shared: usize) -> Vec<String> {
     let mut left: Vec<usize> = (1..old.len()).collect();
     let mut out = Vec::new();
     let mut order = Vec::new();
@@ -66,10 +89,17 @@ fn compare(old: &[Line], fresh: &[Line], tolerances: &[f64]) -> Vec<String> {
             continue;
         };
         order.push(*k);
+        let of_section = |other: &Line| other.cells.iter().zip(&line.cells).take(shared).all(|(a, b)| a.text == b.text);
+        let rivals: Vec<(&Line, Option<&Line>)> = fresh[1..]
+            .iter()
+            .zip(&partners)
+            .filter(|(other, _)| of_section(other))
+            .map(|(other, partner)| (other, partner.map(|k| &old[k])))
+            .collect();
         let wrong = |j: usize| {
             let tolerance = tolerances.get(j).copied().unwrap_or(0.0);
             let (a, b) = (&old[*k].cells[j], &line.cells[j]);
-            !near(&a.text, &b.text, tolerance) || !marks_agree(old, fresh, &partners, (a, b), j, tolerance)
+            !near(&a.text, &b.text, tolerance) || !marks_agree(&rivals, (a, b), j, tolerance)
         };
         if old[*k].cells.len() != line.cells.len() || (0..line.cells.len()).any(wrong) {
             out.push(format!("- {}", old[*k].raw));
@@ -89,21 +119,14 @@ fn name(line: &Line) -> Vec<&str> {
     line.cells.iter().map(|cell| cell.text.as_str()).filter(told).collect()
 }
 
-/// Whether a mark stands where it may.
-fn marks_agree(
-    old: &[Line],
-    fresh: &[Line],
-    partners: &[Option<usize>],
-    (a, b): (&Cell, &Cell),
-    column: usize,
-    tolerance: f64,
-) -> bool {
+/// Whether a mark stands where it may. `rivals`: the rows that are compared with this one, each beside what the file has of it.
+fn marks_agree(rivals: &[(&Line, Option<&Line>)], (a, b): (&Cell, &Cell), column: usize, tolerance: f64) -> bool {
     if a.best == b.best {
         return true;
     }
     let value = |cell: &Cell| parts(&cell.text).into_iter().find_map(Result::ok);
-    let marked = fresh[1..].iter().zip(partners).filter(|(line, partner)| {
-        let old = partner.and_then(|k| old[k].cells.get(column));
+    let marked = rivals.iter().filter(|(line, old)| {
+        let old = old.and_then(|old| old.cells.get(column));
         if a.best { line.cells[column].best } else { old.is_some_and(|cell| cell.best) }
     });
     let this = value(b);
@@ -182,12 +205,18 @@ fn number_length(text: &str) -> usize {
     if word { 0 } else { length }
 }
 
-/// The tables of a file; the first line of each is its head.
-fn parse(text: &str, format: Format) -> Vec<Vec<Line>> {
-    let mut tables: Vec<Vec<Line>> = Vec::new();
+/// The tables of a file.
+fn parse(text: &str, format: Format) -> Vec<Found> {
+    let mut tables: Vec<Found> = Vec::new();
     let mut open = false;
-    for raw in text.lines() {
+    let mut title = None;
+    let lines: Vec<&str> = text.lines().collect();
+    let code = if format == Format::Markdown { fenced(&lines) } else { vec![false; lines.len()] };
+    for (raw, code) in lines.into_iter().zip(code) {
         let line = raw.trim();
+        if let Some(found) = titled(raw, format).filter(|_| !code) {
+            title = Some(found);
+        }
         let cells = match format {
             Format::Markdown => line.strip_prefix('|').map(|line| split(line.strip_suffix('|').unwrap_or(line), '|')),
             Format::Csv => (!line.is_empty() && !line.starts_with('#')).then(|| csv(line)),
@@ -205,28 +234,43 @@ fn parse(text: &str, format: Format) -> Vec<Vec<Line>> {
             Some(cells) if format == Format::Markdown && is_rule(&cells) => {}
             Some(cells) => {
                 if !open {
-                    tables.push(Vec::new());
+                    tables.push(Found { title: title.take(), lines: Vec::new() });
                 }
                 open = true;
                 let cells = cells.iter().map(|cell| plain(cell, format)).collect();
-                tables.last_mut().expect("one was put there").push(Line { raw: raw.into(), cells });
+                tables.last_mut().expect("one was put there").lines.push(Line { raw: raw.into(), cells });
             }
         }
-    }
-    if format == Format::Csv {
-        tables.iter_mut().for_each(|table| mark(table));
     }
     tables
 }
 
-/// In CSV the mark of a mean stands in a column of its own, the third after it.
-fn mark(table: &mut [Line]) {
-    let Some((head, rows)) = table.split_first_mut() else { return };
-    for j in (3..head.cells.len()).filter(|&j| head.cells[j].text.ends_with("_best")) {
-        for row in rows.iter_mut().filter(|row| row.cells.len() > j) {
-            row.cells[j - 3].best = std::mem::take(&mut row.cells[j].text) == "yes";
+/// The title that a line gives to the table below it.
+fn titled(raw: &str, format: Format) -> Option<String> {
+    let line = raw.trim();
+    match format {
+        Format::Markdown => heading(raw).map(String::from),
+        Format::Csv => line.strip_prefix('#').map(|text| text.trim().into()),
+        Format::Latex => line.strip_prefix("% ").map(String::from),
+        Format::Html => {
+            let level = line.strip_prefix("<h")?;
+            level.starts_with(|c: char| c.is_ascii_digit()).then(|| plain(line, format).text)
         }
     }
+}
+
+/// The lines of a table with marks where they belong: in CSV that of a mean stands in a column of its own, the third after it.
+fn marked(lines: &[Line], marks: &[usize]) -> Vec<Line> {
+    let mut lines = lines.to_vec();
+    for line in lines.iter_mut().skip(1) {
+        for &j in marks {
+            // whatever else stands there is compared as it is
+            if line.cells.get(j).is_some_and(|cell| ["yes", ""].contains(&cell.text.as_str())) {
+                line.cells[j - 3].best = std::mem::take(&mut line.cells[j].text) == "yes";
+            }
+        }
+    }
+    lines
 }
 
 fn is_rule(cells: &[String]) -> bool {
@@ -276,7 +320,7 @@ fn html(row: &str) -> Vec<String> {
 fn plain(cell: &str, format: Format) -> Cell {
     let (mark, ends): (&str, &[&str]) = match format {
         Format::Markdown => ("**", &["**"]),
-        Format::Latex => ("\\textbf{", &["\\textbf{", "{\\scriptsize", "}"]),
+        Format::Latex => ("\\textbf{", &["{}", "\\textbf{", "{\\scriptsize", "}"]),
         Format::Html => ("<strong", &[]),
         Format::Csv => return Cell { text: cell.trim().into(), best: false },
     };
@@ -320,6 +364,7 @@ mod tests {
             head: vec![head("variant", None, 0.0), head("psnr ↑", Some("psnr"), 0.1), head("jod", Some("jod"), 0.0)],
             rows: vec![row("full | all", psnr[0]), row("no_prior & 2", psnr[1])],
             note: Some("a note".into()),
+            ..Table::default()
         };
         vec![Titled { title: "Scores".into(), table }]
     }
@@ -362,6 +407,80 @@ mod tests {
                 "{name}: moved by hand"
             );
         }
+    }
+
+    /// Scores of two methods on two splits, the better one of each split marked.
+    fn splits(title: &str, psnr: [f64; 4], picked: &str) -> Titled {
+        let head = |text: &str, means: Option<&str>, tolerance| Head {
+            text: text.into(),
+            means: means.map(String::from),
+            tolerance,
+            ..Head::default()
+        };
+        let row = |i: usize| {
+            let number = Some(Number { value: psnr[i], deviation: None, n: 1 });
+            let best = psnr[i] >= psnr[i ^ 1];
+            let mean = Drawn { best, number, ..Drawn::new(format!("{:.2}", psnr[i])) };
+            vec![
+                Drawn::new(["a", "b"][i / 2]),
+                Drawn::new(["x", "y"][i % 2]),
+                Drawn::new("s"),
+                Drawn::new(picked),
+                mean,
+            ]
+        };
+        let heads = ["split", "method", "kind", "picked_best"].map(|name| head(name, None, 0.0));
+        let head = heads.into_iter().chain([head("psnr", Some("psnr"), 0.3)]).collect();
+        let table = Table { head, rows: (0..4).map(row).collect(), note: None, shared: 1 };
+        Titled { title: title.into(), table }
+    }
+
+    #[test]
+    fn a_mark_is_one_among_the_rows_that_are_compared() {
+        let tables = [splits("Splits", [26.55, 26.0, 25.99, 25.0], "no")];
+        for (name, format) in Format::ALL {
+            let text = write("t", &tables, format).unwrap();
+            assert!(differences("t", &tables, &text, format).unwrap().is_empty(), "{name}");
+            // 26.00 is near the best of the other split, and far from that of its own
+            let wrong = match format {
+                Format::Markdown => text.replace("| 26.00 |", "| **26.00** |"),
+                Format::Latex => text.replace("& 26.00 ", "& \\textbf{26.00} "),
+                Format::Csv => text.replace("26,,1,", "26,,1,yes"),
+                Format::Html => text.replace(">26.00<", "><strong>26.00</strong><"),
+            };
+            assert_ne!(text, wrong, "{name}");
+            assert_eq!(differences("t", &tables, &wrong, format).unwrap().len(), 3, "{name}");
+        }
+    }
+
+    #[test]
+    fn tables_of_one_head_are_told_apart_by_their_titles() {
+        let tables = [splits("One", [1.0, 2.0, 3.0, 4.0], "no"), splits("Two_ *x*", [5.0, 6.0, 7.0, 8.0], "no")];
+        for (name, format) in Format::ALL {
+            let text = write("t", &tables, format).unwrap();
+            let told = |tables: &[Titled]| differences("t", tables, &text, format).unwrap();
+            assert!(told(&tables[1..]).is_empty(), "{name}: {:?}", told(&tables[1..]));
+            assert!(told(&tables).is_empty() && told(&tables[..1]).is_empty(), "{name}");
+            // who calls it otherwise still has it
+            assert!(differences("t", &tables, &text.replace("Two", "Second"), format).unwrap().is_empty(), "{name}");
+        }
+        // what looks like a heading in a block of code is none
+        let text = write("t", &tables, Format::Markdown).unwrap();
+        let text = text.replace("x\\*\n\n", "x\\*\n\n```\n# One\n```\n\n");
+        assert!(text.contains("# One\n```"), "{text}");
+        assert!(differences("t", &tables[1..], &text, Format::Markdown).unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_column_that_is_called_like_a_mark_is_compared() {
+        let psnr = [1.0, 2.0, 3.0, 4.0];
+        let text = write("t", &[splits("T", psnr, "left")], Format::Csv).unwrap();
+        assert!(text.contains("a,x,s,left,1,,1,\n"), "{text}");
+        let told = |picked: &str| differences("t", &[splits("T", psnr, picked)], &text, Format::Csv).unwrap();
+        assert!(told("left").is_empty() && !told("right").is_empty() && !told("").is_empty());
+        // and what is no mark in the column of marks is told
+        let odd = text.replace("a,x,s,left,1,,1,\n", "a,x,s,left,1,,1,no\n");
+        assert!(!differences("t", &[splits("T", psnr, "left")], &odd, Format::Csv).unwrap().is_empty());
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //!
 //! Both renderings are made from this, so that they tell the same. Knows no run and no markup.
 
+use super::numbers;
 use std::path::PathBuf;
 
 /// A whole report.
@@ -22,7 +23,7 @@ pub(super) struct Document {
 /// One thing on the page.
 #[derive(Debug)]
 pub(super) enum Block {
-    /// A heading of a part (level 2) or of one table or figure (level 3).
+    /// A heading of a part (level 2) or of one table or figure (level 3), as Markdown has them; in HTML no level is left out.
     Heading(u8, String),
     /// Markdown written by the recipe's author.
     Prose(String),
@@ -49,6 +50,8 @@ pub(super) struct Table {
     pub rows: Vec<Vec<Cell>>,
     /// A line below the table.
     pub note: Option<String>,
+    /// How many of the first columns say the same in all rows that are compared with each other: the best is the best of these.
+    pub shared: usize,
 }
 
 impl Table {
@@ -110,6 +113,13 @@ impl Cell {
     /// A cell that is not worth looking at.
     pub fn faint(text: impl Into<String>) -> Cell {
         Cell { faint: true, ..Cell::new(text) }
+    }
+
+    /// A duration given in seconds, which sorts as the number that it is.
+    pub fn duration(seconds: f64) -> Cell {
+        let known = seconds.is_finite() && seconds >= 0.0;
+        let number = known.then_some(Number { value: seconds, deviation: None, n: 1 });
+        Cell { number, ..Cell::new(numbers::duration(seconds)) }
     }
 }
 

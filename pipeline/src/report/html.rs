@@ -24,6 +24,8 @@ enum Part<'a> {
     Heading {
         level: u8,
         text: &'a str,
+        /// Whether it is that of one table or figure, which look alike wherever they stand.
+        item: bool,
     },
     /// Made by us from the author's Markdown, already escaped.
     Prose(String),
@@ -59,13 +61,19 @@ struct Figure<'a> {
 /// # Errors
 /// If a picture or video cannot be read; the message names it.
 pub(super) fn render(document: &Document) -> anyhow::Result<String> {
-    let parts = document.blocks.iter().map(part).collect::<anyhow::Result<Vec<_>>>()?;
+    let mut inner = false;
+    let mut parts = Vec::with_capacity(document.blocks.len());
+    for block in &document.blocks {
+        inner |= matches!(block, Block::Heading(2, _));
+        parts.push(part(block, inner)?);
+    }
     Ok(Page { document, palette: &PALETTE, parts }.render()?)
 }
 
-fn part(block: &Block) -> anyhow::Result<Part<'_>> {
+/// `inner`: whether it lies within a part. What the recipe asks for comes before all parts, right below the title of the page.
+fn part(block: &Block, inner: bool) -> anyhow::Result<Part<'_>> {
     Ok(match block {
-        Block::Heading(level, text) => Part::Heading { level: *level, text },
+        Block::Heading(level, text) => Part::Heading { level: if inner { *level } else { 2 }, text, item: *level == 3 },
         Block::Prose(markdown) => Part::Prose(prose::html(markdown)),
         Block::Notice(text) => Part::Notice(text),
         Block::Table(table) => Part::Table(table),

@@ -3,7 +3,7 @@
 //! The seconds are those that the records of the units hold, whichever run did the work. Knows no markup.
 
 use super::document::{Cell, Head, Table};
-use super::numbers::{Style, duration};
+use super::numbers::Style;
 use crate::finished::{FinishedNode, NodeState};
 
 /// The table of these stages. `count` names the stage whose rows are what was made; without it each stage's own rows are.
@@ -17,6 +17,7 @@ pub(super) fn rates(nodes: &[FinishedNode], stages: &[String], count: Option<&st
             "busy: seconds that the tasks of these units took, in whichever run and on whichever machine that was, added up also where \
              tasks ran side by side; a second: {what} over busy"
         )),
+        ..Table::default()
     };
     table.head.push(Head { text: "a second".into(), number: true, ..Head::default() });
     let found: Vec<_> = stages.iter().map(|stage| (stage, rate(nodes, stage, count.unwrap_or(stage)))).collect();
@@ -31,7 +32,7 @@ pub(super) fn rates(nodes: &[FinishedNode], stages: &[String], count: Option<&st
             Ok(rate) => {
                 row.push(Cell::new(rate.units.to_string()));
                 row.push(Cell::new(rate.executed.to_string()));
-                row.push(rate.seconds.map_or(Cell::faint("not recorded"), |seconds| Cell::new(duration(seconds))));
+                row.push(rate.seconds.map_or(Cell::faint("not recorded"), Cell::duration));
                 row.push(Cell::new(rate.made.to_string()));
                 row.push(match rate.per_second() {
                     Some(rate) => Cell::new(style.write(rate)),
@@ -135,6 +136,9 @@ mod tests {
         assert_eq!(table.head[4].text, "frames");
         let rows = texts(&table);
         assert_eq!(rows[0], ["capture", "4", "1", "20 s", "50", "2.50"]);
+        // as words, 5.0 s would stand behind 20 s
+        let seconds: Vec<_> = table.rows.iter().map(|row| row[3].number.map(|number| number.value)).collect();
+        assert_eq!(seconds, [Some(20.0), Some(5.0), None, None]);
         assert_eq!(rows[1], ["frames", "12", "12", "5.0 s", "50", "10.00"]);
         assert_eq!(rows[2], ["old", "2", "0", "not recorded", "50", "not available: no time is recorded"]);
         assert_eq!(rows[3][5], "not available: a table of the engine's has no units");

@@ -8,7 +8,7 @@ use crate::finished::TableItem;
 use anyhow::Context;
 use manifests::{Manifest, Type, Value};
 use polars::prelude::*;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 /// What a cell says that has no value.
 const NOT_AVAILABLE: &str = "n/a";
@@ -82,6 +82,12 @@ impl Group {
     fn section(&self) -> &[String] {
         &self.keys[..self.keys.len().saturating_sub(1)]
     }
+
+    /// What counts once and has a value in a column.
+    fn valued(&self, column: usize) -> HashSet<&[String]> {
+        let there = self.units.iter().filter(|(_, values)| values[column].is_some());
+        there.map(|(unit, _)| unit.as_slice()).collect()
+    }
 }
 
 /// Groups that share their first keys stand together, each in the order of its first row.
@@ -100,7 +106,7 @@ fn together(groups: Vec<Group>) -> Vec<Group> {
 
 fn means(manifest: &Manifest, asked: &TableItem) -> anyhow::Result<Table> {
     let groups = together(grouped(manifest, asked).context("averaging a table of the report")?);
-    let mut table = Table::default();
+    let mut table = Table { shared: asked.by.len().saturating_sub(1), ..Table::default() };
     table.head.extend(asked.by.iter().map(|name| Head {
         text: name.clone(),
         number: flush_right(manifest, name),
@@ -112,6 +118,7 @@ fn means(manifest: &Manifest, asked: &TableItem) -> anyhow::Result<Table> {
         row.push(Cell::faint(group.rows.to_string()));
         table.rows.push(row);
     }
+    let mut uneven = Vec::new();
     for (c, name) in asked.mean.iter().enumerate() {
         let tolerance = asked.tolerance.iter().find(|(column, _)| column == name).map_or(0.0, |(_, most)| *most);
         let head = |text: String, means: String, tolerance: f64| Head {
@@ -124,13 +131,21 @@ fn means(manifest: &Manifest, asked: &TableItem) -> anyhow::Result<Table> {
         table.head.push(head(format!("{name}{}", arrow(asked, name)), name.clone(), tolerance));
         let style = Style::of(groups.iter().filter_map(|group| Some(group.means[c]?.value)));
         // compared are groups that differ in the last column of `by` alone: methods on one split, not splits
+        let mut odd = false;
         let best: Vec<Option<f64>> = groups
             .chunk_by(|a, b| a.section() == b.section())
             .flat_map(|section| {
                 let means = section.iter().filter_map(|group| Some(group.means[c]?.value));
-                std::iter::repeat_n(best(means, direction(asked, name)), section.len())
+                let best = best(means, direction(asked, name));
+                // nobody wins by seeds that others lack, whose differences beside it would say otherwise
+                let fair = asked.against.is_none() || alike(section, c);
+                odd |= best.is_some() && !fair;
+                std::iter::repeat_n(best.filter(|_| fair), section.len())
             })
             .collect();
+        if odd {
+            uneven.push(format!("`{name}`"));
+        }
         for ((group, row), best) in groups.iter().zip(&mut table.rows).zip(best) {
             row.push(mean_cell(group.means[c], group.rows, best, |x| style.write(x), style));
         }
@@ -166,6 +181,10 @@ fn means(manifest: &Manifest, asked: &TableItem) -> anyhow::Result<Table> {
                 per.join(", ")
             ),
         });
+    }
+    if !uneven.is_empty() {
+        let (columns, per) = (uneven.join(", "), asked.per.join(", "));
+        notes.push(format!("no best of {columns} is marked among rows that do not have it of the same {per}"));
     }
     let lacking: Vec<String> = (asked.mean.iter().enumerate())
         .filter(|(c, name)| numeric(manifest, name) && groups.iter().all(|group| group.means[*c].is_none()))
@@ -204,6 +223,13 @@ fn mean_cell(
         spread = format!("{spread} (n = {n})").trim_start().into();
     }
     Cell { spread, best: best == Some(value), number: mean, ..Cell::new(write(value)) }
+}
+
+/// Whether all groups that have values in a column have them of the same of what counts once; always so without `per:`.
+fn alike(groups: &[Group], column: usize) -> bool {
+    let mut sets = groups.iter().map(|group| group.valued(column)).filter(|set| !set.is_empty());
+    let first = sets.next();
+    sets.all(|set| first.as_ref() == Some(&set))
 }
 
 /// The group that one is compared with.
@@ -497,7 +523,18 @@ mod tests {
         // seeds differ by ten, pairs by half: the third seed has no partner
         let deltas: Vec<&str> = rows.iter().map(|row| row[3].as_str()).collect();
         assert_eq!(deltas, ["–", "-0.75 ± 0.35 (n = 2)", "+1.00"]);
-        assert!(note.unwrap().contains("pair by pair of one seed"));
+        let note = note.unwrap();
+        assert!(note.contains("pair by pair of one seed"), "{note}");
+        // by its third seed `less` would be the best, and by the two that `full` has too it is the worse one
+        let means: Vec<&str> = rows.iter().map(|row| row[2].as_str()).collect();
+        assert_eq!(means, ["25.00 ± 7.07", "32.83 ± 15.77", "31.00"]);
+        assert!(note.contains("no best of `psnr` is marked among rows that do not have it of the same seed"), "{note}");
+        // two seeds of both, and one of both
+        for kept in [&[0, 1, 2, 3][..], &[1, 3]] {
+            let (_, rows, note) = texts(table(&manifest.take(kept), &paired).unwrap());
+            assert!(rows[0][2].starts_with('*') && !rows[1][2].contains('*'), "{rows:?}");
+            assert!(!note.unwrap().contains("no best"));
+        }
         let (_, rows, note) = texts(table(&manifest, &TableItem { per: Vec::new(), ..paired.clone() }).unwrap());
         assert_eq!((rows[0][3].as_str(), rows[2][3].as_str()), ("–", "+6.00"));
         assert!(note.unwrap().contains("difference from the mean of full"));

@@ -74,6 +74,16 @@ pub(super) fn tolerances(table: &Table, format: Format) -> Vec<f64> {
     table.head.iter().flat_map(of).collect()
 }
 
+/// Where the mark of the best stands in a column of its own, the third behind its mean.
+pub(super) fn marks(table: &Table, format: Format) -> Vec<usize> {
+    let mut width = 0;
+    let of = |head: &Head| {
+        width += csv_names(head).len();
+        (format == Format::Csv && head.means.is_some()).then_some(width - 1)
+    };
+    table.head.iter().filter_map(of).collect()
+}
+
 /// What a file of numbers calls a column: one name, or four for means.
 fn csv_names(head: &Head) -> Vec<String> {
     match &head.means {
@@ -97,7 +107,7 @@ fn csv(titled: &Titled) -> String {
             (None, None) => vec![cell.text.clone()],
         }
     };
-    let mut out = format!("# {}\n", titled.title);
+    let mut out = format!("# {}\n", one_line(&titled.title));
     out += &line(titled.table.head.iter().flat_map(csv_names).collect());
     for row in &titled.table.rows {
         out += &line(row.iter().zip(&titled.table.head).flat_map(cell).collect());
@@ -105,9 +115,14 @@ fn csv(titled: &Titled) -> String {
     out
 }
 
+/// Text that has to stay within a comment.
+fn one_line(text: &str) -> String {
+    text.replace(['\n', '\r'], " ")
+}
+
 fn quoted(value: &str) -> String {
     match value.contains([',', '"', '\n', '\r']) || value.starts_with('#') {
-        true => format!("\"{}\"", value.replace('"', "\"\"").replace(['\n', '\r'], " ")),
+        true => format!("\"{}\"", one_line(&value.replace('"', "\"\""))),
         false => value.into(),
     }
 }
@@ -120,15 +135,20 @@ fn latex(titled: &Titled) -> String {
         let text = if cell.best { format!("\\textbf{{{text}}}") } else { text };
         if cell.spread.is_empty() { text } else { format!("{text} {{\\scriptsize {}}}", tex(&cell.spread)) }
     };
-    let mut out = format!("% {}; needs \\usepackage{{booktabs}}\n", titled.title.replace(['\n', '\r'], " "));
+    let mut out = format!("% {}; needs \\usepackage{{booktabs}}\n", one_line(&titled.title));
     out += &format!("\\begin{{tabular}}{{{columns}}}\n\\toprule\n");
-    let line = |cells: Vec<String>| format!("{} \\\\\n", cells.join(" & "));
+    let line = |cells: Vec<String>| {
+        let cells = cells.join(" & ");
+        // the end of the line above, or a rule, would take these for arguments of its own
+        let guard = if cells.starts_with(['[', '*']) { "{}" } else { "" };
+        format!("{guard}{cells} \\\\\n")
+    };
     out += &line(table.head.iter().map(|head| tex(&head.text)).collect());
     out += "\\midrule\n";
     table.rows.iter().for_each(|row| out += &line(row.iter().map(cell).collect()));
     out += "\\bottomrule\n\\end{tabular}\n";
     if let Some(note) = &table.note {
-        out += &format!("% {}\n", note.replace(['\n', '\r'], " "));
+        out += &format!("% {}\n", one_line(note));
     }
     out
 }
@@ -140,6 +160,10 @@ fn tex(text: &str) -> String {
         '&' | '%' | '$' | '#' | '_' | '{' | '}' => format!("\\{c}"),
         '~' => "\\textasciitilde{}".into(),
         '^' => "\\textasciicircum{}".into(),
+        // in LaTeX's own encoding of fonts these are other signs
+        '<' => "\\textless{}".into(),
+        '>' => "\\textgreater{}".into(),
+        '|' => "\\textbar{}".into(),
         '±' => "$\\pm$".into(),
         'Δ' => "$\\Delta$".into(),
         '↑' => "$\\uparrow$".into(),
@@ -149,4 +173,48 @@ fn tex(text: &str) -> String {
         c => c.to_string(),
     };
     text.chars().map(one).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample(title: &str) -> Vec<Titled> {
+        let head = |text: &str, means: Option<&str>| Head {
+            text: text.into(),
+            means: means.map(String::from),
+            ..Head::default()
+        };
+        let row = |name: &str| {
+            let number = Some(Number { value: 1.5, deviation: None, n: 2 });
+            vec![Cell::new(name), Cell { number, ..Cell::new("1.5") }, Cell::new("yes")]
+        };
+        let table = Table {
+            head: vec![head("[name]", None), head("psnr", Some("psnr")), head("is_best", None)],
+            rows: vec![row("*all*"), row("[0, 1]"), row("a < b | c > d")],
+            ..Table::default()
+        };
+        vec![Titled { title: title.into(), table }]
+    }
+
+    #[test]
+    fn latex_takes_no_cell_for_an_argument_or_another_sign() {
+        let text = write("t", &sample("A\nB"), Format::Latex).unwrap();
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!((lines[0], lines[2]), ("% A B; needs \\usepackage{booktabs}", "\\toprule"));
+        assert_eq!(lines[3], "{}[name] & psnr & is\\_best \\\\");
+        assert_eq!(lines[5], "{}*all* & 1.5 & yes \\\\");
+        assert_eq!(lines[6], "{}[0, 1] & 1.5 & yes \\\\");
+        assert_eq!(lines[7], "a \\textless{} b \\textbar{} c \\textgreater{} d & 1.5 & yes \\\\");
+    }
+
+    #[test]
+    fn a_title_of_several_lines_is_one_comment_in_csv() {
+        let text = write("t", &sample("A,\nB"), Format::Csv).unwrap();
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines[..2], ["# A, B", "[name],psnr,psnr_deviation,psnr_n,psnr_best,is_best"]);
+        assert_eq!(lines[2], "*all*,1.5,,2,,yes");
+        assert_eq!(marks(&sample("")[0].table, Format::Csv), [4]);
+        assert!(marks(&sample("")[0].table, Format::Markdown).is_empty());
+    }
 }

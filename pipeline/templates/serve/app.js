@@ -12,23 +12,33 @@ const VIEWS = { "": runs, run, rows, compare, avatar };
 
 let leave = new AbortController();
 
+/** The parts of a path; one that is not encoded as addresses are is the name of nothing. */
+function parts(path) {
+  try {
+    return path.split("/").map(decodeURIComponent);
+  } catch {
+    return [path];
+  }
+}
+
 async function show() {
   leave.abort();
   leave = new AbortController();
   const { signal } = leave;
   const [path, query] = location.hash.replace(/^#\/?/, "").split("?");
-  const [name, ...parts] = path.split("/").map(decodeURIComponent);
+  const [name, ...rest] = parts(path);
   const place = h("div");
   document.getElementById("view").replaceChildren(place);
   for (const anchor of document.querySelectorAll("nav a")) {
     const own = anchor.hash.replace(/^#\//, "");
     const here = own === name || (own === "" && ["run", "rows"].includes(name));
-    anchor.toggleAttribute("aria-current", here);
+    if (here) anchor.setAttribute("aria-current", "page");
+    else anchor.removeAttribute("aria-current");
   }
-  document.title = ["effigy", name, ...parts].filter(Boolean).join(" · ");
+  document.title = ["effigy", name, ...rest].filter(Boolean).join(" · ");
   try {
-    const view = VIEWS[name];
-    if (view) await view(place, parts, new URLSearchParams(query), signal);
+    const view = Object.hasOwn(VIEWS, name) && VIEWS[name];
+    if (view) await view(place, rest, new URLSearchParams(query), signal);
     else place.append(h("p", {}, "There is nothing at this address. "), h("a", { href: "#/" }, "All runs"));
   } catch (error) {
     if (error.name !== "AbortError") place.append(trouble(error));
@@ -37,6 +47,6 @@ async function show() {
 
 addEventListener("hashchange", show);
 show();
-get("runs").then(({ workspace, version }) => {
+get("runs", { limit: 0 }).then(({ workspace, version }) => {
   document.getElementById("workspace").textContent = `${workspace} · ${version}`;
 }, () => {});

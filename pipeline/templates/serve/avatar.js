@@ -7,6 +7,9 @@ import { meshView, parsePly } from "./mesh.js";
 /** Milliseconds of rest after which the fine surface and the picture are asked for. */
 const REST = { fine: 250, picture: 400 };
 
+/** More groups of moments than this are none. */
+const GROUPS = 200;
+
 /** The viewer of a run, or a list of those that have one. */
 export async function avatar(place, [run], fields, signal) {
   if (!run) return list(place, signal);
@@ -22,8 +25,7 @@ export async function avatar(place, [run], fields, signal) {
 }
 
 async function list(place, signal) {
-  const { runs } = await get("runs", {}, signal);
-  const found = runs.filter((one) => one.avatar);
+  const { runs: found } = await get("runs", { avatar: 1, limit: 500 }, signal);
   place.append(h("h1", {}, "Avatar"), found.length
     ? table(["Run", "Recipe"], found.map((one) => h("tr", {}, h("td", {}, h("a", { href: link(["avatar", one.run]) }, moment(one.started))), h("td", {}, one.typed))))
     : h("p", {}, "No run of this workspace has tracked a head yet. `effigy run avatar.yaml` does."));
@@ -119,7 +121,53 @@ function rested(milliseconds, work) {
   };
 }
 
-function controls(told, state, changed, front) {
+/** Moments by all but the last thing that tells them apart, such as the frames of a sequence: `[title, [[row, text], ...]]` each. */
+export function grouped(moments) {
+  const parts = moments.map((one) => one.name.split(", "));
+  // what all moments have in common tells none from another
+  const common = new Set(parts.length > 1 ? parts[0].filter((part) => parts.every((others) => others.includes(part))) : []);
+  const own = parts.map((all) => all.filter((part) => !common.has(part)));
+  const by = (title) => {
+    const groups = new Map();
+    moments.forEach(({ row }, i) => {
+      const name = title(own[i]);
+      if (!groups.has(name)) groups.set(name, []);
+      groups.get(name).push([row, own[i].slice(name ? -1 : 0).join(", ") || `row ${row}`]);
+    });
+    return [...groups];
+  };
+  const groups = by((all) => all.slice(0, -1).join(", "));
+  return groups.length > GROUPS ? by(() => "") : groups;
+}
+
+/** Where to begin: the mean expression, or a group of tracked moments and one of these. There may be thousands. */
+function beginning(moments, state, changed) {
+  const groups = grouped(moments);
+  const within = h("div", { class: "within" });
+  const choose = (name) => {
+    state.mean = name === "mean";
+    const all = state.mean ? [] : groups[Number(name)][1];
+    if (all.length) [[state.row]] = all;
+    const shown = h("output", {}, all[0]?.[1] ?? "");
+    const go = (place) => {
+      const i = Math.min(all.length, Math.max(1, Math.round(Number(place)) || 1)) - 1;
+      range.value = i + 1;
+      [state.row, shown.textContent] = all[i];
+      changed();
+    };
+    const moved = (event) => { go(event.target.value); exact.value = range.value; };
+    const range = h("input", { type: "range", min: 1, max: all.length, value: 1, name: "place", "aria-label": "moment", input: moved });
+    const exact = h("input", { type: "number", min: 1, max: all.length, value: 1, name: "number", "aria-label": "number of the moment", change: moved });
+    put(within, all.length > 1 ? [range, exact, h("span", { class: "faint" }, `of ${all.length}`)] : null, all.length ? shown : null);
+  };
+  const options = [["mean", "mean expression"], ...groups.map(([title], i) => [String(i), title || "a tracked moment"])];
+  const first = groups.length ? "0" : "mean";
+  choose(first);
+  return [h("label", {}, "Begin at ", choice(options, first, (name) => { choose(name); changed(); }, { name: "moment" })), within];
+}
+
+/** Sliders, and where they begin. Moves `state`, and says so by `changed`; `front` puts the camera in front. */
+export function controls(told, state, changed, front) {
   const sliders = h("div");
   const fill = () => put(sliders,
     h("h2", {}, "Directions"),
@@ -133,17 +181,8 @@ function controls(told, state, changed, front) {
     ] : null);
   const reset = () => { state.along.fill(0); state.actions = {}; fill(); changed(); };
   fill();
-  // what all moments have in common tells none from another
-  const parts = told.moments.map((one) => one.name.split(", "));
-  const own = (all) => all.filter((part) => parts.length === 1 || !parts.every((others) => others.includes(part))).join(", ");
-  const moments = [["mean", "mean expression"], ...told.moments.map((one, i) => [String(one.row), own(parts[i])])];
-  const begin = choice(moments, String(state.row), (value) => {
-    state.mean = value === "mean";
-    if (!state.mean) state.row = Number(value);
-    changed();
-  }, { name: "moment" });
   return h("div", { class: "controls" },
-    h("label", {}, "Begin at ", begin),
+    beginning(told.moments, state, changed),
     h("p", {}, h("button", { click: reset, name: "reset" }, "Reset sliders"), " ", h("button", { click: front, name: "front" }, "Camera in front")),
     sliders);
 }

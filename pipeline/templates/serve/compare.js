@@ -2,9 +2,12 @@
 
 import { address, choice, counted, digits, get, h, isPicture, link, moment, table, trouble } from "./dom.js";
 
+/** So many of the last runs can be chosen from; an address may name any. */
+const RUNS = 500;
+
 /** Two runs; without any in the address, the last one and the one of the same recipe before it. */
 export async function compare(place, _parts, fields, signal) {
-  const { runs } = await get("runs", {}, signal);
+  const { runs } = await get("runs", { limit: RUNS }, signal);
   place.append(h("h1", {}, "Compare"));
   if (!runs.length) {
     place.append(h("p", {}, "There is no run to compare yet."));
@@ -19,6 +22,7 @@ export async function compare(place, _parts, fields, signal) {
     location.hash = link(["compare"], Object.fromEntries(next));
   };
   const options = runs.map((one) => [one.run, `${moment(one.started)} · ${one.recipe}${one.profile ? ` · ${one.profile}` : ""}`]);
+  for (const name of [chosen.new, chosen.old]) if (!options.some(([known]) => known === name)) options.push([name, name]);
   place.append(h("p", { class: "choose" },
     h("label", {}, "Old ", choice(options, chosen.old, (old) => go({ old }), { name: "old" })), " ",
     h("label", {}, "New ", choice(options, chosen.new, (next) => go({ new: next }), { name: "new" })), " ",

@@ -62,7 +62,9 @@ function paged(place, page, state, go, digest) {
     return h("th", { class: numeric ? "number" : "", "aria-sort": up ? "ascending" : down ? "descending" : null },
       h("button", { class: "heading", title: `${type}; sort by it`, click: () => go({ order: next }) }, name, up ? " ↑" : down ? " ↓" : ""));
   };
+  // a click anywhere on a row shows it in full; its number is what the keyboard reaches
   const row = ([index, cells]) => h("tr", { click: (event) => { if (!event.target.closest("a")) whole(place, digest, index, page.columns); } },
+    h("td", { class: "number" }, h("button", { class: "heading", "aria-label": `row ${index} in full`, "aria-haspopup": "dialog" }, index)),
     order.map((i) => shownCell(cells[i])));
   const last = Math.min(state.offset + PAGE, page.matching);
   const turn = h("p", { class: "turn" },
@@ -70,7 +72,7 @@ function paged(place, page, state, go, digest) {
     page.matching > PAGE ? `, ${state.offset + 1} to ${last} ` : " ",
     state.offset > 0 ? h("button", { click: () => go({ offset: Math.max(0, state.offset - PAGE) }) }, "Before") : null, " ",
     last < page.matching ? h("button", { click: () => go({ offset: last }) }, "Next") : null);
-  return [turn, table(order.map((i) => heading(page.columns[i])), page.rows.map(row), { class: "rows" })];
+  return [turn, table([h("th", { class: "number" }, "row"), ...order.map((i) => heading(page.columns[i]))], page.rows.map(row), { class: "rows" })];
 }
 
 /** In which order columns stand: names and what is wanted, pictures, numbers, other files, lists, and last what is the same in all rows. What was added last comes

@@ -5,8 +5,12 @@ import { counted, drawing, duration, get, h, link, moment, number, table } from 
 /** How often the run that is on is looked at. */
 const EVERY = 1000;
 
-/** All runs, and above them the one that is on. */
-export async function runs(place, _parts, _fields, signal) {
+/** Runs of a page. */
+const PAGE = 100;
+
+/** The runs, the last ones first, and above them the one that is on. */
+export async function runs(place, _parts, fields, signal) {
+  const offset = Number(fields.get("offset") ?? 0);
   const live = h("section");
   const list = h("section");
   place.append(live, list);
@@ -16,7 +20,7 @@ export async function runs(place, _parts, _fields, signal) {
     live.replaceChildren(...(now.live ? progress(now) : []));
     const name = now.live ? `${now.live.pid} ${now.live.started}` : "";
     // when one begins or ends, what is over may have changed
-    if (name !== was) list.replaceChildren(...over(await get("runs", {}, signal), Boolean(now.live)));
+    if (name !== was) list.replaceChildren(...over(await get("runs", { offset, limit: PAGE }, signal), offset, Boolean(now.live)));
     was = name;
   };
   await look();
@@ -57,8 +61,8 @@ function progress({ live, svg }) {
   ].filter(Boolean);
 }
 
-function over({ runs: all }, on) {
-  if (!all.length) return [h("h1", {}, "Runs"), h("p", {}, on ? "No run is over yet." : "This workspace has seen no run yet. `effigy run RECIPE` makes one.")];
+function over({ runs: all, total }, offset, on) {
+  if (!total) return [h("h1", {}, "Runs"), h("p", {}, on ? "No run is over yet." : "This workspace has seen no run yet. `effigy run RECIPE` makes one.")];
   const row = (one) => h("tr", {},
     h("td", {}, h("a", { href: link(["run", one.run]) }, moment(one.started))),
     h("td", {}, one.recipe, one.profile ? h("span", { class: "faint" }, ` · ${one.profile}`) : null),
@@ -67,7 +71,10 @@ function over({ runs: all }, on) {
     h("td", {}, h("a", { href: link(["compare"], { new: one.run }) }, "compare"),
       one.avatar ? [" ", h("a", { href: link(["avatar", one.run]) }, "avatar")] : null),
     h("td", { class: "faint typed" }, one.typed));
-  return [h("h1", {}, "Runs"), table(["Started", "Recipe", "Outcome", numeral("Ran"), numeral("Known"), numeral("Failed"), numeral("Took"), "", "As it was called"], all.map(row))];
+  const turn = (to, text) => h("a", { href: link([], to ? { offset: to } : {}) }, text);
+  const pages = total > PAGE || offset ? h("p", { class: "turn" }, `runs ${offset + 1} to ${Math.min(offset + PAGE, total)} of ${total} `,
+    offset ? turn(Math.max(0, offset - PAGE), "Before") : null, " ", offset + PAGE < total ? turn(offset + PAGE, "Next") : null) : null;
+  return [h("h1", {}, "Runs"), pages, table(["Started", "Recipe", "Outcome", numeral("Ran"), numeral("Known"), numeral("Failed"), numeral("Took"), "", "As it was called"], all.map(row))].filter(Boolean);
 }
 
 const numeral = (text) => h("th", { class: "number" }, text);
@@ -100,14 +107,19 @@ export async function run(place, [name], _fields, signal) {
   );
 }
 
-/** Boxes of the drawing lead to their rows. A box says in its title what it is: `NAME: ...`. */
+/** Boxes of the drawing lead to their rows, by the mouse and by the keyboard. A box says in its title what it is: `NAME: ...`. */
 function linked(svg, stages, rowsOf) {
+  // what is one picture to a screen reader has no links in it
+  svg.setAttribute("role", "group");
   for (const title of svg.querySelectorAll("title")) {
     const stage = stages.find((one) => title.textContent.startsWith(`${one.name}: `));
     if (!stage) continue;
     const box = title.parentElement;
-    box.classList.add("leads");
-    box.addEventListener("click", () => { location.hash = rowsOf(stage); });
+    const anchor = document.createElementNS(svg.namespaceURI, "a");
+    anchor.setAttribute("href", rowsOf(stage));
+    anchor.setAttribute("class", "leads");
+    box.replaceWith(anchor);
+    anchor.append(box);
   }
   return svg;
 }

@@ -1,15 +1,18 @@
 //! What the page asks for: runs, the one that is on, rows, pairs of rows, and what the avatar viewer shows.
 
-use super::asked::{Answer, Answered, Refusal, missing, wrong};
+use super::asked::{Answer, Answered, missing, wrong};
 use super::rows::{Query, page};
 use super::site::Site;
 use super::{compared, stages};
 use crate::cli::live;
-use crate::cli::record::{self, Record};
+use crate::cli::record::Record;
 use crate::compare::compare;
 use manifests::Digest;
 use serde_json::{Value as Json, json};
+use std::sync::Arc;
 
+/// Runs of a page, if nobody says how many, and at most.
+const RUNS: (usize, usize) = (100, 500);
 /// Rows of a page, if nobody says how many.
 const ROWS: usize = 60;
 /// Pairs of a page.
@@ -60,12 +63,12 @@ impl Fields {
 pub fn answer(site: &Site, name: &str, fields: &Fields) -> Answered {
     let json = |json: Json| Ok(Answer::json(json.to_string()));
     match name {
-        "runs" => json(runs(site)),
+        "runs" => json(runs(site, fields)?),
         "live" => {
             let live = live::current(&site.root);
             json(json!({"live": live, "svg": live.as_ref().and_then(stages::of_live)}))
         }
-        "run" => json(run(site, &find(site, fields.need("run")?)?)?),
+        "run" => json(run(site, &*find(site, fields.need("run")?)?)?),
         "rows" => {
             let order = fields.get("order").map(|column| match column.strip_prefix('-') {
                 Some(column) => (column.to_string(), true),
@@ -89,36 +92,27 @@ pub fn answer(site: &Site, name: &str, fields: &Fields) -> Answered {
             let told = compare(&old, &new, None, EXAMPLES)?;
             json(serde_json::to_value(told).map_err(anyhow::Error::from)?)
         }
-        "avatar" => json(site.viewer.describe(site, &find(site, fields.need("run")?)?)?),
-        "mesh" => site.viewer.mesh(site, &find(site, fields.need("run")?)?, fields),
-        "render" => site.viewer.render(site, &find(site, fields.need("run")?)?, fields),
+        "avatar" => json(site.viewer.describe(site, &*find(site, fields.need("run")?)?)?),
+        "mesh" => site.viewer.mesh(site, &*find(site, fields.need("run")?)?, fields),
+        "render" => site.viewer.render(site, &*find(site, fields.need("run")?)?, fields),
         _ => Err(missing("there is nothing at this address")),
     }
 }
 
-fn both(
-    site: &Site,
-    fields: &Fields,
-) -> Answered<(std::sync::Arc<manifests::Manifest>, std::sync::Arc<manifests::Manifest>)> {
+fn both(site: &Site, fields: &Fields) -> Answered<(Arc<manifests::Manifest>, Arc<manifests::Manifest>)> {
     Ok((site.tables.table(&fields.digest("old")?)?, site.tables.table(&fields.digest("new")?)?))
 }
 
-fn find(site: &Site, name: &str) -> Answered<Record> {
-    // a name is looked for among those that are there; it never becomes a path
-    let found = record::all(&site.root).into_iter().find(|one| one.run == name);
-    found.ok_or_else(|| Refusal { status: 404, ..wrong("there is no run of this name") })
+fn find(site: &Site, name: &str) -> Answered<Arc<Record>> {
+    site.records.get(name).ok_or_else(|| missing("there is no run of this name"))
 }
 
-fn runs(site: &Site) -> Json {
-    let told = |one: &Record| {
-        json!({
-            "run": one.run, "recipe": one.recipe, "typed": one.typed(), "profile": one.profile, "started": one.started,
-            "seconds": one.seconds, "outcome": one.outcome, "executed": one.executed, "cached": one.cached,
-            "failed": one.failed, "avatar": super::avatar::Cast::all(one).is_ok(),
-        })
-    };
-    let runs: Vec<Json> = record::all(&site.root).iter().rev().map(told).collect();
-    json!({"workspace": site.root.display().to_string(), "version": crate::cli::host::VERSION, "runs": runs})
+/// A page of runs, the last one first.
+fn runs(site: &Site, fields: &Fields) -> Answered<Json> {
+    let (offset, limit) = (fields.number("offset", 0)?, fields.number("limit", RUNS.0)?.min(RUNS.1));
+    let (total, runs) = site.records.page(offset, limit, fields.get("avatar").is_some());
+    let (workspace, version) = (site.root.display().to_string(), crate::cli::host::VERSION);
+    Ok(json!({"workspace": workspace, "version": version, "total": total, "runs": runs}))
 }
 
 fn run(site: &Site, record: &Record) -> Answered<Json> {

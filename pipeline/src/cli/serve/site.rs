@@ -3,6 +3,7 @@
 use super::asked::{Answer, Answered, Asked, missing};
 use super::avatar::Viewer;
 use super::files::Files;
+use super::records::Records;
 use super::rows::Tables;
 use crate::provider::Candidate;
 use crate::report::palette;
@@ -27,6 +28,8 @@ const SCRIPT: &str = "text/javascript; charset=utf-8";
 pub struct Site {
     /// Its folder, absolute.
     pub root: PathBuf,
+    /// Its runs.
+    pub records: Records,
     /// Its tables.
     pub tables: Tables,
     /// Its files.
@@ -38,8 +41,8 @@ pub struct Site {
 impl Site {
     /// Over a workspace, with the provider that has the stages of the avatar, and a folder for what they compute.
     pub fn new(root: PathBuf, provider: Option<Candidate>, folder: &Path) -> Site {
-        let (tables, files) = (Tables::new(&root), Files::new(&root));
-        Site { viewer: Viewer::new(&root, provider, folder), root, tables, files }
+        let (records, tables, files) = (Records::new(&root), Tables::new(&root), Files::new(&root));
+        Site { viewer: Viewer::new(&root, provider, folder), root, records, tables, files }
     }
 
     /// Answers a request that the guard has let in.
