@@ -12,7 +12,7 @@ use crate::selection::{Part, Selection, frozen};
 use crate::stage::UnitStage;
 use crate::task::Output;
 use crate::units::assemble;
-use anyhow::Result;
+use anyhow::{Context, Result};
 use cache::Cache;
 use manifests::{Digest, Manifest};
 use protocol::Grain;
@@ -102,7 +102,8 @@ pub fn foresee(
                 let left = frozen(plan, i, &store, &memory)?;
                 Forecast::of_table(Foreseen::Whole(manifests::read_ipc(&store.table_path(&left.table))?), None)
             }
-            Work::Table(table) => of_table(node, table, &forecasts, cache, (&store, &memory))?,
+            Work::Table(table) => of_table(node, table, &forecasts, cache, (&store, &memory))
+                .with_context(|| format!("stage `{}`", node.name))?,
             Work::Units(stage) => {
                 let how = (detail, forced(i));
                 of_units((i, node), stage, &forecasts, cache, (&store, &memory), how, &mut to_run)?

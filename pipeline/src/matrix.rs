@@ -340,7 +340,9 @@ pub fn expand(
     let mut varied = Varied { stanzas: Vec::new(), left_out: Vec::new(), groups: Vec::new() };
     for base in &bases {
         let mut names = Vec::new();
-        for cell in all.cells(base, base.mask, &vec![0; axes.len()]) {
+        let cells = all.cells(base, base.mask, &vec![0; axes.len()]);
+        let none = cells.is_empty();
+        for cell in cells {
             if !all.is_chosen(base, &cell) {
                 varied.left_out.push(all.name(base, &cell));
                 continue;
@@ -348,6 +350,10 @@ pub fn expand(
             let Some(stanza) = all.stanza(base, &cell) else { continue };
             names.push(stanza.name.clone());
             varied.stanzas.push(stanza);
+        }
+        // a stage that some variant does not have may well be gone with the others
+        if names.is_empty() && base.written.iter().all(Option::is_some) {
+            problems.push(all.nothing_left(base, none, place));
         }
         if base.mask != 0 {
             varied.groups.push((base.name.clone(), names));
@@ -397,6 +403,16 @@ impl Expansion<'_> {
 
     fn is_chosen(&self, base: &Base<'_>, cell: &Cell) -> bool {
         self.own(base).all(|(bit, axis)| axis.chosen[cell[bit]])
+    }
+
+    /// That `exclude:` left no combination of a stage: `none` at all, or none that the command line chose.
+    fn nothing_left(&self, base: &Base<'_>, none: bool, place: &dyn Fn(At) -> Place) -> Problem {
+        let at = base.written.iter().flatten().next().map_or(At::default(), |stanza| stanza.what.at);
+        let (which, hint) = match none {
+            true => ("no combination", "leave out fewer combinations, or take the stage away"),
+            false => ("no combination that `--variant` chose", "choose another one, or leave out fewer"),
+        };
+        Problem::at(&place(at), format!("`exclude:` leaves {which} of stage `{}`", base.name)).hint(hint)
     }
 
     fn name(&self, base: &Base<'_>, cell: &Cell) -> String {

@@ -116,12 +116,16 @@ pub fn parse(file: &str, source: &str) -> Result<Item, Problem> {
         // the place is said already, and only once
         let text = text.lines().next().unwrap_or_default();
         let text = text.split(" at line ").next().unwrap_or(text).trim_end_matches([':', ',']);
+        // what a program could set in the parser, nobody who writes YAML can
+        let text = text.split(", set ").next().unwrap_or(text).trim_end_matches(" rejected by the configured policy");
         let problem = Problem::at(&place, format!("this is not valid YAML here: {text}"));
         let line = source.lines().nth((at.line as usize).saturating_sub(1)).unwrap_or_default();
         problem.hint(if text.contains("duplicate") {
             "each key may stand once; rename or remove one of the two"
         } else if line.chars().take_while(|c| c.is_whitespace()).any(|c| c == '\t') {
             "YAML is indented by blanks, not by tabs"
+        } else if text.contains("non-finite") {
+            "a value that is not there is `null`; no parameter takes infinity"
         } else if text.contains("64 bits") {
             "write it in quotes if it is a name, or with a point if it is a number"
         } else {

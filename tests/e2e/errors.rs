@@ -29,6 +29,7 @@ fn wrong(yaml: &str, parts: &[&str]) {
 fn writing() {
     wrong("stages:\n  a: { files: 'in/*' }\n  a: { files: 'x' }\n", &["r.yaml:3:3", "duplicate", "hint"]);
     wrong("stages:\n\ta: 1\n", &["r.yaml:2"]);
+    wrong("stages:\n  a: { rows: [{ x: .nan }] }\n", &["r.yaml:2:18", "non-finite", "is `null`"]);
     wrong("stage: { a: { files: x } }", &["r.yaml:1:1", "no field `stage`", "did you mean `stages`?"]);
     wrong(
         "stages:\n  a: { files: 'in/*', rot: x }",
@@ -44,6 +45,19 @@ fn writing() {
     wrong("stages: [1", &["r.yaml:1", "brackets and quotes that are not closed"]);
     wrong("stages: { a: { rows: [], n: 1 } }", &["stage `a` has no field `n`", "hint: it takes no other fields"]);
     wrong("3", &["a recipe must be a mapping, not an integer", "hint: for example `stages: {"]);
+}
+
+#[test]
+fn a_pattern_that_matches_nothing_is_told_unless_it_may() {
+    let space = Space::new();
+    space.write("in/a.txt", "a");
+    let recipe = |more: &str| format!("stages:\n  src: {{ files: ['in/*.txt', 'in/*.mp4'] {more} }}\n");
+    space.write("r.yaml", &recipe(""));
+    for verb in ["plan", "run"] {
+        check(&space, &[verb, "r.yaml"], 1, &["stage `src`", "no file matches `in/*.mp4`", "optional: true"]);
+    }
+    space.write("r.yaml", &recipe(", optional: true"));
+    space.effigy(&["run", "r.yaml"]).expect_error(0, &[]);
 }
 
 #[test]

@@ -226,9 +226,12 @@ fn excluded_combinations_are_not_there() {
         ("[{ seed: 7 }]", "axis `seed` has no value `7`"),
         ("{ seed: 1 }", "`exclude` takes a list of combinations"),
         ("[{}]", "would leave out everything"),
+        ("[{ seed: 1 }, { seed: 2 }, { seed: 3 }]", "`exclude:` leaves no combination of stage"),
     ] {
         start(&excluded(text)).effigy(&["run", "r.yaml"]).expect_error(2, &[part, "hint: "]);
     }
+    let chosen = ["run", "r.yaml", "--variant", "seed=3"];
+    space.effigy(&chosen).expect_error(2, &["leaves no combination that `--variant` chose", "hint: "]);
 }
 
 #[test]

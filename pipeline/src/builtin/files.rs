@@ -1,6 +1,7 @@
 //! `files: PATTERN`: a row for each file that matches: `path` (relative, text) and `file` (blob), sorted by path.
 //!
 //! `*` and `?` match within a name, `**` across folders, `{a,b}` either. Hidden names match only a pattern that names them.
+//! A pattern that matches nothing is an error unless it says `optional: true`: one that is misspelt would do the same.
 //! Files are not copied: their content is known by fingerprint, and programs read them where they lie.
 //! `parse: "clouds/{sequence}/frame_{timestep:i64}.ply"` reads further columns off the paths.
 
@@ -21,6 +22,8 @@ pub struct Files {
     patterns: Vec<String>,
     root: PathBuf,
     parse: Option<Template>,
+    /// Whether there may be no file that matches.
+    optional: bool,
 }
 
 /// A path with names in it: `clouds/{sequence}/frame_{timestep:i64}.ply`.
@@ -114,7 +117,7 @@ impl Files {
                 None
             }
         });
-        Some(Files { patterns: sound, root, parse })
+        Some(Files { patterns: sound, root, parse, optional: fields.flag("optional") })
     }
 
     /// Its columns.
@@ -137,11 +140,13 @@ impl Files {
             // a pattern that climbs out of the folder or is absolute starts at its literal beginning
             let (base, rest) = split_literal(pattern);
             let start = self.root.join(&base);
+            let before = found.len();
             let Some(matcher) = glob(&rest) else {
                 glance(&start);
                 if start.is_file() {
                     found.push((base, start));
                 }
+                self.demand(pattern, found.len() > before)?;
                 continue;
             };
             let matcher = matcher.with_context(|| format!("pattern `{pattern}`"))?;
@@ -154,10 +159,19 @@ impl Files {
                     found.push((name, path));
                 }
             })?;
+            self.demand(pattern, found.len() > before)?;
         }
         found.sort();
         found.dedup();
         Ok(found)
+    }
+
+    fn demand(&self, pattern: &str, is_there: bool) -> Result<()> {
+        if is_there || self.optional {
+            return Ok(());
+        }
+        let message = format!("no file matches `{pattern}` in {}", self.root.display());
+        Err(hinted(message, "`*` matches within a name, `**` across folders; `optional: true` lets there be none"))
     }
 
     /// Its rows.
@@ -263,14 +277,17 @@ mod tests {
         }
         let list = |patterns: &[&str]| {
             let patterns = patterns.iter().map(|pattern| pattern.to_string()).collect();
-            let files = Files { patterns, root: dir.path().into(), parse: None };
-            files.list(&mut |_| {}).unwrap().into_iter().map(|(name, _)| name).collect::<Vec<_>>()
+            let files = Files { patterns, root: dir.path().into(), parse: None, optional: false };
+            Ok::<_, anyhow::Error>(files.list(&mut |_| {})?.into_iter().map(|(name, _)| name).collect::<Vec<_>>())
         };
-        assert_eq!(list(&["in/*.txt"]), ["in/a.txt", "in/b.txt"]);
-        assert_eq!(list(&["**/*.txt"]), ["in/a.txt", "in/b.txt", "in/deep/c.txt"]);
-        assert_eq!(list(&["x.png", "*.{png,jpg}"]), ["x.png"]);
-        assert_eq!(list(&["none/*"]), Vec::<String>::new());
-        assert_eq!(list(&["in/.h*"]), ["in/.hidden.txt"]);
+        assert_eq!(list(&["in/*.txt"]).unwrap(), ["in/a.txt", "in/b.txt"]);
+        assert_eq!(list(&["**/*.txt"]).unwrap(), ["in/a.txt", "in/b.txt", "in/deep/c.txt"]);
+        assert_eq!(list(&["x.png", "*.{png,jpg}"]).unwrap(), ["x.png"]);
+        assert_eq!(list(&["in/.h*"]).unwrap(), ["in/.hidden.txt"]);
+        for nothing in ["none/*", "in/*.png", "y.png"] {
+            let error = list(&["x.png", nothing]).unwrap_err().to_string();
+            assert!(error.contains(nothing) && !error.contains("x.png"), "{error}");
+        }
     }
 
     #[test]
