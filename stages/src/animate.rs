@@ -84,6 +84,7 @@ fn def() -> StageDef {
 }
 
 protocol::register!(Params, def, |params: Params, cx: &Cx<'_>| {
+    head_models::check_grid(params.coarse, params.levels)?;
     let rest = cx.with("rest")?.only();
     let rest = rest.context("`rest` is one tracked frame of the avatar's person\nhint: a `select:` with `limit: 1`")?;
     let participant =

@@ -3,11 +3,12 @@
 //! reads: target, render, gbuffer; landmarks3d?, intrinsics?, world_to_cam?, width?, height?, crop_rect?
 //! writes: mse, l1, psnr (dB), ssim, ssim_whole, ms_ssim, ms_ssim_whole, lpips, lpips_vgg; l1, psnr, ssim and lpips with _head, _mouth and _eyes
 //!
-//! All are of 8-bit pictures, values in [0, 1].
+//! All are of 8-bit pictures, values in [0, 1]; null where the target is blank (all black or all 128), which the paper's evaluator leaves out.
 //! - `psnr`, `mse`, `l1`: whole picture. `_head`, `_mouth`, `_eyes`: pixels of the region alone (`regions.rs`), since a white
 //!   background flatters; for SSIM the windows whose middle lies there, for LPIPS both pictures white elsewhere; null where the region is not seen.
 //! - `ssim`: 11-tap Gaussian, a border of 5 px left out (scikit-image, the usual value of papers); `ssim_whole`: borders reflected and counted (torchmetrics,
-//!   which the paper's evaluator uses). `ms_ssim` and `ms_ssim_whole` likewise at five scales, as pytorch-msssim and torchmetrics; null below 176 px.
+//!   which the paper's evaluator uses). `ms_ssim` and `ms_ssim_whole` likewise at five scales, as pytorch-msssim and torchmetrics; null below 161 and
+//!   176 px, as `ssim` below 11.
 //! - `lpips`: version 0.1, AlexNet, whole picture, as the paper reports it; `lpips_vgg`: VGG16.
 //!   Weights are those of the package that `lpips` names; without that parameter the columns are null ("not available"), never another number. Null below 32 px.
 //!
@@ -68,7 +69,7 @@ pub const METRICS: [&str; 21] = [
 const LPIPS_SIDE: usize = 32;
 
 fn def() -> StageDef {
-    StageDef::new("evaluate", 4, Grain::Row)
+    StageDef::new("evaluate", 5, Grain::Row)
         .doc("PSNR, L1, SSIM, MS-SSIM and LPIPS of each render against the truth: whole picture, head, mouth, eyes.")
         .reads([("target", Type::Blob), ("render", Type::Blob), ("gbuffer", Type::Blob)])
         .may_read(regions::MAY_READ)
@@ -88,13 +89,13 @@ struct Evaluate {
 }
 
 impl Stage for Evaluate {
-    fn run(&mut self, units: &[Unit<'_>], _: &Cx<'_>) -> Result<Vec<Rows>> {
-        units.iter().map(|unit| self.score(unit)).collect()
+    fn run(&mut self, units: &[Unit<'_>], cx: &Cx<'_>) -> Result<Vec<Rows>> {
+        units.iter().map(|unit| self.score(unit, cx)).collect()
     }
 }
 
 impl Evaluate {
-    fn score(&self, unit: &Unit<'_>) -> Result<Rows> {
+    fn score(&self, unit: &Unit<'_>, cx: &Cx<'_>) -> Result<Rows> {
         let row = unit.row();
         let (target, render) = (Image::read(&row.path("target")?, 3)?, Image::read(&row.path("render")?, 3)?);
         let gbuffer = gbuffers::read(&row.path("gbuffer")?)?;
@@ -102,8 +103,15 @@ impl Evaluate {
         if (render.width, render.height) != (w, h) || gbuffer.mask.len() != w * h {
             bail!("the render is {} x {} px, the target {w} x {h}", render.width, render.height);
         }
+        if is_blank(&target) {
+            cx.log("a target is all black or all grey: no picture was taken, and it has no scores");
+            return Ok(vec![METRICS.iter().fold(OutRow::new(), |row, name| row.set(name, Value::Null))]);
+        }
         let (a, b) = (&target.data, &render.data);
-        let alike = |definition| ssim(a, b, w, h, 3, definition);
+        let fits = |definition: Definition| w.min(h) >= definition.least_side();
+        let alike = |definition| {
+            if fits(definition) { Value::F64(ssim(a, b, w, h, 3, definition)) } else { Value::Null }
+        };
         let at_scales = |definition| ms_ssim(a, b, w, h, 3, definition).map_or(Value::Null, Value::F64);
         let lpips = |net: &Option<Lpips>, a: &Image, b: &Image| match net {
             Some(net) if w.min(h) >= LPIPS_SIDE => {
@@ -117,8 +125,8 @@ impl Evaluate {
             .f64("mse", error)
             .f64("l1", l1(a, b))
             .f64("psnr", psnr(error))
-            .f64("ssim", alike(Definition::Gaussian))
-            .f64("ssim_whole", alike(Definition::Torchmetrics))
+            .set("ssim", alike(Definition::Gaussian))
+            .set("ssim_whole", alike(Definition::Torchmetrics))
             .set("ms_ssim", at_scales(Definition::Gaussian))
             .set("ms_ssim_whole", at_scales(Definition::Torchmetrics))
             .set("lpips", lpips(&self.alex, &target, &render))
@@ -137,7 +145,13 @@ impl Evaluate {
             row = row
                 .set(&format!("l1_{name}"), of(&|mask| masked_l1(a, b, 3, mask)))
                 .set(&format!("psnr_{name}"), of(&|mask| masked_mse(a, b, 3, mask).map(psnr)))
-                .set(&format!("ssim_{name}"), of(&|mask| masked_ssim([a, b], [w, h], 3, mask, Definition::Gaussian)))
+                .set(
+                    &format!("ssim_{name}"),
+                    of(&|mask| {
+                        let definition = Definition::Gaussian;
+                        fits(definition).then(|| masked_ssim([a, b], [w, h], 3, mask, definition)).flatten()
+                    }),
+                )
                 .set(
                     &format!("lpips_{name}"),
                     mask.as_ref().map_or(Value::Null, |_| lpips(&self.alex, &alone(&target), &alone(&render))),
@@ -147,6 +161,11 @@ impl Evaluate {
     }
 }
 
+/// Whether a picture is what a rig stores for a frame that a camera dropped: all black, or all 128 (specification section 7.1).
+fn is_blank(image: &Image) -> bool {
+    [0, 128].iter().any(|grey| image.data.iter().all(|value| value == grey))
+}
+
 /// A picture that is white outside of a mask.
 fn over_white(image: &Image, mask: &[bool]) -> Image {
     let mut out = image.clone();
@@ -154,4 +173,16 @@ fn over_white(image: &Image, mask: &[bool]) -> Image {
         pixel.fill(255);
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_frame_that_was_dropped_is_blank_and_a_dark_one_is_not() {
+        let picture = |data: Vec<u8>| Image { width: 2, height: 1, channels: 3, data };
+        assert!(is_blank(&picture(vec![0; 6])) && is_blank(&picture(vec![128; 6])));
+        assert!(!is_blank(&picture(vec![0, 0, 0, 0, 0, 1])) && !is_blank(&picture(vec![255; 6])));
+    }
 }

@@ -106,6 +106,7 @@ fn def() -> StageDef {
 }
 
 protocol::register!(Params, def, |params: Params, cx: &Cx<'_>| {
+    head_models::check_grid(params.coarse, params.levels)?;
     let head = match (cx.maybe_with("head_model"), cx.maybe_with("pca_model")) {
         (Some(table), None) => Head::Neural(Box::new(head_models::read(table)?)),
         (None, Some(table)) => Head::Linear(pca_heads::read(table)?),

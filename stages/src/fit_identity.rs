@@ -4,7 +4,8 @@
 //!
 //! Key frames are spread evenly over all timesteps given, or are those that differ most (`key_choice`); moments in which too little of a face was seen are none of them, and only if all are like that there is an error. Each has its own expression code and rigid pose, all share the
 //! identity (specs of NPHM fitting, section 5: joint identity on diverse key frames), and each landmark has one canonical place in all of them. Poses start where a frame's landmarks put the mean
-//! head; without landmarks where the linear model `pca_model` finds it (`linear_start`), or else upright, facing +z of the rig, at `center`. They are first brought near by the mean shape alone; the size of the head is the model's, since rig and model are both metric. Sees points and landmarks only.
+//! head; without landmarks where the linear model `pca_model` finds it (`linear_start`), or else upright, facing +z of the rig, at `center`. They are first brought near by the mean shape alone. The size of the head
+//! is the model's, since rig and model are both metric, or that of its landmarks (`size`). Sees points and landmarks only.
 
 use crate::common::head_models::{self, Moment, Person, Throat, UNIT_MM, align, initial_frame};
 use crate::common::key_frames::{KeyChoice, choose};
@@ -18,6 +19,18 @@ use models::nphm::fit::{Cloud, FitConfig, Frame, fit_identity};
 use protocol::{Cx, Grain, OutRow, Rows, Stage, StageDef, Unit};
 use schemars::JsonSchema;
 use serde::Deserialize;
+
+/// How large the head is.
+#[derive(Clone, Copy, Default, PartialEq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+enum Size {
+    /// As the model says: identity codes tell large heads from small ones.
+    #[default]
+    Model,
+    /// The model's times a factor, the median over all moments of what landmarks tell (specs of NPHM fitting, section 5): for
+    /// calibrations that are not quite metric, and heads larger or smaller than all that the model learned from.
+    Landmarks,
+}
 
 /// Parameters.
 #[derive(Deserialize, JsonSchema)]
@@ -49,6 +62,9 @@ struct Params {
     #[serde(default = "points")]
     #[schemars(range(min = 100))]
     points: usize,
+    /// How large the head is.
+    #[serde(default)]
+    size: Size,
     /// Where the head is about to be if no landmarks say so, world frame, metres.
     #[serde(default)]
     center: [f64; 3],
@@ -108,8 +124,24 @@ impl FitIdentity {
             .map(|row| Ok(((row.str("sequence")?, row.i64("timestep")?), row.path("cloud")?, row)))
             .collect::<Result<Vec<_>>>()?;
         rows.sort_by(|a, b| (&a.0, &a.1).cmp(&(&b.0, &b.1)));
+        let scale = match p.size {
+            Size::Model => FitConfig::default().scale,
+            Size::Landmarks => {
+                let column = landmarks::TRIANGULATED.0;
+                let found = rows
+                    .iter()
+                    .filter(|(_, _, row)| row.has(column))
+                    .map(|(_, _, row)| Ok(landmarks::of_column(&row.floats(column)?)))
+                    .collect::<Result<Vec<_>>>()?;
+                places.as_deref().and_then(|places| landmarks::size_of(places, &found)).context(
+                    "`size: landmarks` needs moments with landmarks, and none has enough of them\n\
+                     hint: `landmarks3d` comes from triangulate_landmarks, `with: { landmarks: STAGE }` from scan_landmarks",
+                )?
+            }
+        };
         let config = FitConfig {
             steps: p.steps,
+            scale,
             landmarks: p.landmark_weight,
             outside: p.free_weight,
             covering: p.hair_weight,

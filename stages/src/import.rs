@@ -75,7 +75,8 @@ pub fn answer(arguments: &[String]) -> Result<String> {
     Ok(text)
 }
 
-/// Writes a participant's calibration below a folder as DiffusionAvatars reads it; the files.
+/// Writes a participant's calibration below a folder as DiffusionAvatars reads it; the files. All cameras of the rig have to be there: that reader
+/// finds them by their place among 16 constants.
 fn convert(root: &Path, survey: &Survey, folder: &Path) -> Result<[PathBuf; 2]> {
     let same = |a: &Path, b: &Path| a.canonicalize().is_ok_and(|a| b.canonicalize().is_ok_and(|b| a == b));
     ensure!(
@@ -84,6 +85,17 @@ fn convert(root: &Path, survey: &Survey, folder: &Path) -> Result<[PathBuf; 2]> 
         folder.join("calibration").display()
     );
     let calibrations = nersemble::read_calibration(&survey.calibration).map_err(hinted)?;
+    let absent: Vec<&str> =
+        SERIALS.iter().copied().filter(|serial| !calibrations.cameras.contains_key(*serial)).collect();
+    ensure!(
+        absent.is_empty(),
+        "{}: found {} of the rig's {} cameras, expected all, and DiffusionAvatars would take those behind a missing one for others; missing: {}\n\
+         hint: it finds a camera by its place among the 16; here the capture is read as it is, without --calibration-to",
+        survey.calibration.display(),
+        SERIALS.len() - absent.len(),
+        SERIALS.len(),
+        absent.join(", ")
+    );
     let size = match calibrations.size {
         Some(size) => size,
         None => picture_size(root, survey)?,
@@ -193,12 +205,17 @@ fn tell(survey: &Survey, out: &mut String) -> Result<()> {
     let width = survey.sequences.iter().map(|s| s.name.len()).max().unwrap_or(0);
     for sequence in &survey.sequences {
         let pictures = match sequence.frames {
-            Some(frames) => format!("{frames} frames"),
-            None => "video".to_string(),
+            Some(frames) => format!("{} cameras, {frames} frames", sequence.cameras.len()),
+            None if sequence.recordings == 0 => "no recordings".to_string(),
+            None => format!("{} cameras, video", sequence.cameras.len()),
         };
         let parts: Vec<String> = sequence.parts.iter().map(|(kind, n)| told(sequence, *kind, *n)).collect();
         let parts = if parts.is_empty() { String::new() } else { format!(", {}", parts.join(", ")) };
-        writeln!(out, "  {:width$}  {} cameras, {pictures}{parts}", sequence.name, sequence.cameras.len())?;
+        writeln!(out, "  {:width$}  {pictures}{parts}", sequence.name)?;
+        if let Some(problem) = &sequence.problem {
+            let below = " ".repeat(width + 4);
+            writeln!(out, "{below}{problem}\n{below}so the capture cannot be read as it is")?;
+        }
     }
     for (what, prevents) in missing(survey) {
         writeln!(out, "  missing: {what}: {prevents}")?;
@@ -240,11 +257,18 @@ fn told(sequence: &SurveyedSequence, kind: Part, count: usize) -> String {
 fn missing(survey: &Survey) -> Vec<(String, String)> {
     let mut list = Vec::new();
     let has = |sequence: &SurveyedSequence, kind: Part| sequence.parts.contains_key(&kind);
+    // what there is beside recordings is no matter where there are none
+    let (recorded, other): (Vec<&SurveyedSequence>, Vec<_>) = survey.sequences.iter().partition(|s| s.recordings > 0);
+    let silent: Vec<&str> = other.iter().filter(|s| s.problem.is_none()).map(|s| s.name.as_str()).collect();
+    if !silent.is_empty() {
+        let prevents = "their tracking and clouds are read all the same; there is nothing to look at or to train on";
+        list.push((format!("recordings of {}", silent.join(", ")), prevents.to_string()));
+    }
     for kind in PARTS {
-        let without: Vec<&str> = survey.sequences.iter().filter(|s| !has(s, kind)).map(|s| s.name.as_str()).collect();
+        let without: Vec<&str> = recorded.iter().filter(|s| !has(s, kind)).map(|s| s.name.as_str()).collect();
         // without mattes the backgrounds count, and the other way round they do not
         let needless = match kind {
-            Part::Backgrounds => survey.sequences.iter().all(|s| has(s, Part::Mattes)),
+            Part::Backgrounds => recorded.iter().all(|s| has(s, Part::Mattes)),
             // points come from the one or from the other
             Part::Clouds => survey.layout == Layout::PaperRelease,
             Part::Depths => survey.layout != Layout::PaperRelease,
@@ -256,17 +280,16 @@ fn missing(survey: &Survey) -> Vec<(String, String)> {
         }
         let (name, prevents) = part(kind);
         let prevents = match kind {
-            Part::Mattes if survey.sequences.iter().any(|s| !has(s, kind) && !has(s, Part::Backgrounds)) => {
+            Part::Mattes if recorded.iter().any(|s| !has(s, kind) && !has(s, Part::Backgrounds)) => {
                 "the background stays in the pictures, and stereo and tracking cannot tell it from the person"
             }
             _ => prevents,
         };
-        let whose =
-            if without.len() == survey.sequences.len() { String::new() } else { format!(" of {}", without.join(", ")) };
+        let whose = if without.len() == recorded.len() { String::new() } else { format!(" of {}", without.join(", ")) };
         list.push((format!("{name}{whose}"), prevents.to_string()));
     }
     let mut absent: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
-    for sequence in &survey.sequences {
+    for sequence in &recorded {
         for serial in SERIALS.iter().filter(|serial| !sequence.cameras.iter().any(|camera| camera == *serial)) {
             absent.entry(serial).or_default().push(&sequence.name);
         }
@@ -274,7 +297,7 @@ fn missing(survey: &Survey) -> Vec<(String, String)> {
     // cameras that are missing in the same sequences stand together, the frontal one alone
     let mut together: BTreeMap<(bool, String), Vec<&str>> = BTreeMap::new();
     for (serial, sequences) in absent {
-        let all = sequences.len() == survey.sequences.len();
+        let all = sequences.len() == recorded.len();
         let whose = if all { "all sequences".to_string() } else { sequences.join(", ") };
         together.entry((serial != FRONTAL, whose)).or_default().push(serial);
     }
@@ -295,7 +318,10 @@ fn as_json(survey: &Survey) -> Value {
         .iter()
         .map(|s| {
             let parts: BTreeMap<&str, usize> = s.parts.iter().map(|(kind, n)| (part(*kind).0, *n)).collect();
-            json!({ "sequence": s.name, "cameras": s.cameras, "recordings": s.recordings, "frames": s.frames, "parts": parts })
+            json!({
+                "sequence": s.name, "cameras": s.cameras, "recordings": s.recordings, "frames": s.frames, "parts": parts,
+                "problem": s.problem,
+            })
         })
         .collect();
     let calibration = match calibration(survey) {
@@ -368,6 +394,19 @@ mod tests {
         put("017/flame.ply");
         let text = answer(&words(&format!("nersemble {}", root.display()))).unwrap();
         assert!(text.contains("not used here: flame.ply, 1 file\n"), "{text}");
+        // one sequence of which only tracking was published, and one that is not whole, do not keep the others from being told
+        put("017/sequences/EXP-2-eyes/tracking/flame2023_tracking_v2.npz");
+        put("017/sequences/EXP-1-head/images/cam_222200042.mp4");
+        put("017/sequences/EXP-1-head/alpha_maps/cam_1.mp4");
+        let text = answer(&words(&format!("nersemble {}", root.display()))).unwrap();
+        assert!(text.contains("FREE        15 cameras, video, backgrounds\n"), "{text}");
+        assert!(text.contains("EXP-2-eyes  no recordings, FLAME tracking\n"), "{text}");
+        assert!(text.contains("missing: recordings of EXP-2-eyes: their tracking"), "{text}");
+        assert!(text.contains("cam_1.mp4: found no such file, though its matte"), "{text}");
+        assert!(!text.contains("mattes of EXP-2-eyes") && !text.contains("in EXP-1-head, EXP-2-eyes"), "{text}");
+        for name in ["EXP-1-head", "EXP-2-eyes"] {
+            std::fs::remove_dir_all(root.join("017/sequences").join(name)).unwrap();
+        }
         assert!(nersemble::read_calibration(&to.join("017/calibration/calibration_result.json")).is_ok());
         let json: Value =
             serde_json::from_str(&answer(&words(&format!("nersemble {} --json", root.display()))).unwrap()).unwrap();
@@ -383,7 +422,7 @@ mod tests {
     #[test]
     fn a_calibration_that_is_for_the_pictures_beside_it_is_converted_with_their_size() {
         let root = std::env::temp_dir().join(format!("effigy-import-b-{}", std::process::id()));
-        let mut cameras = rig(&SERIALS[..2], 64, 96);
+        let mut cameras = rig(&SERIALS, 64, 96);
         cameras[1].1.intrinsics.x_axis.x += 1.0;
         nersemble::write_calibration(&root, 17, &cameras).unwrap();
         std::fs::create_dir_all(root.join("017/sequences/FREE/alpha_maps")).unwrap();
@@ -412,6 +451,12 @@ mod tests {
             let found = &read.cameras[serial].camera(64, 96);
             assert_eq!(found.intrinsics, camera.intrinsics);
         }
+        // a gap would be closed by the cameras behind it
+        nersemble::write_calibration(&root, 17, &cameras[1..]).unwrap();
+        let elsewhere = root.join("elsewhere");
+        refused(&elsewhere, ["found 15 of the rig's 16 cameras, expected all", "missing: 222200042"]);
+        assert!(!elsewhere.exists());
+        nersemble::write_calibration(&root, 17, &cameras).unwrap();
         // not into the capture: nothing is written
         refused(&root, ["017/calibration is in the capture itself", "a folder beside it"]);
         assert!(!root.join("017/calibration/config.json").exists());

@@ -46,6 +46,7 @@ fn def() -> StageDef {
 }
 
 protocol::register!(Params, def, |params: Params, cx: &Cx<'_>| {
+    head_models::check_grid(params.coarse, params.levels)?;
     let model = head_models::read(cx.with("head_model")?)?;
     anyhow::Ok(PoseHead { params, model, person: Person::of(cx)? })
 });

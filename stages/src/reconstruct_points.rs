@@ -86,7 +86,11 @@ impl ReconstructPoints {
         }
         let views: Vec<View<'_>> =
             seen.iter().map(|(camera, image, matte)| View { camera, rgb: &image.data, mask: &matte.data }).collect();
-        let config = StereoConfig::around(Vec3::from(self.params.center), self.params.radius);
+        let mut config = StereoConfig::around(Vec3::from(self.params.center), self.params.radius);
+        if seen.len() <= config.min_agreeing {
+            cx.log("two cameras: no third one confirms what both see, so expect outliers");
+            config.min_agreeing = seen.len() - 1;
+        }
         let cloud = reconstruct(&views, &config);
         let found = cloud.positions.len();
         let too_few = found < self.params.min_points;

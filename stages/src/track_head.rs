@@ -29,6 +29,7 @@ use models::nphm::pose::Pose;
 use protocol::{Cx, Grain, OutRow, Rows, Stage, StageDef, Unit};
 use schemars::JsonSchema;
 use serde::Deserialize;
+use std::path::PathBuf;
 
 /// Parameters.
 #[derive(Deserialize, JsonSchema)]
@@ -163,6 +164,7 @@ protocol::register!(Params, def, |params: Params, cx: &Cx<'_>| {
         );
     }
     check_hair_weight(params.hair_weight)?;
+    head_models::check_grid(params.coarse, params.levels)?;
     let model = head_models::read(cx.with("head_model")?)?;
     let linear = cx.maybe_with("pca_model").map(pca_heads::read).transpose()?;
     anyhow::Ok(TrackHead { params, model, person: Person::of(cx)?, places: landmarks::known_places(cx)?, linear })
@@ -244,14 +246,27 @@ impl TrackHead {
         let times: Vec<i64> = order.iter().map(|(timestep, _)| *timestep).collect();
         self.refine(&seen, &times, &mut done, &state, cx)?;
         let mut out = Rows::new();
+        // the last frame that had a surface, and its mesh
+        let mut meshed: Option<(PathBuf, Frame)> = None;
         for ((timestep, i), frame) in order.into_iter().zip(done.refined) {
             let name = format!("{timestep:05}.ply");
-            let mesh = state.mesh(&name, |path| {
+            let mut has_surface = true;
+            let made = state.mesh(&name, |path| {
                 let (mesh, canonical) =
                     head_models::posed(&self.model, &self.person, &frame.z_ex, &frame.pose, p.coarse, p.levels)
-                        .with_context(|| format!("timestep {timestep}"))?;
+                        .with_context(|| format!("timestep {timestep}"))
+                        .inspect_err(|_| has_surface = false)?;
                 tracked::write_mesh(path, &mesh, &canonical)
-            })?;
+            });
+            let (mesh, frame) = match (made, &meshed) {
+                (Ok(mesh), _) => (mesh, frame),
+                // as where no face was seen: it stays as it was, and is marked
+                (Err(error), Some((mesh, before))) if !has_surface => {
+                    cx.log(&format!("{error:#}; the frame is marked as lost"));
+                    (mesh.clone(), Frame { residual: f64::NAN, kept: 0.0, ..before.clone() })
+                }
+                (Err(error), _) => return Err(error),
+            };
             cx.go_on(cx.should_stop())?;
             let path = cx.file(unit, &name);
             std::fs::copy(&mesh, &path).with_context(|| format!("cannot write {}", path.display()))?;
@@ -267,6 +282,7 @@ impl TrackHead {
                 .f64("kept", frame.kept)
                 .set("lost", Value::Bool(frame.kept < LOST));
             out.push(row);
+            meshed = Some((mesh, frame));
             cx.progress(rows.len() + out.len(), 2 * rows.len(), "");
         }
         Ok(out)

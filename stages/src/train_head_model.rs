@@ -1,9 +1,9 @@
-//! `train_head_model`: a small NPHM on scans of other people: identity and expression networks with their code tables.
+//! `train_head_model`: an NPHM on scans of other people: identity and expression networks with their code tables.
 //!
 //! reads: identity, scans; with validation?
 //! writes: head_config (JSON), head_weights (safetensors), losses (CSV), validation (CSV; null without), multiply_adds, parameters
 //!
-//! The `mini` preset (backward deformation, two ambient dimensions) with the losses of MonoNPHM's geometry (`models::nphm::train`); scans have no colours here, so that
+//! The `mini` preset, or another of backward deformation with two ambient dimensions, with the losses of MonoNPHM's geometry (`models::nphm::train`); scans have no colours here, so that
 //! a colour branch is loaded and never trained, and forward deformation, which NPHM trains in a stage of its own, is only loaded. Expression codes start as principal coordinates of how the scans' vertices move. All scans of all people are in memory; each step draws points from some of them. The loop stands
 //! here from top to bottom. `multiply_adds` are those of the field at one posed point. A killed training continues from its last checkpoint.
 //! `with: { validation: STAGE }` names scans of people who are not learned from: every so many steps codes are fitted to them, the networks at rest, and
@@ -52,6 +52,9 @@ struct Params {
     /// Length of the expression code.
     #[serde(default = "expression_dims")]
     expression_dims: i64,
+    /// How large the networks are.
+    #[serde(default)]
+    preset: Preset,
     /// What is trained: nphm (an ensemble of local networks) or npm (one network for the whole head at equal multiply-adds, with
     /// codes and everything else the same: its baseline).
     #[serde(default)]
@@ -77,6 +80,20 @@ struct Params {
     /// Seed of weights and draws.
     #[serde(default)]
     seed: u64,
+}
+
+/// Sizes of the networks; anchors and the length of the expression code are parameters of their own.
+#[derive(Clone, Copy, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+enum Preset {
+    /// 0.2 M parameters: trains in minutes on a CPU.
+    #[default]
+    Mini,
+    /// As MonoNPHM was released: members of 4 x 200, deformation 6 x 400. Its `expression_dims` are 100, its losses `loss_weights`; wants
+    /// a GPU's hours and gigabytes.
+    Mononphm,
+    /// As DiffusionAvatars' tracking had it: deformation 6 x 512, and 200 `expression_dims`.
+    Da,
 }
 
 /// Which identity network.
@@ -115,7 +132,7 @@ fn checkpoint_every() -> u64 {
 
 fn def() -> StageDef {
     StageDef::new("train_head_model", 5, Grain::Whole)
-        .doc("Trains a small neural parametric head model on scans.")
+        .doc("Trains a neural parametric head model on scans.")
         .reads([("identity", Type::I64), ("scans", Type::Blob)])
         .may_take("validation", [("scans", Type::Blob)])
         .writes(head_models::COLUMNS)
@@ -174,11 +191,16 @@ impl TrainHeadModel {
         anyhow::ensure!(!scans.is_empty(), "there are no scans to train on");
         let people = 1 + scans.iter().map(|scan| scan.identity).max().unwrap_or(0);
         let anchors = mean_anchors(&scans, p.anchor_pairs)?;
-        let mut mini = HeadConfig::mini(p.anchor_pairs, anchors.size()[0] - 2 * p.anchor_pairs);
-        mini.deformation.d_ex = p.expression_dims;
+        let middle = anchors.size()[0] - 2 * p.anchor_pairs;
+        let mut sized = match p.preset {
+            Preset::Mini => HeadConfig::mini(p.anchor_pairs, middle),
+            Preset::Mononphm => HeadConfig::mononphm().for_scans(p.anchor_pairs, middle),
+            Preset::Da => HeadConfig::da().for_scans(p.anchor_pairs, middle),
+        };
+        sized.deformation.d_ex = p.expression_dims;
         let (config, anchors) = match p.kind {
-            Kind::Nphm => (mini, anchors),
-            Kind::Npm => (HeadConfig::npm(&mini), anchors.narrow(0, 0, 0)),
+            Kind::Nphm => (sized, anchors),
+            Kind::Npm => (HeadConfig::npm(&sized), anchors.narrow(0, 0, 0)),
         };
         let begin = || -> Result<Trainer> {
             let mut model = HeadModel::new(&config, &anchors, Device::Cpu)?;

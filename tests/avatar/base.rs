@@ -128,8 +128,8 @@ impl Trial {
     }
 
     /// Runs until an event, kills it there without a word, and gives back the events up to it.
-    pub fn kill_at(&self, what: &str, reached: impl Fn(&Value) -> bool) -> Vec<Value> {
-        let mut command = self.command("run", &["--json"]);
+    pub fn kill_at(&self, words: &[&str], what: &str, reached: impl Fn(&Value) -> bool) -> Vec<Value> {
+        let mut command = self.command("run", &[words, &["--json"]].concat());
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("it starts");
         let mut events = Vec::new();
         for line in BufReader::new(child.stdout.take().expect("it is piped")).lines() {

@@ -24,12 +24,12 @@ fn killed_in_extraction_tracking_and_training_it_ends_with_the_same_digests() {
     let trial = Trial::prepared();
     let finished = |events: &[Value]| events.iter().cloned().filter_map(executed).collect::<crate::base::Ran>();
 
-    trial.kill_at("frames were half extracted", |event| half(event, "frames"));
-    let second = trial.kill_at("a sequence was half tracked", |event| half(event, "tracked"));
+    trial.kill_at(&[], "frames were half extracted", |event| half(event, "frames"));
+    let second = trial.kill_at(&[], "a sequence was half tracked", |event| half(event, "tracked"));
     let frames = finished(&second)["frames"];
     assert!((1..15).contains(&frames), "{frames} of 15 videos extracted anew: those that were finished are kept");
     // checkpoints come every 15 steps of 40, word of progress every 10
-    let third = trial.kill_at("training had a checkpoint", |event| amid(event, "avatar", 0.7));
+    let third = trial.kill_at(&[], "training had a checkpoint", |event| amid(event, "avatar", 0.7));
     let tracked = finished(&third);
     assert!(!tracked.contains_key("frames") && !tracked.contains_key("points"), "{tracked:?}");
     assert!((1..3).contains(&tracked["tracked"]), "the sequence that was tracked is kept: {tracked:?}");
@@ -53,4 +53,15 @@ fn killed_in_extraction_tracking_and_training_it_ends_with_the_same_digests() {
         assert_eq!(rows, base().tables[&stage], "stage `{stage}` differs from that of an undisturbed run");
     }
     assert!(trial.run(&[]).is_empty(), "nothing is left to do");
+}
+
+#[test]
+fn killed_with_a_scaled_loss_it_ends_with_the_same_digests() {
+    let words = ["--only", "avatar", "--set", "avatar.precision=f16", "--param", "avatar_steps=30"];
+    let (killed, undisturbed) = (Trial::finished(), Trial::finished());
+    killed.kill_at(&words, "training had a checkpoint", |event| amid(event, "avatar", 0.6));
+    for trial in [&killed, &undisturbed] {
+        assert_eq!(trial.run(&words)["avatar"], 1);
+    }
+    assert_eq!(killed.rows("avatar"), undisturbed.rows("avatar"));
 }

@@ -97,13 +97,26 @@ pub fn write_mesh(path: &Path, mesh: &Mesh, properties: &[(&str, &[f32])]) -> Re
     write(path, &Ply { mesh: mesh.clone(), properties, ..Default::default() })
 }
 
-/// Reads a point cloud. Faces and extra properties are ignored.
+/// Reads a point cloud. Faces and extra properties are ignored, and so are points whose place or normal is not a number: programs
+/// that reconstruct surfaces write them where they found none.
 ///
 /// # Errors
 /// As [`read`].
 pub fn read_cloud(path: &Path) -> Result<PointCloud, PlyError> {
     let ply = read(path)?;
-    Ok(PointCloud { positions: ply.mesh.positions, normals: ply.normals, colors: ply.colors })
+    let cloud = PointCloud { positions: ply.mesh.positions, normals: ply.normals, colors: ply.colors };
+    let is_sound = |i: &usize| cloud.positions[*i].is_finite() && cloud.normals.get(*i).is_none_or(|n| n.is_finite());
+    let sound: Vec<usize> = (0..cloud.positions.len()).filter(is_sound).collect();
+    if sound.len() == cloud.positions.len() {
+        return Ok(cloud);
+    }
+    let take =
+        |values: &[Vec3]| if values.is_empty() { Vec::new() } else { sound.iter().map(|i| values[*i]).collect() };
+    Ok(PointCloud {
+        positions: take(&cloud.positions),
+        normals: take(&cloud.normals),
+        colors: if cloud.colors.is_empty() { Vec::new() } else { sound.iter().map(|i| cloud.colors[*i]).collect() },
+    })
 }
 
 /// Writes positions, faces (if any) and everything the vertices carry.
@@ -380,6 +393,22 @@ mod tests {
         fn drop(&mut self) {
             let _ = std::fs::remove_file(&self.0);
         }
+    }
+
+    #[test]
+    fn points_that_are_no_numbers_are_left_out_of_clouds() {
+        let scratch = Scratch::new("nan");
+        let hole = Vec3::new(0.0, f32::NAN, 0.0);
+        let cloud = PointCloud {
+            positions: vec![Vec3::X, hole, Vec3::Y, Vec3::Z],
+            normals: vec![Vec3::X, Vec3::Y, hole, Vec3::Z],
+            colors: vec![[1, 1, 1], [2, 2, 2], [3, 3, 3], [4, 4, 4]],
+        };
+        write_cloud(&scratch.0, &cloud).unwrap();
+        let read = read_cloud(&scratch.0).unwrap();
+        assert_eq!(read.positions, [Vec3::X, Vec3::Z]);
+        assert_eq!(read.normals, [Vec3::X, Vec3::Z]);
+        assert_eq!(read.colors, [[1, 1, 1], [4, 4, 4]]);
     }
 
     fn example() -> Ply {

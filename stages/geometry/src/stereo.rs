@@ -170,7 +170,9 @@ fn depth_maps(views: &[View<'_>], config: &StereoConfig) -> Vec<(usize, Image, D
     let fine = (0..coarsest).rev().flat_map(|level| std::iter::repeat_n(level, config.fine_rounds));
     for level in coarse.chain(fine) {
         let bases = exchange(&hull, &at(last), &found, &at(level), config);
-        let reach = config.reach * found.iter().map(|found| found.step).fold(0.0, f32::max);
+        // a view that has nobody to be matched with has no step that means anything
+        let matched = found.iter().zip(&neighbours).filter(|(_, neighbours)| !neighbours.is_empty());
+        let reach = config.reach * matched.map(|(found, _)| found.step).fold(0.0, f32::max);
         let ranges = vec![(-reach, reach); bases.len()];
         found = round(&at(level), &neighbours, &bases, &ranges, config.fine_step, config);
         last = level;

@@ -20,8 +20,25 @@ pub enum Definition {
 /// Weights of the five scales, finest first (Wang et al. 2003).
 const SCALES: [f64; 5] = [0.0448, 0.2856, 0.3001, 0.2363, 0.1333];
 
-/// The shorter side of a picture that has five scales: at the coarsest one a window of 11 taps fits in.
-pub const MULTI_SCALE_SIDE: usize = 11 << (SCALES.len() - 1);
+impl Definition {
+    /// The shorter side of the smallest picture that has a similarity: a window fits in.
+    pub const fn least_side(self) -> usize {
+        match self {
+            Definition::Torchmetrics | Definition::Gaussian => 11,
+            Definition::Uniform7 => 7,
+        }
+    }
+
+    /// The same of five scales, as the two packages ask for it: at the coarsest one torchmetrics fits a window in (176), and
+    /// pytorch-msssim the ten pixels between a window's first and last (161). None for `Uniform7`, which has no such form.
+    pub const fn least_multi_scale_side(self) -> Option<usize> {
+        match self {
+            Definition::Torchmetrics => Some(11 << (SCALES.len() - 1)),
+            Definition::Gaussian => Some((10 << (SCALES.len() - 1)) + 1),
+            Definition::Uniform7 => None,
+        }
+    }
+}
 
 /// SSIM of two images `height x width x channels`, mean over channels.
 ///
@@ -68,7 +85,7 @@ pub fn masked_ssim(
 /// `Gaussian` leaves the border out at every scale and multiplies the scales for each channel, as pytorch-msssim does.
 /// `Torchmetrics` does as that package: it takes means over all channels before it multiplies, and leaves the border out of
 /// contrast and structure, but not of the coarsest scale's whole. Negative factors count as 0. None for images with a side
-/// below [`MULTI_SCALE_SIDE`], and for `Uniform7`, which has no multi-scale form.
+/// below [`Definition::least_multi_scale_side`], and for `Uniform7`, which has no multi-scale form.
 ///
 /// # Panics
 /// If the sizes do not fit.
@@ -81,9 +98,7 @@ pub fn ms_ssim(
     definition: Definition,
 ) -> Option<f64> {
     assert!(a.len() == width * height * channels && b.len() == a.len(), "images of {width} x {height} x {channels}");
-    if width.min(height) < MULTI_SCALE_SIDE || definition == Definition::Uniform7 {
-        return None;
-    }
+    definition.least_multi_scale_side().filter(|least| width.min(height) >= *least)?;
     let (contrast, whole) = (Window::of(Definition::Gaussian), Window::of(definition));
     let mut planes: Vec<Plane> = (0..channels).map(|c| Plane::of(a, b, width, height, channels, c)).collect();
     // by scale, then by channel
@@ -361,7 +376,11 @@ mod tests {
             let ab = ms_ssim(&a, &b, 177, 190, 3, definition).unwrap();
             assert!((0.1..0.95).contains(&ab), "{ab}");
         }
-        let (a, b) = pair(175, 190);
-        assert_eq!(ms_ssim(&a, &b, 175, 190, 3, Definition::Gaussian), None);
+        for (definition, side) in [(Definition::Gaussian, 161), (Definition::Torchmetrics, 176)] {
+            let (a, b) = pair(side, 190);
+            assert!(ms_ssim(&a, &b, side, 190, 3, definition).is_some_and(|value| value.is_finite()), "{definition:?}");
+            let (a, b) = pair(190, side - 1);
+            assert_eq!(ms_ssim(&a, &b, 190, side - 1, 3, definition), None);
+        }
     }
 }

@@ -43,7 +43,7 @@ impl Validation {
     /// At most `images` rows of a table, spread evenly.
     ///
     /// # Errors
-    /// If it has none, or a file is missing or damaged.
+    /// If it has none, a file is missing or damaged, or the schedule has fewer steps than a trial is to take.
     pub fn new(
         table: &Table,
         description: &Description,
@@ -52,6 +52,8 @@ impl Validation {
     ) -> Result<Validation> {
         let all: Vec<Row<'_>> = table.rows().collect();
         anyhow::ensure!(!all.is_empty() && images > 0, "there is nothing to validate on\nhint: leave `validation` out");
+        let sampler = avatar.schedule.timesteps(Sampler::Ddpm, sampling_steps);
+        sampler.map_err(|message| anyhow::anyhow!("`validation_steps`: {message}"))?;
         let n = images.min(all.len());
         let rows: Vec<Row<'_>> = (0..n).map(|k| all[(2 * k + 1) * all.len() / (2 * n)]).collect();
         let samples = Samples::load(&rows, description, &LossTerms::default())?;

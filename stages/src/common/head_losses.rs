@@ -52,10 +52,14 @@ weights! {
     normals,
     /// Mean ||grad F| - 1| on the surface: F is a distance (0.15).
     eikonal,
+    /// The same near the surface and far from it (0.15 too); as dear as all other terms together.
+    eikonal_around,
     /// Mean |F - d| near the surface, d the signed distance (not in MonoNPHM).
     near,
-    /// Mean relu(0.5 |d| - sign(d) F) anywhere: no surface where there is none (in place of MonoNPHM's exp(-10 |F|), 0.01).
+    /// Mean relu(0.5 |d| - sign(d) F) anywhere: no surface where there is none (not in MonoNPHM, which has `space`).
     far,
+    /// Mean exp(-10 |F|) anywhere: likewise, for scans of which nobody knows what is inside (0.01).
+    space,
     /// Mean squared distance of deformed points from where they lie in the neutral scan (1000).
     correspondence,
     /// Mean squared distance of predicted from true anchors (7.5).

@@ -57,6 +57,23 @@ pub fn surface(model: &HeadModel, z_id: &Tensor, z_ex: &Tensor, coarse: usize, l
     band::extract(&field, low, high, coarse, levels).largest_component().0
 }
 
+/// Points a side of the finest grid on which a surface may be sought: cells of 0.6 mm, and values for 1.1 GB.
+const FINEST: usize = 641;
+
+/// Refuses grids that no machine holds.
+///
+/// # Errors
+/// If the finest one has more than 641 points a side.
+pub fn check_grid(coarse: usize, levels: u32) -> Result<()> {
+    let finest = coarse.saturating_sub(1).saturating_mul(1 << levels.min(20)) + 1;
+    anyhow::ensure!(
+        finest <= FINEST,
+        "`coarse: {coarse}` that is halved `levels: {levels}` times is a grid of {finest} points a side, at most {FINEST} are possible\n\
+         hint: `coarse: 41` and `levels: 3` is 321, cells of 1.2 mm"
+    );
+    Ok(())
+}
+
 /// A person's face with an expression, world frame, metres, sought as in [`surface`] and cut where the person's neck ends; and the
 /// 5-d canonical coordinate of each vertex.
 ///

@@ -231,14 +231,33 @@ pub fn pose_in(row: &Row<'_>, places: Option<&[Option<DVec3>]>, scale: f64) -> R
 /// The pose of a head whose landmarks were triangulated (world, metres), for the model's places and a head of size `scale`; most
 /// landmarks decide, so that an open mouth does not. None if too few were found.
 pub fn pose_of(places: &[Option<DVec3>], found: &[Option<DVec3>], scale: f64) -> Option<Pose> {
+    let rigid = aligned(places, found, scale, false)?;
+    Some(Pose { rotation: rigid.rotation.to_scaled_axis().to_array(), translation: rigid.translation.to_array() })
+}
+
+/// The size of a head beside the model's, as its triangulated landmarks have it in several moments (world, metres): the median. None if
+/// in none of them enough were found.
+pub fn size_of(places: &[Option<DVec3>], moments: &[Vec<Option<DVec3>>]) -> Option<f64> {
+    let mut sizes: Vec<f64> =
+        moments.iter().filter_map(|found| Some(aligned(places, found, 1.0, true)?.scale)).collect();
+    sizes.sort_by(f64::total_cmp);
+    sizes.get(sizes.len() / 2).copied()
+}
+
+/// From the model's places, at the size `scale`, to those that were found.
+fn aligned(
+    places: &[Option<DVec3>],
+    found: &[Option<DVec3>],
+    scale: f64,
+    with_scale: bool,
+) -> Option<geometry::align::Similarity> {
     let pairs =
         places.iter().zip(found).filter_map(|(place, found)| Some(((*place)? * scale / UNITS_PER_METRE, (*found)?)));
     let (source, target): (Vec<DVec3>, Vec<DVec3>) = pairs.unzip();
     if source.len() < MIN_LANDMARKS {
         return None;
     }
-    let rigid = robust_umeyama(&source, &target, false).ok()?;
-    Some(Pose { rotation: rigid.rotation.to_scaled_axis().to_array(), translation: rigid.translation.to_array() })
+    robust_umeyama(&source, &target, with_scale).ok()
 }
 
 #[cfg(test)]
@@ -274,7 +293,10 @@ mod tests {
             assert!((told.rotation[i] - pose.rotation[i]).abs() < 1e-3, "{told:?}");
             assert!((told.translation[i] - pose.translation[i]).abs() < 1e-4, "{told:?}");
         }
+        let size = size_of(&places, &[found.clone(), Vec::new(), found.clone()]).unwrap();
+        assert!((size - 1.1).abs() < 1e-3, "{size}");
         let few: Vec<_> = found.into_iter().enumerate().map(|(i, p)| p.filter(|_| i < 50)).collect();
         assert_eq!(pose_of(&places, &few, 1.1), None);
+        assert_eq!(size_of(&places, &[few]), None);
     }
 }

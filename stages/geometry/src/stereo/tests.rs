@@ -138,6 +138,29 @@ fn recovers_a_bumpy_ellipsoid() {
 }
 
 #[test]
+fn a_view_that_sees_another_side_leaves_the_others_alone() {
+    let mut photographs: Vec<Photograph> =
+        [-30.0, -15.0, 0.0, 15.0].map(|azimuth| photograph(camera(azimuth, 0.0, 72, 104))).into();
+    let config = StereoConfig { fine_rounds: 1, ..StereoConfig::around(Vec3::ZERO, 0.14) };
+    let count = reconstruct(&views(&photographs), &config).positions.len();
+    photographs.push(photograph(camera(120.0, 0.0, 72, 104)));
+    let cloud = reconstruct(&views(&photographs), &config);
+    // its matte carves the hull, which moves a few points
+    assert!(count > 300 && cloud.positions.len() * 10 > count * 9, "{} of {count} points", cloud.positions.len());
+    let mut errors: Vec<f32> = cloud.positions.iter().map(|point| implicit(*point).abs()).collect();
+    errors.sort_by(f32::total_cmp);
+    assert!(errors[errors.len() / 2] < 0.0012, "median error {} m", errors[errors.len() / 2]);
+}
+
+#[test]
+fn two_views_suffice_if_nobody_else_has_to_agree() {
+    let config = StereoConfig { min_agreeing: 1, fine_rounds: 1, ..StereoConfig::around(Vec3::ZERO, 0.14) };
+    let cloud = reconstruct(&views(&CAPTURE[2..4]), &config);
+    let near = cloud.positions.iter().filter(|point| implicit(**point).abs() < 0.003).count();
+    assert!(near > 1000 && near * 2 > cloud.positions.len(), "{near} of {}", cloud.positions.len());
+}
+
+#[test]
 fn threads_do_not_change_a_bit() {
     let config = StereoConfig { fine_rounds: 1, ..StereoConfig::around(Vec3::ZERO, 0.14) };
     let with_threads = |count: usize| {

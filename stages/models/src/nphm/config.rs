@@ -318,6 +318,13 @@ impl HeadConfig {
         Self { identity, deformation }
     }
 
+    /// The same with other anchors, and without a colour branch: what scans of other anchors and no colours can train.
+    pub fn for_scans(self, pairs: i64, middle: i64) -> Self {
+        let identity = IdentityConfig { pairs, middle, color: None, ..self.identity };
+        let deformation = DeformationConfig { d_id: identity.d_id(), anchors: identity.anchors(), ..self.deformation };
+        Self { identity, deformation }
+    }
+
     /// Multiply-adds of the field at a posed point: both networks.
     pub fn multiply_adds(&self) -> i64 {
         self.identity.multiply_adds() + self.deformation.multiply_adds()
@@ -460,6 +467,18 @@ mod tests {
         // of 13 anchors six take part, and the global member
         let mini = HeadConfig::mini(4, 5);
         assert_eq!(mini.identity.multiply_adds(), 7 * (5 * 64 + 64 * 35 + (35 + 5) * 64 + 64 * 64 + 64));
+    }
+
+    #[test]
+    fn the_published_networks_fit_other_anchors() {
+        for config in [HeadConfig::mononphm(), HeadConfig::da()] {
+            let (length, layout) = (config.deformation.d_ex, config.identity.layout);
+            let config = config.for_scans(4, 5);
+            config.check().unwrap();
+            assert_eq!((config.identity.anchors(), config.identity.color.is_none()), (13, true));
+            assert_eq!((config.deformation.d_ex, config.identity.layout), (length, layout));
+        }
+        assert_eq!(HeadConfig::mini(16, 7).for_scans(4, 5), HeadConfig::mini(4, 5));
     }
 
     #[test]

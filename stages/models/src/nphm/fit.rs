@@ -278,28 +278,32 @@ fn optimize(
         let person = fresh.as_ref().or(repeated.as_ref()).expect("the identity is either fitted or known");
         let turn = pose::matrices(&rotation);
         let to_model = |x: &Tensor| (x - translation.unsqueeze(1)).matmul(&turn);
-        let draw = |which: u64, n: usize, pool: &dyn Fn(&Observed) -> Option<Tensor>| -> Option<Tensor> {
-            let rows: Option<Vec<Tensor>> = observed
+        // of each frame that has such a pool `n` rows, and 1 for it; nothing if none has one
+        let draw = |which: u64, n: usize, pool: &dyn Fn(&Observed) -> Option<Tensor>| -> Option<(Tensor, Tensor)> {
+            let rows: Vec<Option<Tensor>> = observed
                 .iter()
                 .enumerate()
                 .map(|(f, o)| {
-                    let pool = pool(o)?;
+                    let pool = pool(o).filter(|pool| pool.size()[0] > 0)?;
                     let stream = ((step as u64) << 24) | ((f as u64) << 2) | which;
-                    let picked = init::integers(config.seed, stream, n, pool.size()[0].max(1));
-                    (pool.size()[0] > 0).then(|| pool.index_select(0, &Tensor::from_slice(&picked).to_device(device)))
+                    let picked = init::integers(config.seed, stream, n, pool.size()[0]);
+                    Some(pool.index_select(0, &Tensor::from_slice(&picked).to_device(device)))
                 })
                 .collect();
-            rows.filter(|_| n > 0).map(|rows| Tensor::stack(&rows, 0))
+            let has: Vec<f32> = rows.iter().map(|rows| f32::from(u8::from(rows.is_some()))).collect();
+            let blank = rows.iter().flatten().next().filter(|_| n > 0)?.zeros_like();
+            let rows: Vec<&Tensor> = rows.iter().map(|rows| rows.as_ref().unwrap_or(&blank)).collect();
+            Some((Tensor::stack(&rows, 0), Tensor::from_slice(&has).to_device(device).unsqueeze(1)))
         };
 
         // the first `graded` of the drawn points also have their normals compared
-        let drawn = draw(0, config.points, &|o| Some(o.points.shallow_clone())).expect("clouds have points");
+        let (drawn, _) = draw(0, config.points, &|o| Some(o.points.shallow_clone())).expect("clouds have points");
         let graded = config.normal_points.min(config.points) as i64;
         let normals = draw(0, config.points, &|o| o.normals.as_ref().map(Tensor::shallow_clone)).filter(|_| graded > 0);
         let x = to_model(&drawn);
         let (sdf, normal_loss) = match &normals {
             None => (model.posed_field(person, &z_ex, &x, Far::Learned).sdf, None),
-            Some(normals) => {
+            Some((normals, told)) => {
                 let near = x.narrow(1, 0, graded);
                 let own = model.posed_field(person, &z_ex, &near, Far::Learned).sdf;
                 let slope = super::gradient(&own, &near, true);
@@ -308,22 +312,24 @@ fn optimize(
                 let cosine = (slope * wanted).sum_dim_intlist(2, false, None::<Kind>) / length;
                 let rest = x.narrow(1, graded, x.size()[1] - graded);
                 let rest = model.posed_field(person, &z_ex, &rest, Far::Learned).sdf;
-                (Tensor::cat(&[own, rest], 1), Some(1.0 - cosine))
+                (Tensor::cat(&[own, rest], 1), Some((1.0 - cosine, told)))
             }
         };
         let distance = sdf.abs();
         let inlier = distance.less(config.threshold(step)).to_kind(Kind::Float);
         // what certainly is of the head
-        let bare = draw(0, config.points, &|o| Some(o.bare.shallow_clone())).expect("clouds have points");
+        let (bare, _) = draw(0, config.points, &|o| Some(o.bare.shallow_clone())).expect("clouds have points");
         let weight = &inlier * (1.0 - (1.0 - &bare) * sdf.greater(0.0) * (1.0 - config.covering));
         let sure = if config.covering < 1.0 { &inlier * &bare } else { inlier.shallow_clone() };
         let mut loss = trimmed_mean(&distance, &weight) * config.surface;
-        if let Some(term) = normal_loss {
-            loss += trimmed_mean(&term, &sure.narrow(1, 0, graded)) * config.normals;
+        if let Some((term, told)) = normal_loss {
+            loss += trimmed_mean(&term, &(sure.narrow(1, 0, graded) * told)) * config.normals;
         }
-        if let Some(outside) = draw(1, config.outside_points, &|o| o.outside.as_ref().map(Tensor::shallow_clone)) {
+        if let Some((outside, told)) =
+            draw(1, config.outside_points, &|o| o.outside.as_ref().map(Tensor::shallow_clone))
+        {
             let sdf = model.posed_field(person, &z_ex, &to_model(&outside), Far::Learned).sdf;
-            loss += (-sdf + 0.01).relu().mean(None::<Kind>) * config.outside;
+            loss += trimmed_mean(&(-&sdf + 0.01).relu(), &told.expand_as(&sdf)) * config.outside;
         }
         if let Some(marks) = marks.as_ref().filter(|_| config.landmarks > 0.0) {
             let stream = ((step as u64) << 24) | 2;
@@ -526,4 +532,46 @@ fn trimmed_mean(values: &Tensor, inlier: &Tensor) -> Tensor {
 
 fn to_vec(t: &Tensor) -> Vec<f32> {
     Vec::try_from(t.detach().to_device(tch::Device::Cpu).to_kind(Kind::Float).reshape([-1])).expect("a float tensor")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::nphm::config::HeadConfig;
+
+    /// Points around the place where the model has its head, world metres, and which way is out.
+    fn ball(radius: f32) -> (Vec<[f32; 3]>, Vec<[f32; 3]>) {
+        let direction = |i: i32| {
+            let (turn, height) = (i as f32 * 2.4, i as f32 / 100.0 - 1.0);
+            let across = (1.0 - height * height).sqrt();
+            [across * turn.cos(), height, across * turn.sin()]
+        };
+        (0..200).map(direction).map(|d| (d.map(|v| v * radius), d)).unzip()
+    }
+
+    #[test]
+    fn what_one_frame_lacks_the_others_keep() {
+        let anchors = Tensor::from_slice(&[-0.2f32, 0.1, 0.1, 0.2, 0.1, 0.1, 0.0, -0.1, 0.3]).reshape([3, 3]);
+        let mut model = HeadModel::new(&HeadConfig::mini(1, 1), &anchors, tch::Device::Cpu).unwrap();
+        model.seed(3);
+        let (points, normals) = ball(0.08);
+        let plain = Cloud { points, ..Cloud::default() };
+        let rich = Cloud { normals, outside: ball(0.06).0, ..plain.clone() };
+        let start = Frame {
+            z_ex: Vec::new(),
+            pose: Pose { rotation: [0.0; 3], translation: [0.0; 3] },
+            residual: 0.0,
+            kept: 0.0,
+        };
+        let z_id = vec![0.0; model.config.identity.d_id() as usize];
+        let config = FitConfig { steps: 3, smooth_z_ex: 0.0, smooth_motion: 0.0, ..FitConfig::default() };
+        // the first of two frames, beside one that has points alone
+        let fitted = |first: &Cloud, config: &FitConfig| {
+            let frames = [(first, start.clone()), (&plain, start.clone())];
+            fit_frames(&model, &frames, Known { z_id: &z_id, landmarks: &[] }, config, &mut |_, _| ()).remove(0).z_ex
+        };
+        let bare = fitted(&plain, &config);
+        assert_ne!(fitted(&rich, &FitConfig { normals: 0.0, ..config.clone() }), bare, "its outside counts");
+        assert_ne!(fitted(&rich, &FitConfig { outside: 0.0, ..config }), bare, "its normals count");
+    }
 }

@@ -21,12 +21,16 @@ pub struct LossWeights {
     pub surface: f64,
     /// Mean |grad F - n| on the surface (0.3).
     pub normals: f64,
-    /// Mean ||grad F| - 1| on the surface and near it (0.15).
+    /// Mean ||grad F| - 1| on the surface (0.15).
     pub eikonal: f64,
+    /// The same off the surface, near and far (0.15 too); as dear as all other terms together, and distances that are known say the same.
+    pub eikonal_around: f64,
     /// Mean |F - d| near the surface (not in MonoNPHM, which knows no distances).
     pub near: f64,
     /// Mean relu(0.5 |d| - sign(d) F) anywhere. MonoNPHM's exp(-10 |F|) leaves the sign open, and small models then grow surfaces far out.
     pub far: f64,
+    /// Mean exp(-10 |F|) anywhere (0.01): no surface where there is none, for scans whose inside is not known.
+    pub space: f64,
     /// Mean squared error of canonical positions (1000).
     pub correspondence: f64,
     /// Mean squared error of anchors (7.5).
@@ -53,8 +57,10 @@ impl Default for LossWeights {
             surface: 2.0,
             normals: 0.3,
             eikonal: 0.1,
+            eikonal_around: 0.0,
             near: 2.0,
             far: 1.0,
+            space: 0.0,
             correspondence: 1000.0,
             anchors: 7.5,
             hyper: 0.05,
@@ -78,7 +84,7 @@ pub struct Losses {
 
 /// Loss of a batch under the codes picked for it. With a backward model.
 ///
-/// Spatial gradients, which cost a second differentiation, are taken at surface points only.
+/// Spatial gradients, which cost a second differentiation, are taken at surface points only, unless `eikonal_around` asks for more.
 pub fn training_step(model: &HeadModel, z_id: &Tensor, z_ex: &Tensor, batch: &Batch, weights: &LossWeights) -> Losses {
     debug_assert_eq!(model.config.deformation.direction, Direction::Backward);
     let mean = |t: Tensor| t.mean(None::<Kind>);
@@ -99,7 +105,7 @@ pub fn training_step(model: &HeadModel, z_id: &Tensor, z_ex: &Tensor, batch: &Ba
     let omega = others.narrow(2, 3, model.config.identity.n_hyper);
     let field = model.canonical_field(&person, &others.narrow(1, 0, near + far), Far::Learned).sdf;
     let (near_field, far_field) = (field.narrow(1, 0, near), field.narrow(1, near, far));
-    let hinge = (batch.far_distance.abs() * 0.5 - batch.far_distance.sign() * far_field).relu();
+    let hinge = (batch.far_distance.abs() * 0.5 - batch.far_distance.sign() * &far_field).relu();
 
     let all_omega = Tensor::cat(&[q.narrow(2, 3, omega.size()[2]), omega], 1).abs().mean_dim(
         [1i64, 2].as_slice(),
@@ -110,6 +116,15 @@ pub fn training_step(model: &HeadModel, z_id: &Tensor, z_ex: &Tensor, batch: &Ba
     let at_neutral = |per_scan: Tensor| (per_scan * &batch.neutral).sum(None::<Kind>) / &neutral_share;
     let moved_squared = moved.square().mean_dim([1i64, 2].as_slice(), false, None::<Kind>);
 
+    // terms of no weight are not computed if that takes another look at the field
+    let around = if weights.eikonal_around > 0.0 {
+        let x = Tensor::cat(&[&batch.near, &batch.far], 1).detach().copy().set_requires_grad(true);
+        let field = model.posed_field(&person, z_ex, &x, Far::Learned).sdf;
+        mean((length(&gradient(&field, &x, true)) - 1.0).abs())
+    } else {
+        Tensor::zeros([], (surface.kind(), surface.device()))
+    };
+
     // a model without anchors is not asked for them
     let anchors = match model.config.identity.anchors() {
         0 => person.anchors.sum(None::<Kind>),
@@ -119,8 +134,10 @@ pub fn training_step(model: &HeadModel, z_id: &Tensor, z_ex: &Tensor, batch: &Ba
         ("surface", weights.surface, mean(surface.abs())),
         ("normals", weights.normals, mean(length(&(&slope - &batch.normals)))),
         ("eikonal", weights.eikonal, mean((length(&slope) - 1.0).abs())),
+        ("eikonal_around", weights.eikonal_around, around),
         ("near", weights.near, mean((near_field - &batch.near_distance).abs())),
         ("far", weights.far, mean(hinge)),
+        ("space", weights.space, mean((far_field.abs() * -10.0).exp())),
         (
             "correspondence",
             weights.correspondence,
@@ -139,7 +156,9 @@ pub fn training_step(model: &HeadModel, z_id: &Tensor, z_ex: &Tensor, batch: &Ba
     let mut report = Vec::with_capacity(terms.len());
     for (name, weight, value) in terms {
         report.push((name, value.double_value(&[])));
-        total += value * weight;
+        if weight > 0.0 {
+            total += value * weight;
+        }
     }
     Losses { total, terms: report }
 }
@@ -342,6 +361,29 @@ mod tests {
         assert!(off(&fit.frames[0].pose) < 0.6 * off(&start), "{:?}", fit.frames[0]);
         let again = fit_identity(&trainer.model, &[(&cloud, frame)], &config, &mut |_, _| ());
         assert_eq!(fit.frames, again.frames);
+    }
+
+    #[test]
+    fn the_paper_s_own_terms_push_the_field_to_a_distance_without_being_told_any() {
+        let weights = |space: f64, eikonal_around: f64| LossWeights {
+            near: 0.0,
+            far: 0.0,
+            space,
+            eikonal_around,
+            ..LossWeights::default()
+        };
+        let last = |weights: LossWeights, name: &str| {
+            let (scans, mut trainer) = setting();
+            trainer.weights = weights;
+            let losses = run(&mut trainer, &scans, 0..60);
+            let of = |l: &Losses| l.terms.iter().find(|t| t.0 == name).unwrap().1;
+            losses[55..].iter().map(of).sum::<f64>() / 5.0
+        };
+        assert_eq!(last(weights(0.0, 0.0), "eikonal_around"), 0.0, "what has no weight is not computed");
+        let (without, with) = (last(weights(0.0, 0.15), "space"), last(weights(1.0, 0.15), "space"));
+        assert!(with < 0.8 * without, "the field moves away from 0: {without} -> {with}");
+        let (weak, strong) = (last(weights(0.0, 1e-6), "eikonal_around"), last(weights(0.0, 10.0), "eikonal_around"));
+        assert!(strong < 0.8 * weak, "slopes become 1: {weak} -> {strong}");
     }
 
     #[test]
