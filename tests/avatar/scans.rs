@@ -239,5 +239,9 @@ fn what_is_no_scan_is_said_in_one_sentence() {
     space.write("r.yaml", &good);
     space.settle();
     let said = space.effigy(&["run", "r.yaml", "--only", "head_model"]);
+    said.expect_error(1, &["stage `files`", "no file matches", "hint: "]);
+    space.write("r.yaml", &good.replace("files: { files:", "files: { optional: true, files:"));
+    space.settle();
+    let said = space.effigy(&["run", "r.yaml", "--only", "head_model"]);
     said.expect_error(1, &["stage `head_model`", "there are no scans to train on"]);
 }

@@ -29,7 +29,7 @@ fn wrong(yaml: &str, parts: &[&str]) {
 fn writing() {
     wrong("stages:\n  a: { files: 'in/*' }\n  a: { files: 'x' }\n", &["r.yaml:3:3", "duplicate", "hint"]);
     wrong("stages:\n\ta: 1\n", &["r.yaml:2"]);
-    wrong("stages:\n  a: { rows: [{ x: .nan }] }\n", &["r.yaml:2:18", "non-finite", "is `null`"]);
+    wrong("stages:\n  a: { rows: [{ x: .nan }] }\n", &["r.yaml:2:20", "non-finite", "is `null`"]);
     wrong("stage: { a: { files: x } }", &["r.yaml:1:1", "no field `stage`", "did you mean `stages`?"]);
     wrong(
         "stages:\n  a: { files: 'in/*', rot: x }",

@@ -6,7 +6,7 @@ const RECIPE: &str = "
 recipe: resting
 params: { suffix: one }
 stages:
-  src: { files: ['in/*.txt', extra.txt] }
+  src: { files: ['in/*.txt', extra.txt], optional: true }
   up: { run: 'tr a-z A-Z < {file} > {out}/up; cat tools/* >> {out}/up', shell: true, from: src, code: [tools], writes: { up: blob } }
   end: { run: 'cat {up} > {out}/end; echo {param.suffix} >> {out}/end', shell: true, from: up, params: { suffix: \"${suffix}\" }, writes: { end: blob } }
 report:
