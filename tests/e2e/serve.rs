@@ -340,7 +340,7 @@ fn thousands_of_moments_are_chosen_from_by_sequence_and_number() {
     chrome.until("document.querySelector('main h1')");
     chrome.value(
         "import('/avatar.js').then(({ controls, grouped }) => {
-            const name = (i) => `participant=18, sequence=\"EXP-${i % 2}\", timestep=${i >> 1}`;
+            const name = (i) => `participant=18, sequence=\"EXP-${i % 2}\", timestep=${i >> 1}, points=${9000 + i}`;
             const moments = [...Array(6000).keys()].map((i) => ({ row: i, name: name(i) }));
             window.own = moments.slice(0, 1000).map((one) => ({ row: one.row, name: `a=${one.row}, b=${one.row}` }));
             window.grouped = grouped;
@@ -353,7 +353,7 @@ fn thousands_of_moments_are_chosen_from_by_sequence_and_number() {
     let options = "[...document.querySelectorAll('select[name=moment] option')].map((one) => one.innerText)";
     assert_eq!(chrome.value(options), json!(["mean expression", "sequence=\"EXP-0\"", "sequence=\"EXP-1\""]));
     let told = "[state.row, state.mean, changes, document.querySelector('.within output')?.innerText ?? null]";
-    assert_eq!(chrome.value(told), json!([0, false, 0, "timestep=0"]));
+    assert_eq!(chrome.value(told), json!([0, false, 0, "timestep=0, points=9000"]));
     // the second sequence, and of that the 2000th moment by its number and the last one by the keyboard
     let choose = |chrome: &mut Chrome, value: &str| {
         chrome.value(&format!(
@@ -361,9 +361,9 @@ fn thousands_of_moments_are_chosen_from_by_sequence_and_number() {
         ))
     };
     choose(&mut chrome, "1");
-    assert_eq!(chrome.value(told), json!([1, false, 1, "timestep=0"]));
+    assert_eq!(chrome.value(told), json!([1, false, 1, "timestep=0, points=9001"]));
     chrome.value("(() => { const e = document.querySelector('input[name=number]'); e.value = 2000; e.dispatchEvent(new Event('change')); })()");
-    assert_eq!(chrome.value(told), json!([3999, false, 2, "timestep=1999"]));
+    assert_eq!(chrome.value(told), json!([3999, false, 2, "timestep=1999, points=12999"]));
     assert_eq!(chrome.value("document.querySelector('input[name=place]').value"), "2000");
     chrome.value("document.querySelector('input[name=place]').focus()");
     for kind in ["keyDown", "keyUp"] {

@@ -121,23 +121,27 @@ function rested(milliseconds, work) {
   };
 }
 
-/** Moments by all but the last thing that tells them apart, such as the frames of a sequence: `[title, [[row, text], ...]]` each. */
+/** Moments by what stands first in their names, such as the frames of a sequence: `[title, [[row, text], ...]]` each. As much of the names
+ * makes the title as leaves two moments to a group on average: a column of its own value in each row tells no groups apart. */
 export function grouped(moments) {
   const parts = moments.map((one) => one.name.split(", "));
   // what all moments have in common tells none from another
   const common = new Set(parts.length > 1 ? parts[0].filter((part) => parts.every((others) => others.includes(part))) : []);
   const own = parts.map((all) => all.filter((part) => !common.has(part)));
-  const by = (title) => {
+  const by = (length) => {
     const groups = new Map();
     moments.forEach(({ row }, i) => {
-      const name = title(own[i]);
+      const name = own[i].slice(0, length).join(", ");
       if (!groups.has(name)) groups.set(name, []);
-      groups.get(name).push([row, own[i].slice(name ? -1 : 0).join(", ") || `row ${row}`]);
+      groups.get(name).push([row, own[i].slice(length).join(", ") || `row ${row}`]);
     });
     return [...groups];
   };
-  const groups = by((all) => all.slice(0, -1).join(", "));
-  return groups.length > GROUPS ? by(() => "") : groups;
+  for (let length = Math.max(0, ...own.map((all) => all.length - 1)); length > 0; length--) {
+    const groups = by(length);
+    if (groups.length <= Math.min(GROUPS, moments.length / 2)) return groups;
+  }
+  return by(0);
 }
 
 /** Where to begin: the mean expression, or a group of tracked moments and one of these. There may be thousands. */
