@@ -8,7 +8,7 @@ use models::schedule::{Schedule, ScheduleConfig};
 use models::unet::Extras;
 use models::weights;
 use serde_json::Value;
-use tch::{Kind, Tensor};
+use tch::Kind;
 
 use crate::check::{Case, Checks, json, number};
 use crate::diffusion::{load_controlnet, load_unet};
@@ -159,6 +159,7 @@ fn gradients(io: &Case, about: &Value, variables: &weights::Tensors, checks: &mu
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tch::Tensor;
 
     #[test]
     fn an_optimiser_is_as_the_case_says() {
