@@ -171,10 +171,14 @@ fn a_report_is_written_once_and_again_on_request() {
     let said = space.effigy(&["run", "r.yaml"]);
     assert!(said.out.contains("report: out/report.html"), "{}{}", said.out, said.err);
     assert!(space.read("out/report.html").contains("Hello.") && space.read("out/report.md").contains("in/0.txt"));
-    let written = std::fs::metadata(space.path("out/report.html")).and_then(|meta| meta.modified()).expect("a time");
+    let time = || std::fs::metadata(space.path("out/report.html")).and_then(|meta| meta.modified()).expect("a time");
+    let written = time();
     space.effigy(&["run", "r.yaml"]);
-    let again = std::fs::metadata(space.path("out/report.html")).and_then(|meta| meta.modified()).expect("a time");
-    assert_eq!(written, again, "a run in which nothing changed writes nothing");
+    assert_eq!(time(), written, "a run in which nothing changed writes nothing");
+    let line = "tr a-z A-Z < {file}";
+    space.write("r.yaml", &space.read("r.yaml").replace(line, &format!("true; {line}")));
+    assert_eq!(space.effigy(&["run", "r.yaml", "--json"]).counts(), (4, 5, 0), "the same comes out");
+    assert_ne!(time(), written, "what ran anew is told");
     std::fs::remove_dir_all(space.path("out")).expect("it is there");
     assert_eq!(space.effigy(&["report", "r.yaml"]).code, 0);
     assert!(space.read("out/report.html").contains("Hello."));
