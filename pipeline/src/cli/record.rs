@@ -299,12 +299,21 @@ fn same(a: &[String], b: &[String]) -> bool {
 
 /// All records of a workspace, oldest first. One that cannot be read is left out.
 pub fn all(workspace: &Path) -> Vec<Record> {
+    names(workspace).iter().filter_map(|name| read(workspace, name)).collect()
+}
+
+/// The names of all runs of a workspace, the earliest first.
+pub fn names(workspace: &Path) -> Vec<String> {
     let entries = std::fs::read_dir(runs_folder(workspace)).into_iter().flatten().flatten();
-    let json = entries.map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|ext| ext == "json"));
-    let mut records: Vec<Record> =
-        json.filter_map(|path| serde_json::from_slice(&std::fs::read(path).ok()?).ok()).collect();
-    records.sort_by(|a, b| a.run.cmp(&b.run));
-    records
+    let name = |file: std::ffi::OsString| file.to_str()?.strip_suffix(".json").map(str::to_string);
+    let mut names: Vec<String> = entries.filter_map(|entry| name(entry.file_name())).collect();
+    names.sort_unstable();
+    names
+}
+
+/// The record of the run of this name, one of [`names`]; none if it cannot be read.
+pub fn read(workspace: &Path, name: &str) -> Option<Record> {
+    serde_json::from_slice(&std::fs::read(runs_folder(workspace).join(format!("{name}.json"))).ok()?).ok()
 }
 
 /// The run that somebody means: its name or a beginning of it that no other has, `last`, or `last~1` for the one before.

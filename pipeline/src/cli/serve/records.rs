@@ -1,8 +1,7 @@
 //! The records of a workspace's runs, newest first. A record is written once and never changes, so each is read once for the list of runs, and
 //! the few that are looked at stay in memory: what the avatar viewer asks for comes many times a second.
 
-use crate::cli::record::Record;
-use crate::cli::run::runs_folder;
+use crate::cli::record::{self, Record};
 use serde_json::{Value as Json, json};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -13,7 +12,7 @@ const KEPT: usize = 16;
 
 /// The records of a workspace.
 pub struct Records {
-    folder: PathBuf,
+    root: PathBuf,
     recent: Mutex<Vec<Arc<Record>>>,
     /// What the list of runs tells of each.
     lines: Mutex<HashMap<String, Json>>,
@@ -22,7 +21,7 @@ pub struct Records {
 impl Records {
     /// Those of a workspace.
     pub fn new(root: &Path) -> Records {
-        Records { folder: runs_folder(root), recent: Mutex::default(), lines: Mutex::default() }
+        Records { root: root.into(), recent: Mutex::default(), lines: Mutex::default() }
     }
 
     /// The record of the run of this name.
@@ -31,8 +30,8 @@ impl Records {
             return Some(known.clone());
         }
         // a name is looked for among those that are there; it never becomes a path
-        let name = self.names().into_iter().find(|known| known == name)?;
-        let record = Arc::new(self.read(&name)?);
+        let name = record::names(&self.root).into_iter().find(|known| known == name)?;
+        let record = Arc::new(record::read(&self.root, &name)?);
         let mut recent = locked(&self.recent);
         recent.insert(0, record.clone());
         recent.truncate(KEPT);
@@ -41,7 +40,8 @@ impl Records {
 
     /// How many runs there are, and what is told of those of a page. `avatar`: only those that have one.
     pub fn page(&self, offset: usize, limit: usize, avatar: bool) -> (usize, Vec<Json>) {
-        let mut names = self.names();
+        let mut names = record::names(&self.root);
+        names.reverse();
         if avatar {
             names.retain(|name| self.line(name).is_some_and(|line| line["avatar"] == true));
         }
@@ -49,28 +49,11 @@ impl Records {
         (names.len(), shown)
     }
 
-    /// The names of all runs, the last one first.
-    fn names(&self) -> Vec<String> {
-        let entries = std::fs::read_dir(&self.folder).into_iter().flatten().flatten();
-        let name = |file: std::ffi::OsString| file.to_str()?.strip_suffix(".json").map(str::to_string);
-        let mut names: Vec<String> = entries.filter_map(|entry| name(entry.file_name())).collect();
-        names.sort_unstable_by(|a, b| b.cmp(a));
-        names
-    }
-
-    /// One that cannot be read is left out.
-    fn read(&self, name: &str) -> Option<Record> {
-        let bytes = std::fs::read(self.folder.join(format!("{name}.json"))).ok()?;
-        let record: Record = serde_json::from_slice(&bytes).ok()?;
-        // its file is what it is found by
-        Some(Record { run: name.into(), ..record })
-    }
-
     fn line(&self, name: &str) -> Option<Json> {
         if let Some(known) = locked(&self.lines).get(name) {
             return Some(known.clone());
         }
-        let one = self.read(name)?;
+        let one = record::read(&self.root, name)?;
         let line = json!({
             "run": one.run, "recipe": one.recipe, "typed": one.typed(), "profile": one.profile, "started": one.started,
             "seconds": one.seconds, "outcome": one.outcome, "executed": one.executed, "cached": one.cached,
@@ -90,10 +73,11 @@ mod tests {
     use super::*;
 
     fn write(records: &Records, run: &str, text: Option<&str>) {
-        std::fs::create_dir_all(&records.folder).unwrap();
+        let folder = crate::cli::run::runs_folder(&records.root);
+        std::fs::create_dir_all(&folder).unwrap();
         let record = Record { run: run.into(), recipe: "r".into(), ..Record::default() };
         let text = text.map_or_else(|| serde_json::to_string(&record).unwrap(), str::to_string);
-        std::fs::write(records.folder.join(format!("{run}.json")), text).unwrap();
+        std::fs::write(folder.join(format!("{run}.json")), text).unwrap();
     }
 
     #[test]
