@@ -168,6 +168,8 @@ fn stages_and_doctor_tell_what_is_there() {
 fn a_report_is_written_once_and_again_on_request() {
     let space = start();
     space.write("r.yaml", &format!("{RECIPE}report:\n  - text: Hello.\n  - table: few\n    columns: [path]\n"));
+    let commits = ["a", "b"].map(|digit| digit.repeat(40));
+    space.write(".git/HEAD", &commits[0]);
     let said = space.effigy(&["run", "r.yaml"]);
     assert!(said.out.contains("report: out/report.html"), "{}{}", said.out, said.err);
     assert!(space.read("out/report.html").contains("Hello.") && space.read("out/report.md").contains("in/0.txt"));
@@ -180,8 +182,10 @@ fn a_report_is_written_once_and_again_on_request() {
     assert_eq!(space.effigy(&["run", "r.yaml", "--json"]).counts(), (4, 5, 0), "the same comes out");
     assert_ne!(time(), written, "what ran anew is told");
     std::fs::remove_dir_all(space.path("out")).expect("it is there");
+    space.write(".git/HEAD", &commits[1]);
     assert_eq!(space.effigy(&["report", "r.yaml"]).code, 0);
-    assert!(space.read("out/report.html").contains("Hello."));
+    let page = space.read("out/report.html");
+    assert!(page.contains("Hello.") && page.contains(&commits[0]) && !page.contains(&commits[1]), "{page}");
     space.write("r.yaml", &format!("{RECIPE}report:\n  - table: fwe\n"));
     space.effigy(&["run", "r.yaml"]).expect_error(2, &["there is no stage `fwe`", "did you mean `few`?"]);
 }

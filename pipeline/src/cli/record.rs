@@ -3,7 +3,7 @@
 
 use super::{RecipeArgs, host, run::runs_folder};
 use crate::error::{Place, Problem};
-use crate::finished::NodeState;
+use crate::finished::{HostInfo, NodeState};
 use crate::key::Printer;
 use crate::memory::Memory;
 use crate::plan::{Plan, Work};
@@ -156,6 +156,18 @@ impl Record {
     pub fn is_of(&self, plan: &Plan, asked: &[String]) -> bool {
         let recipe = self.recipe == plan.spec.name && self.profile == plan.spec.profile;
         recipe && (asked.is_empty() || same(asked, &self.overrides))
+    }
+
+    /// Where it was, and of which version.
+    pub fn host(&self) -> HostInfo {
+        HostInfo {
+            name: self.host.clone(),
+            cpu: self.cpu.clone(),
+            threads: self.threads,
+            version: self.version.clone(),
+            software: self.software.clone(),
+            commit: self.commit.clone(),
+        }
     }
 
     /// How it was called for, as one types it.

@@ -77,7 +77,8 @@ pub fn last_run(recipe: &RecipeArgs, verb: &str) -> Result<Result<FinishedRun, u
         workspace: workspace.canonicalize().unwrap_or(workspace.clone()),
         started: last.map_or(0, |last| last.started),
         seconds: last.map_or(0.0, |last| last.seconds),
-        host: host::info(&plan.spec.dir, &plan.providers),
+        // where that run was, whatever is checked out by now
+        host: last.map_or_else(|| host::info(&plan.spec.dir, &plan.providers), record::Record::host),
         blob_path: Box::new(move |blob| match blobs.has(blob) {
             true => Some(blobs.path(&blob.digest)),
             false => files.get(&blob.digest).cloned(),
