@@ -50,6 +50,14 @@ impl Table {
         }
     }
 
+    /// Itself without the inputs that failed, if it can do without: `there` says of each whether it is there, and not of all.
+    pub fn of_those(&self, there: &[bool]) -> Option<Table> {
+        match self {
+            Table::Concat(stage) => stage.of_those(there).map(Table::Concat),
+            _ => None,
+        }
+    }
+
     /// Its rows.
     ///
     /// # Errors

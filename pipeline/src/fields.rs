@@ -137,6 +137,16 @@ impl<'a> Fields<'a> {
         })
     }
 
+    /// A share, from 0 to 1, of things of some kind.
+    pub fn share(&mut self, name: &str, (of, example): (&str, &str)) -> Option<f64> {
+        let (at, share) = self.number(name)?;
+        if !(0.0..=1.0).contains(&share) {
+            let hint = format!("for example `{name}: {example}");
+            self.wrong(at, format!("`{name}` is a share of the {of}, from 0 to 1, not {share}"), hint);
+        }
+        Some(share)
+    }
+
     /// A text, or a list of texts.
     pub fn texts(&mut self, name: &str) -> Option<Vec<(At, String)>> {
         let item = self.take(name)?;

@@ -343,8 +343,17 @@ impl<'a> Run<'a> {
     fn begin_ready(&mut self) -> Result<()> {
         while let Some(i) = self.ready.pop_first() {
             let node = &self.plan.nodes[i];
-            let lost = |need: usize| matches!(self.states[need], State::Failed | State::Skipped);
-            if node.needs().any(lost) { self.set(i, State::Skipped) } else { self.begin(i, node)? }
+            let there = |need: usize| !matches!(self.states[need], State::Failed | State::Skipped);
+            if node.needs().all(there) {
+                self.begin(i, node)?;
+                continue;
+            }
+            let table = if let Work::Table(table) = &node.work { Some(table) } else { None };
+            let kept: Vec<bool> = node.from.iter().map(|&need| there(need)).collect();
+            match table.and_then(|table| table.of_those(&kept)) {
+                Some(table) => self.begin_without(i, node, &table)?,
+                None => self.set(i, State::Skipped),
+            }
         }
         Ok(())
     }
@@ -358,7 +367,7 @@ impl<'a> Run<'a> {
 
     fn begin(&mut self, i: usize, node: &'a Node) -> Result<()> {
         match &node.work {
-            Work::Table(_) => self.begin_table(i, node),
+            Work::Table(table) => self.begin_table(i, node, table, &node.from),
             Work::Units(stage) => self.begin_units(i, node, stage),
         }
     }

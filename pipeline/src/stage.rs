@@ -258,13 +258,8 @@ impl UnitStage {
 
     /// Fields that every unit stage has.
     fn common(&mut self, fields: &mut Fields<'_>) {
-        if let Some((at, share)) = fields.number("allow_failures") {
-            if !(0.0..=1.0).contains(&share) {
-                let hint = "for example `allow_failures: 0.1`: up to a tenth of them may fail";
-                fields.wrong(at, format!("`allow_failures` is a share of the units, from 0 to 1, not {share}"), hint);
-            }
-            self.allow_failures = share;
-        }
+        let example = "0.1`: up to a tenth of them may fail";
+        self.allow_failures = fields.share("allow_failures", ("units", example)).unwrap_or(0.0);
         if let Some((at, seconds)) = fields.number("timeout") {
             if seconds.is_nan() || seconds <= 0.0 {
                 let hint = "for example `timeout: 60`; without it a task may take as long as it likes";

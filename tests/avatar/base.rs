@@ -15,7 +15,7 @@ pub fn recipe() -> String {
 }
 
 /// Sizes at which every stage still does its work, in a fraction of the smoke profile's time.
-const SMALL: [&str; 28] = [
+const SMALL: [&str; 30] = [
     "--profile",
     "smoke",
     "--param",
@@ -32,6 +32,8 @@ const SMALL: [&str; 28] = [
     "checkpoint_every=15",
     "--param",
     "sampling_steps=2",
+    "--param",
+    "validation_steps=2",
     "--set",
     "portrayed.count=2",
     "--set",

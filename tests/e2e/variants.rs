@@ -128,6 +128,46 @@ fn gathering_over_one_axis_leaves_the_others() {
     space.effigy(&["show", "r.yaml", "mean@seed=1"]).expect_error(2, &["no stage `mean@seed=1`", "hint: "]);
 }
 
+/// A seed fails as long as `bad` names it; what gathers may lack half of the seeds.
+const FAILING: &str = "
+params: { bad: 2 }
+matrix: { seed: [1, 2, 3] }
+stages:
+  train: { run: 'test {param.seed} != {param.bad} && echo {param.seed} > {out}/m', shell: true, params: { seed: '${seed}', bad: '${bad}' }, writes: { m: blob } }
+  score: { run: 'cat {m} > {out}/s', shell: true, from: train, writes: { s: blob } }
+  all: { gather: score, allow_failures: 0.5 }
+  strict: { gather: score }
+  count: { run: 'wc -l {in} > {out}/n', shell: true, from: all, grain: whole, reads: [seed, s], writes: { n: blob } }
+  first: { select: score, columns: [seed] }
+  named: { concat: [count, strict], label: { column: of, values: [one, two] }, allow_failures: 0.5 }
+";
+
+#[test]
+fn what_gathers_may_do_without_a_variant_that_failed() {
+    let space = start(FAILING);
+    let said = space.effigy(&["run", "r.yaml", "--json"]);
+    assert_eq!(said.code, 1, "what failed is still a failure: {}", said.out);
+    let (executed, _, failed) = said.counts();
+    assert_eq!((executed, failed), (2 + 2 + 1, 1));
+    assert!(said.out.contains("stage `all` is put together without 1 of its 3 tables: score@seed=2"), "{}", said.out);
+    assert_eq!(column(&space.rows("all"), "seed"), ["1", "3"]);
+    assert_eq!(space.rows("count").len(), 1, "what comes after it goes on");
+    assert_eq!(column(&space.rows("named"), "of"), ["one"], "a table keeps its own label");
+    let status = space.effigy(&["status"]);
+    assert!(status.out.contains("strict") && status.out.contains("skipped"), "{}", status.out);
+    // too many
+    space.write("r.yaml", &FAILING.replace("!= {param.bad}", "= {param.bad}"));
+    let said = space.effigy(&["run", "r.yaml", "--json"]);
+    assert_eq!((said.code, said.out.contains("put together without")), (1, false), "{}", said.out);
+    // when what failed does not any more, the table is whole
+    space.write("r.yaml", FAILING);
+    assert_eq!(run(&space, &["--param", "bad=0"]).2, 0);
+    assert_eq!(column(&space.rows("all"), "seed"), ["1", "2", "3"]);
+    assert_eq!(column(&space.rows("named"), "of"), ["one", "two", "two", "two"]);
+    space.write("r.yaml", &FAILING.replace("allow_failures: 0.5", "allow_failures: 7"));
+    space.effigy(&["run", "r.yaml"]).expect_error(2, &["a share of the tables, from 0 to 1, not 7", "hint: "]);
+}
+
 #[test]
 fn variants_differ_in_parameters_and_fields_and_share_the_rest() {
     let space = start(&variants());

@@ -1,5 +1,5 @@
 //! `concat: [A, B, ...]`: tables below each other, columns matched by name, nulls where a table lacks one. `label: {column:,
-//! values: [...]}` adds a column that says which table a row comes from.
+//! values: [...]}` adds a column that says which table a row comes from, and `allow_failures:` the share of the tables that may be missing.
 
 use crate::builtin::{Columns, PlannedColumn, fits, rows};
 use crate::fields::Fields;
@@ -12,12 +12,16 @@ use manifests::{Manifest, Schema, Type, Value};
 #[derive(Clone, Debug)]
 pub struct Concat {
     label: Option<(String, Vec<Value>)>,
+    /// The share of its tables that may be missing because they failed. No fact: what is made of those that are there is a fact of those.
+    allow_failures: f64,
 }
 
 impl Concat {
     /// Understands the stanza.
     pub fn parse(fields: &mut Fields<'_>, inputs: usize) -> Concat {
-        let Some((at, items)) = fields.map("label") else { return Concat { label: None } };
+        let example = "0.5`: of those that fail up to half may be missing";
+        let allow_failures = fields.share("allow_failures", ("tables", example)).unwrap_or(0.0);
+        let Some((at, items)) = fields.map("label") else { return Concat { label: None, allow_failures } };
         let place = fields.place(at);
         let mut own = Fields::new(&place.file, "`label`", at, items);
         let column = own.text("column");
@@ -48,7 +52,20 @@ impl Concat {
             _ => {}
         }
         fields.problems.append(&mut problems);
-        Concat { label }
+        Concat { label, allow_failures }
+    }
+
+    /// Itself of the tables that are there, if they are enough; `there` says of each whether it is.
+    pub fn of_those(&self, there: &[bool]) -> Option<Concat> {
+        let missing = there.iter().filter(|there| !**there).count();
+        if missing == there.len() || missing as f64 > self.allow_failures * there.len() as f64 {
+            return None;
+        }
+        let kept = |(column, values): &(String, Vec<Value>)| {
+            let values = values.iter().zip(there).filter(|(_, there)| **there).map(|(value, _)| value.clone());
+            (column.clone(), values.collect())
+        };
+        Some(Concat { label: self.label.as_ref().map(kept), allow_failures: self.allow_failures })
     }
 
     /// The columns of its table.

@@ -2,6 +2,7 @@
 
 use crate::axes;
 use crate::builtin::Table;
+use crate::event::Event;
 use crate::hints::hinted;
 use crate::key::Head;
 use crate::memory::Remembered;
@@ -196,10 +197,25 @@ pub fn table_key(table: &Table, inputs: &[Digest]) -> Digest {
 }
 
 impl<'a> Run<'a> {
-    /// A table of the engine's own: evaluated, unless nothing it is made from has changed.
-    pub(super) fn begin_table(&mut self, i: usize, node: &'a Node) -> Result<()> {
-        let Work::Table(table) = &node.work else { return Ok(()) };
-        let inputs: Vec<Digest> = node.from.iter().map(|&from| self.done(from).digest).collect();
+    /// A table of the engine's own of those of its inputs that are there: others failed, and it may do without.
+    pub(super) fn begin_without(&mut self, i: usize, node: &'a Node, table: &Table) -> Result<()> {
+        let is_done = |need: &usize| matches!(self.states[*need], State::Done(_));
+        let (there, missing): (Vec<usize>, Vec<usize>) = node.from.iter().partition(|need| is_done(need));
+        let names: Vec<&str> = missing.iter().map(|&need| self.plan.nodes[need].name.as_str()).collect();
+        let text = format!(
+            "stage `{}` is put together without {} of its {} tables: {}",
+            node.name,
+            missing.len(),
+            node.from.len(),
+            names.join(", ")
+        );
+        self.emit(&Event::Warning { text });
+        self.begin_table(i, node, table, &there)
+    }
+
+    /// A table of the engine's own: evaluated, unless nothing it is made `from` has changed.
+    pub(super) fn begin_table(&mut self, i: usize, node: &'a Node, table: &Table, from: &[usize]) -> Result<()> {
+        let inputs: Vec<Digest> = from.iter().map(|&from| self.done(from).digest).collect();
         let key = axes::key(&node.axes, table_key(table, &inputs));
         // files may have changed without any fact of the recipe changing
         let known = if matches!(table, Table::Files(_)) { None } else { self.remembered(i, key)? };
@@ -209,7 +225,7 @@ impl<'a> Run<'a> {
         }
         let evaluated = {
             let mut tables = Vec::new();
-            for &from in &node.from {
+            for &from in from {
                 match &self.states[from] {
                     State::Done(done) => tables.push(done.table()?),
                     _ => unreachable!("a stage begins when all it needs is done"),
@@ -231,7 +247,8 @@ impl<'a> Run<'a> {
                     blobs: None,
                     overrides: Vec::new(),
                 };
-                self.settle(i, manifest, remembered, true)
+                // one that lacks something is made again as soon as that is there
+                self.settle(i, manifest, remembered, from.len() == node.from.len())
             }
             Err(error) => self.fail_whole(i, error),
         }
