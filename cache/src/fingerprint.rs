@@ -24,6 +24,9 @@ pub struct Fingerprint {
 
 /// File times step with the kernel's tick, at most 10 ms; some file systems are coarser.
 const GRAIN_NS: i64 = 50_000_000;
+/// Those that know whole seconds alone step by one, and FAT by two.
+const COARSE_NS: i64 = 2 * SECOND_NS;
+const SECOND_NS: i64 = 1_000_000_000;
 
 impl Fingerprint {
     /// The fingerprint of a file (symbolic links are followed).
@@ -34,7 +37,10 @@ impl Fingerprint {
     /// Whether the file's times are at least the clock's grain older than `now` (see [`Fingerprint::now`]), so that a later
     /// change is bound to show.
     pub fn is_settled(&self, now: i64) -> bool {
-        self.mtime.max(self.ctime) < now - GRAIN_NS
+        // a time without a fraction may be chance, two of them are not
+        let is_coarse = [self.mtime, self.ctime].iter().all(|time| time % SECOND_NS == 0);
+        let grain = if is_coarse { COARSE_NS } else { GRAIN_NS };
+        self.mtime.max(self.ctime) < now - grain
     }
 
     /// The present in nanoseconds since 1970.
@@ -77,5 +83,21 @@ impl From<&rustix::fs::Stat> for Fingerprint {
 }
 
 fn nanoseconds(seconds: i64, rest: i64) -> i64 {
-    seconds * 1_000_000_000 + rest
+    seconds * SECOND_NS + rest
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_of_whole_seconds_take_longer_to_prove_something() {
+        let print = |mtime, ctime| Fingerprint { dev: 1, ino: 1, size: 1, mtime, ctime };
+        let now = 1000 * SECOND_NS;
+        let fine = now - SECOND_NS + 1;
+        assert!(print(fine, fine).is_settled(now) && !print(now - 1, now - 1).is_settled(now));
+        assert!(!print(now - SECOND_NS, now - SECOND_NS).is_settled(now), "it may change within the same second");
+        assert!(print(now - 3 * SECOND_NS, now - 3 * SECOND_NS).is_settled(now));
+        assert!(print(now - SECOND_NS, fine).is_settled(now), "a time that was set by `touch -d`");
+    }
 }

@@ -1,9 +1,9 @@
 //! The journal: unit records in append-only segments, one segment for each run that found something out.
 //!
 //! A segment is a sequence of frames: length (u32), checksum (first 8 bytes of the payload's BLAKE3), payload. A torn tail
-//! (the process was killed while writing) ends the segment at its last whole frame; a damaged frame in the middle is stepped
+//! (the process was killed while writing) ends the segment at its last whole frame; a damaged frame before others is stepped
 //! over. A `Commit` frame says up to where everything, blobs included, has reached the disk; after a power failure (another
-//! boot) only that much is believed. Knows neither the index nor where blobs lie.
+//! boot, or a damaged head that does not tell which) only that much is believed. Knows neither the index nor where blobs lie.
 
 use crate::codec::{Odd, Reader, put_u32};
 use crate::entry::{COMMIT, Entry, Unit};
@@ -310,9 +310,13 @@ pub(crate) fn scan_if(
     let mut bytes = Vec::new();
     File::open(path).and_then(|mut file| file.read_to_end(&mut bytes)).map_err(io("read", path))?;
     let foreign = |reason: Odd| Error::Foreign { path: path.into(), reason: reason.into() };
-    let Some((head, _)) = parse_frame(&bytes) else { return Ok(Believed::default()) };
-    let Entry::Head { boot: written, .. } = Entry::decode(head).map_err(foreign)? else {
-        return Err(foreign("it has no head"));
+    // a head that is damaged does not say which boot it was, and hides nothing that stands behind it
+    let written = match parse_frame(&bytes) {
+        Some((head, _)) => match Entry::decode(head).map_err(foreign)? {
+            Entry::Head { boot: written, .. } => Some(written),
+            _ => return Err(foreign("it has no head")),
+        },
+        None => None,
     };
     // first pass: where does what is to be believed end?
     let mut ends = Vec::new();
@@ -337,7 +341,7 @@ pub(crate) fn scan_if(
     }
     // what is torn off is not part of the segment
     let at = ends.last().map_or(0, |(offset, payload)| offset + (FRAME + payload.len()) as u64);
-    let believed = if written == boot() { at } else { sure.min(at) };
+    let believed = if written.as_deref() == Some(boot()) { at } else { sure.min(at) };
     for (offset, payload) in ends {
         let end = offset + (FRAME + payload.len()) as u64;
         if offset >= from && end <= believed && keep(payload) {
@@ -454,6 +458,30 @@ mod tests {
             let gap = (path.clone(), places[1].offset, places[1].end() - places[1].offset);
             assert_eq!(gaps(root.path(), &mut |_, _| {}).unwrap(), [gap]);
         }
+    }
+
+    #[test]
+    fn a_damaged_head_hides_nothing_that_a_mark_speaks_of() {
+        let root = tempfile::tempdir().unwrap();
+        let dir = root.path().join("records");
+        let mut journal = Journal::open(&dir, "test").unwrap();
+        journal.append(&Entry::Unit(unit(1))).unwrap();
+        let (_, upto) = journal.unsynced().unwrap();
+        journal.committed(upto).unwrap();
+        journal.append(&Entry::Unit(unit(2))).unwrap();
+        let path = segment_path(&dir, 1);
+        let whole = std::fs::read(&path).unwrap();
+        let first = FRAME + u32::from_le_bytes(whole[..4].try_into().unwrap()) as usize;
+        for at in [0, FRAME + 1] {
+            let mut broken = whole.clone();
+            broken[at] ^= 1;
+            std::fs::write(&path, &broken).unwrap();
+            assert_eq!(keys(root.path()), [1], "whether the second reached the disk nobody knows");
+            assert_eq!(gaps(root.path(), &mut |_, _| {}).unwrap(), [(path.clone(), 0, first as u64)]);
+        }
+        // one that was torn off before it was whole has nothing behind it
+        std::fs::write(&path, &whole[..first - 1]).unwrap();
+        assert!(gaps(root.path(), &mut |_, _| {}).unwrap().is_empty() && keys(root.path()).is_empty());
     }
 
     /// A segment as another boot of the machine left it.

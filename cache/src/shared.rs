@@ -1,5 +1,6 @@
 //! A cache with a remote behind it: what is missed here is looked for there, what is finished here is queued and sent there by
-//! threads beside the run. A remote that fails once is left alone from then on; what is finished stays queued.
+//! threads beside the run. A remote that fails once is left alone from then on, one that only takes nothing is still read; what
+//! is finished stays queued.
 //!
 //! Knows neither what a remote is made of nor who shows how far it is.
 
@@ -22,6 +23,8 @@ const THREADS: usize = 8;
 const AHEAD: usize = 4 * THREADS;
 /// More warnings than these are not given.
 const TOLD: usize = 5;
+/// What becomes of units that are not sent.
+const STAYS: &str = "; what is finished stays queued, and a later run or `effigy cache push` sends it";
 
 /// What went to and fro.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -55,7 +58,9 @@ pub(crate) struct Shared {
     threads: Option<Threads>,
     under_way: usize,
     /// Whether it has failed.
-    down: Arc<AtomicBool>,
+    down: bool,
+    /// Whether it takes nothing any more, because it has failed or refused what was sent.
+    closed: Arc<AtomicBool>,
     why: Option<Trouble>,
     moved: Moved,
     told: usize,
@@ -72,18 +77,18 @@ impl Threads {
         self.results.get_mut().expect("no thread panics while it holds this")
     }
 
-    fn start(remote: &Arc<dyn Remote>, down: &Arc<AtomicBool>) -> Threads {
+    fn start(remote: &Arc<dyn Remote>, closed: &Arc<AtomicBool>) -> Threads {
         let (jobs, taken) = channel::<Job>();
         let (told, results) = channel();
         let taken = Arc::new(Mutex::new(taken));
         for n in 0..THREADS {
-            let (remote, down, taken, told) = (remote.clone(), down.clone(), taken.clone(), told.clone());
+            let (remote, closed, taken, told) = (remote.clone(), closed.clone(), taken.clone(), told.clone());
             let work = move || {
                 loop {
                     let job = taken.lock().expect("no thread panics while it holds this").recv();
                     let Ok(job) = job else { break };
                     let failed = || Err(Trouble("it failed before".into()));
-                    let sent = if down.load(Ordering::Relaxed) { failed() } else { send(&*remote, &job) };
+                    let sent = if closed.load(Ordering::Relaxed) { failed() } else { send(&*remote, &job) };
                     if told.send((job.unit.key, sent)).is_err() {
                         break;
                     }
@@ -97,21 +102,30 @@ impl Threads {
 }
 
 impl Shared {
-    fn is_down(&self) -> bool {
-        self.down.load(Ordering::Relaxed)
+    fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Relaxed)
     }
 
     /// Leaves the remote alone from now on, and says so once.
     fn give_up(&mut self, trouble: Trouble, warnings: &mut Vec<String>) {
-        if self.down.swap(true, Ordering::Relaxed) {
+        if std::mem::replace(&mut self.down, true) {
             return;
         }
-        let later = match self.queue {
-            Some(_) => "; what is finished stays queued, and a later run or `effigy cache push` sends it",
-            None => "",
-        };
+        // whoever cannot be read need not be tried with more
+        self.closed.store(true, Ordering::Relaxed);
+        let later = if self.queue.is_some() { STAYS } else { "" };
         let name = self.remote.name();
         warnings.push(format!("the remote {name} cannot be used: {trouble}; going on with what is here{later}"));
+        self.why = Some(trouble);
+    }
+
+    /// Sends it nothing any more, and says so once. What is there can be read all the same.
+    fn close(&mut self, trouble: Trouble, warnings: &mut Vec<String>) {
+        if self.closed.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let name = self.remote.name();
+        warnings.push(format!("the remote {name} cannot be used for sending: {trouble}; it is still read{STAYS}"));
         self.why = Some(trouble);
     }
 
@@ -140,7 +154,7 @@ impl Shared {
                 }
                 sent.warning.into_iter().for_each(|text| self.tell(text, warnings));
             }
-            Err(trouble) => self.give_up(trouble, warnings),
+            Err(trouble) => self.close(trouble, warnings),
         }
         Ok(())
     }
@@ -166,7 +180,8 @@ impl Cache {
             facts: HashMap::new(),
             threads: None,
             under_way: 0,
-            down: Arc::default(),
+            down: false,
+            closed: Arc::default(),
             why: None,
             moved: Moved::default(),
             told: 0,
@@ -179,12 +194,12 @@ impl Cache {
         std::fs::metadata(queue_path(root, remote)).is_ok_and(|meta| meta.len() > 0)
     }
 
-    /// Whether there is a remote that has not failed.
+    /// Whether there is a remote that has not failed; it may have refused what was sent.
     pub fn is_shared(&self) -> bool {
-        self.shared.as_ref().is_some_and(|shared| !shared.is_down())
+        self.shared.as_ref().is_some_and(|shared| !shared.down)
     }
 
-    /// Why the remote cannot be used, if it failed.
+    /// Why the remote cannot be used, if it failed or refused what was sent.
     pub fn trouble(&self) -> Option<&Trouble> {
         self.shared.as_ref()?.why.as_ref()
     }
@@ -273,7 +288,7 @@ impl Cache {
                     Err(Failed::Here(error)) => Err(error),
                 };
                 outcome = outcome.and(kept);
-                if outcome.is_err() || shared.is_down() || !heard(shared.moved) {
+                if outcome.is_err() || shared.down || !heard(shared.moved) {
                     stop.store(true, Ordering::Relaxed);
                 }
             }
@@ -331,11 +346,11 @@ impl Cache {
         while let Some(result) = shared.threads.as_mut().and_then(|threads| threads.results().try_recv().ok()) {
             shared.heard(result, &mut self.warnings)?;
         }
-        while !shared.is_down() && shared.under_way < AHEAD {
+        while !shared.is_closed() && shared.under_way < AHEAD {
             let Some(key) = shared.queue.as_mut().and_then(Queue::next) else { break };
             match self.job(shared, &key)? {
                 Some(job) => {
-                    let threads = shared.threads.get_or_insert_with(|| Threads::start(&shared.remote, &shared.down));
+                    let threads = shared.threads.get_or_insert_with(|| Threads::start(&shared.remote, &shared.closed));
                     if threads.jobs.send(job).is_ok() {
                         shared.under_way += 1;
                     }
@@ -373,7 +388,8 @@ impl Cache {
         loop {
             self.send_some()?;
             let moved = self.moved();
-            if !self.is_shared() || moved.waiting == 0 || !heard(moved) {
+            let is_open = self.shared.as_ref().is_some_and(|shared| !shared.is_closed());
+            if !is_open || moved.waiting == 0 || !heard(moved) {
                 return Ok(());
             }
             self.with_shared(|cache, shared| {
@@ -382,7 +398,7 @@ impl Cache {
                     Ok(result) => shared.heard(result, &mut cache.warnings),
                     Err(RecvTimeoutError::Timeout) => Ok(()),
                     Err(RecvTimeoutError::Disconnected) => {
-                        shared.give_up(Trouble("no thread could be started for it".into()), &mut cache.warnings);
+                        shared.close(Trouble("no thread could be started for it".into()), &mut cache.warnings);
                         Ok(())
                     }
                 }
@@ -428,5 +444,102 @@ impl Cache {
             }
         }
         Ok(Ok(missing))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Dir;
+    use std::io::Write;
+
+    /// A folder that can be read alone.
+    struct Closed(Dir);
+
+    impl Closed {
+        fn refused<T>() -> Answer<T> {
+            Err(Trouble("it takes nothing".into()))
+        }
+    }
+
+    impl Remote for Closed {
+        fn name(&self) -> &str {
+            self.0.name()
+        }
+
+        fn length(&self, name: &str) -> Answer<Option<u64>> {
+            self.0.length(name)
+        }
+
+        fn read(&self, name: &str, limit: u64, to: &mut dyn Write) -> Answer<Option<u64>> {
+            self.0.read(name, limit, to)
+        }
+
+        fn write(&self, _: &str, _: &Path) -> Answer<()> {
+            Closed::refused()
+        }
+
+        fn write_new(&self, _: &str, _: &[u8]) -> Answer<bool> {
+            Closed::refused()
+        }
+
+        fn set_aside(&self, _: &str) -> Answer<()> {
+            Closed::refused()
+        }
+
+        fn list(&self, folder: &str) -> Answer<Vec<String>> {
+            self.0.list(folder)
+        }
+    }
+
+    fn key(n: u8) -> Digest {
+        Digest([n; 32])
+    }
+
+    fn put(cache: &mut Cache, n: u8) {
+        let facts = StageFacts { digest: key(9), kind: "k".into(), facts: Vec::new() };
+        let unit = Unit {
+            key: key(n),
+            stage: facts.digest,
+            node: "a".into(),
+            name: String::new(),
+            inputs: Vec::new(),
+            columns: Vec::new(),
+            rows: Vec::new(),
+            at: 0,
+            seconds: 0.0,
+        };
+        cache.put(&unit, &facts).unwrap();
+    }
+
+    #[test]
+    fn a_remote_that_takes_nothing_is_still_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = dir.path().join("shared");
+        std::fs::create_dir(&folder).unwrap();
+        let mut one = Cache::open(&dir.path().join("one"), "test").unwrap();
+        one.share(Arc::new(Dir::new(&folder)), false).unwrap();
+        put(&mut one, 1);
+        one.send_all(&mut |_| true).unwrap();
+        let mut two = Cache::open(&dir.path().join("two"), "test").unwrap();
+        two.share(Arc::new(Closed(Dir::new(&folder))), false).unwrap();
+        put(&mut two, 2);
+        two.send_all(&mut |_| true).unwrap();
+        let told = two.take_warnings();
+        assert!(
+            told.len() == 1 && told[0].contains("it takes nothing") && told[0].contains("stays queued"),
+            "{told:?}"
+        );
+        assert!(two.trouble().is_some() && two.is_shared());
+        two.fetch(&[key(1)], &mut |_| true).unwrap();
+        assert!(two.get(&key(1)).unwrap().is_some());
+        assert_eq!((two.moved().fetched, two.moved().waiting), (1, 1));
+        // one that cannot be read is left alone altogether
+        std::fs::remove_dir_all(&folder).unwrap();
+        put(&mut one, 3);
+        one.fetch(&[key(4)], &mut |_| true).unwrap();
+        one.send_all(&mut |_| true).unwrap();
+        let told = one.take_warnings();
+        assert!(told.len() == 1 && told[0].contains("there is no such folder") && !one.is_shared(), "{told:?}");
     }
 }

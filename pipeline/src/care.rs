@@ -1,9 +1,10 @@
 //! Care for a workspace: what its runs reach, what could go, and what takes up room.
 //!
 //! Reached is what the tables of kept runs hold: the last run of each recipe and profile, and as many before it as are asked
-//! for. Of a run whose tables are gone, all units of its stages count as reached, and so does whatever was finished since the
-//! last run that ended: a killed run goes on from there. Prints nothing.
+//! for. Of a run whose tables are gone, all units of its stages count as reached. So does whatever was finished since the last run
+//! on record began, and by a run that was killed, whichever others have run since: it goes on from there. Prints nothing.
 
+use crate::kept::{self, Begun};
 use crate::memory::Store;
 use anyhow::Result;
 use cache::{Cache, Entry, Unit};
@@ -46,12 +47,19 @@ pub struct Loose {
 struct Keep {
     heads: HashMap<Digest, Option<HashSet<Digest>>>,
     since: u64,
+    /// Runs that ended without a record.
+    killed: Vec<Begun>,
 }
 
 impl Keep {
+    /// Whether no table can speak of a unit, because the run that finished it may be one without a record.
+    fn is_late(&self, unit: &Unit) -> bool {
+        unit.at >= self.since || self.killed.iter().any(|begun| begun.may_have_made(unit))
+    }
+
     fn wants(&self, unit: &Unit) -> bool {
         let known = self.heads.get(&unit.stage);
-        unit.at >= self.since || known.is_some_and(|keys| keys.as_ref().is_none_or(|keys| keys.contains(&unit.key)))
+        self.is_late(unit) || known.is_some_and(|keys| keys.as_ref().is_none_or(|keys| keys.contains(&unit.key)))
     }
 }
 
@@ -60,9 +68,18 @@ impl Keep {
 struct Ran {
     run: String,
     file: String,
+    #[serde(default)]
+    path: String,
     profile: Option<String>,
     started: u64,
     stages: Vec<RanStage>,
+}
+
+impl Ran {
+    /// The recipe's file, absolute if its record says so.
+    fn recipe(&self) -> &str {
+        if self.path.is_empty() { &self.file } else { &self.path }
+    }
 }
 
 #[derive(Deserialize)]
@@ -137,9 +154,12 @@ pub fn look(cache: &mut Cache, store: &Store, wanted: Wanted) -> Result<Option<L
     }
     let runs = runs(cache.root());
     reach.keep.since = runs.first().map_or(0, |last| last.started);
-    let mut kept: HashMap<(&str, Option<&str>), usize> = HashMap::new();
+    let is_open = |name: &String| runs.iter().all(|run| run.run != *name);
+    reach.keep.killed =
+        kept::begun(cache.root()).into_iter().filter(|(name, _)| is_open(name)).map(|(_, begun)| begun).collect();
+    let mut counts: HashMap<(&str, Option<&str>), usize> = HashMap::new();
     for run in &runs {
-        let count = kept.entry((&run.file, run.profile.as_deref())).or_default();
+        let count = counts.entry((run.recipe(), run.profile.as_deref())).or_default();
         *count += 1;
         if *count > wanted.keep_last {
             continue;
@@ -160,7 +180,7 @@ pub fn look(cache: &mut Cache, store: &Store, wanted: Wanted) -> Result<Option<L
     cache::scan_all(cache.root(), &mut |_, entry| {
         let Entry::Unit(unit) = entry else { return };
         let whole = reach.whole.get(&unit.stage).copied();
-        let at = whole.or((unit.at >= reach.keep.since).then_some(unit.at));
+        let at = whole.or(reach.keep.is_late(&unit).then_some(unit.at));
         at.iter().for_each(|at| unit.blobs().for_each(|blob| reach.file(blob.digest, *at)));
         let sound = unit.blobs().all(|blob| cache.has(blob));
         let wanted = sound && reach.keep.wants(&unit);

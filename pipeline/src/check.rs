@@ -271,10 +271,11 @@ impl Check<'_> {
             Ended::TimedOut => flight.error = Some("it took longer than its `timeout:`".into()),
         }
         let (prepared, _) = self.forecasts[node].units.as_ref().expect("its units were chosen from these");
-        let name = units::name(stage, prepared.named(), prepared.units.rows(unit));
+        // only what differs is named: that reads the whole table
+        let name = || units::name(stage, prepared.named(), prepared.units.rows(unit));
         let whole = |known: &str, now: String| Difference {
             stage: self.plan.nodes[node].name.clone(),
-            unit: name.clone(),
+            unit: name(),
             column: None,
             row: None,
             known: known.into(),

@@ -9,11 +9,13 @@ mod diff;
 mod doctor;
 mod export;
 mod graph;
+mod grid;
 mod host;
 mod import;
 mod init;
 mod live;
 mod load;
+mod past;
 mod place;
 mod plan;
 mod progress;
@@ -218,7 +220,13 @@ impl RecipeArgs {
         let mut hint = format!("effigy run {}{only}", self.typed(None, self.profile.as_deref()));
         if let Some(other) = profiles().find(|other| *other != spec.profile.as_deref() && ran(*other)) {
             let named = other.map_or("without `--profile`".into(), |name| format!("with `--profile {name}`"));
-            hint += &format!("\n  or, since it was run {named}: effigy {verb} {}", self.typed(stage, other));
+            // what such a command takes besides the recipe
+            let more = match verb {
+                "export" => " --to DIR",
+                "trace" => " STAGE",
+                _ => "",
+            };
+            hint += &format!("\n  or, since it was run {named}: effigy {verb} {}{more}", self.typed(stage, other));
         }
         let asked: Vec<String> =
             spec.profile.iter().map(|profile| format!("`--profile {profile}`")).chain(self.overrides()).collect();

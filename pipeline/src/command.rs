@@ -12,6 +12,9 @@ use crate::key::Facts;
 use crate::yaml::{At, Item, Node};
 use std::path::{Path, PathBuf};
 
+/// Words that mean something to a shell alone.
+const OPERATORS: [&str; 7] = [">", ">>", "<", "|", "&&", "||", ";"];
+
 /// A piece of a command line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Piece {
@@ -42,6 +45,8 @@ pub struct Command {
     pub code: Vec<(String, PathBuf)>,
     /// The command as written, which is a fact of the key.
     pub written: String,
+    /// The length of each word, if one of them holds a blank: then the command as written does not tell where words end.
+    lengths: Vec<usize>,
     /// Folder it runs in: the recipe's.
     pub dir: PathBuf,
 }
@@ -53,7 +58,14 @@ impl Command {
         let texts: Vec<(At, String)> = match &what.node {
             Node::Text(text) if shell => vec![(what.at, text.clone())],
             Node::Text(text) => match split_words(text) {
-                Ok(words) => words.into_iter().map(|word| (what.at, word)).collect(),
+                Ok(words) => {
+                    let operator = |word: &&Word| word.is_bare && OPERATORS.contains(&word.text.as_str());
+                    if let Some(Word { text, .. }) = words.iter().find(operator) {
+                        let message = format!("no shell sees `{text}`: the program gets it as one of its words");
+                        fields.wrong(what.at, message, format!("add `shell: true`, or quote it: `'{text}'`"));
+                    }
+                    words.into_iter().map(|word| (what.at, word.text)).collect()
+                }
                 Err(message) => {
                     let place = fields.place(what.at);
                     fields.problems.push(Problem::at(&place, message).hint("close it, or give a list of words"));
@@ -102,8 +114,10 @@ impl Command {
             code.push((name, path));
         }
         let words = texts.iter().map(|(_, text)| pieces(text)).collect();
+        let is_unclear = !shell && texts.iter().any(|(_, text)| text.contains([' ', '\u{1f}']));
+        let lengths = if is_unclear { texts.iter().map(|(_, text)| text.len()).collect() } else { Vec::new() };
         let written = texts.into_iter().map(|(_, text)| text).collect::<Vec<_>>().join("\u{1f}");
-        Some(Command { words, shell, code, written, dir: dir.into() })
+        Some(Command { words, shell, code, written, lengths, dir: dir.into() })
     }
 
     /// All its placeholders.
@@ -125,13 +139,13 @@ impl Command {
         names
     }
 
-    /// Complains about placeholders that stand for nothing.
+    /// Complains about placeholders that stand for nothing: known are the columns, the names of constants and of the stage's
+    /// parameters, and what the recipe has under `params:`, which no placeholder stands for.
     pub fn check(
         &self,
         at: At,
         columns: &Columns,
-        with: &[String],
-        params: &[String],
+        (with, params, of_recipe): (&[String], &[String], &[(String, Item)]),
         many: bool,
         fields: &mut Fields<'_>,
     ) {
@@ -146,6 +160,14 @@ impl Command {
         }
         for piece in self.pieces() {
             let (wrong, known): (String, Vec<String>) = match piece {
+                Piece::Column(name)
+                    if !columns.iter().any(|column| column.name == *name)
+                        && of_recipe.iter().any(|(param, _)| param == name) =>
+                {
+                    let message = format!("`{{{name}}}` is no column of the rows, but a parameter of the recipe");
+                    fields.wrong(at, message, as_param(name));
+                    continue;
+                }
                 Piece::Column(name) if !columns.iter().any(|column| column.name == *name) => {
                     let known = columns.iter().map(|column| column.name.clone());
                     (
@@ -177,8 +199,12 @@ impl Command {
     /// Its facts but the code, whose content the plan knows.
     pub fn facts(&self, facts: &mut dyn Facts) {
         facts.text("command", &self.written.replace('\u{1f}', " "));
-        // words are told apart also where they hold blanks
         facts.text("words", &if self.shell { "shell".into() } else { self.words.len().to_string() });
+        // words are told apart also where they hold blanks
+        if !self.lengths.is_empty() {
+            let lengths: Vec<String> = self.lengths.iter().map(usize::to_string).collect();
+            facts.text("lengths of words", &lengths.join(" "));
+        }
     }
 
     /// The words to execute, with placeholders filled by `fill`: one text, or several for the rows of a unit.
@@ -200,26 +226,49 @@ impl Command {
     }
 }
 
+/// What to do about a parameter of the recipe that a program is to be given.
+pub fn as_param(name: &str) -> String {
+    format!("give it as `params: {{ {name}: \"${{{name}}}\" }}` and write `{{param.{name}}}`")
+}
+
 /// A text as one word for a POSIX shell.
 pub fn quote(text: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "_-./,:+@%=".contains(c);
     if !text.is_empty() && text.chars().all(plain) { text.into() } else { format!("'{}'", text.replace('\'', "'\\''")) }
 }
 
+/// A word of a command line.
+#[derive(Debug, PartialEq)]
+struct Word {
+    text: String,
+    /// Nothing of it was quoted.
+    is_bare: bool,
+}
+
+impl Default for Word {
+    fn default() -> Word {
+        Word { text: String::new(), is_bare: true }
+    }
+}
+
 /// Splits a command line at blanks; quotes hold words together.
-fn split_words(text: &str) -> Result<Vec<String>, String> {
-    let (mut words, mut word, mut quoted) = (Vec::new(), None::<String>, None);
+fn split_words(text: &str) -> Result<Vec<Word>, String> {
+    let (mut words, mut word, mut quoted) = (Vec::new(), None::<Word>, None);
     let mut chars = text.chars();
     while let Some(c) = chars.next() {
         match (quoted, c) {
             (None, '\'' | '"') => {
                 quoted = Some(c);
-                word.get_or_insert_default();
+                word.get_or_insert_default().is_bare = false;
             }
             (Some(quote), c) if c == quote => quoted = None,
-            (None | Some('"'), '\\') => word.get_or_insert_default().extend(chars.next()),
+            (None | Some('"'), '\\') => {
+                let word = word.get_or_insert_default();
+                word.is_bare = false;
+                word.text.extend(chars.next());
+            }
             (None, c) if c.is_whitespace() => words.extend(word.take()),
-            (_, c) => word.get_or_insert_default().push(c),
+            (_, c) => word.get_or_insert_default().text.push(c),
         }
     }
     if let Some(quote) = quoted {
@@ -287,7 +336,8 @@ mod tests {
 
     #[test]
     fn words_are_split_as_people_expect() {
-        let check = |text: &str, expected: &[&str]| assert_eq!(split_words(text).unwrap(), expected, "{text}");
+        let split = |text: &str| split_words(text).unwrap().into_iter().map(|word| word.text).collect::<Vec<_>>();
+        let check = |text: &str, expected: &[&str]| assert_eq!(split(text), expected, "{text}");
         check("python3 fit.py  {in} {out}", &["python3", "fit.py", "{in}", "{out}"]);
         check(r#"echo "a b" 'c "d"' e\ f """#, &["echo", "a b", "c \"d\"", "e f", ""]);
         assert!(split_words("echo 'a").unwrap_err().contains("never closed"));
@@ -304,8 +354,74 @@ mod tests {
     #[test]
     fn a_shell_sees_values_as_single_words() {
         let words = vec![pieces("cat {file} > {out}/x")];
-        let command = Command { words, shell: true, code: vec![], written: String::new(), dir: PathBuf::new() };
+        let (written, lengths) = (String::new(), Vec::new());
+        let command = Command { words, shell: true, code: vec![], written, lengths, dir: PathBuf::new() };
         let filled = command.fill(|piece| vec![if *piece == Piece::Out { "/o".into() } else { "it's a b".into() }]);
         assert_eq!(filled, ["sh", "-c", r"cat 'it'\''s a b' > /o/x"]);
+    }
+
+    /// The command of a stanza, and what is wrong with it.
+    fn parsed(stanza: &str) -> (Option<Command>, Vec<Problem>) {
+        let stanza = crate::yaml::parse("r", stanza).unwrap();
+        let mut fields = Fields::of("r", "it", stanza, "{}").unwrap();
+        let what = fields.take("run").unwrap();
+        let command = Command::parse(&what, &mut fields, Path::new("."));
+        (command, fields.finish())
+    }
+
+    #[test]
+    fn an_operator_that_no_shell_sees_is_told_of() {
+        for (line, operator) in [
+            ("echo a > b", ">"),
+            ("echo a >> b", ">>"),
+            ("sort < b", "<"),
+            ("a | b", "|"),
+            ("a && b", "&&"),
+            ("a || b", "||"),
+            ("a ; b", ";"),
+        ] {
+            let (_, problems) = parsed(&format!("{{ run: \"{line}\" }}"));
+            assert_eq!(problems.len(), 1, "{line}");
+            assert!(problems[0].message.starts_with(&format!("no shell sees `{operator}`")), "{}", problems[0]);
+            assert!(problems[0].hint.as_ref().unwrap().contains("shell: true"));
+            assert!(parsed(&format!("{{ run: \"{line}\", shell: true }}")).1.is_empty(), "{line}");
+        }
+        for fine in ["\"test 3 '>' 2\"", "'grep \"|\" file'", "'find . -exec cat {} \\;'", "[a, '>', b]", "a>b"] {
+            let (command, problems) = parsed(&format!("{{ run: {fine} }}"));
+            assert!(command.is_some() && problems.is_empty(), "{fine}: {problems:?}");
+        }
+    }
+
+    #[test]
+    fn words_with_blanks_are_other_words_and_all_others_keep_their_facts() {
+        let facts = |stanza: &str| {
+            let mut printer = crate::key::Printer::default();
+            parsed(stanza).0.unwrap().facts(&mut printer);
+            printer.0
+        };
+        let (one, other) = (facts("{ run: [./p.sh, a b, c] }"), facts("{ run: [./p.sh, a, b c] }"));
+        assert_eq!(one[..2], other[..2]);
+        assert_ne!(one, other);
+        assert_ne!(one, facts("{ run: ./p.sh a b c }"));
+        let fact = |name: &str, value: &str| (name.to_string(), value.to_string());
+        // units are known by these
+        assert_eq!(facts("{ run: ./p.sh a b c }"), [fact("command", "./p.sh a b c"), fact("words", "4")]);
+        assert_eq!(facts("{ run: 'a > b', shell: true }"), [fact("command", "a > b"), fact("words", "shell")]);
+    }
+
+    #[test]
+    fn a_parameter_of_the_recipe_is_no_placeholder() {
+        let stanza = "{ run: 'p {steps} {x} {y}' }";
+        let given = [("steps".to_string(), crate::yaml::parse("r", "100").unwrap())];
+        let columns = vec![crate::builtin::PlannedColumn::sure("x", manifests::Type::I64)];
+        let command = parsed(stanza).0.unwrap();
+        let mut fields = Fields::new("r", "it", At::default(), Vec::new());
+        command.check(At::default(), &columns, (&[], &[], &given), false, &mut fields);
+        let problems = fields.finish();
+        assert_eq!(problems.len(), 2, "{problems:?}");
+        assert!(problems[0].message.contains("`{steps}` is no column of the rows, but a parameter"), "{}", problems[0]);
+        let hint = "give it as `params: { steps: \"${steps}\" }` and write `{param.steps}`";
+        assert_eq!(problems[0].hint.as_deref(), Some(hint));
+        assert!(problems[1].message.contains("`{y}` is neither"), "{}", problems[1]);
     }
 }

@@ -1,5 +1,6 @@
 //! Two tables against each other, row by row: which rows are the same, which changed and in what columns, which came and
-//! went. Rows that are not the same are brought together by the columns that tell rows apart. Knows no runs.
+//! went. Rows that are not the same are brought together by the columns that tell rows apart. How rows are called, and which
+//! are meant by a name, is told here as well. Knows no runs.
 
 use crate::key::show;
 use anyhow::Result;
@@ -62,12 +63,91 @@ pub struct RowChange {
     pub cells: Vec<(String, String, String)>,
 }
 
-/// What tells a row from others, for people: the text and integers it begins with, or its number.
+/// How the rows of a table are called: by columns in which they differ, from the left as many as tell all of them apart.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Naming {
+    columns: Vec<String>,
+}
+
+impl Naming {
+    /// That of a table: by text and integers, and by truth values where these leave rows alike; by the first two of them if no
+    /// column differs. Reads each column once at most.
+    pub fn of(table: &Manifest) -> Naming {
+        let telling = telling(table);
+        let flags = table.schema().columns().iter().filter(|column| column.ty == Type::Bool);
+        let flags: Vec<String> = flags.map(|column| column.name.clone()).collect();
+        // rows of one class are alike in all columns that were looked at
+        let (mut classes, mut count) = (vec![0; table.len()], table.len().min(1));
+        let mut columns: Vec<String> = Vec::new();
+        for name in telling.iter().chain(&flags) {
+            if count == table.len() {
+                break;
+            }
+            let Ok(values) = encoded(table, std::slice::from_ref(name)) else { continue };
+            if values.windows(2).all(|pair| pair[0] == pair[1]) {
+                continue;
+            }
+            let mut known: HashMap<(usize, Digest), usize> = HashMap::with_capacity(count);
+            let finer = classes.iter().zip(values).map(|(&class, value)| {
+                let next = known.len();
+                *known.entry((class, value)).or_insert(next)
+            });
+            let finer: Vec<usize> = finer.collect();
+            if known.len() > count {
+                (classes, count) = (finer, known.len());
+                columns.push(name.clone());
+            }
+        }
+        if columns.is_empty() {
+            columns = telling.into_iter().take(2).collect();
+        }
+        columns.sort_by_key(|name| table.schema().position(name));
+        Naming { columns }
+    }
+
+    /// The name of a row; its number if no column tells anything of it.
+    pub fn name(&self, table: &Manifest, row: usize) -> String {
+        let facts: Vec<String> =
+            self.facts(table, row).map(|(name, value)| format!("{name}={}", show(&value))).collect();
+        if facts.is_empty() { format!("row {row}") } else { facts.join(", ") }
+    }
+
+    /// The columns by which rows are called, in the order of the table, with the values of a row.
+    pub fn facts<'a>(&'a self, table: &'a Manifest, row: usize) -> impl Iterator<Item = (&'a str, Value)> {
+        self.columns.iter().filter_map(move |name| Some((name.as_str(), table.value(row, name).ok()?)))
+    }
+}
+
+/// What tells a row from the others of its table, for people. Whoever names many rows makes the [`Naming`] once.
 pub fn row_name(table: &Manifest, row: usize) -> String {
-    let columns = telling(table).into_iter().take(4);
-    let fact = |name: String| Some(format!("{name}={}", show(&table.value(row, &name).ok()?)));
-    let facts: Vec<String> = columns.filter_map(fact).collect();
-    if facts.is_empty() { format!("row {row}") } else { facts.join(", ") }
+    Naming::of(table).name(table, row)
+}
+
+/// The rows that somebody means by some words, in order. `COLUMN=VALUE`, or several of them with commas between, means the rows
+/// with these values, in any columns; other words mean the rows whose name holds them, or if there is none, those of which
+/// some text or integer does.
+pub fn meant(table: &Manifest, words: &str) -> Vec<usize> {
+    let facts: Option<Vec<(&str, &str)>> = words.split(',').map(|part| part.trim().split_once('=')).collect();
+    let is_there = |(name, _): &(&str, &str)| table.schema().position(name).is_some();
+    if let Some(facts) = facts.filter(|facts| facts.iter().all(is_there)) {
+        let mut rows: Vec<usize> = (0..table.len()).collect();
+        for (name, wanted) in &facts {
+            let values = table.column(name).unwrap_or_default();
+            let number = wanted.parse::<f64>().ok();
+            let is = |value: &Value| show(value) == *wanted || number.is_some() && self::number(value) == number;
+            rows.retain(|&row| is(&values[row]));
+        }
+        // of a text the beginning may do, but not of a number
+        let texts = facts.iter().all(|(name, _)| table.schema().ty(name) == Some(Type::Str));
+        if !rows.is_empty() || !texts {
+            return rows;
+        }
+    }
+    let holding = |naming: &Naming| -> Vec<usize> {
+        (0..table.len()).filter(|&row| naming.name(table, row).contains(words)).collect()
+    };
+    let named = holding(&Naming::of(table));
+    if named.is_empty() { holding(&Naming { columns: telling(table) }) } else { named }
 }
 
 fn telling(table: &Manifest) -> Vec<String> {
@@ -127,8 +207,12 @@ pub fn compare(old: &Manifest, new: &Manifest, only: Option<&[String]>, most: us
         }
     }
     (told.changed, told.added, told.removed) = (pairs.len(), fresh.len(), gone.len());
-    told.came = fresh.iter().take(most).map(|&row| row_name(new, row)).collect();
-    told.went = gone.iter().take(most).map(|&row| row_name(old, row)).collect();
+    let names = |table: &Manifest, rows: &[usize]| -> Vec<String> {
+        let naming = Naming::of(table);
+        rows.iter().take(most).map(|&row| naming.name(table, row)).collect()
+    };
+    told.came = if fresh.is_empty() { Vec::new() } else { names(new, &fresh) };
+    told.went = if gone.is_empty() { Vec::new() } else { names(old, &gone) };
     cells(old, new, &common, &pairs, most, &mut told)?;
     Ok(told)
 }
@@ -237,7 +321,8 @@ fn cells(
             told.columns.push(ColumnChange { column: name.clone(), rows, mean, largest });
         }
     }
-    let example = |(i, cells): (usize, _)| RowChange { row: row_name(new, pairs[i].1), cells };
+    let naming = if examples.is_empty() { Naming::default() } else { Naming::of(new) };
+    let example = |(i, cells): (usize, _)| RowChange { row: naming.name(new, pairs[i].1), cells };
     told.examples = examples.into_iter().map(example).collect();
     Ok(())
 }
@@ -283,7 +368,34 @@ mod tests {
         let (by, pairs) = together(&old, &table(&[("c", 3, 3.0), ("a", 9, 1.5), ("d", 4, 4.0)])).unwrap();
         assert_eq!((by.as_slice(), pairs.as_slice()), (["name".to_string()].as_slice(), [(2, 0), (0, 1)].as_slice()));
         assert_eq!(told.examples[0].cells[0], ("n".into(), "1".into(), "9".into()));
-        assert_eq!((told.came[0].as_str(), told.went[0].as_str()), ("name=d, n=4", "name=b, n=2"));
+        assert_eq!((told.came[0].as_str(), told.went[0].as_str()), ("name=d", "name=b"));
+    }
+
+    #[test]
+    fn rows_are_called_by_what_differs() {
+        let schema =
+            [("who", Type::Str), ("seq", Type::Str), ("take", Type::I64), ("t", Type::I64), ("lost", Type::Bool)];
+        let row = |seq: &str, take, t, lost| {
+            vec![Value::Str("me".into()), Value::Str(seq.into()), Value::I64(take), Value::I64(t), Value::Bool(lost)]
+        };
+        let table = |rows: &[Vec<Value>]| Manifest::from_rows(Schema::new(schema).unwrap(), rows).unwrap();
+        let names = |rows: &[Vec<Value>]| -> Vec<String> {
+            let table = table(rows);
+            (0..table.len()).map(|row| row_name(&table, row)).collect()
+        };
+        // `who` says nothing, `take` no more than `seq`, and `lost` is not needed
+        let rows = [row("a", 1, 0, true), row("a", 1, 1, false), row("b", 2, 0, false)];
+        assert_eq!(names(&rows), ["seq=a, t=0", "seq=a, t=1", "seq=b, t=0"]);
+        assert_eq!(names(&rows[..1]), ["who=me, seq=a"], "a row that is alone");
+        assert_eq!(names(&[row("a", 1, 0, true), row("a", 1, 0, false)]), ["lost=true", "lost=false"]);
+        assert_eq!(names(&[rows[0].clone(), rows[0].clone()]), ["who=me, seq=a", "who=me, seq=a"]);
+        assert_eq!(row_name(&Manifest::unit(2), 1), "row 1");
+
+        let table = table(&[rows[0].clone(), rows[1].clone(), rows[2].clone(), row("b", 2, 10, true)]);
+        let meant = |words: &str| meant(&table, words);
+        assert_eq!((meant("t=1"), meant("t=0"), meant("t=7")), (vec![1], vec![0, 2], vec![]), "not t=10");
+        assert_eq!((meant("lost=true"), meant("who=me, t=10"), meant("take=2")), (vec![0, 3], vec![3], vec![2, 3]));
+        assert_eq!((meant("seq=b, t=1"), meant("=b, t=1"), meant("who=m")), (vec![], vec![3], vec![0, 1, 2, 3]));
     }
 
     #[test]

@@ -60,15 +60,40 @@ impl Problem {
         if self.hint.is_some() { self } else { self.hint(hint) }
     }
 
-    /// Adds the nearest of the names there are, or all of them if none is near.
+    /// Adds the nearest of the names there are, or all of them if none is near. Of numbers all are told: the one whose digits are
+    /// most alike need not be the one that is meant.
     pub fn did_you_mean<'a>(self, wrong: &str, known: impl IntoIterator<Item = &'a str>) -> Problem {
         let mut known: Vec<&str> = known.into_iter().collect();
         known.sort_unstable();
         known.dedup();
+        let number = |text: &str| text.parse::<f64>().ok();
+        if number(wrong).is_some() && known.iter().all(|name| number(name).is_some()) {
+            known.sort_by(|a, b| number(a).unwrap_or_default().total_cmp(&number(b).unwrap_or_default()));
+            return self.there_are(&known);
+        }
         match nearest(wrong, &known) {
             Some(name) => self.hint(format!("did you mean `{name}`?")),
-            None if known.is_empty() => self,
-            None => self.hint(format!("there are: {}", known.join(", "))),
+            None => self.there_are(&known),
+        }
+    }
+
+    /// Adds what there is to choose from, if there is anything.
+    pub fn there_are(self, known: &[&str]) -> Problem {
+        if known.is_empty() { self } else { self.hint(format!("there are: {}", known.join(", "))) }
+    }
+
+    /// Adds the nearest of the first names of some rows, of which there are `all`; or these names, each with its number, since
+    /// names of rows hold commas.
+    pub fn which_row(self, wrong: &str, names: &[String], all: usize) -> Problem {
+        let known: Vec<&str> = names.iter().map(String::as_str).collect();
+        match nearest(wrong, &known) {
+            Some(name) => self.hint(format!("did you mean `{name}`?")),
+            None if names.is_empty() => self,
+            None => {
+                let rows: Vec<String> = names.iter().enumerate().map(|(i, name)| format!("{i}: {name}")).collect();
+                let more = if all > rows.len() { format!("; and {} more", all - rows.len()) } else { String::new() };
+                self.hint(format!("there are: {}{more}", rows.join("; ")))
+            }
         }
     }
 }
@@ -149,5 +174,18 @@ mod tests {
         let alone = Problem::new("").did_you_mean("x", []).or_hint("leave it out");
         assert_eq!(alone.or_hint("or not").hint.unwrap(), "leave it out");
         assert_eq!(distance("kitten", "sitting"), 3);
+    }
+
+    #[test]
+    fn numbers_and_rows_are_listed() {
+        let hint = |wrong: &str, known: &[&str]| Problem::new("").did_you_mean(wrong, known.iter().copied()).hint;
+        assert_eq!(hint("7", &["10", "9", "0.5"]).unwrap(), "there are: 0.5, 9, 10");
+        assert_eq!(hint("0.2", &["0.1"]).unwrap(), "there are: 0.1");
+        assert_eq!(hint("1", &[]), None);
+        let names = ["a=1, b=1".to_string(), "a=1, b=2".to_string()];
+        let rows = |wrong: &str, all| Problem::new("").which_row(wrong, &names, all).hint.unwrap();
+        assert_eq!(rows("99", 7), "there are: 0: a=1, b=1; 1: a=1, b=2; and 5 more");
+        assert_eq!(rows("a=1, b=3", 2), "did you mean `a=1, b=1`?");
+        assert_eq!(Problem::new("").which_row("x", &[], 0).hint, None);
     }
 }

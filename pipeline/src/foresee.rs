@@ -11,7 +11,7 @@ use crate::run::{Prepared, prepare, stage_head, table_key};
 use crate::selection::{Part, Selection, frozen};
 use crate::stage::UnitStage;
 use crate::task::Output;
-use crate::units::assemble;
+use crate::units::{assemble, fitted};
 use anyhow::{Context, Result};
 use cache::Cache;
 use manifests::{Digest, Manifest};
@@ -62,11 +62,13 @@ pub struct Forecast {
     pub table: Foreseen,
     /// Its units with their keys, and whether each is known; as far as they are foreseen.
     pub units: Option<(Prepared, Vec<bool>)>,
+    /// Why the engine cannot have its table: a pattern that no file matches, tables that do not fit together. Then nothing is known of it.
+    pub failed: Option<anyhow::Error>,
 }
 
 impl Forecast {
     fn of_table(table: Foreseen, until: Option<usize>) -> Forecast {
-        Forecast { hits: 0, far: 0, misses: 0, unknown: 0, until, table, units: None }
+        Forecast { hits: 0, far: 0, misses: 0, unknown: 0, until, table, units: None, failed: None }
     }
 }
 
@@ -76,6 +78,25 @@ impl Forecast {
 /// # Errors
 /// If a file that a stage reads cannot be read, or tables do not fit together.
 pub fn foresee(
+    plan: &Plan,
+    cache: &mut Cache,
+    recipe: &std::path::Path,
+    (last, selection): (Option<usize>, &Selection),
+    detail: bool,
+) -> Result<Vec<Forecast>> {
+    let mut forecasts = foresee_despite(plan, cache, recipe, (last, selection), detail)?;
+    match forecasts.iter_mut().find_map(|one| one.failed.take()) {
+        Some(error) => Err(error),
+        None => Ok(forecasts),
+    }
+}
+
+/// The same, but tables of the engine's own that it cannot have are told in their forecasts, and the others are foreseen as far
+/// as they can be.
+///
+/// # Errors
+/// If a file that a stage with units reads cannot be read.
+pub fn foresee_despite(
     plan: &Plan,
     cache: &mut Cache,
     recipe: &std::path::Path,
@@ -102,8 +123,13 @@ pub fn foresee(
                 let left = frozen(plan, i, &store, &memory)?;
                 Forecast::of_table(Foreseen::Whole(manifests::read_ipc(&store.table_path(&left.table))?), None)
             }
-            Work::Table(table) => of_table(node, table, &forecasts, cache, (&store, &memory))
-                .with_context(|| format!("stage `{}`", node.name))?,
+            Work::Table(table) => {
+                let foreseen = of_table(node, table, &forecasts, cache, (&store, &memory));
+                foreseen.with_context(|| format!("stage `{}`", node.name)).unwrap_or_else(|error| Forecast {
+                    failed: Some(error),
+                    ..Forecast::of_table(Foreseen::Nothing(0), None)
+                })
+            }
             Work::Units(stage) => {
                 let how = (detail, forced(i));
                 of_units((i, node), stage, &forecasts, cache, (&store, &memory), how, &mut to_run)?
@@ -190,7 +216,7 @@ fn of_units(
         let rows = from.map_or(1, |from| from.table.expected());
         let unknown = if stage.def.grain == Grain::Row && !stage.def.source { rows } else { 1 };
         let table = Foreseen::Nothing(rows);
-        return Ok(Forecast { hits: 0, far: 0, misses: 0, unknown, until, table, units: None });
+        return Ok(Forecast { unknown, ..Forecast::of_table(table, until) });
     }
     let table = |need: usize| Ok(forecasts[need].table.whole().expect("constants were seen to be known"));
     let head = stage_head(node, stage, cache, &table)?;
@@ -208,14 +234,15 @@ fn of_units(
         }
         if whole {
             let table = Foreseen::Whole(table);
-            return Ok(Forecast { hits: units, far: 0, misses: 0, unknown: 0, until: None, table, units: None });
+            return Ok(Forecast { hits: units, ..Forecast::of_table(table, None) });
         }
     }
     let prepared = prepare(stage, head, input)?;
     let mut outputs: Vec<Option<Output>> = Vec::with_capacity(prepared.keys.len());
     for key in &prepared.keys {
         let known = if forced { None } else { cache.get(key)? };
-        outputs.push(known.map(|unit| Output { columns: unit.columns, rows: unit.rows }));
+        let output = |unit: cache::Unit| Output { columns: unit.columns, rows: unit.rows };
+        outputs.push(known.map(output).and_then(|output| fitted(&stage.def.writes, output)));
     }
     let absent = prepared.keys.iter().zip(&outputs).filter(|(_, output)| output.is_none() && !forced);
     let mut keys: Vec<Digest> = absent.map(|(key, _)| *key).collect();
@@ -225,8 +252,9 @@ fn of_units(
     let mut far = 0;
     for (key, output) in prepared.keys.iter().zip(&mut outputs).filter(|(_, output)| output.is_none()) {
         if let Some(unit) = there.get(key) {
-            *output = Some(Output { columns: unit.columns.clone(), rows: unit.rows.clone() });
-            far += 1;
+            let found = Output { columns: unit.columns.clone(), rows: unit.rows.clone() };
+            *output = fitted(&stage.def.writes, found);
+            far += usize::from(output.is_some());
         }
     }
     let known: Vec<bool> = outputs.iter().map(Option::is_some).collect();
@@ -250,5 +278,6 @@ fn of_units(
         _ => Foreseen::Nothing(prepared.projected.len().max(1)),
     };
     let until = until.or(waits);
-    Ok(Forecast { hits: hits + rest, far, misses, unknown: missing, until, table, units: Some((prepared, known)) })
+    let units = Some((prepared, known));
+    Ok(Forecast { hits: hits + rest, far, misses, unknown: missing, until, table, units, failed: None })
 }

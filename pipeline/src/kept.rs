@@ -1,10 +1,13 @@
 //! The tables that past runs left, as long as two runs can be compared row by row: for each run a list of their digests, and
-//! the tables themselves within a bound. Losing any of it costs a comparison, nothing else.
+//! the tables themselves within a bound. Losing any of it costs a comparison, nothing else. And a note of each run that has
+//! begun, as long as it has no record: what a run that was killed has finished, nothing else speaks of.
 
 use crate::memory::write;
 use anyhow::Result;
+use cache::Unit;
 use manifests::Digest;
-use std::collections::HashSet;
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
 
 /// The tables of so many runs are kept.
@@ -55,9 +58,94 @@ pub fn hold(root: &Path, named: &mut HashSet<String>) {
     }
 }
 
+/// A run that has begun.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Begun {
+    /// The recipe's file, absolute.
+    pub recipe: String,
+    /// The profile.
+    pub profile: Option<String>,
+    /// When, milliseconds since 1970.
+    pub started: u64,
+    /// The names of its stages.
+    pub stages: BTreeSet<String>,
+}
+
+impl Begun {
+    /// Whether a unit may be one of those that it has finished.
+    pub fn may_have_made(&self, unit: &Unit) -> bool {
+        unit.at >= self.started && self.stages.contains(&unit.node)
+    }
+}
+
+/// What the name of such a note ends in.
+const BEGUN: &str = "begun";
+
+fn begun_path(root: &Path, run: &str) -> PathBuf {
+    root.join("runs").join(format!("{run}.{BEGUN}"))
+}
+
+/// Notes that a run begins.
+///
+/// # Errors
+/// If it cannot be written.
+pub fn begin(root: &Path, run: &str, begun: &Begun) -> Result<()> {
+    write(&begun_path(root, run), &serde_json::to_vec(begun)?)
+}
+
+/// The run is on record, so that its note can go. `whole`: it did all of its recipe and profile, and so went on with whatever
+/// runs of these had finished that were killed before it: their notes go as well.
+pub fn end(root: &Path, run: &str, begun: &Begun, whole: bool) {
+    let of_same = |(_, other): &(String, Begun)| other.recipe == begun.recipe && other.profile == begun.profile;
+    let others = if whole { self::begun(root) } else { Vec::new() };
+    for run in others.into_iter().filter(of_same).map(|(other, _)| other).chain([run.to_string()]) {
+        // a note that stays keeps some records longer than need be, nothing else
+        let _ = std::fs::remove_file(begun_path(root, &run));
+    }
+}
+
+/// The notes that are there, with the names of their runs: of those that were killed, and of one that is on.
+pub fn begun(root: &Path) -> Vec<(String, Begun)> {
+    let entries = std::fs::read_dir(root.join("runs")).into_iter().flatten().flatten().map(|entry| entry.path());
+    let notes = entries.filter(|path| path.extension().is_some_and(|ext| ext == BEGUN));
+    let read = |path: PathBuf| {
+        let note: Begun = serde_json::from_slice(&std::fs::read(&path).ok()?).ok()?;
+        Some((path.file_stem()?.to_str()?.to_string(), note))
+    };
+    notes.filter_map(read).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_run_that_did_everything_ends_those_that_were_killed_before() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let root = dir.path();
+        let note = |recipe: &str, profile: Option<&str>| Begun {
+            recipe: recipe.into(),
+            profile: profile.map(String::from),
+            started: 7,
+            stages: BTreeSet::from(["train".to_string()]),
+        };
+        let runs = || {
+            let mut runs: Vec<String> = begun(root).into_iter().map(|(run, _)| run).collect();
+            runs.sort();
+            runs.join(" ")
+        };
+        assert_eq!(runs(), "");
+        for (run, recipe, profile) in [("1", "a", None), ("2", "a", None), ("3", "a", Some("p")), ("4", "b", None)] {
+            begin(root, run, &note(recipe, profile)).expect("it is writable");
+        }
+        std::fs::write(root.join("runs/5.begun"), "{").expect("it is writable");
+        assert_eq!(runs(), "1 2 3 4", "one that was torn is none");
+        end(root, "2", &note("a", None), false);
+        assert_eq!(runs(), "1 3 4", "it did only a part");
+        begin(root, "6", &note("a", None)).expect("it is writable");
+        end(root, "6", &note("a", None), true);
+        assert_eq!(runs(), "3 4");
+    }
 
     #[test]
     fn the_latest_runs_hold_their_tables_within_the_bounds() {

@@ -135,6 +135,14 @@ impl Axis {
         let chosen = vec![true; values.len()];
         Axis { name, values, ty, columns, labels, chosen }
     }
+
+    /// The place of the value that is called so; a number by any way to write it, `0.10` for `0.1`.
+    fn find(&self, label: &str) -> Option<usize> {
+        let number = |text: &str| text.parse::<f64>().ok().filter(|_| matches!(self.ty, Type::I64 | Type::F64));
+        let wanted = number(label);
+        let named = self.labels.iter().position(|known| known == label);
+        named.or_else(|| self.labels.iter().position(|known| wanted.is_some() && number(known) == wanted))
+    }
 }
 
 /// Some axes, each with one of its values: places of both.
@@ -170,7 +178,7 @@ pub fn excluded(
                 continue;
             };
             let (axis, label) = (&axes[bit], word(&value.to_json()));
-            match axis.labels.iter().position(|known| *known == label) {
+            match axis.find(&label) {
                 Some(place) => combination.push((bit, place)),
                 None => {
                     let problem = wrong(value.at, format!("axis `{}` has no value `{label}`", axis.name));
@@ -215,7 +223,7 @@ fn choose(axes: &mut [Axis], chosen: &[String], problems: &mut Vec<Problem>) {
             problems.push(problem.or_hint("it has no `matrix:` either: leave `--variant` out"));
             continue;
         };
-        let Some(value) = axes[i].labels.iter().position(|known| *known == label) else {
+        let Some(value) = axes[i].find(&label) else {
             let message = match axis {
                 VARIANT => format!("the recipe has no variant `{label}`"),
                 _ => format!("axis `{axis}` has no value `{label}`"),

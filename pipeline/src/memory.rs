@@ -4,8 +4,8 @@
 //! All of it can be thrown away: then every unit is looked up again.
 
 use anyhow::{Context, Result};
-use cache::Fingerprint;
-use manifests::{Digest, Hasher, Manifest};
+use cache::{Blobs, Fingerprint};
+use manifests::{Blob, Digest, Hasher, Manifest};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -17,6 +17,46 @@ pub struct Memory {
     pub stages: BTreeMap<String, Remembered>,
     /// Files that were read.
     pub files: Vec<(PathBuf, Fingerprint, Digest)>,
+}
+
+impl Memory {
+    /// Takes over which files an earlier memory knows, but for those that this run has looked at: whoever ran only some stages
+    /// knows nothing of what the others read and handed on.
+    pub fn keep_files(&mut self, earlier: &Memory, looked_at: &HashSet<&Path>) {
+        let others = earlier.files.iter().filter(|(path, ..)| !looked_at.contains(path.as_path()));
+        self.files.extend(others.cloned());
+        self.files.sort_by(|a, b| a.0.cmp(&b.0));
+    }
+}
+
+/// Where the files of a recipe's rows can be read: in the workspace, or where the user has them, for those are not copied.
+pub struct Places {
+    blobs: Blobs,
+    own: HashMap<Digest, PathBuf>,
+}
+
+impl Places {
+    /// Those that the last run of a recipe left.
+    ///
+    /// # Errors
+    /// If the workspace's folder of files cannot be opened.
+    pub fn new(root: &Path, memory: &Memory) -> Result<Places> {
+        let own = memory.files.iter().map(|(path, _, digest)| (*digest, path.clone())).collect();
+        Ok(Places { blobs: Blobs::open(&root.join("blobs"))?, own })
+    }
+
+    /// Where a file is; `None` if nobody knows.
+    pub fn find(&self, blob: &Blob) -> Option<PathBuf> {
+        match self.blobs.has(blob) {
+            true => Some(self.blobs.path(&blob.digest)),
+            false => self.own.get(&blob.digest).cloned(),
+        }
+    }
+
+    /// Where a file is, or would be in the workspace if it were not gone.
+    pub fn path(&self, blob: &Blob) -> PathBuf {
+        self.find(blob).unwrap_or_else(|| self.blobs.path(&blob.digest))
+    }
 }
 
 /// A stage of the last run.

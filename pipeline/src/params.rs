@@ -1,9 +1,11 @@
 //! Parameters of a stage against its JSON Schema: unknown names, wrong types, values out of range; defaults filled in, so that
 //! a parameter left out and one set to its default are the same fact. Knows the part of JSON Schema that describes plain
-//! structs: types, enums, alternatives, ranges, lists, nested objects, references.
+//! structs: types, enums, alternatives, ranges, lists, nested objects, references. Also the recipe's own parameters, against
+//! what the command line makes of them.
 
 use crate::error::{Place, Problem};
 use crate::fields::{elsewhere, unquoted};
+use crate::sections::assignment;
 use crate::yaml::{At, Item, Key, Node};
 use serde_json::{Map, Value};
 
@@ -29,16 +31,7 @@ impl Checker<'_> {
     }
 
     fn resolve<'s>(&'s self, schema: &'s Value) -> &'s Value {
-        let mut schema = schema;
-        // a chain of references longer than this is a circle
-        for _ in 0..32 {
-            let Some(target) = schema.get("$ref").and_then(Value::as_str) else { return schema };
-            match target.strip_prefix('#').and_then(|pointer| self.schema.pointer(pointer)) {
-                Some(found) => schema = found,
-                None => return schema,
-            }
-        }
-        schema
+        resolve(self.schema, schema)
     }
 
     fn object(
@@ -208,10 +201,19 @@ impl Checker<'_> {
                 one.into_iter().chain(many)
             })
             .collect();
+        let is_listed = |schema: &Value| {
+            let schema = self.resolve(schema);
+            schema.get("const").is_some() || schema.get("enum").is_some() || has_type(schema, "null")
+        };
         match &item.node {
             Node::Text(text) if !known.is_empty() => {
                 let message = format!("`{path}` of {} cannot be `{text}`", self.owner);
                 problems.push(Problem::at(&(self.place)(item.at), message).did_you_mean(text, known));
+            }
+            // what is no text is none of them, however it is written
+            _ if !known.is_empty() && alternatives.iter().all(is_listed) => {
+                let message = format!("`{path}` of {} cannot be `{}`", self.owner, item.to_json());
+                problems.push(Problem::at(&(self.place)(item.at), message).there_are(&known));
             }
             _ => problems.extend(first.unwrap_or_default()),
         }
@@ -228,7 +230,9 @@ impl Checker<'_> {
                 format!("write it without quotes: {}", shown(name, text.trim()))
             }
             Node::Int(_) | Node::Float(_) | Node::Bool(_)
-                if !fits(schema, &item.node) && fits(schema, &Node::Text(String::new())) =>
+                if !fits(schema, &item.node)
+                    && fits(schema, &Node::Text(String::new()))
+                    && schema.get("const").is_none() =>
             {
                 format!("write it in quotes: {}", shown(name, &format!("\"{}\"", item.to_json())))
             }
@@ -298,12 +302,55 @@ impl Checker<'_> {
     }
 }
 
+/// What is wrong with the values that `--param` gives, `given` as they were typed, beside the recipe's own. A number stands for a
+/// number, with a point or without, a truth value for a truth value, a mapping for a mapping, a list or a text for a list;
+/// whatever is text or nothing in the recipe may become anything, and anything nothing.
+pub fn overridden(params: &[(Key, Item)], given: &[String]) -> Vec<Problem> {
+    let wrong = |text: &String| {
+        // what is no assignment, or of no parameter, is told elsewhere
+        let (name, item) = assignment("--param", "size=64", text).ok()?;
+        let (_, own) = params.iter().find(|(key, _)| key.name == name)?;
+        let wanted = match (&own.node, &item.node) {
+            (Node::Null | Node::Text(_), _) | (_, Node::Null) => return None,
+            (Node::Int(_) | Node::Float(_), Node::Int(_) | Node::Float(_)) => return None,
+            (Node::Bool(_), Node::Bool(_)) | (Node::Map(_), Node::Map(_)) => return None,
+            (Node::List(_), Node::List(_) | Node::Text(_)) => return None,
+            (Node::Int(_) | Node::Float(_), _) => "a number",
+            (Node::Bool(_), _) => "`true` or `false`",
+            (Node::Map(_), _) => "a mapping",
+            (Node::List(_), _) => "a list",
+        };
+        let value = yaml(&own.to_json());
+        let message =
+            format!("`--param {text}`: `{name}` must be {wanted}, as in the recipe, not {}", item.node.what());
+        let quote = if value.contains([' ', '[', '{']) { "'" } else { "" };
+        let problem = Problem::at(&Place::command_line(), message);
+        Some(problem.hint(format!("for example `--param {quote}{name}={value}{quote}`, which is the recipe's own")))
+    };
+    given.iter().filter_map(wrong).collect()
+}
+
+/// What a schema refers to, itself if to nothing; `root` is the whole that references point into.
+pub fn resolve<'s>(root: &'s Value, schema: &'s Value) -> &'s Value {
+    let mut schema = schema;
+    // a chain of references longer than this is a circle
+    for _ in 0..32 {
+        let Some(target) = schema.get("$ref").and_then(Value::as_str) else { return schema };
+        match target.strip_prefix('#').and_then(|pointer| root.pointer(pointer)) {
+            Some(found) => schema = found,
+            None => return schema,
+        }
+    }
+    schema
+}
+
 /// A field as it is written; an item of a list has no name of its own.
 fn shown(name: &str, value: &str) -> String {
     if name.contains('[') { format!("`{value}`") } else { format!("`{name}: {value}`") }
 }
 
-fn plain(value: &Value) -> String {
+/// A value as text, without quotes.
+pub fn plain(value: &Value) -> String {
     value.as_str().map_or(value.to_string(), str::to_string)
 }
 
@@ -380,6 +427,7 @@ mod tests {
                 "rate": {"type": "number", "default": 1},
                 "mode": {"oneOf": [{"type": "string", "enum": ["tokens", "none"]}, {"const": "map", "type": "string"}]},
                 "size": {"type": ["integer", "null"], "default": null},
+                "only": {"const": "cosine", "type": "string"},
                 "inner": {"$ref": "#/$defs/Inner"}},
                "additionalProperties": false,
                "$defs": {"Inner": {"type": "object", "properties": {"x": {"type": "array", "items": {"type": "number"},
@@ -425,9 +473,33 @@ mod tests {
         check("{steps: '8'}", Err("hint: write it without quotes: `steps: 8`"));
         check("{steps: 0}", Err("hint: for example `steps: 1`"));
         check("{steps: 1, rate: fast}", Err("hint: for example `rate: 1`"));
-        check("{steps: 1, mode: 7}", Err("hint: there are: none, tokens"));
+        check("{steps: 1, mode: 7}", Err("`mode` of stage `s` cannot be `7`\n  hint: there are: tokens, none, map"));
+        check("{steps: 1, only: 3}", Err("hint: for example `only: cosine`"));
         check("{steps: 1, inner: 7}", Err("hint: for example `inner: { x: [1.0, 1.0] }`"));
         check("{steps: 1, inner: {x: [1]}}", Err("hint: for example `x: [1.0, 1.0]`"));
         check("{steps: 1, inner: {x: [1, b]}}", Err("hint: for example `1.0`"));
+    }
+
+    #[test]
+    fn the_command_line_keeps_to_the_types_of_the_recipe() {
+        let item =
+            crate::yaml::parse("r", "{n: 3, x: 0.5, on: true, all: [a b], t: auto, none: ~, m: {a: 1}}").unwrap();
+        let Node::Map(params) = item.node else { panic!() };
+        let told = |text: &str| overridden(&params, &[text.to_string()]).first().map(Problem::to_string);
+        for right in
+            ["n=4", "n=0.5", "n=~", "x=1", "on=false", "all=[c]", "all=c", "t=7", "none=[1]", "m={}", "else=1", "n"]
+        {
+            assert_eq!(told(right), None, "{right}");
+        }
+        let text = told("n=many").unwrap();
+        assert!(
+            text.starts_with("command line: `--param n=many`: `n` must be a number, as in the recipe, not text"),
+            "{text}"
+        );
+        assert!(text.ends_with("hint: for example `--param n=3`, which is the recipe's own"), "{text}");
+        assert!(told("all=3").unwrap().contains("`--param 'all=[\"a b\"]'`"), "{:?}", told("all=3"));
+        for (wrong, wanted) in [("x=fast", "a number"), ("on=1", "`true` or `false`"), ("m=3", "a mapping")] {
+            assert!(told(wrong).unwrap().contains(&format!("must be {wanted}")), "{wrong}");
+        }
     }
 }

@@ -386,6 +386,7 @@ fn build(
                 from: tables.first().copied(),
                 with,
                 axes: &stanza.axes,
+                params: &spec.params,
                 dir: &spec.dir,
                 packages: &spec.packages,
             };
@@ -397,7 +398,10 @@ fn build(
                     fields.wrong(what.at, message, "`effigy stages` lists them");
                     return None;
                 };
-                let def = providers.iter().enumerate().find_map(|(i, provider)| Some((i, provider.stage(kind)?)));
+                let def = providers
+                    .iter()
+                    .enumerate()
+                    .find_map(|(i, provider)| Some((i, provider.description.provider.as_str(), provider.stage(kind)?)));
                 let Some(def) = def else {
                     fields.rest();
                     unknown_kind(providers, kind, what.at, fields);

@@ -1,7 +1,7 @@
 //! Programs that provide stages: where they are, what they say of themselves, and remembering it.
 //!
 //! A description is asked for once and kept in the workspace under the fingerprints of the program's files, so that a run in
-//! which nothing changed starts no program. Knows nothing of plans.
+//! which nothing changed starts no program. One whose files nobody knows is asked for each time. Knows nothing of plans.
 
 use crate::error::{Place, Problem};
 use crate::executor::output_within;
@@ -11,6 +11,12 @@ use serde::{Deserialize, Serialize};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+/// The provider that comes with effigy: its program, and what it calls itself.
+pub const SHIPPED: &str = "effigy-stages";
+
+/// The file of a workspace that remembers what providers said.
+pub const MEMORY: &str = "providers.json";
 
 /// How long a provider may take to describe itself: heavy libraries on a slow disk take their time.
 pub const DESCRIBES_WITHIN: Duration = Duration::from_secs(120);
@@ -27,7 +33,7 @@ pub struct Provider {
     pub dir: PathBuf,
     /// What it said of itself.
     pub description: Description,
-    /// Its files, as they were.
+    /// Its files, as they were; none if these do not tell whether it would say the same again.
     pub prints: Vec<(PathBuf, Fingerprint)>,
 }
 
@@ -42,7 +48,7 @@ pub struct Candidate {
     pub place: Option<Place>,
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 struct Remembered {
     argv: Vec<String>,
     dir: PathBuf,
@@ -59,7 +65,7 @@ impl Provider {
 
 /// The program beside `exe` that is asked by default.
 pub fn beside(exe: &Path) -> Option<Candidate> {
-    let path = exe.with_file_name("effigy-stages");
+    let path = exe.with_file_name(SHIPPED);
     let argv = vec![path.display().to_string()];
     path.is_file().then(|| Candidate { argv, dir: PathBuf::from("/"), place: None })
 }
@@ -78,32 +84,50 @@ pub fn ask_all(candidates: &[Candidate], memory: &Path) -> Result<Vec<Provider>,
     let mut providers = Vec::new();
     let mut changed = false;
     for candidate in candidates {
-        let prints = prints(candidate);
-        let description = match recall(&remembered, candidate, &prints) {
-            Some(description) => description,
-            None => {
-                let description = ask(candidate, DESCRIBES_WITHIN)?;
-                remembered.retain(|known| known.argv != candidate.argv || known.dir != candidate.dir);
-                remembered.push(Remembered {
-                    argv: candidate.argv.clone(),
-                    dir: candidate.dir.clone(),
-                    prints: prints.clone(),
-                    description: description.clone(),
-                });
-                changed = true;
-                description
-            }
-        };
-        providers.push(Provider { argv: candidate.argv.clone(), dir: candidate.dir.clone(), description, prints });
+        let (argv, dir) = (candidate.argv.clone(), candidate.dir.clone());
+        if let Some(Remembered { prints, description, .. }) = recall(&remembered, candidate) {
+            providers.push(Provider { argv, dir, description, prints });
+            continue;
+        }
+        // before it is asked: what changes meanwhile is another file than the one that spoke
+        let named = prints(candidate, &[]);
+        let description = ask(candidate, DESCRIBES_WITHIN)?;
+        let prints = if description.files.is_empty() { named } else { prints(candidate, &description.files) };
+        changed |= drop_from(&mut remembered, &argv, &dir);
+        if !prints.is_empty() {
+            let (argv, dir) = (argv.clone(), dir.clone());
+            remembered.push(Remembered { argv, dir, prints: prints.clone(), description: description.clone() });
+            changed = true;
+        }
+        providers.push(Provider { argv, dir, description, prints });
     }
     if changed {
-        let temporary = memory.with_extension(format!("{}.tmp", std::process::id()));
-        let text = serde_json::to_vec(&remembered).expect("descriptions are plain data");
-        // not being able to remember costs time, nothing else
-        let _ = memory.parent().map(std::fs::create_dir_all);
-        let _ = std::fs::write(&temporary, text).and_then(|()| std::fs::rename(&temporary, memory));
+        remember(&remembered, memory);
     }
     Ok(providers)
+}
+
+/// Forgets what a provider said of itself, so that it is asked again: what works under its name did not do as it said.
+pub fn forget(provider: &Provider, memory: &Path) {
+    let mut remembered = remembered(memory);
+    if drop_from(&mut remembered, &provider.argv, &provider.dir) {
+        remember(&remembered, memory);
+    }
+}
+
+/// Says whether there was something to be dropped.
+fn drop_from(remembered: &mut Vec<Remembered>, argv: &[String], dir: &Path) -> bool {
+    let before = remembered.len();
+    remembered.retain(|known| known.argv != argv || known.dir != dir);
+    remembered.len() < before
+}
+
+fn remember(all: &[Remembered], memory: &Path) {
+    let temporary = memory.with_extension(format!("{}.tmp", std::process::id()));
+    let text = serde_json::to_vec(all).expect("descriptions are plain data");
+    // not being able to remember costs time, nothing else
+    let _ = memory.parent().map(std::fs::create_dir_all);
+    let _ = std::fs::write(&temporary, text).and_then(|()| std::fs::rename(&temporary, memory));
 }
 
 /// What a candidate says of itself; from `memory` where its files have not changed, and without writing there.
@@ -111,8 +135,10 @@ pub fn ask_all(candidates: &[Candidate], memory: &Path) -> Result<Vec<Provider>,
 /// # Errors
 /// If it cannot be started, or says something that is not understood.
 pub fn ask_known(candidate: &Candidate, memory: &Path) -> Result<Description, Problem> {
-    let known = recall(&remembered(memory), candidate, &prints(candidate));
-    known.map_or_else(|| ask(candidate, DESCRIBES_WITHIN), Ok)
+    match recall(&remembered(memory), candidate) {
+        Some(known) => Ok(known.description),
+        None => ask(candidate, DESCRIBES_WITHIN),
+    }
 }
 
 /// What a file remembers; one that is damaged remembers nothing.
@@ -120,11 +146,11 @@ fn remembered(memory: &Path) -> Vec<Remembered> {
     std::fs::read(memory).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
 }
 
-fn recall(all: &[Remembered], candidate: &Candidate, prints: &[(PathBuf, Fingerprint)]) -> Option<Description> {
-    let same = |known: &&Remembered| {
-        known.argv == candidate.argv && known.dir == candidate.dir && known.prints == prints && !prints.is_empty()
-    };
-    all.iter().find(same).map(|known| known.description.clone())
+/// What is remembered of a candidate, if its files are as they were.
+fn recall(all: &[Remembered], candidate: &Candidate) -> Option<Remembered> {
+    let known = all.iter().find(|known| known.argv == candidate.argv && known.dir == candidate.dir)?;
+    let now = prints(candidate, &known.description.files);
+    (known.prints == now && !now.is_empty()).then(|| known.clone())
 }
 
 /// What a provider finds of the files that a stage's parameters name.
@@ -155,18 +181,52 @@ pub fn check(
         .map_err(|error| wrong(format!("what `{name} check` says is not understood: {error}")))
 }
 
-/// The fingerprints of the files that the words name: the program, and a script it interprets.
-fn prints(candidate: &Candidate) -> Vec<(PathBuf, Fingerprint)> {
-    let mut files = Vec::new();
-    for (i, word) in candidate.argv.iter().enumerate() {
-        let path = candidate.dir.join(word);
-        if path.is_file() {
-            files.push(path);
-        } else if i == 0 && !word.contains('/') {
-            files.extend(which(word));
+/// The files that the words of a provider name.
+struct Named {
+    /// The program, and a script it interprets.
+    files: Vec<PathBuf>,
+    /// The one that holds the stages, as far as the words tell: `python3 -m words` names an interpreter and no more.
+    script: Option<PathBuf>,
+}
+
+impl Named {
+    fn of(candidate: &Candidate) -> Named {
+        let mut files = Vec::new();
+        let mut script = None;
+        for (i, word) in candidate.argv.iter().enumerate() {
+            let path = candidate.dir.join(word);
+            let found = if path.is_file() {
+                Some(path)
+            } else if i == 0 && !word.contains('/') {
+                which(word)
+            } else {
+                None
+            };
+            // a program that is called without a word more is no interpreter
+            if i > 0 || candidate.argv.len() == 1 {
+                script = found.clone().or(script);
+            }
+            files.extend(found);
         }
+        Named { files, script }
     }
-    files.into_iter().filter_map(|path| Fingerprint::of(&path).ok().map(|print| (path, print))).collect()
+
+    /// The folder that files of a description are relative to.
+    fn folder<'a>(&'a self, candidate: &'a Candidate) -> &'a Path {
+        self.script.as_deref().and_then(Path::parent).unwrap_or(&candidate.dir)
+    }
+}
+
+/// The fingerprints of the files that the words name, and of those that the description lists; none if all that is named is an
+/// interpreter, which does not change with what it is given to read.
+fn prints(candidate: &Candidate, listed: &[String]) -> Vec<(PathBuf, Fingerprint)> {
+    let named = Named::of(candidate);
+    if named.script.is_none() && listed.is_empty() {
+        return Vec::new();
+    }
+    let listed: Vec<PathBuf> = listed.iter().map(|file| named.folder(candidate).join(file)).collect();
+    let files = named.files.into_iter().chain(listed);
+    files.filter_map(|path| Fingerprint::of(&path).ok().map(|print| (path, print))).collect()
 }
 
 fn which(name: &str) -> Option<PathBuf> {
@@ -225,5 +285,90 @@ pub fn ask(candidate: &Candidate, limit: Duration) -> Result<Description, Proble
             return Err(wrong(message).hint("give one of the two another kind in the provider"));
         }
     }
+    let named = Named::of(candidate);
+    let folder = named.folder(candidate);
+    if let Some(file) = description.files.iter().find(|file| !folder.join(file).is_file()) {
+        let message = format!("the provider `{name}` lists the file `{file}`, which is not there");
+        let hint =
+            format!("looked for {}; paths under `files` are relative to its script", folder.join(file).display());
+        return Err(wrong(message).hint(hint));
+    }
     Ok(description)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A provider in a folder that prints what is in `said.json` there.
+    fn candidate(dir: &Path, words: &[&str]) -> Candidate {
+        Candidate { argv: words.iter().map(|word| word.to_string()).collect(), dir: dir.into(), place: None }
+    }
+
+    fn says(dir: &Path, version: &str, more: &str) {
+        let text = format!(r#"{{"protocol":1,"provider":"p","version":"{version}",{more}"stages":[]}}"#);
+        std::fs::write(dir.join("said.json"), text).unwrap();
+    }
+
+    fn version(candidate: &Candidate, memory: &Path) -> (String, bool) {
+        let providers = ask_all(std::slice::from_ref(candidate), memory).unwrap();
+        (providers[0].description.version.clone(), !providers[0].prints.is_empty())
+    }
+
+    #[test]
+    fn what_nobody_can_see_change_is_not_remembered() {
+        let dir = tempfile::tempdir().unwrap();
+        let memory = dir.path().join("ws").join(MEMORY);
+        // as `python3 -m words`: the words name an interpreter, and the stages lie somewhere else
+        let hidden = candidate(dir.path(), &["sh", "-c", "cat said.json"]);
+        says(dir.path(), "1", "");
+        assert_eq!(version(&hidden, &memory), ("1".into(), false), "and its recipe does not rest");
+        says(dir.path(), "22", "");
+        assert_eq!(version(&hidden, &memory), ("22".into(), false));
+        // one that lists its files is remembered until they change
+        says(dir.path(), "333", r#""files":["said.json"],"#);
+        assert_eq!(version(&hidden, &memory), ("333".into(), true));
+        assert!(remembered(&memory).len() == 1 && recall(&remembered(&memory), &hidden).is_some());
+        says(dir.path(), "4444", r#""files":["said.json"],"#);
+        assert_eq!(version(&hidden, &memory), ("4444".into(), true));
+        says(dir.path(), "5", r#""files":["none.py"],"#);
+        let error = ask_all(&[hidden], &memory).unwrap_err();
+        assert!(error.message.contains("lists the file `none.py`") && error.hint.is_some(), "{error}");
+    }
+
+    #[test]
+    fn a_script_is_remembered_and_can_be_forgotten() {
+        let dir = tempfile::tempdir().unwrap();
+        let memory = dir.path().join("ws").join(MEMORY);
+        std::fs::create_dir(dir.path().join("own")).unwrap();
+        std::fs::write(dir.path().join("own/script"), "cat said.json\n").unwrap();
+        std::fs::write(dir.path().join("own/more"), "").unwrap();
+        let script = candidate(dir.path(), &["sh", "own/script"]);
+        says(dir.path(), "1", "");
+        assert_eq!(version(&script, &memory), ("1".into(), true));
+        says(dir.path(), "22", "");
+        assert_eq!(version(&script, &memory), ("1".into(), true), "what the script reads nobody has listed");
+        let provider = ask_all(std::slice::from_ref(&script), &memory).unwrap().remove(0);
+        forget(&provider, &memory);
+        assert_eq!(version(&script, &memory), ("22".into(), true));
+        // what is listed lies beside the script
+        says(dir.path(), "333", r#""files":["more"],"#);
+        forget(&provider, &memory);
+        assert_eq!(version(&script, &memory), ("333".into(), true));
+        says(dir.path(), "4444", r#""files":["more"],"#);
+        assert_eq!(version(&script, &memory), ("333".into(), true));
+        std::fs::write(dir.path().join("own/more"), "longer").unwrap();
+        assert_eq!(version(&script, &memory), ("4444".into(), true));
+    }
+
+    #[test]
+    fn a_program_alone_is_its_own_script() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("program"), "").unwrap();
+        let prints = |words: &[&str]| prints(&candidate(dir.path(), words), &[]).len();
+        assert_eq!(prints(&["./program"]), 1);
+        assert_eq!(prints(&["sh"]), 1, "one that is installed");
+        assert_eq!(prints(&["sh", "./program", "option"]), 2);
+        assert_eq!(prints(&["sh", "-m", "words"]), 0);
+    }
 }

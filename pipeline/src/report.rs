@@ -134,11 +134,17 @@ fn rows<'a>(run: &'a FinishedRun, stage: &str) -> Result<&'a Manifest, String> {
         let why = match node.map(|node| node.state) {
             None => "the recipe has no such stage",
             Some(NodeState::Failed) => "it failed",
-            Some(NodeState::Skipped) => "something it needs failed",
+            Some(NodeState::Skipped) if has_failed(run) => "something it needs failed",
+            Some(NodeState::Skipped) => "it has not been run",
             Some(NodeState::Done) => "its rows are not there",
         };
         format!("not available: stage `{stage}`: {why}")
     })
+}
+
+/// Whether a stage of a run failed; else those that were skipped were not asked for.
+fn has_failed(run: &FinishedRun) -> bool {
+    run.nodes.iter().any(|node| node.state == NodeState::Failed)
 }
 
 /// Tells a run: what the recipe asks for first, then how it came about.
@@ -246,12 +252,11 @@ fn curves(run: &FinishedRun, manifest: &Manifest, column: &str, prefix: &str) ->
     Ok(blocks)
 }
 
-/// What tells a row from the others: its small values; `None` if it is the only one.
+/// What tells a row from the others; `None` if it is the only one.
 fn row_name(manifest: &Manifest, row: usize) -> Option<String> {
-    let tells = |ty| matches!(ty, Type::Str | Type::I64 | Type::Bool);
-    let columns = manifest.schema().columns().iter().filter(|column| tells(column.ty)).take(4);
-    let part = |name: &str| Some(format!("{name} {}", numbers::value(&manifest.value(row, name).ok()?)));
-    let parts: Vec<String> = columns.filter_map(|column| part(&column.name)).collect();
+    let naming = crate::compare::Naming::of(manifest);
+    let parts: Vec<String> =
+        naming.facts(manifest, row).map(|(name, value)| format!("{name} {}", numbers::value(&value))).collect();
     (manifest.len() > 1 && !parts.is_empty()).then(|| parts.join(" · "))
 }
 
@@ -353,7 +358,8 @@ fn trouble(run: &FinishedRun) -> Vec<String> {
     let skipped = run.nodes.iter().filter(|node| node.state == NodeState::Skipped);
     let skipped: Vec<&str> = skipped.map(|node| node.name.as_str()).collect();
     if !skipped.is_empty() {
-        sentences.push(format!("What these stages need is missing, so they did not run: {}.", skipped.join(", ")));
+        let why = if has_failed(run) { "What these stages need is missing, so they did" } else { "These stages did" };
+        sentences.push(format!("{why} not run: {}.", skipped.join(", ")));
     }
     sentences
 }

@@ -105,15 +105,17 @@ fn rates(nodes: &[Node], fields: &mut Fields<'_>) -> Option<ReportItem> {
 }
 
 fn table(at: At, node: &Node, stage: String, title: Option<String>, fields: &mut Fields<'_>) -> TableItem {
-    let mut names = |field: &str| {
-        let names = fields.texts(field).unwrap_or_default();
-        names.iter().for_each(|(at, name)| {
-            require(fields, node, *at, name);
-        });
-        names.into_iter().map(|(_, name)| name).collect::<Vec<_>>()
-    };
-    let (by, mean, per, columns) = (names("by"), names("mean"), names("per"), names("columns"));
-    let (higher, lower) = (names("higher"), names("lower"));
+    let by = columns(fields, node, "by", false);
+    let (mean, per) = (columns(fields, node, "mean", true), columns(fields, node, "per", false));
+    let shown = columns(fields, node, "columns", false);
+    let (higher, lower) = (columns(fields, node, "higher", true), columns(fields, node, "lower", true));
+    if let (false, Some((at, _))) = (by.is_empty(), shown.first()) {
+        let hint = "`by:` with `mean: [COLUMN]` shows groups; `columns:` without `by:` shows the rows as they are";
+        fields.wrong(*at, "a table shows groups (`by:`) or rows (`columns:`), not both", hint);
+    }
+    let names = |columns: Vec<(At, String)>| columns.into_iter().map(|(_, name)| name).collect::<Vec<_>>();
+    let (by, mean, per, columns) = (names(by), names(mean), names(per), names(shown));
+    let (higher, lower) = (names(higher), names(lower));
     let filter = filter(fields, node);
     let tolerance = tolerance(fields, node);
     let note = fields.text("note").map(|(_, note)| note);
@@ -134,6 +136,21 @@ fn table(at: At, node: &Node, stage: String, title: Option<String>, fields: &mut
     }
     let against = against.map(|(_, value)| value);
     TableItem { stage, title, by, mean, per, columns, higher, lower, filter, against, tolerance, note }
+}
+
+/// The columns that a field of a table names. Some fields are for `numbers`, or for truth values, whose mean is a share.
+fn columns(fields: &mut Fields<'_>, node: &Node, field: &str, numbers: bool) -> Vec<(At, String)> {
+    let named = fields.texts(field).unwrap_or_default();
+    let is_number = |ty: Type| matches!(ty, Type::I64 | Type::F64 | Type::Bool);
+    for (at, name) in &named {
+        let Some(ty) = require(fields, node, *at, name).filter(|ty| numbers && !is_number(*ty)) else { continue };
+        let message = format!("column `{name}` of `{}` is {ty}, and `{field}:` is for numbers", node.name);
+        let others: Vec<&str> =
+            node.columns.iter().filter(|column| is_number(column.ty)).map(|column| column.name.as_str()).collect();
+        let problem = Problem::at(&fields.place(*at), message).there_are(&others);
+        fields.problems.push(problem.or_hint("none of its columns holds any; `columns:` shows text"));
+    }
+    named
 }
 
 /// How far committed means may be off, by column.

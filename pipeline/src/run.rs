@@ -536,6 +536,11 @@ impl<'a> Run<'a> {
             return Ok(());
         }
         self.used.files = self.cache.referred();
+        let done = self.states.iter().all(|state| matches!(state, State::Done(_)));
+        if !(done && self.options.selection.is_all() && self.plan.spec.left_out.is_empty()) {
+            let looked_at: HashSet<&Path> = self.cache.seen().map(|(path, _)| path).collect();
+            self.used.keep_files(&self.memory, &looked_at);
+        }
         let same = self.used.stages == self.memory.stages && self.used.files == self.memory.files;
         if !same {
             let left_out = self.plan.spec.left_out.iter().map(String::as_str);

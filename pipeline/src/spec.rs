@@ -4,6 +4,7 @@
 //! business.
 
 use crate::axes::AxisValue;
+use crate::command::as_param;
 use crate::error::{Place, Problem, Problems};
 use crate::extends::Whole;
 use crate::fields::elsewhere;
@@ -190,6 +191,7 @@ pub fn parse(file: &str, dir: PathBuf, text: String, overrides: &Overrides) -> R
         // without its axes, all that names them would be wrong as well
         return Err(Problems(problems));
     }
+    problems.extend(crate::params::overridden(&sections.params, &overrides.params));
     // the report, and whoever asks for the recipe's parameters, sees them without a variant
     let params = parameters(sections.params.clone(), &axes, overrides, &mut Vec::new());
     let mut cases: Vec<Vec<Written>> = Vec::new();
@@ -257,6 +259,9 @@ fn written(
                 let command = stanza.does == Does::Run;
                 let mut used = Vec::new();
                 substitute(file, &mut stanza.what, (&params, axes), command, &mut used, problems);
+                if command {
+                    misplaced(file, &stanza.what, (&params, axes), problems);
+                }
                 for (_, item) in &mut stanza.fields {
                     substitute(file, item, (&params, axes), false, &mut used, problems);
                 }
@@ -393,6 +398,31 @@ fn substitute(
     }
 }
 
+/// Complains about parameters and axes in the middle of a command line, where `${...}` is the shell's: it would put in nothing,
+/// and nobody would hear of it.
+fn misplaced(file: &str, item: &Item, (params, axes): (&[(String, Item)], &[Axis]), problems: &mut Vec<Problem>) {
+    match &item.node {
+        Node::Text(text) => {
+            let is_ours =
+                |name: &str| params.iter().any(|(param, _)| param == name) || axes.iter().any(|axis| axis.name == name);
+            let mut told: Vec<&str> = Vec::new();
+            for (at, start) in text.match_indices("${") {
+                let Some((name, after)) = text[at + start.len()..].split_once('}') else { continue };
+                // a whole word is what the value takes the place of
+                let is_whole = at == 0 && after.is_empty();
+                if is_whole || told.contains(&name) || !is_ours(name) {
+                    continue;
+                }
+                told.push(name);
+                let message = format!("`${{{name}}}` in a program's line is the shell's, which does not know it");
+                problems.push(Problem::at(&place(file, item.at), message).hint(as_param(name)));
+            }
+        }
+        Node::List(items) => items.iter().for_each(|item| misplaced(file, item, (params, axes), problems)),
+        _ => {}
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -432,6 +462,25 @@ stages:
         let problems = spec(text, &Overrides::default()).unwrap_err().to_string();
         for part in expected {
             assert!(problems.contains(part), "expected {part:?} in:\n{problems}");
+        }
+    }
+
+    #[test]
+    fn a_parameter_within_a_program_s_line_is_told_of() {
+        let recipe = |top: &str, run: &str| format!("{top}\nstages: {{ b: {{ run: {run}, shell: true }} }}");
+        let told = "`${steps}` in a program's line is the shell's";
+        let hint = "give it as `params: { steps: \"${steps}\" }` and write `{param.steps}`";
+        let line = "'echo --steps ${steps} ${steps} > {out}/y'";
+        for top in ["params: { steps: 100 }", "matrix: { steps: [1, 2] }"] {
+            check(&recipe(top, line), &["r.yaml:2:", told, hint]);
+            let problems = spec(&recipe(top, line), &Overrides::default()).unwrap_err();
+            assert_eq!(problems.0.len(), 1, "{problems}");
+            check(&recipe(top, "[p, 'a${steps}']"), &[told, hint]);
+        }
+        // what is the shell's own, and words that are a value as a whole
+        let fine = ["'echo ${HOME} ${steps:-3} $steps > {out}/y'", "'${'", "[p, '${steps}']"];
+        for run in fine {
+            assert!(spec(&recipe("params: { steps: 100 }", run), &Overrides::default()).is_ok(), "{run}");
         }
     }
 

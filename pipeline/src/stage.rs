@@ -10,6 +10,7 @@ use crate::executor::Place;
 use crate::fields::Fields;
 use crate::key::{Facts, canonical};
 use crate::params::Checker;
+use crate::provider::SHIPPED;
 use crate::yaml::{At, Item, Node};
 use manifests::Type;
 use protocol::{ColumnDef, Grain, Needs, StageDef, WithDef};
@@ -37,6 +38,9 @@ pub struct UnitStage {
     pub def: StageDef,
     /// Who does it.
     pub worker: Worker,
+    /// What its provider calls itself, if it is not the one that comes with effigy: two of them may have stages of the same kind
+    /// and version.
+    pub provider: Option<String>,
     /// Columns that make a group.
     pub by: Vec<String>,
     /// Which rows it takes.
@@ -69,6 +73,8 @@ pub struct Inputs<'a> {
     pub with: Vec<(String, At, &'a Columns)>,
     /// The axes along which it varies, whose columns it reads only by name: it is the same work for each value.
     pub axes: &'a [AxisValue],
+    /// The recipe's parameters.
+    pub params: &'a [(String, Item)],
     /// The recipe's folder.
     pub dir: &'a Path,
     /// The folder of data packages.
@@ -96,7 +102,7 @@ impl UnitStage {
     /// Understands `stage: KIND`.
     pub fn of_provider(
         name: &str,
-        (provider, def): (usize, &StageDef),
+        (provider, provided_by, def): (usize, &str, &StageDef),
         fields: &mut Fields<'_>,
         inputs: &Inputs<'_>,
         from_at: Option<At>,
@@ -119,6 +125,7 @@ impl UnitStage {
         let mut stage = UnitStage {
             def: def.clone(),
             worker: Worker::Provider(provider),
+            provider: Some(provided_by).filter(|name| *name != SHIPPED).map(str::to_string),
             by,
             filter,
             reads,
@@ -206,7 +213,7 @@ impl UnitStage {
         let columns = inputs.from.unwrap_or(&empty);
         let names: Vec<String> = inputs.with.iter().map(|(name, ..)| name.clone()).collect();
         let given: Vec<String> = params.keys().cloned().collect();
-        command.check(what.at, columns, &names, &given, grain != Grain::Row, fields);
+        command.check(what.at, columns, (&names, &given, inputs.params), grain != Grain::Row, fields);
         let by = groups(fields, grain, inputs.from);
         let filter = inputs.from.and_then(|columns| Filter::parse(fields, columns));
         let declared = fields.texts("reads");
@@ -239,6 +246,7 @@ impl UnitStage {
         let mut stage = UnitStage {
             def,
             worker: Worker::Command(command),
+            provider: None,
             by,
             filter,
             reads,
@@ -314,6 +322,9 @@ impl UnitStage {
     ) {
         facts.text("kind", &self.def.kind);
         facts.text("version", &self.def.version.to_string());
+        if let Some(name) = &self.provider {
+            facts.text("provider", name);
+        }
         if let Worker::Command(command) = &self.worker {
             command.facts(facts);
             facts.text("grain", &self.grain());
@@ -461,4 +472,35 @@ fn columns_of(stage: &UnitStage, from: Option<&Columns>) -> Columns {
         PlannedColumn { sure: column.sure && certain, ..column.clone() }
     });
     carried.chain(stage.def.writes.iter().map(|column| PlannedColumn::sure(&column.name, column.ty))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::key::Head;
+
+    fn key(provider: &str, version: u32) -> manifests::Digest {
+        let def = StageDef::new("count", version, Grain::Row);
+        let columns = Columns::new();
+        let with = Vec::new();
+        let here = Path::new("");
+        let inputs = Inputs { from: Some(&columns), with, axes: &[], params: &[], dir: here, packages: here };
+        let mut fields = Fields::new("r", "stage `a`", At::default(), Vec::new());
+        let (stage, _) = UnitStage::of_provider("a", (0, provider, &def), &mut fields, &inputs, Some(At::default()));
+        assert!(fields.finish().is_empty());
+        Head::new(&def.kind, |facts| stage.facts(facts, &[], &[])).facts.digest
+    }
+
+    #[test]
+    fn stages_of_two_providers_share_no_keys() {
+        assert_eq!(key("mine", 1), key("mine", 1));
+        assert_ne!(key("mine", 1), key("yours", 1));
+        // a workspace holds what took hours under these
+        let before = Head::new("count", |facts| {
+            facts.text("kind", "count");
+            facts.text("version", "2");
+        });
+        assert_eq!(key(SHIPPED, 2), before.facts.digest, "the one that comes with effigy is no fact");
+        assert_ne!(key("mine", 2), before.facts.digest);
+    }
 }

@@ -1,6 +1,8 @@
 //! Task directories: rows and parameters in, rows and files out. The only place that turns files by digest into paths and
 //! back: programs see paths, the cache sees digests. Knows neither keys nor who runs the task.
 
+mod jsonl;
+
 use crate::builtin::fits;
 use crate::command::Piece;
 use crate::hints::hinted;
@@ -233,7 +235,18 @@ pub fn collect(
         let message = format!("what it put out cannot be used: {}", without_dir(&error.to_string(), dir));
         hinted(message, "write an Arrow IPC file, as pyarrow's `ipc.new_file` does, and close it before the end")
     })?;
-    let columns = columns(&table, stage)?;
+    of_table(dir, &table, stage, sizes, cache)
+}
+
+/// The outputs of some units in the table that a worker put out.
+fn of_table(
+    dir: &Path,
+    table: &Manifest,
+    stage: &UnitStage,
+    sizes: &[usize],
+    cache: &Cache,
+) -> Result<Vec<(usize, Output)>> {
+    let columns = columns(table, stage)?;
     let int = |name: &str, row: usize| -> Result<Option<i64>> {
         match table.schema().position(name).map(|_| table.value(row, name)).transpose()? {
             None | Some(Value::Null) => Ok(None),
@@ -362,15 +375,27 @@ fn cell(
 
 fn take_in(dir: &Path, path: &Path, cache: &Cache) -> Result<manifests::Blob> {
     let ext = path.extension().and_then(|ext| ext.to_str()).unwrap_or_default().to_string();
-    // what lies elsewhere is somebody's: it stays where it is
-    let take = if path.starts_with(dir) { Take::Move } else { Take::Copy };
+    // what lies elsewhere, be it behind a link or a `..`, is somebody's: it stays where it is
+    let real = dir.canonicalize().ok().zip(path.canonicalize().ok());
+    let take = if real.is_some_and(|(dir, path)| path.starts_with(dir)) { Take::Move } else { Take::Copy };
     Ok(cache.ingest(path, &ext, take)?)
 }
 
 /// What a program left in its `{out}`: a table, or a file for each column.
 pub fn collect_program(dir: &Path, stage: &UnitStage, size: usize, cache: &Cache) -> Result<Output> {
-    if dir.join("out/out.arrow").exists() {
-        let mut outputs = collect(dir, "out/out.arrow", stage, &[size], cache)?;
+    let lines = dir.join("out").join(jsonl::FILE);
+    // the file of a column of that name is no table
+    let is_column = stage.def.writes.iter().any(|column| column.ty == Type::Blob && column.name == "out");
+    let outputs = match (dir.join("out/out.arrow").exists(), lines.exists() && !is_column) {
+        (false, false) => None,
+        (true, false) => Some(collect(dir, "out/out.arrow", stage, &[size], cache)?),
+        (false, true) => Some(of_table(dir, &jsonl::read(&lines, &stage.def.writes)?, stage, &[size], cache)?),
+        (true, true) => {
+            let message = "the program wrote both {out}/out.arrow and {out}/out.jsonl; which one is meant?";
+            return Err(hinted(message, "leave one of them: each is a table of all rows"));
+        }
+    };
+    if let Some(mut outputs) = outputs {
         return Ok(outputs.pop().expect("a program's unit is always among them").1);
     }
     let mut values = Vec::new();
@@ -379,11 +404,13 @@ pub fn collect_program(dir: &Path, stage: &UnitStage, size: usize, cache: &Cache
         if column.ty != Type::Blob {
             let (name, ty) = (&column.name, column.ty);
             let message = format!(
-                "the program wrote no {{out}}/out.arrow, so the column `{name}` ({ty}) has no value; only blob columns \
-                 can be files"
+                "the program wrote no {{out}}/out.arrow and no {{out}}/out.jsonl, so the column `{name}` ({ty}) has no value; \
+                 only blob columns can be files"
             );
-            let hint =
-                format!("write an Arrow IPC file {{out}}/out.arrow with a column `{name}`, and a row for each result");
+            let hint = format!(
+                "write {{out}}/out.jsonl with a line `{{\"{name}\": ...}}` for each result, or an Arrow IPC file \
+                 {{out}}/out.arrow with a column `{name}`"
+            );
             return Err(hinted(message, hint));
         }
         let path = file_of(&dir.join("out"), &column.name)?;

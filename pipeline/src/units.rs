@@ -1,11 +1,13 @@
 //! From a table to units of work, and from their outputs back to a table. Pure: knows no cache and no worker.
 
+use crate::builtin::fits;
+use crate::compare::Naming;
 use crate::hints::hinted;
 use crate::stage::UnitStage;
 use crate::task::Output;
 use anyhow::Result;
 use manifests::{Manifest, Schema, Type, Value};
-use protocol::Grain;
+use protocol::{ColumnDef, Grain};
 use std::collections::HashMap;
 
 /// The rows of each unit.
@@ -56,21 +58,50 @@ impl Units {
     }
 }
 
-/// What tells a unit from the others of its stage, for people: the group it is, or the text and integers of its row.
+/// How the units of a stage are called that takes the rows of a table: made once for all of them.
+pub fn naming(stage: &UnitStage, table: &Manifest) -> Naming {
+    match stage.def.grain {
+        Grain::Row => Naming::of(table),
+        Grain::Group | Grain::Whole => Naming::default(),
+    }
+}
+
+/// What tells a unit from the others of its stage, for people: the group it is, or what tells its row from the others.
 pub fn name(stage: &UnitStage, table: &Manifest, rows: &[usize]) -> String {
+    named(stage, (table, &naming(stage, table)), rows)
+}
+
+/// The same, for whoever names many units and has their [`naming`].
+pub fn named(stage: &UnitStage, (table, naming): (&Manifest, &Naming), rows: &[usize]) -> String {
     let Some(&first) = rows.first() else { return "the whole stage".into() };
     let fact = |name: &str| table.value(first, name).map(|value| format!("{name}={}", crate::key::show(&value)));
     match stage.def.grain {
         Grain::Whole => "all rows".into(),
         Grain::Group => stage.by.iter().filter_map(|name| fact(name).ok()).collect::<Vec<_>>().join(", "),
-        Grain::Row => {
-            // files and floats tell people nothing
-            let tells = |ty: Type| matches!(ty, Type::Str | Type::I64);
-            let columns = table.schema().columns().iter().filter(|column| tells(column.ty)).take(4);
-            let facts: Vec<String> = columns.filter_map(|column| fact(&column.name).ok()).collect();
-            if facts.is_empty() { format!("row {first}") } else { facts.join(", ") }
-        }
+        Grain::Row => naming.name(table, first),
     }
+}
+
+/// What was recorded of a unit, with its values in the order in which the stage declares its columns by now; `None` if one is not
+/// there or of another type: then it was put out by something else, although that had the same version.
+pub fn fitted(writes: &[ColumnDef], output: Output) -> Option<Output> {
+    let Output { columns, mut rows } = output;
+    let is_meant = |wanted: &ColumnDef, (name, ty): &(String, Type)| wanted.name == *name && fits(wanted.ty, *ty);
+    if columns.len() == writes.len() && writes.iter().zip(&columns).all(|(wanted, found)| is_meant(wanted, found)) {
+        return Some(Output { columns, rows });
+    }
+    if rows.is_empty() {
+        // there is no value that could be taken for another
+        let columns = writes.iter().map(|column| (column.name.clone(), column.ty)).collect();
+        return Some(Output { columns, rows });
+    }
+    let place = |wanted: &ColumnDef| columns.iter().position(|found| is_meant(wanted, found));
+    let places: Vec<usize> = writes.iter().map(place).collect::<Option<_>>()?;
+    for row in &mut rows {
+        row.values = places.iter().map(|&place| row.values[place].clone()).collect();
+    }
+    let columns = places.iter().map(|&place| columns[place].clone()).collect();
+    Some(Output { columns, rows })
 }
 
 /// The stage's table: for each unit in order its output rows, after the columns of the rows they extend. Units without an
@@ -136,4 +167,40 @@ fn column_types(stage: &UnitStage, outputs: &[Option<&Output>]) -> Result<Vec<Ty
         }
     }
     Ok(types)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use cache::OutRow;
+
+    fn column(name: &str, ty: Type) -> ColumnDef {
+        ColumnDef { name: name.into(), ty, optional: false }
+    }
+
+    #[test]
+    fn values_belong_to_names_and_not_to_places() {
+        let (a, b) = (Value::F64(1.0), Value::F64(2.0));
+        let output =
+            |rows: Vec<OutRow>| Output { columns: vec![("a".into(), Type::F64), ("b".into(), Type::F64)], rows };
+        let recorded = || output(vec![OutRow { of: Some(0), values: vec![a.clone(), b.clone()] }]);
+        let values = |writes: &[ColumnDef]| fitted(writes, recorded()).map(|output| output.rows[0].values.clone());
+        let (one, two) = (column("a", Type::F64), column("b", Type::F64));
+        assert_eq!(fitted(&[one.clone(), two.clone()], recorded()), Some(recorded()));
+        assert_eq!(values(&[two.clone(), one.clone()]), Some(vec![b.clone(), a.clone()]), "declared in another order");
+        assert_eq!(values(&[two.clone()]), Some(vec![b.clone()]), "declared no more");
+        assert_eq!(values(&[one.clone(), two.clone(), column("c", Type::F64)]), None, "declared since");
+        assert_eq!(values(&[one.clone(), column("b", Type::I64)]), None, "of another type");
+        let none = fitted(&[one, column("c", Type::I64)], output(Vec::new()));
+        assert!(none.is_some_and(|output| output.columns[1] == ("c".into(), Type::I64)));
+    }
+
+    #[test]
+    fn floats_of_any_width_hold_what_was_recorded() {
+        let recorded =
+            |ty| Output { columns: vec![("k".into(), ty)], rows: vec![OutRow { of: None, values: vec![Value::Null] }] };
+        let is_known = |wanted, found| fitted(&[column("k", wanted)], recorded(found)).is_some();
+        assert!(is_known(Type::Floats(0), Type::Floats(9)) && is_known(Type::Floats(9), Type::Floats(0)));
+        assert!(!is_known(Type::Floats(3), Type::Floats(9)));
+    }
 }

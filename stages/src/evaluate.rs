@@ -69,7 +69,7 @@ pub const METRICS: [&str; 21] = [
 const LPIPS_SIDE: usize = 32;
 
 fn def() -> StageDef {
-    StageDef::new("evaluate", 5, Grain::Row)
+    StageDef::new("evaluate", 6, Grain::Row)
         .doc("PSNR, L1, SSIM, MS-SSIM and LPIPS of each render against the truth: whole picture, head, mouth, eyes.")
         .reads([("target", Type::Blob), ("render", Type::Blob), ("gbuffer", Type::Blob)])
         .may_read(regions::MAY_READ)

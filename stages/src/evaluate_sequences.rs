@@ -2,7 +2,8 @@
 //!
 //! reads: timestep, and of the scores what there is   writes: frames, psnr_pooled (dB), and each score's mean over the frames that have it
 //!
-//! A group is what one method gave for one sequence and camera: `by: [method, participant, split, sequence, camera]`. A score is averaged over frames;
+//! A group is what one method gave for one sequence and camera: `by: [method, participant, split, sequence, camera]`. A score is averaged over frames (of PSNR
+//! without those that have no error at all, whose infinite one would hide the others);
 //! `psnr_pooled` is PSNR of the squared error pooled over `chunk` frames, averaged over chunks (DiffusionAvatars: 16), which is below the mean
 //! of the frames' own. A table over these rows is an unweighted mean over sequences, however long they are, and with `per: [participant]` one
 //! over people of such means. Reads no pictures.
@@ -10,7 +11,7 @@
 use crate::evaluate::METRICS;
 use anyhow::Result;
 use manifests::{Type, Value};
-use metrics::psnr::pooled_psnr;
+use metrics::psnr::{mean_psnr, pooled_psnr};
 use protocol::{Cx, Grain, OutRow, Row, Rows, Stage, StageDef, Unit};
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -75,10 +76,35 @@ impl EvaluateSequences {
             .i64("frames", rows.len())
             .set("psnr_pooled", number(pooled_psnr(&values("mse")?, self.params.chunk)));
         for name in scores() {
-            let values = values(name)?;
-            let mean = values.iter().sum::<f64>() / values.len() as f64;
-            out = out.set(name, number((!values.is_empty()).then_some(mean)));
+            out = out.set(name, number(mean(name, &values(name)?)));
         }
         Ok(vec![out])
+    }
+}
+
+/// The mean of a score over the frames that have it; none if none has.
+fn mean(name: &str, values: &[f64]) -> Option<f64> {
+    if name.starts_with("psnr") {
+        return mean_psnr(values);
+    }
+    (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_frame_without_an_error_does_not_hide_the_others() {
+        let psnrs: Vec<&str> = scores().into_iter().filter(|name| name.contains("psnr")).collect();
+        assert_eq!(psnrs, ["psnr", "psnr_head", "psnr_mouth", "psnr_eyes"]);
+        for name in psnrs {
+            assert_eq!(mean(name, &[20.0, f64::INFINITY, 24.0]), Some(22.0));
+            assert_eq!(mean(name, &[20.5, 24.0, 25.0]), Some((20.5 + 24.0 + 25.0) / 3.0));
+            assert_eq!(mean(name, &[f64::INFINITY]), Some(f64::INFINITY));
+            assert_eq!(mean(name, &[]), None);
+        }
+        assert_eq!(mean("ssim", &[0.5, 1.0]), Some(0.75));
+        assert_eq!(mean("ssim", &[]), None);
     }
 }

@@ -7,12 +7,12 @@
 //! head; without landmarks where the linear model `pca_model` finds it (`linear_start`), or else upright, facing +z of the rig, at `center`. They are first brought near by the mean shape alone. The size of the head
 //! is the model's, since rig and model are both metric, or that of its landmarks (`size`). Sees points and landmarks only.
 
-use crate::common::head_models::{self, Moment, Person, Throat, UNIT_MM, align, initial_frame};
+use crate::common::head_models::{self, Moment, Person, Throat, align, initial_frame};
 use crate::common::key_frames::{KeyChoice, choose};
 use crate::common::landmarks;
 use crate::common::linear_start::place;
 use crate::common::pca_heads;
-use crate::track_head::{check_hair_weight, free_weight, hair_weight, landmark_weight};
+use crate::track_head::{check_hair_weight, free_weight, hair_weight, landmark_weight, residual_mm};
 use anyhow::{Context, Result};
 use manifests::Type;
 use models::nphm::fit::{Cloud, FitConfig, Frame, fit_identity};
@@ -85,7 +85,7 @@ fn points() -> usize {
 }
 
 fn def() -> StageDef {
-    StageDef::new("fit_identity", 7, Grain::Group)
+    StageDef::new("fit_identity", 8, Grain::Group)
         .doc("Fits a person's identity code to point clouds of several moments.")
         .reads([("sequence", Type::Str), ("timestep", Type::I64), ("cloud", Type::Blob)])
         .may_read(Moment::MAY_READ)
@@ -194,7 +194,8 @@ impl FitIdentity {
                 cx.progress(step, p.steps, format!("loss {loss:.4}"));
             }
         });
-        let residual = fit.frames.iter().map(|frame| frame.residual).sum::<f64>() / n as f64 * UNIT_MM;
+        let residual = fit.frames.iter().map(|frame| frame.residual).sum::<f64>() / n as f64;
+        let residual = residual_mm(residual, config.scale);
         let person = Person { z_id: fit.z_id, scale: config.scale, landmarks: fit.landmarks, throat: p.throat };
         let path = cx.file(unit, "person.json");
         std::fs::write(&path, serde_json::to_string(&person)?)

@@ -58,7 +58,7 @@ fn seed() -> u64 {
 }
 
 fn def() -> StageDef {
-    StageDef::new("render_avatar", 4, Grain::Row)
+    StageDef::new("render_avatar", 5, Grain::Row)
         .doc("Samples the avatar's image for each G-buffer and expression code.")
         .reads([("gbuffer", Type::Blob), ("expression", Type::Floats(0))])
         .may_read(EYE_COLUMNS)

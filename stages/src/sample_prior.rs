@@ -39,7 +39,7 @@ fn steps() -> usize {
 }
 
 fn def() -> StageDef {
-    StageDef::new("sample_prior", 2, Grain::Whole)
+    StageDef::new("sample_prior", 3, Grain::Whole)
         .doc("Draws pictures from a latent diffusion model.")
         .source()
         .with("backbone", backbone::COLUMNS)

@@ -143,7 +143,7 @@ pub fn levels() -> u32 {
 }
 
 fn def() -> StageDef {
-    StageDef::new("track_head", 8, Grain::Group)
+    StageDef::new("track_head", 9, Grain::Group)
         .doc("Tracks the head model through a sequence of point clouds and extracts its meshes.")
         .reads([("timestep", Type::I64), ("cloud", Type::Blob)])
         .may_read(Moment::MAY_READ)
@@ -271,14 +271,12 @@ impl TrackHead {
             let path = cx.file(unit, &name);
             std::fs::copy(&mesh, &path).with_context(|| format!("cannot write {}", path.display()))?;
             let pose = frame.pose.rotation.into_iter().chain(frame.pose.translation);
+            let residual = residual_mm(frame.residual, self.person.scale);
             let row = OutRow::of(i)
                 .file("mesh", &path)
                 .floats("expression", frame.z_ex.iter().copied())
                 .floats("pose", pose)
-                .set(
-                    "residual",
-                    if frame.residual.is_nan() { Value::Null } else { Value::F64(frame.residual * UNIT_MM) },
-                )
+                .set("residual", if residual.is_nan() { Value::Null } else { Value::F64(residual) })
                 .f64("kept", frame.kept)
                 .set("lost", Value::Bool(frame.kept < LOST));
             out.push(row);
@@ -380,6 +378,11 @@ impl TrackHead {
     }
 }
 
+/// A distance in model units in millimetres, for a head of size `scale` beside the model's.
+pub fn residual_mm(distance: f64, scale: f64) -> f64 {
+    distance * UNIT_MM * scale
+}
+
 /// Takes what is not refined over from `fitted`; moments without a face stay as the frame before now is.
 fn carry(refined: &mut Vec<Frame>, fitted: &[Frame]) {
     for frame in &fitted[refined.len()..] {
@@ -424,6 +427,18 @@ fn parts(lost: &[bool], times: &[i64], together: usize) -> Vec<Part> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn residuals_are_as_long_as_in_the_world() {
+        let pose = Pose { rotation: [0.1, 0.7, -0.05], translation: [0.1, -0.02, 0.04] };
+        for scale in [0.8, 1.0, 1.3] {
+            let [a, b] = [[0.1, 0.2, 0.0], [0.11, 0.2, 0.0]].map(|p| pose.to_world(p, scale).map(f64::from));
+            let apart = DVec3::from(a).distance(DVec3::from(b));
+            assert!((residual_mm(0.01, scale) - 1000.0 * apart).abs() < 1e-3, "{scale}");
+        }
+        // where the size is the model's, it changes no bit
+        assert_eq!(residual_mm(0.0123, 1.0), 0.0123 * UNIT_MM);
+    }
 
     #[test]
     fn lost_frames_and_gaps_end_a_motion_and_long_ones_go_on_from_their_end() {

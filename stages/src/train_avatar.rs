@@ -34,7 +34,7 @@ use tch::{Kind, Tensor};
 fn def() -> StageDef {
     let tried =
         [("gbuffer", Type::Blob), ("latent", Type::Blob), ("expression", Type::Floats(0)), ("target", Type::Blob)];
-    let mut def = StageDef::new("train_avatar", 7, Grain::Whole)
+    let mut def = StageDef::new("train_avatar", 8, Grain::Whole)
         .doc("Trains a person's avatar: ControlNet, TriPlane features and expression attentions on a diffusion prior.")
         .reads([("gbuffer", Type::Blob), ("latent", Type::Blob), ("expression", Type::Floats(0))])
         .may_read(EYE_COLUMNS)

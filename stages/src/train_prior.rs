@@ -94,7 +94,7 @@ const NULL_TOKENS: i64 = 8;
 const HEAD_WIDTH: i64 = 16;
 
 fn def() -> StageDef {
-    StageDef::new("train_prior", 3, Grain::Whole)
+    StageDef::new("train_prior", 4, Grain::Whole)
         .doc("Trains a small unconditional latent diffusion model on images.")
         .reads([("image", Type::Blob)])
         .with("vae", backbone::COLUMNS)

@@ -184,12 +184,15 @@ fn files_take_up_so_much_room_and_no_more() {
     space.effigy(&["cache", "gc", "--max-size", "many"]).expect_error(2, &["like 500M or 20G"]);
 }
 
-#[test]
-fn what_a_killed_run_has_finished_is_not_in_the_way() {
-    let space = start();
-    let slow = RECIPE
-        .replace("echo {param.suffix} >> {out}/end", "echo new >> {out}/end && test {path} != in/3.txt || sleep 5");
-    space.write("r.yaml", &slow);
+/// A recipe whose last unit waits for a file.
+fn waiting() -> String {
+    let gate = "echo new >> {out}/end && (test {path} != in/3.txt || test -e go || sleep 30)";
+    RECIPE.replace("echo {param.suffix} >> {out}/end", gate)
+}
+
+/// A run of it that is killed when all other units are finished.
+fn killed(space: &Space) {
+    space.write("r.yaml", &waiting());
     let mut child = space.start(&["run", "r.yaml", "--jobs", "1"]);
     let since = std::time::Instant::now();
     let ended = || std::fs::read_to_string(space.path("ran.log")).unwrap_or_default().matches("ended").count();
@@ -200,13 +203,72 @@ fn what_a_killed_run_has_finished_is_not_in_the_way() {
     std::thread::sleep(std::time::Duration::from_millis(200));
     child.kill().expect("it is running");
     child.wait().expect("it is over");
+}
+
+fn hits(space: &Space) -> Option<u64> {
+    space.effigy(&["plan", "r.yaml", "--json"]).json()["hits"].as_u64()
+}
+
+#[test]
+fn what_a_killed_run_has_finished_is_not_in_the_way() {
+    let space = start();
+    killed(&space);
     json(&space, &["gc", "--delete"]);
-    space.write("r.yaml", &slow.replace("sleep 5", "sleep 0"));
+    space.write("r.yaml", &waiting().replace("sleep 30", "sleep 0"));
     let (executed, cached, _) = space.run();
     assert_eq!((executed, cached), (4, 4), "its line is another one");
-    space.write("r.yaml", &slow);
-    let plan = space.effigy(&["plan", "r.yaml", "--json"]).json();
-    assert_eq!(plan["hits"], 7, "three units of the killed run are there");
+    space.write("r.yaml", &waiting());
+    assert_eq!(hits(&space), Some(7), "three units of the killed run are there");
+}
+
+#[test]
+fn what_a_killed_run_has_finished_outlives_runs_of_other_recipes() {
+    let space = start();
+    killed(&space);
+    let other = "stages: { one: { run: 'echo > {out}/x', shell: true, writes: { x: blob } } }";
+    space.write("other.yaml", other);
+    let run = || space.effigy(&["run", "other.yaml", "--json"]).counts();
+    assert_eq!(run(), (1, 0, 0));
+    json(&space, &["gc", "--delete"]);
+    assert_eq!(hits(&space), Some(7), "three units of the killed run are there");
+    // once it has gone on to its end, its tables speak of them
+    space.write("go", "");
+    assert_eq!(space.run(), (1, 7, 0));
+    let runs = std::fs::read_dir(space.path(".effigy/runs")).expect("it is there").flatten();
+    let mut names = runs.map(|entry| entry.file_name().to_string_lossy().into_owned());
+    assert_eq!(names.find(|name| name.ends_with(".begun")), None);
+    json(&space, &["gc", "--delete"]);
+    assert_eq!((hits(&space), run()), (Some(8), (0, 1, 0)));
+}
+
+#[test]
+fn a_run_of_some_stages_forgets_no_file_that_others_handed_on() {
+    let space = Space::new();
+    space.write("in/a.bin", "of the user");
+    space.write("b.txt", "b");
+    space.write(
+        "r.yaml",
+        "
+stages:
+  src: { files: 'in/*.bin' }
+  handed: { run: 'ln -s $(pwd)/in/a.bin {out}/own # {file}', shell: true, from: src, writes: { own: blob } }
+  beside: { files: b.txt }
+  other: { run: 'cp {file} {out}/y', from: beside, writes: { y: blob } }
+",
+    );
+    space.settle();
+    assert_eq!(space.run(), (2, 0, 0));
+    space.write("b.txt", "bb");
+    space.settle();
+    for part in [["--only", "other"], ["--from", "other"]] {
+        assert_eq!(space.effigy(&[&["run", "r.yaml"], &part[..]].concat()).code, 0);
+        let said = space.effigy(&["cache", "verify"]);
+        assert_eq!(said.code, 0, "{}", said.out);
+        let row = &space.effigy(&["show", "r.yaml", "handed", "--json", "--paths"]).json()["own"];
+        assert_eq!(row.as_str(), space.path("in/a.bin").to_str());
+    }
+    json(&space, &["gc", "--delete"]);
+    assert_eq!(space.run(), (0, 2, 0));
 }
 
 #[test]

@@ -90,7 +90,10 @@ fn tables_are_shown() {
     let space = start();
     space.run();
     let text = space.effigy(&["show", "r.yaml", "few", "--limit", "1", "--select", "path,end"]).out;
-    assert!(text.contains("in/0.txt") && !text.contains("in/1.txt") && text.contains("shape: (1, 2)"), "{text}");
+    assert!(
+        text.contains("in/0.txt") && !text.contains("in/1.txt") && text.contains("1 of 2 rows are shown"),
+        "{text}"
+    );
     let row = &space.rows("few")[0];
     let digest = row["end"].as_str().expect("a digest");
     assert_eq!(digest.len(), 64);
@@ -223,4 +226,231 @@ fn show_and_table_tell_of_the_run_that_is_asked_for() {
     assert!(table.code == 0 && table.out.contains("| b ") && !table.out.contains("| a "), "{}{}", table.out, table.err);
     let table = space.effigy(&["table", "r.yaml", "--param", "suffix=c"]);
     assert!(table.code == 1 && table.err.contains("has not been run yet with suffix=c"), "{}", table.err);
+}
+
+#[test]
+fn older_rows_are_not_shown_for_those_of_a_run_that_failed() {
+    let space = Space::new();
+    space.write(
+        "r.yaml",
+        "
+stages:
+  src: { files: score.txt }
+  fit: { run: 'echo fitting {path}; grep -q 5 {file} && cp {file} {out}/fit', shell: true, from: src, writes: { fit: blob } }
+  used: { run: 'cp {fit} {out}/used', from: fit, writes: { used: blob } }
+  other: { select: src, columns: [path] }
+report:
+  - { table: fit, columns: [path], title: Fits }
+  - { table: other, columns: [path], title: Others }
+",
+    );
+    let show = |stage: &str| space.effigy(&["show", "r.yaml", stage, "--json", "--select", "path"]);
+    let row = "{\"path\":\"score.txt\"}\n";
+    space.write("score.txt", "5");
+    space.settle();
+    assert_eq!(space.run(), (2, 0, 0));
+    assert_eq!(show("fit").out, row);
+    space.write("score.txt", "7");
+    space.settle();
+    assert_eq!(space.effigy(&["run", "r.yaml", "--json"]).counts(), (0, 0, 1));
+    let lost = || {
+        let hints = ["`effigy log fit` shows what it wrote", "`effigy run r.yaml`", "`effigy serve`"];
+        show("fit").expect_error(1, &[&["stage `fit` failed in the last run\n"], &hints[..]].concat());
+        show("used").expect_error(1, &["stage `used` was skipped in the last run, because `fit` failed", "hint: "]);
+        let export = ["export", "r.yaml", "fit", "--to", "to"];
+        space.effigy(&export).expect_error(1, &["stage `fit` failed in the last run"]);
+        assert_eq!((show("other").code, show("other").out), (0, row.to_string()), "what did not fail is shown");
+        let table = space.effigy(&["table", "r.yaml", "--only", "Fits"]);
+        table.expect_error(1, &["`Fits`: not available: stage `fit`: it failed", "effigy log fit"]);
+        assert_eq!(space.effigy(&["table", "r.yaml", "--only", "Others"]).code, 0);
+    };
+    lost();
+    for write in ["run", "report"] {
+        let said = space.effigy(&[write, "r.yaml"]);
+        assert!(said.out.contains("report: out/report.html"), "{write}: {}{}", said.out, said.err);
+        let page = space.read("out/report.html");
+        let told = ["Stage fit failed: 1 failed unit.", "so they did not run: used."];
+        assert!(told.iter().all(|part| page.contains(part)) && !page.contains("as it may"), "{write}: {page}");
+        std::fs::remove_dir_all(space.path("out")).expect("it is there");
+    }
+    // a run that is about other stages says nothing of these, and one of these says nothing of others
+    assert_eq!(space.effigy(&["run", "r.yaml", "--only", "other"]).code, 0);
+    lost();
+    assert!(!space.path("out").exists(), "its report would lack what it left out");
+    assert_eq!(space.effigy(&["run", "r.yaml", "--only", "fit"]).code, 1);
+    lost();
+    space.write("score.txt", "5");
+    space.settle();
+    assert_eq!(space.run(), (0, 2, 0));
+    assert_eq!((show("fit").out, show("used").out), (row.to_string(), row.to_string()));
+}
+
+#[test]
+fn a_run_that_found_everything_is_on_record_if_the_last_one_came_to_something_else() {
+    let space = start();
+    space.run();
+    let records = || space.effigy(&["log", "--json"]).out.lines().count();
+    let status = |word: &str| {
+        let text = space.effigy(&["status"]).out;
+        assert!(text.contains(&format!("r.yaml: {word} at ")), "{text}");
+    };
+    space.write("r.yaml", &RECIPE.replace("cat {end} > {out}/all", "false"));
+    assert_eq!(space.effigy(&["run", "r.yaml"]).code, 1);
+    status("failed");
+    space.write("r.yaml", RECIPE);
+    assert_eq!(space.run(), (0, 9, 0));
+    status("done");
+    let diff = space.effigy(&["diff", "last~1", "last", "--json"]);
+    assert!(diff.code == 0 && diff.json()["stages"][0]["stage"] == "all", "{}{}", diff.out, diff.err);
+    // as the last one left it, as a whole or in part
+    assert_eq!(space.run(), (0, 9, 0));
+    for part in [["--from", "ended"], ["--only", "few"]] {
+        let said = space.effigy(&[&["run", "r.yaml", "--json"], &part[..]].concat());
+        assert_eq!((said.code, said.counts().0), (0, 0), "{}{}", said.out, said.err);
+    }
+    assert_eq!(records(), 3);
+    let said = space.effigy(&["run", "r.yaml", "--json", "--only", "few", "--set", "few.where={path: in/1.txt}"]);
+    assert_eq!((said.code, said.counts().0, records()), (0, 0, 4), "another table without any work");
+}
+
+#[test]
+fn recipes_of_one_name_are_told_apart_by_their_files() {
+    let space = Space::new();
+    for (file, word) in [("a.yaml", "one"), ("b.yaml", "two")] {
+        let report = "report: [{ table: words, columns: [word] }]";
+        space.write(file, &format!("recipe: same\nstages: {{ words: {{ rows: [{{ word: {word} }}] }} }}\n{report}"));
+    }
+    assert_eq!(space.effigy(&["run", "a.yaml"]).code, 0);
+    // what is remembered of the last run is a file for each recipe; records are of all
+    std::fs::remove_dir_all(space.path(".effigy/runs/last")).expect("it is there");
+    space.effigy(&["show", "b.yaml", "words"]).expect_error(1, &["stage `words` has not been finished yet"]);
+    space.effigy(&["report", "b.yaml"]).expect_error(1, &["the recipe b.yaml has not been run yet"]);
+    let own = space.path("a.yaml").display().to_string();
+    for name in ["a.yaml", "./a.yaml", own.as_str()] {
+        assert_eq!(space.effigy(&["show", name, "words", "--json"]).out, "{\"word\":\"one\"}\n", "{name}");
+    }
+}
+
+#[test]
+fn status_finds_a_recipe_however_its_file_is_named() {
+    let space = Space::new();
+    space.write(
+        "r.yaml",
+        "
+recipe: demo
+stages:
+  a_stage_with_quite_a_long_name: { run: 'echo > {out}/x', shell: true, writes: { x: blob } }
+  short: { run: 'cat {x} > {out}/y', shell: true, from: a_stage_with_quite_a_long_name, writes: { y: blob } }
+",
+    );
+    assert_eq!(space.effigy(&["status"]).out, "nothing has been run in .effigy\n");
+    space.run();
+    let own = space.path("r.yaml").display().to_string();
+    for name in ["r.yaml", "./r.yaml", "demo", own.as_str()] {
+        let said = space.effigy(&["status", name]);
+        assert!(said.out.starts_with("r.yaml: done at "), "{name}: {}", said.out);
+        let states: Vec<_> = said.out.lines().skip(1).map(|line| line.find(" done ")).collect();
+        assert!(states.len() == 2 && states[0].is_some() && states[0] == states[1], "{}", said.out);
+    }
+    let said = space.effigy(&["status", "q.yaml"]);
+    assert_eq!(said.out, "no run of `q.yaml` is recorded in .effigy (`effigy log` lists all)\n");
+    // another name of the same file is no other recipe
+    space.write("r.yaml", &space.read("r.yaml").replace("echo >", "echo 1 >"));
+    assert_eq!(space.effigy(&["run", &own]).code, 0);
+    assert_eq!(space.effigy(&["status"]).out.matches(": done at ").count(), 1);
+}
+
+#[test]
+fn a_stage_that_was_stopped_is_told_as_interrupted_and_its_older_rows_as_such() {
+    let space = Space::new();
+    let recipe = "stages:
+  src: { rows: [{ n: 1 }, { n: 2 }, { n: 3 }] }
+  slow: { run: 'echo {n} >> ran.log; LINE; echo {n} > {out}/x', shell: true, from: src, writes: { x: blob } }
+  after: { select: slow, columns: [n] }
+";
+    space.write("r.yaml", &recipe.replace("LINE", "true"));
+    assert_eq!(space.run(), (3, 0, 0));
+    space.ran();
+    space.write("r.yaml", &recipe.replace("LINE", "sleep 0.4"));
+    let mut child = space.start(&["run", "r.yaml", "--jobs", "1"]);
+    let since = std::time::Instant::now();
+    while !space.path("ran.log").exists() {
+        assert!(since.elapsed().as_secs() < 60);
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    // SAFETY: a signal to a child of ours that was not waited for.
+    unsafe { libc::kill(child.id() as i32, libc::SIGINT) };
+    assert_eq!(child.wait().expect("it ends").code(), Some(130));
+    let status = space.effigy(&["status"]).out;
+    assert!(status.contains("  slow  interrupted 1 run, 0 known, 0 failed"), "{status}");
+    assert!(status.contains("  after skipped     0 run"), "{status}");
+    let said = space.effigy(&["show", "r.yaml", "slow", "--json"]);
+    assert_eq!((said.code, said.out.lines().count()), (0, 3), "{}", said.err);
+    assert!(said.err.contains("the last run was stopped before stage `slow` was done"), "{}", said.err);
+}
+
+#[test]
+fn a_report_that_cannot_be_written_takes_nothing_along() {
+    let space = start();
+    space.write("r.yaml", &format!("{RECIPE}report: [{{ table: few, columns: [path] }}]\n"));
+    let records = || space.effigy(&["log", "--json"]).out.lines().count();
+    // nothing is computed for a folder that cannot be made
+    space.write("taken", "");
+    let said = space.effigy(&["run", "r.yaml", "--out", "taken"]);
+    said.expect_error(1, &["cannot make the folder taken for the report", "hint: a file stands where a folder should"]);
+    assert_eq!(records(), 0);
+    // a folder stands in the place of the page
+    space.write("out/report.html/file", "");
+    let said = space.effigy(&["run", "r.yaml", "--json"]);
+    said.expect_error(1, &["the report cannot be written", "out/report.html", "hint: "]);
+    assert_eq!((said.counts(), records()), ((9, 0, 0), 1), "what was done is on record, and told");
+    std::fs::remove_dir_all(space.path("out")).expect("it is there");
+    assert_eq!(space.run(), (0, 9, 0));
+    assert!(space.read("out/report.html").contains("in/0.txt"));
+}
+
+#[test]
+fn a_report_tells_which_variants_failed_and_shows_the_others() {
+    let space = Space::new();
+    let recipe = "
+matrix: { seed: [1, 2] }
+stages:
+  train: { run: 'test {param.seed} != 2 && echo {param.seed} > {out}/m', shell: true, params: { seed: '${seed}' }, writes: { m: blob } }
+  score: { run: 'cat {m} > {out}/s', shell: true, from: train, writes: { s: blob } }
+  all: { gather: score, allow_failures: 0.5 }
+report:
+  - { table: all, columns: [seed], title: All }
+";
+    space.write("r.yaml", recipe);
+    for write in ["run", "report"] {
+        let said = space.effigy(&[write, "r.yaml"]);
+        assert_eq!(said.code, i32::from(write == "run"), "{}{}", said.out, said.err);
+        let page = space.read("out/report.html");
+        let told = ["Stage train@seed=2 failed: 1 failed unit.", "so they did not run: score@seed=2."];
+        assert!(told.iter().all(|part| page.contains(part)), "{write}: {page}");
+        let text = space.read("out/report.md");
+        assert!(text.contains("| seed |") && text.contains("| 1 |") && !text.contains("| 2 |"), "{write}: {text}");
+        std::fs::remove_dir_all(space.path("out")).expect("it is there");
+    }
+    let said = space.effigy(&["show", "r.yaml", "train"]);
+    said.expect_error(1, &["stage `train@seed=2` failed in the last run", "`train@seed=1` has rows"]);
+    assert_eq!(space.rows("train@seed=1").len(), 1);
+    // where nothing has a table there is nothing to show
+    space.write("r.yaml", &recipe.replace("test {param.seed} != 2", "false"));
+    let said = space.effigy(&["run", "r.yaml"]);
+    assert!(said.code == 1 && !said.out.contains("report: "), "{}", said.out);
+    assert!(!space.path("out/report.html").exists());
+}
+
+#[test]
+fn a_command_that_is_suggested_has_all_it_needs() {
+    let space = Space::new();
+    space.write("r.yaml", "profiles: { small: {} }\nstages: { alpha: { rows: [{ x: 1 }] } }\n");
+    assert_eq!(space.effigy(&["run", "r.yaml", "--profile", "small"]).code, 0);
+    let other = "since it was run with `--profile small`: effigy";
+    let suggests = |args: &[&str], command: &str| {
+        space.effigy(args).expect_error(1, &[format!("{other} {command}\n").as_str()]);
+    };
+    suggests(&["export", "r.yaml", "alpha", "--to", "to"], "export r.yaml alpha --profile small --to DIR");
+    suggests(&["show", "r.yaml", "alpha"], "show r.yaml alpha --profile small");
 }

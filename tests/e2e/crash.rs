@@ -265,3 +265,27 @@ stages:
     assert_eq!(space.effigy(&["log", "work"]).out.lines().filter(|line| line.starts_with("== row")).count(), 3);
     space.effigy(&["log", "work", "7"]).expect_error(2, &["row 7", "has left no log", "hint: "]);
 }
+
+#[test]
+fn a_damaged_head_of_the_journal_is_seen_and_takes_no_unit_along() {
+    let space = start();
+    space.run();
+    space.ran();
+    let path = space.path(".effigy/records/00000001.journal");
+    let mut bytes = std::fs::read(&path).expect("it is there");
+    // behind the length and the checksum of the first record
+    bytes[14] ^= 1;
+    std::fs::write(&path, bytes).expect("it is ours");
+    // without these the journal itself is all there is
+    for folder in ["index", "runs"] {
+        std::fs::remove_dir_all(space.path(".effigy").join(folder)).expect("it is there");
+    }
+    let verify = || space.effigy(&["cache", "verify"]);
+    let said = verify();
+    assert!(said.code == 1 && said.out.contains("bytes from 0 on are no record"), "{}", said.out);
+    let (executed, known, _) = space.run();
+    assert!(executed == 0 && known > 0 && space.ran().is_empty(), "{executed} units were computed again");
+    assert_eq!(space.effigy(&["cache", "verify", "--discard"]).code, 0);
+    assert_eq!(verify().code, 0);
+    assert_eq!(space.run().0, 0);
+}

@@ -53,11 +53,39 @@ fn a_pattern_that_matches_nothing_is_told_unless_it_may() {
     space.write("in/a.txt", "a");
     let recipe = |more: &str| format!("stages:\n  src: {{ files: ['in/*.txt', 'in/*.mp4'] {more} }}\n");
     space.write("r.yaml", &recipe(""));
-    for verb in ["plan", "run"] {
-        check(&space, &[verb, "r.yaml"], 1, &["stage `src`", "no file matches `in/*.mp4`", "optional: true"]);
+    for (verb, code) in [("plan", 2), ("run", 1)] {
+        let parts = ["stage `src`", "r.yaml:2:30: no file matches `in/*.mp4`", "optional: true"];
+        check(&space, &[verb, "r.yaml"], code, &parts);
     }
     space.write("r.yaml", &recipe(", optional: true"));
     space.effigy(&["run", "r.yaml"]).expect_error(0, &[]);
+}
+
+#[test]
+fn a_plan_goes_on_beside_a_stage_that_fails() {
+    let space = Space::new();
+    space.write("in/a.txt", "a");
+    space.write(
+        "r.yaml",
+        "stages:
+  src: { files: 'in/*.txt', parse: 'in/{n:i64}.txt' }
+  up: { run: 'cat {file} > {out}/up', shell: true, from: src, writes: { up: blob } }
+  rows: { rows: [{ x: 1 }, { x: 2 }] }
+  beside: { run: 'echo {x} > {out}/x', shell: true, from: rows, writes: { y: blob } }
+",
+    );
+    let said = space.effigy(&["plan", "r.yaml"]);
+    said.expect_error(2, &["error: stage `src`: r.yaml:2:36: the path in/a.txt is not of the form", "hint: narrow"]);
+    all_have_hints(&said);
+    for line in ["src     fails", "up      unknown, because `src` fails", "rows    2 rows", "beside  2 to run"] {
+        assert!(said.out.lines().any(|found| found == line), "{line}: {}", said.out);
+    }
+    let said = space.effigy(&["plan", "r.yaml", "--json"]);
+    assert_eq!((said.code, said.json()["misses"].as_u64()), (2, Some(2)), "{}", said.out);
+    let error = said.json()["stages"][0]["error"].to_string();
+    assert!(error.contains("r.yaml:2:36"), "{error}");
+    // who needs the rows themselves is told as ever
+    check(&space, &["why", "r.yaml", "up"], 1, &["the path in/a.txt is not of the form"]);
 }
 
 #[test]
@@ -71,6 +99,7 @@ fn a_value_of_a_wrong_type_is_answered_by_a_valid_one() {
     select("rename: { file: path }", &["r.yaml:3:35: two columns would be called `file`", "rename the other one"]);
     select("rename: { x: path, y: path }", &["`path` is renamed twice"]);
     select("columns: [path, path]", &["`columns` names `path` twice"]);
+    select("rename: { copy_path: path }, columns: [path]", &["no column `path` here any more", "`copy_path` now"]);
     select("limit: few", &["hint: for example `limit: 1`"]);
     select("where: path", &["must be a mapping, not text", "hint: for example `where: { name: value }`"]);
     select("where: { path: 3 }", &["cannot be compared with an integer", "hint: for example `path: \"a text\"`"]);
@@ -139,6 +168,10 @@ fn parameters_of_a_provider() {
         &["`factor` of stage `c` (count) must be a number, not text", "hint: for example `factor: "],
     );
     check("stage: count, from: src, log: x, mishap: eror", &["cannot be `eror`", "did you mean `error`?"]);
+    check(
+        "stage: count, from: src, log: x, mishap: 3",
+        &["`mishap` of stage `c` (count) cannot be `3`", "hint: there are: none, error, panic, abort, leak"],
+    );
     check("stage: count, from: src, log: x, words: none.txt", &["`none.txt` is not there", "looked for"]);
     check("stage: count, log: x", &["needs `from:`"]);
     check("stage: count, from: src, by: [path], log: x", &["`by:` is for stages that work on groups"]);
@@ -177,6 +210,10 @@ fn options_that_are_wrong() {
     run(&["--param", "size"], &["`--param size` is not of the form NAME=VALUE", "for example `--param size=64`"]);
     run(&["--param", "size=1"], &["has no parameter `size`", "it has no `params:` at all"]);
     run(&["--param", "size=[1"], &["the value in `--param size=[1`", "needs quotes"]);
+    space.write("r.yaml", "params: { copies: 2 }\nstages: { alpha: { rows: [{ n: '${copies}' }] } }");
+    run(&["--param", "copies=many"], &["`copies` must be a number, as in the recipe, not text", "`--param copies=2`"]);
+    space.effigy(&["plan", "r.yaml", "--param", "copies=2.5"]).expect_error(0, &[]);
+    space.write("r.yaml", "stages: { alpha: { rows: [] } }");
     run(&["--set", "alpha.rows"], &["not of the form STAGE.FIELD=VALUE", "for example `--set stage.field=64`"]);
     run(&["--set", "alpha=3"], &["`alpha` in `--set` is not of the form STAGE.FIELD", "`--set alpha.FIELD=VALUE`"]);
     run(&["--profile", "x"], &["has no profile `x`", "leave `--profile` out"]);
@@ -342,4 +379,34 @@ fn rates_of_stages_that_are_not_there() {
     report("rates: [films], count: frame", &["there is no stage `frame`"]);
     report("rates: films, table: films", &["an item of the report must be one thing", "rates"]);
     report("rates: 7", &["`rates` of an item of the report must be a name or a list of names"]);
+}
+
+#[test]
+fn tables_of_a_report_that_could_not_be_made() {
+    let report = |item: &str, parts: &[&str]| {
+        let rows = "stages:\n  a: { rows: [{ m: one, n: 1, on: true }] }\n";
+        wrong(&format!("{rows}report:\n  - {{ table: a, {item} }}"), parts);
+    };
+    report(
+        "by: [m], mean: [m]",
+        &["r.yaml:4:33: column `m` of `a` is str, and `mean:` is for numbers", "there are: n, on"],
+    );
+    report("higher: m", &["r.yaml:4:25: column `m` of `a` is str, and `higher:` is for numbers"]);
+    report("lower: [n, m]", &["`lower:` is for numbers"]);
+    report(
+        "by: [m], columns: [n]",
+        &["r.yaml:4:36: a table shows groups (`by:`) or rows (`columns:`), not both", "hint: "],
+    );
+}
+
+#[test]
+fn help_keeps_to_the_width_of_the_terminal() {
+    let space = Space::new();
+    for verb in ["run", "table", "why"] {
+        let mut command = space.command(&[verb, "--help"]);
+        let said = command.env("COLUMNS", "80").output().expect("it starts");
+        let text = String::from_utf8(said.stdout).expect("UTF-8");
+        let long: Vec<&str> = text.lines().filter(|line| line.chars().count() > 80).collect();
+        assert!(text.contains("--workspace") && long.is_empty(), "{long:?}");
+    }
 }

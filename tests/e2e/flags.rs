@@ -77,6 +77,9 @@ fn forced_units_run_though_they_are_known_and_replace_what_was() {
     wrong(&["--force", "src"], &["stage `src` has no units that `--force` could run", "hint: "]);
     wrong(&["--force", "one", "--only", "beside"], &["not among those that this run is about", "hint: "]);
     wrong(&["--force", "ones"], &["no stage `ones`", "did you mean `one`?"]);
+    let nothing = "no stage that `--only one` needs follows `--from three`";
+    wrong(&["--only", "one", "--from", "three"], &[nothing, "hint: "]);
+    wrong(&["--only", "one", "--from", "three", "--dry-run"], &[nothing]);
 }
 
 #[test]

@@ -201,8 +201,74 @@ fn rows_are_queried() {
 }
 
 #[test]
+fn what_is_not_shown_is_told() {
+    let space = Space::new();
+    let long = "long ".repeat(20);
+    let cells = |n: usize| (0..12).map(|i| format!("c{i:02}: {}", n * i)).collect::<Vec<_>>().join(", ");
+    let rows: Vec<String> = (0..15).map(|n| format!("      - {{ {}, text: '{long}{n}' }}", cells(n))).collect();
+    space.write("r.yaml", &format!("stages:\n  wide:\n    rows:\n{}\n", rows.join("\n")));
+    space.run();
+    let show = |more: &[&str]| say(&space, &[&["show", "r.yaml", "wide"], more].concat());
+    let text = show(&[]);
+    assert!(text.contains("10 of 15 rows and 8 of 13 columns are shown: `--limit N` shows more rows"), "{text}");
+    assert!(text.contains("texts that end in … are longer") && !text.contains(long.trim()), "{text}");
+    assert!(text.contains("c03") && !text.contains("c06") && text.contains("c11"), "{text}");
+    assert_eq!(text.lines().count(), 3 + 10 + 1, "{text}");
+    let text = show(&["--where", "c06>=0", "--limit", "12"]);
+    assert!(text.contains("c06") && text.contains("12 of 15 rows and 8 of 13 columns are shown"), "{text}");
+    assert_eq!(text.lines().count(), 3 + 12 + 1, "{text}");
+    let text = show(&["--select", "c04,c05,c06,c07,c00,c01,c02,c03,c08", "--limit", "20"]);
+    assert!(text.starts_with("c04 ") && text.contains("c08") && !text.contains("are shown"), "{text}");
+    let text = show(&["--sql", "select * from rows", "--limit", "11"]);
+    assert!(text.contains("11 of 15 rows and 8 of 13 columns are shown"), "{text}");
+    assert!(show(&["--where", "c01>99"]).ends_with("\nno rows\n"));
+    assert_eq!(show(&["--json"]).lines().filter(|line| line.contains(&long)).count(), 15, "all of it");
+}
+
+#[test]
+fn files_and_lists_are_the_same_with_a_query_and_without() {
+    let space = Space::new();
+    space.write("in/0.txt", "text\n");
+    space.write(
+        "r.yaml",
+        "
+stages:
+  src: { files: 'in/*.txt' }
+  codes: { rows: [{ x: 1, code: [0.0269, -1.5, 2.0] }, { x: 2, code: [0.1, 0.2, 0.3] }] }
+  made: { run: 'echo {x} > {out}/file.txt', shell: true, from: codes, writes: { file: blob } }
+",
+    );
+    space.settle();
+    space.run();
+    let show = |more: &[&str]| say(&space, &[&["show", "r.yaml", "made", "--json"], more].concat());
+    let plain = show(&["--select", "x,code,file"]);
+    assert!(plain.contains("\"code\":[0.0269,-1.5,2.0]"), "{plain}");
+    assert_eq!(show(&["--sql", "select x, code, \"file\" from rows order by x"]), plain);
+    let paths = show(&["--select", "x,code,file", "--paths"]);
+    assert_eq!(show(&["--sql", "select x, code, \"file\" from rows order by x", "--paths"]), paths);
+    let digest = space.rows("made")[1]["file"].as_str().expect("a digest").to_string();
+    let query = format!("select x from rows where \"file\" = '{digest}'");
+    assert_eq!(show(&["--sql", &query]), "{\"x\":2}\n");
+    // a path is shown as a whole, and it is one that is there: a file of the user's is not copied
+    for stage in ["made", "src"] {
+        let path = space.effigy(&["show", "r.yaml", stage, "--json", "--paths"]);
+        let row: Value = serde_json::from_str(path.out.lines().next().expect("a row")).expect("JSON");
+        let path = row["file"].as_str().expect("a path").to_string();
+        assert!(std::path::Path::new(&path).is_file(), "{path}");
+        let text = say(&space, &["show", "r.yaml", stage, "--paths"]);
+        assert!(text.contains(&path), "{text}");
+    }
+    assert_eq!(space.file("src", 0, "file"), "text\n");
+}
+
+#[test]
 fn the_recipe_to_begin_with_runs_as_it_is() {
     let space = Space::new();
+    for (file, name) in [("mine.yaml", "mine"), ("2.yaml", "\"2\"")] {
+        say(&space, &["init", file]);
+        assert!(space.read(file).contains(&format!("\nrecipe: {name}\n")), "{file}");
+        assert_eq!(space.effigy(&["plan", file]).code, 0, "{file}");
+    }
     say(&space, &["init", "r.yaml"]);
     assert_eq!(space.run(), (7, 0, 0));
     assert_eq!(space.run(), (0, 7, 0));

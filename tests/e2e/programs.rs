@@ -161,3 +161,170 @@ stages:
     space.write("r.yaml", &recipe.replace("i64", "f64"));
     space.effigy(&["run", "r.yaml"]).expect_error(2, &["r.yaml:3", "`f64` is neither `i64` nor `str`", "hint:"]);
 }
+
+#[test]
+fn first_failures_that_are_allowed_do_not_end_a_stage() {
+    let space = Space::new();
+    let rows: Vec<String> = (1..=30).map(|x| format!("{{ x: {x} }}")).collect();
+    let recipe = |least: u32, share: f64| {
+        let run = format!("test {{x}} -gt {least} && echo {{x}} > {{out}}/y");
+        format!(
+            "stages:\n  src: {{ rows: [{}] }}\n  some: {{ run: '{run}', shell: true, from: src, writes: {{ y: blob }}, allow_failures: {share} }}\n",
+            rows.join(", ")
+        )
+    };
+    space.write("r.yaml", &recipe(6, 0.5));
+    let said = space.effigy(&["run", "r.yaml", "--json"]);
+    assert_eq!((said.code, said.counts()), (0, (24, 0, 6)), "{}", said.out);
+    assert!(!said.out.contains("-0.0"), "a sum of nothing is nothing: {}", said.out);
+    // what is known is a success
+    space.write("r.yaml", &recipe(6, 0.1));
+    let said = space.effigy(&["run", "r.yaml", "--json"]);
+    assert_eq!((said.code, said.counts()), (1, (0, 24, 6)), "{}", said.out);
+    // where more have failed than may, and nothing else came, the rest is not tried
+    space.write("r.yaml", &recipe(99, 0.1));
+    let said = space.effigy(&["run", "r.yaml", "--json", "--jobs", "2"]);
+    assert_eq!((said.code, said.counts()), (1, (0, 0, 30)), "{}", said.out);
+    assert!(said.out.contains("failed and none succeeded; the other "), "{}", said.out);
+}
+
+#[test]
+fn a_file_that_lies_elsewhere_stays_there() {
+    let space = Space::new();
+    for name in ["linked", "above"] {
+        space.write(&format!("own/{name}.txt"), name);
+    }
+    space.write(
+        "r.yaml",
+        r#"
+stages:
+  linked:
+    run: "ln -s \"$PWD/own\" {out}/res && echo '{{\"f\": \"res/linked.txt\"}}' > {out}/out.jsonl"
+    shell: true
+    writes: { f: blob }
+  above:
+    run: "echo '{{\"f\": \"../../../own/above.txt\"}}' > {out}/out.jsonl"
+    shell: true
+    writes: { f: blob }
+  column:
+    run: "ln -s \"$PWD/own/linked.txt\" {out}/f"
+    shell: true
+    writes: { f: blob }
+"#,
+    );
+    assert_eq!(space.run(), (3, 0, 0));
+    for name in ["linked", "above"] {
+        assert_eq!(space.read(&format!("own/{name}.txt")), name, "it is still the user's");
+        assert_eq!(space.file(name, 0, "f"), name);
+    }
+    space.write("own/linked.txt", "another");
+    assert_eq!(space.file("linked", 0, "f"), "linked");
+}
+
+#[test]
+fn a_program_of_the_shell_gives_numbers() {
+    let space = Space::new();
+    for (name, text) in [("a", "12345"), ("b", "1")] {
+        space.write(&format!("in/{name}.txt"), text);
+    }
+    space.write(
+        "r.yaml",
+        r#"
+stages:
+  src: { files: "in/*.txt" }
+  size:
+    run: "printf '{{\"bytes\": %d, \"half\": %s.5}}\\n' $(wc -c < {file}) 2 > {out}/out.jsonl"
+    shell: true
+    from: src
+    writes: { bytes: i64, half: f64 }
+  ranked:
+    run: "test -s {in} && printf '{{\"_of\": 1, \"rank\": 0}}\\n{{\"_of\": 0, \"rank\": 1}}\\n' > {out}/out.jsonl"
+    shell: true
+    from: size
+    grain: whole
+    writes: { rank: i64 }
+  none: { run: "touch {out}/out.jsonl", from: src, writes: { x: f64 } }
+report:
+  - { table: size, mean: [bytes] }
+"#,
+    );
+    assert_eq!(space.run(), (4, 1, 0), "both `none` read nothing, and are one unit");
+    let rows = space.rows("size");
+    assert_eq!((&rows[0]["bytes"], &rows[0]["half"]), (&5.into(), &2.5.into()));
+    let said = space.effigy(&["show", "r.yaml", "size", "--json", "--where", "bytes<3"]);
+    assert_eq!((said.code, said.json()["path"].as_str()), (0, Some("in/b.txt")), "{}", said.err);
+    let ranked = space.rows("ranked");
+    let ranks: Vec<_> = ranked.iter().map(|row| (row["path"].as_str(), row["rank"].as_i64())).collect();
+    assert_eq!(ranks, [(Some("in/b.txt"), Some(0)), (Some("in/a.txt"), Some(1))]);
+    assert!(space.rows("none").is_empty());
+    assert_eq!(space.run(), (0, 5, 0));
+}
+
+#[test]
+fn lines_that_make_no_row_are_told_by_their_number() {
+    for (line, parts) in [
+        ("echo '{{\"y\": 1}}' > {out}/out.jsonl; echo oh >> {out}/out.jsonl", ["line 2 of {out}/out.jsonl", "no JSON"]),
+        ("echo '{{\"y\": \"1\"}}' > {out}/out.jsonl", ["line 1 of {out}/out.jsonl", "`y` is \"1\", expected f64"]),
+        ("touch {out}/out.jsonl {out}/out.arrow", ["both {out}/out.arrow and {out}/out.jsonl", "which one is meant?"]),
+        ("true", ["wrote no {out}/out.arrow and no {out}/out.jsonl", "write {out}/out.jsonl with a line"]),
+    ] {
+        let space = Space::new();
+        let line = line.replace('"', "\\\"");
+        space.write("r.yaml", &format!("stages: {{ s: {{ run: \"{line}\", shell: true, writes: {{ y: f64 }} }} }}"));
+        space.effigy(&["run", "r.yaml"]).expect_error(1, &parts);
+    }
+    // a file that is meant by its name is no table
+    let space = Space::new();
+    space.write("r.yaml", "stages: { s: { run: 'cp r.yaml {out}/out.jsonl', writes: { out: blob } } }");
+    assert_eq!(space.run(), (1, 0, 0));
+    assert_eq!(space.file("s", 0, "out"), space.read("r.yaml"));
+}
+
+#[test]
+fn words_are_told_apart_where_they_hold_blanks() {
+    let space = Space::new();
+    space.write(
+        "r.yaml",
+        r#"
+stages:
+  one: { run: [sh, -c, 'printf "%s|" "$@" > "$0"', '{out}/x', a b, c], writes: { x: blob } }
+  two: { run: [sh, -c, 'printf "%s|" "$@" > "$0"', '{out}/x', a, b c], writes: { x: blob } }
+"#,
+    );
+    assert_eq!(space.run(), (2, 0, 0));
+    assert_eq!((space.file("one", 0, "x"), space.file("two", 0, "x")), ("a b|c|".into(), "a|b c|".into()));
+}
+
+#[test]
+fn what_only_a_shell_understands_is_told_before_anything_runs() {
+    let wrong = |top: &str, stanza: &str, parts: &[&str]| {
+        let space = Space::new();
+        space.write("r.yaml", &format!("{top}\nstages:\n  a: {{ rows: [{{ x: 1 }}] }}\n  b: {{ {stanza} }}\n"));
+        for verb in ["plan", "run"] {
+            space.effigy(&[verb, "r.yaml"]).expect_error(2, &[&["r.yaml:4:", "hint: "], parts].concat());
+        }
+    };
+    let line = "run: 'echo {x} > {out}/y', from: a, writes: { y: blob }";
+    wrong("", line, &["no shell sees `>`", "add `shell: true`, or quote it: `'>'`"]);
+    let shell = |text: &str| format!("run: 'echo {text} > {{out}}/y', shell: true, from: a, writes: {{ y: blob }}");
+    let hint = "give it as `params: { steps: \"${steps}\" }` and write `{param.steps}`";
+    wrong("params: { steps: 100 }", &shell("--steps ${steps}"), &["`${steps}` in a program's line", hint]);
+    wrong("params: { steps: 100 }", &shell("--steps {steps}"), &["`{steps}` is no column of the rows", hint]);
+}
+
+#[test]
+fn a_program_that_cannot_be_started_says_why() {
+    let space = Space::new();
+    space.write("r.yaml", "stages: { s: { run: no-such-program, writes: { y: blob } } }");
+    let said = space.effigy(&["run", "r.yaml"]);
+    said.expect_error(1, &["`no-such-program` cannot be started: it lies in no folder of PATH", "hint: "]);
+    // one word of a line may have so many bytes and no more
+    let recipe = "
+stages:
+  a: { rows: [{ x: LONG }] }
+  s: { run: [echo, '{x}'], from: a, writes: { y: blob } }
+";
+    space.write("r.yaml", &recipe.replace("LONG", &"x".repeat(300_000)));
+    let said = space.effigy(&["run", "r.yaml"]);
+    said.expect_error(1, &["`echo` cannot be started", "longer than the system takes", "hint: let it read `{in}`"]);
+}

@@ -1,6 +1,7 @@
 //! Stages of a provider: grains, constants, parts, failures, and how its description is remembered.
 
 use crate::support::{Space, provider};
+use std::os::unix::fs::PermissionsExt;
 
 fn recipe(count: &str, more: &str) -> String {
     format!(
@@ -102,7 +103,6 @@ fn a_unit_that_fails_does_not_take_the_others_with_it() {
 
 #[test]
 fn a_no_op_run_starts_no_provider() {
-    use std::os::unix::fs::PermissionsExt;
     let space = start("", "");
     let script = |end: &str| format!("#!/bin/sh\necho $1 >> '{}'\n{end}\n", space.path("starts.log").display());
     space.write("my-provider", &script(&format!("exec {} \"$@\"", provider())));
@@ -118,4 +118,91 @@ fn a_no_op_run_starts_no_provider() {
     assert_eq!(space.read("starts.log"), starts);
     space.write("my-provider", &script("exit 3"));
     space.effigy(&["run", "r.yaml"]).expect_error(2, &["does not describe itself", "exit status: 3"]);
+}
+
+/// A recipe of one stage, over files that are there, of a provider that [`serves`] writes.
+fn of_script(stage: &str) -> Space {
+    let space = Space::new();
+    for (name, text) in [("a", "one two"), ("b", "three")] {
+        space.write(&format!("in/{name}.txt"), text);
+    }
+    let log = space.path("ran.log").display().to_string();
+    space.write(
+        "r.yaml",
+        &format!(
+            "
+providers: [./my-provider]
+stages:
+  src: {{ files: 'in/*.txt' }}
+  s: {{ stage: {stage}, from: src, log: '{log}' }}
+"
+        ),
+    );
+    space
+}
+
+/// Writes the provider: the test provider, whose description goes through the program `edit`.
+fn serves(space: &Space, begin: &str, edit: &str) {
+    let inner = provider();
+    let describe = format!("{inner} describe | {edit}");
+    let script = format!("#!/bin/sh\n{begin}\nif [ $1 = describe ]; then {describe}; else exec {inner} \"$@\"; fi\n");
+    space.write("my-provider", &script);
+    let executable = std::fs::Permissions::from_mode(0o755);
+    std::fs::set_permissions(space.path("my-provider"), executable).expect("permissions");
+    space.settle();
+}
+
+const VERSION: &str = ". ./version.sh; export COUNT_VERSION=$version";
+
+#[test]
+fn a_version_that_a_worker_refuses_is_asked_for_again() {
+    let space = of_script("count");
+    space.write("version.sh", "version=1\n");
+    serves(&space, VERSION, "cat");
+    assert_eq!(space.run(), (2, 0, 0));
+    // the script itself is as it was, so nobody knows
+    space.write("version.sh", "version=2\n");
+    space.write("in/c.txt", "four");
+    space.settle();
+    space.effigy(&["run", "r.yaml"]).expect_error(1, &["asked for version 1 of `count`, this provider has 2"]);
+    assert_eq!(space.run(), (3, 0, 0), "the next run knows");
+    assert_eq!(space.run(), (0, 3, 0));
+}
+
+#[test]
+fn a_provider_lists_the_files_that_its_stages_lie_in() {
+    let space = of_script("count");
+    space.write("version.sh", "version=1\n");
+    serves(&space, VERSION, "sed 's/\"protocol\": 1,/\"protocol\": 1, \"files\": [\"version.sh\"],/'");
+    assert_eq!(space.run(), (2, 0, 0));
+    assert_eq!(space.run(), (0, 2, 0));
+    space.write("version.sh", "version=2\n");
+    space.settle();
+    assert_eq!(space.run(), (2, 0, 0), "it is asked again at once");
+    std::fs::remove_file(space.path("version.sh")).expect("it is there");
+    space.effigy(&["run", "r.yaml"]).expect_error(2, &["does not describe itself"]);
+}
+
+#[test]
+fn columns_that_are_declared_otherwise_take_no_value_of_another() {
+    let space = of_script("split");
+    let (word, place) = (r#"{"name":"word","type":"str"}"#, r#"{"name":"place","type":"i64"}"#);
+    let declares = |columns: &str| {
+        serves(&space, "", &format!("tr -d ' \\n' | sed 's/{word},{place}/{columns}/'"));
+        // units are looked up, and not taken from the last run's table
+        let _ = std::fs::remove_dir_all(space.path(".effigy/runs"));
+    };
+    declares(&format!("{word},{place}"));
+    assert_eq!(space.run(), (2, 0, 0));
+    let rows = space.rows("s");
+    declares(&format!("{place},{word}"));
+    assert_eq!(space.run(), (0, 2, 0), "the same columns in another order");
+    let others = space.rows("s");
+    for (name, value) in [("word", "two".into()), ("place", serde_json::json!(1))] {
+        assert_eq!((&rows[1][name], &others[1][name]), (&value, &value));
+    }
+    declares(&format!(r#"{word},{place},{{"name":"more","type":"f64"}}"#));
+    let plan = space.effigy(&["plan", "r.yaml", "--json"]).json();
+    assert_eq!((plan["hits"].as_u64(), plan["misses"].as_u64()), (Some(0), Some(2)), "nobody has put that out");
+    space.effigy(&["run", "r.yaml"]).expect_error(1, &["declares the column `more` but did not put it out"]);
 }

@@ -1,4 +1,5 @@
-//! What `why` tells of rows: those behind a changed column, behind a unit of many rows, and behind a constant.
+//! What `why` tells of rows: those behind a changed column, behind a unit of many rows, and behind a constant; how rows are called, and what
+//! is said of those that nobody knows yet or that failed.
 
 use crate::support::Space;
 use serde_json::Value;
@@ -70,4 +71,115 @@ fn the_rows_behind_a_unit_of_many_rows_and_a_constant_are_named() {
     // and without the earlier tables what is left of it is told
     std::fs::remove_dir_all(space.path(".effigy/tables")).expect("it was there");
     assert!(why(&space, &["all"]).contains("number of rows: 3 -> 4"));
+}
+
+/// Rows of a person, written into a recipe.
+fn with_rows(rows: &[(&str, u32)]) -> String {
+    let row =
+        |(seq, timestep): &(&str, u32)| format!("{{ who: 1, kind: a, seq: {seq}, timestep: {timestep}, w: 0.5 }}");
+    let rows: Vec<String> = rows.iter().map(row).collect();
+    format!(
+        "stages:\n  src: {{ rows: [{}] }}\n  b: {{ run: 'echo {{seq}} {{timestep}} > {{out}}/y', shell: true, from: src, writes: {{ y: blob }} }}\n",
+        rows.join(", ")
+    )
+}
+
+#[test]
+fn rows_are_named_by_what_differs_and_siblings_explain_nothing() {
+    let space = Space::new();
+    space.write("r.yaml", &with_rows(&[("x", 1)]));
+    space.run();
+    space.write("r.yaml", &with_rows(&[("x", 1), ("x", 10), ("y", 1)]));
+    let text = why(&space, &["b"]);
+    let new = "to run: seq=x, timestep=10; seq=y, timestep=1\n    nothing like it has been run before";
+    for part in ["stage `b`: 2 to run, 1 known\n", new, "known: seq=x, timestep=1 (computed"] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    let units = |words: &str| -> Vec<String> {
+        let said: Value = serde_json::from_str(why(&space, &["b", words, "--json"]).trim()).expect("JSON");
+        let units = said["units"].as_array().expect("units").iter();
+        units.map(|unit| unit["unit"].as_str().expect("a name").to_string()).collect()
+    };
+    assert_eq!(units("timestep=1"), ["seq=x, timestep=1", "seq=y, timestep=1"], "not the tenth");
+    assert_eq!(units("seq=x, timestep=10"), ["seq=x, timestep=10"], "as it is printed");
+    assert_eq!(units("kind=a, seq=y"), ["seq=y, timestep=1"], "by a column that is no part of the name");
+    assert_eq!((units("w=0.5").len(), units("1").len()), (3, 1));
+    let listed = "hint: there are: 0: seq=x, timestep=1; 1: seq=x, timestep=10; 2: seq=y, timestep=1";
+    space.effigy(&["why", "r.yaml", "b", "99"]).expect_error(2, &["stage `b` has no unit `99`", listed]);
+    space.effigy(&["trace", "r.yaml", "b", "99"]).expect_error(2, &["has no row `99`", "hint: there are: 0: "]);
+}
+
+const CHAIN: &str = "
+params: { copies: 1 }
+stages:
+  src: { rows: [{ x: a }, { x: b }] }
+  written: { run: 'echo {x} {param.copies} > {out}/w', shell: true, from: src, params: { copies: '${copies}' }, writes: { w: blob } }
+  counted: { run: 'wc -c < {w} > {out}/n', shell: true, from: written, writes: { n: blob } }
+";
+
+#[test]
+fn what_nobody_can_tell_yet_is_said_and_led_back() {
+    let space = Space::new();
+    space.write("r.yaml", CHAIN);
+    space.run();
+    let text = why(&space, &["counted", "--param", "copies=3"]);
+    let until = "nobody can tell about `counted` until `written` has run; about that:\n";
+    for part in [until, "stage `written`: 2 to run, 0 known", "parameter `copies`: 1 -> 3"] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    // of some units it can be told
+    let other = ["counted", "--set", "src.rows=[{x: a}, {x: c}]"];
+    let text = why(&space, &other);
+    let own = "stage `counted`: 0 to run, 1 known, 1 unknown until `written` has run\n";
+    for part in [own, until, "stage `written`: 1 to run, 1 known", "to run: x=c"] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    let said: Value = serde_json::from_str(why(&space, &[&other[..], &["--json"]].concat()).trim()).expect("one line");
+    assert_eq!((&said["unknown"], &said["until"]), (&1.into(), &"written".into()));
+}
+
+#[test]
+fn a_unit_that_failed_is_no_news() {
+    let space = Space::new();
+    let recipe = "
+stages:
+  src: { rows: [{ x: a }, { x: b }] }
+  some: { run: 'echo oh no >&2; test {x} != b && echo {x} > {out}/y', shell: true, from: src, writes: { y: blob }, allow_failures: 0.5 }
+";
+    space.write("r.yaml", recipe);
+    assert!(why(&space, &["some", "x=b"]).contains("nothing like it has been run before"));
+    assert_eq!(space.effigy(&["run", "r.yaml", "--json"]).counts(), (1, 0, 1));
+    let text = why(&space, &["some", "x=b"]);
+    let log = text.lines().find_map(|line| line.strip_prefix("    it failed last time; log: "));
+    assert!(text.contains("to run: x=b\n") && !text.contains("nothing like it"), "{text}");
+    assert!(space.read(log.expect("a log")).contains("oh no"), "{text}");
+    assert!(!why(&space, &["some", "x=a"]).contains("it failed"), "the other one did not");
+    // and whoever looks forward from its row is told the same
+    let said = space.effigy(&["trace", "r.yaml", "src", "x=b", "--forward"]);
+    assert!(said.out.contains("it failed; log: ") && said.out.contains("1 unit, 0.00 s"), "{}{}", said.out, said.err);
+}
+
+#[test]
+fn a_diff_tells_of_tables_in_words() {
+    let space = Space::new();
+    let recipe = |more: &str| {
+        format!("stages:\n  a: {{ rows: [{{ n: 1, g: x }}, {{ n: 2, g: x }}] }}\n  s: {{ select: a{more} }}\n")
+    };
+    space.write("r.yaml", &recipe(""));
+    assert_eq!(space.effigy(&["run", "r.yaml"]).code, 0);
+    let chosen = ", where: { n: { min: 2 } }, every: 2, by: g, overrides: [{ where: { n: 2 }, set: { n: 3 } }]";
+    // a run that does nothing leaves no record: something has to run
+    let ran = "  p: { run: 'echo {n} > {out}/y', shell: true, from: s, writes: { y: blob } }\n";
+    space.write("r.yaml", &(recipe(chosen) + ran));
+    assert_eq!(space.effigy(&["run", "r.yaml"]).code, 0);
+    let said = space.effigy(&["diff"]);
+    for part in [
+        "  every: none -> 2 by g\n",
+        "  where n: nothing -> at least 2\n",
+        "  override 1 where n: nothing -> 2\n",
+        "  override 1 set n: nothing -> 3\n",
+    ] {
+        assert!(said.out.contains(part), "{part}: {}{}", said.out, said.err);
+    }
+    assert!(!said.out.contains("Some(") && !said.out.contains("None"), "{}", said.out);
 }

@@ -87,6 +87,22 @@ fn it_rests_for_the_same_call_alone() {
 }
 
 #[test]
+fn after_a_run_that_failed_it_rests_no_more() {
+    let space = start();
+    // what the programs ask for is no fact of theirs
+    space.write("r.yaml", &RECIPE.replace("cat tools", "test ! -e broken && cat tools"));
+    space.settle();
+    assert_eq!(space.run(), (3, 3, 0));
+    assert!(rests(&space));
+    space.write("broken", "");
+    assert_eq!(space.effigy(&["run", "r.yaml", "--force", "up"]).code, 1);
+    assert!(!rests(&space), "the last run is one that failed");
+    assert!(space.effigy(&["status"]).out.contains("r.yaml: failed"));
+    assert_eq!(space.run(), (0, 6, 0));
+    assert!(space.effigy(&["status"]).out.contains("r.yaml: done"));
+}
+
+#[test]
 fn a_report_that_is_gone_is_written_again() {
     let space = start();
     std::fs::remove_file(space.path("out/report.html")).expect("it is there");

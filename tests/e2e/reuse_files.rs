@@ -230,3 +230,22 @@ stages:
     provider_of_version(&space, 1, "back again");
     assert_eq!(space.run(), (0, 9, 0), "what the former version gave is still known");
 }
+
+#[test]
+fn the_workspace_and_git_are_no_code() {
+    let space = Space::new();
+    space.write("code/a.sh", "echo a");
+    space.write("code/r.yaml", "stages: { s: { run: 'touch {out}/y', code: ['.'], writes: { y: blob } } }");
+    let run = || {
+        space.settle();
+        let said = space.effigy(&["run", "code/r.yaml", "--json", "--workspace", "code/.effigy"]);
+        assert_eq!(said.code, 0, "{}", said.err);
+        said.counts()
+    };
+    assert_eq!(run(), (1, 0, 0));
+    assert_eq!(run(), (0, 1, 0), "it has written into the workspace");
+    space.write("code/.git/HEAD", "ref: refs/heads/main");
+    assert_eq!(run(), (0, 1, 0));
+    space.write("code/b.sh", "echo b");
+    assert_eq!(run(), (1, 0, 0));
+}

@@ -212,6 +212,7 @@ fn variant_chooses_and_forgets_nothing_of_the_others() {
         space.effigy(&["run", "r.yaml", "--variant", text]).expect_error(2, parts);
     };
     wrong("seed=70", &["axis `seed` has no value `70`", "hint: there are: 1, 2, 3"]);
+    wrong("seed=12", &["axis `seed` has no value `12`", "hint: there are: 1, 2, 3"]);
     wrong("sede=1", &["no axis `sede`", "did you mean `seed`?"]);
     wrong("full", &["the recipe has no `variants:`", "seed=1"]);
     let said = space.effigy(&["run", "r.yaml", "--variant", "seed=1", "--only", "train@seed=2"]);
@@ -219,6 +220,15 @@ fn variant_chooses_and_forgets_nothing_of_the_others() {
     let said = space.effigy(&["run", "r.yaml", "--param", "seed=9"]);
     said.expect_error(2, &["`seed` is an axis, not a parameter", "hint: `--variant seed=VALUE`"]);
     assert_eq!(said.err.matches("error: ").count(), 1, "{}", said.err);
+}
+
+#[test]
+fn numbers_of_an_axis_are_meant_however_they_are_written() {
+    let space = start(&MATRIX.replace("size: [32, 64]", "size: [0.1, 2.5]"));
+    let chosen = names(&space, &["--variant", "size=0.10", "--variant", "seed=1"]);
+    assert_eq!(chosen, ["src", "base", "train@seed=1", "score@seed=1,size=0.1", "all"]);
+    let said = space.effigy(&["plan", "r.yaml", "--variant", "size=0.2"]);
+    said.expect_error(2, &["axis `size` has no value `0.2`", "hint: there are: 0.1, 2.5"]);
 }
 
 #[test]

@@ -44,8 +44,14 @@ pub fn provider() -> Provider {
         ),
         with_params(StageDef::new("source", 1, Grain::Whole).source().writes([("file", Type::Blob)])),
     ];
-    let description =
-        Description { protocol: 1, provider: "fake".into(), version: "1".into(), software: Default::default(), stages };
+    let description = Description {
+        protocol: 1,
+        provider: "fake".into(),
+        version: "1".into(),
+        software: Default::default(),
+        files: Vec::new(),
+        stages,
+    };
     Provider { argv: vec!["fake".into()], dir: PathBuf::from("/"), description, prints: Vec::new() }
 }
 

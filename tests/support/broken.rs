@@ -37,6 +37,7 @@ fn describe(rule: &str) {
         provider: "broken".into(),
         version: "0".into(),
         software: Default::default(),
+        files: Vec::new(),
         stages: if rule == "describe-twice" { vec![def.clone(), def] } else { vec![def] },
     };
     println!("{}", serde_json::to_string(&description).expect("plain data"));

@@ -1,9 +1,10 @@
 //! A shared folder as a remote, over NFS too: every object gets its name by one rename, or by one hard link where the first
-//! writer is to win. Knows digests as little as any remote does.
+//! writer is to win, and may be used by whom the folder itself may be used by. Knows digests as little as any remote does.
 
 use super::{Answer, Remote, Trouble};
-use std::fs::File;
+use std::fs::{File, Metadata, Permissions};
 use std::io::{ErrorKind, Read, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Once;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -36,6 +37,9 @@ impl Dir {
         let (host, n) = (crate::records::host(), NEXT.fetch_add(1, Ordering::Relaxed));
         let path = dir.join(format!("{host}-{}-{n}", std::process::id()));
         let file = File::create(&path).map_err(|error| self.trouble("write", &error))?;
+        let mode = (self.mode()? & 0o666) | 0o600;
+        // a share that knows no such bits has rules of its own
+        let _ = file.set_permissions(Permissions::from_mode(mode));
         Ok((path, file))
     }
 
@@ -52,13 +56,33 @@ impl Dir {
 
     /// Makes a folder below the root, which itself must be there.
     fn make(&self, dir: &Path) -> Answer<()> {
-        self.is_there()?;
-        std::fs::create_dir_all(dir).map_err(|error| self.trouble("write", &error))
+        // a file of the group that comes to lie in it stays the group's
+        let mode = (self.mode()? & 0o2777) | 0o700;
+        let is_missing = |dir: &&Path| *dir != self.root && !dir.is_dir();
+        let mut missing: Vec<&Path> = dir.ancestors().take_while(is_missing).collect();
+        while let Some(dir) = missing.pop() {
+            match std::fs::create_dir(dir) {
+                Ok(()) => {
+                    // a share that knows no such bits has rules of its own
+                    let _ = std::fs::set_permissions(dir, Permissions::from_mode(mode));
+                }
+                // somebody else was faster
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(self.trouble("write", &error)),
+            }
+        }
+        Ok(())
     }
 
-    fn is_there(&self) -> Answer<()> {
+    /// The permission bits of the root, which hold for all that comes to lie below it: the umask of whoever is first is
+    /// nothing to the others.
+    fn mode(&self) -> Answer<u32> {
+        Ok(self.is_there()?.permissions().mode())
+    }
+
+    fn is_there(&self) -> Answer<Metadata> {
         match std::fs::metadata(&self.root) {
-            Ok(meta) if meta.is_dir() => Ok(()),
+            Ok(meta) if meta.is_dir() => Ok(meta),
             Ok(_) => Err(Trouble("it is no folder".into())),
             Err(error) => Err(self.trouble("read", &error)),
         }
@@ -82,7 +106,7 @@ impl Dir {
     fn found<T>(&self, outcome: std::io::Result<T>) -> Answer<Option<T>> {
         match outcome {
             Ok(found) => Ok(Some(found)),
-            Err(error) if error.kind() == ErrorKind::NotFound => self.is_there().map(|()| None),
+            Err(error) if error.kind() == ErrorKind::NotFound => self.is_there().map(|_| None),
             Err(error) => Err(self.trouble("read", &error)),
         }
     }
@@ -191,5 +215,26 @@ mod tests {
         let gone = Dir::new(&dir.path().join("gone"));
         assert!(gone.length("x").is_err() && gone.write_new("x", b"").is_err() && gone.list("records").is_err());
         assert!(!dir.path().join("gone").exists());
+    }
+
+    #[test]
+    fn whoever_may_use_the_folder_may_use_what_comes_to_lie_in_it() {
+        // no usual umask leaves these bits
+        for (folders, files) in [(0o777, 0o666), (0o700, 0o600)] {
+            let dir = tempfile::tempdir().unwrap();
+            let root = dir.path().join("shared");
+            std::fs::create_dir(&root).unwrap();
+            std::fs::set_permissions(&root, Permissions::from_mode(folders)).unwrap();
+            let (remote, file) = (Dir::new(&root), dir.path().join("f"));
+            std::fs::write(&file, "content").unwrap();
+            std::fs::set_permissions(&file, Permissions::from_mode(0o444)).unwrap();
+            assert!(remote.write_new("records/ab/c", b"one").unwrap());
+            remote.write("blobs/cd/e", &file).unwrap();
+            let mode = |name: &str| std::fs::metadata(root.join(name)).unwrap().permissions().mode() & 0o777;
+            for folder in ["tmp", "records", "records/ab", "blobs", "blobs/cd"] {
+                assert_eq!(mode(folder), folders, "{folder}");
+            }
+            assert_eq!((mode("records/ab/c"), mode("blobs/cd/e")), (files, files));
+        }
     }
 }

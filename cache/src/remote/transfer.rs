@@ -3,11 +3,13 @@
 
 use super::{Answer, Remote, Trouble, blob_name, record, record_name};
 use crate::entry::{StageFacts, Unit};
+use crate::error::io;
 use crate::{Blobs, Error};
 use manifests::{Blob, Digest};
 use std::collections::HashSet;
 use std::fs::File;
-use std::path::PathBuf;
+use std::io::{ErrorKind, Write};
+use std::path::{Path, PathBuf};
 
 /// A unit to be sent.
 pub(crate) struct Job {
@@ -200,13 +202,11 @@ fn fetch_blob(remote: &dyn Remote, blobs: &Blobs, blob: &Blob, heals: bool) -> R
     let mut wrong: Option<Digest> = None;
     loop {
         let path = blobs.temporary()?;
-        let mut file = File::create(&path).map_err(crate::error::io("write", &path))?;
-        let read = remote.read(&name, blob.len, &mut file);
-        drop(file);
-        let adopted = match read {
-            Ok(Some(_)) => blobs.adopt(&path, blob).map_err(Failed::Here),
-            Ok(None) => Ok(Err(None)),
-            Err(trouble) => Err(Failed::Remote(trouble)),
+        let file = File::create(&path).map_err(io("write", &path))?;
+        let adopted = match pour(remote, (&name, blob.len), file, &path) {
+            Ok(true) => blobs.adopt(&path, blob).map_err(Failed::Here),
+            Ok(false) => Ok(Err(None)),
+            Err(failed) => Err(failed),
         };
         if !matches!(adopted, Ok(Ok(()))) {
             // what is not right is of use to nobody
@@ -227,9 +227,72 @@ fn fetch_blob(remote: &dyn Remote, blobs: &Blobs, blob: &Blob, heals: bool) -> R
     }
 }
 
+/// Writes an object's bytes, which should be so many, into the file at `path`; says whether there is such an object.
+fn pour(remote: &dyn Remote, (name, length): (&str, u64), to: impl Write, path: &Path) -> Result<bool, Failed> {
+    let mut sink = Sink { to, failed: None };
+    let read = remote.read(name, length, &mut sink);
+    match sink.failed {
+        Some(error) => Err(Failed::Here(io("write", path)(error))),
+        None => Ok(read?.is_some()),
+    }
+}
+
+/// Whatever a remote writes into, with what it did not take: a full disk here is no fault of the remote.
+struct Sink<W> {
+    to: W,
+    failed: Option<std::io::Error>,
+}
+
+impl<W> Sink<W> {
+    /// Keeps an error, and tells the remote of one of its kind.
+    fn noted<T>(&mut self, outcome: std::io::Result<T>) -> std::io::Result<T> {
+        outcome.map_err(|error| {
+            let kind = error.kind();
+            // that is asked for once more
+            if kind != ErrorKind::Interrupted {
+                self.failed = Some(error);
+            }
+            kind.into()
+        })
+    }
+}
+
+impl<W: Write> Write for Sink<W> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let written = self.to.write(bytes);
+        self.noted(written)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        let flushed = self.to.flush();
+        self.noted(flushed)
+    }
+}
+
 /// Says that an object is not used, and sets it aside if that can be done.
 fn refuse(remote: &dyn Remote, name: &str, reason: &str, heals: bool) -> String {
     let aside =
         if heals && remote.set_aside(name).is_ok() { "it was moved to quarantine/ there" } else { "it is left there" };
     format!("{name} of the remote {} is refused: {reason}; {aside}, and what it should give is a miss", remote.name())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Dir;
+
+    #[test]
+    fn a_full_disk_here_is_no_fault_of_the_remote() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("x"), "content").unwrap();
+        let (remote, path) = (Dir::new(dir.path()), Path::new("f"));
+        let full = File::options().write(true).open("/dev/full").unwrap();
+        let failed = pour(&remote, ("x", 7), full, path);
+        assert!(matches!(failed, Err(Failed::Here(error)) if error.is_full()));
+        let mut kept = Vec::new();
+        assert!(matches!(pour(&remote, ("x", 7), &mut kept, path), Ok(true)) && kept == b"content");
+        assert!(matches!(pour(&remote, ("y", 7), &mut kept, path), Ok(false)));
+        let gone = Dir::new(&dir.path().join("gone"));
+        assert!(matches!(pour(&gone, ("x", 7), &mut kept, path), Err(Failed::Remote(_))));
+    }
 }

@@ -16,6 +16,11 @@ pub struct Description {
     /// Versions of what it is built on (`libtorch`, `opencv`), recorded with every run; never part of a key.
     #[serde(default)]
     pub software: serde_json::Map<String, Value>,
+    /// Files besides those that its command line names whose change may change what it says of itself: modules that hold its
+    /// stages. Paths are absolute, or relative to the folder of the script that the command line names; where that names none,
+    /// to the folder that the provider is started in.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub files: Vec<String>,
     /// Its stages.
     pub stages: Vec<StageDef>,
 }
@@ -230,4 +235,20 @@ impl StageDef {
 
 fn column_def((name, ty): (&str, Type), optional: bool) -> ColumnDef {
     ColumnDef { name: name.into(), ty, optional }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_description_may_list_files_and_need_not() {
+        let text = r#"{"protocol":1,"provider":"p","version":"1","software":{},"stages":[]}"#;
+        let mut description: Description = serde_json::from_str(text).unwrap();
+        assert!(description.files.is_empty());
+        assert_eq!(serde_json::to_string(&description).unwrap(), text, "engines of before see what they know");
+        description.files.push("more.py".into());
+        let listed: Description = serde_json::from_str(&serde_json::to_string(&description).unwrap()).unwrap();
+        assert_eq!(listed.files, ["more.py"]);
+    }
 }

@@ -35,6 +35,8 @@ pub fn provider_main(provider: &str, version: &str, software: &[(&str, String)],
                 provider: provider.into(),
                 version: version.into(),
                 software,
+                // it is one program
+                files: Vec::new(),
                 stages,
             };
             let text = serde_json::to_string_pretty(&description).expect("a description is plain data");

@@ -5,7 +5,7 @@
 //! Files are not copied: their content is known by fingerprint, and programs read them where they lie.
 //! `parse: "clouds/{sequence}/frame_{timestep:i64}.ply"` reads further columns off the paths.
 
-use crate::error::Problem;
+use crate::error::{Place, Problem};
 use crate::fields::Fields;
 use crate::hints::hinted;
 use crate::key::Facts;
@@ -19,9 +19,10 @@ use std::path::{Path, PathBuf};
 /// The stage.
 #[derive(Clone, Debug)]
 pub struct Files {
-    patterns: Vec<String>,
+    /// Each with its place in the recipe, for whoever is told that nothing matches it.
+    patterns: Vec<(Place, String)>,
     root: PathBuf,
-    parse: Option<Template>,
+    parse: Option<(Place, Template)>,
     /// Whether there may be no file that matches.
     optional: bool,
 }
@@ -105,11 +106,11 @@ impl Files {
         for (at, pattern) in patterns {
             match glob(&split_literal(&pattern).1) {
                 Some(Err(error)) => wrong_pattern(fields, at, &pattern, &error),
-                Some(Ok(_)) | None => sound.push(pattern),
+                Some(Ok(_)) | None => sound.push((fields.place(at), pattern)),
             }
         }
         let parse = fields.text("parse").and_then(|(at, text)| match Template::new(&text) {
-            Ok(template) => Some(template),
+            Ok(template) => Some((fields.place(at), template)),
             Err(reason) => {
                 let place = fields.place(at);
                 let problem = Problem::at(&place, format!("`{text}` does not say how to read a path: {reason}"));
@@ -122,21 +123,21 @@ impl Files {
 
     /// Its columns.
     pub fn columns(&self) -> Vec<(String, Type)> {
-        let parsed = self.parse.iter().flat_map(|template| &template.columns);
+        let parsed = self.parse.iter().flat_map(|(_, template)| &template.columns);
         let parsed = parsed.map(|(name, ty, _)| (name.clone(), *ty));
         [("path".to_string(), Type::Str), ("file".to_string(), Type::Blob)].into_iter().chain(parsed).collect()
     }
 
     /// Facts: none but its result, which is evaluated each time.
     pub fn facts(&self, facts: &mut dyn Facts) {
-        self.patterns.iter().for_each(|pattern| facts.text("pattern", pattern));
-        self.parse.iter().for_each(|template| facts.text("parse", &template.text));
+        self.patterns.iter().for_each(|(_, pattern)| facts.text("pattern", pattern));
+        self.parse.iter().for_each(|(_, template)| facts.text("parse", &template.text));
     }
 
     /// The files that match now, relative and absolute, sorted. `glance` is told each path before it is looked at.
     fn list(&self, glance: &mut dyn FnMut(&Path)) -> Result<Vec<(String, PathBuf)>> {
         let mut found = Vec::new();
-        for pattern in &self.patterns {
+        for (place, pattern) in &self.patterns {
             // a pattern that climbs out of the folder or is absolute starts at its literal beginning
             let (base, rest) = split_literal(pattern);
             let start = self.root.join(&base);
@@ -146,7 +147,7 @@ impl Files {
                 if start.is_file() {
                     found.push((base, start));
                 }
-                self.demand(pattern, found.len() > before)?;
+                self.demand((place, pattern), found.len() > before)?;
                 continue;
             };
             let matcher = matcher.with_context(|| format!("pattern `{pattern}`"))?;
@@ -159,18 +160,18 @@ impl Files {
                     found.push((name, path));
                 }
             })?;
-            self.demand(pattern, found.len() > before)?;
+            self.demand((place, pattern), found.len() > before)?;
         }
         found.sort();
         found.dedup();
         Ok(found)
     }
 
-    fn demand(&self, pattern: &str, is_there: bool) -> Result<()> {
+    fn demand(&self, (place, pattern): (&Place, &str), is_there: bool) -> Result<()> {
         if is_there || self.optional {
             return Ok(());
         }
-        let message = format!("no file matches `{pattern}` in {}", self.root.display());
+        let message = format!("{place}: no file matches `{pattern}` in {}", self.root.display());
         Err(hinted(message, "`*` matches within a name, `**` across folders; `optional: true` lets there be none"))
     }
 
@@ -185,9 +186,12 @@ impl Files {
         });
         let blobs = blobs.collect();
         let mut parsed = vec![Vec::with_capacity(names.len()); self.columns().len() - 2];
-        for (template, name) in self.parse.iter().flat_map(|template| names.iter().map(move |name| (template, name))) {
+        let asked =
+            self.parse.iter().flat_map(|(place, template)| names.iter().map(move |name| (place, template, name)));
+        for (place, template, name) in asked {
             let values = template.values(name).ok_or_else(|| {
-                let message = format!("the path {name} is not of the form `{}` that `parse:` gives", template.text);
+                let form = &template.text;
+                let message = format!("{place}: the path {name} is not of the form `{form}` that `parse:` gives");
                 hinted(message, "narrow `files:` to the paths that are, or change `parse:`; no value holds a slash")
             })?;
             parsed.iter_mut().zip(values).for_each(|(column, value)| column.push(value));
@@ -276,7 +280,8 @@ mod tests {
             std::fs::write(path, name).unwrap();
         }
         let list = |patterns: &[&str]| {
-            let patterns = patterns.iter().map(|pattern| pattern.to_string()).collect();
+            let place = Place { file: "r.yaml".into(), line: 2, column: 9 };
+            let patterns = patterns.iter().map(|pattern| (place.clone(), pattern.to_string())).collect();
             let files = Files { patterns, root: dir.path().into(), parse: None, optional: false };
             Ok::<_, anyhow::Error>(files.list(&mut |_| {})?.into_iter().map(|(name, _)| name).collect::<Vec<_>>())
         };
@@ -287,6 +292,7 @@ mod tests {
         for nothing in ["none/*", "in/*.png", "y.png"] {
             let error = list(&["x.png", nothing]).unwrap_err().to_string();
             assert!(error.contains(nothing) && !error.contains("x.png"), "{error}");
+            assert!(error.starts_with("r.yaml:2:9: no file matches"), "{error}");
         }
     }
 

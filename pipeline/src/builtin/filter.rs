@@ -13,6 +13,7 @@ use crate::key::Facts;
 use crate::yaml::{Item, Node};
 use anyhow::Result;
 use manifests::{Manifest, Type, Value};
+use std::fmt;
 
 /// Conditions on columns.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -57,21 +58,16 @@ impl Filter {
         Filter { conditions }
     }
 
-    /// Its facts.
+    /// Its facts, which are no part of a unit's key: which rows there are is seen by the rows.
     pub fn facts(&self, facts: &mut dyn Facts) {
-        let mut texts: Vec<(String, String)> = self
-            .conditions
-            .iter()
-            .map(|(column, condition)| {
-                let list = |values: &[Value]| values.iter().map(Value::to_json_text).collect::<Vec<_>>().join(",");
-                let text = match condition {
-                    Condition::In(values) => format!("in [{}]", list(values)),
-                    Condition::NotIn(values) => format!("not in [{}]", list(values)),
-                    Condition::Between(low, high) => format!("between {low:?} and {high:?}"),
-                };
-                (format!("where {column}"), text)
-            })
-            .collect();
+        self.facts_of("", facts);
+    }
+
+    /// Its facts, with the words before their names that say whose they are.
+    pub fn facts_of(&self, owner: &str, facts: &mut dyn Facts) {
+        let fact =
+            |(column, condition): &(String, Condition)| (format!("{owner}where {column}"), condition.to_string());
+        let mut texts: Vec<(String, String)> = self.conditions.iter().map(fact).collect();
         texts.sort();
         texts.iter().for_each(|(name, text)| facts.text(name, text));
     }
@@ -85,6 +81,23 @@ impl Filter {
             }
         }
         Ok((0..table.len()).filter(|&row| keep[row]).collect())
+    }
+}
+
+impl fmt::Display for Condition {
+    /// For people; conditions that differ read differently, since what is remembered goes by it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let list = |values: &[Value]| values.iter().map(Value::to_json_text).collect::<Vec<_>>().join(", ");
+        match self {
+            Condition::In(values) if values.len() == 1 => f.write_str(&list(values)),
+            Condition::In(values) => write!(f, "one of {}", list(values)),
+            Condition::NotIn(values) if values.len() == 1 => write!(f, "not {}", list(values)),
+            Condition::NotIn(values) => write!(f, "none of {}", list(values)),
+            Condition::Between(None, None) => f.write_str("any number"),
+            Condition::Between(Some(low), None) => write!(f, "at least {low}"),
+            Condition::Between(None, Some(high)) => write!(f, "at most {high}"),
+            Condition::Between(Some(low), Some(high)) => write!(f, "from {low} to {high}"),
+        }
     }
 }
 
@@ -173,4 +186,25 @@ fn values(item: &Item, column: &str, ty: Type, fields: &mut Fields<'_>) -> Optio
         values.push(value);
     }
     Some(values)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn conditions_are_told_in_words() {
+        let texts = [
+            (Condition::In(vec![Value::I64(3)]), "3"),
+            (Condition::In(vec![Value::Str("a".into()), Value::Null]), "one of \"a\", null"),
+            (Condition::NotIn(vec![Value::Bool(true)]), "not true"),
+            (Condition::NotIn(vec![Value::I64(1), Value::I64(2)]), "none of 1, 2"),
+            (Condition::Between(Some(2.0), None), "at least 2"),
+            (Condition::Between(None, Some(0.5)), "at most 0.5"),
+            (Condition::Between(Some(2.0), Some(4.0)), "from 2 to 4"),
+        ];
+        for (condition, text) in texts {
+            assert_eq!(condition.to_string(), text);
+        }
+    }
 }

@@ -78,6 +78,12 @@ impl Select {
         if let Some(chosen) = &chosen {
             let mut kept = Vec::new();
             for (at, name) in chosen {
+                let is_there = columns.iter().any(|column| column.name == *name);
+                if let Some((new, _)) = rename.iter().find(|(_, old)| old == name && !is_there) {
+                    let message = format!("there is no column `{name}` here any more");
+                    fields.wrong(*at, message, format!("it is `{new}` now: `columns:` comes after `rename:`"));
+                    continue;
+                }
                 if require(fields, &columns, *at, name) {
                     let column = columns.iter().find(|column| column.name == *name).expect("it was just found");
                     if kept.contains(column) {
@@ -109,23 +115,33 @@ impl Select {
         self.every.is_none() && self.distinct.is_none() && self.limit.is_none()
     }
 
-    /// Its facts.
+    /// Its facts. What is not asked for reads otherwise than any column's name.
     pub fn facts(&self, facts: &mut dyn Facts) {
-        self.filter.facts(facts);
-        facts.text("every", &format!("{:?} by {}", self.every, self.by.join(",")));
-        facts.text("distinct", &format!("{:?}", self.distinct));
-        facts.text("limit", &format!("{:?}", self.limit));
-        let write = |set: &[(String, Value)], facts: &mut dyn Facts| {
-            set.iter().for_each(|(name, value)| facts.text(&format!("set {name}"), &value.to_json_text()));
+        let every = match (self.every, self.by.as_slice()) {
+            (None, _) => "none".into(),
+            (Some(every), []) => every.to_string(),
+            (Some(every), by) => format!("{every} by {}", by.join(", ")),
         };
-        write(&self.set, facts);
-        for (filter, set) in &self.overrides {
-            facts.text("override", "");
-            filter.facts(facts);
-            write(set, facts);
+        let by = |columns: &Option<Vec<String>>| match columns {
+            None => "none".into(),
+            Some(columns) => format!("of {}", columns.join(", ")),
+        };
+        self.filter.facts(facts);
+        facts.text("every", &every);
+        facts.text("distinct", &by(&self.distinct));
+        facts.text("limit", &self.limit.map_or(String::from("none"), |limit| limit.to_string()));
+        let write = |owner: &str, set: &[(String, Value)], facts: &mut dyn Facts| {
+            set.iter().for_each(|(name, value)| facts.text(&format!("{owner}set {name}"), &value.to_json_text()));
+        };
+        write("", &self.set, facts);
+        for (i, (filter, set)) in self.overrides.iter().enumerate() {
+            let owner = format!("override {} ", i + 1);
+            filter.facts_of(&owner, facts);
+            write(&owner, set, facts);
         }
         self.rename.iter().for_each(|(new, old)| facts.text(&format!("rename {new}"), old));
-        facts.text("columns", &format!("{:?}", self.columns));
+        let columns = self.columns.as_ref().map_or("all".into(), |columns| format!("only {}", columns.join(", ")));
+        facts.text("columns", &columns);
     }
 
     /// Which rows of its input it keeps, in the order of its table.
@@ -254,4 +270,42 @@ fn override_of(fields: &mut Fields<'_>, item: Item, columns: &Columns) -> Option
     }
     fields.problems.append(&mut own.finish());
     Some((filter, set))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::key::Printer;
+
+    fn parsed(yaml: &str) -> (Vec<String>, Vec<Problem>) {
+        let columns = ["n", "g", "path"].map(|name| PlannedColumn::sure(name, Type::I64)).to_vec();
+        let mut fields = Fields::of("r", "it", crate::yaml::parse("r", yaml).unwrap(), "{}").unwrap();
+        let (select, _) = Select::parse(&mut fields, &columns);
+        let mut printer = Printer::default();
+        select.facts(&mut printer);
+        let facts = printer.0.into_iter().map(|(name, value)| format!("{name}: {value}")).collect();
+        (facts, fields.finish())
+    }
+
+    #[test]
+    fn facts_are_words() {
+        let (facts, problems) = parsed("{}");
+        assert!(problems.is_empty(), "{problems:?}");
+        assert_eq!(facts, ["every: none", "distinct: none", "limit: none", "columns: all"]);
+        let override_of = "{ where: { n: [3] }, set: { n: 4 } }";
+        let (facts, problems) = parsed(&format!(
+            "{{ where: {{ n: {{ min: 2 }} }}, every: 2, by: g, distinct: [n], limit: 5, overrides: [{override_of}], columns: [n] }}"
+        ));
+        assert!(problems.is_empty(), "{problems:?}");
+        let override_facts = ["override 1 where n: 3", "override 1 set n: 4"];
+        let own = ["where n: at least 2", "every: 2 by g", "distinct: of n", "limit: 5"];
+        assert_eq!(facts, [&own[..], &override_facts, &["columns: only n"]].concat());
+    }
+
+    #[test]
+    fn a_column_that_was_renamed_is_found_again() {
+        let (_, problems) = parsed("{ rename: { copy_path: path }, columns: [n, path] }");
+        assert_eq!(problems.len(), 1, "{problems:?}");
+        assert_eq!(problems[0].hint.as_deref(), Some("it is `copy_path` now: `columns:` comes after `rename:`"));
+    }
 }

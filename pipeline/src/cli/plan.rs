@@ -2,9 +2,11 @@
 
 use super::choice::Choice;
 use super::remote::RemoteArgs;
-use super::{DONE, RecipeArgs, host, load, print, remark};
-use crate::foresee::foresee;
+use super::{DONE, RecipeArgs, WRONG, host, load, print, remark};
+use crate::foresee::{Forecast, foresee_despite};
+use crate::hints::hint_of;
 use crate::plan::Node;
+use crate::run::sentence;
 use crate::selection::{Part, Selection};
 use anyhow::Result;
 use cache::Cache;
@@ -40,14 +42,14 @@ impl Plan {
 /// Says what a run of these stages would do.
 pub fn tell(loaded: &load::Loaded, selection: &Selection, cache: &mut Cache, json: bool) -> Result<u8> {
     let plan = &loaded.plan;
-    let forecasts = foresee(plan, cache, &loaded.recipe, (None, selection), false)?;
+    let forecasts = foresee_despite(plan, cache, &loaded.recipe, (None, selection), false)?;
     // files that had to be read need not be read again by the run
     cache.commit()?;
     cache.take_warnings().iter().for_each(|text| remark(text));
     let parts = selection.parts(plan);
     let taken = |(i, _): &(usize, &Node)| parts[*i] == Part::Taken;
     let nodes = || plan.nodes.iter().enumerate().filter(taken).map(|(i, node)| (node, &forecasts[i]));
-    let sum = |get: fn(&crate::foresee::Forecast) -> usize| forecasts.iter().map(get).sum::<usize>();
+    let sum = |get: fn(&Forecast) -> usize| forecasts.iter().map(get).sum::<usize>();
     let (hits, misses, unknown) = (sum(|one| one.hits), sum(|one| one.misses), sum(|one| one.unknown));
     let far = sum(|one| one.far);
     if json {
@@ -55,13 +57,14 @@ pub fn tell(loaded: &load::Loaded, selection: &Selection, cache: &mut Cache, jso
             .map(|(node, one)| {
                 let until = one.until.map(|i| plan.nodes[i].name.as_str());
                 json!({"stage": node.name, "kind": node.kind(), "hits": one.hits, "remote": one.far,
-                       "misses": one.misses, "unknown": one.unknown, "until": until.filter(|until| *until != node.name)})
+                       "misses": one.misses, "unknown": one.unknown, "until": until.filter(|until| *until != node.name),
+                       "error": one.failed.as_ref().map(sentence)})
             })
             .collect();
         print(
             &json!({"stages": stages, "hits": hits, "remote": far, "misses": misses, "unknown": unknown}).to_string(),
         );
-        return Ok(DONE);
+        return Ok(complain(&forecasts));
     }
     let width = nodes().map(|(node, _)| node.name.len()).max().unwrap_or(0);
     for (node, one) in nodes() {
@@ -72,8 +75,12 @@ pub fn tell(loaded: &load::Loaded, selection: &Selection, cache: &mut Cache, jso
         if one.hits > 0 {
             parts.push(format!("{} known{}", one.hits, there(one.far)));
         }
-        if one.unknown > 0 {
-            let until = one.until.map_or("", |i| plan.nodes[i].name.as_str());
+        let until = one.until.map_or("", |i| plan.nodes[i].name.as_str());
+        if one.failed.is_some() {
+            parts.push("fails".into());
+        } else if one.until.is_some_and(|i| forecasts[i].failed.is_some()) {
+            parts.push(format!("unknown, because `{until}` fails"));
+        } else if one.unknown > 0 {
             parts.push(format!("{} unknown until `{until}` has run", one.unknown));
         }
         if parts.is_empty() {
@@ -86,7 +93,18 @@ pub fn tell(loaded: &load::Loaded, selection: &Selection, cache: &mut Cache, jso
         print(&format!("{:width$}  {}", node.name, parts.join(", ")));
     }
     print(&format!("in all: {misses} to run, {hits} known{}, {unknown} unknown yet", there(far)));
-    Ok(DONE)
+    Ok(complain(&forecasts))
+}
+
+/// Says which stages fail before anything runs; gives the exit code that goes with it.
+fn complain(forecasts: &[Forecast]) -> u8 {
+    let mut code = DONE;
+    for error in forecasts.iter().filter_map(|one| one.failed.as_ref()) {
+        let hint = hint_of(error).unwrap_or_else(|| "`effigy show RECIPE STAGE` shows the rows that it takes".into());
+        remark(&format!("error: {}\n  hint: {hint}", sentence(error)));
+        code = WRONG;
+    }
+    code
 }
 
 /// So many of those that are known have to be fetched.

@@ -5,15 +5,15 @@ use super::{RecipeArgs, host, run::runs_folder};
 use crate::error::{Place, Problem};
 use crate::finished::{HostInfo, NodeState};
 use crate::key::Printer;
-use crate::memory::Memory;
+use crate::memory::Store;
 use crate::plan::{Plan, Work};
-use crate::run::Outcome;
+use crate::run::{Options, Outcome};
+use crate::selection::Part;
 use crate::{kept, memory};
 use anyhow::Result;
 use protocol::Grain;
 use serde::{Deserialize, Serialize};
-use std::cell::LazyCell;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
 
 /// A run that is over.
@@ -25,6 +25,9 @@ pub struct Record {
     pub recipe: String,
     /// The recipe's file as it was named.
     pub file: String,
+    /// The same, absolute; empty in older records. It tells recipes of one name apart.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub path: String,
     /// The profile.
     pub profile: Option<String>,
     /// `--param` and `--set`.
@@ -76,6 +79,9 @@ pub struct StageRecord {
     pub kind: String,
     /// `done`, `failed` or `skipped`.
     pub state: String,
+    /// The run was not about it (`--only`, `--from`), so it says nothing of it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub left_out: bool,
     /// Units that ran.
     pub executed: usize,
     /// Units that were known.
@@ -152,10 +158,41 @@ impl Record {
         self.stages.iter().find(|stage| stage.name == name)
     }
 
-    /// Whether it is a run of a plan's recipe and profile, with just these `--param` and `--set` if there are any.
-    pub fn is_of(&self, plan: &Plan, asked: &[String]) -> bool {
-        let recipe = self.recipe == plan.spec.name && self.profile == plan.spec.profile;
-        recipe && (asked.is_empty() || same(asked, &self.overrides))
+    /// Whether it is a run of a plan's recipe, which lies at this absolute path, and of its profile, with just these `--param`
+    /// and `--set` if there are any.
+    pub fn is_of(&self, plan: &Plan, recipe: &Path, asked: &[String]) -> bool {
+        let recipe = match self.path.as_str() {
+            "" => self.file == plan.spec.file,
+            path => path == recipe.to_string_lossy(),
+        };
+        recipe && self.profile == plan.spec.profile && (asked.is_empty() || same(asked, &self.overrides))
+    }
+
+    /// Whether it is a run of the same recipe and profile as another.
+    pub fn is_like(&self, other: &Record) -> bool {
+        let recipe = match (self.path.as_str(), other.path.as_str()) {
+            ("", _) | (_, "") => self.file == other.file,
+            (one, other) => one == other,
+        };
+        recipe && self.profile == other.profile
+    }
+
+    /// The stages that failed and that this one needs, directly or by way of others.
+    pub fn failed_before(&self, name: &str) -> Vec<String> {
+        let (mut open, mut met, mut failed) = (vec![name], BTreeSet::new(), Vec::new());
+        while let Some(name) = open.pop() {
+            let Some(wiring) = self.stage(name).map(|stage| &stage.wiring) else { continue };
+            for need in wiring.from.iter().chain(wiring.with.iter().map(|(_, need)| need)) {
+                if !met.insert(need.as_str()) {
+                    continue;
+                }
+                match self.stage(need) {
+                    Some(stage) if stage.state == "failed" => failed.push(need.clone()),
+                    _ => open.push(need.as_str()),
+                }
+            }
+        }
+        failed
     }
 
     /// Where it was, and of which version.
@@ -178,21 +215,33 @@ impl Record {
     }
 }
 
-/// Writes the record of a run. One in which nothing happened leaves none, or the log would be full of them.
+/// Writes the record of a run. One that did nothing, and found what the last one had left, leaves none, or the log would be
+/// full of them.
 pub fn write(
     args: &RecipeArgs,
     plan: &Plan,
-    outcome: &Outcome,
+    (options, outcome): (&Options, &Outcome),
     workspace: &Path,
     id: &str,
     started: u64,
     seconds: f64,
 ) -> Result<()> {
     let (executed, cached, failed) = outcome.totals();
-    let whole = outcome.states.iter().all(|state| *state == NodeState::Done);
-    if executed + failed == 0 && whole && runs_folder(workspace).join("latest").exists() {
+    let parts = options.selection.parts(plan);
+    let whole = outcome.states.iter().zip(&parts).all(|(state, part)| *part == Part::Left || *state == NodeState::Done);
+    let newest = || {
+        let mut records = names(workspace).into_iter().rev().filter_map(|name| read(workspace, &name));
+        records.find(|one| one.is_of(plan, &options.recipe, &[]))
+    };
+    if executed + failed == 0
+        && whole
+        && !outcome.interrupted
+        && newest().is_some_and(|last| is_still(&last, args, plan, outcome, &parts))
+    {
         return Ok(());
     }
+    // from now on the last run is this one, whatever an earlier one has found to be at rest
+    let _ = std::fs::remove_file(Store::new(workspace).rest_path(&options.recipe, plan.spec.profile.as_deref()));
     let word = |state: &NodeState| match state {
         NodeState::Done => "done",
         NodeState::Failed => "failed",
@@ -203,6 +252,7 @@ pub fn write(
         name: node.name.clone(),
         kind: node.kind().into(),
         state: word(state).into(),
+        left_out: parts[i] == Part::Left,
         executed: tally.executed,
         cached: tally.cached,
         failed: tally.failed,
@@ -239,16 +289,17 @@ pub fn write(
         run: id.into(),
         recipe: plan.spec.name.clone(),
         file: plan.spec.file.clone(),
+        path: options.recipe.to_string_lossy().into_owned(),
         profile: plan.spec.profile.clone(),
         overrides: args.overrides(),
         variants: args.variants.clone(),
         params: plan.spec.shown_params(),
         started,
         seconds,
-        outcome: match (outcome.interrupted, whole || outcome.states.iter().all(|state| *state != NodeState::Failed)) {
+        outcome: match (outcome.interrupted, outcome.states.contains(&NodeState::Failed)) {
             (true, _) => "interrupted".into(),
-            (false, true) => "done".into(),
-            (false, false) => "failed".into(),
+            (false, false) => "done".into(),
+            (false, true) => "failed".into(),
         },
         executed,
         cached,
@@ -268,42 +319,24 @@ pub fn write(
     memory::write(&folder.join("latest"), id.as_bytes())
 }
 
-/// What is known of a stage as it was asked for.
-pub struct Left {
-    /// Its table.
-    pub table: manifests::Digest,
-    /// Kind, version, parameters and constants.
-    pub head: Option<manifests::Digest>,
-    /// Seconds of work that made it.
-    pub worth: f64,
-    /// `--param` and `--set` of the run that made it.
-    pub overrides: Vec<String>,
-}
-
-/// What the last run left of a stage; where `--param` or `--set` are given and that run had others, what the last one with
-/// just these left of it.
-pub fn left(
-    args: &RecipeArgs,
-    plan: &Plan,
-    memory: &Memory,
-    records: &LazyCell<Vec<Record>, impl FnOnce() -> Vec<Record>>,
-    stage: &str,
-) -> Option<Left> {
-    let asked = args.overrides();
-    let remembered = memory.stages.get(stage);
-    if let Some(last) = remembered.filter(|last| asked.is_empty() || same(&asked, &last.overrides)) {
-        let head = Some(last.head);
-        return Some(Left { table: last.table, head, worth: last.worth, overrides: last.overrides.clone() });
-    }
-    // a table that lacks what failed is in no memory, because the next run makes it again
-    records.iter().rev().filter(|run| run.is_of(plan, &asked)).find_map(|run| {
-        let stage = run.stage(stage)?;
-        Some(Left { table: stage.table?, head: stage.head, worth: stage.seconds, overrides: run.overrides.clone() })
-    })
+/// Whether the record of the last run says all that is to be said of a run that did nothing.
+fn is_still(last: &Record, args: &RecipeArgs, plan: &Plan, outcome: &Outcome, parts: &[Part]) -> bool {
+    let told: HashMap<&str, &StageRecord> = last.stages.iter().map(|stage| (stage.name.as_str(), stage)).collect();
+    let stages = plan.nodes.iter().zip(&outcome.tallies).zip(parts);
+    let mut asked = stages.filter(|(_, part)| **part != Part::Left);
+    let called = same(&last.overrides, &args.overrides()) && same(&last.variants, &args.variants);
+    last.outcome == "done"
+        && called
+        && asked.all(|((node, tally), part)| {
+            told.get(node.name.as_str()).is_some_and(|told| {
+                let head = *part == Part::Frozen || told.head == tally.head;
+                told.state == "done" && told.table == tally.table && head
+            })
+        })
 }
 
 /// Whether two lists of `--param` and `--set` say the same.
-fn same(a: &[String], b: &[String]) -> bool {
+pub fn same(a: &[String], b: &[String]) -> bool {
     a.iter().collect::<BTreeSet<_>>() == b.iter().collect()
 }
 
@@ -376,5 +409,46 @@ mod tests {
         assert_eq!(name("20260202").unwrap(), "20260202-1");
         assert!(name("202601").unwrap_err().contains("2 runs begin with"));
         assert!(name("x").unwrap_err().contains("`effigy log` lists them"));
+    }
+
+    #[test]
+    fn runs_are_of_one_recipe_by_its_path_and_not_by_its_name() {
+        let record = |file: &str, path: &str, profile: Option<&str>| Record {
+            recipe: "words".into(),
+            file: file.into(),
+            path: path.into(),
+            profile: profile.map(String::from),
+            ..Record::default()
+        };
+        let one = record("a.yaml", "/x/a.yaml", None);
+        assert!(one.is_like(&record("../x/a.yaml", "/x/a.yaml", None)));
+        assert!(!one.is_like(&record("a.yaml", "/y/a.yaml", None)));
+        assert!(!one.is_like(&record("a.yaml", "/x/a.yaml", Some("small"))));
+        assert!(one.is_like(&record("a.yaml", "", None)), "an older record has no path");
+    }
+
+    #[test]
+    fn what_a_stage_needs_is_followed_to_what_failed() {
+        let stage = |name: &str, state: &str, from: &str, with: &str| -> StageRecord {
+            let from: Vec<&str> = from.split_whitespace().collect();
+            let with: Vec<[&str; 2]> = with.split_whitespace().map(|need| ["own", need]).collect();
+            let text = serde_json::json!({"name": name, "kind": "run", "state": state, "executed": 0, "cached": 0,
+                "failed": 0, "seconds": 0.0, "head": null, "table": null, "from": from, "with": with});
+            serde_json::from_value(text).unwrap()
+        };
+        let stages = vec![
+            stage("a", "failed", "", ""),
+            stage("b", "failed", "", ""),
+            stage("c", "skipped", "a", ""),
+            stage("d", "skipped", "c", "b"),
+            stage("e", "done", "", ""),
+        ];
+        let record = Record { stages, ..Record::default() };
+        let before = |name: &str| {
+            let mut failed = record.failed_before(name);
+            failed.sort();
+            failed.join(" ")
+        };
+        assert_eq!([before("c"), before("d"), before("e"), before("x")], ["a", "a b", "", ""]);
     }
 }

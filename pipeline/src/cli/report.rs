@@ -1,12 +1,11 @@
 //! `effigy report`: the report of the last run once more, without running anything.
 
-use super::record::{self, Left};
-use super::{DONE, RecipeArgs, host, load, print};
+use super::past::{Found, Past};
+use super::record::Record;
+use super::{DONE, RecipeArgs, host, load, print, remark};
 use crate::finished::{FinishedNode, FinishedRun, NodeState};
-use crate::memory::Store;
+use crate::memory::Places;
 use anyhow::Result;
-use std::cell::LazyCell;
-use std::collections::HashMap;
 use std::path::PathBuf;
 
 /// Write the report of the last run once more
@@ -37,51 +36,55 @@ pub fn last_run(recipe: &RecipeArgs, verb: &str) -> Result<Result<FinishedRun, u
     let loaded = load::load(recipe)?;
     let plan = &loaded.plan;
     let workspace = &recipe.workspace.workspace;
-    let store = Store::new(workspace);
-    let memory = store.load(&loaded.recipe, plan.spec.profile.as_deref());
-    let records = LazyCell::new(|| record::all(workspace));
-    let left: Vec<Option<Left>> =
-        plan.nodes.iter().map(|node| record::left(recipe, plan, &memory, &records, &node.name)).collect();
-    if left.iter().all(Option::is_none) {
+    let mut past = Past::new(recipe, &loaded);
+    let found: Vec<Found> = plan.nodes.iter().map(|node| past.stage(&node.name)).collect();
+    if found.iter().all(|found| matches!(found, Found::Nothing)) {
         let message = format!("the recipe {} has not been run yet", plan.spec.file);
-        return Ok(Err(recipe.not_run(&message, verb, None, &loaded, &store)));
+        return Ok(Err(recipe.not_run(&message, verb, None, &loaded, &past.store)));
     }
-    let last = records.iter().rfind(|one| one.is_of(plan, &recipe.overrides()));
-    let node = |i: usize| -> FinishedNode {
-        let name = &plan.nodes[i].name;
-        let remembered = left[i].as_ref();
-        let told = last.and_then(|last| last.stages.iter().find(|stage| stage.name == *name));
+    for (node, found) in plan.nodes.iter().zip(&found) {
+        if let Found::Lost(lost) = found
+            && lost.state == NodeState::Failed
+        {
+            let log = past.log_of(lost).map_or(String::new(), |log| format!("; {log}"));
+            remark(&format!("{}{log}", past.sentence(&node.name, lost)));
+        }
+    }
+    let last = past.run(0).cloned();
+    let node = |(i, found): (usize, &Found)| -> FinishedNode {
+        let told = last.as_ref().and_then(|last| last.stage(&plan.nodes[i].name));
+        let (state, left) = match found {
+            Found::Rows(left) => (NodeState::Done, Some(left)),
+            Found::Lost(lost) => (lost.state, None),
+            Found::Nothing => (NodeState::Skipped, None),
+        };
         FinishedNode {
-            state: if remembered.is_some() { NodeState::Done } else { NodeState::Skipped },
+            state,
             executed: told.map_or(0, |told| told.executed),
             cached: told.map_or(0, |told| told.cached),
             failed: told.map_or(0, |told| told.failed),
             seconds: told.map_or(0.0, |told| told.seconds),
-            worth: remembered.map_or(0.0, |remembered| remembered.worth),
-            key: remembered.and_then(|left| left.head).map_or(String::new(), |head| head.short()),
-            manifest: remembered.and_then(|remembered| store.table(&remembered.table)),
+            worth: left.map_or(0.0, |left| left.worth),
+            key: left.and_then(|left| left.head).map_or(String::new(), |head| head.short()),
+            manifest: left.and_then(|left| past.store.table(&left.table)),
             ..plan.describe(i)
         }
     };
-    let files: HashMap<manifests::Digest, PathBuf> =
-        memory.files.iter().map(|(path, _, digest)| (*digest, path.clone())).collect();
-    let blobs = cache::Blobs::open(&workspace.join("blobs"))?;
+    let nodes = found.iter().enumerate().map(node).collect();
+    let places = Places::new(workspace, &past.memory)?;
     Ok(Ok(FinishedRun {
         recipe: plan.spec.name.clone(),
         file: plan.spec.file.clone(),
         text: plan.spec.text.clone(),
         profile: plan.spec.profile.clone(),
         params: plan.spec.shown_params(),
-        nodes: (0..plan.nodes.len()).map(node).collect(),
+        nodes,
         report: plan.report.clone(),
         workspace: workspace.canonicalize().unwrap_or(workspace.clone()),
-        started: last.map_or(0, |last| last.started),
-        seconds: last.map_or(0.0, |last| last.seconds),
+        started: last.as_ref().map_or(0, |last| last.started),
+        seconds: last.as_ref().map_or(0.0, |last| last.seconds),
         // where that run was, whatever is checked out by now
-        host: last.map_or_else(|| host::info(&plan.spec.dir, &plan.providers), record::Record::host),
-        blob_path: Box::new(move |blob| match blobs.has(blob) {
-            true => Some(blobs.path(&blob.digest)),
-            false => files.get(&blob.digest).cloned(),
-        }),
+        host: last.as_ref().map_or_else(|| host::info(&plan.spec.dir, &plan.providers), Record::host),
+        blob_path: Box::new(move |blob| places.find(blob)),
     }))
 }

@@ -9,10 +9,12 @@ use crate::event::{Event, Reader};
 use crate::executor::{Left, Means};
 use crate::finished::{FinishedRun, NodeState};
 use crate::hints::hinted;
+use crate::kept::{self, Begun};
 use crate::memory::Store;
 use crate::plan::Plan;
 use crate::rest::Rest;
 use crate::run::{INTERRUPTS, Options, Outcome, Transfers, run};
+use crate::selection::Part;
 use anyhow::{Context, Result};
 use cache::Cache;
 use load::Loaded;
@@ -88,6 +90,15 @@ impl Run {
         let loaded = load::load(&self.recipe)?;
         let plan = &loaded.plan;
         let selection = self.choice.selection(plan)?;
+        let parts = selection.parts(plan);
+        if !parts.is_empty() && parts.iter().all(|part| *part == Part::Left) {
+            let (only, from) = (self.choice.only.join(", "), self.choice.from.join(", "));
+            let message = format!("no stage that `--only {only}` needs follows `--from {from}`");
+            let hint =
+                "together they mean what lies between: name under `--only` a stage that follows that of `--from`";
+            return Err(Problem::at(&Place::command_line(), message).hint(hint).into());
+        }
+        let whole = parts.iter().all(|part| *part != Part::Left);
         let jobs = self.jobs.unwrap_or_else(host::threads).max(1);
         let mut cache = Cache::open(&self.recipe.workspace.workspace, host::VERSION)?;
         if self.dry_run {
@@ -113,9 +124,21 @@ impl Run {
             }
             return Ok(super::check::tell(&checked, began.elapsed().as_secs_f64(), self.json));
         }
+        // better now than when everything has been computed
+        if whole && !plan.report.is_empty() {
+            std::fs::create_dir_all(&self.out)
+                .with_context(|| format!("cannot make the folder {} for the report", self.out.display()))?;
+        }
         if let Some(remote) = &remote {
             remote.share(&mut cache)?;
         }
+        let begun = Begun {
+            recipe: loaded.recipe.to_string_lossy().into_owned(),
+            profile: plan.spec.profile.clone(),
+            started,
+            stages: plan.nodes.iter().map(|node| node.name.clone()).collect(),
+        };
+        kept::begin(cache.root(), &id, &begun)?;
         let mut readers: Vec<Box<dyn Reader>> =
             vec![progress::reader(self.json, self.quiet), live::reader(cache.root(), plan, started)];
         let emit = |readers: &mut Vec<Box<dyn Reader>>, event: Event| {
@@ -126,22 +149,26 @@ impl Run {
         let mut outcome = run(plan, &mut cache, &options, &mut readers)?;
         let (executed, cached, failed) = outcome.totals();
         let seconds = began.elapsed().as_secs_f64();
-        let report = if outcome.states.iter().all(|state| *state == NodeState::Done) {
-            self.report(plan, &outcome, &cache, started, seconds)?
-        } else {
-            None
-        };
-        super::record::write(&self.recipe, plan, &outcome, cache.root(), &id, started, seconds)?;
+        // first of all: whatever goes wrong from now on, what was done is on record
+        super::record::write(&self.recipe, plan, (&options, &outcome), cache.root(), &id, started, seconds)?;
+        let is_done = |state: &NodeState| *state == NodeState::Done;
+        let all = options.selection.is_all() && plan.spec.left_out.is_empty() && outcome.states.iter().all(is_done);
+        kept::end(cache.root(), &id, &begun, all);
+        // that of a run of some stages would say less than the one that is there
+        let tells = whole && !outcome.interrupted && (outcome.states.is_empty() || outcome.states.iter().any(is_done));
+        // one that cannot be written takes nothing else along, and is told last
+        let report = if tells { self.report(plan, &outcome, &cache, started, seconds) } else { Ok(None) };
         Transfers::default().send(&mut cache, &mut readers)?;
         for text in cache.take_warnings() {
             emit(&mut readers, Event::Warning { text });
         }
-        if let (Some(rest), true) = (outcome.rest.take(), loaded.can_rest && !outcome.interrupted) {
-            self.keep_rest(rest, &loaded, report.as_deref(), cache.root(), now)?;
+        let rests = loaded.can_rest && !outcome.interrupted;
+        if let (Some(rest), Ok(page), true) = (outcome.rest.take(), &report, rests) {
+            self.keep_rest(rest, &loaded, page.as_deref(), cache.root(), now)?;
         }
         let seconds = began.elapsed().as_secs_f64();
         emit(&mut readers, Event::Done { executed, cached, failed, seconds });
-        if let (Some(path), false) = (report, self.json || self.quiet) {
+        if let (Some(path), false) = (report?, self.json || self.quiet) {
             print(&format!("report: {}", path.display()));
         }
         Ok(if outcome.interrupted {
@@ -209,7 +236,7 @@ impl Run {
         rest.keep(&Store::new(root), self.recipe.profile.as_deref(), &call, now)
     }
 
-    /// Writes the report, if the recipe has one and it would say something new.
+    /// Writes the report, if the recipe has one and it would say something new. It tells of what failed, too.
     fn report(
         &self,
         plan: &Plan,
@@ -229,7 +256,7 @@ impl Run {
         let state = format!("{}\n{:?}\n{}", out.display(), plan.report, state.join("\n"));
         let same = std::fs::read_to_string(&mark).is_ok_and(|old| old == state);
         // units that ran anew to the same end still say when, where and by which version
-        let idle = outcome.tallies.iter().all(|tally| tally.executed == 0);
+        let idle = outcome.tallies.iter().all(|tally| tally.executed + tally.failed == 0);
         if same && idle && page.exists() {
             return Ok(Some(page));
         }

@@ -1,11 +1,12 @@
 //! `effigy status` and `effigy log`: what runs there were, and the one that is on.
 
-use super::record::{self, Record};
+use super::record::{self, Record, StageRecord};
 use super::{DONE, WorkspaceArgs, host, live, print, progress};
 use crate::error::{Place, Problem};
 use crate::run::logs;
 use anyhow::Result;
 use serde_json::json;
+use std::path::Path;
 
 /// Show the last run of each recipe, and the one that is on
 #[derive(clap::Args)]
@@ -43,9 +44,8 @@ impl Status {
         let current = live::current(workspace);
         let mut latest: Vec<Record> = Vec::new();
         for one in record::all(workspace) {
-            let wanted = self.recipe.as_ref().is_none_or(|name| one.recipe == *name || one.file == *name);
-            if wanted {
-                latest.retain(|old| (&old.file, &old.profile) != (&one.file, &one.profile));
+            if self.recipe.as_ref().is_none_or(|name| is_meant(&one, name)) {
+                latest.retain(|old| !old.is_like(&one));
                 latest.push(one);
             }
         }
@@ -61,17 +61,20 @@ impl Status {
                 host::utc(current.started)
             ));
             // what is whole from earlier runs is no news
-            for stage in current.stages.iter().filter(|stage| stage.state != "done" || stage.ran > 0.0) {
+            let news = || current.stages.iter().filter(|stage| stage.state != "done" || stage.ran > 0.0);
+            let width = width(news().map(|stage| stage.name.as_str()));
+            for stage in news() {
                 let note = if stage.note.is_empty() { String::new() } else { format!("  {}", stage.note) };
-                let of = stage.units;
-                print(&format!(
-                    "  {:16} {:8} {:.1} of {of} run, {} known{note}",
-                    stage.name, stage.state, stage.ran, stage.cached
-                ));
+                let (name, state, of, known) = (&stage.name, &stage.state, stage.units, stage.cached);
+                print(&format!("  {name:width$} {state:11} {} of {of} run, {known} known{note}", share(stage.ran)));
             }
         }
-        if latest.is_empty() && current.is_none() {
-            print(&format!("nothing has been run in {}", workspace.display()));
+        if latest.is_empty() && (current.is_none() || self.recipe.is_some()) {
+            let workspace = workspace.display();
+            print(&match &self.recipe {
+                Some(name) => format!("no run of `{name}` is recorded in {workspace} (`effigy log` lists all)"),
+                None => format!("nothing has been run in {workspace}"),
+            });
         }
         for one in &latest {
             print(&format!(
@@ -84,19 +87,42 @@ impl Status {
                 one.failed,
                 progress::seconds(one.seconds)
             ));
-            for stage in &one.stages {
-                let units = stage.executed + stage.cached + stage.failed;
-                if units > 0 || stage.state != "done" {
-                    let (ran, known) = (stage.executed, stage.cached);
-                    print(&format!(
-                        "  {:16} {:8} {ran} run, {known} known, {} failed",
-                        stage.name, stage.state, stage.failed
-                    ));
-                }
+            let units = |stage: &StageRecord| stage.executed + stage.cached + stage.failed;
+            let told = |stage: &&StageRecord| !stage.left_out && (units(stage) > 0 || stage.state != "done");
+            let stages = || one.stages.iter().filter(told);
+            let width = width(stages().map(|stage| stage.name.as_str()));
+            for stage in stages() {
+                let begun = units(stage) > 0 || stage.head.is_some();
+                let state = match (one.outcome.as_str(), stage.state.as_str()) {
+                    // whoever stopped the run stopped it amid this stage
+                    ("interrupted", "skipped") if begun => "interrupted",
+                    (_, state) => state,
+                };
+                let (name, ran, known, failed) = (&stage.name, stage.executed, stage.cached, stage.failed);
+                print(&format!("  {name:width$} {state:11} {ran} run, {known} known, {failed} failed"));
             }
         }
         Ok(DONE)
     }
+}
+
+/// Whether a run is of the recipe that somebody named: by its name, or by its file in whatever way.
+fn is_meant(one: &Record, name: &str) -> bool {
+    let is_at = |path: &Path| match one.path.as_str() {
+        "" => Path::new(&one.file).canonicalize().is_ok_and(|file| file == path),
+        known => known == path.to_string_lossy(),
+    };
+    one.recipe == name || Path::new(name).canonicalize().map_or(one.file == name, |path| is_at(&path))
+}
+
+/// The length of the longest name.
+fn width<'a>(names: impl Iterator<Item = &'a str>) -> usize {
+    names.map(|name| name.chars().count()).max().unwrap_or(0)
+}
+
+/// Units that ran, of which one may be done in part.
+fn share(ran: f64) -> String {
+    if ran.fract() == 0.0 { format!("{ran:.0}") } else { format!("{ran:.1}") }
 }
 
 impl Log {

@@ -4,7 +4,7 @@ use super::diff::{moment, run_at};
 use super::record::{self, Record};
 use super::why::short;
 use super::{DONE, RecipeArgs, load, print, progress};
-use crate::compare::row_name;
+use crate::compare::{Naming, meant};
 use crate::error::{Place, Problem};
 use crate::finished::ReportItem;
 use crate::key::show;
@@ -25,7 +25,7 @@ pub struct Trace {
     /// The stage whose row it is; or a file, or the first digits of a file's digest
     #[arg(value_name = "STAGE|FILE|DIGEST")]
     what: String,
-    /// The row: its number, from 0, or a part of its name (`in/7.txt`); all rows if left out
+    /// The row: its number, from 0, a part of its name (`in/7.txt`), or values of any columns (`timestep=1`); all rows if left out
     row: Option<String>,
     /// Tell what used it, instead of what it was made of
     #[arg(long)]
@@ -40,6 +40,8 @@ pub struct Trace {
 
 /// Digests are recognised by at least so many digits.
 const DIGITS: usize = 6;
+/// Of the rows that there are so many are named to somebody who asks for another.
+const OFFERED: usize = 8;
 
 /// What is told of the steps of a trace.
 struct Told<'a> {
@@ -47,6 +49,9 @@ struct Told<'a> {
     lineage: &'a Lineage<'a>,
     computed: HashMap<Digest, Computed>,
     records: Vec<Record>,
+    /// Whether units of each stage failed in the last run.
+    failed: Vec<bool>,
+    root: &'a Path,
     limit: usize,
 }
 
@@ -77,6 +82,8 @@ impl Trace {
                 (None, None) => None,
             })
             .collect();
+        let failures = |name: &str| last.and_then(|last| last.stage(name)).is_some_and(|stage| stage.failed > 0);
+        let failed = plan.nodes.iter().map(|node| failures(&node.name)).collect();
         let start = plan.stages(&self.what).and_then(|stages| match stages[..] {
             [one] => Ok(one),
             _ => {
@@ -91,7 +98,7 @@ impl Trace {
         let steps = if self.forward { lineage.forward(start, rows) } else { lineage.back(start, rows) };
         let keys: HashSet<Digest> = steps.iter().flat_map(|step| step.keys.iter().copied()).collect();
         let computed = computed(root, &keys)?;
-        let told = Told { plan, lineage: &lineage, computed, records, limit: self.limit };
+        let told = Told { plan, lineage: &lineage, computed, records, failed, root, limit: self.limit };
         if self.json {
             print(&told.json(&steps, self.forward, content).to_string());
         } else {
@@ -161,17 +168,16 @@ impl Trace {
     fn rows(&self, table: &Manifest) -> Result<Vec<usize>> {
         let Some(wanted) = &self.row else { return Ok((0..table.len()).collect()) };
         let number = wanted.parse::<usize>().ok().filter(|row| *row < table.len());
-        let named = || (0..table.len()).filter(|&row| row_name(table, row).contains(wanted.as_str()));
-        let mut rows: Vec<usize> = number.map_or_else(|| named().collect(), |row| vec![row]);
+        let mut rows: Vec<usize> = number.map_or_else(|| meant(table, wanted), |row| vec![row]);
         if rows.is_empty() && wanted.len() >= DIGITS && wanted.bytes().all(|b| b.is_ascii_hexdigit()) {
             rows = files(table, &wanted.to_ascii_lowercase())?.into_iter().map(|(row, _)| row).collect();
             rows.dedup();
         }
         if rows.is_empty() {
-            let names: Vec<String> = (0..table.len().min(20)).map(|row| row_name(table, row)).collect();
+            let naming = Naming::of(table);
+            let names: Vec<String> = (0..table.len().min(OFFERED)).map(|row| naming.name(table, row)).collect();
             let message = format!("stage `{}` has no row `{wanted}`", self.what);
-            let problem = Problem::at(&Place::command_line(), message);
-            let problem = problem.did_you_mean(wanted, names.iter().map(String::as_str));
+            let problem = Problem::at(&Place::command_line(), message).which_row(wanted, &names, table.len());
             return Err(problem.or_hint("its table has no rows").into());
         }
         Ok(rows)
@@ -227,10 +233,13 @@ impl Told<'_> {
             Work::Table(_) => names,
         };
         let cell = |row: usize, name: &&str| Some((name.to_string(), past.table.value(row, name).ok()?));
+        let naming = Naming::of(&past.table);
         let shown = step.rows.iter().take(self.limit);
-        shown
-            .map(|&row| (row, row_name(&past.table, row), columns.iter().filter_map(|name| cell(row, name)).collect()))
-            .collect()
+        let shown = shown.map(|&row| {
+            let cells = columns.iter().filter_map(|name| cell(row, name)).collect();
+            (row, naming.name(&past.table, row), cells)
+        });
+        shown.collect()
     }
 
     fn units<'a>(&'a self, step: &'a Step) -> impl Iterator<Item = (&'a Digest, Option<&'a Computed>)> {
@@ -238,7 +247,14 @@ impl Told<'_> {
     }
 
     fn seconds(&self, step: &Step) -> f64 {
-        self.units(step).filter_map(|(_, unit)| unit.map(|unit| unit.seconds)).sum()
+        // a sum of nothing is -0.0
+        self.units(step).filter_map(|(_, unit)| unit.map(|unit| unit.seconds)).sum::<f64>() + 0.0
+    }
+
+    /// The log of a unit's failure, if it is there.
+    fn failure(&self, key: &Digest) -> Option<String> {
+        let log = self.root.join("failed").join(format!("{}.txt", key.short()));
+        log.exists().then(|| log.display().to_string())
     }
 
     /// What decides a stage's results besides its rows: its version first.
@@ -264,6 +280,7 @@ impl Told<'_> {
                 units.push(match unit {
                     Some(unit) => json!({"key": key, "unit": unit.name, "at": unit.at, "seconds": unit.seconds,
                                          "host": unit.host, "effigy": unit.program, "run": run.map(|run| &run.run)}),
+                    None if self.failed[step.node] => json!({"key": key, "failed": true, "log": self.failure(key)}),
                     None => json!({"key": key, "gone": true}),
                 });
             }
@@ -407,6 +424,11 @@ impl Told<'_> {
                     let (at, seconds) = (moment(unit.at), progress::seconds(unit.seconds));
                     format!("{at} on {} in {seconds}{run}", unit.host)
                 }
+                // rows and records are all there, or the trace would not have come to units: what has none gave nothing
+                None if self.failed[step.node] => match self.failure(key) {
+                    Some(log) => format!("it failed; log: {log}"),
+                    None => "it failed".into(),
+                },
                 None => "its record is gone".into(),
             };
             print(&format!("{line}unit {}: {when}", key.short()));

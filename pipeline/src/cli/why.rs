@@ -3,7 +3,7 @@
 use super::diff::run_at;
 use super::record::{self, Record};
 use super::{DONE, RecipeArgs, host, load, print, progress};
-use crate::compare::{compare, row_name};
+use crate::compare::{Naming, compare};
 use crate::error::{Place, Problem};
 use crate::foresee::{Forecast, foresee};
 use crate::memory::Store;
@@ -11,12 +11,12 @@ use crate::plan::{Plan, Work};
 use crate::run::Prepared;
 use crate::selection::Selection;
 use crate::stage::UnitStage;
-use crate::why::{Change, ChangedRows, History, Reason, Source, earlier_rows};
+use crate::why::{Asked, Change, ChangedRows, History, Reason, Source, earlier_rows};
 use anyhow::Result;
 use cache::Cache;
 use manifests::Manifest;
 use serde_json::json;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 /// Tell why a stage has to run, or ran last: which parameter, file, column or version changed
 #[derive(clap::Args)]
@@ -25,7 +25,7 @@ pub struct Why {
     recipe: RecipeArgs,
     /// The stage
     stage: String,
-    /// Only units whose name contains this (`in/7.txt`), or the unit of this number, from 0
+    /// Only these units: by number, from 0, by a part of the name (`in/7.txt`), or by values of any columns (`timestep=1`)
     row: Option<String>,
     /// Print JSON
     #[arg(long)]
@@ -38,6 +38,8 @@ const NAMED: usize = 3;
 const TOLD: usize = 20;
 /// For so many units the rows behind a change are sought.
 const COMPARED: usize = 20;
+/// Of the units that there are so many are named to somebody who asks for another.
+const OFFERED: usize = 8;
 
 impl Why {
     /// Tells it.
@@ -53,17 +55,41 @@ impl Why {
 
     fn one(&self, loaded: &load::Loaded, wanted: usize, cache: &mut Cache) -> Result<()> {
         let plan = &loaded.plan;
-        let asked = &plan.nodes[wanted].name;
+        let name = |i: usize| &plan.nodes[i].name;
         let mut stage = wanted;
-        let (forecasts, forecast) = loop {
+        loop {
             let mut forecasts = foresee(plan, cache, &loaded.recipe, (Some(stage), &Selection::default()), true)?;
             let forecast = forecasts.pop().expect("there is one for each stage");
-            match forecast.until {
+            let open = forecast.units.is_none() || forecast.unknown > 0;
+            let until = forecast.until.filter(|until| open && *until != stage);
+            let none = forecast.units.as_ref().is_none_or(|(_, known)| known.is_empty());
+            if let (true, Some(until)) = (none, until) {
                 // what decides it is what runs before it
-                Some(until) if forecast.units.is_none() && until != stage => stage = until,
-                _ => break (forecasts, forecast),
+                stage = until;
+                continue;
             }
-        };
+            if stage != wanted && !self.json {
+                let (asked, until) = (name(wanted), name(stage));
+                print(&format!("nobody can tell about `{asked}` until `{until}` has run; about that:"));
+            }
+            self.explain(plan, (wanted, stage), &forecasts, &forecast, cache)?;
+            match until {
+                // the rest of its units wait for that
+                Some(until) if self.row.is_none() && !self.json => stage = until,
+                _ => return Ok(()),
+            }
+        }
+    }
+
+    /// Tells of the units of a stage: of the one that is `wanted`, or one before it.
+    fn explain(
+        &self,
+        plan: &Plan,
+        (wanted, stage): (usize, usize),
+        forecasts: &[Forecast],
+        forecast: &Forecast,
+        cache: &Cache,
+    ) -> Result<()> {
         let node = &plan.nodes[stage];
         let (Work::Units(work), Some((prepared, known))) = (&node.work, &forecast.units) else {
             print(&format!(
@@ -72,62 +98,60 @@ impl Why {
             ));
             return Ok(());
         };
-        let history = History::read(cache.root(), &node.name)?;
-        let mut reasons: Vec<(usize, Reason)> =
-            (0..known.len()).map(|unit| (unit, history.reason(work, prepared, unit, known[unit]))).collect();
-        if let (Some(row), true) = (&self.row, stage == wanted) {
-            let number = row.parse::<usize>().ok();
-            let by_number = number.filter(|number| *number < reasons.len());
-            let all: Vec<String> = reasons.iter().map(|(_, reason)| reason.unit.clone()).collect();
-            reasons.retain(|(unit, reason)| by_number.map_or(reason.unit.contains(row), |number| number == *unit));
-            if reasons.is_empty() {
-                let message = format!("stage `{}` has no unit `{row}`", node.name);
-                let problem = Problem::at(&Place::command_line(), message);
-                let problem = problem.did_you_mean(row, all.iter().map(String::as_str).take(20));
-                return Err(problem.or_hint("it has no units, because its input has no rows").into());
-            }
+        let asked = Asked::new(work, prepared);
+        let units = match &self.row {
+            Some(row) if stage == wanted => chosen(&asked, &node.name, row)?,
+            _ => (0..asked.count()).collect(),
+        };
+        let mut history = History::read(cache.root(), &node.name, &asked)?;
+        let mut sources = Sources { plan, stage, prepared, written: HashMap::new() };
+        let mut reasons: Vec<(usize, Reason)> = Vec::with_capacity(units.len());
+        for unit in units {
+            let mut reason = history.reason(&asked, unit, known[unit]);
+            reason.sources = sources.of(unit, &reason);
+            reasons.push((unit, reason));
         }
         let past = Past { records: record::all(cache.root()), store: Store::new(cache.root()) };
-        for (unit, reason) in &mut reasons {
-            reason.sources = sources(plan, stage, prepared, *unit, reason);
-        }
         // each comparison reads tables: of a few units that is enough
         for (unit, reason) in reasons.iter_mut().filter(|(_, reason)| !reason.changes.is_empty()).take(COMPARED) {
-            reason.rows = past.rows(plan, stage, work, (prepared, *unit), &forecasts, reason)?;
+            reason.rows = past.rows(plan, stage, work, (prepared, *unit), forecasts, reason)?;
         }
         let reasons: Vec<Reason> = reasons.into_iter().map(|(_, reason)| reason).collect();
+        let until = forecast.until.filter(|until| *until != stage).map(|until| plan.nodes[until].name.as_str());
         if self.json {
             let misses = known.iter().filter(|known| !**known).count();
             print(
-                &json!({"stage": node.name, "asked": asked, "hits": known.len() - misses, "misses": misses,
-                        "unknown": forecast.unknown, "units": reasons})
+                &json!({"stage": node.name, "asked": plan.nodes[wanted].name, "hits": known.len() - misses,
+                        "misses": misses, "unknown": forecast.unknown, "until": until, "units": reasons})
                 .to_string(),
             );
             return Ok(());
         }
-        if stage != wanted {
-            print(&format!("nobody can tell about `{asked}` until `{}` has run; about that:", node.name));
-        }
-        self.tell(plan, stage, &reasons);
+        let unknown = match (forecast.unknown, until) {
+            (0, _) => String::new(),
+            (n, Some(until)) => format!(", {n} unknown until `{until}` has run"),
+            (n, None) => format!(", {n} unknown"),
+        };
+        self.tell(plan, stage, &reasons, &unknown);
         Ok(())
     }
 
-    fn tell(&self, plan: &Plan, stage: usize, reasons: &[Reason]) {
+    fn tell(&self, plan: &Plan, stage: usize, reasons: &[Reason], unknown: &str) {
         let node = &plan.nodes[stage];
         let misses = reasons.iter().filter(|reason| !reason.known).count();
-        print(&format!("stage `{}`: {misses} to run, {} known", node.name, reasons.len() - misses));
+        print(&format!("stage `{}`: {misses} to run, {} known{unknown}", node.name, reasons.len() - misses));
         // units with the same reason are told together
-        let mut alike: BTreeMap<(bool, bool, Vec<String>), Vec<&Reason>> = BTreeMap::new();
+        let mut alike: BTreeMap<(bool, bool, bool, Vec<String>), Vec<&Reason>> = BTreeMap::new();
         for reason in reasons {
             let mut told: Vec<String> = Vec::new();
             for change in &reason.changes {
                 told.push(tell(plan, stage, change, reason));
                 told.extend(tell_rows(reason, change));
             }
-            alike.entry((reason.known, reason.first, told)).or_default().push(reason);
+            alike.entry((reason.known, reason.first, reason.failed.is_none(), told)).or_default().push(reason);
         }
         let more = alike.len().saturating_sub(TOLD);
-        for ((known, first, told), units) in alike.into_iter().take(TOLD) {
+        for ((known, first, _, told), units) in alike.into_iter().take(TOLD) {
             let names: Vec<&str> = units.iter().take(NAMED).map(|reason| reason.unit.as_str()).collect();
             let more = units.len().saturating_sub(NAMED);
             let more = if more > 0 { format!(" and {more} more") } else { String::new() };
@@ -139,11 +163,17 @@ impl Why {
             });
             let since = units.iter().filter_map(|reason| reason.since).max();
             let since = since.map_or(String::new(), |since| format!(" since {} UTC", host::utc(since)));
-            match (known, first) {
-                (false, true) => print(&format!("  to run: {names}\n    nothing like it has been run before")),
-                (false, false) => print(&format!("  to run: {names}\n    changed{since}:")),
-                (true, true) => print(&format!("  known: {names}{computed}")),
-                (true, false) => {
+            let logs: Vec<&str> = units.iter().filter_map(|reason| reason.failed.as_deref()).take(NAMED).collect();
+            let failed = (!logs.is_empty()).then(|| format!("it failed last time; log: {}", logs.join(", ")));
+            match (known, first, failed) {
+                (false, true, Some(failed)) => print(&format!("  to run: {names}\n    {failed}")),
+                (false, true, None) => print(&format!("  to run: {names}\n    nothing like it has been run before")),
+                (false, false, failed) => {
+                    let failed = failed.map_or(String::new(), |failed| format!("    {failed}\n"));
+                    print(&format!("  to run: {names}\n{failed}    changed{since}:"));
+                }
+                (true, true, _) => print(&format!("  known: {names}{computed}")),
+                (true, false, _) => {
                     print(&format!("  known: {names}{computed}\n    it was run because of what had changed{since}:"))
                 }
             }
@@ -210,24 +240,53 @@ impl Past {
     }
 }
 
-/// Where the columns that changed were written: the stage, and its row as far as it is one.
-fn sources(plan: &Plan, stage: usize, prepared: &Prepared, unit: usize, reason: &Reason) -> Vec<Source> {
-    let columns = reason.changes.iter().filter_map(|change| change.fact.strip_prefix("column "));
-    let rows = prepared.units.rows(unit);
-    let source = |column: &str| {
-        let wrote = writer(plan, stage, column)?;
-        let row = match rows {
-            [row] => {
-                let known = |name: &&str| plan.nodes[wrote].columns.iter().any(|column| column.name == **name);
-                let named = prepared.named();
-                let names: Vec<&str> = named.schema().names().into_iter().filter(known).collect();
-                named.select(&names).ok().map(|table| row_name(&table, *row))
+/// The units of a stage that are asked for.
+fn chosen(asked: &Asked<'_>, stage: &str, row: &str) -> Result<Vec<usize>> {
+    let units = asked.meant(row);
+    if units.is_empty() {
+        let names: Vec<String> = (0..asked.count().min(OFFERED)).map(|unit| asked.name(unit)).collect();
+        let problem = Problem::at(&Place::command_line(), format!("stage `{stage}` has no unit `{row}`"));
+        let problem = problem.which_row(row, &names, asked.count());
+        return Err(problem.or_hint("it has no units, because its input has no rows").into());
+    }
+    Ok(units)
+}
+
+/// Where the columns that changed were written: the stage, and its row as far as it is one. Found once for all units.
+struct Sources<'a> {
+    plan: &'a Plan,
+    stage: usize,
+    prepared: &'a Prepared,
+    /// The stage that wrote each column, its columns, and how its rows are called.
+    written: HashMap<String, Option<(usize, Manifest, Naming)>>,
+}
+
+impl Sources<'_> {
+    fn of(&mut self, unit: usize, reason: &Reason) -> Vec<Source> {
+        let rows = self.prepared.units.rows(unit);
+        let mut sources = Vec::new();
+        for column in reason.changes.iter().filter_map(|change| change.fact.strip_prefix("column ")) {
+            if !self.written.contains_key(column) {
+                let found = self.find(column);
+                self.written.insert(column.into(), found);
             }
-            _ => None,
-        };
-        Some(Source { column: column.into(), stage: plan.nodes[wrote].name.clone(), row })
-    };
-    columns.filter_map(source).collect()
+            if let Some((wrote, table, naming)) = &self.written[column] {
+                let row = if let [row] = rows { Some(naming.name(table, *row)) } else { None };
+                sources.push(Source { column: column.into(), stage: self.plan.nodes[*wrote].name.clone(), row });
+            }
+        }
+        sources
+    }
+
+    fn find(&self, column: &str) -> Option<(usize, Manifest, Naming)> {
+        let wrote = writer(self.plan, self.stage, column)?;
+        let known = |name: &&str| self.plan.nodes[wrote].columns.iter().any(|column| column.name == **name);
+        let named = self.prepared.named();
+        let names: Vec<&str> = named.schema().names().into_iter().filter(known).collect();
+        let table = named.select(&names).ok()?;
+        let naming = Naming::of(&table);
+        Some((wrote, table, naming))
+    }
 }
 
 /// The rows behind a change, a line each.

@@ -156,6 +156,7 @@ fn stage(def: &StageDef) -> UnitStage {
     UnitStage {
         def: def.clone(),
         worker: Worker::Provider(0),
+        provider: None,
         by: Vec::new(),
         filter: None,
         reads: Vec::new(),

@@ -3,11 +3,14 @@
 //! Every process is a group of its own, so that Ctrl-C at the terminal reaches only us, and dies with us, however we die: an
 //! orphaned worker would go on writing checkpoints beside its successor. Knows no stages.
 
+mod ends;
+
 use crate::executor::devices::{Devices, Gpus, VARIABLE};
 use crate::executor::orphans::{MARK, Watch};
 use crate::executor::process::{LAST_WORDS, how, kill, last_words, process};
 use crate::executor::spawn::{spawn, wait};
 use crate::executor::{By, Ended, Executor, Report, Task, tail, weight};
+use ends::{not_started, room, silent};
 use protocol::{Event, Needs};
 use std::collections::HashMap;
 use std::fs::File;
@@ -68,12 +71,12 @@ struct Waiting {
 impl Waiting {
     fn wait(self, send: &Sender<Heard>) {
         let status = wait(self.pid);
-        let words = match &status {
-            Ok(status) if status.success() => String::new(),
-            _ => last_words(&self.log),
+        let (words, room) = match &status {
+            Ok(status) if status.success() => (String::new(), None),
+            _ => (last_words(&self.log), room(&self.log)),
         };
         // a coordinator that is gone does not listen
-        let _ = send.send(Heard::Program(self.id, status, words));
+        let _ = send.send(Heard::Program(self.id, status, words, room));
     }
 }
 
@@ -142,7 +145,8 @@ struct Log {
 }
 
 enum Heard {
-    Program(usize, std::io::Result<ExitStatus>, String),
+    /// How a program ended, its last words, and the room that its disk had then, bytes.
+    Program(usize, std::io::Result<ExitStatus>, String, Option<u64>),
     Worker(u64, Event),
     WorkerGone(u64, std::io::Result<ExitStatus>, String),
 }
@@ -236,7 +240,8 @@ impl Local {
         };
         // an entry may be relative to where the program runs
         let mut places = crate::cli::path_dirs().into_iter().map(|place| dir.join(place).join(name));
-        let found = places.find(executable).ok_or(std::io::ErrorKind::NotFound)?;
+        let nowhere = || std::io::Error::new(std::io::ErrorKind::NotFound, "it lies in no folder of PATH");
+        let found = places.find(executable).ok_or_else(nowhere)?;
         self.programs.insert(name.into(), found.clone());
         Ok(found)
     }
@@ -326,9 +331,9 @@ impl Local {
 
     fn understand(&mut self, heard: Heard) -> Option<(usize, Report)> {
         match heard {
-            Heard::Program(id, status, words) => {
+            Heard::Program(id, status, words, room) => {
                 let running = self.give_back(id)?;
-                Some((id, Report::Ended(ended(&running, status, words))))
+                Some((id, Report::Ended(silent(ended(&running, status, words), room))))
             }
             Heard::Worker(worker, event) => {
                 let worker = self.workers.get_mut(&worker)?;
@@ -419,8 +424,7 @@ impl Executor for Local {
             }
             Err(error) => {
                 let (By::Program { argv, .. } | By::Worker { argv, .. }) = &task.by;
-                let name = argv.first().map_or("", String::as_str);
-                Some(Ended::NotStarted(format!("`{name}` cannot be started: {error}")))
+                Some(not_started(argv.first().map_or("", String::as_str), &error))
             }
         }
     }

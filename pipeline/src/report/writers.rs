@@ -18,7 +18,8 @@ pub struct Titled {
 pub enum Format {
     /// As GitHub and its like read it.
     Markdown,
-    /// Numbers as they were computed, with mean, deviation, n and mark of the best in columns of their own.
+    /// Numbers as they were computed, with mean, deviation, n and mark of the best in columns of their own. Several tables have
+    /// their titles above them, behind `#`; one that is alone has none, so that whoever reads such files can read it.
     Csv,
     /// For the package booktabs.
     Latex,
@@ -58,7 +59,13 @@ pub fn write(title: &str, tables: &[Titled], format: Format) -> anyhow::Result<S
             };
             format!("{}\n", tables.iter().map(one).collect::<String>().trim_end())
         }
-        Format::Csv => tables.iter().map(csv).collect::<Vec<_>>().join("\n"),
+        Format::Csv => match tables {
+            [one] => csv(one),
+            _ => {
+                let one = |titled: &Titled| format!("# {}\n{}", one_line(&titled.title), csv(titled));
+                tables.iter().map(one).collect::<Vec<_>>().join("\n")
+            }
+        },
         Format::Latex => tables.iter().map(latex).collect::<Vec<_>>().join("\n"),
         Format::Html => Page { title, tables, palette: &PALETTE }.render()?,
     })
@@ -104,15 +111,20 @@ fn csv(titled: &Titled) -> String {
             // a number that is not there is an empty field, which every reader of such files takes for missing
             (Some(_), None) => vec![String::new(); 4],
             (None, Some(Number { value, .. })) => vec![number(value)],
+            (None, None) if is_absent(cell) => vec![String::new()],
             (None, None) => vec![cell.text.clone()],
         }
     };
-    let mut out = format!("# {}\n", one_line(&titled.title));
-    out += &line(titled.table.head.iter().flat_map(csv_names).collect());
+    let mut out = line(titled.table.head.iter().flat_map(csv_names).collect());
     for row in &titled.table.rows {
         out += &line(row.iter().zip(&titled.table.head).flat_map(cell).collect());
     }
     out
+}
+
+/// Whether a cell stands for a value that is not there.
+fn is_absent(cell: &Cell) -> bool {
+    cell.faint && ["n/a", "–"].contains(&cell.text.as_str())
 }
 
 /// Text that has to stay within a comment.
@@ -210,11 +222,30 @@ mod tests {
 
     #[test]
     fn a_title_of_several_lines_is_one_comment_in_csv() {
-        let text = write("t", &sample("A,\nB"), Format::Csv).unwrap();
+        let two = [sample("A,\nB"), sample("C")].into_iter().flatten().collect::<Vec<_>>();
+        let text = write("t", &two, Format::Csv).unwrap();
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(lines[..2], ["# A, B", "[name],psnr,psnr_deviation,psnr_n,psnr_best,is_best"]);
+        assert_eq!(lines[5..7], ["", "# C"]);
         assert_eq!(lines[2], "*all*,1.5,,2,,yes");
         assert_eq!(marks(&sample("")[0].table, Format::Csv), [4]);
         assert!(marks(&sample("")[0].table, Format::Markdown).is_empty());
+    }
+
+    #[test]
+    fn a_table_that_is_alone_in_csv_begins_with_its_columns_and_has_empty_fields() {
+        let mut one = sample("A");
+        one[0].table.rows[0][2] = Cell::faint("n/a");
+        one[0].table.rows[1][0] = Cell::faint("–");
+        one[0].table.rows[2][2] = Cell::new("n/a");
+        let text = write("t", &one, Format::Csv).unwrap();
+        let lines: Vec<&str> = text.lines().collect();
+        let expected = [
+            "[name],psnr,psnr_deviation,psnr_n,psnr_best,is_best",
+            "*all*,1.5,,2,,",
+            ",1.5,,2,,yes",
+            "a < b | c > d,1.5,,2,,n/a",
+        ];
+        assert_eq!(lines, expected, "what a cell says itself stays");
     }
 }

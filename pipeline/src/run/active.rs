@@ -1,5 +1,7 @@
 //! A stage whose units are being worked on: which are known, which wait, which failed. Knows no executor.
 
+use crate::builtin::fits;
+use crate::compare::Naming;
 use crate::key;
 use crate::memory::Prior;
 use crate::run::Prepared;
@@ -10,6 +12,7 @@ use anyhow::Result;
 use cache::{Cache, OutRow, Unit};
 use manifests::{Digest, Manifest, Value};
 use rayon::prelude::*;
+use std::cell::OnceCell;
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::path::PathBuf;
 use std::time::Instant;
@@ -22,6 +25,8 @@ pub struct Slot {
     pub key: Digest,
     /// The first unit of this key.
     pub unit: usize,
+    /// How many units have it.
+    pub units: usize,
     pub output: Option<Output>,
     pub failed: bool,
     pub seconds: f64,
@@ -46,6 +51,12 @@ pub struct Active {
     pub slots: Vec<Slot>,
     slot_of: Vec<usize>,
     waiting: VecDeque<Vec<usize>>,
+    /// How many slots these are: asked for at each event, as are the following.
+    waiting_slots: usize,
+    failed_slots: usize,
+    failed_units: usize,
+    /// How its units are called, once somebody has to call one.
+    naming: OnceCell<Naming>,
     pub with: With,
     pub executed: usize,
     /// Failures the user was told of.
@@ -93,15 +104,23 @@ impl Flight {
     }
 }
 
+/// What a record says of a unit, with the seconds that it took; nothing if the stage declares other columns by now.
+fn recorded(prepared: &Prepared, unit: Unit) -> Option<(Output, f64)> {
+    let output = units::fitted(&prepared.writes, Output { columns: unit.columns, rows: unit.rows })?;
+    Some((output, unit.seconds))
+}
+
 impl Active {
     pub fn new(prepared: Prepared, key: Digest) -> Active {
         let mut slots: Vec<Slot> = Vec::new();
         let mut known: HashMap<Digest, usize> = HashMap::with_capacity(prepared.keys.len());
         let slot_of = prepared.keys.iter().enumerate().map(|(unit, key)| {
-            *known.entry(*key).or_insert_with(|| {
-                slots.push(Slot { key: *key, unit, output: None, failed: false, seconds: 0.0 });
+            let slot = *known.entry(*key).or_insert_with(|| {
+                slots.push(Slot { key: *key, unit, units: 0, output: None, failed: false, seconds: 0.0 });
                 slots.len() - 1
-            })
+            });
+            slots[slot].units += 1;
+            slot
         });
         let slot_of = slot_of.collect();
         Active {
@@ -110,6 +129,10 @@ impl Active {
             slots,
             slot_of,
             waiting: VecDeque::new(),
+            waiting_slots: 0,
+            failed_slots: 0,
+            failed_units: 0,
+            naming: OnceCell::new(),
             with: With::default(),
             executed: 0,
             told: 0,
@@ -133,7 +156,8 @@ impl Active {
         let mut columns = Vec::new();
         for column in writes() {
             // a table of another version of the stage
-            let Some(ty) = prior.table.schema().ty(&column.name) else { return Ok(()) };
+            let found = prior.table.schema().ty(&column.name).filter(|found| fits(column.ty, *found));
+            let Some(ty) = found else { return Ok(()) };
             columns.push((column.name.clone(), ty));
         }
         let values: Vec<Vec<Value>> =
@@ -162,9 +186,9 @@ impl Active {
             }
         });
         for slot in self.slots.iter_mut().filter(|slot| slot.output.is_none()) {
-            if let Some(unit) = cache.get(&slot.key)? {
-                slot.output = Some(Output { columns: unit.columns, rows: unit.rows });
-                slot.seconds = unit.seconds;
+            if let Some((output, seconds)) = cache.get(&slot.key)?.and_then(|unit| recorded(&self.prepared, unit)) {
+                slot.output = Some(output);
+                slot.seconds = seconds;
             }
         }
         self.open = self.slots.iter().filter(|slot| slot.output.is_none()).count();
@@ -179,9 +203,9 @@ impl Active {
     /// Takes over the units that came from a remote meanwhile.
     pub fn take_fetched(&mut self, cache: &mut Cache) -> Result<()> {
         for slot in self.slots.iter_mut().filter(|slot| slot.output.is_none()) {
-            if let Some(unit) = cache.fresh(&slot.key)? {
-                slot.output = Some(Output { columns: unit.columns, rows: unit.rows });
-                slot.seconds = unit.seconds;
+            if let Some((output, seconds)) = cache.fresh(&slot.key)?.and_then(|unit| recorded(&self.prepared, unit)) {
+                slot.output = Some(output);
+                slot.seconds = seconds;
                 self.open -= 1;
             }
         }
@@ -223,28 +247,31 @@ impl Active {
             (misses.len().div_ceil(lanes * 4).div_ceil(batch) * batch).clamp(batch, MOST_UNITS.max(batch))
         };
         self.waiting = misses.chunks(size).map(<[usize]>::to_vec).collect();
+        self.waiting_slots = misses.len();
     }
 
     /// The next task, as slots. Units that another stage has finished meanwhile need none; those another is working on wait.
     pub fn next_task(&mut self, cache: &mut Cache, in_flight: &HashSet<Digest>) -> Result<Option<Vec<usize>>> {
         for _ in 0..self.waiting.len() {
             let Some(slots) = self.waiting.pop_front() else { break };
+            self.waiting_slots -= slots.len();
             let (busy, mut free): (Vec<usize>, Vec<usize>) =
                 slots.into_iter().partition(|&slot| in_flight.contains(&self.slots[slot].key));
             let mut missing = Vec::new();
             for slot in free.drain(..) {
                 let known = if self.forced { None } else { cache.fresh(&self.slots[slot].key)? };
-                match known {
-                    Some(unit) => {
+                match known.and_then(|unit| recorded(&self.prepared, unit)) {
+                    Some((output, seconds)) => {
                         let slot = &mut self.slots[slot];
-                        slot.output = Some(Output { columns: unit.columns, rows: unit.rows });
-                        slot.seconds = unit.seconds;
+                        slot.output = Some(output);
+                        slot.seconds = seconds;
                         self.open -= 1;
                     }
                     None => missing.push(slot),
                 }
             }
             if !busy.is_empty() {
+                self.waiting_slots += busy.len();
                 self.waiting.push_back(busy);
             }
             if !missing.is_empty() {
@@ -291,7 +318,7 @@ impl Active {
             key: self.slots[slot].key,
             stage: self.prepared.head.facts.digest,
             node: node.into(),
-            name: units::name(stage, self.prepared.named(), rows),
+            name: self.name(stage, slot),
             inputs: key::inputs(&self.prepared.projected, rows),
             columns: output.columns.clone(),
             rows: output.rows.clone(),
@@ -310,17 +337,23 @@ impl Active {
     /// Takes back a task that was not worked on.
     pub fn put_back(&mut self, slots: Vec<usize>) {
         let open = slots.into_iter().filter(|&slot| self.slots[slot].output.is_none() && !self.slots[slot].failed);
-        self.waiting.push_front(open.collect());
+        let open: Vec<usize> = open.collect();
+        self.waiting_slots += open.len();
+        self.waiting.push_front(open);
     }
 
     /// Tries a unit once more, alone.
     pub fn retry(&mut self, slot: usize) {
+        self.waiting_slots += 1;
         self.waiting.push_back(vec![slot]);
     }
 
     /// Gives a unit up.
     pub fn fail(&mut self, slot: usize) {
-        self.slots[slot].failed = true;
+        let slot = &mut self.slots[slot];
+        slot.failed = true;
+        self.failed_slots += 1;
+        self.failed_units += slot.units;
         self.open -= 1;
     }
 
@@ -336,7 +369,19 @@ impl Active {
 
     /// Units that ran or have to.
     pub fn to_run(&self) -> usize {
-        self.executed + self.open + self.slots.iter().filter(|slot| slot.failed).count()
+        self.executed + self.open + self.failed_slots
+    }
+
+    /// Whether any unit is known, from earlier or by now.
+    pub fn has_some(&self) -> bool {
+        self.slots.len() > self.open + self.failed_slots
+    }
+
+    /// A unit, for people.
+    pub fn name(&self, stage: &UnitStage, slot: usize) -> String {
+        let table = self.prepared.named();
+        let naming = self.naming.get_or_init(|| units::naming(stage, table));
+        units::named(stage, (table, naming), self.prepared.units.rows(self.slots[slot].unit))
     }
 
     /// Whether more of its units have failed than this share of them.
@@ -347,7 +392,7 @@ impl Active {
 
     /// Units that failed, those of equal key counted each.
     pub fn failed_units(&self) -> usize {
-        self.slot_of.iter().filter(|&&slot| self.slots[slot].failed).count()
+        self.failed_units
     }
 
     /// Each unit's key and number of rows, in order.
@@ -373,11 +418,12 @@ impl Active {
 
     /// Units that have not begun.
     pub fn waiting_units(&self) -> usize {
-        self.waiting.iter().map(Vec::len).sum()
+        self.waiting_slots
     }
 
     /// Gives up everything that has not begun.
     pub fn abandon(&mut self) {
+        self.waiting_slots = 0;
         for slots in std::mem::take(&mut self.waiting) {
             for slot in slots {
                 self.fail(slot);
@@ -394,5 +440,39 @@ impl Active {
     pub fn table(&self, stage: &UnitStage) -> Result<Manifest> {
         let outputs: Vec<Option<&Output>> = self.slot_of.iter().map(|&slot| self.slots[slot].output.as_ref()).collect();
         units::assemble(stage, self.prepared.table.as_ref(), &self.prepared.units, &outputs)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::key::Head;
+    use crate::units::Units;
+    use manifests::{Schema, Type};
+
+    #[test]
+    fn counts_follow_what_becomes_of_units() {
+        let rows: Vec<Vec<Value>> = [1, 1, 2, 3].map(|x| vec![Value::I64(x)]).to_vec();
+        let table = Manifest::from_rows(Schema::new([("x", Type::I64)]).unwrap(), &rows).unwrap();
+        let head = Head::new("kind", |facts| facts.text("kind", "kind"));
+        let (keys, units) = (head.row_keys(&table), Units::Rows((0..4).collect()));
+        let prepared = Prepared { head, table: None, projected: table, units, keys, writes: Vec::new() };
+        let mut active = Active::new(prepared, Digest::of_bytes(b"key"));
+        // three units that differ, none of them known
+        active.open = active.slots.len();
+        active.put_back(vec![1]);
+        active.retry(2);
+        assert_eq!((active.waiting_units(), active.to_run(), active.failed_units()), (2, 3, 0));
+        active.fail(0);
+        assert_eq!((active.waiting_units(), active.to_run(), active.failed_units()), (2, 3, 2), "two have its key");
+        assert!(active.failed_more_than(0.4) && !active.failed_more_than(0.5) && !active.has_some());
+        active.slots[1].output = Some(Output { columns: Vec::new(), rows: Vec::new() });
+        (active.open, active.executed) = (1, 1);
+        assert!(active.has_some());
+        // the other is given up before it has begun
+        active.waiting.retain(|slots| *slots == [2]);
+        active.abandon();
+        assert_eq!((active.waiting_units(), active.to_run(), active.failed_units()), (0, 3, 3));
+        assert!(active.is_over());
     }
 }

@@ -63,16 +63,42 @@ impl Logs {
 /// The logs of a stage that are there, one for each group of units that were worked on together, the latest of each unit.
 pub fn logs(root: &Path, stage: &str) -> Vec<Logged> {
     let text = std::fs::read_to_string(root.join("logs").join(stage).join("index")).unwrap_or_default();
-    let mut all: Vec<Logged> = Vec::new();
-    for line in text.lines() {
-        let Ok(one) = serde_json::from_str::<Logged>(line) else { continue };
-        if !one.log.exists() {
-            continue;
-        }
-        all.iter_mut().for_each(|old| old.units.retain(|unit| !one.units.contains(unit)));
-        all.retain(|old| !old.units.is_empty());
-        all.push(one);
+    let lines = text.lines().filter_map(|line| serde_json::from_str::<Logged>(line).ok());
+    let mut all: Vec<Logged> = lines.filter(|one| one.log.exists()).collect();
+    let mut latest: HashMap<usize, usize> = HashMap::new();
+    for (line, one) in all.iter().enumerate() {
+        latest.extend(one.units.iter().map(|&unit| (unit, line)));
     }
+    for (line, one) in all.iter_mut().enumerate() {
+        one.units.retain(|unit| latest[unit] == line);
+    }
+    all.retain(|one| !one.units.is_empty());
     all.sort_by_key(|one| one.units.first().copied());
     all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_latest_log_of_each_unit_is_found() {
+        let root = tempfile::tempdir().unwrap();
+        let mut logs = Logs::new(root.path());
+        let file = |name: &str| {
+            let path = root.path().join(name);
+            std::fs::write(&path, name).unwrap();
+            path
+        };
+        logs.note("s", vec![3, 4], &file("a"));
+        logs.note("s", vec![0, 1, 2], &file("b"));
+        logs.note("s", vec![1], &file("c"));
+        logs.note("s", vec![4], &file("d"));
+        logs.note("s", vec![3], &file("e"));
+        logs.note("s", vec![2], &root.path().join("gone"));
+        let found: Vec<(Vec<usize>, PathBuf)> =
+            super::logs(root.path(), "s").into_iter().map(|one| (one.units, one.log)).collect();
+        let expected = [(vec![0, 2], "b"), (vec![1], "c"), (vec![3], "e"), (vec![4], "d")];
+        assert_eq!(found, expected.map(|(units, name)| (units, root.path().join(name))));
+    }
 }

@@ -30,6 +30,8 @@ pub struct Prepared {
     pub units: Units,
     /// Their keys.
     pub keys: Vec<Digest>,
+    /// The columns that the stage declares to put out.
+    pub writes: Vec<ColumnDef>,
 }
 
 impl Prepared {
@@ -50,8 +52,11 @@ pub fn stage_head<'t>(
     table: &dyn Fn(usize) -> Result<&'t Manifest>,
 ) -> Result<Head> {
     let mut files = Vec::new();
+    // what is kept of earlier versions of code is none
+    let passed_over: &[&str] = if matches!(stage.worker, Worker::Command(_)) { &[".git"] } else { &[] };
     for (name, path) in named_files(stage) {
-        let digest = folder_digest(&path, cache).with_context(|| format!("`{name}` of stage `{}`", node.name))?;
+        let digest = folder_digest(&path, passed_over, cache);
+        let digest = digest.with_context(|| format!("`{name}` of stage `{}`", node.name))?;
         files.push((name, digest));
     }
     let mut with = Vec::new();
@@ -70,17 +75,18 @@ pub(super) fn named_files(stage: &UnitStage) -> Vec<(String, PathBuf)> {
     files
 }
 
-/// The digest of a file, or of a folder: its relative paths and contents, sorted.
+/// The digest of a file, or of a folder: its relative paths and contents, sorted. The workspace is no part of a folder that it
+/// lies in, and neither is what bears one of the names `passed_over`.
 ///
 /// # Errors
 /// If something cannot be read.
-pub fn folder_digest(path: &Path, cache: &mut Cache) -> Result<Digest> {
+pub fn folder_digest(path: &Path, passed_over: &[&str], cache: &mut Cache) -> Result<Digest> {
     if !path.is_dir() {
         let found = cache.refer(std::slice::from_ref(&path.to_path_buf()))?;
         return Ok(found[0].0);
     }
     let mut files = Vec::new();
-    list(path, Path::new(""), cache, &mut files)?;
+    list((path, Path::new("")), passed_over, cache, &mut files)?;
     files.sort();
     let paths: Vec<PathBuf> = files.iter().map(|file| path.join(file)).collect();
     let mut hasher = Hasher::new("folder/1");
@@ -91,17 +97,29 @@ pub fn folder_digest(path: &Path, cache: &mut Cache) -> Result<Digest> {
     Ok(hasher.finish())
 }
 
-fn list(root: &Path, relative: &Path, cache: &mut Cache, files: &mut Vec<PathBuf>) -> Result<()> {
+fn list(
+    (root, relative): (&Path, &Path),
+    passed_over: &[&str],
+    cache: &mut Cache,
+    files: &mut Vec<PathBuf>,
+) -> Result<()> {
     let dir = root.join(relative);
     cache.glance(&dir);
     for entry in std::fs::read_dir(&dir).with_context(|| format!("cannot read the folder {}", dir.display()))? {
         let entry = entry.with_context(|| format!("cannot read the folder {}", dir.display()))?;
         // Python leaves these beside its sources the first time it reads them: they follow from what is hashed anyway
-        if entry.file_name() == "__pycache__" {
+        let own = entry.file_name();
+        if own == "__pycache__" || passed_over.iter().any(|name| own == *name) {
             continue;
         }
-        let name = relative.join(entry.file_name());
-        if entry.path().is_dir() { list(root, &name, cache, files)? } else { files.push(name) }
+        let (name, path) = (relative.join(&own), entry.path());
+        // what each run writes is no part of what it reads
+        let is_workspace = || path.canonicalize().is_ok_and(|path| path == cache.root());
+        if !path.is_dir() {
+            files.push(name);
+        } else if !is_workspace() {
+            list((root, &name), passed_over, cache, files)?;
+        }
     }
     Ok(())
 }
@@ -169,7 +187,7 @@ pub fn prepare(stage: &UnitStage, head: Head, table: Option<Manifest>) -> Result
         Units::Rows(_) => head.row_keys(&projected),
         Units::Many(units) => head.unit_keys(&projected, units),
     };
-    Ok(Prepared { head, table, projected, units, keys })
+    Ok(Prepared { head, table, projected, units, keys, writes: stage.def.writes.clone() })
 }
 
 /// Digest of everything that decides a stage's table.
@@ -181,6 +199,14 @@ pub fn node_key(stage: &UnitStage, head: &Digest, input: Option<Digest>) -> Dige
     stage.by.iter().for_each(|name| hasher.bytes(name.as_bytes()));
     hasher.number(stage.reads.len() as u64);
     stage.reads.iter().for_each(|name| hasher.bytes(name.as_bytes()));
+    // a provider may declare other columns and have the same version; those of a program are facts of its head
+    if matches!(stage.worker, Worker::Provider(_)) {
+        hasher.number(stage.def.writes.len() as u64);
+        for column in &stage.def.writes {
+            hasher.bytes(column.name.as_bytes());
+            hasher.bytes(column.ty.to_string().as_bytes());
+        }
+    }
     if let Some(filter) = &stage.filter {
         filter.facts(&mut hasher);
     }
@@ -297,5 +323,36 @@ impl<'a> Run<'a> {
         let remembered = Remembered { overrides: self.options.overrides.clone(), ..remembered.clone() };
         self.used.stages.insert(node.name.clone(), remembered.clone());
         Ok(Some((remembered, done)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_run_and_git_write_is_no_code() {
+        let dir = tempfile::tempdir().unwrap();
+        let write = |name: &str| {
+            let path = dir.path().join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, name).unwrap();
+        };
+        write("lib/a.py");
+        let mut cache = Cache::open(&dir.path().join("lib/.effigy"), "test").unwrap();
+        let folder = dir.path().join("lib/.");
+        let mut digest = |passed_over: &[&str]| folder_digest(&folder, passed_over, &mut cache).unwrap();
+        let (code, data) = (digest(&[".git"]), digest(&[]));
+        assert_eq!(code, data);
+        write("lib/.effigy/records/more");
+        write("lib/.git/HEAD");
+        write("lib/sub/.git");
+        assert_eq!(digest(&[".git"]), code);
+        let with_git = digest(&[]);
+        assert_ne!(with_git, data, "among data it is a file like others");
+        write("lib/.effigy/records/still more");
+        assert_eq!(digest(&[]), with_git);
+        write("lib/sub/b.py");
+        assert_ne!(digest(&[".git"]), code);
     }
 }

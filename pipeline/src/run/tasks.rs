@@ -6,6 +6,7 @@ use crate::event::Event;
 use crate::executor::{By, Ended, Report, Task};
 use crate::hints::{hinted, of_death};
 use crate::plan::Work;
+use crate::provider;
 use crate::stage::{UnitStage, Worker};
 use crate::task;
 use anyhow::Result;
@@ -19,7 +20,7 @@ const TOLD: usize = 10;
 const MANY: usize = 64;
 /// They are told of a stage no more often than this then.
 const SELDOM: Duration = Duration::from_millis(100);
-/// After so many failures without a success the rest is not tried.
+/// After so many failures without a success the rest is not tried, if no more may fail.
 const HOPELESS: usize = 5;
 
 impl<'a> Run<'a> {
@@ -180,12 +181,25 @@ impl<'a> Run<'a> {
                 Some(unit) if unit < flight.slots.len() => {
                     flight.failed.insert(unit, (error, hint));
                 }
-                _ => flight.error = Some((error, hint)),
+                _ => {
+                    self.ask_again(flight.node);
+                    flight.error = Some((error, hint));
+                }
             },
             protocol::Event::Done => {}
         }
         self.flights.insert(id, flight);
         Ok(())
+    }
+
+    /// A worker refused a whole task. It may be of another version than what its provider said of itself, which is asked anew by
+    /// the next run then.
+    fn ask_again(&self, i: usize) {
+        if let Work::Units(stage) = &self.plan.nodes[i].work
+            && let Worker::Provider(provider) = &stage.worker
+        {
+            provider::forget(&self.plan.providers[*provider], &self.cache.root().join(provider::MEMORY));
+        }
     }
 
     fn progress(&mut self, i: usize) {
@@ -197,7 +211,8 @@ impl<'a> Run<'a> {
         self.told_at[i] = Some(Instant::now());
         let flights: Vec<&Flight> = self.flights.values().filter(|flight| flight.node == i).collect();
         let open = |flight: &&Flight| flight.within * flight.slots.len() as f64 - flight.delivered.len() as f64;
-        let within = flights.iter().map(|flight| open(flight).max(0.0)).sum();
+        // a sum of nothing is -0.0
+        let within = flights.iter().map(|flight| open(flight).max(0.0)).sum::<f64>() + 0.0;
         let note = flights.iter().map(|flight| flight.note.clone()).max_by_key(String::len).unwrap_or_default();
         let (ran, of) = (active.executed, active.to_run());
         let stage = self.plan.nodes[i].name.clone();
@@ -313,8 +328,7 @@ impl<'a> Run<'a> {
                     continue;
                 }
                 let Work::Units(stage) = &self.plan.nodes[i].work else { break };
-                let rows = active.prepared.units.rows(active.slots[slot].unit);
-                let name = crate::units::name(stage, active.prepared.named(), rows);
+                let name = active.name(stage, slot);
                 let log = Some(flight.dir.join("log.txt")).filter(|log| log.exists());
                 let units = active.unit_numbers(&[slot]);
                 let log = log.and_then(|log| self.keep_log(&log, &flight.keys[unit]));
@@ -353,17 +367,17 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Where nothing but failures comes, the rest is not tried.
+    /// Where nothing but failures comes, more than may be, the rest is not tried.
     fn despair(&mut self, i: usize) {
         let State::Active(active) = &mut self.states[i] else { return };
-        let left = active.waiting_units();
-        if active.executed > 0 || active.told < HOPELESS || left == 0 {
+        let Work::Units(stage) = &self.plan.nodes[i].work else { return };
+        let (failed, left) = (active.told, active.waiting_units());
+        if failed < HOPELESS || left == 0 || active.has_some() || !active.failed_more_than(stage.allow_failures) {
             return;
         }
         active.abandon();
         let stage = &self.plan.nodes[i].name;
-        let text =
-            format!("stage `{stage}`: {HOPELESS} units failed and none succeeded; the other {left} are not tried");
+        let text = format!("stage `{stage}`: {failed} units failed and none succeeded; the other {left} are not tried");
         self.emit(&Event::Warning { text });
     }
 

@@ -22,7 +22,12 @@ pub const CHANNELS: usize = 9;
 ///
 /// This, not `d`, is the depth that is stored and fed to the networks. At the far plane it is 2.
 pub fn clip_depth(d: f64) -> f64 {
-    ((FAR + NEAR) * d - 2.0 * FAR * NEAR) / (FAR - NEAR)
+    clip_depth_at(d, NEAR, FAR)
+}
+
+/// Like [`clip_depth`], of a renderer with its planes at `near` and `far` (metres): -`near` at the one and `far` at the other.
+pub fn clip_depth_at(d: f64, near: f64, far: f64) -> f64 {
+    ((far + near) * d - 2.0 * far * near) / (far - near)
 }
 
 /// Camera z of clip-space z: the inverse of [`clip_depth`].
@@ -42,12 +47,12 @@ pub fn padded_size(pixels: u32) -> u32 {
     pixels.div_ceil(8) * 8
 }
 
-/// OpenGL clip coordinates (x, y, z, w) of a world point; row 0 of the buffer is the top of the image, so y is not
-/// flipped. The camera's size counts as the buffer's size.
-pub fn clip_coordinates(camera: &Camera, p_world: DVec3) -> DVec4 {
+/// OpenGL clip coordinates (x, y, z, w) of a world point for planes at `near` and `far` (metres); row 0 of the buffer is the
+/// top of the image, so y is not flipped. The camera's size counts as the buffer's size.
+pub fn clip_coordinates(camera: &Camera, p_world: DVec3, near: f64, far: f64) -> DVec4 {
     let h = camera.intrinsics * camera.world_to_cam.transform_point3(p_world);
     let (width, height) = (f64::from(camera.width), f64::from(camera.height));
-    DVec4::new(2.0 * h.x / width - h.z, 2.0 * h.y / height - h.z, clip_depth(h.z), h.z)
+    DVec4::new(2.0 * h.x / width - h.z, 2.0 * h.y / height - h.z, clip_depth_at(h.z, near, far), h.z)
 }
 
 /// What is seen at each pixel. Without a surface every entry is 0.
@@ -244,6 +249,20 @@ mod tests {
         assert!(!GBuffer::render(&quad(2.01), &canonical, &camera()).mask.contains(&true));
         assert!((clip_depth(FAR) - 2.0).abs() < 1e-12 && (camera_depth(clip_depth(0.7)) - 0.7).abs() < 1e-12);
         assert_eq!([1100, 1604, 8].map(padded_size), [1104, 1608, 8]);
+    }
+
+    #[test]
+    fn clip_depth_is_of_the_planes_it_is_given() {
+        for (near, far) in [(NEAR, FAR), (0.25, 5.0), (1e-3, 1.0)] {
+            let ends = [clip_depth_at(near, near, far) + near, clip_depth_at(far, near, far) - far];
+            assert!(ends.iter().all(|error| error.abs() < 1e-12), "{near} {far}: {ends:?}");
+        }
+        for d in [0.05, 0.1, 0.7, 1.3, 2.0, 2.4] {
+            // what is stored does not change: the same bits as ever
+            assert_eq!(clip_depth(d), ((FAR + NEAR) * d - 2.0 * FAR * NEAR) / (FAR - NEAR));
+            let point = clip_coordinates(&camera(), DVec3::new(0.1, -0.2, d), 0.25, 5.0);
+            assert_eq!((point.z, point.w), (clip_depth_at(d, 0.25, 5.0), d));
+        }
     }
 
     #[test]

@@ -6,4 +6,5 @@
 pub mod flicker;
 pub mod points;
 pub mod psnr;
+pub mod quantile;
 pub mod ssim;

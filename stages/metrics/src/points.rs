@@ -5,14 +5,16 @@ use geometry::distance::MeshDistance;
 use glam::Vec3;
 use rayon::prelude::*;
 
+use crate::quantile::quantile;
+
 /// How far points are from a surface.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Deviation {
     /// Mean distance.
     pub mean: f64,
-    /// Median distance.
+    /// Median distance; of an even number of points the mean of the middle two.
     pub median: f64,
-    /// The distance that 90 % of the points stay within.
+    /// The distance that 90 % of the points stay within, see [`quantile`].
     pub p90: f64,
 }
 
@@ -25,9 +27,8 @@ pub fn scan_to_mesh(points: &[Vec3], surface: &Mesh) -> Option<Deviation> {
     }
     let mut distances: Vec<f64> = MeshDistance::new(surface).distances(points).into_iter().map(f64::from).collect();
     distances.sort_unstable_by(f64::total_cmp);
-    let at = |share: f64| distances[((distances.len() - 1) as f64 * share).round() as usize];
     let mean = distances.iter().sum::<f64>() / distances.len() as f64;
-    Some(Deviation { mean, median: at(0.5), p90: at(0.9) })
+    Some(Deviation { mean, median: quantile(&distances, 0.5)?, p90: quantile(&distances, 0.9)? })
 }
 
 /// A surface to compare: a mesh to measure distances to, and points on it to measure from.
@@ -152,6 +153,9 @@ mod tests {
         let deviation = scan_to_mesh(&points, &plane).unwrap();
         assert_eq!((deviation.median, deviation.p90), (6.0, 10.0));
         assert!((deviation.mean - 6.0).abs() < 1e-6);
+        // of an even number the median lies between two of them
+        let even = scan_to_mesh(&points[..10], &plane).unwrap();
+        assert!((even.median - 5.5).abs() < 1e-6 && (even.p90 - 9.1).abs() < 1e-6, "{even:?}");
         assert_eq!(scan_to_mesh(&[], &plane), None);
     }
 }

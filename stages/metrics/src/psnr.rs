@@ -37,13 +37,20 @@ pub fn psnr(mse: f64) -> f64 {
     -10.0 * mse.log10()
 }
 
+/// Mean of PSNRs in dB. Infinite ones, of frames without any error, would leave nothing to be seen of the others and are left
+/// out; it is infinite if all are. None without any.
+pub fn mean_psnr(values: &[f64]) -> Option<f64> {
+    let imperfect: Vec<f64> = values.iter().copied().filter(|value| *value != f64::INFINITY).collect();
+    let counted = if imperfect.is_empty() { values } else { &imperfect };
+    (!counted.is_empty()).then(|| counted.iter().sum::<f64>() / counted.len() as f64)
+}
+
 /// PSNR in dB of a sequence whose frames have these mean squared errors, in order: that of the error pooled over each
-/// `chunk` of frames, averaged over the chunks; the last one may be shorter. DiffusionAvatars' evaluator does so with 16. It is
-/// below the mean of the frames' own PSNR wherever frames differ. None without frames.
+/// `chunk` of frames, averaged over the chunks (see [`mean_psnr`]); the last one may be shorter. DiffusionAvatars' evaluator does so
+/// with 16. It is below the mean of the frames' own PSNR wherever frames differ. None without frames.
 pub fn pooled_psnr(mses: &[f64], chunk: usize) -> Option<f64> {
     let pooled = |chunk: &[f64]| psnr(chunk.iter().sum::<f64>() / chunk.len() as f64);
-    let chunks: Vec<f64> = mses.chunks(chunk.max(1)).map(pooled).collect();
-    (!chunks.is_empty()).then(|| chunks.iter().sum::<f64>() / chunks.len() as f64)
+    mean_psnr(&mses.chunks(chunk.max(1)).map(pooled).collect::<Vec<f64>>())
 }
 
 /// Mean absolute difference of two images of equal size, values in [0, 1].
@@ -84,6 +91,17 @@ mod tests {
         assert!((l1(&[51, 0, 0, 0], &[0; 4]) - 0.05).abs() < 1e-12);
         assert!((masked_l1(&[51, 0, 0, 0], &[0; 4], 2, &[true, false]).unwrap() - 0.1).abs() < 1e-12);
         assert_eq!(masked_l1(&[51, 0], &[0; 2], 2, &[false]), None);
+    }
+
+    #[test]
+    fn what_has_no_error_does_not_hide_the_others() {
+        assert_eq!(mean_psnr(&[20.0, f64::INFINITY, 30.0]), Some(25.0));
+        assert_eq!(mean_psnr(&[f64::INFINITY; 2]), Some(f64::INFINITY));
+        assert_eq!(mean_psnr(&[]), None);
+        assert!(mean_psnr(&[20.0, f64::NAN]).unwrap().is_nan());
+        // a chunk of two without an error, and one of two that are pooled to 20 dB
+        assert!((pooled_psnr(&[0.0, 0.0, 0.02, 0.0], 2).unwrap() - 20.0).abs() < 1e-12);
+        assert_eq!(pooled_psnr(&[0.0; 3], 2), Some(f64::INFINITY));
     }
 
     #[test]

@@ -2,8 +2,9 @@
 //! packages use; they differ by up to some hundredths, so every figure has to say which one it is. Constants (0.01)^2 and
 //! (0.03)^2, data range 1. Does not know what a mask shows.
 //!
-//! Windows are separable; a row of the picture is blurred once and kept until the last window that needs it has passed. Values
-//! are halved around 0 first, which keeps single precision within 1e-6 of the double.
+//! Windows are separable; a row of the picture is blurred once and kept until the last window that needs it has passed. Levels are
+//! taken around their middle, which single precision holds exactly at each scale; sums are of double precision, since a variance is
+//! a small difference of large ones. So a picture is like itself by exactly 1.
 
 /// Which window, border and covariance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,8 +48,8 @@ impl Definition {
 pub fn ssim(a: &[u8], b: &[u8], width: usize, height: usize, channels: usize, definition: Definition) -> f64 {
     assert!(a.len() == width * height * channels && b.len() == a.len(), "images of {width} x {height} x {channels}");
     let window = Window::of(definition);
-    let sum: f64 = (0..channels).map(|c| window.compare(&Plane::of(a, b, width, height, channels, c)).similarity).sum();
-    sum / channels as f64
+    let similarity = |c: usize| window.mean(&Plane::of(a, b, width, height, channels, c), Local::similarity);
+    (0..channels).map(similarity).sum::<f64>() / channels as f64
 }
 
 /// SSIM over the windows whose middle lies in `mask` (`height x width`); what a window sees may lie outside of it. None if there is no such window.
@@ -71,7 +72,7 @@ pub fn masked_ssim(
             let inside = window.border..width - window.border;
             for x in inside.filter(|x| mask[y * width + x]) {
                 let at = |k: usize| blurred[k * width + x];
-                sum += f64::from(window.local(at(0), at(1), at(2), at(3)).0);
+                sum += window.local(at(0), at(1), at(2), at(3)).similarity();
                 count += 1;
             }
         });
@@ -109,7 +110,7 @@ pub fn ms_ssim(
         }
         let last = scale + 1 == SCALES.len();
         let factor = |plane: &Plane| {
-            if last { whole.compare(plane).similarity } else { contrast.compare(plane).contrast }
+            if last { whole.mean(plane, Local::similarity) } else { contrast.mean(plane, Local::contrast) }
         };
         factors.push(planes.iter().map(factor).collect());
     }
@@ -122,15 +123,31 @@ pub fn ms_ssim(
     })
 }
 
-/// Means over the positions of a window.
-struct Likeness {
-    /// Luminance, contrast and structure.
-    similarity: f64,
+/// What is seen through one window. Numerators and denominators, so that a score takes one division.
+struct Local {
     /// Contrast and structure.
-    contrast: f64,
+    contrast: [f64; 2],
+    luminance: [f64; 2],
 }
 
-/// One channel of both images, around 0: value / 255 - 0.5.
+impl Local {
+    /// Luminance, contrast and structure.
+    #[inline(always)]
+    fn similarity(&self) -> f64 {
+        self.contrast[0] * self.luminance[0] / (self.contrast[1] * self.luminance[1])
+    }
+
+    /// Contrast and structure.
+    #[inline(always)]
+    fn contrast(&self) -> f64 {
+        self.contrast[0] / self.contrast[1]
+    }
+}
+
+/// The middle of the levels, which planes are around.
+const MIDDLE: f32 = 127.5;
+
+/// One channel of both images: levels less [`MIDDLE`].
 struct Plane {
     a: Vec<f32>,
     b: Vec<f32>,
@@ -141,7 +158,7 @@ struct Plane {
 impl Plane {
     fn of(a: &[u8], b: &[u8], width: usize, height: usize, channels: usize, channel: usize) -> Plane {
         let plane = |image: &[u8]| -> Vec<f32> {
-            image.chunks_exact(channels).map(|pixel| f32::from(pixel[channel]) / 255.0 - 0.5).collect()
+            image.chunks_exact(channels).map(|pixel| f32::from(pixel[channel]) - MIDDLE).collect()
         };
         Plane { a: plane(a), b: plane(b), width, height }
     }
@@ -155,8 +172,8 @@ impl Plane {
         let half = |plane: &[f32]| -> Vec<f32> {
             let at = |x: usize, y: usize| {
                 let inside = x >= dx && y >= dy && x - dx < self.width && y - dy < self.height;
-                // outside lies 0, which is -0.5 here
-                if inside { plane[(y - dy) * self.width + x - dx] } else { -0.5 }
+                // outside lies level 0
+                if inside { plane[(y - dy) * self.width + x - dx] } else { -MIDDLE }
             };
             let mean = |x: usize, y: usize| at(x, y) + at(x + 1, y) + at(x, y + 1) + at(x + 1, y + 1);
             (0..width * height).map(|i| mean(i % width * 2, i / width * 2) / 4.0).collect()
@@ -166,52 +183,81 @@ impl Plane {
 }
 
 /// Sums run in so many lanes, so that they can be added side by side; the order is fixed.
-const LANES: usize = 16;
+const LANES: usize = 8;
+
+/// Weights of a symmetric window, from the middle outwards.
+enum Taps {
+    Box([f64; 4]),
+    Gaussian([f64; 6]),
+}
+
+impl Taps {
+    fn radius(&self) -> usize {
+        match self {
+            Taps::Box(taps) => taps.len() - 1,
+            Taps::Gaussian(taps) => taps.len() - 1,
+        }
+    }
+
+    /// The weighted sum of lines, which `line` gives by their distance from the middle one.
+    fn blend<'a>(&self, out: &mut [f64], line: impl Fn(i64) -> &'a [f64]) {
+        match self {
+            Taps::Box(taps) => blend(out, taps, line),
+            Taps::Gaussian(taps) => blend(out, taps, line),
+        }
+    }
+}
+
+/// As [`Taps::blend`]. All lines in one pass: sums that stay in registers make up for numbers twice as wide.
+fn blend<'a, const TAPS: usize>(out: &mut [f64], taps: &[f64; TAPS], line: impl Fn(i64) -> &'a [f64]) {
+    let width = out.len();
+    let before: [&[f64]; TAPS] = std::array::from_fn(|k| &line(-(k as i64))[..width]);
+    let after: [&[f64]; TAPS] = std::array::from_fn(|k| &line(k as i64)[..width]);
+    for x in 0..width {
+        let mut sum = taps[0] * before[0][x];
+        for k in 1..TAPS {
+            sum += taps[k] * (before[k][x] + after[k][x]);
+        }
+        out[x] = sum;
+    }
+}
 
 /// A separable, symmetric window and how it is used.
 struct Window {
-    /// From the middle outwards.
-    taps: Vec<f32>,
+    taps: Taps,
     /// Pixels left out on each side.
     border: usize,
     /// From population to sample covariance.
-    unbiased: f32,
+    unbiased: f64,
 }
 
 impl Window {
     fn of(definition: Definition) -> Window {
         match definition {
-            Definition::Torchmetrics => Window { taps: gaussian(5, 1.5), border: 0, unbiased: 1.0 },
-            Definition::Gaussian => Window { taps: gaussian(5, 1.5), border: 5, unbiased: 1.0 },
-            Definition::Uniform7 => Window { taps: vec![1.0 / 7.0; 4], border: 3, unbiased: 49.0 / 48.0 },
+            Definition::Torchmetrics => Window { taps: Taps::Gaussian(gaussian(1.5)), border: 0, unbiased: 1.0 },
+            Definition::Gaussian => Window { taps: Taps::Gaussian(gaussian(1.5)), border: 5, unbiased: 1.0 },
+            Definition::Uniform7 => Window { taps: Taps::Box([1.0 / 7.0; 4]), border: 3, unbiased: 49.0 / 48.0 },
         }
     }
 
-    fn radius(&self) -> usize {
-        self.taps.len() - 1
-    }
-
-    fn compare(&self, plane: &Plane) -> Likeness {
-        let (mut similarity, mut contrast) = (0.0, 0.0);
-        self.each_row(plane, |_, blurred| {
-            let (ssim, cs) = self.row(blurred, plane.width);
-            similarity += ssim;
-            contrast += cs;
-        });
+    /// Mean of a score over the positions of the window.
+    fn mean(&self, plane: &Plane, score: impl Fn(&Local) -> f64) -> f64 {
+        let mut sum = 0.0;
+        self.each_row(plane, |_, blurred| sum += self.row(blurred, plane.width, &score));
         let count = ((plane.width - 2 * self.border) * (plane.height - 2 * self.border)) as f64;
-        Likeness { similarity: similarity / count, contrast: contrast / count }
+        sum / count
     }
 
     /// Calls `each` with every row of windows that counts: its number, and four planes of a row's width one after another, which are
     /// the means of both images, of the sum of their squares and of their product.
-    fn each_row(&self, plane: &Plane, mut each: impl FnMut(usize, &[f32])) {
-        let (width, height, radius) = (plane.width, plane.height, self.radius());
+    fn each_row(&self, plane: &Plane, mut each: impl FnMut(usize, &[f64])) {
+        let (width, height, radius) = (plane.width, plane.height, self.taps.radius());
         let size = 2 * radius + 1;
         assert!(width >= size && height >= size, "an image of {width} x {height} px is smaller than the window");
         // the last rows, blurred across: means of both, mean of the sum of squares, mean of the product
-        let mut rows = vec![vec![0f32; 4 * width]; size];
+        let mut rows = vec![vec![0f64; 4 * width]; size];
         let mut scratch = Scratch::new(width, radius);
-        let mut blurred = vec![0f32; 4 * width];
+        let mut blurred = vec![0f64; 4 * width];
         let first = self.border as i64 - radius as i64;
         let last = (height - self.border + radius) as i64;
         for (step, y) in (first..last).enumerate() {
@@ -227,93 +273,79 @@ impl Window {
                 continue;
             }
             // the row in the middle of those that are kept
-            let row = |back: usize| &rows[(step - back) % size];
-            weigh(&mut blurred, row(radius), self.taps[0]);
-            for (k, &tap) in self.taps.iter().enumerate().skip(1) {
-                add_pair(&mut blurred, row(radius - k), row(radius + k), tap);
-            }
+            let middle = (step - radius) as i64;
+            self.taps.blend(&mut blurred, |away| rows[(middle + away) as usize % size].as_slice());
             each((y - radius as i64) as usize, &blurred);
         }
     }
 
-    /// Of one window: SSIM, and contrast and structure alone.
+    /// Of one window, from the means of both images, of the sum of their squares and of their product.
     #[inline(always)]
-    fn local(&self, ma: f32, mb: f32, squares: f32, product: f32) -> (f32, f32) {
-        const C1: f32 = 0.01 * 0.01;
-        const C2: f32 = 0.03 * 0.03;
-        let variances = (squares - ma * ma - mb * mb).max(0.0) * self.unbiased;
+    fn local(&self, ma: f64, mb: f64, squares: f64, product: f64) -> Local {
+        const C1: f64 = (0.01 * 255.0) * (0.01 * 255.0);
+        const C2: f64 = (0.03 * 255.0) * (0.03 * 255.0);
+        // what rounding takes below 0 stays there: it is as much in the covariance, and next to nothing beside C2
+        let variances = (squares - (ma * ma + mb * mb)) * self.unbiased;
         let covariance = (product - ma * mb) * self.unbiased;
-        let (ua, ub) = (ma + 0.5, mb + 0.5);
-        let cs = (2.0 * covariance + C2) / (variances + C2);
-        (cs * (2.0 * ua * ub + C1) / (ua * ua + ub * ub + C1), cs)
+        let (ua, ub) = (ma + f64::from(MIDDLE), mb + f64::from(MIDDLE));
+        Local {
+            contrast: [2.0 * covariance + C2, variances + C2],
+            luminance: [2.0 * ua * ub + C1, ua * ua + ub * ub + C1],
+        }
     }
 
-    /// Sums over a row of windows.
-    fn row(&self, blurred: &[f32], width: usize) -> (f64, f64) {
-        let inside = self.border..width - self.border;
-        let part = |k: usize| &blurred[k * width..][inside.clone()];
+    /// Sum of a score over a row of windows.
+    fn row(&self, blurred: &[f64], width: usize, score: &impl Fn(&Local) -> f64) -> f64 {
+        let part = |k: usize| blurred[k * width..][self.border..width - self.border].as_chunks::<LANES>();
         let (ma, mb, squares, products) = (part(0), part(1), part(2), part(3));
-        let (mut similarity, mut contrast) = ([0f32; LANES], [0f32; LANES]);
-        let chunks = ma.chunks(LANES).zip(mb.chunks(LANES)).zip(squares.chunks(LANES)).zip(products.chunks(LANES));
-        for (((ma, mb), squares), products) in chunks {
-            for i in 0..ma.len() {
-                let (ssim, cs) = self.local(ma[i], mb[i], squares[i], products[i]);
-                similarity[i] += ssim;
-                contrast[i] += cs;
+        let mut sums = [0f64; LANES];
+        for (((ma, mb), squares), products) in ma.0.iter().zip(mb.0).zip(squares.0).zip(products.0) {
+            for i in 0..LANES {
+                sums[i] += score(&self.local(ma[i], mb[i], squares[i], products[i]));
             }
         }
-        let sum = |lanes: [f32; LANES]| lanes.into_iter().map(f64::from).sum();
-        (sum(similarity), sum(contrast))
+        let rest = ma.1.iter().zip(mb.1).zip(squares.1).zip(products.1);
+        let rest = rest.map(|(((ma, mb), squares), product)| score(&self.local(*ma, *mb, *squares, *product)));
+        sums.into_iter().chain(rest).sum()
     }
 }
 
 /// A row of both images with its reflected ends, and what is blurred of it.
 struct Scratch {
-    padded: [Vec<f32>; 4],
+    padded: [Vec<f64>; 4],
     radius: usize,
 }
 
 impl Scratch {
     fn new(width: usize, radius: usize) -> Scratch {
-        Scratch { padded: std::array::from_fn(|_| vec![0f32; width + 2 * radius]), radius }
+        Scratch { padded: std::array::from_fn(|_| vec![0f64; width + 2 * radius]), radius }
     }
 
     /// Blurs a row across; `out` holds the four planes one after another.
-    fn blur(&mut self, a: &[f32], b: &[f32], taps: &[f32], out: &mut [f32]) {
+    fn blur(&mut self, a: &[f32], b: &[f32], taps: &Taps, out: &mut [f64]) {
         let (width, radius) = (a.len(), self.radius);
         let [pa, pb, squares, products] = &mut self.padded;
         for (padded, row) in [(&mut *pa, a), (&mut *pb, b)] {
-            padded[radius..radius + width].copy_from_slice(row);
+            padded[radius..radius + width].iter_mut().zip(row).for_each(|(padded, level)| *padded = f64::from(*level));
             for k in 1..=radius {
-                padded[radius - k] = row[reflect(-(k as i64), width)];
-                padded[radius + width + k - 1] = row[reflect((width + k - 1) as i64, width)];
+                padded[radius - k] = f64::from(row[reflect(-(k as i64), width)]);
+                padded[radius + width + k - 1] = f64::from(row[reflect((width + k - 1) as i64, width)]);
             }
         }
         for (((square, product), a), b) in squares.iter_mut().zip(products.iter_mut()).zip(&*pa).zip(&*pb) {
             (*square, *product) = (a * a + b * b, a * b);
         }
         for (padded, out) in self.padded.iter().zip(out.chunks_exact_mut(width)) {
-            weigh(out, &padded[radius..radius + width], taps[0]);
-            for (k, &tap) in taps.iter().enumerate().skip(1) {
-                add_pair(out, &padded[radius - k..][..width], &padded[radius + k..][..width], tap);
-            }
+            taps.blend(out, |away| &padded[(radius as i64 + away) as usize..][..width]);
         }
     }
 }
 
-fn weigh(out: &mut [f32], row: &[f32], tap: f32) {
-    out.iter_mut().zip(row).for_each(|(out, value)| *out = tap * value);
-}
-
-fn add_pair(out: &mut [f32], left: &[f32], right: &[f32], tap: f32) {
-    out.iter_mut().zip(left).zip(right).for_each(|((out, left), right)| *out += tap * (left + right));
-}
-
-/// The right half of a Gaussian, from its middle.
-fn gaussian(radius: i32, sigma: f64) -> Vec<f32> {
-    let tap = |i: i32| (-0.5 * (f64::from(i) / sigma).powi(2)).exp();
-    let sum: f64 = (-radius..=radius).map(tap).sum();
-    (0..=radius).map(|i| (tap(i) / sum) as f32).collect()
+/// The right half of a Gaussian of 11 taps, from its middle.
+fn gaussian(sigma: f64) -> [f64; 6] {
+    let taps: [f64; 6] = std::array::from_fn(|i| (-0.5 * (i as f64 / sigma).powi(2)).exp());
+    let sum = taps[0] + 2.0 * taps[1..].iter().sum::<f64>();
+    taps.map(|tap| tap / sum)
 }
 
 /// Where a place beyond the ends is mirrored to, without repeating the end.
@@ -366,6 +398,79 @@ mod tests {
             assert_eq!(over(&|_, _| false, definition), None);
         }
         assert_eq!(over(&|x, _| x < 5, Definition::Gaussian), None, "the border does not count");
+    }
+
+    const DEFINITIONS: [Definition; 3] = [Definition::Torchmetrics, Definition::Gaussian, Definition::Uniform7];
+
+    #[test]
+    fn flat_pictures_of_any_level_are_like_themselves() {
+        for level in 0..=255u8 {
+            let flat = [level; 13 * 12];
+            for definition in DEFINITIONS {
+                let whole = ssim(&flat, &flat, 13, 12, 1, definition);
+                assert!((whole - 1.0).abs() < 1e-9, "{level} {definition:?}: {whole}");
+                let masked = masked_ssim([&flat, &flat], [13, 12], 1, &[true; 13 * 12], definition).unwrap();
+                assert!((masked - 1.0).abs() < 1e-9, "{level} {definition:?}: {masked}");
+            }
+        }
+        let flat = vec![250u8; 176 * 176];
+        for definition in [Definition::Torchmetrics, Definition::Gaussian] {
+            let scales = ms_ssim(&flat, &flat, 176, 176, 1, definition).unwrap();
+            assert!((scales - 1.0).abs() < 1e-9, "{definition:?}: {scales}");
+        }
+    }
+
+    #[test]
+    fn flat_pictures_differ_in_luminance_alone() {
+        let (a, b, c1) = (2.0 / 255.0, 5.0 / 255.0, 1e-4);
+        let closed = (2.0 * a * b + c1) / (a * a + b * b + c1);
+        for definition in DEFINITIONS {
+            let found = ssim(&[2; 12 * 12], &[5; 12 * 12], 12, 12, 1, definition);
+            assert!((found - closed).abs() < 1e-7, "{definition:?}: {found}, not {closed}");
+        }
+    }
+
+    /// Of one channel, as it is defined: each window's deviations from its own means.
+    fn direct(a: &[u8], b: &[u8], [width, height]: [usize; 2], definition: Definition) -> f64 {
+        let (radius, border, unbiased) = match definition {
+            Definition::Torchmetrics => (5, 0, 1.0),
+            Definition::Gaussian => (5, 5, 1.0),
+            Definition::Uniform7 => (3, 3, 49.0 / 48.0),
+        };
+        let tap = |k: i64| if radius == 3 { 1.0 } else { (-0.5 * (k as f64 / 1.5).powi(2)).exp() };
+        let window = |x: usize, y: usize| {
+            let mut seen: Vec<[f64; 3]> = Vec::new();
+            for dy in -radius..=radius {
+                for dx in -radius..=radius {
+                    let at = reflect(y as i64 + dy, height) * width + reflect(x as i64 + dx, width);
+                    seen.push([tap(dx) * tap(dy), f64::from(a[at]) / 255.0, f64::from(b[at]) / 255.0]);
+                }
+            }
+            let total = seen.iter().map(|s| s[0]).sum::<f64>();
+            let mean = |of: &dyn Fn(&[f64; 3]) -> f64| seen.iter().map(|s| s[0] * of(s)).sum::<f64>() / total;
+            let (ma, mb) = (mean(&|s| s[1]), mean(&|s| s[2]));
+            let variances = unbiased * mean(&|s| (s[1] - ma).powi(2) + (s[2] - mb).powi(2));
+            let covariance = unbiased * mean(&|s| (s[1] - ma) * (s[2] - mb));
+            (2.0 * ma * mb + 1e-4) * (2.0 * covariance + 9e-4) / ((ma * ma + mb * mb + 1e-4) * (variances + 9e-4))
+        };
+        let (columns, rows) = (border..width - border, border..height - border);
+        let count = (columns.len() * rows.len()) as f64;
+        rows.flat_map(|y| columns.clone().map(move |x| (x, y))).map(|(x, y)| window(x, y)).sum::<f64>() / count
+    }
+
+    #[test]
+    fn levels_that_hardly_differ_are_told_apart_as_defined() {
+        let level = |i: usize, of: u64| {
+            let drawn = (i as u64 + 1 + (of << 32)).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+            ((drawn ^ (drawn >> 29)).wrapping_mul(0xBF58_476D_1CE4_E5B9) >> 63) as u8
+        };
+        let [a, b] = [0, 1].map(|of| (0..21 * 17).map(|i| level(i, of)).collect::<Vec<u8>>());
+        assert!(a.contains(&0) && a.contains(&1) && a != b);
+        for definition in DEFINITIONS {
+            assert!((ssim(&a, &a, 21, 17, 1, definition) - 1.0).abs() < 1e-9);
+            let (found, wanted) = (ssim(&a, &b, 21, 17, 1, definition), direct(&a, &b, [21, 17], definition));
+            assert!((found - wanted).abs() < 1e-9, "{definition:?}: {found}, not {wanted}");
+        }
     }
 
     #[test]

@@ -165,6 +165,7 @@ impl AvatarConfig {
             unet: self.unet.clone(),
             condition_channels: self.condition_channels(),
             encoder_channels: self.encoder_channels.clone(),
+            ..ControlNetConfig::default()
         }
     }
 }

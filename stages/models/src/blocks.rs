@@ -1,5 +1,5 @@
 //! Residual blocks, resampling and the levels of the diffusion U-Net. Variable names are those of diffusers. Does not
-//! know how levels are wired (`unet.rs`), nor the auto-encoder, whose blocks lie with it except for [`ResnetBlock`].
+//! know how levels are wired (`unet.rs`), nor the auto-encoder, whose blocks lie with it except for [`ResnetBlock`] and what resamples.
 
 use tch::Tensor;
 use tch::nn::Path;
@@ -57,6 +57,27 @@ impl ResnetBlock {
             Some(shortcut) => shortcut.forward(x) + h,
             None => x + h,
         }
+    }
+}
+
+/// A 3x3 convolution that halves a map.
+#[derive(Debug)]
+pub struct Downsample {
+    conv: Conv2d,
+    /// Zeros at the bottom and right only.
+    aside: bool,
+}
+
+impl Downsample {
+    /// Keeps the number of channels. `padding`: rows and columns of zeros around the map; 0 stands for one of each at the bottom and
+    /// right only.
+    pub fn new(p: &Path, channels: i64, padding: i64) -> Self {
+        Self { conv: Conv2d::new(&(p / "conv"), channels, channels, 3, 2, padding), aside: padding == 0 }
+    }
+
+    /// `[B, C, H, W]` -> `[B, C, H/2, W/2]`; of an odd side the larger half, or without padding the smaller one.
+    pub fn forward(&self, x: &Tensor) -> Tensor {
+        if self.aside { self.conv.forward(&x.constant_pad_nd([0, 1, 0, 1])) } else { self.conv.forward(x) }
     }
 }
 
@@ -151,6 +172,8 @@ pub struct Shared {
     pub time: i64,
     /// Norms of the residual blocks.
     pub norms: Norms,
+    /// Zeros around maps that are halved, see [`Downsample::new`].
+    pub downsample_padding: i64,
 }
 
 /// Expression attentions of one level: for each transformer, one per block.
@@ -163,7 +186,7 @@ pub struct DownBlock {
     resnets: Vec<ResnetBlock>,
     /// Empty on levels without attention.
     pub attentions: Vec<SpatialTransformer>,
-    downsampler: Option<Conv2d>,
+    downsampler: Option<Downsample>,
 }
 
 impl DownBlock {
@@ -184,7 +207,7 @@ impl DownBlock {
         Self {
             resnets: (0..layers).map(resnet).collect(),
             attentions: transformers(p, layers, inside),
-            downsampler: downsample.then(|| Conv2d::new(&(p / "downsamplers" / 0 / "conv"), outputs, outputs, 3, 2, 1)),
+            downsampler: downsample.then(|| Downsample::new(&(p / "downsamplers" / 0), outputs, s.downsample_padding)),
         }
     }
 
@@ -204,8 +227,8 @@ impl DownBlock {
             });
             skips.push(x.shallow_clone());
         }
-        if let Some(conv) = &self.downsampler {
-            x = c.stage(conv.weight.requires_grad(), &[&x], |maps, _| conv.forward(&maps[0]));
+        if let Some(down) = &self.downsampler {
+            x = c.stage(down.conv.weight.requires_grad(), &[&x], |maps, _| down.forward(&maps[0]));
             skips.push(x.shallow_clone());
         }
         x
@@ -217,23 +240,29 @@ impl DownBlock {
 pub struct MidBlock {
     resnet: ResnetBlock,
     attention: Option<(SpatialTransformer, ResnetBlock)>,
+    /// What the residual blocks put out is divided by this.
+    scale: f64,
 }
 
 impl MidBlock {
-    /// Keeps the number of channels. `inside` is none without attention.
-    pub fn new(p: &Path, channels: i64, inside: Option<TransformerShape>, s: Shared) -> Self {
+    /// Keeps the number of channels. `inside` is none without attention. What each residual block puts out is divided by `scale`.
+    pub fn new(p: &Path, channels: i64, inside: Option<TransformerShape>, s: Shared, scale: f64) -> Self {
         let resnet = |i| ResnetBlock::new(&(p / "resnets" / i), channels, channels, Some(s.time), s.norms);
         let attention = |shape| (SpatialTransformer::new(&(p / "attentions" / 0), shape), resnet(1));
-        Self { resnet: resnet(0), attention: inside.map(attention) }
+        Self { resnet: resnet(0), attention: inside.map(attention), scale }
     }
 
     /// Same shape as the input. This level has no expression attention.
     pub fn forward<'n>(&'n self, x: &Tensor, c: Context<'_, 'n>) -> Tensor {
         c.stage(self.resnet.learns(), &[x], |maps, c| {
-            let x = self.resnet.forward(&maps[0], Some(c.time));
+            let x = self.scaled(self.resnet.forward(&maps[0], Some(c.time)));
             let Some((transformer, last)) = &self.attention else { return x };
-            last.forward(&transformer.forward(&x, c.text, None), Some(c.time))
+            self.scaled(last.forward(&transformer.forward(&x, c.text, None), Some(c.time)))
         })
+    }
+
+    fn scaled(&self, x: Tensor) -> Tensor {
+        if self.scale == 1.0 { x } else { x / self.scale }
     }
 }
 
@@ -320,6 +349,58 @@ mod tests {
     use super::*;
     use crate::init;
     use tch::{Device, Kind};
+
+    const SHARED: Shared = Shared { time: 5, norms: Norms { groups: 4, eps: 1e-5 }, downsample_padding: 1 };
+
+    fn far(a: &Tensor, b: &Tensor) -> f64 {
+        (a - b).abs().max().double_value(&[])
+    }
+
+    fn context<'a, 'n>(time: &'a Tensor, text: &'a Tensor) -> Context<'a, 'n> {
+        Context { time, text, expression: None, tape: None }
+    }
+
+    #[test]
+    fn without_padding_zeros_are_at_the_bottom_and_right() {
+        let x = init::normal(4, 0, &[2, 3, 6, 5]);
+        for (padding, [top, left, height, width]) in [(0, [0, 0, 7, 6]), (1, [1, 1, 8, 7])] {
+            let (_vs, down) = init::build(Device::Cpu, 4, |p| Downsample::new(p, 3, padding));
+            let wide = Tensor::zeros([2, 3, height, width], (Kind::Float, Device::Cpu));
+            wide.narrow(2, top, 6).narrow(3, left, 5).copy_(&x);
+            let wanted = wide.conv2d(&down.conv.weight, Some(&down.conv.bias), 2, 0, 1, 1);
+            let found = tch::no_grad(|| down.forward(&x));
+            assert_eq!(found.size(), [2, 3, 3, 2 + padding]);
+            assert!(far(&found, &wanted) < 1e-6);
+        }
+    }
+
+    #[test]
+    fn the_middles_residual_blocks_are_divided_and_its_transformer_is_not() {
+        let shape = TransformerShape {
+            channels: 8,
+            width: 8,
+            context: 6,
+            heads: 2,
+            depth: 1,
+            groups: 4,
+            linear: true,
+            only_cross: false,
+        };
+        let x = init::normal(5, 0, &[1, 8, 4, 3]);
+        let (time, text) = (init::normal(5, 1, &[1, 5]), init::normal(5, 2, &[1, 3, 6]));
+        for inside in [None, Some(shape)] {
+            let (_vs, mid) = init::build(Device::Cpu, 5, |p| MidBlock::new(p, 8, inside, SHARED, 2.0));
+            tch::no_grad(|| {
+                let mut wanted = mid.resnet.forward(&x, Some(&time)) / 2.0;
+                if let Some((transformer, last)) = &mid.attention {
+                    wanted = last.forward(&transformer.forward(&wanted, &text, None), Some(&time)) / 2.0;
+                }
+                assert!(far(&mid.forward(&x, context(&time, &text)), &wanted) < 1e-6);
+                let (_vs, whole) = init::build(Device::Cpu, 5, |p| MidBlock::new(p, 8, inside, SHARED, 1.0));
+                assert!(far(&whole.forward(&x, context(&time, &text)), &wanted) > 0.1);
+            });
+        }
+    }
 
     #[test]
     fn doubling_by_phases_is_doubling_and_convolving() {

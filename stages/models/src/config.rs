@@ -166,6 +166,13 @@ pub struct UNetConfig {
     pub flip_sin_to_cos: bool,
     /// Shift of the time embedding's frequencies.
     pub freq_shift: f64,
+    /// Width of the time embedding, where it is not four times the finest level's. A ControlNet has its U-Net's, which diffusers cannot
+    /// give it.
+    pub time_embedding_dim: Option<i64>,
+    /// Zeros around a map that is halved, 0 or 1; 0 stands for one row and column at the bottom and right only.
+    pub downsample_padding: i64,
+    /// What the middle's residual blocks put out is divided by this.
+    pub mid_block_scale_factor: f64,
 }
 
 impl Default for UNetConfig {
@@ -188,6 +195,9 @@ impl Default for UNetConfig {
             use_linear_projection: true,
             flip_sin_to_cos: true,
             freq_shift: 0.0,
+            time_embedding_dim: None,
+            downsample_padding: 1,
+            mid_block_scale_factor: 1.0,
         }
     }
 }
@@ -209,7 +219,7 @@ impl UNetConfig {
 
     /// Width of the time embedding.
     pub fn time_width(&self) -> i64 {
-        4 * self.block_out_channels[0]
+        self.time_embedding_dim.unwrap_or(4 * self.block_out_channels[0])
     }
 
     /// A level of the contracting half, 0 the finest.
@@ -288,6 +298,12 @@ impl UNetConfig {
             None | Some(Value::Null) => None,
             Some(_) => Some(depths("reverse_transformer_layers_per_block")?.reversed()),
         };
+        let time_embedding_dim = match read.value.get("time_embedding_dim") {
+            None | Some(Value::Null) => None,
+            // 0 is none in Python
+            Some(_) => Some(read.integer("time_embedding_dim", 0)?).filter(|width| *width != 0),
+        };
+        let usual_time = block_out_channels.first().map(|channels| 4 * channels);
         let mut config = Self {
             in_channels: read.integer("in_channels", default.in_channels)?,
             out_channels: read.integer("out_channels", default.out_channels)?,
@@ -309,6 +325,9 @@ impl UNetConfig {
             use_linear_projection: read.boolean("use_linear_projection", false)?,
             flip_sin_to_cos: read.boolean("flip_sin_to_cos", true)?,
             freq_shift: read.number("freq_shift", 0.0)?,
+            time_embedding_dim: time_embedding_dim.filter(|width| Some(*width) != usual_time),
+            downsample_padding: read.integer("downsample_padding", default.downsample_padding)?,
+            mid_block_scale_factor: read.number("mid_block_scale_factor", default.mid_block_scale_factor)?,
             block_out_channels,
         };
         config.check_lengths(read)?;
@@ -373,6 +392,15 @@ impl UNetConfig {
             let list: Vec<i64> = (0..levels).rev().map(|i| depths.at(i)).collect();
             value["reverse_transformer_layers_per_block"] = json!(list);
         }
+        if let Some(width) = self.time_embedding_dim {
+            value["time_embedding_dim"] = json!(width);
+        }
+        if self.downsample_padding != 1 {
+            value["downsample_padding"] = json!(self.downsample_padding);
+        }
+        if self.mid_block_scale_factor != 1.0 {
+            value["mid_block_scale_factor"] = json!(self.mid_block_scale_factor);
+        }
         value
     }
 
@@ -388,6 +416,15 @@ impl UNetConfig {
         read.at_least("transformer_layers_per_block", 0, self.transformer_layers.values())?;
         let up = self.up_transformer_layers.as_ref().map_or(&[] as &[i64], PerLevel::values);
         read.at_least("reverse_transformer_layers_per_block", 0, up)?;
+        read.at_least("time_embedding_dim", 1, self.time_embedding_dim.as_slice())?;
+        if ![0, 1].contains(&self.downsample_padding) {
+            let padding = self.downsample_padding;
+            return Err(read.error(format!("downsample_padding: {padding} is not implemented (only 0 or 1)")));
+        }
+        if self.mid_block_scale_factor == 0.0 || !self.mid_block_scale_factor.is_finite() {
+            let factor = self.mid_block_scale_factor;
+            return Err(read.error(format!("mid_block_scale_factor must not be {factor}: features are divided by it")));
+        }
         for (i, (channels, heads)) in self.block_out_channels.iter().zip(&self.heads).enumerate() {
             if self.attends(i) && !(1..=*channels).contains(heads) {
                 return Err(read.error(format!(
@@ -436,8 +473,6 @@ fn refuse_other_networks(read: &Reader<'_>) -> Result<(), WeightsError> {
     read.refuse_unless("time_embedding_type", &[json!("positional")])?;
     read.refuse_unless("resnet_time_scale_shift", &[json!("default")])?;
     read.refuse_unless("attention_type", &[json!("default")])?;
-    read.refuse_unless("downsample_padding", &[json!(1)])?;
-    read.refuse_unless("mid_block_scale_factor", &[json!(1), json!(1.0)])?;
     read.refuse_unless("conv_in_kernel", &[json!(3)])?;
     read.refuse_unless("conv_out_kernel", &[json!(3)])?;
     for key in [
@@ -448,7 +483,6 @@ fn refuse_other_networks(read: &Reader<'_>) -> Result<(), WeightsError> {
         "num_class_embeds",
         "time_cond_proj_dim",
         "time_embedding_act_fn",
-        "time_embedding_dim",
         "timestep_post_act",
     ] {
         read.refuse_unless(key, &[Value::Null])?;

@@ -2,8 +2,8 @@
 //! sees a condition image and speaks through zero-initialised 1x1 convolutions. Does not know what the condition shows.
 
 use serde_json::Value;
-use tch::Tensor;
 use tch::nn::{Path, VarStore};
+use tch::{Kind, Tensor};
 
 use crate::blocks::Context;
 use crate::config::Reader;
@@ -11,6 +11,9 @@ use crate::layers::Conv2d;
 use crate::tape::Tape;
 use crate::unet::{Encoder, Features, Probe, UNetConfig};
 use crate::weights::{self, WeightsError};
+
+/// The field that says in which order a condition's channels are.
+const ORDER: &str = "controlnet_conditioning_channel_order";
 
 /// Sizes of a ControlNet. The default is the one of DiffusionAvatars: 73 condition channels, an eighth of the resolution.
 #[derive(Debug, Clone, PartialEq)]
@@ -21,25 +24,34 @@ pub struct ControlNetConfig {
     pub condition_channels: i64,
     /// Widths of the condition encoder, one for each resolution: four widths halve three times.
     pub encoder_channels: Vec<i64>,
+    /// Whether the condition's channels are taken in the opposite order (diffusers' `controlnet_conditioning_channel_order: bgr`).
+    pub bgr: bool,
+    /// Whether all places of a residual get its mean over height and width (diffusers' `global_pool_conditions`).
+    pub global_pool: bool,
 }
 
 impl Default for ControlNetConfig {
     fn default() -> Self {
-        Self { unet: UNetConfig::default(), condition_channels: 73, encoder_channels: vec![16, 32, 96, 256] }
+        Self {
+            unet: UNetConfig::default(),
+            condition_channels: 73,
+            encoder_channels: vec![16, 32, 96, 256],
+            bgr: false,
+            global_pool: false,
+        }
     }
 }
 
 impl ControlNetConfig {
     /// For [`UNetConfig::small`]: a quarter of the resolution.
     pub fn small(condition_channels: i64) -> Self {
-        Self { unet: UNetConfig::small(), condition_channels, encoder_channels: vec![16, 32, 64] }
+        Self { unet: UNetConfig::small(), condition_channels, encoder_channels: vec![16, 32, 64], ..Self::default() }
     }
 
     /// Reads diffusers' `config.json`. `place` names it in errors.
     pub fn from_json(value: &Value, place: &str) -> Result<Self, WeightsError> {
         let read = Reader { value, place };
-        read.refuse_unless("controlnet_conditioning_channel_order", &[Value::from("rgb")])?;
-        read.refuse_unless("global_pool_conditions", &[Value::from(false)])?;
+        read.refuse_unless(ORDER, &[Value::from("rgb"), Value::from("bgr")])?;
         let config = Self {
             unet: UNetConfig::from_controlnet_json(value, place)?,
             condition_channels: read.integer("conditioning_channels", 3)?,
@@ -47,6 +59,8 @@ impl ControlNetConfig {
                 None => vec![16, 32, 96, 256],
                 Some(_) => read.integers("conditioning_embedding_out_channels", None)?,
             },
+            bgr: value.get(ORDER).is_some_and(|order| order == "bgr"),
+            global_pool: read.boolean("global_pool_conditions", false)?,
         };
         config.check(place)?;
         Ok(config)
@@ -74,15 +88,21 @@ impl ControlNetConfig {
         fields.insert("_class_name".into(), "ControlNetModel".into());
         fields.insert("conditioning_channels".into(), self.condition_channels.into());
         fields.insert("conditioning_embedding_out_channels".into(), self.encoder_channels.clone().into());
+        if self.bgr {
+            fields.insert(ORDER.into(), "bgr".into());
+        }
+        if self.global_pool {
+            fields.insert("global_pool_conditions".into(), true.into());
+        }
         value
     }
 }
 
 /// What a ControlNet adds to its U-Net.
 pub struct Residuals {
-    /// For every skip connection, in order.
+    /// For every skip connection, in order: `[B, C, h, w]`, or `[B, C, 1, 1]` where they are pooled.
     pub down: Vec<Tensor>,
-    /// For the middle.
+    /// For the middle, likewise.
     pub mid: Tensor,
 }
 
@@ -93,6 +113,8 @@ pub struct ControlNet {
     condition: ConditionEncoder,
     zero_down: Vec<Conv2d>,
     zero_mid: Conv2d,
+    bgr: bool,
+    global_pool: bool,
 }
 
 impl ControlNet {
@@ -113,6 +135,8 @@ impl ControlNet {
             condition: ConditionEncoder::new(&(p / "controlnet_cond_embedding"), config),
             zero_down: down.collect(),
             zero_mid: zero(&(p / "controlnet_mid_block"), unet.block_out_channels[last]),
+            bgr: config.bgr,
+            global_pool: config.global_pool,
         }
     }
 
@@ -135,7 +159,7 @@ impl ControlNet {
 
     /// Condition image `[B, channels, H, W]` -> `[B, width, H/f, W/f]`. Does not depend on time: encode once per image.
     pub fn encode(&self, condition: &Tensor) -> Tensor {
-        self.condition.forward(condition)
+        if self.bgr { self.condition.forward(&condition.flip([1])) } else { self.condition.forward(condition) }
     }
 
     /// Residuals for a noisy latent `[B, in, h, w]` at times `t` `[B]` with text `[B, M, ctx]` and an encoded condition,
@@ -161,7 +185,8 @@ impl ControlNet {
         let mid = self.encoder.mid(&x, c, Probe::default());
         let speak = |conv: &Conv2d, x: &Tensor| {
             let y = conv.forward(x);
-            if scale == 1.0 { y } else { y * scale }
+            let y = if scale == 1.0 { y } else { y * scale };
+            if self.global_pool { y.mean_dim(&[2i64, 3][..], true, None::<Kind>) } else { y }
         };
         Residuals {
             down: self.zero_down.iter().zip(&skips).map(|(conv, x)| speak(conv, x)).collect(),
@@ -257,7 +282,12 @@ mod tests {
                 norm_num_groups: 4,
                 ..UNetConfig::default()
             };
-            let config = ControlNetConfig { unet, condition_channels: 2, encoder_channels: vec![4, 6] };
+            let config = ControlNetConfig {
+                unet,
+                condition_channels: 2,
+                encoder_channels: vec![4, 6],
+                ..ControlNetConfig::default()
+            };
             let (unet_vs, unet) = init::build(Device::Cpu, 0, |p| UNet::new(p, &config.unet));
             let (vs, net) = init::build(Device::Cpu, 1, |p| ControlNet::new(p, &config));
             let (x, text) = (init::normal(0, 0, &[1, 4, 9, 6]), init::normal(0, 1, &[1, 3, 10]));
@@ -283,6 +313,52 @@ mod tests {
     }
 
     #[test]
+    fn channels_may_be_in_the_opposite_order() {
+        let config = ControlNetConfig { bgr: true, ..ControlNetConfig::small(3) };
+        assert_eq!(ControlNetConfig::from_json(&config.to_json(), "here").unwrap(), config);
+        let plain = ControlNetConfig::small(3).to_json();
+        assert_eq!([ORDER, "global_pool_conditions"].map(|key| plain.get(key)), [None; 2]);
+        let (_vs, net) = init::build(Device::Cpu, 1, |p| ControlNet::new(p, &config));
+        let (_vs, rgb) = init::build(Device::Cpu, 1, |p| ControlNet::new(p, &ControlNetConfig::small(3)));
+        let condition = init::normal(0, 0, &[1, 3, 16, 8]);
+        tch::no_grad(|| {
+            assert_eq!(net.encode(&condition), rgb.encode(&condition.flip([1])));
+            assert_ne!(net.encode(&condition), rgb.encode(&condition));
+        });
+    }
+
+    #[test]
+    fn pooled_residuals_are_the_means_of_the_others() {
+        let config = ControlNetConfig { global_pool: true, ..ControlNetConfig::small(3) };
+        assert_eq!(ControlNetConfig::from_json(&config.to_json(), "here").unwrap(), config);
+        let (_vs, net) = init::build(Device::Cpu, 1, |p| ControlNet::new(p, &config));
+        let (_vs, plain) = init::build(Device::Cpu, 1, |p| ControlNet::new(p, &ControlNetConfig::small(3)));
+        let (_vs, unet) = init::build(Device::Cpu, 0, |p| UNet::new(p, &config.unet));
+        let (x, text) = (init::normal(0, 0, &[2, 4, 8, 4]), init::normal(0, 1, &[2, 3, 64]));
+        let t = times(700, 2, Device::Cpu);
+        tch::no_grad(|| {
+            let encoded = net.encode(&init::normal(0, 2, &[2, 3, 32, 16]));
+            let pooled = net.forward(&x, &t, &text, &encoded, 0.5);
+            let whole = plain.forward(&x, &t, &text, &encoded, 0.5);
+            let all = |residuals: &Residuals| {
+                residuals.down.iter().chain([&residuals.mid]).map(Tensor::shallow_clone).collect::<Vec<_>>()
+            };
+            for (pooled, whole) in all(&pooled).iter().zip(all(&whole)) {
+                let (b, c, h, w) = whole.size4().unwrap();
+                let mean = whole.sum_dim_intlist(&[2i64, 3][..], true, Kind::Float) / (h * w) as f64;
+                assert_eq!(pooled.size(), [b, c, 1, 1]);
+                assert!((pooled - &mean).abs().max().double_value(&[]) < 1e-6);
+                assert!((pooled - &whole).abs().max().double_value(&[]) > 1e-3);
+            }
+            // every place of the U-Net's maps gets it
+            let extras = Extras { down: Some(&pooled.down), mid: Some(&pooled.mid), ..Extras::default() };
+            let steered = unet.forward(&x, &t, &text, extras);
+            assert_eq!(steered.size(), [2, 4, 8, 4]);
+            assert_ne!(steered, unet.forward(&x, &t, &text, Extras::default()));
+        });
+    }
+
+    #[test]
     fn heads_may_be_given_by_either_name() {
         let mut value = ControlNetConfig::small(3).to_json();
         value["num_attention_heads"] = Value::Null;
@@ -300,6 +376,8 @@ mod tests {
             ("conditioning_embedding_out_channels", Value::from(Vec::<i64>::new())),
             ("conditioning_embedding_out_channels", Value::from(vec![16, 0])),
             ("conditioning_channels", Value::from(0)),
+            (ORDER, Value::from("gbr")),
+            ("global_pool_conditions", Value::Null),
             ("norm_num_groups", Value::from(0)),
         ] {
             let mut value = ControlNetConfig::small(3).to_json();

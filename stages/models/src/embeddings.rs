@@ -6,11 +6,12 @@ use tch::{Kind, Tensor};
 use crate::layers::Linear;
 
 /// Sinusoids of the time (Ho et al. 2020, with Stable Diffusion's ordering): `[B]` integers -> `[B, width]`, f32.
-/// `flip` puts the cosines first; `shift` lowers the number of steps that the frequencies are spread over.
+/// `flip` puts the cosines first; `shift` lowers the number of steps that the frequencies are spread over. Rounded as diffusers does.
 pub fn sinusoids(t: &Tensor, width: i64, flip: bool, shift: f64) -> Tensor {
     let half = width / 2;
     let steps = Tensor::arange(half, (Kind::Float, t.device()));
-    let frequencies = (steps * (-(10000f64.ln()) / (half as f64 - shift))).exp();
+    // multiplied, then divided, and rounded after each: time 999 shows the last bit of a frequency
+    let frequencies = (steps * -(10000f64.ln()) / (half as f64 - shift)).exp();
     let angles = t.to_kind(Kind::Float).unsqueeze(1) * frequencies.unsqueeze(0);
     let (sin, cos) = (angles.sin(), angles.cos());
     let pair = if flip { Tensor::cat(&[cos, sin], 1) } else { Tensor::cat(&[sin, cos], 1) };
@@ -37,5 +38,30 @@ impl TimeEmbedding {
     pub fn forward(&self, x: &Tensor) -> Tensor {
         let x = x.to_kind(self.linear_1.weight.kind());
         self.linear_2.forward(&self.linear_1.forward(&x).silu())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frequencies_are_rounded_as_diffusers_rounds_them() {
+        for width in [72, 320] {
+            let half = width / 2;
+            let logarithm = -(10000f64.ln()) as f32;
+            let exponents: Vec<f32> = (0..half).map(|i| i as f32 * logarithm / half as f32).collect();
+            let frequencies: Vec<f32> = Vec::try_from(Tensor::from_slice(&exponents).exp()).unwrap();
+            let waves = sinusoids(&Tensor::from_slice(&[999i64]), width, false, 0.0);
+            assert_eq!(waves.size(), [1, width]);
+            for (i, frequency) in (0..half).zip(frequencies) {
+                let (sin, cos) = f64::from(999f32 * frequency).sin_cos();
+                let found = [i, half + i].map(|at| waves.double_value(&[0, at]));
+                assert!(
+                    (found[0] - sin).abs() < 1e-6 && (found[1] - cos).abs() < 1e-6,
+                    "width {width}, {i}: {found:?}, not {sin} and {cos}"
+                );
+            }
+        }
     }
 }

@@ -131,6 +131,8 @@ pub struct Draw {
 impl Draw {
     /// Times uniform over 0..T and standard normal noise: a function of `seed` and `step`.
     pub fn new(schedule: &Schedule, shape: &[i64], seed: u64, step: u64) -> Self {
+        // other streams than the order of samples and the noise that pictures begin with, which may have the same seed
+        let seed = seed ^ 0xD1FF;
         let t = init::integers(seed, 2 * step, shape[0] as usize, schedule.config.train_steps as i64);
         Self { t, noise: init::normal(seed, 2 * step + 1, shape) }
     }

@@ -95,7 +95,7 @@ impl FeatureMaps {
     /// The features of images, zero outside the mask: of the planes `[B, 3C or C, H, W]`, then of the ambient map
     /// `[B, CA, H, W]` where there is one.
     fn look_up(&self, g: &GBuffer) -> Vec<Tensor> {
-        let mask = g.mask.to_kind(Kind::Float).unsqueeze(1);
+        let mask = g.inside().unsqueeze(1);
         let surface = match self.layout {
             Layout::TriPlane => lookup_planes(&self.planes, &g.canonical),
             Layout::SphericalUv => {
@@ -130,7 +130,7 @@ pub struct GBuffer {
     pub normals: Tensor,
     /// Ambient coordinates in [0, 1], `[B, H, W, 2]`; none for head models without them.
     pub ambient: Option<Tensor>,
-    /// 1 on the head, 0 elsewhere, `[B, H, W]`.
+    /// 0 beside the head, anything else on it, in any numbers: `[B, H, W]`.
     pub mask: Tensor,
     /// Whose maps each image is looked up in, by place among those of the avatar; empty: the first's.
     pub whose: Vec<usize>,
@@ -140,6 +140,11 @@ impl GBuffer {
     /// Channels of its part of the condition: 9, or 7 without ambient coordinates.
     pub fn channels(ambient: bool) -> i64 {
         if ambient { 9 } else { 7 }
+    }
+
+    /// 1 on the head, 0 elsewhere, `[B, H, W]`, f32.
+    pub fn inside(&self) -> Tensor {
+        self.mask.ne(0.0).to_kind(Kind::Float)
     }
 
     /// Image `i` alone, batch size 1.
@@ -207,7 +212,7 @@ pub fn condition(g: &GBuffer, maps: &[FeatureMaps]) -> Tensor {
     let canonical = &g.canonical * 2.0 - 1.0;
     let place = match maps.first().map(|maps| maps.layout) {
         Some(Layout::SphericalUv) => {
-            let inside = g.mask.to_kind(Kind::Float).unsqueeze(-1);
+            let inside = g.inside().unsqueeze(-1);
             spherical_uv(&canonical) * &inside + (inside - 1.0)
         }
         _ => canonical,
@@ -395,6 +400,22 @@ mod tests {
             assert!((at(1) - uv[0]).abs() < 1e-5 && (at(2) - uv[1]).abs() < 1e-5);
             let want = naive(&texture, 64, 8, (uv[0] + 1.0) / 2.0, (uv[1] + 1.0) / 2.0, 5);
             assert!((at(8 + 5) - want).abs() < 1e-3);
+        }
+    }
+
+    #[test]
+    fn a_mask_may_be_in_any_numbers() {
+        for layout in [Layout::TriPlane, Layout::SphericalUv] {
+            let config = FeatureMapConfig { resolution: 8, layout, ..FeatureMapConfig::small() };
+            let (_vs, maps) = init::build(Device::Cpu, 0, |p| FeatureMaps::new(p, &config));
+            maps.seed(1, "");
+            let image = |of: fn(&Tensor) -> Tensor| {
+                let g = seen(2, Vec::new());
+                condition(&GBuffer { mask: of(&g.mask), ..g }, std::slice::from_ref(&maps))
+            };
+            let wanted = image(Tensor::shallow_clone);
+            assert_eq!(image(|mask| (mask * 255.0).to_kind(Kind::Uint8)), wanted, "{layout:?}: 0 and 255");
+            assert_eq!(image(|mask| mask.gt(0.5)), wanted, "{layout:?}: false and true");
         }
     }
 

@@ -46,7 +46,7 @@ impl Encoder {
         };
         let mid = || {
             let inside = config.middle_transformer().map(|inside| shape(config, widths[last], inside));
-            MidBlock::new(&(p / "mid_block"), widths[last], inside, shared)
+            MidBlock::new(&(p / "mid_block"), widths[last], inside, shared, config.mid_block_scale_factor)
         };
         Self {
             time_embedding: TimeEmbedding::new(&(p / "time_embedding"), widths[0], config.time_width()),
@@ -277,7 +277,11 @@ pub fn times(t: i64, batch: i64, device: Device) -> Tensor {
 }
 
 fn shared(config: &UNetConfig) -> Shared {
-    Shared { time: config.time_width(), norms: Norms { groups: config.norm_num_groups, eps: config.norm_eps } }
+    Shared {
+        time: config.time_width(),
+        norms: Norms { groups: config.norm_num_groups, eps: config.norm_eps },
+        downsample_padding: config.downsample_padding,
+    }
 }
 
 fn shape(config: &UNetConfig, channels: i64, inside: Transformers) -> TransformerShape {

@@ -6,7 +6,7 @@ use tch::Tensor;
 use tch::nn::Path;
 
 use crate::attention::attend;
-use crate::blocks::{Norms, ResnetBlock, Upsample};
+use crate::blocks::{Downsample, Norms, ResnetBlock, Upsample};
 use crate::config::Reader;
 use crate::layers::{Conv2d, GroupNorm, Linear};
 use crate::weights::WeightsError;
@@ -75,14 +75,12 @@ impl VaeConfig {
         1 << (self.block_out_channels.len() - 1)
     }
 
-    /// Reads diffusers' `config.json`. `place` names it in errors.
+    /// Reads diffusers' `config.json`. `place` names it in errors. `latents_mean` and `latents_std` change nothing: neither this
+    /// network nor the pipelines of Stable Diffusion 1.x and 2.x look at them in diffusers.
     pub fn from_json(value: &Value, place: &str) -> Result<Self, WeightsError> {
         let read = Reader { value, place };
         // two names of one function
         read.refuse_unless("act_fn", &[json!("silu"), json!("swish")])?;
-        for key in ["latents_mean", "latents_std"] {
-            read.refuse_unless(key, &[Value::Null])?;
-        }
         let block_out_channels = read.integers("block_out_channels", None)?;
         for (key, block) in [("down_block_types", "DownEncoderBlock2D"), ("up_block_types", "UpDecoderBlock2D")] {
             let types = read.strings(key)?;
@@ -289,7 +287,7 @@ struct Level {
 
 #[derive(Debug)]
 enum Resample {
-    Down(Conv2d),
+    Down(Downsample),
     Up(Upsample),
     None,
 }
@@ -303,10 +301,10 @@ impl Half {
         let last = widths.len() - 1;
         let level = |i: usize| {
             let p = p / "down_blocks" / i;
-            let conv = || Conv2d::new(&(&p / "downsamplers" / 0 / "conv"), widths[i], widths[i], 3, 2, 0);
+            let down = || Downsample::new(&(&p / "downsamplers" / 0), widths[i], 0);
             Level {
                 resnets: resnets(&p, widths[i.saturating_sub(1)], widths[i], c.layers_per_block, c),
-                resample: if i != last { Resample::Down(conv()) } else { Resample::None },
+                resample: if i != last { Resample::Down(down()) } else { Resample::None },
             }
         };
         Self {
@@ -350,8 +348,7 @@ impl Half {
                 x = resnet.forward(&x, None);
             }
             x = match &level.resample {
-                // One row and column of zeros, at the bottom and right only.
-                Resample::Down(conv) => conv.forward(&x.constant_pad_nd([0, 1, 0, 1])),
+                Resample::Down(down) => down.forward(&x),
                 Resample::Up(up) => {
                     let size = x.size();
                     up.forward(&x, [2 * size[2], 2 * size[3]])
@@ -467,6 +464,15 @@ mod tests {
     }
 
     #[test]
+    fn statistics_of_latents_are_not_looked_at() {
+        let config = VaeConfig::small();
+        let mut value = config.to_json();
+        value["latents_mean"] = json!([0.1, -0.2, 0.3, 0.0]);
+        value["latents_std"] = json!([1.5, 1.0, 2.0, 0.5]);
+        assert_eq!(VaeConfig::from_json(&value, "here").unwrap(), config);
+    }
+
+    #[test]
     fn without_convolutions_around_the_latent_there_are_no_weights_of_them() {
         for (quant, post) in [(false, false), (true, false), (false, true)] {
             let mut value = VaeConfig::small().to_json();
@@ -502,7 +508,7 @@ mod tests {
             ("scaling_factor", json!(0.0)),
             ("shift_factor", json!("none")),
             ("effigy_latent_shift", json!([0.5, 0.5])),
-            ("latents_mean", json!([0.0, 0.0, 0.0, 0.0])),
+            ("act_fn", json!("mish")),
             ("down_block_types", json!(["DownEncoderBlock2D"])),
             ("up_block_types", json!(["AttnUpDecoderBlock2D"])),
             ("use_quant_conv", json!("no")),

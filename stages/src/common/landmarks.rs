@@ -11,6 +11,7 @@ use geometry::align::robust_umeyama;
 use geometry::triangulate::{Agreement, Point, View, triangulate};
 use glam::{DVec2, DVec3, Vec3};
 use manifests::Type;
+use metrics::quantile::median;
 use models::face_mesh::{DETECTOR_SIZE, FaceMesh, MESH_SIZE, POINTS, Square};
 use models::nphm::pose::{Pose, UNITS_PER_METRE};
 use protocol::{Cx, Row, Table};
@@ -238,10 +239,7 @@ pub fn pose_of(places: &[Option<DVec3>], found: &[Option<DVec3>], scale: f64) ->
 /// The size of a head beside the model's, as its triangulated landmarks have it in several moments (world, metres): the median. None if
 /// in none of them enough were found.
 pub fn size_of(places: &[Option<DVec3>], moments: &[Vec<Option<DVec3>>]) -> Option<f64> {
-    let mut sizes: Vec<f64> =
-        moments.iter().filter_map(|found| Some(aligned(places, found, 1.0, true)?.scale)).collect();
-    sizes.sort_by(f64::total_cmp);
-    sizes.get(sizes.len() / 2).copied()
+    median(moments.iter().filter_map(|found| Some(aligned(places, found, 1.0, true)?.scale)).collect())
 }
 
 /// From the model's places, at the size `scale`, to those that were found.
@@ -295,6 +293,10 @@ mod tests {
         }
         let size = size_of(&places, &[found.clone(), Vec::new(), found.clone()]).unwrap();
         assert!((size - 1.1).abs() < 1e-3, "{size}");
+        // of two sizes the mean
+        let larger: Vec<_> = found.iter().map(|p| p.map(|p| 1.2 * p)).collect();
+        let between = size_of(&places, &[found.clone(), larger]).unwrap();
+        assert!((between - 1.1 * size).abs() < 1e-3, "{between}");
         let few: Vec<_> = found.into_iter().enumerate().map(|(i, p)| p.filter(|_| i < 50)).collect();
         assert_eq!(pose_of(&places, &few, 1.1), None);
         assert_eq!(size_of(&places, &[few]), None);

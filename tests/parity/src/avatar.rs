@@ -12,10 +12,12 @@ use std::path::Path;
 use tch::{Kind, Tensor};
 
 use crate::check::{Case, Checks, Report, largest};
+use crate::conventions::{self, agrees};
 use crate::folder::Folder;
 
 /// Runs one case by its kind.
 pub fn run(kind: &str, case: &Folder, checks: &mut Checks) -> Result<()> {
+    conventions::check(kind, &case.meta["config"], checks)?;
     match kind {
         "quantizer" => quantizer(case, checks),
         "quantizer_normals" => normals(case, checks),
@@ -40,7 +42,9 @@ fn described<const N: usize>(case: &Folder) -> Result<Quantizer<N>> {
         list.try_into().map_err(|_| anyhow::anyhow!("config {key} does not have {N} entries"))
     };
     let mask_bin = case.meta["config"]["reserved_mask_bin"].as_bool().context("config reserved_mask_bin")?;
-    Ok(Quantizer { min: ends("min")?, max: ends("max")?, bits: case.config("bits")? as u32, mask_bin })
+    let bits = case.config("bits")?;
+    ensure!((1..=16).contains(&(bits as u32)) && bits.fract() == 0.0, "config bits: {bits} is not one of 1 to 16");
+    Ok(Quantizer { min: ends("min")?, max: ends("max")?, bits: bits as u32, mask_bin })
 }
 
 fn entries<const N: usize>(case: &Case, name: &str) -> Result<Vec<[f32; N]>> {
@@ -157,7 +161,19 @@ fn normals(case: &Folder, checks: &mut Checks) -> Result<()> {
     Ok(())
 }
 
+/// The channels of the condition that the case's textures make, after comparing their sizes with what its configuration says.
+fn textures(case: &Folder) -> Result<i64> {
+    let config = &case.meta["config"];
+    let (planes, map) = (case.io.raw("in.planes")?.size(), case.io.raw("in.ambient_map")?.size());
+    ensure!(planes.len() == 4 && map.len() == 3, "in.planes is {planes:?} and in.ambient_map {map:?}");
+    agrees(config, "C", &planes[3].into())?;
+    agrees(config, "CA", &map[2].into())?;
+    agrees(config, "texture_hw", &Value::from(planes[1..3].to_vec()))?;
+    Ok(GBuffer::channels(true) + planes[0] * planes[3] + map[2])
+}
+
 fn condition(case: &Folder, checks: &mut Checks) -> Result<()> {
+    agrees(&case.meta["config"], "channels", &textures(case)?.into())?;
     let batch = |name: &str| -> Result<Tensor> { Ok(case.io.get(name)?.unsqueeze(0)) };
     let g = GBuffer {
         depth: batch("in.depth")?,
@@ -176,6 +192,7 @@ fn condition(case: &Folder, checks: &mut Checks) -> Result<()> {
 }
 
 fn lookup(case: &Folder, checks: &mut Checks) -> Result<()> {
+    textures(case)?;
     let leaf = |name: &str| case.io.leaf(name);
     let (planes, map) = (leaf("in.planes")?, leaf("in.ambient_map")?);
     let (points, ambient_points) = (leaf("in.points")?, leaf("in.ambient_points")?);
@@ -306,7 +323,14 @@ fn row_major(m: DMat3) -> [f64; 9] {
 fn flame_to_world(case: &Folder, checks: &mut Checks) -> Result<()> {
     let (rotations, translations) = (points(case, "in.rotation")?, points(case, "in.translation")?);
     let scale = points(case, "in.scale")?[0];
-    let vertices = points(case, "in.vertices_nphm")?;
+    let per_flame = match case.meta["config"].get("nphm_over_flame") {
+        Some(_) => case.config("nphm_over_flame")?,
+        None => pose::NPHM_PER_FLAME,
+    };
+    ensure!(per_flame > 0.0, "config nphm_over_flame: {per_flame} is not above 0");
+    // what our transform divides by is left when it is done
+    let own_scale = pose::NPHM_PER_FLAME / per_flame;
+    let vertices: Vec<DVec3> = points(case, "in.vertices_nphm")?.into_iter().map(|v| v * own_scale).collect();
     let (mut matrices, mut world) = (Vec::new(), Vec::new());
     for (&rotation, &translation) in rotations.iter().zip(&translations) {
         matrices.extend(row_major(pose::euler_xyz(rotation)));
@@ -338,14 +362,15 @@ fn pairs(text: &str) -> Result<Vec<u32>> {
 
 fn camera(case: &Folder, checks: &mut Checks) -> Result<()> {
     let (near, far) = (case.config("near")?, case.config("far")?);
-    ensure!(
-        (near, far) == (gbuffer::NEAR, gbuffer::FAR),
-        "planes at {near} and {far} are not the renderer's, whose are fixed at {} and {}",
-        gbuffer::NEAR,
-        gbuffer::FAR
-    );
+    ensure!(0.0 < near && near < far, "config near and far: there is nothing between planes at {near} and {far}");
     let depths = case.io.numbers("in.camera_depth")?;
-    let clip: Vec<f64> = depths.iter().map(|d| gbuffer::clip_depth(*d)).collect();
+    let clip: Vec<f64> = depths.iter().map(|d| gbuffer::clip_depth_at(*d, near, far)).collect();
+    if (near, far) == (gbuffer::NEAR, gbuffer::FAR) {
+        checks.exact(
+            "the renderer's clip depth",
+            depths.iter().map(|d| gbuffer::clip_depth(*d)).eq(clip.iter().copied()),
+        );
+    }
     case.f64(checks, "out.z_clip", &clip)?;
     let network: Vec<f32> = clip.iter().map(|z| gbuffer::network_depth(*z as f32)).collect();
     case.f32(checks, "out.network_depth", &Tensor::from_slice(&network))?;
@@ -360,8 +385,8 @@ fn camera(case: &Folder, checks: &mut Checks) -> Result<()> {
     let world = points(case, "in.points_world")?;
     let pixels: Vec<f64> = world.iter().flat_map(|p| camera.project(*p).0.to_array()).collect();
     case.f64(checks, "out.pixels", &pixels)?;
-    let clip: Vec<f64> = world.iter().flat_map(|p| gbuffer::clip_coordinates(&camera, *p).to_array()).collect();
-    case.f64(checks, "out.clip", &clip)?;
+    let clip = world.iter().flat_map(|p| gbuffer::clip_coordinates(&camera, *p, near, far).to_array());
+    case.f64(checks, "out.clip", &clip.collect::<Vec<f64>>())?;
     let padded: Vec<i64> = sizes(case)?.iter().map(|&n| i64::from(gbuffer::padded_size(n))).collect();
     checks.exact("out.padded_size", padded == case.io.integers("out.padded_size")?);
     Ok(())
@@ -405,16 +430,113 @@ mod tests {
     use models::schedule::{Limit, Prediction, Spacing, Variance};
     use serde_json::json;
 
-    /// A case with a tensor that nobody needs.
-    fn described_by(config: &Value, notes: &Value) -> Folder {
+    /// A case of these tensors, each with its shape.
+    fn case_of(meta: Value, tensors: &[(&str, &[f64], &[i64])]) -> Folder {
         let dir = std::env::temp_dir().join(format!("effigy-parity-avatar-{}", std::process::id()));
         std::fs::create_dir_all(&dir).unwrap();
         let path = dir.join(format!("{:?}.safetensors", std::thread::current().id()));
-        let one = models::weights::Tensors::from([("in.one".to_owned(), Tensor::from_slice(&[1f32]))]);
-        models::weights::write(&path, &one, &Default::default(), models::weights::Precision::Keep).unwrap();
+        let named =
+            |&(name, values, shape): &(&str, &[f64], &[i64])| (name.to_owned(), Tensor::from_slice(values).view(shape));
+        let tensors: models::weights::Tensors = tensors.iter().map(named).collect();
+        models::weights::write(&path, &tensors, &Default::default(), models::weights::Precision::Keep).unwrap();
         let io = Case::read(&path).unwrap();
         std::fs::remove_file(&path).unwrap();
-        Folder { dir, meta: json!({ "config": config, "notes": notes }), io }
+        Folder { dir, meta, io }
+    }
+
+    /// A case with a tensor that nobody needs.
+    fn described_by(config: &Value, notes: &Value) -> Folder {
+        case_of(json!({ "config": config, "notes": notes }), &[("in.one", &[1.0], &[1])])
+    }
+
+    /// The same tolerance for each of these outputs, in both precisions.
+    fn tolerances(outputs: &[&str]) -> Value {
+        outputs.iter().map(|output| (output.to_string(), json!({ "f32_abs": 1e-6, "f64_abs": 1e-9 }))).collect()
+    }
+
+    fn holds(kind: &str, case: &Folder) -> Result<bool> {
+        let mut checks = Checks::default();
+        run(kind, case, &mut checks)?;
+        Ok(checks.hold())
+    }
+
+    #[test]
+    fn planes_of_a_camera_are_those_of_the_case() {
+        let case = |near: f64, far: f64| {
+            let outputs =
+                ["out.z_clip", "out.network_depth", "out.rotation", "out.world_to_gl", "out.pixels", "out.clip"];
+            let config = json!({ "near": near, "far": far, "render_size": [32, 32], "pixel_centre": 0.5 });
+            let upright = [1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0];
+            let gl = [1.0, 0.0, 0.0, 0.0, 0.0, -1.0, 0.0, 0.0, 0.0, 0.0, -1.0, 0.0, 0.0, 0.0, 0.0, 1.0];
+            // for planes at 0.2 and 3: (3.2 d - 1.2) / 2.8
+            let clip = 2.0 / 2.8;
+            case_of(
+                json!({ "config": config, "tolerance": tolerances(&outputs) }),
+                &[
+                    ("in.camera_depth", &[1.0, 3.0], &[2]),
+                    ("in.K", &[50.0, 0.0, 16.0, 0.0, 50.0, 16.0, 0.0, 0.0, 1.0], &[3, 3]),
+                    ("in.rodrigues", &[0.0; 3], &[3]),
+                    ("in.t", &[0.0; 3], &[3]),
+                    ("in.points_world", &[0.1, 0.2, 1.0], &[1, 3]),
+                    ("in.size", &[3.0, 9.0], &[1, 2]),
+                    ("out.z_clip", &[clip, 3.0], &[2]),
+                    ("out.network_depth", &[clip - 1.0, -1.0], &[2]),
+                    ("out.rotation", &upright, &[3, 3]),
+                    ("out.world_to_gl", &gl, &[4, 4]),
+                    ("out.pixels", &[21.0, 26.0], &[1, 2]),
+                    ("out.clip", &[0.3125, 0.625, clip, 1.0], &[1, 4]),
+                    ("out.padded_size", &[8.0, 16.0], &[1, 2]),
+                ],
+            )
+        };
+        assert!(holds("camera_projection", &case(0.2, 3.0)).unwrap());
+        assert!(!holds("camera_projection", &case(0.1, 2.0)).unwrap());
+        assert!(holds("camera_projection", &case(3.0, 0.2)).unwrap_err().to_string().contains("near and far"));
+    }
+
+    #[test]
+    fn the_scale_of_a_head_model_is_that_of_the_case() {
+        let case = |config: Value| {
+            let outputs = tolerances(&["out.rotation_matrix", "out.world"]);
+            case_of(
+                json!({ "config": config, "tolerance": outputs }),
+                &[
+                    ("in.rotation", &[0.0; 3], &[1, 3]),
+                    ("in.translation", &[0.5, 0.0, 0.0], &[1, 3]),
+                    ("in.scale", &[1.0, 2.0, 1.0], &[1, 3]),
+                    ("in.vertices_nphm", &[5.0, 10.0, 0.0], &[1, 3]),
+                    ("out.rotation_matrix", &[1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0], &[1, 3, 3]),
+                    ("out.world", &[1.5, 4.0, 0.0], &[1, 1, 3]),
+                ],
+            )
+        };
+        assert!(holds("flame_to_world", &case(json!({ "nphm_over_flame": 5 }))).unwrap());
+        for other in [json!({ "nphm_over_flame": 4 }), json!({})] {
+            assert!(!holds("flame_to_world", &case(other)).unwrap());
+        }
+        assert!(holds("flame_to_world", &case(json!({ "nphm_over_flame": 0 }))).is_err());
+    }
+
+    #[test]
+    fn textures_have_the_sizes_that_the_case_states() {
+        let case = |config: Value| {
+            let (planes, map) = ([0.0; 3 * 4 * 2 * 5], [0.0; 4 * 4 * 2]);
+            let tensors: [(&str, &[f64], &[i64]); 2] =
+                [("in.planes", &planes, &[3, 4, 2, 5]), ("in.ambient_map", &map, &[4, 4, 2])];
+            textures(&case_of(json!({ "config": config }), &tensors))
+        };
+        assert_eq!(case(json!({ "C": 5, "CA": 2, "texture_hw": [4, 2] })).unwrap(), 9 + 15 + 2);
+        for (key, value) in [("C", json!(6)), ("CA", json!(3)), ("texture_hw", json!([2, 4]))] {
+            assert!(case(json!({ key: value })).unwrap_err().to_string().starts_with(key));
+        }
+    }
+
+    #[test]
+    fn bits_are_a_whole_number_up_to_sixteen() {
+        for (bits, possible) in [(json!(8), true), (json!(17), false), (json!(0), false), (json!(7.5), false)] {
+            let config = json!({ "min": 0, "max": 1, "bits": bits, "reserved_mask_bin": true });
+            assert_eq!(described::<3>(&described_by(&config, &Value::Null)).is_ok(), possible, "{bits}");
+        }
     }
 
     #[test]

@@ -43,6 +43,12 @@ impl Checks {
         self.all.push(Check { what: what.into(), error, tolerance });
     }
 
+    /// The remarks so far.
+    #[cfg(test)]
+    pub fn remarks(&self) -> &[String] {
+        &self.remarks
+    }
+
     /// Are all errors within their tolerances?
     pub fn hold(&self) -> bool {
         self.all.iter().all(|check| check.share() <= 1.0)
@@ -51,6 +57,13 @@ impl Checks {
     /// Prints a sentence below the case's line.
     pub fn remark(&mut self, sentence: impl Into<String>) {
         self.remarks.push(sentence.into());
+    }
+
+    /// Tells of fields of a configuration that nobody knows: the comparison is made without them.
+    pub fn unknown_fields(&mut self, config: &Value, is_known: impl Fn(&str) -> bool) {
+        for name in config.as_object().into_iter().flat_map(|fields| fields.keys()).filter(|name| !is_known(name)) {
+            self.remark(format!("the field {name} is not understood: the comparison is made without it"));
+        }
     }
 
     /// Records something that must hold exactly.
@@ -224,6 +237,17 @@ pub fn json(path: &Path) -> Result<Value> {
 pub fn number(value: &Value, path: &str) -> Result<f64> {
     let found = path.split('/').try_fold(value, |v, key| v.get(key));
     found.and_then(Value::as_f64).with_context(|| format!("there is no number {path}"))
+}
+
+/// Fails if a field is there and says anything but what is implemented.
+pub fn only(config: &Value, key: &str, implemented: &[Value]) -> Result<()> {
+    match config.get(key) {
+        Some(found) if !implemented.contains(found) => {
+            let known = implemented.iter().map(Value::to_string).collect::<Vec<_>>().join(" or ");
+            bail!("{key}: {found} is not implemented (only {known})")
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Weights that sets do not store: element i of tensor k is uniform in +-bound, from splitmix64 of (seed, k, i).

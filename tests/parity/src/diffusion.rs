@@ -14,17 +14,20 @@ use tch::nn::VarStore;
 use tch::{Device, Tensor};
 
 use crate::check::{Case, Checks, Report, json};
+use crate::settings::{ETA, GUIDANCE, SCALE, STEPS, Settings};
 use crate::{schedulers, training};
 
 /// What a folder may hold of this family.
-pub const FILES: [&str; 9] = [
+pub const FILES: [&str; 11] = [
     "models",
     "noise_floor.json",
+    "pipeline.json",
     "pipeline.safetensors",
     "schedulers.json",
     "schedulers.safetensors",
     "train_step.json",
     "train_step.safetensors",
+    "unet.json",
     "unet.safetensors",
     "vae.safetensors",
 ];
@@ -72,6 +75,11 @@ pub fn run(dir: &Path, prefix: &str, report: &mut Report) {
     }
     if has("train_step.json") || has("train_step.safetensors") {
         report.case(&named("train_step"), |c| training::train_step(dir, c));
+    }
+    for stem in ["pipeline", "unet"] {
+        if has(&format!("{stem}.json")) && !has(&format!("{stem}.safetensors")) {
+            report.fail(&named(&format!("{stem}.json")), "there is nothing that it describes");
+        }
     }
     for model in crate::names(&dir.join("models")).iter().filter(|model| !crate::is_note(model)) {
         match MODELS.iter().find(|(known, _)| known == model) {
@@ -132,7 +140,9 @@ fn unet(dir: &Path, checks: &mut Checks) -> Result<()> {
     checks.absolute("out_plain", &out, &io.get("out_plain")?, 1.5e-5);
 
     let encoded = net.encode(&io.get("controlnet_cond")?);
-    let residuals = net.forward(&sample, &t, &text, &encoded, 0.7);
+    let settings = Settings::read(dir, "unet")?;
+    settings.tell_unknown(&[&SCALE], checks);
+    let residuals = net.forward(&sample, &t, &text, &encoded, settings.number(&SCALE, 0.7)?);
     let expected = io.series("cn_down")?;
     ensure!(expected.len() == residuals.down.len(), "{} residuals, not {}", residuals.down.len(), expected.len());
     for (i, (got, want)) in residuals.down.iter().zip(&expected).enumerate() {
@@ -156,7 +166,8 @@ fn vae(dir: &Path, model: &str, checks: &mut Checks) -> Result<()> {
     io.all_asked(|_| false)
 }
 
-/// The loop of sampling with the class that models/scheduler names, as its pipelines call it: DDIM without noise of its own.
+/// The loop of sampling with the class that models/scheduler names, as its pipelines call it: DDIM without noise of its own if
+/// the case does not say otherwise.
 fn pipeline(dir: &Path, checks: &mut Checks) -> Result<()> {
     let io = Case::read(&dir.join("pipeline.safetensors"))?;
     let ((_unet_vs, unet), (_net_vs, net)) = (load_unet(dir)?, load_controlnet(dir)?);
@@ -164,9 +175,14 @@ fn pipeline(dir: &Path, checks: &mut Checks) -> Result<()> {
     let place = dir.join("models/scheduler/scheduler_config.json");
     let about = json(&place)?;
     let class = about["_class_name"].as_str().with_context(|| format!("{} has no _class_name", place.display()))?;
-    let (_, sampler) = schedulers::sampler(class, 0.0)?;
+    let settings = Settings::read(dir, "pipeline")?;
+    settings.tell_unknown(&[&SCALE, &GUIDANCE, &ETA, &STEPS], checks);
+    let (scale, guidance) = (settings.number(&SCALE, 1.0)?, settings.number(&GUIDANCE, 3.0)?);
+    let (_, sampler) = schedulers::sampler(class, settings.number(&ETA, 0.0)?)?;
     let schedule = Schedule::new(&ScheduleConfig::from_json(&about, &place.display().to_string())?);
     let visited = io.integers("timesteps")?;
+    let steps = settings.number(&STEPS, visited.len() as f64)?;
+    ensure!(steps == visited.len() as f64, "{steps} steps are stated, and there are {} timesteps", visited.len());
     let plan = schedule.plan(sampler, visited.len()).map_err(anyhow::Error::msg)?;
     checks.exact("timesteps", plan.iter().map(|s| s.t).eq(visited));
 
@@ -176,14 +192,93 @@ fn pipeline(dir: &Path, checks: &mut Checks) -> Result<()> {
     for (i, step) in plan.iter().enumerate() {
         let both = latent.expand([2, -1, -1, -1], false).contiguous();
         let t = times(step.t, 2, Device::Cpu);
-        let residuals = net.forward(&both, &t, &text, &condition, 1.0);
+        let residuals = net.forward(&both, &t, &text, &condition, scale);
         let extras = Extras { down: Some(&residuals.down), mid: Some(&residuals.mid), ..Extras::default() };
         let out = unet.forward(&both, &t, &text, extras);
         let (uncond, cond) = (out.narrow(0, 0, 1), out.narrow(0, 1, 1));
         let noise = schedulers::noise(&io, &format!("noise.{i}"), step)?;
-        latent = step.advance(&latent, &(&uncond + (cond - &uncond) * 3.0), noise.as_ref(), &mut walk);
+        latent = step.advance(&latent, &(&uncond + (cond - &uncond) * guidance), noise.as_ref(), &mut walk);
         checks.absolute(format!("latent.{i}"), &latent, &io.get(&format!("latent.{i}"))?, 2e-4);
     }
     checks.absolute("image", &vae.decode(&vae.unscale(&latent)), &io.get("image")?, 2e-4);
     io.all_asked(|_| false)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use models::weights::{Precision, Tensors};
+    use std::collections::BTreeMap;
+    use std::path::PathBuf;
+
+    fn golden() -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../golden/shapes/steep")
+    }
+
+    /// A folder of this name with the committed networks.
+    fn with_networks(name: &str) -> PathBuf {
+        let dir = std::env::temp_dir().join(format!("effigy-parity-diffusion-{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        std::os::unix::fs::symlink(golden().join("models"), dir.join("models")).unwrap();
+        dir
+    }
+
+    fn holds(case: impl FnOnce(&mut Checks) -> Result<()>) -> Result<bool> {
+        let mut checks = Checks::default();
+        tch::no_grad(|| case(&mut checks))?;
+        Ok(checks.hold())
+    }
+
+    #[test]
+    fn residuals_are_scaled_as_the_case_says() {
+        let dir = with_networks("scale");
+        let mut tensors: Tensors = weights::read(&golden().join("unet.safetensors")).unwrap();
+        // half of the residuals that are stored, and what the U-Net makes of them
+        for (_, tensor) in tensors.iter_mut().filter(|(name, _)| name.starts_with("cn_")) {
+            *tensor = &*tensor * 0.5;
+        }
+        let down: Vec<Tensor> =
+            (0..).map_while(|i| tensors.get(&format!("cn_down.{i}")).map(Tensor::shallow_clone)).collect();
+        let out = tch::no_grad(|| {
+            let (_vs, unet) = load_unet(&golden()).unwrap();
+            let extras = Extras { down: Some(&down), mid: Some(&tensors["cn_mid"]), ..Extras::default() };
+            unet.forward(&tensors["sample"], &tensors["timesteps"], &tensors["encoder_hidden_states"], extras)
+        });
+        tensors.insert("out_controlled".into(), out);
+        let run = |metadata: &[(&str, &str)]| {
+            let metadata: BTreeMap<String, String> =
+                metadata.iter().map(|(key, text)| (key.to_string(), text.to_string())).collect();
+            weights::write(&dir.join("unet.safetensors"), &tensors, &metadata, Precision::Keep).unwrap();
+            holds(|checks| unet(&dir, checks))
+        };
+        assert!(!run(&[]).unwrap());
+        assert!(run(&[("conditioning_scale", "0.35")]).unwrap());
+        std::fs::write(dir.join("unet.json"), r#"{"controlnet_conditioning_scale": 0.35}"#).unwrap();
+        assert!(run(&[]).unwrap());
+        assert!(run(&[("conditioning_scale", "0.7")]).is_err());
+        std::fs::remove_dir_all(&dir).unwrap();
+    }
+
+    #[test]
+    fn the_loop_is_run_with_the_settings_of_the_case() {
+        let dir = with_networks("loop");
+        std::fs::copy(golden().join("pipeline.safetensors"), dir.join("pipeline.safetensors")).unwrap();
+        let run = |about: &str| {
+            std::fs::write(dir.join("pipeline.json"), about).unwrap();
+            holds(|checks| pipeline(&dir, checks))
+        };
+        let stated =
+            r#"{"guidance_scale": 3.0, "controlnet_conditioning_scale": 1, "eta": 0, "num_inference_steps": 6}"#;
+        assert!(run(stated).unwrap());
+        for other in [stated.replace("3.0", "2.0"), stated.replace(": 1,", ": 0.5,")] {
+            assert!(!run(&other).unwrap(), "{other}");
+        }
+        assert!(run(&stated.replace(": 6", ": 7")).unwrap_err().to_string().contains("7 steps"));
+        assert!(run(&stated.replace("\"eta\": 0", "\"eta\": 1")).unwrap_err().to_string().contains("adds noise"));
+        std::fs::remove_file(dir.join("pipeline.safetensors")).unwrap();
+        let mut report = Report::default();
+        super::run(&dir, "", &mut report);
+        assert!(report.failed.contains(&"pipeline.json".to_owned()), "{:?}", report.failed);
+        std::fs::remove_dir_all(&dir).unwrap();
+    }
 }

@@ -4,14 +4,18 @@
 
 mod avatar;
 mod check;
+mod conventions;
 mod diffusion;
 mod folder;
+mod formula;
 mod mc;
 mod metrics;
 mod nphm;
+mod nphm_config;
 mod raster;
 mod releases;
 mod schedulers;
+mod settings;
 mod training;
 
 use std::path::{Path, PathBuf};

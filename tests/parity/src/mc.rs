@@ -1,16 +1,17 @@
-//! Marching cubes on analytic distance fields and on stored grids: counts and topology exactly, area, volume and vertices
+//! Marching cubes on fields written as formulas and on stored grids: counts and topology exactly, area, volume and vertices
 //! closely.
 
 use std::path::Path;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use geometry::marching_cubes::marching_cubes;
 use geometry::mesh::Mesh;
 use glam::DVec3;
 use serde_json::Value;
 use tch::Tensor;
 
-use crate::check::{Case, Checks, Report, json, largest, number};
+use crate::check::{Case, Checks, Report, json, largest, number, only};
+use crate::formula::Formula;
 
 /// Runs every grid of the folder.
 pub fn run(dir: &Path, report: &mut Report) {
@@ -43,50 +44,38 @@ pub fn run(dir: &Path, report: &mut Report) {
     crate::strangers(dir, "mc", report, |name| name == "expected.json" || is_grids(name));
 }
 
-/// The distance fields that the set writes as formulas.
-enum Field {
-    Sphere(DVec3, f64),
-    Torus(f64, f64),
-}
+/// How grids are laid out.
+const INDEX_ORDER: &str = "grid[i,j,k], i=x slowest, coordinate=lo+(hi-lo)*i/(n-1)";
 
-impl Field {
-    /// `|p|-R`, `|p-(x,y,z)|-R` or `hypot(hypot(x,y)-R,z)-r`; what follows a comma and a blank is a remark.
-    fn parse(text: &str) -> Result<Self> {
-        let formula = text.split(", ").next().unwrap_or_default();
-        let numbers = |text: &str| text.split(',').map(str::parse).collect::<Result<Vec<f64>, _>>();
-        if let Some(rest) = formula.strip_prefix("hypot(hypot(x,y)-") {
-            let (ring, tube) = rest.split_once(",z)-").context("a torus needs two radii")?;
-            return Ok(Self::Torus(ring.parse()?, tube.parse()?));
-        }
-        if let Some(radius) = formula.strip_prefix("|p|-") {
-            return Ok(Self::Sphere(DVec3::ZERO, radius.parse()?));
-        }
-        if let Some(rest) = formula.strip_prefix("|p-(") {
-            let (center, radius) = rest.split_once(")|-").context("a sphere needs a centre and a radius")?;
-            let center = numbers(center)?;
-            ensure!(center.len() == 3, "a centre has three coordinates");
-            return Ok(Self::Sphere(DVec3::from_slice(&center), radius.parse()?));
-        }
-        bail!("the formula {formula} is unknown")
-    }
+/// What is known of a grid, beside words on it and what other programs make of it.
+const FIELDS: [&str; 15] = [
+    "dims",
+    "lo",
+    "hi",
+    "level",
+    "sdf",
+    "field",
+    "index_order",
+    "edge_crossings",
+    "exact_grid_hits",
+    "analytic_area",
+    "analytic_volume",
+    "skimage_lewiner",
+    "skimage_lorensen",
+    "pymcubes",
+    "note",
+];
 
-    fn at(&self, p: DVec3) -> f64 {
-        match *self {
-            Self::Sphere(center, radius) => (p - center).length() - radius,
-            Self::Torus(ring, tube) => (p.x.hypot(p.y) - ring).hypot(p.z) - tube,
-        }
-    }
-}
-
-/// The grid's values, and the field behind them if its formula is known: without, a stored grid will do.
+/// The grid's values, and the field behind them if its formula is understood: without, a stored grid will do.
 fn sampled(
     about: &Value,
     n: [usize; 3],
     position: impl Fn(DVec3) -> DVec3,
     stored: Option<&Tensor>,
     checks: &mut Checks,
-) -> Result<(Vec<f32>, Option<Field>)> {
-    let field = about["sdf"].as_str().context("there is no formula").and_then(Field::parse);
+) -> Result<(Vec<f32>, Option<Formula>)> {
+    let formula = about["sdf"].as_str().or(about["field"].as_str());
+    let field = formula.context("there is no formula").and_then(Formula::parse);
     let stored: Option<Vec<f32>> = match stored {
         Some(grid) => {
             let size: Vec<i64> = n.iter().map(|n| *n as i64).collect();
@@ -103,7 +92,7 @@ fn sampled(
             ));
             return Ok((stored.unwrap_or_default(), None));
         }
-        (Err(error), false) => return Err(error.context("the grid is not stored, and its field is not known")),
+        (Err(error), false) => return Err(error.context("the grid is not stored, and its field is not understood")),
     };
     let mut values = Vec::with_capacity(n.iter().product());
     for i in 0..n[0] {
@@ -114,8 +103,9 @@ fn sampled(
         }
     }
     if let Some(grid) = stored {
-        // The last bit depends on the square root's arguments' rounding order; anything more is another field or order.
-        let worst = largest(grid.iter().zip(&values).map(|(a, b)| f64::from((a - b).abs())));
+        // The last bit depends on the order of roundings; anything more is another field or order.
+        let error = |(a, b): (&f32, &f32)| f64::from((a - b).abs() / a.abs().max(1.0));
+        let worst = largest(grid.iter().zip(&values).map(error));
         checks.error("the sampled field", worst, 1e-6);
         values = grid;
     }
@@ -126,6 +116,8 @@ fn grid(name: &str, about: &Value, stored: Option<&Tensor>, checks: &mut Checks)
     let list = |key: &str| -> Result<[f64; 3]> {
         serde_json::from_value(about[key].clone()).with_context(|| format!("{key} of {name}"))
     };
+    only(about, "index_order", &[INDEX_ORDER.into()])?;
+    checks.unknown_fields(about, |field| FIELDS.contains(&field));
     let (dims, lo, hi) = (list("dims")?, DVec3::from(list("lo")?), DVec3::from(list("hi")?));
     let n = dims.map(|d| d as usize);
     let position = |g: DVec3| lo + (hi - lo) * g / (DVec3::from(dims) - 1.0);
@@ -212,6 +204,23 @@ mod tests {
             about["skimage_lewiner"]["area"] = 1.0.into();
             assert!(!run(Some(&values), &about).unwrap() && !run(Some(&turned), &about).unwrap());
         }
+    }
+
+    #[test]
+    fn a_formula_needs_no_stored_grid() {
+        let (values, mut about) = sphere(0.0, 1.0);
+        about["skimage_lewiner"]["max_vertex_dist_to_surface"] = 0.02.into();
+        for formula in ["|p|-0.613, a sphere", "hypot(x,y,z)-0.613", "min(sqrt(x^2+y^2+z^2)-0.613, 9)"] {
+            about["sdf"] = formula.into();
+            assert!(run(None, &about).unwrap() && run(Some(&values), &about).unwrap(), "{formula}");
+        }
+        // another field than the one that is compared with, or stored
+        about["sdf"] = "|p|-0.65".into();
+        assert!(!run(None, &about).unwrap() && !run(Some(&values), &about).unwrap());
+        about["sdf"] = "max(|p|-0.613, |p|)".into();
+        assert!(!run(Some(&values), &about).unwrap());
+        about["index_order"] = "grid[k,j,i]".into();
+        assert!(run(Some(&values), &about).unwrap_err().to_string().contains("index_order"));
     }
 
     #[test]

@@ -53,6 +53,9 @@ fn pair(images: &Case, name: &str, want: &Value, checks: &mut Checks) -> Result<
     let (height, width, channels) = images.raw(&format!("{name}.a"))?.size3()?;
     let mse = psnr::mse(&a, &b);
     checks.error(format!("{name} mse"), (mse - number(want, "mse")?).abs(), 1e-9);
+    if want.get("l1").is_some() {
+        checks.error(format!("{name} l1"), (psnr::l1(&a, &b) - number(want, "l1")?).abs(), 1e-9);
+    }
     for key in ["psnr_skimage", "psnr_torchmetrics"] {
         let got = psnr::psnr(mse);
         match want.get(key) {

@@ -2,20 +2,21 @@
 //! Tolerances come with each case.
 
 use anyhow::{Context, Result, bail, ensure};
-use models::nphm::config::{Activation, ColorConfig};
 use models::nphm::roots::Options;
-use models::nphm::{Blend, Deformation, DeformationConfig, Direction, Far, Identity, IdentityConfig, Layout, gradient};
+use models::nphm::{Deformation, Far, Identity, gradient};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use tch::{Device, Kind, Tensor, nn};
 
 use crate::check::{Checks, closed_form};
 use crate::folder::Folder;
+use crate::nphm_config::{broyden_options, deformation_config, exact, identity_config, tell_unknown};
 
 type Named = BTreeMap<String, Tensor>;
 
 /// Runs one case by its kind, in single and in double precision: the same code, two tolerances.
 pub fn run(kind: &str, folder: &Folder, checks: &mut Checks) -> Result<()> {
+    tell_unknown(&folder.meta["config"], checks);
     for (precision, key) in [(Kind::Float, "f32_abs"), (Kind::Double, "f64_abs")] {
         let computed = Case { folder, kind: precision }.compute(kind)?;
         for output in folder.io.names().filter(|name| name.starts_with("out.")) {
@@ -171,7 +172,7 @@ impl Case<'_> {
             }
         }
 
-        let root = models::nphm::roots::solve(&map, &x_obs, &x_obs, &Options { newton_steps: 4, ..published });
+        let root = models::nphm::roots::solve(&map, &x_obs, &x_obs, &exact(published));
         let cot = self.input("cot")?;
         let value = (&cot * &root.x).sum(None::<Kind>);
         let none = nn::VarStore::new(Device::Cpu);
@@ -231,7 +232,7 @@ impl Case<'_> {
         let config = &self.folder.meta["config"];
         let configured = [&config["broyden"], &config["deformation"]["broyden"]].into_iter().find(|c| !c.is_null());
         let published = configured.map_or(Ok(Options::default()), broyden_options)?;
-        let root = models::nphm::roots::solve(&map, &x_obs, &x_obs, &Options { newton_steps: 4, ..published });
+        let root = models::nphm::roots::solve(&map, &x_obs, &x_obs, &exact(published));
         let sdf = identity.forward(&root.x, &z_id, None, &anchors, Far::Learned).sdf;
         let mut out = Named::new();
         let value = (self.input("cot_sdf")?.squeeze_dim(2) * &sdf).sum(None::<Kind>);
@@ -371,148 +372,4 @@ fn put_gradients(
     }
     let gradients = Tensor::run_backward(&[value], &inputs, true, false);
     out.extend(names.iter().map(|name| format!("out.{prefix}_{name}")).zip(gradients));
-}
-
-fn number(config: &Value, key: &str) -> Result<f64> {
-    config[key].as_f64().with_context(|| format!("config.{key} is missing"))
-}
-
-fn integer(config: &Value, key: &str) -> Result<i64> {
-    config[key].as_i64().with_context(|| format!("config.{key} is missing"))
-}
-
-/// The published method's numbers; what else a case says of it has to be as it is published.
-fn broyden_options(steps: &Value) -> Result<Options> {
-    only(steps, "denom_eps", &[1e-6.into()])?;
-    only(steps, "init", &["x_obs, exact inverse Jacobian".into()])?;
-    Ok(Options {
-        broyden_steps: steps["max_steps"].as_u64().context("broyden.max_steps")? as usize,
-        newton_steps: 0,
-        converge: number(steps, "converge")?,
-        diverge: number(steps, "diverge")?,
-    })
-}
-
-/// Fails if a field is there and says anything but what is implemented.
-fn only(config: &Value, key: &str, implemented: &[Value]) -> Result<()> {
-    match config.get(key) {
-        Some(found) if !implemented.contains(found) => {
-            let known = implemented.iter().map(Value::to_string).collect::<Vec<_>>().join(" or ");
-            bail!("{key}: {found} is not implemented (only {known})")
-        }
-        _ => Ok(()),
-    }
-}
-
-fn identity_config(c: &Value) -> Result<IdentityConfig> {
-    let mono = match c["generation"].as_str() {
-        Some("nphm_forward") => false,
-        Some("mononphm_backward") => true,
-        other => bail!("unknown generation {other:?}"),
-    };
-    let b = &c["blend"];
-    // NPHM narrows before its skip, MonoNPHM has none.
-    only(c, if mono { "skip" } else { "skip_narrow" }, &[(!mono).into()])?;
-    let (pairs, middle) = (integer(c, "n_pairs")?, integer(c, "n_mid")?);
-    only(c, "n_anchors", &[(2 * pairs + middle).into()])?;
-    if mono {
-        let distance = &b["global_distance"];
-        let width = format!("max over the first min(8, K+1) entries of [K sorted distances | {distance}] / blend_std");
-        only(b, "sigma", &[width.into()])?;
-    }
-    Ok(IdentityConfig {
-        pairs,
-        middle,
-        d_glob: integer(c, "d_glob")?,
-        d_loc: integer(c, "d_loc")?,
-        n_hyper: if mono { integer(c, "n_hyper")? } else { 0 },
-        hidden: integer(c, if mono { "hidden_geo" } else { "hidden" })?,
-        layers: integer(c, if mono { "layers_geo" } else { "n_layers" })?,
-        skip_layer: if mono { None } else { Some(integer(c, "skip_layer")?) },
-        pos_hidden: integer(c, "pos_mlp_dim")?,
-        activation: Activation::Softplus(c["softplus_beta"].as_f64().unwrap_or(100.0)),
-        layout: if mono { Layout::MonoNphm } else { Layout::Nphm },
-        blend: if mono {
-            Blend::Adaptive {
-                neighbors: integer(c, "n_neighbors")?,
-                blend_std: number(b, "blend_std")?,
-                global_distance: number(b, "global_distance")?,
-                sum_eps: number(b, "sum_eps")?,
-            }
-        } else {
-            Blend::Gaussian {
-                denominator: number(b, "denominator")?,
-                distance_eps: number(b, "dist_eps")?,
-                background: number(b, "background_exponent")?,
-                sum_eps: number(b, "sum_eps")?,
-            }
-        },
-        color: if mono {
-            Some(ColorConfig {
-                hidden: integer(c, "hidden_app")?,
-                layers: integer(c, "layers_app")?,
-                bottleneck: integer(c, "communication_dim")?,
-            })
-        } else {
-            None
-        },
-    })
-}
-
-fn deformation_config(c: &Value) -> Result<DeformationConfig> {
-    only(c, "mode", &["compress".into()])?;
-    only(c, "eval_noise", &[0.into(), 0.0.into()])?;
-    let (anchors, d_loc) = (integer(c, "n_anchors")?, integer(c, "d_loc")?);
-    Ok(DeformationConfig {
-        d_id: integer(c, "d_glob")? + (anchors + 1) * d_loc,
-        anchors,
-        d_ex: integer(c, "d_ex")?,
-        d_compress: integer(c, "d_compress")?,
-        hidden: integer(c, "hidden")?,
-        layers: integer(c, "n_layers")?,
-        skip_layer: integer(c, "skip_layer")?,
-        narrow: c["skip_narrow"].as_bool().context("config.skip_narrow")?,
-        n_hyper: integer(c, "n_hyper")?,
-        direction: if integer(c, "n_hyper")? > 0 { Direction::Backward } else { Direction::Forward },
-        activation: Activation::Softplus(c["softplus_beta"].as_f64().unwrap_or(100.0)),
-        last_std: None,
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use serde_json::json;
-
-    fn config(case: &str) -> Value {
-        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../golden/nphm").join(case).join("meta.json");
-        crate::check::json(&path).unwrap()["config"].clone()
-    }
-
-    #[test]
-    fn what_a_case_says_is_honoured_or_refused() {
-        for (case, wrong) in [
-            ("forward_id", json!({ "skip_narrow": false })),
-            ("forward_id", json!({ "n_anchors": 10 })),
-            ("backward_id", json!({ "skip": true })),
-            ("backward_id", json!({ "blend": { "sigma": "the distance of the nearest" } })),
-        ] {
-            let mut config = config(case);
-            identity_config(&config).unwrap();
-            for (key, value) in wrong.as_object().unwrap() {
-                match value.as_object().and_then(|inner| inner.iter().next()) {
-                    Some((inner, value)) => config[key][inner] = value.clone(),
-                    None => config[key] = value.clone(),
-                }
-            }
-            assert!(identity_config(&config).is_err(), "{case} {wrong}");
-        }
-        let mut config = config("forward_def");
-        deformation_config(&config).unwrap();
-        assert_eq!(broyden_options(&config["broyden"]).unwrap().broyden_steps, 15);
-        config["mode"] = "interpolate".into();
-        assert!(deformation_config(&config).is_err());
-        config["broyden"]["init"] = "zero".into();
-        assert!(broyden_options(&config["broyden"]).is_err());
-    }
 }

@@ -10,6 +10,25 @@ use serde_json::Value;
 
 use crate::check::{Case, Checks, Report, json, largest, number};
 
+/// What is known of a scene: what is read, and counts and ranges of what its maps show.
+const FIELDS: [&str; 15] = [
+    "K",
+    "R",
+    "t",
+    "width",
+    "height",
+    "near",
+    "pixel_center",
+    "note",
+    "triangles",
+    "covered",
+    "safe_pixels",
+    "safe_id_pixels",
+    "depth_range",
+    "max_canonical_error_if_affine",
+    "max_coverage",
+];
+
 /// Runs every scene of the folder.
 pub fn run(dir: &Path, report: &mut Report) {
     match json(&dir.join("scenes.json")) {
@@ -36,6 +55,7 @@ fn vectors(io: &Case, name: &str) -> Result<Vec<[f32; 3]>> {
 
 fn scene(dir: &Path, name: &str, about: &Value, checks: &mut Checks) -> Result<()> {
     let io = Case::read(&dir.join(format!("{name}.safetensors")))?;
+    checks.unknown_fields(about, |field| FIELDS.contains(&field));
     let rows = |key: &str| -> Result<Vec<Vec<f64>>> {
         serde_json::from_value(about[key].clone()).with_context(|| format!("{key} of {name}"))
     };

@@ -13,6 +13,7 @@ use tch::{Device, Kind, Tensor};
 
 use crate::check::{Checks, number};
 use crate::folder::Folder;
+use crate::settings::SCALE;
 
 /// Runs a case of this family.
 pub fn run(kind: &str, case: &Folder, checks: &mut Checks) -> Result<()> {
@@ -57,7 +58,8 @@ fn networks(case: &Folder, checks: &mut Checks) -> Result<()> {
 
     let (sample, text, t) = (case.io.get("sample")?, case.io.get("text")?, case.io.raw("t")?);
     case.f32(checks, "plain", &unet.forward(&sample, t, &text, Extras::default()))?;
-    let residuals = net.forward(&sample, t, &text, &net.encode(&case.io.get("image")?), 1.0);
+    let scale = SCALE.of(&case.meta["config"])?.unwrap_or(1.0);
+    let residuals = net.forward(&sample, t, &text, &net.encode(&case.io.get("image")?), scale);
     case.f32(checks, "mid", &residuals.mid)?;
     let extras = Extras { down: Some(&residuals.down), mid: Some(&residuals.mid), ..Extras::default() };
     case.f32(checks, "controlled", &unet.forward(&sample, t, &text, extras))

@@ -12,6 +12,7 @@ use tch::Kind;
 
 use crate::check::{Case, Checks, json, number};
 use crate::diffusion::{load_controlnet, load_unet};
+use crate::settings::{SCALE, Settings};
 
 /// Runs the case.
 pub fn train_step(dir: &Path, checks: &mut Checks) -> Result<()> {
@@ -23,6 +24,7 @@ pub fn train_step(dir: &Path, checks: &mut Checks) -> Result<()> {
     let times = io.integers("timesteps")?;
     let (t, text) = (io.raw("timesteps")?.shallow_clone(), io.get("encoder_hidden_states")?);
     let schedule = schedule(dir, &about, &io)?;
+    let scale = Settings::read(dir, "train_step")?.number(&SCALE, 1.0)?;
     let noisy = schedule.add_noise(&latents, &noise, &times);
     checks.scaled("noisy", &noisy, &io.get("noisy")?, 2e-5);
     let (name, target) = match io.get("target_v") {
@@ -43,7 +45,7 @@ pub fn train_step(dir: &Path, checks: &mut Checks) -> Result<()> {
     let relative = |got: f64, want: f64| (got - want).abs() / want.abs();
     for (k, (&loss_want, &norm_want)) in losses.iter().zip(&norms).enumerate() {
         let condition = io.leaf("controlnet_cond")?;
-        let residuals = net.forward(&noisy, &t, &text, &net.encode(&condition), 1.0);
+        let residuals = net.forward(&noisy, &t, &text, &net.encode(&condition), scale);
         let extras = Extras { down: Some(&residuals.down), mid: Some(&residuals.mid), ..Extras::default() };
         let out = unet.forward(&noisy, &t, &text, extras);
         let loss = (&out - &target).square().mean(Kind::Float);

@@ -201,8 +201,9 @@ impl Viewer {
 
     fn described(&self, site: &Site, cast: &Cast) -> Answered<Json> {
         let table = site.tables.table(&cast.tracked.table.expect("a cast has it"))?;
-        let name = |row: usize| crate::compare::row_name(&table, row);
-        let moments: Vec<Json> = (0..table.len()).map(|row| json!({"row": row, "name": name(row)})).collect();
+        let naming = crate::compare::Naming::of(&table);
+        let moment = |row: usize| json!({"row": row, "name": naming.name(&table, row)});
+        let moments: Vec<Json> = (0..table.len()).map(moment).collect();
         let directions = self.directions(site, cast, &table)?;
         let sliders: Vec<Json> = directions[1..].iter().map(|one| json!({"share": one.share})).collect();
         let actions = self.actions(site, cast)?;

@@ -2,7 +2,7 @@
 
 use super::asked::Answered;
 use super::rows::cell;
-use crate::compare::{row_name, together};
+use crate::compare::{Naming, together};
 use anyhow::Result;
 use manifests::{Manifest, Type, Value};
 use serde_json::{Map, Value as Json, json};
@@ -27,6 +27,7 @@ fn told(old: &Manifest, new: &Manifest, offset: usize, limit: usize) -> Result<J
         .into_iter()
         .filter(|name| old.schema().ty(name) == Some(Type::F64) && new.schema().ty(name) == Some(Type::F64))
         .collect();
+    let naming = Naming::of(new);
     let mut shown = Vec::new();
     for &(a, b) in pairs.iter().skip(offset).take(limit) {
         let of = |table: &Manifest, row: usize, names: &[String]| -> Result<Map<String, Json>> {
@@ -38,7 +39,7 @@ fn told(old: &Manifest, new: &Manifest, offset: usize, limit: usize) -> Result<J
         };
         let numbers: Vec<Json> = numbers.iter().filter_map(|name| both(name).transpose()).collect::<Result<_>>()?;
         shown.push(json!({
-            "name": row_name(new, b),
+            "name": naming.name(new, b),
             "rows": [a, b],
             "left": of(old, a, &left)?,
             "right": of(new, b, &right)?,

@@ -120,7 +120,7 @@ impl Avatar {
         }
         if terms.colors > 0.0 {
             let colors = batch.colors.as_ref().expect("the term needs the pictures").to_device(self.device);
-            let mask = batch.gbuffer.mask.to_device(self.device).to_kind(Kind::Float).unsqueeze(1);
+            let mask = batch.gbuffer.inside().to_device(self.device).unsqueeze(1);
             let learned = prepared.colors.as_ref().expect("planes have three channels or more");
             let count = (mask.sum(Kind::Float) * 3.0).clamp_min(1.0);
             add(terms.colors, ((learned - colors) * mask).square().sum(Kind::Float) / count);

@@ -33,13 +33,21 @@ fn configurations_survive_the_trip_through_json() {
         only_cross_attention: PerLevel::Same(true),
         ..UNetConfig::small()
     };
-    for config in [UNetConfig::default(), UNetConfig::small(), uneven(), flat] {
+    let rare = UNetConfig {
+        time_embedding_dim: Some(20),
+        downsample_padding: 0,
+        mid_block_scale_factor: 1.5,
+        ..UNetConfig::small()
+    };
+    for config in [UNetConfig::default(), UNetConfig::small(), uneven(), flat, rare] {
         assert_eq!(UNetConfig::from_json(&config.to_json(), "here").unwrap(), config);
     }
     // what is the same on all levels is written as one number, as it always was
     let value = UNetConfig::small().to_json();
     assert_eq!((&value["layers_per_block"], &value["transformer_layers_per_block"]), (&json!(1), &json!(1)));
     assert_eq!((&value["freq_shift"], value.get("only_cross_attention")), (&json!(0), None));
+    let rare = ["time_embedding_dim", "downsample_padding", "mid_block_scale_factor"];
+    assert_eq!(rare.map(|key| value.get(key)), [None; 3]);
     let mut value = UNetConfig::default().to_json();
     value["class_embed_type"] = json!("timestep");
     assert!(refused(&value).contains("class_embed_type"), "{}", refused(&value));
@@ -89,6 +97,22 @@ fn lists_are_read_as_diffusers_means_them() {
         value["mid_block_type"] = name;
         let config = UNetConfig::from_json(&value, "here").unwrap();
         assert_eq!((config.middle, config.middle_transformer()), (middle, None));
+    }
+}
+
+#[test]
+fn the_time_is_as_wide_as_it_is_told_to_be() {
+    let mut value = UNetConfig::small().to_json();
+    for usual in [Value::Null, json!(0), json!(4 * 32)] {
+        value["time_embedding_dim"] = usual;
+        let config = UNetConfig::from_json(&value, "here").unwrap();
+        assert_eq!((&config, config.time_width()), (&UNetConfig::small(), 128));
+    }
+    value["time_embedding_dim"] = json!(20);
+    assert_eq!(UNetConfig::from_json(&value, "here").unwrap().time_width(), 20);
+    for whole in [json!(2), json!(2.0)] {
+        value["mid_block_scale_factor"] = whole;
+        assert_eq!(UNetConfig::from_json(&value, "here").unwrap().mid_block_scale_factor, 2.0);
     }
 }
 
@@ -150,6 +174,11 @@ fn what_cannot_be_is_told_with_file_and_field() {
     wrong("mid_block_type", json!("UNetMidBlock2DSimpleCrossAttn"), "UNetMidBlock2D\"");
     wrong("up_block_types", json!(["UpBlock2D", "AttnUpBlock2D", "UpBlock2D"]), "AttnUpBlock2D");
     wrong("act_fn", json!("mish"), "\"silu\" or \"swish\"");
+    wrong("time_embedding_dim", json!(-4), "at least 1, not -4");
+    wrong("time_embedding_dim", json!("wide"), "a whole number");
+    wrong("downsample_padding", json!(2), "only 0 or 1");
+    wrong("downsample_padding", Value::Null, "a whole number");
+    wrong("mid_block_scale_factor", json!(0), "must not be 0");
 
     let mut value = UNetConfig::small().to_json();
     for key in ["down_block_types", "up_block_types", "attention_head_dim", "block_out_channels"] {

@@ -109,6 +109,53 @@ fn the_middle_is_what_the_configuration_says() {
 }
 
 #[test]
+fn the_time_is_as_wide_as_the_configuration_says() {
+    let config = UNetConfig { time_embedding_dim: Some(20), ..uneven(Middle::Residual) };
+    let (vs, unet) = init::build(Device::Cpu, 1, |p| UNet::new(p, &config));
+    let variables = vs.variables();
+    let size = |name: &str| variables[name].size();
+    assert_eq!(size("time_embedding.linear_1.weight"), [20, 8]);
+    assert_eq!(size("time_embedding.linear_2.weight"), [20, 20]);
+    assert_eq!(size("mid_block.resnets.0.time_emb_proj.weight"), [16, 20]);
+    assert_eq!(size("up_blocks.2.resnets.1.time_emb_proj.weight"), [8, 20]);
+    let (sample, text) = (init::normal(1, 0, &[1, 4, 9, 6]), init::normal(1, 1, &[1, 3, 10]));
+    let at = |t: i64| tch::no_grad(|| unet.forward(&sample, &times(t, 1, Device::Cpu), &text, Extras::default()));
+    assert!((at(5) - at(900)).abs().max().double_value(&[]) > 0.0);
+}
+
+#[test]
+fn maps_are_halved_with_zeros_where_the_configuration_says() {
+    let (sample, text) = (init::normal(1, 0, &[1, 4, 9, 6]), init::normal(1, 1, &[1, 3, 10]));
+    for (downsample_padding, sides) in [(1, [[5, 3], [3, 2], [3, 2]]), (0, [[4, 3], [2, 1], [2, 1]])] {
+        let config = UNetConfig { downsample_padding, ..uneven(Middle::CrossAttention) };
+        let (_vs, unet) = init::build(Device::Cpu, 1, |p| UNet::new(p, &config));
+        let seen = std::cell::RefCell::new(Vec::new());
+        let see = |name: &str, x: &Tensor| {
+            if name.starts_with("down_blocks.") {
+                seen.borrow_mut().push([x.size()[2], x.size()[3]]);
+            }
+        };
+        let extras = Extras { probe: Probe(Some(&see)), ..Extras::default() };
+        let out = tch::no_grad(|| unet.forward(&sample, &times(5, 1, Device::Cpu), &text, extras));
+        assert_eq!((out.size(), seen.into_inner()), (vec![1, 4, 9, 6], sides.to_vec()));
+    }
+}
+
+#[test]
+fn the_middles_scale_is_the_configurations() {
+    let (sample, text) = (init::normal(1, 0, &[1, 4, 9, 6]), init::normal(1, 1, &[1, 3, 10]));
+    let out = |mid_block_scale_factor: f64, middle: Middle| {
+        let config = UNetConfig { mid_block_scale_factor, ..uneven(middle) };
+        let (_vs, unet) = init::build(Device::Cpu, 1, |p| UNet::new(p, &config));
+        tch::no_grad(|| unet.forward(&sample, &times(5, 1, Device::Cpu), &text, Extras::default()))
+    };
+    for middle in [Middle::CrossAttention, Middle::Residual] {
+        assert!((out(4.0, middle) - out(1.0, middle)).abs().max().double_value(&[]) > 1e-4);
+    }
+    assert_eq!(out(4.0, Middle::None), out(1.0, Middle::None));
+}
+
+#[test]
 fn without_a_middle_checkpointing_changes_no_bit_of_any_gradient() {
     crate::runtime::prepare(1);
     let (vs, unet) = init::build(Device::Cpu, 1, |p| UNet::new(p, &uneven(Middle::None)));
