@@ -188,7 +188,7 @@ mod tests {
         let (one, two) = (column("a", Type::F64), column("b", Type::F64));
         assert_eq!(fitted(&[one.clone(), two.clone()], recorded()), Some(recorded()));
         assert_eq!(values(&[two.clone(), one.clone()]), Some(vec![b.clone(), a.clone()]), "declared in another order");
-        assert_eq!(values(&[two.clone()]), Some(vec![b.clone()]), "declared no more");
+        assert_eq!(values(std::slice::from_ref(&two)), Some(vec![b.clone()]), "declared no more");
         assert_eq!(values(&[one.clone(), two.clone(), column("c", Type::F64)]), None, "declared since");
         assert_eq!(values(&[one.clone(), column("b", Type::I64)]), None, "of another type");
         let none = fitted(&[one, column("c", Type::I64)], output(Vec::new()));
