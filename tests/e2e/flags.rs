@@ -80,6 +80,7 @@ fn forced_units_run_though_they_are_known_and_replace_what_was() {
     let nothing = "no stage that `--only one` needs follows `--from three`";
     wrong(&["--only", "one", "--from", "three"], &[nothing, "hint: "]);
     wrong(&["--only", "one", "--from", "three", "--dry-run"], &[nothing]);
+    space.effigy(&["plan", "r.yaml", "--only", "one", "--from", "three"]).expect_error(2, &[nothing]);
 }
 
 #[test]

@@ -1,8 +1,8 @@
 //! Which stages `run` and `plan` are about, as arguments. What they mean is the selection's business.
 
-use crate::error::Problem;
+use crate::error::{Place, Problem};
 use crate::plan::Plan;
-use crate::selection::Selection;
+use crate::selection::{Part, Selection};
 
 /// Which stages.
 #[derive(clap::Args, Clone, Debug)]
@@ -29,6 +29,15 @@ impl Choice {
     /// # Errors
     /// If there is no stage of a name, or the arguments contradict each other.
     pub fn selection(&self, plan: &Plan) -> Result<Selection, Problem> {
-        Selection::new(plan, &self.only, &self.from, &self.force)
+        let selection = Selection::new(plan, &self.only, &self.from, &self.force)?;
+        let parts = selection.parts(plan);
+        if !parts.is_empty() && parts.iter().all(|part| *part == Part::Left) {
+            let (only, from) = (self.only.join(", "), self.from.join(", "));
+            let message = format!("no stage that `--only {only}` needs follows `--from {from}`");
+            let hint =
+                "together they mean what lies between: name under `--only` a stage that follows that of `--from`";
+            return Err(Problem::at(&Place::command_line(), message).hint(hint));
+        }
+        Ok(selection)
     }
 }

@@ -40,7 +40,7 @@ impl Graph {
         // files that had to be read need not be read again by the run
         cache.commit()?;
         let records = record::all(workspace);
-        let last = records.iter().rfind(|one| one.file == plan.spec.file && one.profile == plan.spec.profile);
+        let last = records.iter().rfind(|one| one.is_of(plan, &loaded.recipe, &[]));
         let failed = |name: &str| {
             let mut told = last.into_iter().flat_map(|last| &last.stages);
             told.any(|stage| stage.name == name && stage.failed > 0)

@@ -91,13 +91,6 @@ impl Run {
         let plan = &loaded.plan;
         let selection = self.choice.selection(plan)?;
         let parts = selection.parts(plan);
-        if !parts.is_empty() && parts.iter().all(|part| *part == Part::Left) {
-            let (only, from) = (self.choice.only.join(", "), self.choice.from.join(", "));
-            let message = format!("no stage that `--only {only}` needs follows `--from {from}`");
-            let hint =
-                "together they mean what lies between: name under `--only` a stage that follows that of `--from`";
-            return Err(Problem::at(&Place::command_line(), message).hint(hint).into());
-        }
         let whole = parts.iter().all(|part| *part != Part::Left);
         let jobs = self.jobs.unwrap_or_else(host::threads).max(1);
         let mut cache = Cache::open(&self.recipe.workspace.workspace, host::VERSION)?;

@@ -68,7 +68,7 @@ impl Trace {
             return Ok(self.recipe.not_run(&message, "trace", None, &loaded, &store));
         }
         let records = record::all(root);
-        let last = records.iter().rfind(|one| one.file == plan.spec.file && one.profile == plan.spec.profile);
+        let last = records.iter().rfind(|one| one.is_of(plan, &loaded.recipe, &[]));
         let left: Vec<Option<Left>> = plan
             .nodes
             .iter()
