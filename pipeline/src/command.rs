@@ -59,7 +59,10 @@ impl Command {
             Node::Text(text) if shell => vec![(what.at, text.clone())],
             Node::Text(text) => match split_words(text) {
                 Ok(words) => {
-                    let operator = |word: &&Word| word.is_bare && OPERATORS.contains(&word.text.as_str());
+                    // `find` ends what it executes by one
+                    let is_find = words.iter().any(|word| ["-exec", "-execdir", "-ok"].contains(&word.text.as_str()));
+                    let is_operator = |text: &str| OPERATORS.contains(&text) && !(is_find && text == ";");
+                    let operator = |word: &&Word| word.is_bare && is_operator(&word.text);
                     if let Some(Word { text, .. }) = words.iter().find(operator) {
                         let message = format!("no shell sees `{text}`: the program gets it as one of its words");
                         fields.wrong(what.at, message, format!("add `shell: true`, or quote it: `'{text}'`"));
@@ -386,7 +389,14 @@ mod tests {
             assert!(problems[0].hint.as_ref().unwrap().contains("shell: true"));
             assert!(parsed(&format!("{{ run: \"{line}\", shell: true }}")).1.is_empty(), "{line}");
         }
-        for fine in ["\"test 3 '>' 2\"", "'grep \"|\" file'", "'find . -exec cat {} \\;'", "[a, '>', b]", "a>b"] {
+        for fine in [
+            "\"test 3 '>' 2\"",
+            "'grep \"|\" file'",
+            "'find . -exec cat {} \\;'",
+            "'find . -exec cat {} ;'",
+            "[a, '>', b]",
+            "a>b",
+        ] {
             let (command, problems) = parsed(&format!("{{ run: {fine} }}"));
             assert!(command.is_some() && problems.is_empty(), "{fine}: {problems:?}");
         }

@@ -8,7 +8,7 @@ use crate::executor::output_within;
 use cache::Fingerprint;
 use protocol::{Description, Finding, PROTOCOL, StageDef};
 use serde::{Deserialize, Serialize};
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -92,7 +92,11 @@ pub fn ask_all(candidates: &[Candidate], memory: &Path) -> Result<Vec<Provider>,
         // before it is asked: what changes meanwhile is another file than the one that spoke
         let named = prints(candidate, &[]);
         let description = ask(candidate, DESCRIBES_WITHIN)?;
-        let prints = if description.files.is_empty() { named } else { prints(candidate, &description.files) };
+        let mut prints =
+            if description.files.is_empty() { named.clone() } else { prints(candidate, &description.files) };
+        for (path, print) in named {
+            prints.iter_mut().filter(|(known, _)| *known == path).for_each(|(_, later)| *later = print);
+        }
         changed |= drop_from(&mut remembered, &argv, &dir);
         if !prints.is_empty() {
             let (argv, dir) = (argv.clone(), dir.clone());
@@ -202,8 +206,8 @@ impl Named {
             } else {
                 None
             };
-            // a program that is called without a word more is no interpreter
-            if i > 0 || candidate.argv.len() == 1 {
+            // a program that is called without a word more is no interpreter, and neither is a script
+            if i > 0 || candidate.argv.len() == 1 || found.as_deref().is_some_and(is_script) {
                 script = found.clone().or(script);
             }
             files.extend(found);
@@ -227,6 +231,12 @@ fn prints(candidate: &Candidate, listed: &[String]) -> Vec<(PathBuf, Fingerprint
     let listed: Vec<PathBuf> = listed.iter().map(|file| named.folder(candidate).join(file)).collect();
     let files = named.files.into_iter().chain(listed);
     files.filter_map(|path| Fingerprint::of(&path).ok().map(|print| (path, print))).collect()
+}
+
+fn is_script(path: &Path) -> bool {
+    let mut head = [0; 2];
+    let read = std::fs::File::open(path).and_then(|mut file| file.read_exact(&mut head));
+    read.is_ok() && head == *b"#!"
 }
 
 fn which(name: &str) -> Option<PathBuf> {
@@ -365,10 +375,12 @@ mod tests {
     fn a_program_alone_is_its_own_script() {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("program"), "").unwrap();
+        std::fs::write(dir.path().join("script"), "#!/bin/sh\n").unwrap();
         let prints = |words: &[&str]| prints(&candidate(dir.path(), words), &[]).len();
         assert_eq!(prints(&["./program"]), 1);
         assert_eq!(prints(&["sh"]), 1, "one that is installed");
         assert_eq!(prints(&["sh", "./program", "option"]), 2);
         assert_eq!(prints(&["sh", "-m", "words"]), 0);
+        assert_eq!((prints(&["./script", "--mode", "x"]), prints(&["./program", "--mode", "x"])), (1, 0));
     }
 }

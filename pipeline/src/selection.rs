@@ -96,8 +96,9 @@ pub fn frozen<'m>(plan: &Plan, i: usize, store: &Store, memory: &'m Memory) -> R
     let name = &plan.nodes[i].name;
     let remembered = memory.stages.get(name).filter(|remembered| store.table_path(&remembered.table).exists());
     remembered.ok_or_else(|| {
-        let message = format!("stage `{name}` is needed and stands before `--from`, but no run has finished it yet");
-        Problem::at(&Place::command_line(), message)
-            .hint(format!("run it first, by `--only {name}`, or leave `--from` out"))
+        let message = format!("stage `{name}` is needed and stands before `--from`, but no run has finished all of it");
+        Problem::at(&Place::command_line(), message).hint(format!(
+            "run it first, by `--only {name}`, or leave `--from` out, as one has to if something of it fails"
+        ))
     })
 }

@@ -415,7 +415,8 @@ fn misplaced(file: &str, item: &Item, (params, axes): (&[(String, Item)], &[Axis
                 }
                 told.push(name);
                 let message = format!("`${{{name}}}` in a program's line is the shell's, which does not know it");
-                problems.push(Problem::at(&place(file, item.at), message).hint(as_param(name)));
+                let hint = format!("{}; a variable of the shell's own is `${name}`", as_param(name));
+                problems.push(Problem::at(&place(file, item.at), message).hint(hint));
             }
         }
         Node::List(items) => items.iter().for_each(|item| misplaced(file, item, (params, axes), problems)),

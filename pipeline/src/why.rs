@@ -150,6 +150,8 @@ pub struct History {
     /// The records that are not those of present units, and these by name and by what they read, oldest first.
     others: Vec<usize>,
     by_name: HashMap<String, Vec<usize>>,
+    /// By each `COLUMN=VALUE` of their names.
+    by_part: HashMap<String, Vec<usize>>,
     by_input: HashMap<u64, Vec<usize>>,
     /// What each record of `others` read, as sorted hashes; of others nothing.
     inputs: Vec<Vec<u64>>,
@@ -195,6 +197,7 @@ impl History {
             self.inputs.push(inputs);
             self.others.push(i);
             self.by_name.entry(unit.name.clone()).or_default().push(i);
+            unit.name.split(", ").for_each(|part| self.by_part.entry(part.into()).or_default().push(i));
         }
     }
 
@@ -234,7 +237,8 @@ impl History {
     }
 
     /// Of the records before `end` that are not those of present units, the one that is most like a unit, of several the latest:
-    /// of those of its name, or failing that of those that read what the fewest others did.
+    /// of those of its name, or failing that of those that read what the fewest others did, or else of those whose name says less
+    /// or more of the same.
     fn nearest(&self, end: usize, name: &str, inputs: &[u64], head: &Digest) -> Option<usize> {
         let latest = |all: &[usize]| -> Vec<usize> {
             let before = all.partition_point(|i| *i < end);
@@ -261,7 +265,17 @@ impl History {
                 break;
             }
         }
-        best(found)
+        if let Some(found) = best(found) {
+            return Some(found);
+        }
+        // rows that came or went change by which columns a row is called
+        let parts: HashSet<&str> = name.split(", ").collect();
+        let list = parts.iter().filter_map(|part| self.by_part.get(*part)).min_by_key(|list| list.len())?;
+        let alike = |i: &usize| {
+            let old: HashSet<&str> = self.units[*i].name.split(", ").collect();
+            old.is_subset(&parts) || parts.is_subset(&old)
+        };
+        best(latest(list).into_iter().filter(alike).collect())
     }
 }
 

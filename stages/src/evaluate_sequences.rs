@@ -38,7 +38,7 @@ fn scores() -> [&'static str; METRICS.len() + JOINED.len()] {
 }
 
 fn def() -> StageDef {
-    StageDef::new("evaluate_sequences", 3, Grain::Group)
+    StageDef::new("evaluate_sequences", 4, Grain::Group)
         .doc("Scores of a sequence from those of its frames, with PSNR pooled over chunks of frames.")
         .reads([("timestep", Type::I64)])
         .may_read(scores().map(|name| (name, Type::F64)))

@@ -19,7 +19,7 @@ use protocol::{Cx, Grain, OutRow, Rows, Stage, StageDef, Unit};
 use std::path::PathBuf;
 
 fn def() -> StageDef {
-    StageDef::new("import_rendering_data", 3, Grain::Row)
+    StageDef::new("import_rendering_data", 2, Grain::Row)
         .doc("Cuts evaluation and random crops out of DiffusionAvatars' G-buffer pictures.")
         .reads(GROUPS.map(|group| (group, Type::Blob)))
         .reads([("participant", Type::I64), ("sequence", Type::Str), ("camera", Type::Str), ("timestep", Type::I64)])

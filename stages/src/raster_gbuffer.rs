@@ -20,7 +20,7 @@ use manifests::Type;
 use protocol::{Cx, Grain, OutRow, Rows, Stage, StageDef, Unit};
 
 fn def() -> StageDef {
-    StageDef::new("raster_gbuffer", 3, Grain::Row)
+    StageDef::new("raster_gbuffer", 2, Grain::Row)
         .doc("Rasterises the tracked mesh at evaluation and random crops of each frame.")
         .reads([("mesh", Type::Blob), ("participant", Type::I64), ("sequence", Type::Str), ("camera", Type::Str)])
         .reads([("timestep", Type::I64), ("intrinsics", Type::Floats(9)), ("world_to_cam", Type::Floats(16))])

@@ -37,6 +37,9 @@ fn from_runs_a_stage_and_what_follows_and_nothing_before() {
     let space = start();
     let said = space.effigy(&["run", "r.yaml", "--from", "two"]);
     said.expect_error(2, &["stage `one` is needed and stands before `--from`", "hint: run it first, by `--only one`"]);
+    let runs = std::fs::read_dir(space.path(".effigy/runs")).into_iter().flatten().flatten();
+    let begun = |entry: &std::fs::DirEntry| entry.path().extension().is_some_and(|ext| ext == "begun");
+    assert_eq!(runs.filter(begun).count(), 0, "nothing was begun");
     run(&space, &["--only", "one"]);
     space.ran();
     // the source has changed, but what stands before is as the last run left it

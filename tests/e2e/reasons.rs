@@ -118,6 +118,30 @@ stages:
 ";
 
 #[test]
+fn a_file_that_changed_is_known_although_rows_that_came_gave_it_another_name() {
+    let space = Space::new();
+    space.write("in/1.txt", "one\n");
+    space.write(
+        "r.yaml",
+        "stages:
+  src: { files: 'in/*.txt', parse: '{dir}/{n:i64}.txt' }
+  copy: { run: 'cp {file} {out}/y', from: src, writes: { y: blob } }
+",
+    );
+    space.settle();
+    space.run();
+    space.write("in/1.txt", "other\n");
+    space.write("in/2.txt", "two\n");
+    let told = json(&space, "copy");
+    let of = |name: &str| {
+        let units = told["units"].as_array().expect("a list").iter();
+        let found = units.clone().find(|unit| unit["unit"].as_str().is_some_and(|unit| unit.contains(name)));
+        found.unwrap_or_else(|| panic!("{told}"))["first"].as_bool()
+    };
+    assert_eq!((of("1.txt"), of("2.txt")), (Some(false), Some(true)), "{told}");
+}
+
+#[test]
 fn what_nobody_can_tell_yet_is_said_and_led_back() {
     let space = Space::new();
     space.write("r.yaml", CHAIN);

@@ -102,12 +102,13 @@ impl<'a> Past<'a> {
             if !because.is_empty() {
                 return lost(NodeState::Skipped, because);
             }
-            if run.outcome == "failed" {
+            // older records, which have no path, do not say which stages a run was not about
+            if run.outcome == "failed" && !run.path.is_empty() {
                 // it needs nothing of what failed, but that ended the run
                 let failed = run.stages.iter().filter(|stage| stage.state == "failed");
                 return lost(NodeState::Skipped, failed.map(|stage| stage.name.clone()).collect());
             }
-            is_earlier |= run.outcome == "interrupted";
+            is_earlier |= run.outcome == "interrupted" && !run.path.is_empty();
         }
         let asked = &self.asked;
         let remembered =

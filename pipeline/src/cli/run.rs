@@ -4,7 +4,7 @@ use super::choice::Choice;
 use super::remote::{Chosen, RemoteArgs};
 use super::{DONE, FAILED, INTERRUPTED, RecipeArgs, host, live, load, print, progress, remark};
 use crate::check::{Sample, check};
-use crate::error::{Place, Problem};
+use crate::error::{Place, Problem, Problems};
 use crate::event::{Event, Reader};
 use crate::executor::{Left, Means};
 use crate::finished::{FinishedRun, NodeState};
@@ -139,7 +139,12 @@ impl Run {
         };
         let stages = plan.nodes.iter().map(|node| node.name.clone()).collect();
         emit(&mut readers, Event::Start { run: id.clone(), recipe: plan.spec.name.clone(), stages });
-        let mut outcome = run(plan, &mut cache, &options, &mut readers)?;
+        // what is wrong with the call is told before anything is worked on
+        let mut outcome = run(plan, &mut cache, &options, &mut readers).inspect_err(|error| {
+            if error.is::<Problems>() {
+                kept::end(cache.root(), &id, &begun, false);
+            }
+        })?;
         let (executed, cached, failed) = outcome.totals();
         let seconds = began.elapsed().as_secs_f64();
         // first of all: whatever goes wrong from now on, what was done is on record

@@ -54,7 +54,7 @@ fn row(n: usize, line: &str, writes: &[ColumnDef]) -> Result<Vec<Value>> {
     let json: Json = serde_json::from_str(line).map_err(|error| {
         // there is but one line to it
         let error = error.to_string().replace(" at line 1 column ", " at column ");
-        wrong(n, &format!("it is no JSON ({error})"), "each line is a JSON object; NaN and what is not there is `null`")
+        wrong(n, &format!("it is no JSON ({error})"), "each line is a JSON object; NaN and what is not there is `null`. A file that is no table of results needs another name")
     })?;
     let object = match json {
         Json::Object(object) => object,

@@ -1,5 +1,5 @@
 //! The conventions that configurations of the avatar's cases name. Of each there is one that is implemented: a case that names
-//! another is refused by the field that does so. Knows no tensors' values.
+//! another is compared with it all the same, since words may differ where numbers agree, and told of. Knows no tensors' values.
 
 use anyhow::{Result, bail};
 use serde_json::{Value, json};
@@ -28,11 +28,10 @@ const SCHEDULE: &[&str] = &[
 const POSE: &[&str] = &["nphm_over_flame"];
 const CAMERA: &[&str] = &["near", "far", "render_size"];
 
-/// Refuses a configuration that asks for another convention than the one that is implemented, and tells of fields that
-/// nobody knows.
+/// Tells of a configuration that asks for another convention than the one that is implemented, and of fields that nobody knows.
 ///
 /// # Errors
-/// Names the field, what it says and what it may say.
+/// If the kind of case is unknown.
 pub fn check(kind: &str, config: &Value, checks: &mut Checks) -> Result<()> {
     let (read, fixed): (&[&str], Vec<(&str, Vec<Value>)>) = match kind {
         "quantizer" => (QUANTIZER, quantizer()),
@@ -59,7 +58,9 @@ pub fn check(kind: &str, config: &Value, checks: &mut Checks) -> Result<()> {
         other => bail!("the kind {other} is unknown"),
     };
     for (field, implemented) in &fixed {
-        only(config, field, implemented)?;
+        if let Err(other) = only(config, field, implemented) {
+            checks.remark(format!("{other}: the comparison is made with that"));
+        }
     }
     checks.unknown_fields(config, |field| read.contains(&field) || fixed.iter().any(|(known, _)| *known == field));
     Ok(())
@@ -124,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn other_conventions_are_refused_by_name() {
+    fn other_conventions_are_told_by_name() {
         for (kind, field, value) in [
             ("triplane_lookup", "addressing", json!("clamp")),
             ("triplane_lookup", "filter", json!("nearest")),
@@ -146,11 +147,15 @@ mod tests {
             let mut matching = configs().into_iter().filter(|(of, _)| of == kind);
             let mut config = matching.next().unwrap().1;
             config[field] = value;
-            let error = check(kind, &config, &mut Checks::default()).unwrap_err().to_string();
-            assert!(error.starts_with(&format!("{field}: ")), "{error}");
+            let mut checks = Checks::default();
+            check(kind, &config, &mut checks).unwrap();
+            let told = checks.remarks();
+            assert!(told.len() == 1 && told[0].starts_with(&format!("{field}: ")), "{told:?}");
         }
         let scaled = json!({ "nphm_over_flame": 5, "formula": "x_world = R diag(scale[0]) (x_nphm/5) + t" });
-        check("flame_to_world", &scaled, &mut Checks::default()).unwrap();
+        let mut checks = Checks::default();
+        check("flame_to_world", &scaled, &mut checks).unwrap();
+        assert!(checks.remarks().is_empty(), "{:?}", checks.remarks());
     }
 
     #[test]

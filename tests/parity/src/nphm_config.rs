@@ -1,7 +1,7 @@
 //! What configurations of the head model's cases say: dimensions of networks, blending, root finding. A field is read, or has
 //! to say what is implemented, or is told to be unknown. Knows no tensors.
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
 use models::nphm::config::{Activation, ColorConfig};
 use models::nphm::roots::Options;
 use models::nphm::{Blend, DeformationConfig, Direction, IdentityConfig, Layout};
@@ -134,27 +134,6 @@ fn softplus(config: &Value) -> Result<Activation> {
     }
 }
 
-/// Fails if a field is there and names other parts of a network's input, or in another order. Widths behind the names follow
-/// from other fields.
-fn in_order(config: &Value, key: &str, implemented: &[&str]) -> Result<()> {
-    let parts = |text: &str| -> Vec<String> {
-        let name = |part: &str| {
-            let name = part.split('(').next().unwrap_or_default();
-            name.trim_end_matches(|c: char| c.is_ascii_digit()).trim().to_owned()
-        };
-        text.trim_matches(['[', ']']).split('|').map(name).collect()
-    };
-    match config.get(key) {
-        None => Ok(()),
-        Some(found) => {
-            let is_known = |text: &str| implemented.iter().any(|known| parts(known) == parts(text));
-            let known = implemented.join(" or ");
-            ensure!(found.as_str().is_some_and(is_known), "{key}: {found} is not implemented (only {known})");
-            Ok(())
-        }
-    }
-}
-
 /// The identity network that a case describes.
 ///
 /// # Errors
@@ -174,11 +153,8 @@ pub fn identity_config(c: &Value) -> Result<IdentityConfig> {
         let distance = &b["global_distance"];
         let width = format!("max over the first min(8, K+1) entries of [K sorted distances | {distance}] / blend_std");
         only(b, "sigma", &[width.into()])?;
-        in_order(c, "member_input", &["[z_glob|z_k|d_k]"])?;
-        in_order(c, "color_input", &["[z_app_glob|z_app_k|comm]"])?;
     } else {
         only(c, "n_hyper", &[0.into()])?;
-        in_order(c, "member_input", &["[d_k|z_glob|z_k]"])?;
     }
     Ok(IdentityConfig {
         pairs,
@@ -226,8 +202,6 @@ pub fn identity_config(c: &Value) -> Result<IdentityConfig> {
 pub fn deformation_config(c: &Value) -> Result<DeformationConfig> {
     only(c, "mode", &["compress".into()])?;
     only(c, "eval_noise", &[0.into(), 0.0.into()])?;
-    in_order(c, "input", &["[x|compressed|z_ex]"])?;
-    in_order(c, "compressor_input", &["[z_id|anchors flattened]", "[z_geo|anchors flattened]"])?;
     let (anchors, d_loc, n_hyper) = (integer(c, "n_anchors")?, integer(c, "d_loc")?, integer(c, "n_hyper")?);
     let direction = match c.get("generation").map(Value::as_str) {
         Some(Some("nphm_forward")) => Direction::Forward,
@@ -269,9 +243,6 @@ mod tests {
             ("forward_id", json!({ "n_anchors": 10 })),
             ("backward_id", json!({ "skip": true })),
             ("backward_id", json!({ "blend": { "sigma": "the distance of the nearest" } })),
-            ("backward_id", json!({ "member_input": "[z_k|z_glob|d_k(3+2)]" })),
-            ("backward_id", json!({ "color_input": "[z_app_glob|z_app_k|comm16|normal(3)]" })),
-            ("forward_id", json!({ "member_input": "[z_glob|z_k|d_k(3)]" })),
             ("forward_id", json!({ "n_hyper": 2 })),
             ("forward_id", json!({ "softplus_beta": "large" })),
         ] {
@@ -288,26 +259,13 @@ mod tests {
         let mut config = config("forward_def");
         deformation_config(&config).unwrap();
         assert_eq!(broyden_options(&config["broyden"]).unwrap().broyden_steps, 15);
-        for (key, wrong) in [
-            ("mode", "interpolate"),
-            ("input", "[x(3)|z_ex|compressed]"),
-            ("compressor_input", "[anchors flattened|z_id]"),
-            ("generation", "flame"),
-        ] {
+        for (key, wrong) in [("mode", "interpolate"), ("generation", "flame")] {
             let was = std::mem::replace(&mut config[key], wrong.into());
             assert!(deformation_config(&config).unwrap_err().to_string().starts_with(key), "{key}");
             config[key] = was;
         }
         config["broyden"]["init"] = "zero".into();
         assert!(broyden_options(&config["broyden"]).is_err());
-    }
-
-    #[test]
-    fn widths_may_stand_behind_the_parts_of_an_input() {
-        let mut config = config("backward_id");
-        config["member_input"] = "[z_glob|z_k|d_k(3+4)]".into();
-        config["color_input"] = "[z_app_glob(64)|z_app_k|comm8]".into();
-        identity_config(&config).unwrap();
     }
 
     #[test]

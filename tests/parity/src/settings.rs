@@ -51,16 +51,20 @@ impl Setting {
         }
     }
 
-    /// The number behind one of the phrases.
+    /// The number behind the phrases, if it is one and the same wherever they stand.
     fn told(&self, words: &str) -> Option<f64> {
-        let behind = |phrase: &&str| -> Option<f64> {
-            let is_whole = |at: usize| !words[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_');
-            let found = words.match_indices(*phrase).find(|(at, _)| is_whole(*at));
-            let rest = &words[found?.0 + phrase.len()..];
+        let is_whole = |at: usize| !words[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_');
+        let number = |from: usize| -> Option<f64> {
+            let rest = &words[from..];
             let end = rest.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(rest.len());
             rest[..end].trim_end_matches('.').parse().ok()
         };
-        self.phrases.iter().find_map(behind)
+        let behind = |phrase: &&str| -> Vec<f64> {
+            let places = words.match_indices(*phrase).filter(|(at, _)| is_whole(*at));
+            places.filter_map(|(at, _)| number(at + phrase.len())).collect()
+        };
+        let all: Vec<f64> = self.phrases.iter().flat_map(behind).collect();
+        all.first().copied().filter(|first| all.iter().all(|other| other == first))
     }
 }
 
@@ -189,7 +193,8 @@ mod tests {
 
     #[test]
     fn words_are_read_whole_and_fields_that_nobody_knows_are_told() {
-        assert_eq!(ETA.told("theta 3, beta 2, eta 0.5; eta 1"), Some(0.5));
+        assert_eq!(ETA.told("theta 3, beta 2, eta of it, eta 0.5; eta 0.50"), Some(0.5));
+        assert_eq!(ETA.told("eta 0.5, of the other set eta 1"), None, "nobody can tell which one is meant");
         assert_eq!((ETA.told("theta 3"), ETA.told("eta of it")), (None, None));
         let about = json!({ "eta": 0, "guess_mode": true, "note": "" });
         let settings = Settings { said: vec![("a file".into(), about)], row: String::new() };
