@@ -105,6 +105,11 @@ impl Naming {
         Naming { columns }
     }
 
+    /// The columns by which rows are called, in the order of the table.
+    pub fn columns(&self) -> &[String] {
+        &self.columns
+    }
+
     /// The name of a row; its number if no column tells anything of it.
     pub fn name(&self, table: &Manifest, row: usize) -> String {
         let facts: Vec<String> =

@@ -22,9 +22,20 @@ pub struct Grid {
     pub of_columns: usize,
 }
 
-/// The columns that are shown of so many: those that are `wanted`, and others from both ends until there are enough.
-pub fn columns(count: usize, wanted: impl IntoIterator<Item = usize>) -> Vec<usize> {
+/// The columns that are shown of so many: those that are `wanted`, and until there are enough of those that are `liked`, best
+/// first, and then others from both ends.
+pub fn columns(
+    count: usize,
+    wanted: impl IntoIterator<Item = usize>,
+    liked: impl IntoIterator<Item = usize>,
+) -> Vec<usize> {
     let mut shown: BTreeSet<usize> = wanted.into_iter().collect();
+    for column in liked {
+        if shown.len() >= COLUMNS {
+            break;
+        }
+        shown.insert(column);
+    }
     // where rows come from stands at the beginning, what was made of them last at the end
     for step in 0..count {
         if shown.len() >= COLUMNS {
@@ -93,12 +104,18 @@ mod tests {
 
     #[test]
     fn wanted_columns_are_shown_and_others_from_both_ends() {
-        assert_eq!(columns(3, [1]), [0, 1, 2]);
-        assert_eq!(columns(8, []), (0..8).collect::<Vec<_>>());
-        assert_eq!(columns(66, []), [0, 1, 2, 3, 62, 63, 64, 65]);
-        assert_eq!(columns(66, [30, 0]), [0, 1, 2, 3, 30, 63, 64, 65]);
-        assert_eq!(columns(20, 5..15), (5..15).collect::<Vec<_>>(), "all that somebody names");
-        assert!(columns(0, []).is_empty());
+        assert_eq!(columns(3, [1], []), [0, 1, 2]);
+        assert_eq!(columns(8, [], [7]), (0..8).collect::<Vec<_>>());
+        assert_eq!(columns(66, [], []), [0, 1, 2, 3, 62, 63, 64, 65]);
+        assert_eq!(columns(66, [30, 0], []), [0, 1, 2, 3, 30, 63, 64, 65]);
+        assert_eq!(columns(66, [30], [5, 50, 7, 30]), [0, 1, 5, 7, 30, 50, 64, 65]);
+        assert_eq!(
+            columns(66, [3], 10..40),
+            [3, 10, 11, 12, 13, 14, 15, 16],
+            "no more of what is liked than there is room"
+        );
+        assert_eq!(columns(20, 5..15, [0]), (5..15).collect::<Vec<_>>(), "all that somebody names");
+        assert!(columns(0, [], []).is_empty());
     }
 
     #[test]

@@ -3,9 +3,11 @@
 use super::grid::{self, Grid};
 use super::past::{Found, Past};
 use super::{DONE, RecipeArgs, load, print, remark};
+use crate::compare::Naming;
 use crate::error::{Place, Problem};
 use crate::hints::hinted;
 use crate::memory::{Places, Store};
+use crate::plan::Work;
 use crate::rows_where;
 use anyhow::Result;
 use manifests::{Manifest, Type, Value};
@@ -80,7 +82,7 @@ impl Show {
         let columns = table.schema().columns();
         let asked = |i: &usize| self.conditions.iter().any(|condition| is_about(condition, &columns[*i].name));
         let chosen = match self.select.is_empty() {
-            true => grid::columns(columns.len(), (0..columns.len()).filter(asked)),
+            true => grid::columns(columns.len(), (0..columns.len()).filter(asked), self.telling(&table, &loaded)),
             false => (0..columns.len()).collect(),
         };
         let row = |row: usize| {
@@ -95,6 +97,17 @@ impl Show {
         };
         print(&grid.text(self.paths, "`--limit N` shows more rows, `--select A,B,...` other columns, `--json` all"));
         Ok(DONE)
+    }
+
+    /// The columns that tell most: those that tell rows apart, and what the stage itself wrote.
+    fn telling(&self, table: &Manifest, loaded: &load::Loaded) -> Vec<usize> {
+        let mut names: Vec<String> = Naming::of(table).columns().to_vec();
+        for &i in loaded.plan.stages(&self.stage).iter().flatten().take(1) {
+            if let Work::Units(stage) = &loaded.plan.nodes[i].work {
+                names.extend(stage.def.writes.iter().map(|column| column.name.clone()));
+            }
+        }
+        names.iter().filter_map(|name| table.schema().position(name)).collect()
     }
 
     /// How many of all rows are shown; so many if nobody said it.
@@ -118,7 +131,7 @@ impl Show {
             return Ok(DONE);
         }
         let columns = found.columns();
-        let chosen = grid::columns(columns.len(), []);
+        let chosen = grid::columns(columns.len(), [], []);
         let row =
             |row: usize| -> Result<Vec<String>> { chosen.iter().map(|&i| Ok(cell(&columns[i].get(row)?))).collect() };
         let grid = Grid {
