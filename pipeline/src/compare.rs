@@ -123,11 +123,6 @@ impl Naming {
     }
 }
 
-/// What tells a row from the others of its table, for people. Whoever names many rows makes the [`Naming`] once.
-pub fn row_name(table: &Manifest, row: usize) -> String {
-    Naming::of(table).name(table, row)
-}
-
 /// The rows that somebody means by some words, in order. `COLUMN=VALUE`, or several of them with commas between, means the rows
 /// with these values, in any columns; other words mean the rows whose name holds them, or if there is none, those of which
 /// some text or integer does.
@@ -386,7 +381,8 @@ mod tests {
         let table = |rows: &[Vec<Value>]| Manifest::from_rows(Schema::new(schema).unwrap(), rows).unwrap();
         let names = |rows: &[Vec<Value>]| -> Vec<String> {
             let table = table(rows);
-            (0..table.len()).map(|row| row_name(&table, row)).collect()
+            let naming = Naming::of(&table);
+            (0..table.len()).map(|row| naming.name(&table, row)).collect()
         };
         // `who` says nothing, `take` no more than `seq`, and `lost` is not needed
         let rows = [row("a", 1, 0, true), row("a", 1, 1, false), row("b", 2, 0, false)];
@@ -394,7 +390,8 @@ mod tests {
         assert_eq!(names(&rows[..1]), ["who=me, seq=a"], "a row that is alone");
         assert_eq!(names(&[row("a", 1, 0, true), row("a", 1, 0, false)]), ["lost=true", "lost=false"]);
         assert_eq!(names(&[rows[0].clone(), rows[0].clone()]), ["who=me, seq=a", "who=me, seq=a"]);
-        assert_eq!(row_name(&Manifest::unit(2), 1), "row 1");
+        let unnamed = Manifest::unit(2);
+        assert_eq!(Naming::of(&unnamed).name(&unnamed, 1), "row 1");
 
         let table = table(&[rows[0].clone(), rows[1].clone(), rows[2].clone(), row("b", 2, 10, true)]);
         let meant = |words: &str| meant(&table, words);

@@ -23,6 +23,7 @@ mod table;
 mod tests;
 pub mod writers;
 
+use crate::compare::Naming;
 use crate::finished::{FinishedNode, FinishedRun, NodeState, ReportItem, TableItem};
 use anyhow::Context;
 use document::{Block, Cell, Document, Head, Table};
@@ -217,6 +218,7 @@ fn curves(run: &FinishedRun, manifest: &Manifest, column: &str, prefix: &str) ->
         Some(Type::Blob) => {}
         Some(ty) => return Ok(vec![Block::Notice(format!("not available: column `{column}` is {ty}, not blob"))]),
     }
+    let naming = Naming::of(manifest);
     let mut blocks = Vec::new();
     for row in 0..manifest.len().min(CURVES) {
         let Value::Blob(blob) = manifest.value(row, column)? else { continue };
@@ -231,7 +233,7 @@ fn curves(run: &FinishedRun, manifest: &Manifest, column: &str, prefix: &str) ->
         match curve::read(&String::from_utf8_lossy(&text)) {
             Err(reason) => blocks.push(Block::Notice(format!("not available: the file of row {row}: {reason}"))),
             Ok(log) => {
-                let mut notes = row_name(manifest, row).into_iter().collect::<Vec<_>>();
+                let mut notes = row_name(&naming, manifest, row).into_iter().collect::<Vec<_>>();
                 if log.terms.iter().any(|(_, points)| curve::is_noisy(points)) {
                     notes.push("thin: every step; bold: moving average".into());
                 }
@@ -253,16 +255,15 @@ fn curves(run: &FinishedRun, manifest: &Manifest, column: &str, prefix: &str) ->
 }
 
 /// What tells a row from the others; `None` if it is the only one.
-fn row_name(manifest: &Manifest, row: usize) -> Option<String> {
-    let naming = crate::compare::Naming::of(manifest);
+fn row_name(naming: &Naming, manifest: &Manifest, row: usize) -> Option<String> {
     let parts: Vec<String> =
         naming.facts(manifest, row).map(|(name, value)| format!("{name} {}", numbers::value(&value))).collect();
     (manifest.len() > 1 && !parts.is_empty()).then(|| parts.join(" · "))
 }
 
-/// A stage's name as a heading.
+/// A stage's name as a heading; of one that varies, that of all its variants.
 fn capital(name: &str) -> String {
-    let mut text = name.replace('_', " ");
+    let mut text = name.trim_end_matches("@*").replace('_', " ");
     if let Some(first) = text.get_mut(..1) {
         first.make_ascii_uppercase();
     }

@@ -315,6 +315,7 @@ fn profiles_bring_axes_and_reports_show_all_variants() {
     assert_eq!(run(&space, &["--profile", "sweep"]), (2 + 2, 2, 0));
     let report = space.read("out/report.md");
     assert!(report.contains("| seed |") && report.contains("| 1 |") && report.contains("| 2 |"), "{report}");
+    assert!(report.contains("### Score\n"), "{report}");
 }
 
 #[test]
