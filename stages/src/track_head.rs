@@ -1,11 +1,12 @@
 //! `track_head`: a sequence of point clouds to expression codes, head poses and meshes that carry canonical coordinates.
 //!
-//! reads: timestep, cloud, landmarks3d?, free_space?; with head_model, person, landmarks?, pca_model?   writes: mesh (PLY), expression, pose, residual (mm), kept, lost
+//! reads: timestep, cloud, landmarks3d?, free_space?, skin?, start_expression?, start_pose?, start_lost?; with head_model, person, landmarks?, pca_model?   writes: mesh (PLY), expression, pose, residual (mm), kept, lost
 //!
 //! A group is a sequence: frames are fitted one after the other, each starting from the one before (or, if landmarks say that the head has moved far, from their pose), the identity
 //! fixed; the first is aligned rigidly beforehand (NPHM section 5.5), from where its landmarks put the mean head, without landmarks from where the linear
 //! model `pca_model` finds it (`linear_start`), or else from the upright pose at `center`. A frame that lost the face, which quick motion does to such a start, is sought again: rigidly aligned from
 //! its landmarks or the linear model, from where the face was last seen and from the upright pose, with the face neutral; the fit that explains most points stays.
+//! Frames that were tracked before (`start_expression`, `start_pose`) start from that instead, to be fitted again with what is known by now, such as skin that was found again.
 //! In the end all frames of the sequence are refined together, as one smooth motion; lost frames and frames that are missing end a motion. Then the posed field's zero set is extracted coarse to fine and the field is
 //! queried at every vertex for the 5-d canonical coordinate. `residual` is the mean distance of the points that trimming
 //! kept, `kept` their share: a frame of which too little was kept is marked `lost`. One in which too little of a face was seen to fit anything is lost too: it
@@ -17,6 +18,7 @@ use crate::common::head_models::{self, Moment, Person, UNIT_MM, align, initial_f
 use crate::common::landmarks;
 use crate::common::linear_start::place;
 use crate::common::pca_heads::{self, LinearHead};
+use crate::common::skin::SKIN;
 use crate::common::timesteps::in_time;
 use crate::common::track_state::{Done, TrackState};
 use crate::common::tracked;
@@ -26,7 +28,7 @@ use manifests::{Type, Value};
 use models::nphm::field::HeadModel;
 use models::nphm::fit::{Cloud, FitConfig, Frame, fit_frame, fit_frames};
 use models::nphm::pose::Pose;
-use protocol::{Cx, Grain, OutRow, Rows, Stage, StageDef, Unit};
+use protocol::{Cx, Grain, OutRow, Row, Rows, Stage, StageDef, Unit};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use std::path::PathBuf;
@@ -48,7 +50,8 @@ struct Params {
     /// motion. Frames that are far apart in time are not to be smoothed.
     #[serde(default = "smooth_motion")]
     smooth_motion: f64,
-    /// Weight of squared changes of the expression code from one frame to the next, in all updates that start from the frame before.
+    /// Weight of squared changes of the expression code from one frame to the next, in all updates that start from the frame before; of frames that were tracked
+    /// before, from what it was then.
     #[serde(default = "smooth_expression")]
     smooth_expression: f64,
     /// Weight of the landmarks' distance from their canonical places.
@@ -59,6 +62,10 @@ struct Params {
     #[serde(default = "free_weight")]
     #[schemars(range(min = 0))]
     free_weight: f64,
+    /// Weight of the distance of skin that was found again (`skin`) from its canonical places.
+    #[serde(default = "skin_weight")]
+    #[schemars(range(min = 0))]
+    skin_weight: f64,
     /// How much a point that lies outside the surface counts if no landmark is within 15 mm of it: it may be hair or clothes, under which the
     /// head ends. 1 for head models that have hair, as the published ones do.
     #[serde(default = "hair_weight")]
@@ -80,6 +87,10 @@ struct Params {
     levels: u32,
 }
 
+/// The columns of an earlier tracking's expression and pose.
+const START: [&str; 2] = ["start_expression", "start_pose"];
+/// Whether it had lost the face; nothing starts from there.
+const START_LOST: &str = "start_lost";
 /// A fit that keeps a smaller share of the points has lost the face.
 const LOST: f64 = 0.7;
 /// Frames that are refined together at most, for the memory they take.
@@ -110,6 +121,9 @@ fn smooth_expression() -> f64 {
 /// Of landmarks in a fit.
 pub fn landmark_weight() -> f64 {
     FitConfig::default().landmarks
+}
+fn skin_weight() -> f64 {
+    FitConfig::default().skin
 }
 /// Of free space in a fit.
 pub fn free_weight() -> f64 {
@@ -147,6 +161,7 @@ fn def() -> StageDef {
         .doc("Tracks the head model through a sequence of point clouds and extracts its meshes.")
         .reads([("timestep", Type::I64), ("cloud", Type::Blob)])
         .may_read(Moment::MAY_READ)
+        .may_read([SKIN, (START[0], Type::Floats(0)), (START[1], Type::Floats(6)), (START_LOST, Type::Bool)])
         .with("head_model", head_models::COLUMNS)
         .may_take("landmarks", [landmarks::PLACES])
         .may_take("pca_model", pca_heads::COLUMNS)
@@ -217,8 +232,8 @@ impl TrackHead {
             // how much of the points a fit keeps is a worse judge of where a head is than landmarks are
             let tries = if frames.is_empty() { 1 } else { usize::MAX };
             let told_pose = told.as_ref().map(|frame| frame.pose);
-            let before =
-                frames.last().map(|frame| Frame { pose: landmarks::nearer(frame.pose, told_pose), ..frame.clone() });
+            let near = |frame: &Frame| Frame { pose: landmarks::nearer(frame.pose, told_pose), ..frame.clone() };
+            let before = self.tracked_before(&rows[i]).with_context(at)?.or_else(|| frames.last().map(near));
             let found = self.find(&moment, before.as_ref(), starts.take(tries));
             // where too little of a face was seen, it stays as it was, and is marked
             let unseen =
@@ -292,6 +307,7 @@ impl TrackHead {
         FitConfig {
             landmarks: p.landmark_weight,
             outside: p.free_weight,
+            skin: p.skin_weight,
             covering: p.hair_weight,
             scale: self.person.scale,
             ..config
@@ -302,6 +318,32 @@ impl TrackHead {
     fn neutral(&self, pose: Pose) -> Frame {
         let z_ex = vec![0.0; self.model.config.deformation.d_ex as usize];
         Frame { z_ex, pose, residual: 0.0, kept: 0.0 }
+    }
+
+    /// The state that an earlier tracking left a frame in, if the row has it and the face was not lost.
+    ///
+    /// # Errors
+    /// If the row has half of it, or a code of another head model.
+    fn tracked_before(&self, row: &Row<'_>) -> Result<Option<Frame>> {
+        let [has_expression, has_pose] = START.map(|column| row.has(column));
+        let [expression, pose] = START;
+        anyhow::ensure!(
+            has_expression == has_pose,
+            "there is only one of `{expression}` and `{pose}`\nhint: an earlier tracking has both: `rename: {{ {expression}: expression, {pose}: pose }}`"
+        );
+        if !has_expression || (row.has(START_LOST) && row.bool(START_LOST)?) {
+            return Ok(None);
+        }
+        let z_ex: Vec<f32> = row.floats(expression)?.iter().map(|v| *v as f32).collect();
+        let expected = self.model.config.deformation.d_ex as usize;
+        anyhow::ensure!(
+            z_ex.len() == expected,
+            "`{expression}` has {} numbers, this head model's codes {expected}\nhint: it has to come from tracking with the same head model",
+            z_ex.len()
+        );
+        let [a, b, c, x, y, z] = row.array::<6>(pose)?;
+        let pose = Pose { rotation: [a, b, c], translation: [x, y, z] };
+        Ok(Some(Frame { z_ex, pose, residual: 0.0, kept: 0.0 }))
     }
 
     /// Fits a frame after the one before; while the face is lost, from each of these starts.

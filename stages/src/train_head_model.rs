@@ -4,13 +4,14 @@
 //! writes: head_config (JSON), head_weights (safetensors), losses (CSV), validation (CSV; null without), multiply_adds, parameters
 //!
 //! The `mini` preset, or another of backward deformation with two ambient dimensions, with the losses of MonoNPHM's geometry (`models::nphm::train`); scans have no colours here, so that
-//! a colour branch is loaded and never trained, and forward deformation, which NPHM trains in a stage of its own, is only loaded. Expression codes start as principal coordinates of how the scans' vertices move. All scans of all people are in memory; each step draws points from some of them. The loop stands
+//! a colour branch is loaded and never trained, and forward deformation, which NPHM trains in a stage of its own, is only loaded. Expression codes start as principal coordinates of how the scans' vertices move; with
+//! `deformation_steps` they and the expression network first learn correspondences alone. All scans of all people are in memory; each step draws points from some of them. The loop stands
 //! here from top to bottom. `multiply_adds` are those of the field at one posed point. A killed training continues from its last checkpoint.
 //! `with: { validation: STAGE }` names scans of people who are not learned from: every so many steps codes are fitted to them, the networks at rest, and
 //! the errors written down (`head_validation`).
 
 use crate::common::head_losses::HeadLosses;
-use crate::common::head_models;
+use crate::common::head_models::{self, UNIT_MM};
 use crate::common::head_validation::{Validation, content};
 use crate::common::scan_pools::{read_meshes, read_scans};
 use crate::common::trainer::{Checkpoints, LossCurve};
@@ -37,7 +38,11 @@ struct Params {
     /// Optimiser steps.
     #[schemars(range(min = 1))]
     steps: u64,
-    /// Scans in a step.
+    /// Steps before these in which expression network and codes learn, of the scans' correspondences alone, where a point comes from. They cost
+    /// a tenth each.
+    #[serde(default)]
+    deformation_steps: u64,
+    /// Scans in a step. The points of a step are as many whatever their number.
     #[serde(default = "batch_size")]
     #[schemars(range(min = 1))]
     batch: usize,
@@ -52,6 +57,10 @@ struct Params {
     /// Length of the expression code.
     #[serde(default = "expression_dims")]
     expression_dims: i64,
+    /// Learning rate of expression codes, which start as principal coordinates of how vertices move; 0 leaves them that.
+    #[serde(default = "expression_rate")]
+    #[schemars(range(min = 0))]
+    expression_rate: f64,
     /// How large the networks are.
     #[serde(default)]
     preset: Preset,
@@ -59,6 +68,10 @@ struct Params {
     /// codes and everything else the same: its baseline).
     #[serde(default)]
     kind: Kind,
+    /// Wavelengths of sines and cosines by which the expression network is told a point, beside its coordinates. The published networks have none.
+    #[serde(default)]
+    #[schemars(range(min = 0, max = 16))]
+    frequencies: i64,
     /// Weights of the terms of the loss.
     #[serde(default)]
     loss_weights: HeadLosses,
@@ -105,6 +118,9 @@ enum Kind {
     Npm,
 }
 
+/// So many times as many scans are in a step that learns correspondences: what tells expressions apart is scans, not points, and these steps are cheap.
+const MORE: usize = 4;
+
 fn batch_size() -> usize {
     8
 }
@@ -116,6 +132,9 @@ fn anchor_pairs() -> i64 {
 }
 fn expression_dims() -> i64 {
     40
+}
+fn expression_rate() -> f64 {
+    Rates::default().z_ex
 }
 fn validate_every() -> u64 {
     500
@@ -198,6 +217,7 @@ impl TrainHeadModel {
             Preset::Da => HeadConfig::da().for_scans(p.anchor_pairs, middle),
         };
         sized.deformation.d_ex = p.expression_dims;
+        sized.deformation.frequencies = p.frequencies;
         let (config, anchors) = match p.kind {
             Kind::Nphm => (sized, anchors),
             Kind::Npm => (HeadConfig::npm(&sized), anchors.narrow(0, 0, 0)),
@@ -205,14 +225,19 @@ impl TrainHeadModel {
         let begin = || -> Result<Trainer> {
             let mut model = HeadModel::new(&config, &anchors, Device::Cpu)?;
             model.seed(p.seed);
-            let rates = Rates { network: p.lr, ..Rates::default() };
+            let rates = Rates { network: p.lr, z_ex: p.expression_rate, ..Rates::default() };
             let mut trainer = Trainer::new(model, people, scans.len() as i64, p.loss_weights.weights()?, rates);
             trainer.z_ex.weight = principal_codes(&Tensor::stack(&offsets, 0), p.expression_dims);
             Ok(trainer)
         };
         let mut trainer = begin()?;
-        let counts = Counts { surface: 48, near: 160, far: 48, correspondences: 96 };
+        // in all, whatever the number of scans: as many at once as tell people and expressions apart, few points of each
+        let of = |points: usize| (points / p.batch).max(1);
+        let counts = Counts { surface: of(384), near: of(1280), far: of(384), correspondences: of(768) };
+        let paired = MORE * p.batch;
+        let pairs = Counts { surface: 0, near: 0, far: 0, correspondences: (3200 / paired).max(1) };
         let names = ["loss", "surface", "normals", "correspondence"];
+        let all_steps = p.deformation_steps + p.steps;
         let mut curve = LossCurve::new(&names, p.steps, 100);
         // training draws by the seed itself
         let trial = Trial { steps: p.validation_steps, seed: !p.seed, ..Trial::default() };
@@ -236,22 +261,43 @@ impl TrainHeadModel {
             validation.iter_mut().for_each(Validation::forget);
         }
 
-        for step in start..p.steps {
-            let batch = draw(&scans, p.batch, &counts, p.seed, step);
-            let losses = trainer.step(&batch, cosine(step, p.steps, 20, 0.02));
-            let term = |name: &str| losses.terms.iter().find(|(n, _)| *n == name).map_or(f64::NAN, |(_, v)| *v);
-            let total = losses.total.double_value(&[]);
-            anyhow::ensure!(total.is_finite(), "the loss is {total} at step {step}");
-            curve.push(step + 1, &[total, term("surface"), term("normals"), term("correspondence")]);
-            if step % 5 == 4 || step + 1 == p.steps {
-                cx.progress(step as usize + 1, p.steps as usize, format!("loss {:.4}", curve.last()));
+        for step in start..all_steps {
+            let note = if step < p.deformation_steps {
+                let batch = draw(&scans, paired, &pairs, p.seed, step);
+                let error = trainer.correspondence_step(&batch, cosine(step, p.deformation_steps, 20, 0.02));
+                let mm = UNIT_MM * (3.0 * error).sqrt();
+                if !mm.is_finite() {
+                    return Err(checkpoints.diverged(&format!("the error of correspondences is {error}"), step));
+                }
+                if (step + 1) % 1000 == 0 || step + 1 == p.deformation_steps {
+                    cx.log(&format!("step {}: correspondences are {mm:.2} mm off (root mean square)", step + 1));
+                }
+                format!("{mm:.2} mm")
+            } else {
+                let step = step - p.deformation_steps;
+                if step == 0 {
+                    trainer.forget_updates();
+                }
+                let batch = draw(&scans, p.batch, &counts, p.seed, step);
+                let losses = trainer.step(&batch, cosine(step, p.steps, 20, 0.02));
+                let term = |name: &str| losses.terms.iter().find(|(n, _)| *n == name).map_or(f64::NAN, |(_, v)| *v);
+                let total = losses.total.double_value(&[]);
+                if !total.is_finite() {
+                    return Err(checkpoints.diverged(&format!("the loss is {total}"), step));
+                }
+                curve.push(step + 1, &[total, term("surface"), term("normals"), term("correspondence")]);
+                format!("loss {:.4}", curve.last())
+            };
+            if step % 5 == 4 || step + 1 == all_steps {
+                cx.progress(step as usize + 1, all_steps as usize, note);
             }
             if let Some(validation) = &mut validation
-                && ((step + 1) % p.validate_every == 0 || step + 1 == p.steps)
+                && step >= p.deformation_steps
+                && ((step + 1 - p.deformation_steps) % p.validate_every == 0 || step + 1 == all_steps)
             {
-                validation.run(step + 1, &mut trainer);
+                validation.run(step + 1 - p.deformation_steps, &mut trainer);
             }
-            let stop = step + 1 < p.steps && cx.should_stop();
+            let stop = step + 1 < all_steps && cx.should_stop();
             if (step + 1) % p.checkpoint_every == 0 || stop {
                 checkpoints.save(step + 1, |dir| {
                     trainer.save(dir)?;

@@ -4,6 +4,7 @@
 //! JSON of an identity code and the size of the head. Knows the networks' names, not their mathematics.
 
 use crate::common::landmarks;
+use crate::common::skin::{self, SKIN};
 use anyhow::{Context, Result};
 use geometry::cloud::PointCloud;
 use geometry::cut::{Plane, throat_cut};
@@ -240,13 +241,14 @@ pub struct Moment {
     cloud: PointCloud,
     free: Vec<Vec3>,
     landmarks: Vec<Option<[f32; 3]>>,
+    skin: Vec<([f32; 3], [f32; 3])>,
 }
 
 impl Moment {
     /// The columns of a moment that need not be there.
     pub const MAY_READ: [(&str, Type); 2] = [landmarks::TRIANGULATED, FREE_SPACE];
 
-    /// The moment of a row: its `cloud`, and landmarks and free space if it has them.
+    /// The moment of a row: its `cloud`, and landmarks, free space and skin if it has them.
     ///
     /// # Errors
     /// If a file cannot be read.
@@ -261,6 +263,7 @@ impl Moment {
             cloud: geometry::ply::read_cloud(&row.path("cloud")?)?,
             free: free.map(|cloud| cloud.positions).unwrap_or_default(),
             landmarks: found.into_iter().map(|p| p.map(|p| p.as_vec3().to_array())).collect(),
+            skin: row.maybe_path(SKIN.0)?.map(|path| skin::read(&path)).transpose()?.unwrap_or_default(),
         })
     }
 
@@ -284,7 +287,7 @@ impl Moment {
         let outside = free.into_iter().map(|i| self.free[i].to_array()).collect();
         let seen = observed(&self.cloud, points, pose, scale)?;
         let covering = covering(&seen.points, &self.landmarks);
-        Ok(Cloud { outside, landmarks: self.landmarks.clone(), covering, ..seen })
+        Ok(Cloud { outside, landmarks: self.landmarks.clone(), covering, skin: self.skin.clone(), ..seen })
     }
 }
 
@@ -350,6 +353,8 @@ pub fn align(
         normal_points: 50,
         scale: person.scale,
         covering,
+        // where skin is, is expression's affair
+        skin: 0.0,
         rate_codes: 0.0,
         ..FitConfig::default()
     };

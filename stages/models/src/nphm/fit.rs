@@ -2,6 +2,8 @@
 //! backward model, so that no roots are sought, and with a pose per frame). Knows no cameras, images or files. Clouds are in world
 //! metres; `x_world = R (s x_model / 4) + t`.
 
+mod terms;
+
 use super::field::{HeadModel, Person, canonical};
 use super::identity::Far;
 use super::pose::{self, Pose};
@@ -9,6 +11,7 @@ use crate::adamw::{AdamW, Group, cosine};
 use crate::init;
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
+use terms::{Landmarks, Motion, tensors};
 
 /// What was observed at one moment.
 #[derive(Clone, Debug, Default)]
@@ -24,6 +27,8 @@ pub struct Cloud {
     pub outside: Vec<[f32; 3]>,
     /// Landmarks, each under its own number in every cloud, world metres; `None` where one was not found. Empty if there are none.
     pub landmarks: Vec<Option<[f32; 3]>>,
+    /// Points of the skin, world metres, and the canonical place of each, model units; may be empty.
+    pub skin: Vec<([f32; 3], [f32; 3])>,
 }
 
 /// A person who was fitted before.
@@ -73,6 +78,8 @@ pub struct FitConfig {
     pub outside_points: usize,
     /// Landmarks drawn at each step, the same ones in every frame.
     pub landmark_points: usize,
+    /// Points of the skin drawn from every cloud at each step.
+    pub skin_points: usize,
     /// `s`: size of this head relative to the model's.
     pub scale: f64,
     /// Points with a larger |F| than this count as outliers: `[from share of steps, threshold]`, ascending.
@@ -92,6 +99,10 @@ pub struct FitConfig {
     pub landmarks: f64,
     /// Landmarks further away count no more than this: a landmark that was found elsewhere.
     pub landmark_limit: f64,
+    /// Weight of the mean distance, in the canonical frame, between where a point of the skin is and its place.
+    pub skin: f64,
+    /// Points of the skin further away count no more than this.
+    pub skin_limit: f64,
     /// Prior on |z_id|^2.
     pub z_id: f64,
     /// Prior on the asymmetry of paired codes.
@@ -125,6 +136,7 @@ impl Default for FitConfig {
             normal_points: 100,
             outside_points: 100,
             landmark_points: 120,
+            skin_points: 200,
             scale: 1.0,
             trim: vec![[0.0, 0.1], [0.25, 0.05], [0.5, 0.02]],
             surface: 2.0,
@@ -133,6 +145,8 @@ impl Default for FitConfig {
             outside: 0.5,
             landmarks: 0.5,
             landmark_limit: 0.03,
+            skin: 0.5,
+            skin_limit: 0.04,
             z_id: 0.02,
             symmetry: 0.005,
             z_ex: 0.01,
@@ -235,6 +249,8 @@ struct Observed {
     outside: Option<Tensor>,
     /// `[L, 3]`, and `[L]` with 1 for those that were found.
     landmarks: Option<(Tensor, Tensor)>,
+    /// `[S, 6]`: where points of the skin are, and their canonical places.
+    skin: Option<Tensor>,
 }
 
 fn optimize(
@@ -339,6 +355,14 @@ fn optimize(
             let canonical = model.query(person, &z_ex, &x).narrow(2, 0, 3);
             loss += marks.distance(&canonical, &picked, config.landmark_limit) * config.landmarks;
         }
+        if config.skin > 0.0
+            && let Some((skin, told)) = draw(3, config.skin_points, &|o| o.skin.as_ref().map(Tensor::shallow_clone))
+        {
+            let canonical = model.query(person, &z_ex, &to_model(&skin.narrow(2, 0, 3))).narrow(2, 0, 3);
+            let squared = (canonical - skin.narrow(2, 3, 3)).square().sum_dim_intlist(2, false, None::<Kind>);
+            let away = (squared + 1e-8).sqrt().clamp_max(config.skin_limit);
+            loss += trimmed_mean(&away, &told.expand_as(&away)) * config.skin;
+        }
         if config.smooth_motion > 0.0
             && let Some(motion) = &motion
         {
@@ -423,106 +447,11 @@ fn observe(cloud: &Cloud, pose: &Pose, scale: f64, device: tch::Device) -> Obser
             .iter()
             .any(Option::is_some)
             .then(|| tensors(&cloud.landmarks, device, &|p| pose.to_model(p, scale))),
-    }
-}
-
-/// Places `[L, 3]`, zero where there is none, and `[L]` with 1 where there is one.
-fn tensors(places: &[Option<[f32; 3]>], device: tch::Device, map: &dyn Fn([f32; 3]) -> [f32; 3]) -> (Tensor, Tensor) {
-    let flat: Vec<f32> = places.iter().flat_map(|p| p.map_or([0.0; 3], map)).collect();
-    let there: Vec<f32> = places.iter().map(|p| f32::from(u8::from(p.is_some()))).collect();
-    (Tensor::from_slice(&flat).reshape([-1, 3]).to_device(device), Tensor::from_slice(&there).to_device(device))
-}
-
-/// Landmarks of all frames.
-struct Landmarks {
-    /// `[F, L, 3]`, in the model frame of each frame's initial pose.
-    seen: Tensor,
-    /// `[F, L]`: 1 for those that were found and, if the person's are known, have a place.
-    there: Tensor,
-    /// `[L, 3]`, the person's, if they are known.
-    places: Option<Tensor>,
-}
-
-impl Landmarks {
-    /// `places` is none while the person is fitted. None where nothing can be compared.
-    fn of(frames: &[Observed], places: Option<&[Option<[f32; 3]>]>, device: tch::Device) -> Option<Landmarks> {
-        if places.map_or(frames.len() < 2, <[_]>::is_empty) {
-            return None;
-        }
-        let count = frames.iter().filter_map(|o| o.landmarks.as_ref()).map(|(p, _)| p.size()[0]).max()?;
-        let known = places.map(|places| tensors(places, device, &|p| p));
-        assert!(
-            known.as_ref().is_none_or(|(p, _)| p.size()[0] == count),
-            "a person's landmarks are those of the clouds"
-        );
-        let empty =
-            || (Tensor::zeros([count, 3], (Kind::Float, device)), Tensor::zeros([count], (Kind::Float, device)));
-        let all = frames
-            .iter()
-            .map(|o| o.landmarks.as_ref().map_or_else(empty, |(p, t)| (p.shallow_clone(), t.shallow_clone())));
-        let (seen, there): (Vec<Tensor>, Vec<Tensor>) = all.unzip();
-        let mut there = Tensor::stack(&there, 0);
-        if let Some((_, known)) = &known {
-            there *= known;
-        }
-        Some(Landmarks { seen: Tensor::stack(&seen, 0), there, places: known.map(|(p, _)| p) })
-    }
-
-    fn count(&self) -> i64 {
-        self.seen.size()[1]
-    }
-
-    /// Mean distance of the picked ones, `canonical [F, P, 3]`, from their places, each at most `limit`.
-    fn distance(&self, canonical: &Tensor, picked: &Tensor, limit: f64) -> Tensor {
-        let there = self.there.index_select(1, picked);
-        let place = match &self.places {
-            Some(places) => places.index_select(0, picked).unsqueeze(0),
-            None => {
-                let weight = there.unsqueeze(2);
-                let sum = (canonical * &weight).sum_dim_intlist(0, true, None::<Kind>);
-                sum / weight.sum_dim_intlist(0, true, None::<Kind>).clamp_min(1.0)
-            }
-        };
-        let squared = (canonical - place).square().sum_dim_intlist(2, false, None::<Kind>);
-        trimmed_mean(&(squared + 1e-8).sqrt().clamp_max(limit), &there)
-    }
-}
-
-/// Poses along the frames, to first order in their corrections.
-struct Motion {
-    /// `[F, 3, 3]`, from the model's frame to the world's.
-    turns: Tensor,
-    /// `[F - 2, 6]`: second differences of the initial poses: rotation vectors, model units.
-    rough: Tensor,
-}
-
-impl Motion {
-    /// None of fewer than three frames.
-    fn of(frames: &[(&Cloud, Frame)], scale: f64, device: tch::Device) -> Option<Motion> {
-        let poses: Vec<Pose> = frames.iter().map(|(_, frame)| frame.pose).collect();
-        let rough: Vec<f32> = poses
-            .windows(3)
-            .flat_map(|p| {
-                let (before, after) = (p[0].turn_to(&p[1]), p[1].turn_to(&p[2]));
-                let unit = pose::UNITS_PER_METRE / scale;
-                let shift = |i: usize| (p[2].translation[i] - 2.0 * p[1].translation[i] + p[0].translation[i]) * unit;
-                [0, 1, 2].map(|i| after[i] - before[i]).into_iter().chain([0, 1, 2].map(shift)).map(|v| v as f32)
-            })
-            .collect();
-        let turns: Vec<f32> = poses.iter().flat_map(|p| p.matrix().into_iter().flatten().map(|v| v as f32)).collect();
-        (poses.len() > 2).then(|| Motion {
-            turns: Tensor::from_slice(&turns).reshape([-1, 3, 3]).to_device(device),
-            rough: Tensor::from_slice(&rough).reshape([-1, 6]).to_device(device),
-        })
-    }
-
-    /// Mean squared second difference after corrections `[F, 3]` in the model's frame.
-    fn roughness(&self, rotation: &Tensor, translation: &Tensor) -> Tensor {
-        let world = |v: &Tensor| self.turns.matmul(&v.unsqueeze(2)).squeeze_dim(2);
-        let change = Tensor::cat(&[world(rotation), world(translation)], 1);
-        let inner = change.size()[0] - 2;
-        let second = change.narrow(0, 2, inner) - change.narrow(0, 1, inner) * 2.0 + change.narrow(0, 0, inner);
-        (&self.rough + second).square().sum_dim_intlist(1, false, None::<Kind>).mean(None::<Kind>)
+        skin: (!cloud.skin.is_empty()).then(|| {
+            let both = cloud.skin.iter().flat_map(|(seen, place)| [pose.to_model(*seen, scale), *place]);
+            let flat: Vec<f32> = both.flatten().collect();
+            Tensor::from_slice(&flat).reshape([-1, 6]).to_device(device)
+        }),
     }
 }
 

@@ -1,0 +1,101 @@
+//! `evaluate_skin`: how far skin that was found again lies from where it truly is, beside where the tracked surface had it.
+//!
+//! reads: skin, mesh, pose, truth; with reference (mesh, pose, truth, timestep, lost, expression), person
+//! writes: skin_error_mm, skin_error_tracked_mm
+//!
+//! A row is a moment, `reference` what `track_skin` had for it. The place of each point on the true surface at the reference moves along with that surface; both columns are
+//! medians over the points of the distance from there along the surface (across it evaluate_tracking measures): of what was found, and of the place that the tracked mesh has for the same canonical point. Null where
+//! nothing was found. On synthetic people only.
+
+use crate::common::head_models::Person;
+use crate::common::skin::{self, SKIN};
+use crate::common::surfaces::Surface;
+use anyhow::{Context, Result};
+use datasets::truth::Truth;
+use geometry::Mesh;
+use geometry::distance::MeshDistance;
+use glam::Vec3;
+use manifests::{Type, Value};
+use protocol::{Cx, Grain, OutRow, Row, Rows, Stage, StageDef, Unit};
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+/// Parameters: none.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Params {}
+
+const MOMENT: [(&str, Type); 3] = [("mesh", Type::Blob), ("pose", Type::Floats(6)), ("truth", Type::Blob)];
+/// Also what the reference is chosen by.
+const REFERENCE: [(&str, Type); 6] =
+    [MOMENT[0], MOMENT[1], MOMENT[2], skin::CHOSEN_BY[0], skin::CHOSEN_BY[1], skin::CHOSEN_BY[2]];
+
+fn def() -> StageDef {
+    StageDef::new("evaluate_skin", 1, Grain::Row)
+        .doc("Distance of skin that was found again from where it truly is.")
+        .reads(MOMENT)
+        .reads([SKIN])
+        .with("reference", REFERENCE)
+        .with("person", [("person", Type::Blob)])
+        .writes([("skin_error_mm", Type::F64), ("skin_error_tracked_mm", Type::F64)])
+        .batch(8)
+}
+
+protocol::register!(Params, def, |_: Params, cx: &Cx<'_>| {
+    let scale = Person::of(cx)?.scale;
+    let rows: Vec<Row<'_>> = cx.with("reference")?.rows().collect();
+    let chosen = skin::reference(&rows)?;
+    let row = chosen.first().context("`reference` has no rows")?;
+    let surface = Surface::read(row, scale)?;
+    let truth = Truth::read(&row.path("truth")?)?;
+    let faces = truth.faces.clone();
+    let tree = MeshDistance::new(&Mesh { positions: truth.positions, faces: truth.faces });
+    anyhow::Ok(EvaluateSkin { scale, surface, tree, faces })
+});
+
+struct EvaluateSkin {
+    scale: f64,
+    /// What was tracked at the reference, and the true surface there.
+    surface: Surface,
+    tree: MeshDistance,
+    faces: Vec<[u32; 3]>,
+}
+
+impl Stage for EvaluateSkin {
+    fn run(&mut self, units: &[Unit<'_>], _: &Cx<'_>) -> Result<Vec<Rows>> {
+        units.iter().map(|unit| self.score(unit)).collect()
+    }
+}
+
+impl EvaluateSkin {
+    fn score(&self, unit: &Unit<'_>) -> Result<Rows> {
+        let row = unit.row();
+        let now = Surface::read(&row, self.scale)?;
+        let path = row.path("truth")?;
+        let truth = Truth::read(&path)?;
+        anyhow::ensure!(
+            truth.faces == self.faces,
+            "{} has {} triangles, or others than the truth of `reference`, which has {}\nhint: they have to be of one person",
+            path.display(),
+            truth.faces.len(),
+            self.faces.len()
+        );
+        let (mut found, mut tracked) = (Vec::new(), Vec::new());
+        for (point, place) in skin::read(&row.path("skin")?)? {
+            let place = Vec3::from(place);
+            let home = self.surface.at(place).and_then(|at| self.tree.closest(at));
+            let (Some(home), Some(had)) = (home, now.at(place)) else { continue };
+            let corners = self.faces[home.face as usize].map(|v| truth.positions[v as usize]);
+            let is: Vec3 = corners.iter().zip(home.bary.to_array()).map(|(p, b)| *p * b).sum();
+            let normal = (corners[1] - corners[0]).cross(corners[2] - corners[0]).normalize_or_zero();
+            let along = |p: Vec3| 1000.0 * (p - is).reject_from_normalized(normal).length();
+            found.push(along(Vec3::from(point)));
+            tracked.push(along(had));
+        }
+        let median = |mut values: Vec<f32>| {
+            values.sort_unstable_by(f32::total_cmp);
+            values.get(values.len() / 2).map_or(Value::Null, |mm| Value::F64(f64::from(*mm)))
+        };
+        Ok(vec![OutRow::new().set("skin_error_mm", median(found)).set("skin_error_tracked_mm", median(tracked))])
+    }
+}
