@@ -1,6 +1,8 @@
 //! `probe_expression`: how much of the true expression a linear probe reads off the tracked expression codes.
 //!
-//! reads: participant?, sequence, timestep, expression, arkit, action_mm   writes: action, r2, r2_of_truth, visible, blocks, reach_mm
+//! reads: participant?, sequence, timestep, expression, eyes?, lids?, arkit, action_mm   writes: action, r2, r2_of_truth, visible, blocks, reach_mm
+//!
+//! Gaze and lids, where `track_eyes` has told them, belong to the code: an avatar is given them with it.
 //!
 //! A group is a person tracked by one method, or several people: one probe for all of them asks whether a code means the same of
 //! everybody, and has more to learn from. Its rows are moments, and a row comes out for each of the 52 ARKit actions. The frames
@@ -60,7 +62,7 @@ fn def() -> StageDef {
         .doc("Cross-validated linear probe from tracked expression codes to the true ARKit weights.")
         .reads([("sequence", Type::Str), ("timestep", Type::I64), ("expression", Type::Floats(0))])
         .reads([("arkit", Type::Floats(52)), ("action_mm", Type::Floats(52))])
-        .may_read([("participant", Type::I64)])
+        .may_read([("participant", Type::I64), ("eyes", Type::Floats(6)), ("lids", Type::Floats(2))])
         .writes([("action", Type::Str), ("r2", Type::F64), ("r2_of_truth", Type::F64)])
         .writes([("visible", Type::Bool), ("blocks", Type::I64), ("reach_mm", Type::F64)])
 }
@@ -100,7 +102,11 @@ impl ProbeExpression {
         }
         let (mut codes, mut weights, mut action_mm) = (Vec::new(), Vec::new(), Vec::new());
         for (_, row) in &moments {
-            codes.push(row.floats("expression")?);
+            let mut code = row.floats("expression")?.to_vec();
+            for more in ["eyes", "lids"].into_iter().filter(|more| row.has(more)) {
+                code.extend(row.floats(more)?.iter());
+            }
+            codes.push(code);
             weights.push(row.array::<ACTIONS>("arkit")?);
             action_mm.push(row.array::<ACTIONS>("action_mm")?);
         }
