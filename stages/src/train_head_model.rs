@@ -283,7 +283,7 @@ impl TrainHeadModel {
                 let term = |name: &str| losses.terms.iter().find(|(n, _)| *n == name).map_or(f64::NAN, |(_, v)| *v);
                 let total = losses.total.double_value(&[]);
                 if !total.is_finite() {
-                    return Err(checkpoints.diverged(&format!("the loss is {total}"), step));
+                    return Err(checkpoints.diverged(&format!("the loss is {total}"), p.deformation_steps + step));
                 }
                 curve.push(step + 1, &[total, term("surface"), term("normals"), term("correspondence")]);
                 format!("loss {:.4}", curve.last())
@@ -291,11 +291,11 @@ impl TrainHeadModel {
             if step % 5 == 4 || step + 1 == all_steps {
                 cx.progress(step as usize + 1, all_steps as usize, note);
             }
-            if let Some(validation) = &mut validation
-                && step >= p.deformation_steps
-                && ((step + 1 - p.deformation_steps) % p.validate_every == 0 || step + 1 == all_steps)
+            let after = (step + 1).saturating_sub(p.deformation_steps);
+            if let Some(validation) = validation.as_mut().filter(|_| after > 0)
+                && (after.is_multiple_of(p.validate_every) || after == p.steps)
             {
-                validation.run(step + 1 - p.deformation_steps, &mut trainer);
+                validation.run(after, &mut trainer);
             }
             let stop = step + 1 < all_steps && cx.should_stop();
             if (step + 1) % p.checkpoint_every == 0 || stop {

@@ -22,7 +22,7 @@ pub fn write(path: &Path, skin: &[([f32; 3], [f32; 3])]) -> Result<()> {
     write_arrays(path, &arrays)
 }
 
-/// Reads what [`write`] wrote.
+/// Reads what [`fn@write`] wrote.
 ///
 /// # Errors
 /// If the file is damaged; the message names it.
