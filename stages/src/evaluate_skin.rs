@@ -16,6 +16,7 @@ use geometry::Mesh;
 use geometry::distance::MeshDistance;
 use glam::Vec3;
 use manifests::{Type, Value};
+use metrics::quantile::median;
 use protocol::{Cx, Grain, OutRow, Row, Rows, Stage, StageDef, Unit};
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -26,16 +27,14 @@ use serde::Deserialize;
 struct Params {}
 
 const MOMENT: [(&str, Type); 3] = [("mesh", Type::Blob), ("pose", Type::Floats(6)), ("truth", Type::Blob)];
-/// Also what the reference is chosen by.
-const REFERENCE: [(&str, Type); 6] =
-    [MOMENT[0], MOMENT[1], MOMENT[2], skin::CHOSEN_BY[0], skin::CHOSEN_BY[1], skin::CHOSEN_BY[2]];
 
 fn def() -> StageDef {
     StageDef::new("evaluate_skin", 1, Grain::Row)
         .doc("Distance of skin that was found again from where it truly is.")
         .reads(MOMENT)
         .reads([SKIN])
-        .with("reference", REFERENCE)
+        .with("reference", MOMENT)
+        .with("reference", skin::CHOSEN_BY)
         .with("person", [("person", Type::Blob)])
         .writes([("skin_error_mm", Type::F64), ("skin_error_tracked_mm", Type::F64)])
         .batch(8)
@@ -88,14 +87,11 @@ impl EvaluateSkin {
             let corners = self.faces[home.face as usize].map(|v| truth.positions[v as usize]);
             let is: Vec3 = corners.iter().zip(home.bary.to_array()).map(|(p, b)| *p * b).sum();
             let normal = (corners[1] - corners[0]).cross(corners[2] - corners[0]).normalize_or_zero();
-            let along = |p: Vec3| 1000.0 * (p - is).reject_from_normalized(normal).length();
+            let along = |p: Vec3| f64::from(1000.0 * (p - is).reject_from_normalized(normal).length());
             found.push(along(Vec3::from(point)));
             tracked.push(along(had));
         }
-        let median = |mut values: Vec<f32>| {
-            values.sort_unstable_by(f32::total_cmp);
-            values.get(values.len() / 2).map_or(Value::Null, |mm| Value::F64(f64::from(*mm)))
-        };
-        Ok(vec![OutRow::new().set("skin_error_mm", median(found)).set("skin_error_tracked_mm", median(tracked))])
+        let value = |values| median(values).map_or(Value::Null, Value::F64);
+        Ok(vec![OutRow::new().set("skin_error_mm", value(found)).set("skin_error_tracked_mm", value(tracked))])
     }
 }

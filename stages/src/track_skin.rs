@@ -24,6 +24,7 @@ use geometry::raster::{Raster, rasterize};
 use geometry::triangulate::{Agreement, View, triangulate};
 use glam::{DVec2, Vec2, Vec3};
 use manifests::{Type, Value};
+use metrics::quantile::median;
 use protocol::{Cx, Grain, OutRow, Row, Rows, Stage, StageDef, Unit};
 use rayon::prelude::*;
 use schemars::JsonSchema;
@@ -76,8 +77,7 @@ const THERE_AND_BACK: f64 = 0.7;
 /// Pictures are enlarged so much before flow is sought, which looks at every other pixel only.
 const ENLARGED: usize = 2;
 
-const VIEW: [(&str, Type); 9] = [
-    ("timestep", Type::I64),
+const VIEW: [(&str, Type); 8] = [
     ("camera", Type::Str),
     ("image", Type::Blob),
     ("intrinsics", Type::Floats(9)),
@@ -88,24 +88,13 @@ const VIEW: [(&str, Type); 9] = [
     ("pose", Type::Floats(6)),
 ];
 
-/// A view of the reference: also what it is chosen by.
-const REFERENCE: [(&str, Type); 11] = {
-    let mut all = [VIEW[0]; 11];
-    let mut i = 0;
-    while i < VIEW.len() {
-        all[i] = VIEW[i];
-        i += 1;
-    }
-    all[9] = skin::CHOSEN_BY[1];
-    all[10] = skin::CHOSEN_BY[2];
-    all
-};
-
 fn def() -> StageDef {
     StageDef::new("track_skin", 1, Grain::Group)
         .doc("Finds the skin of a moment again by how it looked at another, in all views.")
         .reads(VIEW)
-        .with("reference", REFERENCE)
+        .reads([("timestep", Type::I64)])
+        .with("reference", VIEW)
+        .with("reference", skin::CHOSEN_BY)
         .with("person", [("person", Type::Blob)])
         .writes([SKIN, ("skin_found", Type::I64), ("skin_moved_mm", Type::F64)])
         .memory_mb(1000)
@@ -114,13 +103,17 @@ fn def() -> StageDef {
 protocol::register!(Params, def, |params: Params, cx: &Cx<'_>| {
     let scale = Person::of(cx)?.scale;
     let rows: Vec<Row<'_>> = cx.with("reference")?.rows().collect();
-    let reference = Tracked::read(&skin::reference(&rows)?, scale).context("`reference`")?;
+    let mut reference = Tracked::read(&skin::reference(&rows)?, scale).context("`reference`")?;
     let skin = reference.skin(&params);
     ensure!(
         !skin.is_empty(),
         "no place of the face of `reference` is seen by {} cameras\nhint: are its rows all views of that moment?",
         params.min_views
     );
+    // of what its cameras see only the depth is asked from now on, and all is held while the stage works
+    for view in reference.views.values_mut() {
+        (view.raster.tri_id, view.raster.bary) = Default::default();
+    }
     anyhow::Ok(TrackSkin { params, scale, reference, skin })
 });
 
@@ -167,13 +160,14 @@ impl TrackSkin {
         let all = || found.points.iter().zip(&found.places).zip(&found.expected);
         let skin: Vec<([f32; 3], [f32; 3])> =
             all().filter_map(|((point, place), _)| Some(((*point)?.to_array(), place.to_array()))).collect();
-        let mut moved: Vec<f32> =
-            all().filter_map(|((point, _), expected)| Some(1000.0 * (*point)?.distance((*expected)?))).collect();
-        moved.sort_unstable_by(f32::total_cmp);
+        let mm = |((point, _), expected): ((&Option<Vec3>, _), &Option<Vec3>)| {
+            Some(f64::from(1000.0 * (*point)?.distance((*expected)?)))
+        };
+        let moved = median(all().filter_map(mm).collect());
         let path = cx.file(unit, "skin.safetensors");
         skin::write(&path, &skin)?;
-        let median = moved.get(moved.len() / 2).map_or(Value::Null, |mm| Value::F64(f64::from(*mm)));
-        Ok(vec![OutRow::new().file(SKIN.0, &path).i64("skin_found", skin.len()).set("skin_moved_mm", median)])
+        let moved = moved.map_or(Value::Null, Value::F64);
+        Ok(vec![OutRow::new().file(SKIN.0, &path).i64("skin_found", skin.len()).set("skin_moved_mm", moved)])
     }
 
     fn find(&self, now: &Tracked) -> Result<Found> {

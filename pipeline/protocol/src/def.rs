@@ -194,18 +194,26 @@ impl StageDef {
         self
     }
 
-    /// Adds a constant and the columns it reads of it.
+    /// Adds a constant and columns it reads of it; called again for the same constant, more columns.
     pub fn with<const N: usize>(mut self, name: &str, columns: [(&str, Type); N]) -> StageDef {
-        let reads = columns.map(|column| column_def(column, false)).into();
-        self.with.push(WithDef { name: name.into(), optional: false, reads });
+        self.constant(name).reads.extend(columns.map(|column| column_def(column, false)));
         self
     }
 
     /// Adds a constant it can do without.
     pub fn may_take<const N: usize>(self, name: &str, columns: [(&str, Type); N]) -> StageDef {
         let mut def = self.with(name, columns);
-        def.with.last_mut().expect("it was just added").optional = true;
+        def.constant(name).optional = true;
         def
+    }
+
+    /// The constant of a name, made if there is none yet.
+    fn constant(&mut self, name: &str) -> &mut WithDef {
+        let at = self.with.iter().position(|with| with.name == name).unwrap_or(self.with.len());
+        if at == self.with.len() {
+            self.with.push(WithDef { name: name.into(), optional: false, reads: Vec::new() });
+        }
+        &mut self.with[at]
     }
 
     /// Names a parameter that is a path; see [`StageDef::files`].
@@ -250,5 +258,16 @@ mod tests {
         description.files.push("more.py".into());
         let listed: Description = serde_json::from_str(&serde_json::to_string(&description).unwrap()).unwrap();
         assert_eq!(listed.files, ["more.py"]);
+    }
+
+    #[test]
+    fn a_constant_that_is_named_again_has_more_columns() {
+        let def = StageDef::new("s", 1, Grain::Row)
+            .with("a", [("x", Type::I64)])
+            .may_take("b", [("x", Type::I64)])
+            .with("a", [("y", Type::Str)]);
+        let columns = |with: &WithDef| with.reads.iter().map(|c| c.name.clone()).collect::<Vec<_>>();
+        let found: Vec<_> = def.with.iter().map(|with| (with.name.as_str(), with.optional, columns(with))).collect();
+        assert_eq!(found, [("a", false, vec!["x".into(), "y".into()]), ("b", true, vec![String::from("x")])]);
     }
 }

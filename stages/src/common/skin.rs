@@ -56,16 +56,12 @@ pub fn reference<'a>(rows: &[Row<'a>]) -> Result<Vec<Row<'a>>> {
         let sequence = if row.has("sequence") { row.str("sequence")? } else { String::new() };
         Ok((sequence, row.i64("timestep")?))
     };
-    let mut calmest: Option<(f64, (String, i64))> = None;
-    for row in rows {
-        let size: f64 = row.floats("expression")?.iter().map(|v| v * v).sum();
-        if !row.bool("lost")? && size.is_finite() && calmest.as_ref().is_none_or(|(least, _)| size < *least) {
-            calmest = Some((size, moment(row)?));
-        }
-    }
-    let (_, chosen) = calmest.context(
+    let faces = rows.iter().map(|row| Ok((row.bool("lost")?, row.floats("expression")?.iter().map(|v| v * v).sum())));
+    let faces = faces.collect::<Result<Vec<(bool, f64)>>>()?;
+    let chosen = calmest(&faces).context(
         "`reference` has no moment in which the face was found\nhint: it takes rows of the person as `track_head` puts them out",
     )?;
+    let chosen = moment(&rows[chosen])?;
     let mut out = Vec::new();
     for row in rows {
         if moment(row)? == chosen {
@@ -73,6 +69,13 @@ pub fn reference<'a>(rows: &[Row<'a>]) -> Result<Vec<Row<'a>>> {
         }
     }
     Ok(out)
+}
+
+/// The first of the faces, each lost or not and with the size of its expression, that was found and whose expression is smallest. Where a face was lost
+/// the code is 0, or that of the moment before.
+fn calmest(faces: &[(bool, f64)]) -> Option<usize> {
+    let found = faces.iter().enumerate().filter(|(_, (lost, size))| !lost && size.is_finite());
+    found.min_by(|(_, a), (_, b)| a.1.total_cmp(&b.1)).map(|(i, _)| i)
 }
 
 #[cfg(test)]
@@ -96,5 +99,13 @@ mod tests {
         let error = format!("{:#}", read(&path).unwrap_err());
         assert!(error.contains("skin.safetensors") && error.contains("6 numbers of points and 3 of places"), "{error}");
         std::fs::remove_dir_all(&dir).unwrap();
+    }
+
+    #[test]
+    fn the_calmest_face_is_one_that_was_found() {
+        // the first was lost and is blank, the third was lost and stays as the second
+        let faces = [(true, 0.0), (false, 0.5), (true, 0.5), (false, 0.2), (false, f64::NAN), (false, 0.2)];
+        assert_eq!(calmest(&faces), Some(3));
+        assert_eq!(calmest(&[(true, 0.0), (false, f64::NAN)]), None);
     }
 }

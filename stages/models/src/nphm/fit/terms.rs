@@ -1,8 +1,7 @@
 //! Terms of a fit that look at several frames at once: landmarks, which have the same place in all, and motion, which is even. Knows no
 //! head model.
 
-use super::{Frame, Observed, trimmed_mean};
-use crate::nphm::fit::Cloud;
+use super::{Cloud, Frame, Observed, trimmed_mean};
 use crate::nphm::pose::{self, Pose};
 use tch::{Kind, Tensor};
 
@@ -52,6 +51,7 @@ impl Landmarks {
         Some(Landmarks { seen: Tensor::stack(&seen, 0), there, places: known.map(|(p, _)| p) })
     }
 
+    /// How many there are, found or not.
     pub fn count(&self) -> i64 {
         self.seen.size()[1]
     }
