@@ -7,11 +7,12 @@
 //! none is, whether the tracker saw an iris or not; `gaze_still_degrees` the same for eyes that always look to the median. `lid_error` is the mean
 //! absolute error of the lids' openings, both in shares of their own median; `eyes_open` the number of eyes truly open.
 
-use crate::common::eyes::{CLOSED, angles, median};
+use crate::common::eyes::{CLOSED, angles};
 use anyhow::{Context, Result};
 use datasets::truth::{Truth, landmark};
 use glam::DVec3;
 use manifests::{Type, Value};
+use metrics::quantile::median;
 use protocol::{Cx, Grain, OutRow, Rows, Stage, StageDef, Unit};
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -84,13 +85,14 @@ struct Errors {
 }
 
 fn errors(tracked: &[Look], truth: &[Look]) -> Vec<Errors> {
-    let usual = |looks: &[Look], side: usize| median(looks.iter().map(|l| l.lids[side]).collect());
+    let of_some = |values| median(values).expect("a group has moments");
+    let usual = |looks: &[Look], side: usize| of_some(looks.iter().map(|l| l.lids[side]).collect());
     let usual = [0, 1].map(|side| (usual(tracked, side), usual(truth, side)));
     let open = |i: usize, side: usize| truth[i].lids[side] >= CLOSED * usual[side].1;
     // over moments in which the eye is open; over all, if it never is
     let middle = |side: usize, value: &dyn Fn(usize) -> f64| {
         let of_open: Vec<f64> = (0..truth.len()).filter(|&i| open(i, side)).map(value).collect();
-        median(if of_open.is_empty() { (0..truth.len()).map(value).collect() } else { of_open })
+        of_some(if of_open.is_empty() { (0..truth.len()).map(value).collect() } else { of_open })
     };
     let offset = [0, 1].map(|s| [0, 1].map(|k| middle(s, &|i| tracked[i].angles[s][k] - truth[i].angles[s][k])));
     let resting = [0, 1].map(|s| [0, 1].map(|k| middle(s, &|i| truth[i].angles[s][k])));

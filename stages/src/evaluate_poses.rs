@@ -16,6 +16,7 @@ use anyhow::{Context, Result};
 use geometry::align::umeyama;
 use glam::{DMat3, DMat4, DQuat, DVec3};
 use manifests::{Type, Value};
+use metrics::quantile::median;
 use models::nphm::pose::UNITS_PER_METRE;
 use protocol::{Cx, Grain, OutRow, Rows, Stage, StageDef, Unit};
 use schemars::JsonSchema;
@@ -90,9 +91,10 @@ fn score(unit: &Unit<'_>) -> Result<Rows> {
 fn remaining(moments: &[Moment]) -> Result<Vec<Left>> {
     let center = DVec3::from(HEAD_CENTER.map(|v| f64::from(v) / UNITS_PER_METRE));
     let offsets: Vec<DMat4> = moments.iter().map(|m| m.truth.inverse() * m.tracked).collect();
-    let entry = |i: usize| median(offsets.iter().map(|o| DMat3::from_mat4(*o).to_cols_array()[i]).collect());
+    let middle = |values| median(values).expect("a group has moments");
+    let entry = |i: usize| middle(offsets.iter().map(|o| DMat3::from_mat4(*o).to_cols_array()[i]).collect());
     let rotation = nearest_rotation(DMat3::from_cols_array(&std::array::from_fn(entry)))?;
-    let coordinate = |i: usize| median(offsets.iter().map(|o| o.transform_point3(center)[i]).collect());
+    let coordinate = |i: usize| middle(offsets.iter().map(|o| o.transform_point3(center)[i]).collect());
     let at_rest = DVec3::from_array(std::array::from_fn(coordinate));
     let left = |m: &Moment| {
         let expected = DQuat::from_mat4(&m.truth) * rotation;
@@ -102,13 +104,6 @@ fn remaining(moments: &[Moment]) -> Result<Vec<Left>> {
         Left { degrees: (2.0 * turn.xyz().length().atan2(turn.w.abs())).to_degrees(), shift }
     };
     Ok(moments.iter().map(left).collect())
-}
-
-/// The middle value; the mean of both, if two are in the middle.
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    let n = values.len();
-    f64::midpoint(values[(n - 1) / 2], values[n / 2])
 }
 
 /// The rotation nearest to a matrix (Frobenius): what best turns the axes, and their opposites, to where the matrix sends them.

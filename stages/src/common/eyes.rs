@@ -9,6 +9,7 @@ use anyhow::Result;
 use geometry::triangulate::{Agreement, Point, View, triangulate};
 use glam::{DQuat, DVec2, DVec3};
 use manifests::Type;
+use metrics::quantile::median;
 use models::face_mesh::Eye;
 use protocol::Row;
 
@@ -118,13 +119,14 @@ impl Eyeballs {
             if openings.len() < min_moments {
                 return None;
             }
-            let open = median(openings);
+            let open = median(openings)?;
             let wide = |m: &&Moment| m.openings[side].is_some_and(|opening| opening > NARROW * open);
             let irises: Vec<DVec3> = moments.iter().filter(wide).filter_map(|m| m.irises[side]).collect();
             if irises.len() < min_moments {
                 return None;
             }
-            let middle = DVec3::from_array(std::array::from_fn(|k| median(irises.iter().map(|p| p[k]).collect())));
+            let along = |k: usize| median(irises.iter().map(|p| p[k]).collect());
+            let middle = DVec3::new(along(0)?, along(1)?, along(2)?);
             (eyeballs.centers[side], eyeballs.open[side]) = (middle - IRIS_DEPTH * DVec3::Z, open);
         }
         Some(eyeballs)
@@ -179,16 +181,6 @@ pub fn angles(eyes: &[f64; 6]) -> [[f64; 2]; 2] {
         let d = DQuat::from_scaled_axis(DVec3::from_slice(&eyes[at..])) * DVec3::Z;
         [d.x.atan2(d.z), d.y.clamp(-1.0, 1.0).asin()]
     })
-}
-
-/// The middle value; the mean of both, if two are in the middle.
-///
-/// # Panics
-/// If there is none.
-pub fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    let n = values.len();
-    f64::midpoint(values[(n - 1) / 2], values[n / 2])
 }
 
 #[cfg(test)]
