@@ -42,7 +42,7 @@ struct Params {
     /// a tenth each.
     #[serde(default)]
     deformation_steps: u64,
-    /// Scans in a step. The points of a step are as many whatever their number.
+    /// Scans in a step.
     #[serde(default = "batch_size")]
     #[schemars(range(min = 1))]
     batch: usize,
@@ -231,11 +231,8 @@ impl TrainHeadModel {
             Ok(trainer)
         };
         let mut trainer = begin()?;
-        // in all, whatever the number of scans: as many at once as tell people and expressions apart, few points of each
-        let of = |points: usize| (points / p.batch).max(1);
-        let counts = Counts { surface: of(384), near: of(1280), far: of(384), correspondences: of(768) };
-        let paired = MORE * p.batch;
-        let pairs = Counts { surface: 0, near: 0, far: 0, correspondences: (3200 / paired).max(1) };
+        let counts = Counts { surface: 48, near: 160, far: 48, correspondences: 96 };
+        let pairs = Counts { surface: 0, near: 0, far: 0, correspondences: 100 };
         let names = ["loss", "surface", "normals", "correspondence"];
         let all_steps = p.deformation_steps + p.steps;
         let mut curve = LossCurve::new(&names, p.steps, 100);
@@ -263,7 +260,7 @@ impl TrainHeadModel {
 
         for step in start..all_steps {
             let note = if step < p.deformation_steps {
-                let batch = draw(&scans, paired, &pairs, p.seed, step);
+                let batch = draw(&scans, MORE * p.batch, &pairs, p.seed, step);
                 let error = trainer.correspondence_step(&batch, cosine(step, p.deformation_steps, 20, 0.02));
                 let mm = UNIT_MM * (3.0 * error).sqrt();
                 if !mm.is_finite() {
