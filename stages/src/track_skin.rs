@@ -1,6 +1,6 @@
 //! `track_skin`: where the skin of one moment is, found by how it looked at another.
 //!
-//! reads: timestep, camera, image, intrinsics, world_to_cam, width, height, mesh, expression, pose; with reference (these, lost, expression), person
+//! reads: timestep, camera, image, intrinsics, world_to_cam, width, height, mesh, expression, pose; with reference (these, lost, expression, landmarks3d), person
 //! writes: skin (safetensors), skin_found, skin_moved_mm
 //!
 //! A group is what was filmed and tracked at one moment: its views, each with the tracked mesh. `reference` holds such rows of the same person, of one
@@ -10,12 +10,13 @@
 //! take says by how much it was not. Where flow there and back agree, and rays of at least `min_views` cameras meet, the skin was found: its
 //! place in the world, with the canonical place that tracking had for it at the reference. `track_head` takes these (`skin`). `skin_moved_mm` is the
 //! median distance from where the tracked mesh had them. After Beeler et al. 2011, "High-Quality Passive Facial Performance Capture using Anchor Frames", who
-//! propagate one mesh from such a frame. A group that shares no camera with the reference finds nothing. Sees pictures and calibration, no truth.
+//! propagate one mesh from such a frame. What lies between the lids at the reference moves with the gaze and is no skin. A group that shares no camera with the reference finds nothing. Sees pictures and calibration, no truth.
 
-use crate::common::flow::{flow_enlarged, laid};
-use crate::common::head_models::{Person, UNIT_MM};
+use crate::common::flow::{flow_in_any_light, laid};
+use crate::common::head_models::{HEAD_CENTER, Person, UNIT_MM};
+use crate::common::landmarks;
 use crate::common::media::{Image, camera_of};
-use crate::common::scan_pools::is_face;
+use crate::common::regions::OpenEyes;
 use crate::common::skin::{self, SKIN};
 use crate::common::surfaces::Surface;
 use anyhow::{Context, Result, ensure};
@@ -74,8 +75,6 @@ const DEPTH: f32 = 0.004;
 const FACING: f32 = 0.35;
 /// Flow there and back may end this far from where it began, px.
 const THERE_AND_BACK: f64 = 0.7;
-/// Pictures are enlarged so much before flow is sought, which looks at every other pixel only.
-const ENLARGED: usize = 2;
 
 const VIEW: [(&str, Type); 8] = [
     ("camera", Type::Str),
@@ -89,12 +88,13 @@ const VIEW: [(&str, Type); 8] = [
 ];
 
 fn def() -> StageDef {
-    StageDef::new("track_skin", 1, Grain::Group)
+    StageDef::new("track_skin", 2, Grain::Group)
         .doc("Finds the skin of a moment again by how it looked at another, in all views.")
         .reads(VIEW)
         .reads([("timestep", Type::I64)])
         .with("reference", VIEW)
         .with("reference", skin::CHOSEN_BY)
+        .with("reference", [landmarks::TRIANGULATED])
         .with("person", [("person", Type::Blob)])
         .writes([SKIN, ("skin_found", Type::I64), ("skin_moved_mm", Type::F64)])
         .memory_mb(1000)
@@ -103,8 +103,12 @@ fn def() -> StageDef {
 protocol::register!(Params, def, |params: Params, cx: &Cx<'_>| {
     let scale = Person::of(cx)?.scale;
     let rows: Vec<Row<'_>> = cx.with("reference")?.rows().collect();
-    let mut reference = Tracked::read(&skin::reference(&rows)?, scale).context("`reference`")?;
-    let skin = reference.skin(&params);
+    let rows = skin::reference(&rows)?;
+    let mut reference = Tracked::read(&rows, scale).context("`reference`")?;
+    let found = landmarks::of_column(&rows[0].floats(landmarks::TRIANGULATED.0)?);
+    let eyes =
+        OpenEyes::of(&found.into_iter().map(|p| Some(reference.surface.in_head(p?.as_vec3()))).collect::<Vec<_>>());
+    let skin = reference.skin(&eyes, &params);
     ensure!(
         !skin.is_empty(),
         "no place of the face of `reference` is seen by {} cameras\nhint: are its rows all views of that moment?",
@@ -142,6 +146,12 @@ impl Stage for TrackSkin {
     fn run(&mut self, units: &[Unit<'_>], cx: &Cx<'_>) -> Result<Vec<Rows>> {
         units.iter().map(|unit| self.track(unit, cx)).collect()
     }
+}
+
+/// Whether a canonical place, model units, is of the face or of what is bare around it: before the ears, below the hair, above the neck.
+fn is_skin(place: Vec3) -> bool {
+    let q = place - Vec3::from(HEAD_CENTER);
+    q.z > 0.06 && q.x.abs() < 0.26 && q.y > -0.44 && q.y < 0.26
 }
 
 /// What became of the skin.
@@ -209,8 +219,8 @@ fn sights(
 ) -> Result<Vec<Option<DVec2>>> {
     let (width, height) = (view.image.width, view.image.height);
     let (expected_picture, known) = laid_over(now, view, was, before)?;
-    let there = flow_enlarged(&expected_picture, &view.image, ENLARGED)?;
-    let back = flow_enlarged(&view.image, &expected_picture, ENLARGED)?;
+    let there = flow_in_any_light(&expected_picture, &view.image)?;
+    let back = flow_in_any_light(&view.image, &expected_picture)?;
     let at = |flow: &[[f32; 2]], px: DVec2| -> Option<DVec2> {
         let from = (px - 0.5).floor();
         if from.x < 0.0 || from.y < 0.0 || from.x as usize + 1 >= width || from.y as usize + 1 >= height {
@@ -288,8 +298,8 @@ impl Tracked {
         Ok(Tracked { surface, views })
     }
 
-    /// Vertices of the face that enough cameras see, one for each cell of a grid.
-    fn skin(&self, params: &Params) -> Vec<usize> {
+    /// Vertices of the face but of its `eyes` that enough cameras see, one for each cell of a grid.
+    fn skin(&self, eyes: &OpenEyes, params: &Params) -> Vec<usize> {
         let cell = (params.spacing_mm / UNIT_MM) as f32;
         let mut taken: HashSet<[i32; 3]> = HashSet::new();
         let seen = |v: usize| {
@@ -301,7 +311,8 @@ impl Tracked {
             self.views.values().filter(is_turned_to).count() >= params.min_views
         };
         (0..self.surface.canonical.len())
-            .filter(|v| is_face(self.surface.canonical[*v]) && seen(*v))
+            .filter(|v| is_skin(self.surface.canonical[*v]))
+            .filter(|v| !eyes.hold(self.surface.in_head(self.surface.mesh.positions[*v])) && seen(*v))
             .filter(|v| taken.insert((self.surface.canonical[*v] / cell).floor().to_array().map(|c| c as i32)))
             .collect()
     }
@@ -310,7 +321,6 @@ impl Tracked {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::common::head_models::HEAD_CENTER;
     use datasets::capture::look_at;
     use glam::{DVec3, Quat};
     use models::nphm::pose::Pose;
@@ -369,7 +379,7 @@ mod tests {
             max_moved_mm: max_moved_mm(),
         };
         let reference = moment(0.0);
-        let skin = reference.skin(&params);
+        let skin = reference.skin(&OpenEyes::of(&[]), &params);
         let stage = TrackSkin { params, scale: 1.0, reference, skin };
         // 3 mm at the equator
         let angle = 0.03;

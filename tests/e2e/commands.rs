@@ -259,6 +259,16 @@ report:
         show("used").expect_error(1, &["stage `used` was skipped in the last run, because `fit` failed", "hint: "]);
         let export = ["export", "r.yaml", "fit", "--to", "to"];
         space.effigy(&export).expect_error(1, &["stage `fit` failed in the last run"]);
+        space.effigy(&["trace", "r.yaml", "fit"]).expect_error(1, &["stage `fit` failed in the last run"]);
+        let skipped = ["stage `used` was skipped in the last run, because `fit` failed"];
+        space.effigy(&["trace", "r.yaml", "used", "0"]).expect_error(1, &skipped);
+        // nor do older rows count as what used a source's
+        let forward = space.effigy(&["trace", "r.yaml", "src", "--forward"]);
+        assert!(
+            forward.code == 0 && forward.out.contains("other") && !forward.out.contains("used  "),
+            "{}",
+            forward.out
+        );
         assert_eq!((show("other").code, show("other").out), (0, row.to_string()), "what did not fail is shown");
         let table = space.effigy(&["table", "r.yaml", "--only", "Fits"]);
         table.expect_error(1, &["`Fits`: not available: stage `fit`: it failed", "effigy log fit"]);

@@ -76,7 +76,7 @@ impl Queue {
         written.map_err(io("write", &self.path))
     }
 
-    /// Adds a key. It survives the end of this process at once, and a power failure from [`Queue::sync`] on.
+    /// Adds a key. It survives the end of this process at once, and a power failure once the file is synced ([`Queue::file`]).
     pub(crate) fn add(&mut self, key: Digest) -> Result<()> {
         if self.open.insert(key) {
             self.line('+', &key)?;

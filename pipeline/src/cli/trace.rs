@@ -1,6 +1,7 @@
 //! `effigy trace`: from a row or a file back to everything it was made of, or forward to everything that used it.
 
 use super::diff::{moment, run_at};
+use super::past::{Found, Past};
 use super::record::{self, Record};
 use super::why::short;
 use super::{DONE, RecipeArgs, load, print, progress};
@@ -9,7 +10,6 @@ use crate::error::{Place, Problem};
 use crate::finished::ReportItem;
 use crate::key::show;
 use crate::lineage::{Computed, Left, Lineage, Step, computed};
-use crate::memory::Store;
 use crate::plan::{Plan, Work};
 use anyhow::Result;
 use manifests::{Digest, Manifest, Value};
@@ -61,27 +61,28 @@ impl Trace {
         let loaded = load::load(&self.recipe)?;
         let plan = &loaded.plan;
         let root = &self.recipe.workspace.workspace;
-        let store = Store::new(root);
-        let memory = store.load(&loaded.recipe, plan.spec.profile.as_deref());
-        if memory.stages.is_empty() {
+        let mut past = Past::new(&self.recipe, &loaded);
+        if past.memory.stages.is_empty() {
             let message = format!("the recipe {} has not been run yet", plan.spec.file);
-            return Ok(self.recipe.not_run(&message, "trace", None, &loaded, &store));
+            return Ok(self.recipe.not_run(&message, "trace", None, &loaded, &past.store));
+        }
+        let (mut left, mut lost) = (Vec::new(), HashMap::new());
+        for (i, node) in plan.nodes.iter().enumerate() {
+            left.push(match past.stage(&node.name) {
+                Found::Rows(rows) => {
+                    let known = past.memory.stages.get(&node.name).filter(|one| one.table == rows.table);
+                    let head = rows.head.filter(|_| matches!(node.work, Work::Units(_)));
+                    Some(Left { key: known.map(|one| one.key), head, table: rows.table })
+                }
+                Found::Lost(why) => {
+                    lost.insert(i, why);
+                    None
+                }
+                Found::Nothing => None,
+            });
         }
         let records = record::all(root);
         let last = records.iter().rfind(|one| one.is_of(plan, &loaded.recipe, &[]));
-        let left: Vec<Option<Left>> = plan
-            .nodes
-            .iter()
-            .map(|node| match (memory.stages.get(&node.name), last.and_then(|last| last.stage(&node.name))) {
-                (Some(one), _) => {
-                    let head = matches!(node.work, Work::Units(_)).then_some(one.head);
-                    Some(Left { key: Some(one.key), head, table: one.table })
-                }
-                // units of it failed, as they may: then it is not remembered, but recorded
-                (None, Some(told)) => Some(Left { key: None, head: told.head, table: told.table? }),
-                (None, None) => None,
-            })
-            .collect();
         let failures = |name: &str| last.and_then(|last| last.stage(name)).is_some_and(|stage| stage.failed > 0);
         let failed = plan.nodes.iter().map(|node| failures(&node.name)).collect();
         let start = plan.stages(&self.what).and_then(|stages| match stages[..] {
@@ -92,8 +93,11 @@ impl Trace {
                 Err(Problem::at(&Place::command_line(), message).hint(format!("name one: {}", names.join(", "))))
             }
         });
+        if let Some(why) = start.as_ref().ok().and_then(|start| lost.get(start)) {
+            return Ok(past.tell(&self.what, why, None));
+        }
         let near = start.as_ref().map_or(vec![true; plan.nodes.len()], |start| near(plan, *start, self.forward));
-        let lineage = Lineage::read(plan, (root, &store), &left, &|i| near[i])?;
+        let lineage = Lineage::read(plan, (root, &past.store), &left, &|i| near[i])?;
         let (start, rows, content) = self.start(start, &lineage)?;
         let steps = if self.forward { lineage.forward(start, rows) } else { lineage.back(start, rows) };
         let keys: HashSet<Digest> = steps.iter().flat_map(|step| step.keys.iter().copied()).collect();

@@ -1,6 +1,6 @@
-//! Where mouth and eyes are in a picture: what the lips' and the eyelids' triangulated landmarks surround.
+//! Where mouth and eyes are, in a picture or on a head: what the lips' and the eyelids' triangulated landmarks surround.
 //!
-//! No stage, but what scores of regions go by. Landmarks come from the training cameras' pictures and are projected into the view, so the
+//! No stage, but what scores of regions go by, and what `track_skin` leaves out. Landmarks come from the training cameras' pictures and are projected into the view, so the
 //! regions depend neither on a render nor, in a held-out view, on that view's own picture; on synthetic people they do not know the truth either. Source of the
 //! indices: the contours of MediaPipe's face mesh. Knows no scores.
 
@@ -35,6 +35,8 @@ const EYES: [[usize; 16]; 2] = [
 pub const EYE_CORNERS: [[usize; 2]; 2] = [[33, 133], [263, 362]];
 /// How much larger than its contour a region is, about its middle: lids and the skin around the lips move along.
 const GROWN: [f64; 2] = [1.3, 1.7];
+/// The same where only the lids' rims move along.
+const RIMS: f64 = 1.25;
 /// A region whose contour has fewer places is not known.
 const PLACES: usize = 8;
 /// Surfaces farther before or behind the landmarks than this, metres, are something else: a nose before the far eye.
@@ -83,18 +85,47 @@ impl Faces {
         if projected.len() < PLACES {
             return None;
         }
-        let count = projected.len() as f64;
-        let middle = projected.iter().map(|(p, _)| *p).sum::<DVec2>() / count;
-        let depth = projected.iter().map(|(_, depth)| depth).sum::<f64>() / count;
-        let hull = convex_hull(projected.into_iter().map(|(p, _)| middle + (p - middle) * grown).collect());
+        let depth = projected.iter().map(|(_, depth)| depth).sum::<f64>() / projected.len() as f64;
+        let hull = grown_hull(projected.into_iter().map(|(p, _)| p).collect(), grown);
         let width = gbuffer.width as usize;
         let inside = |i: usize| {
             let pixel = DVec2::new((i % width) as f64 + 0.5, (i / width) as f64 + 0.5);
             let there = (camera_depth(f64::from(gbuffer.depth[i])) - depth).abs() < NEAR;
-            there && hull.iter().zip(hull.iter().cycle().skip(1)).all(|(a, b)| (*b - *a).perp_dot(pixel - *a) >= 0.0)
+            there && is_inside(&hull, pixel)
         };
         Some((0..gbuffer.mask.len()).map(|i| gbuffer.mask[i] && inside(i)).collect())
     }
+}
+
+/// What the eyelids of a head surround, seen from its front.
+pub struct OpenEyes(Vec<Vec<DVec2>>);
+
+impl OpenEyes {
+    /// Of the landmarks of a moment in the frame of a head that looks along z, in any unit. An eye of which too few were found is not known.
+    pub fn of(places: &[Option<DVec3>]) -> OpenEyes {
+        let eye = |contour: [usize; 16]| {
+            let places: Vec<DVec2> =
+                contour.iter().filter_map(|&i| Some(places.get(i).copied().flatten()?.truncate())).collect();
+            (places.len() >= PLACES).then(|| grown_hull(places, RIMS))
+        };
+        OpenEyes(EYES.into_iter().filter_map(eye).collect())
+    }
+
+    /// Whether a place of the face in the same frame is between the lids or on their rims.
+    pub fn hold(&self, place: DVec3) -> bool {
+        self.0.iter().any(|hull| is_inside(hull, place.truncate()))
+    }
+}
+
+/// The convex hull of points that were moved away from their middle, that many times as far as they were.
+fn grown_hull(points: Vec<DVec2>, grown: f64) -> Vec<DVec2> {
+    let middle = points.iter().sum::<DVec2>() / points.len() as f64;
+    convex_hull(points.into_iter().map(|p| middle + (p - middle) * grown).collect())
+}
+
+/// Whether a point is inside of a hull, or on its edge.
+fn is_inside(hull: &[DVec2], point: DVec2) -> bool {
+    hull.iter().zip(hull.iter().cycle().skip(1)).all(|(a, b)| (*b - *a).perp_dot(point - *a) >= 0.0)
 }
 
 fn seen(mask: Vec<bool>) -> Option<Vec<bool>> {
@@ -153,5 +184,23 @@ mod tests {
         assert_eq!(faces.eyes(&gbuffer), None, "nobody knows where they are");
         gbuffer.depth = vec![clip_depth(0.9) as f32; 400];
         assert_eq!(faces.mouth(&gbuffer), None, "something is before it");
+    }
+
+    #[test]
+    fn open_eyes_hold_irises_and_no_brows() {
+        // 30 mm wide and 10 mm high, 32 mm beside the nose
+        let mut places = vec![None; 468];
+        for (contour, x) in EYES.iter().zip([-0.032, 0.032]) {
+            for (k, &i) in contour.iter().enumerate() {
+                let on = DVec2::from_angle(k as f64 * std::f64::consts::TAU / 16.0) * DVec2::new(0.015, 0.005);
+                places[i] = Some(DVec3::new(x + on.x, on.y, 0.1));
+            }
+        }
+        let eyes = OpenEyes::of(&places);
+        let hold = |x: f64, y: f64| eyes.hold(DVec3::new(x, y, 0.09));
+        assert!(hold(0.032, 0.0) && hold(-0.02, 0.0) && hold(0.049, 0.0) && hold(0.032, -0.006));
+        assert!(!hold(0.0, 0.0) && !hold(0.032, 0.009) && !hold(0.055, 0.0));
+        places[EYES[0][0]..].fill(None);
+        assert!(!OpenEyes::of(&places).hold(DVec3::new(-0.032, 0.0, 0.1)), "an eye nobody found");
     }
 }

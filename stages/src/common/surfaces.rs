@@ -8,7 +8,7 @@ use crate::common::tracked;
 use anyhow::{Result, ensure};
 use geometry::Mesh;
 use geometry::nearest::KdTree;
-use glam::Vec3;
+use glam::{DVec3, Vec3};
 use models::nphm::pose::Pose;
 use protocol::Row;
 
@@ -52,6 +52,11 @@ impl Surface {
         Surface { normals: mesh.vertex_normals(), tree: KdTree::new(&canonical), mesh, canonical, pose, scale }
     }
 
+    /// A place of the world, metres, in the frame of the head as it is held, model units.
+    pub fn in_head(&self, world: Vec3) -> DVec3 {
+        Vec3::from(self.pose.to_model(world.to_array(), self.scale)).as_dvec3()
+    }
+
     /// Where a canonical place is, world metres; none if the surface does not have it.
     pub fn at(&self, place: Vec3) -> Option<Vec3> {
         self.at_with_normal(place).map(|(at, _)| at)
@@ -85,5 +90,7 @@ mod tests {
         assert!(near(surface.at(Vec3::new(0.0, 0.014, 0.0)), Vec3::new(1.0 - 0.007, 0.0, 0.0)));
         assert!(near(surface.at(Vec3::new(0.012, 0.0, 0.0)), Vec3::new(1.0, 0.006, 0.5)));
         assert_eq!(surface.at(Vec3::new(0.0, 0.04, 0.0)), None);
+        let head = surface.in_head(world(Vec3::new(0.1, 0.2, 0.3))).as_vec3();
+        assert!(head.distance(Vec3::new(0.1, 0.2, 0.3)) < 1e-6);
     }
 }
