@@ -1,19 +1,21 @@
 //! `fit_pca_head`: the linear head model fitted to a sequence of point clouds: the baseline of `track_head` on the same frames.
 //!
-//! reads: sequence?, timestep, cloud, landmarks3d?; with pca_model, landmarks?   writes: mesh (PLY), expression, pose, residual (mm), kept, lost
+//! reads: sequence?, timestep, cloud, landmarks3d?, skin?; with pca_model, landmarks?, person?   writes: mesh (PLY), expression, pose, residual (mm), kept, lost
 //!
 //! A group is a person, or one sequence of a person: the identity is fitted jointly with key frames spread over the group, from where landmarks put the mean head;
 //! without any from the upright pose at `center` (`linear_start`). Then frames of a sequence are fitted one after the other, each from the one before, the identity fixed; one that lost the face starts anew. Meshes carry the neutral template's
 //! positions as canonical coordinates and no ambient ones. `residual`, `kept` and `lost` mean what they mean in `track_head`;
-//! a moment in which too little of a face was seen stays as the one before was, and is lost. Sees points and landmarks only.
+//! a moment in which too little of a face was seen stays as the one before was, and is lost. Skin that was found again (`skin`, of `track_skin`) says where along the surface it is; its
+//! canonical places are of another model's surface of the `person`, which is laid on this one's. Sees points, landmarks and skin only.
 
-use crate::common::head_models::{self, Throat, UNIT_MM, initial_frame};
+use crate::common::head_models::{self, Person, Throat, UNIT_MM, initial_frame};
 use crate::common::key_frames::spread;
 use crate::common::landmarks;
 use crate::common::linear_start::place;
-use crate::common::pca_heads::{self, LinearHead, Moment, Seen, Settings};
+use crate::common::pca_heads::{self, LinearHead, Moment, Place, Seen, Settings};
+use crate::common::skin::{self, SKIN};
 use crate::common::tracked;
-use crate::track_head::{check_hair_weight, hair_weight};
+use crate::track_head::{check_hair_weight, hair_weight, skin_weight};
 use anyhow::{Context, Result};
 use geometry::Mesh;
 use geometry::distance::MeshDistance;
@@ -24,6 +26,8 @@ use models::nphm::pose::Pose;
 use protocol::{Cx, Grain, OutRow, Row, Rows, Stage, StageDef, Unit};
 use schemars::JsonSchema;
 use serde::Deserialize;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 
 /// Parameters.
 #[derive(Deserialize, JsonSchema)]
@@ -37,6 +41,10 @@ struct Params {
     /// head ends. 1 for head models that have hair, as the published ones do.
     #[serde(default = "hair_weight")]
     hair_weight: f64,
+    /// Weight of the distance of skin that was found again (`skin`) from its places on the surface.
+    #[serde(default = "skin_weight")]
+    #[schemars(range(min = 0))]
+    skin_weight: f64,
     /// Points kept of each cloud.
     #[serde(default = "points")]
     #[schemars(range(min = 100))]
@@ -69,12 +77,13 @@ fn ridge() -> f64 {
 }
 
 fn def() -> StageDef {
-    StageDef::new("fit_pca_head", 5, Grain::Group)
+    StageDef::new("fit_pca_head", 6, Grain::Group)
         .doc("Fits the linear head model to a sequence of point clouds.")
         .reads([("timestep", Type::I64), ("cloud", Type::Blob)])
-        .may_read([("sequence", Type::Str), landmarks::TRIANGULATED])
+        .may_read([("sequence", Type::Str), landmarks::TRIANGULATED, SKIN])
         .with("pca_model", pca_heads::COLUMNS)
         .may_take("landmarks", [landmarks::PLACES])
+        .may_take("person", [("person", Type::Blob)])
         .writes([("mesh", Type::Blob), ("expression", Type::Floats(0)), ("pose", Type::Floats(6))])
         .writes([("residual", Type::F64), ("kept", Type::F64), ("lost", Type::Bool)])
         .memory_mb(500)
@@ -87,6 +96,7 @@ protocol::register!(Params, def, |params: Params, cx: &Cx<'_>| {
         params,
         head: pca_heads::read(cx.with("pca_model")?)?,
         places: landmarks::known_places(cx)?,
+        scale: cx.maybe_with("person").map(|_| Person::of(cx)).transpose()?.map(|person| person.scale),
     })
 });
 
@@ -95,6 +105,8 @@ struct FitPcaHead {
     head: LinearHead,
     /// Where the model has its landmarks.
     places: Option<Vec<Option<DVec3>>>,
+    /// Size of the head that skin has its canonical places on, if that is known.
+    scale: Option<f64>,
 }
 
 /// A fitted frame.
@@ -126,6 +138,7 @@ impl FitPcaHead {
         let settings = Settings {
             ridge: self.params.ridge,
             covering: self.params.hair_weight,
+            skin: self.params.skin_weight,
             rounds: 20,
             rigid_rounds: 5,
             ..Settings::default()
@@ -171,11 +184,12 @@ impl FitPcaHead {
             .iter()
             .map(|p| [p.x, p.y, p.z, 0.0, 0.0])
             .collect();
+        let skins = self.skin(&rows, &shape)?;
         let (mut out, mut last) = (Rows::new(), None::<Moment>);
         for (done, (sequence, timestep, i)) in order.iter().enumerate() {
             let observed = read(*i)?;
             last = last.filter(|_| order[done - 1].0 == *sequence);
-            let fitted = |start: Moment| self.settle(&observed, start, &shape, &settings);
+            let fitted = |start: Moment| self.settle((&observed, &skins[*i]), start, &shape, &settings);
             let anew = || start(&observed, *i).and_then(fitted);
             let pose = told(*i)?;
             let start_here = last.clone().map(|last| Moment { pose: landmarks::nearer(last.pose, pose), ..last });
@@ -213,16 +227,18 @@ impl FitPcaHead {
     /// Fits a frame of a known identity. Which points lie on the face depends on the pose, so they are chosen again when that is better known.
     fn settle(
         &self,
-        observed: &head_models::Moment,
+        (observed, skin): (&head_models::Moment, &[(Vec3, Place)]),
         start: Moment,
         shape: &[f64],
         settings: &Settings,
     ) -> Result<Found> {
         let mut moment = start;
-        let mut seen = self.seen(observed, &moment.pose)?;
+        let seen_from =
+            |pose: &Pose| Ok::<_, anyhow::Error>(Seen { skin: skin.to_vec(), ..self.seen(observed, pose)? });
+        let mut seen = seen_from(&moment.pose)?;
         for _ in 0..2 {
             moment = self.head.fit(&[(&seen, moment)], Some(shape), settings).1.remove(0);
-            seen = self.seen(observed, &moment.pose)?;
+            seen = seen_from(&moment.pose)?;
         }
         let mesh = self.head.mesh(shape, &moment.expression);
         // what may be hair is no measure of a fit
@@ -242,6 +258,28 @@ impl FitPcaHead {
     /// What was seen of the face.
     fn seen(&self, observed: &head_models::Moment, pose: &Pose) -> Result<Seen> {
         let Cloud { points, covering, .. } = observed.observed(self.params.points, pose, 1.0)?;
-        Ok(Seen { points: points.into_iter().map(Vec3::from).collect(), covering })
+        Ok(Seen { points: points.into_iter().map(Vec3::from).collect(), covering, skin: Vec::new() })
+    }
+
+    /// The skin of each row, if it has any, with what it is of the surface of the person.
+    fn skin(&self, rows: &[Row<'_>], shape: &[f64]) -> Result<Vec<Vec<(Vec3, Place)>>> {
+        let files = rows.iter().map(|row| row.maybe_path(SKIN.0)).collect::<Result<Vec<_>>>()?;
+        if files.iter().all(Option::is_none) {
+            return Ok(vec![Vec::new(); rows.len()]);
+        }
+        let scale = self.scale.context(
+            "rows have `skin`, and nobody says of which person its places are\n\
+             hint: `with: { person: STAGE }` takes what fit_identity put out for track_skin; or leave the column out",
+        )?;
+        let read = |path: Option<PathBuf>| path.map_or(Ok(Vec::new()), |path| skin::read(&path));
+        let skins = files.into_iter().map(read).collect::<Result<Vec<_>>>()?;
+        // of all moments together, most of which found the same places
+        let all: BTreeSet<[u32; 3]> = skins.iter().flatten().map(|(_, place)| place.map(f32::to_bits)).collect();
+        let canonical: Vec<Vec3> = all.iter().map(|bits| Vec3::from(bits.map(f32::from_bits)) * scale as f32).collect();
+        let places: BTreeMap<[u32; 3], Option<Place>> =
+            all.into_iter().zip(self.head.places(shape, &canonical)).collect();
+        let known =
+            |(point, place): &([f32; 3], [f32; 3])| Some((Vec3::from(*point), places[&place.map(f32::to_bits)]?));
+        Ok(skins.iter().map(|skin| skin.iter().filter_map(known).collect()).collect())
     }
 }

@@ -122,7 +122,7 @@ fn smooth_expression() -> f64 {
 pub fn landmark_weight() -> f64 {
     FitConfig::default().landmarks
 }
-fn skin_weight() -> f64 {
+pub fn skin_weight() -> f64 {
     FitConfig::default().skin
 }
 /// Of free space in a fit.

@@ -5,13 +5,13 @@
 //!
 //! The `mini` preset, or another of backward deformation with two ambient dimensions, with the losses of MonoNPHM's geometry (`models::nphm::train`); scans have no colours here, so that
 //! a colour branch is loaded and never trained, and forward deformation, which NPHM trains in a stage of its own, is only loaded. Expression codes start as principal coordinates of how the scans' vertices move; with
-//! `deformation_steps` they and the expression network first learn correspondences alone. All scans of all people are in memory; each step draws points from some of them. The loop stands
+//! `correspondence_scans` every step learns the correspondences of so many more scans, at the codes they have. All scans of all people are in memory; each step draws points from some of them. The loop stands
 //! here from top to bottom. `multiply_adds` are those of the field at one posed point. A killed training continues from its last checkpoint.
 //! `with: { validation: STAGE }` names scans of people who are not learned from: every so many steps codes are fitted to them, the networks at rest, and
 //! the errors written down (`head_validation`).
 
 use crate::common::head_losses::HeadLosses;
-use crate::common::head_models::{self, UNIT_MM};
+use crate::common::head_models;
 use crate::common::head_validation::{Validation, content};
 use crate::common::scan_pools::{read_meshes, read_scans};
 use crate::common::trainer::{Checkpoints, LossCurve};
@@ -38,14 +38,13 @@ struct Params {
     /// Optimiser steps.
     #[schemars(range(min = 1))]
     steps: u64,
-    /// Steps before these in which expression network and codes learn, of the scans' correspondences alone, where a point comes from. They cost
-    /// a tenth each.
-    #[serde(default)]
-    deformation_steps: u64,
     /// Scans in a step.
     #[serde(default = "batch_size")]
     #[schemars(range(min = 1))]
     batch: usize,
+    /// Scans more in every step of which only correspondences are learned: what tells expressions apart is scans, not points, and these cost little.
+    #[serde(default)]
+    correspondence_scans: usize,
     /// Learning rate of the networks at the start; half a cosine takes all rates to a fiftieth.
     #[serde(default = "lr")]
     #[schemars(extend("exclusiveMinimum" = 0))]
@@ -68,10 +67,6 @@ struct Params {
     /// codes and everything else the same: its baseline).
     #[serde(default)]
     kind: Kind,
-    /// Wavelengths of sines and cosines by which the expression network is told a point, beside its coordinates. The published networks have none.
-    #[serde(default)]
-    #[schemars(range(min = 0, max = 16))]
-    frequencies: i64,
     /// Weights of the terms of the loss.
     #[serde(default)]
     loss_weights: HeadLosses,
@@ -117,9 +112,6 @@ enum Kind {
     Nphm,
     Npm,
 }
-
-/// So many times as many scans are in a step that learns correspondences: what tells expressions apart is scans, not points, and these steps are cheap.
-const MORE: usize = 4;
 
 fn batch_size() -> usize {
     8
@@ -217,7 +209,6 @@ impl TrainHeadModel {
             Preset::Da => HeadConfig::da().for_scans(p.anchor_pairs, middle),
         };
         sized.deformation.d_ex = p.expression_dims;
-        sized.deformation.frequencies = p.frequencies;
         let (config, anchors) = match p.kind {
             Kind::Nphm => (sized, anchors),
             Kind::Npm => (HeadConfig::npm(&sized), anchors.narrow(0, 0, 0)),
@@ -234,9 +225,8 @@ impl TrainHeadModel {
         let counts = Counts { surface: 48, near: 160, far: 48, correspondences: 96 };
         let pairs = Counts { surface: 0, near: 0, far: 0, correspondences: 100 };
         let names = ["loss", "surface", "normals", "correspondence"];
-        let all_steps = p.deformation_steps + p.steps;
         let mut curve = LossCurve::new(&names, p.steps, 100);
-        // training draws by the seed itself
+        // training draws surfaces by the seed itself
         let trial = Trial { steps: p.validation_steps, seed: !p.seed, ..Trial::default() };
         let tried = cx.maybe_with("validation");
         let tried = tried.map(|table| Validation::new(table, &learned, &scans[0], p.validation_scans, trial));
@@ -258,43 +248,28 @@ impl TrainHeadModel {
             validation.iter_mut().for_each(Validation::forget);
         }
 
-        for step in start..all_steps {
-            let note = if step < p.deformation_steps {
-                let batch = draw(&scans, MORE * p.batch, &pairs, p.seed, step);
-                let error = trainer.correspondence_step(&batch, cosine(step, p.deformation_steps, 20, 0.02));
-                let mm = UNIT_MM * (3.0 * error).sqrt();
-                if !mm.is_finite() {
-                    return Err(checkpoints.diverged(&format!("the error of correspondences is {error}"), step));
-                }
-                if (step + 1) % 1000 == 0 || step + 1 == p.deformation_steps {
-                    cx.log(&format!("step {}: correspondences are {mm:.2} mm off (root mean square)", step + 1));
-                }
-                format!("{mm:.2} mm")
-            } else {
-                let step = step - p.deformation_steps;
-                if step == 0 {
-                    trainer.forget_updates();
-                }
-                let batch = draw(&scans, p.batch, &counts, p.seed, step);
-                let losses = trainer.step(&batch, cosine(step, p.steps, 20, 0.02));
-                let term = |name: &str| losses.terms.iter().find(|(n, _)| *n == name).map_or(f64::NAN, |(_, v)| *v);
-                let total = losses.total.double_value(&[]);
-                if !total.is_finite() {
-                    return Err(checkpoints.diverged(&format!("the loss is {total}"), p.deformation_steps + step));
-                }
-                curve.push(step + 1, &[total, term("surface"), term("normals"), term("correspondence")]);
-                format!("loss {:.4}", curve.last())
-            };
-            if step % 5 == 4 || step + 1 == all_steps {
-                cx.progress(step as usize + 1, all_steps as usize, note);
+        for step in start..p.steps {
+            let batch = draw(&scans, p.batch, &counts, p.seed, step);
+            let more = p.correspondence_scans;
+            let more = (more > 0).then(|| draw(&scans, more, &pairs, !p.seed, step));
+            let losses = trainer.step(&batch, more.as_ref(), cosine(step, p.steps, 20, 0.02));
+            let term = |name: &str| losses.terms.iter().find(|(n, _)| *n == name).map_or(f64::NAN, |(_, v)| *v);
+            let total = losses.total.double_value(&[]);
+            if !total.is_finite() {
+                return Err(checkpoints.diverged(&format!("the loss is {total}"), step));
             }
-            let after = (step + 1).saturating_sub(p.deformation_steps);
-            if let Some(validation) = validation.as_mut().filter(|_| after > 0)
+            curve.push(step + 1, &[total, term("surface"), term("normals"), term("correspondence")]);
+            let note = format!("loss {:.4}", curve.last());
+            if step % 5 == 4 || step + 1 == p.steps {
+                cx.progress(step as usize + 1, p.steps as usize, note);
+            }
+            let after = step + 1;
+            if let Some(validation) = &mut validation
                 && (after.is_multiple_of(p.validate_every) || after == p.steps)
             {
                 validation.run(after, &mut trainer);
             }
-            let stop = step + 1 < all_steps && cx.should_stop();
+            let stop = step + 1 < p.steps && cx.should_stop();
             if (step + 1) % p.checkpoint_every == 0 || stop {
                 checkpoints.save(step + 1, |dir| {
                     trainer.save(dir)?;

@@ -3,7 +3,7 @@
 //! No stage, but what the stages of the linear head share. The fit goes round: nearest points of the model's surface, then one
 //! ridge-regularised linear solve for coefficients and small motions of the poses together, as long as asked (ICP with
 //! point-to-plane residuals and a small point-to-point part, so that points also stay in place along the surface). Points that lie
-//! far off, and those next to a rim of the mesh, do not count. Knows no networks and no truth.
+//! far off, and those next to a rim of the mesh, do not count. Of skin that was found again it is known which place of the surface it is. Knows no networks and no truth.
 
 use anyhow::{Context, Result};
 use geometry::Mesh;
@@ -37,6 +37,11 @@ pub fn write(path: &Path, head: &PcaHead) -> Result<()> {
     Ok(weights::write(path, &head.tensors(), &Default::default(), weights::Precision::Keep)?)
 }
 
+/// A place of another model's canonical surface is on this one's of the same person if it is no further from it than this, model units (7.5 mm).
+const REACH: f32 = 0.03;
+/// Skin counts in full up to this distance, model units (1 mm), and beyond as much less as it is further, as in a sum of distances.
+const NEAR: f32 = 0.004;
+
 /// A linear head, laid out for fitting.
 pub struct LinearHead {
     /// Vertices without coefficients, model units (25 cm).
@@ -69,6 +74,15 @@ pub struct Seen {
     pub points: Vec<Vec3>,
     /// Which of them may be hair or clothes over the head (`head_models::covering`); empty if none may.
     pub covering: Vec<bool>,
+    /// Skin that was found again, and what it is of the surface.
+    pub skin: Vec<(Vec3, Place)>,
+}
+
+/// A place of the surface, whatever its coefficients.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Place {
+    face: u32,
+    bary: Vec3,
 }
 
 impl Seen {
@@ -93,6 +107,8 @@ pub struct Settings {
     pub covering: f64,
     /// Weight of point-to-point beside point-to-plane distances.
     pub in_place: f64,
+    /// Weight of the mean squared distance of skin from where the surface has it.
+    pub skin: f64,
     /// What a coefficient of one standard deviation costs, as a mean squared distance (model units).
     pub ridge: f64,
     /// Size of this head relative to the model's.
@@ -101,8 +117,8 @@ pub struct Settings {
 
 impl Default for Settings {
     fn default() -> Self {
-        let models::nphm::FitConfig { trim, covering, .. } = models::nphm::FitConfig::default();
-        Self { rounds: 40, rigid_rounds: 10, rigid: true, trim, covering, in_place: 0.1, ridge: 2e-7, scale: 1.0 }
+        let models::nphm::FitConfig { trim, covering, skin, .. } = models::nphm::FitConfig::default();
+        Self { rounds: 40, rigid_rounds: 10, rigid: true, trim, covering, in_place: 0.1, skin, ridge: 2e-7, scale: 1.0 }
     }
 }
 
@@ -133,6 +149,24 @@ impl LinearHead {
         Mesh { positions, faces: self.faces.clone() }
     }
 
+    /// What places of another model's canonical surface of a person, model units, are of this one's: the nearest, once they lie on it as well as
+    /// they can without being bent. None where it is further away than [`REACH`].
+    pub fn places(&self, shape: &[f64], canonical: &[Vec3]) -> Vec<Option<Place>> {
+        let neutral = Moment { expression: vec![0.0; self.expressions], pose: Pose::default() };
+        let mesh = self.mesh(shape, &neutral.expression);
+        // where the frame of a canonical head lies is each model's own affair
+        let points = canonical.iter().map(|p| Vec3::from(neutral.pose.to_world(p.to_array(), 1.0))).collect();
+        let seen = Seen { points, ..Seen::default() };
+        let settings = Settings { rounds: 30, rigid_rounds: 30, ..Settings::default() };
+        let (_, laid) = self.fit(&[(&seen, neutral)], Some(shape), &settings);
+        let tree = MeshDistance::new(&mesh);
+        let place = |p: &Vec3| {
+            let found = tree.closest(Vec3::from(laid[0].pose.to_model(p.to_array(), 1.0)))?;
+            (found.distance <= REACH).then_some(Place { face: found.face, bary: found.bary })
+        };
+        seen.points.iter().map(place).collect()
+    }
+
     /// Fits expressions and poses to clouds of one person (world, metres), and the identity with them unless it is `known`. Each cloud
     /// starts from its moment. Gives the identity coefficients and a moment for each cloud.
     pub fn fit(&self, seen: &[(&Seen, Moment)], known: Option<&[f64]>, settings: &Settings) -> (Vec<f64>, Vec<Moment>) {
@@ -155,12 +189,18 @@ impl LinearHead {
                 let moment = &moments[i];
                 let from = free_shape + i * own;
                 let places: Vec<usize> = (0..free_shape).chain(from..from + own).collect();
-                let local = seen.points.iter().map(|p| Vec3::from(moment.pose.to_model(p.to_array(), settings.scale)));
-                let local: Vec<Vec3> = local.collect();
+                let in_model = |p: &Vec3| Vec3::from(moment.pose.to_model(p.to_array(), settings.scale));
+                let local: Vec<Vec3> = seen.points.iter().map(in_model).collect();
                 let mesh = self.mesh(&shape, &moment.expression);
                 let pairs = self.pairs(&local, |i| seen.is_bare(i), &mesh, trim as f32, settings.covering);
                 let free = Free { shape: free_shape, expression: free_expression, motion };
-                self.equations(&pairs, (&shape, &moment.expression), &free, settings.in_place, &places, &mut system);
+                let coefficients = (&shape[..], &moment.expression[..]);
+                let near = Residuals { pairs: &pairs, weight: 1.0, across: 1.0, in_place: settings.in_place };
+                self.equations(&near, coefficients, &free, &places, &mut system);
+                let skin: Vec<Pair> =
+                    seen.skin.iter().map(|(p, place)| self.held(&mesh, in_model(p), *place)).collect();
+                let known = Residuals { pairs: &skin, weight: settings.skin, across: 0.0, in_place: 1.0 };
+                self.equations(&known, coefficients, &free, &places, &mut system);
             }
             for place in (0..free_shape).chain((0..seen.len()).flat_map(|i| {
                 let from = free_shape + i * own;
@@ -207,16 +247,25 @@ impl LinearHead {
         points.iter().enumerate().filter_map(pair).collect()
     }
 
-    /// Adds the normal equations of one cloud, divided by what its pairs count together.
+    /// A point of the skin with its place on the surface as it is; the less it counts the further it is away from there.
+    fn held(&self, mesh: &Mesh, point: Vec3, Place { face, bary }: Place) -> Pair {
+        let [a, b, c] = self.faces[face as usize].map(|v| mesh.positions[v as usize]);
+        let at = a * bary.x + b * bary.y + c * bary.z;
+        let distance = at.distance(point);
+        let counts = f64::from(NEAR / distance.max(NEAR));
+        Pair { point, found: Closest { point: at, face, bary, distance }, normal: Vec3::ZERO, counts }
+    }
+
+    /// Adds the normal equations of pairs, divided by what these count together.
     fn equations(
         &self,
-        pairs: &[Pair],
+        residuals: &Residuals<'_>,
         (shape, expression): (&[f64], &[f64]),
         free: &Free,
-        in_place: f64,
         places: &[usize],
         system: &mut System,
     ) {
+        let Residuals { pairs, weight, across, in_place } = *residuals;
         let (all, width) = (self.shapes + self.expressions, places.len());
         let coefficients: Vec<f64> = shape.iter().chain(expression).copied().collect();
         // columns of the basis that are free; the others' share stays in the residual
@@ -225,7 +274,12 @@ impl LinearHead {
         for Pair { point: p, found, normal, counts } in pairs {
             let corners = self.faces[found.face as usize];
             let offset = *p - found.point;
-            for (direction, weight) in [(*normal, 1.0), (Vec3::X, in_place), (Vec3::Y, in_place), (Vec3::Z, in_place)] {
+            for (direction, weight) in
+                [(*normal, across), (Vec3::X, in_place), (Vec3::Y, in_place), (Vec3::Z, in_place)]
+            {
+                if weight == 0.0 {
+                    continue;
+                }
                 let root = f64::sqrt(weight * counts);
                 let mut residual = f64::from(direction.dot(offset));
                 for &k in &columns {
@@ -250,7 +304,7 @@ impl LinearHead {
             return;
         }
         let rows = Tensor::from_slice(&rows).reshape([-1, width as i64]);
-        let share = 1.0 / pairs.iter().map(|pair| pair.counts).sum::<f64>().max(f64::MIN_POSITIVE);
+        let share = weight / pairs.iter().map(|pair| pair.counts).sum::<f64>().max(f64::MIN_POSITIVE);
         let left: Vec<f64> = (rows.tr().matmul(&rows) * share).reshape([-1]).try_into().expect("a double tensor");
         let right: Vec<f64> = (rows.tr().matmul(&Tensor::from_slice(&wanted).unsqueeze(1)) * share)
             .reshape([-1])
@@ -270,6 +324,16 @@ struct Pair {
     normal: Vec3,
     /// Its weight.
     counts: f64,
+}
+
+/// Points with their places, and what counts of how far they are from there.
+struct Residuals<'a> {
+    pairs: &'a [Pair],
+    /// Of their mean.
+    weight: f64,
+    /// Of the distance across the surface, and of that in space.
+    across: f64,
+    in_place: f64,
 }
 
 /// How many unknowns of each kind a cloud has.
@@ -358,7 +422,7 @@ mod tests {
         points.extend(far.as_chunks().0.iter().map(|p: &[f32; 3]| Vec3::from(*p) * 0.3));
         let start = Moment { expression: vec![0.0], pose: Pose::default() };
         let settings = Settings { ridge: 1e-9, ..Settings::default() };
-        let seen = Seen { points, covering: Vec::new() };
+        let seen = Seen { points, ..Seen::default() };
         let (found, moments) = head.fit(&[(&seen, start)], None, &settings);
         let off = found.iter().zip(shape).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
         assert!(off < 0.05 && (moments[0].expression[0] - 1.2).abs() < 0.05, "{found:?} {moments:?}");
@@ -396,6 +460,40 @@ mod tests {
     }
 
     #[test]
+    fn skin_tells_how_a_ball_turned() {
+        let head = ball();
+        let shape = [0.0, 0.0];
+        // a ball looks the same however it is turned
+        let truth = Pose { rotation: [0.0, 0.0, 0.1], translation: [0.0; 3] };
+        let world = |p: Vec3| Vec3::from(truth.to_world(p.to_array(), 1.0));
+        let mesh = head.mesh(&shape, &[0.0]);
+        let drawn = geometry::distance::sample_surface(&mesh, 2000, 1);
+        let points: Vec<Vec3> = drawn.iter().map(|s| world(s.position)).collect();
+        let canonical: Vec<Vec3> = drawn[..200].iter().map(|s| s.position).collect();
+        // the other model has its balls 5 mm further to the front
+        let places = head.places(&shape, &canonical.iter().map(|p| *p + 0.02 * Vec3::Z).collect::<Vec<_>>());
+        let off = canonical.iter().zip(&places).map(|(p, place)| head.held(&mesh, *p, place.unwrap()).found.distance);
+        let off = off.fold(0.0, f32::max);
+        assert!(off < 0.003, "{off}");
+        let inner: Vec<Vec3> = canonical.iter().copied().chain([Vec3::ZERO]).collect();
+        assert_eq!(head.places(&shape, &inner)[200], None, "the middle of the ball is not on it");
+        let mut skin: Vec<(Vec3, Place)> =
+            canonical.iter().zip(places).map(|(p, place)| (world(*p), place.unwrap())).collect();
+        // a tenth was mistaken for skin on the other side
+        for (p, _) in &mut skin[..20] {
+            *p = -*p;
+        }
+        let start = Moment { expression: vec![0.0], pose: Pose::default() };
+        let turn = |seen: &Seen| {
+            let (_, moments) = head.fit(&[(seen, start.clone())], Some(&shape), &Settings::default());
+            moments[0].pose.rotation[2]
+        };
+        let blind = Seen { points, ..Seen::default() };
+        let (blind, told) = (turn(&blind), turn(&Seen { skin, ..blind.clone() }));
+        assert!(blind.abs() < 0.03 && (told - 0.1).abs() < 0.01, "{blind}, with skin {told}");
+    }
+
+    #[test]
     fn a_known_identity_and_a_known_pose_stay() {
         let head = ball();
         let mesh = head.mesh(&[0.5, 0.5], &[-0.7]);
@@ -403,7 +501,7 @@ mod tests {
             geometry::distance::sample_surface(&mesh, 2000, 1).iter().map(|s| s.position / 4.0).collect();
         let start = || Moment { expression: vec![0.0], pose: Pose::default() };
         let settings = Settings { ridge: 1e-9, rigid: false, ..Settings::default() };
-        let points = Seen { points, covering: Vec::new() };
+        let points = Seen { points, ..Seen::default() };
         let seen = [(&points, start()), (&points, start())];
         let (shape, moments) = head.fit(&seen, Some(&[0.5, 0.5]), &settings);
         assert_eq!(shape, [0.5, 0.5]);

@@ -220,7 +220,6 @@ pub fn deformation_config(c: &Value) -> Result<DeformationConfig> {
         skip_layer: integer(c, "skip_layer")?,
         narrow: c["skip_narrow"].as_bool().context("config.skip_narrow")?,
         n_hyper,
-        frequencies: 0,
         direction,
         activation: softplus(c)?,
         last_std: None,

@@ -88,12 +88,6 @@ impl CodeTable {
         let _ = self.weight.index_copy_(0, rows, &value);
     }
 
-    /// Forgets all updates, as if none had been done; the codes stay.
-    pub fn forget_updates(&mut self) {
-        let _ = (self.first.zero_(), self.second.zero_());
-        self.step = 0;
-    }
-
     /// Everything that a checkpoint must hold: codes, moments and step count.
     pub fn state(&self) -> Tensors {
         [

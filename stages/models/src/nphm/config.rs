@@ -222,10 +222,6 @@ pub struct DeformationConfig {
     pub narrow: bool,
     /// Ambient coordinates put out beside the offset.
     pub n_hyper: i64,
-    /// The point is told as its coordinates and their sines and cosines of so many wavelengths, the longest one two units and each
-    /// half the one before (Mildenhall et al., NeRF, section 5.1). The published networks have none.
-    #[serde(default)]
-    pub frequencies: i64,
     /// Direction of the offset.
     pub direction: Direction,
     /// Between layers.
@@ -235,14 +231,9 @@ pub struct DeformationConfig {
 }
 
 impl DeformationConfig {
-    /// Numbers that tell a point: `[x | sin, cos of pi x | sin, cos of 2 pi x | ..]`.
-    pub fn coordinates(&self) -> i64 {
-        3 + 6 * self.frequencies
-    }
-
-    /// Width of the network's input `[coordinates | compressed | z_ex]`.
+    /// Width of the network's input `[x | compressed | z_ex]`.
     pub fn input(&self) -> i64 {
-        self.coordinates() + self.d_compress + self.d_ex
+        3 + self.d_compress + self.d_ex
     }
 
     /// Multiply-adds at a point, of what depends on the point (what codes add is computed once for a scan).
@@ -251,7 +242,7 @@ impl DeformationConfig {
             .map(|i| {
                 let narrowed = |layer: i64| if self.narrow && layer == self.skip_layer { self.input() } else { 0 };
                 let from = if i == 0 { 0 } else { self.hidden - narrowed(i) };
-                let coords = if i == 0 || i == self.skip_layer { self.coordinates() } else { 0 };
+                let coords = if i == 0 || i == self.skip_layer { 3 } else { 0 };
                 let to = if i == self.layers { 3 + self.n_hyper } else { self.hidden - narrowed(i + 1) };
                 (from + coords) * to
             })
@@ -262,9 +253,6 @@ impl DeformationConfig {
         let place = "head model, deformation";
         if !(1..=self.layers).contains(&self.skip_layer) {
             return Err(wrong(place, format!("skip_layer {} is not within 1..={}", self.skip_layer, self.layers)));
-        }
-        if !(0..=16).contains(&self.frequencies) {
-            return Err(wrong(place, format!("frequencies is {}, expected 0 to 16", self.frequencies)));
         }
         if self.narrow && self.hidden <= self.input() {
             let (hidden, input) = (self.hidden, self.input());
@@ -369,7 +357,6 @@ impl HeadConfig {
             skip_layer: 3,
             narrow: true,
             n_hyper: 0,
-            frequencies: 0,
             direction: Direction::Forward,
             activation: Activation::Softplus(100.0),
             last_std: None,
@@ -448,7 +435,6 @@ impl HeadConfig {
             skip_layer,
             narrow: false,
             n_hyper: identity.n_hyper,
-            frequencies: 0,
             direction: Direction::Backward,
             activation,
             last_std,
@@ -481,9 +467,6 @@ mod tests {
         // of 13 anchors six take part, and the global member
         let mini = HeadConfig::mini(4, 5);
         assert_eq!(mini.identity.multiply_adds(), 7 * (5 * 64 + 64 * 35 + (35 + 5) * 64 + 64 * 64 + 64));
-        // sines and cosines of a point come in where the point does, twice
-        let waves = DeformationConfig { frequencies: 4, ..mini.deformation.clone() };
-        assert_eq!(waves.multiply_adds() - mini.deformation.multiply_adds(), 2 * 24 * 128);
     }
 
     #[test]

@@ -52,51 +52,10 @@ impl Deformation {
         let weights: Vec<(Tensor, Tensor)> =
             self.layers.iter().map(|(w, b)| (w.unsqueeze(0), b.unsqueeze(0))).collect();
         let wiring = Wiring { coords_first: true, skip: Some(c.skip_layer), between: Between::Smooth(c.activation) };
-        let group = Group::new(&weights, wiring, c.coordinates(), c.d_compress + c.d_ex);
+        let group = Group::new(&weights, wiring, 3, c.d_compress + c.d_ex);
         let shares: Vec<Tensor> = group.shares(&latents).iter().map(|s| spread(s, per_scan)).collect();
-        let out = group.run(&self.told(&x.reshape([1, -1, 3])), &shares).0;
+        let out = group.run(&x.reshape([1, -1, 3]), &shares).0;
         let out = out.reshape([scans, per_scan, 3 + self.config.n_hyper]);
         (out.narrow(2, 0, 3), out.narrow(2, 3, self.config.n_hyper))
-    }
-
-    /// Points `[1, N, 3]` as the network is told them, `[1, N, coordinates]`.
-    fn told(&self, x: &Tensor) -> Tensor {
-        let mut parts = vec![x.shallow_clone()];
-        for octave in 0..self.config.frequencies {
-            let angle = x * (std::f64::consts::PI * f64::from(1 << octave));
-            parts.extend([angle.sin(), angle.cos()]);
-        }
-        if parts.len() == 1 { parts.remove(0) } else { Tensor::cat(&parts, 2) }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::nphm::config::HeadConfig;
-    use tch::Device;
-
-    #[test]
-    fn a_point_is_told_by_its_coordinates_and_their_sines_and_cosines() {
-        let vs = nn::VarStore::new(Device::Cpu);
-        let mut config = HeadConfig::mini(1, 1).deformation;
-        config.frequencies = 2;
-        let network = Deformation::new(&vs.root(), &config);
-        let told = network.told(&Tensor::from_slice(&[0.25f64, 0.0, -0.5]).reshape([1, 1, 3]));
-        assert_eq!(told.size(), [1, 1, config.coordinates()]);
-        let half = std::f64::consts::FRAC_1_SQRT_2;
-        #[rustfmt::skip]
-        let expected = [
-            0.25, 0.0, -0.5,
-            half, 0.0, -1.0, half, 1.0, 0.0,
-            1.0, 0.0, 0.0, 0.0, 1.0, -1.0,
-        ];
-        let found: Vec<f64> = told.reshape([-1]).try_into().unwrap();
-        assert!(found.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-12), "{found:?}");
-        // the published networks are told the point itself
-        config.frequencies = 0;
-        let plain = Deformation { config, ..network };
-        let x = Tensor::from_slice(&[0.25f32, 0.0, -0.5]).reshape([1, 1, 3]);
-        assert_eq!(plain.told(&x), x);
     }
 }

@@ -291,7 +291,6 @@ impl Shapes<'_> {
             // either the layer before makes room for the input, or the input is appended
             narrow: widths[skip - 1].1 + input == widths[skip].0 && widths[skip].0 == last.0,
             n_hyper: last.1 - 3,
-            frequencies: 0,
             direction: match identity.layout {
                 Layout::Nphm => Direction::Forward,
                 Layout::MonoNphm => Direction::Backward,

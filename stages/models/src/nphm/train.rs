@@ -221,11 +221,17 @@ impl Trainer {
         Self { model, z_id, z_ex, weights, rates, optimizer }
     }
 
-    /// One update from one batch; `factor` multiplies every learning rate.
-    pub fn step(&mut self, batch: &Batch, factor: f64) -> Losses {
+    /// One update from one batch, and from the correspondences of `more` scans at the codes they have; `factor` multiplies every learning rate.
+    pub fn step(&mut self, batch: &Batch, more: Option<&Batch>, factor: f64) -> Losses {
         let id: Picked = self.z_id.pick(&batch.identities);
         let ex: Picked = self.z_ex.pick(&batch.expressions);
-        let losses = training_step(&self.model, &id.codes, &ex.codes, batch, &self.weights);
+        let mut losses = training_step(&self.model, &id.codes, &ex.codes, batch, &self.weights);
+        if let Some(more) = more {
+            let [z_id, z_ex] = [self.z_id.pick(&more.identities), self.z_ex.pick(&more.expressions)];
+            let error = self.correspondence_error(more, &z_id.codes.detach(), &z_ex.codes.detach());
+            losses.terms.push(("more_correspondence", error.double_value(&[])));
+            losses.total += error * self.weights.correspondence;
+        }
         self.optimizer.zero_grad();
         losses.total.backward();
         self.optimizer.step(factor);
@@ -234,36 +240,19 @@ impl Trainer {
         losses
     }
 
-    /// One update of expression network and codes, of people too, by the correspondences of a batch alone, told where the scans' own anchors
-    /// are: no field is asked, so a step costs a tenth. NPHM trains expressions by correspondences alone in a stage of its own (section 3.3),
-    /// after that of identities, which then rest. With a backward model.
-    pub fn correspondence_step(&mut self, batch: &Batch, factor: f64) -> f64 {
+    /// Mean squared error of the canonical places of a batch's points.
+    fn correspondence_error(&self, batch: &Batch, z_id: &Tensor, z_ex: &Tensor) -> Tensor {
         debug_assert_eq!(self.model.config.deformation.direction, Direction::Backward);
-        let id: Picked = self.z_id.pick(&batch.identities);
-        let ex: Picked = self.z_ex.pick(&batch.expressions);
         let deformation = &self.model.deformation;
         let anchors = match self.model.config.deformation.anchors {
             0 => batch.anchors.narrow(1, 0, 0),
             _ => batch.anchors.shallow_clone(),
         };
-        let (offset, _) = deformation.forward(&batch.posed, &deformation.compress(&id.codes, &anchors), &ex.codes);
-        let error = (&batch.posed + offset).mse_loss(&batch.canonical, Reduction::Mean);
-        self.optimizer.zero_grad();
-        (&error * self.weights.correspondence).backward();
-        self.optimizer.step(factor);
-        self.z_id.update(&id, self.rates.z_id * factor, self.rates.clip);
-        self.z_ex.update(&ex, self.rates.z_ex * factor, self.rates.clip);
-        error.double_value(&[])
+        let (offset, _) = deformation.forward(&batch.posed, &deformation.compress(z_id, &anchors), z_ex);
+        (&batch.posed + offset).mse_loss(&batch.canonical, Reduction::Mean)
     }
 
-    /// Begins anew with the weights and codes there are: what optimisers remember of one loss misleads them in another.
-    pub fn forget_updates(&mut self) {
-        self.optimizer.reset();
-        self.z_id.forget_updates();
-        self.z_ex.forget_updates();
-    }
-
-    /// Updates done so far, or since they were forgotten.
+    /// Updates done so far.
     pub fn steps(&self) -> u64 {
         self.optimizer.steps() as u64
     }

@@ -45,7 +45,7 @@ fn setting() -> (Vec<Scan>, Trainer) {
 
 fn run(trainer: &mut Trainer, scans: &[Scan], steps: std::ops::Range<u64>) -> Vec<Losses> {
     let counts = Counts { surface: 24, near: 32, far: 16, correspondences: 24 };
-    steps.map(|step| trainer.step(&draw(scans, 4, &counts, 1, step), 1.0)).collect()
+    steps.map(|step| trainer.step(&draw(scans, 4, &counts, 1, step), None, 1.0)).collect()
 }
 
 #[test]
@@ -233,27 +233,38 @@ fn a_trial_gets_better_with_training_and_leaves_no_trace() {
 }
 
 #[test]
-fn correspondences_alone_teach_where_points_come_from_and_nothing_of_the_surface() {
+fn correspondences_of_more_scans_teach_the_expression_network_and_leave_their_codes() {
     let (scans, mut trainer) = setting();
-    let before = trainer.model.tensors();
-    let before: Tensors = before.iter().map(|(name, t)| (name.clone(), t.copy())).collect();
-    let counts = Counts { surface: 0, near: 0, far: 0, correspondences: 64 };
-    let errors: Vec<f64> =
-        (0..60).map(|step| trainer.correspondence_step(&draw(&scans, 4, &counts, 1, step), 1.0)).collect();
-    let [early, late] = [0..5, 55..60].map(|range| errors[range].iter().sum::<f64>());
-    assert!(late < 0.2 * early, "{early} -> {late}");
-    for (name, tensor) in trainer.model.tensors() {
-        assert_eq!(tensor == before[&name], !name.starts_with("ex_decoder"), "{name}");
+    let mut alone = setting().1;
+    let counts = Counts { surface: 16, near: 24, far: 8, correspondences: 16 };
+    let pairs = Counts { surface: 0, near: 0, far: 0, correspondences: 64 };
+    let error = |trainer: &mut Trainer| {
+        let all = draw(&scans, scans.len(), &pairs, 9, 0);
+        let [z_id, z_ex] =
+            [trainer.z_id.pick(&all.identities), trainer.z_ex.pick(&all.expressions)].map(|picked| picked.codes);
+        let points = trainer.model.query(&trainer.model.person(&z_id, None), &z_ex, &all.posed).narrow(2, 0, 3);
+        points.mse_loss(&all.canonical, Reduction::Mean).double_value(&[])
+    };
+    // a step changes the codes of its own scan alone
+    let one = draw(&scans, 1, &counts, 1, 0);
+    trainer.step(&one, Some(&draw(&scans, scans.len(), &pairs, 2, 0)), 1.0);
+    let moved = trainer.z_ex.weight.abs().sum_dim_intlist(1, false, None::<Kind>).gt(0.0);
+    let others = moved.sum(Kind::Int64).int64_value(&[]);
+    assert_eq!((others, moved.get(one.expressions[0]).int64_value(&[])), (1, 1), "{:?}", one.expressions);
+    alone.step(&one, None, 1.0);
+    for trainer in [&mut trainer, &mut alone] {
+        trainer.rates.z_ex = 0.0;
+        let codes = Tensor::from_slice(&[0.0f32, 0.5, 0.0, 0.5]).reshape([4, 1]);
+        let d_ex = trainer.z_ex.weight.size()[1];
+        trainer.z_ex.weight = codes.constant_pad_nd([0, d_ex - 1]);
     }
-    // what follows begins as if nothing had been, but for weights and codes
-    assert_eq!(trainer.steps(), 60);
-    let codes = trainer.z_ex.weight.copy();
-    trainer.forget_updates();
-    assert_eq!((trainer.steps(), &trainer.z_ex.weight), (0, &codes));
-    for table in [&trainer.z_id, &trainer.z_ex] {
-        let state = table.state();
-        assert!(["first", "second", "step"].iter().all(|name| state[*name].abs().max().double_value(&[]) == 0.0));
+    for step in 1..60 {
+        let batch = draw(&scans, 1, &counts, 1, step);
+        trainer.step(&batch, Some(&draw(&scans, 8, &pairs, 2, step)), 1.0);
+        alone.step(&batch, None, 1.0);
     }
+    let (with, without) = (error(&mut trainer), error(&mut alone));
+    assert!(with < 0.7 * without, "{with}, without {without}");
 }
 
 #[test]
@@ -280,8 +291,10 @@ fn skin_tells_what_a_surface_that_slides_along_itself_does_not() {
         let _ = trainer.z_ex.weight.get(i as i64).get(0).fill_(f64::from(a / 0.3 * 0.9));
     }
     let counts = Counts { surface: 32, near: 48, far: 16, correspondences: 64 };
-    (0..150).for_each(|step| _ = trainer.correspondence_step(&draw(&scans, 3, &counts, 1, step), 1.0));
-    (0..60).for_each(|step| _ = trainer.step(&draw(&scans, 3, &counts, 2, step), 1.0));
+    let pairs = Counts { surface: 0, near: 0, far: 0, correspondences: 64 };
+    for step in 0..150 {
+        trainer.step(&draw(&scans, 3, &counts, 2, step), Some(&draw(&scans, 6, &pairs, 1, step)), 1.0);
+    }
     let model = &trainer.model;
     let z_id: Vec<f32> = trainer.z_id.weight.get(0).try_into().unwrap();
     let still = Pose { rotation: [0.0; 3], translation: [0.0; 3] };
