@@ -82,7 +82,7 @@ impl Trace {
             });
         }
         let records = record::all(root);
-        let last = records.iter().rfind(|one| one.is_of(plan, &loaded.recipe, &[]));
+        let last = past.run(0);
         let failures = |name: &str| last.and_then(|last| last.stage(name)).is_some_and(|stage| stage.failed > 0);
         let failed = plan.nodes.iter().map(|node| failures(&node.name)).collect();
         let start = plan.stages(&self.what).and_then(|stages| match stages[..] {
