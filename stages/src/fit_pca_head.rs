@@ -27,7 +27,6 @@ use protocol::{Cx, Grain, OutRow, Row, Rows, Stage, StageDef, Unit};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
 
 /// Parameters.
 #[derive(Deserialize, JsonSchema)]
@@ -127,6 +126,8 @@ impl Stage for FitPcaHead {
 impl FitPcaHead {
     fn track(&self, unit: &Unit<'_>, cx: &Cx<'_>) -> Result<Rows> {
         let rows = unit.rows();
+        // what is missing is said before anything is fitted
+        let scale = self.scale(&rows)?;
         let when = |(i, row): (usize, &Row<'_>)| -> Result<(String, i64, usize)> {
             let sequence = if row.has("sequence") { row.str("sequence")? } else { String::new() };
             Ok((sequence, row.i64("timestep")?, i))
@@ -184,7 +185,7 @@ impl FitPcaHead {
             .iter()
             .map(|p| [p.x, p.y, p.z, 0.0, 0.0])
             .collect();
-        let skins = self.skin(&rows, &shape)?;
+        let skins = self.skin(&rows, &shape, scale)?;
         let (mut out, mut last) = (Rows::new(), None::<Moment>);
         for (done, (sequence, timestep, i)) in order.iter().enumerate() {
             let observed = read(*i)?;
@@ -261,18 +262,21 @@ impl FitPcaHead {
         Ok(Seen { points: points.into_iter().map(Vec3::from).collect(), covering, skin: Vec::new() })
     }
 
-    /// The skin of each row, if it has any, with what it is of the surface of the person.
-    fn skin(&self, rows: &[Row<'_>], shape: &[f64]) -> Result<Vec<Vec<(Vec3, Place)>>> {
-        let files = rows.iter().map(|row| row.maybe_path(SKIN.0)).collect::<Result<Vec<_>>>()?;
-        if files.iter().all(Option::is_none) {
-            return Ok(vec![Vec::new(); rows.len()]);
+    /// Size of the head that the skin of rows has its canonical places on; 1 if they have no skin.
+    fn scale(&self, rows: &[Row<'_>]) -> Result<f64> {
+        if !rows.iter().any(|row| row.has(SKIN.0)) {
+            return Ok(1.0);
         }
-        let scale = self.scale.context(
+        self.scale.context(
             "rows have `skin`, and nobody says of which person its places are\n\
              hint: `with: { person: STAGE }` takes what fit_identity put out for track_skin; or leave the column out",
-        )?;
-        let read = |path: Option<PathBuf>| path.map_or(Ok(Vec::new()), |path| skin::read(&path));
-        let skins = files.into_iter().map(read).collect::<Result<Vec<_>>>()?;
+        )
+    }
+
+    /// The skin of each row, if it has any, with what it is of the surface of the person.
+    fn skin(&self, rows: &[Row<'_>], shape: &[f64], scale: f64) -> Result<Vec<Vec<(Vec3, Place)>>> {
+        let read = |row: &Row<'_>| row.maybe_path(SKIN.0)?.map_or(Ok(Vec::new()), |path| skin::read(&path));
+        let skins = rows.iter().map(read).collect::<Result<Vec<_>>>()?;
         // of all moments together, most of which found the same places
         let all: BTreeSet<[u32; 3]> = skins.iter().flatten().map(|(_, place)| place.map(f32::to_bits)).collect();
         let canonical: Vec<Vec3> = all.iter().map(|bits| Vec3::from(bits.map(f32::from_bits)) * scale as f32).collect();
