@@ -46,7 +46,8 @@ fn main() {
     for _ in 0..rounds {
         let raster = rasterize(&positions, &faces, &camera, 0.1);
         let values = raster.interpolate(&faces, &attributes, [0.0; 9]);
-        covered = raster.tri_id.iter().zip(&values).filter(|(id, value)| **id >= 0 && value[0].is_finite()).count();
+        std::hint::black_box(&values);
+        covered = raster.tri_id.iter().filter(|id| **id >= 0).count();
     }
     println!("{} {covered}", faces.len());
 }

@@ -7,9 +7,12 @@
 //! one with the lower number. Faces are drawn from both sides.
 //!
 //! The image is cut into bands of rows that are drawn independently, each taking triangles in order: the result does
-//! not depend on the number of threads. This file knows nothing about shading, anti-aliasing or what is interpolated.
+//! not depend on the number of threads. What a band is given of a triangle is its number alone: vertices are shared,
+//! and small enough to stay in the cache, where triangles would be written and read once each. This file knows nothing
+//! about shading, anti-aliasing or what is interpolated.
 
 use glam::{DVec3, Vec3};
+use multiversion::multiversion;
 use rayon::prelude::*;
 
 use crate::camera::Camera;
@@ -17,8 +20,10 @@ use crate::camera::Camera;
 /// Coordinates in sub-pixel units stay below 2^29, so that edge functions (two products of differences) fit i64.
 const COORDINATE_BITS: u32 = 29;
 /// Rows drawn by one task.
-const BAND: usize = 16;
-/// Triangles prepared by one task.
+const BAND: usize = 32;
+/// Samples on a side of what is tested for coverage at once.
+const TILE: usize = 4;
+/// Vertices or triangles prepared by one task.
 const CHUNK: usize = 4096;
 /// The nearest distance at which the near plane may lie, metres: perspective division needs a positive one.
 const LEAST_NEAR: f64 = 1e-6;
@@ -66,21 +71,19 @@ pub fn rasterize_at(positions: &[Vec3], faces: &[[u32; 3]], camera: &Camera, nea
     }
     let grid = Grid::new(width, height, f64::from(near).max(LEAST_NEAR));
     let vertices = project(positions, camera, pixel_center, &grid);
+    let mesh = Projected { faces, vertices: &vertices, grid: &grid };
+    let homogeneous = |v: u32| homogeneous(positions[v as usize], camera, pixel_center);
     let chunks: Vec<Chunk> = faces
         .par_chunks(CHUNK)
         .enumerate()
-        .map(|(c, part)| Chunk::prepare(c * CHUNK, part, &vertices, &grid))
+        .map(|(c, part)| Chunk::prepare(c * CHUNK, part, &mesh, homogeneous))
         .collect();
 
     let rows = BAND * width;
     let bands = raster.tri_id.par_chunks_mut(rows).zip(raster.bary.par_chunks_mut(rows));
     bands.zip(raster.depth.par_chunks_mut(rows)).enumerate().for_each(|(b, ((tri_id, bary), depth))| {
-        let mut band = Band { first_row: b * BAND, width, tri_id, bary, depth };
-        for chunk in &chunks {
-            for t in &chunk.bins[b] {
-                band.draw(&chunk.triangles[*t as usize], chunk, &grid);
-            }
-        }
+        let mut band = Band { number: b, width, tri_id, bary, depth };
+        draw(&mut band, &chunks, &mesh);
     });
     raster
 }
@@ -131,6 +134,7 @@ impl Grid {
     }
 
     /// Signed distance to clipping plane `plane`, not normalised; negative means outside.
+    #[inline(always)]
     fn distance(&self, plane: usize, h: DVec3) -> f64 {
         match plane {
             0 => h.z - self.near,
@@ -142,121 +146,138 @@ impl Grid {
     }
 
     /// One bit per clipping plane that the point is outside of.
+    #[inline(always)]
     fn outside(&self, h: DVec3) -> u8 {
         (0..5).fold(0, |code, plane| code | (u8::from(self.distance(plane, h) < 0.0) << plane))
     }
 
+    #[inline(always)]
     fn snap(&self, h: DVec3) -> [i32; 2] {
         let unit = f64::from(1u32 << self.bits);
         let fixed = |v: f64| ((v / h.z).clamp(-self.guard, self.guard) * unit).round() as i32;
         [fixed(h.x), fixed(h.y)]
     }
 
+    /// The samples that a triangle may cover: left, right, top, bottom.
+    #[inline(always)]
+    fn samples_of(&self, v: &[[i32; 2]; 3]) -> [i32; 4] {
+        let [x0, x1, y0, y1] = bounds(v);
+        let (left, right) = self.samples(x0, x1, self.width);
+        let (top, bottom) = self.samples(y0, y1, self.height);
+        [left, right, top, bottom]
+    }
+
     /// The samples (pixels) in a closed range of sub-pixel units, cut to `0..limit`.
+    #[inline(always)]
     fn samples(&self, low: i32, high: i32, limit: i32) -> (i32, i32) {
         let first = (i64::from(low) + (1i64 << self.bits) - 1) >> self.bits;
         ((first as i32).max(0), (high >> self.bits).min(limit - 1))
     }
 }
 
-/// A projected vertex: (x z, y z, z) with x, y in pixels relative to the sample of pixel (0, 0).
+/// A vertex as (x z, y z, z) with x, y in pixels relative to the sample of pixel (0, 0).
+#[inline(always)]
+fn homogeneous(p: Vec3, camera: &Camera, pixel_center: f64) -> DVec3 {
+    let mut h = camera.intrinsics * camera.world_to_cam.transform_point3(p.as_dvec3());
+    h.x -= pixel_center * h.z;
+    h.y -= pixel_center * h.z;
+    h
+}
+
+/// A projected vertex.
 #[derive(Clone, Copy)]
 struct Vertex {
-    homogeneous: DVec3,
     snapped: [i32; 2],
-    outside: u8,
+    /// 1 / camera z; 0 if the vertex lies outside of a clipping plane, or nowhere.
+    inverse_z: f64,
 }
-
-/// Set in `outside` for vertices that are not finite.
-const NOT_FINITE: u8 = 0x80;
 
 fn project(positions: &[Vec3], camera: &Camera, pixel_center: f64, grid: &Grid) -> Vec<Vertex> {
-    let one = |p: &Vec3| {
-        let mut h = camera.intrinsics * camera.world_to_cam.transform_point3(p.as_dvec3());
-        h.x -= pixel_center * h.z;
-        h.y -= pixel_center * h.z;
-        if !h.is_finite() {
-            return Vertex { homogeneous: h, snapped: [0; 2], outside: NOT_FINITE };
-        }
-        let outside = grid.outside(h);
-        Vertex { homogeneous: h, snapped: if outside == 0 { grid.snap(h) } else { [0; 2] }, outside }
-    };
-    positions.par_iter().with_min_len(4096).map(one).collect()
+    let mut vertices = vec![Vertex { snapped: [0; 2], inverse_z: 0.0 }; positions.len()];
+    let parts = positions.par_chunks(CHUNK).zip(vertices.par_chunks_mut(CHUNK));
+    parts.for_each(|(positions, vertices)| project_part(positions, camera, pixel_center, grid, vertices));
+    vertices
 }
 
-/// A triangle ready to be drawn; whichever way its face runs, `v` runs so that edge functions are positive inside.
-struct Triangle {
+/// The same of some of them.
+#[multiversion(targets("x86_64+avx2+bmi1+bmi2"))]
+fn project_part(positions: &[Vec3], camera: &Camera, pixel_center: f64, grid: &Grid, vertices: &mut [Vertex]) {
+    for (p, vertex) in positions.iter().zip(vertices) {
+        let h = homogeneous(*p, camera, pixel_center);
+        if h.is_finite() && grid.outside(h) == 0 {
+            *vertex = Vertex { snapped: grid.snap(h), inverse_z: 1.0 / h.z };
+        }
+    }
+}
+
+/// What is drawn.
+struct Projected<'a> {
+    faces: &'a [[u32; 3]],
+    vertices: &'a [Vertex],
+    grid: &'a Grid,
+}
+
+/// Part of a face that clipping left; `v` runs so that edge functions are positive inside.
+struct Clipped {
     v: [[i32; 2]; 3],
     /// 1 / camera z of each corner.
     inverse_z: [f64; 3],
     face: u32,
-    /// Which of the face's vertices each corner is; or, with `clipped`, an index into the chunk's `weights`.
-    corner: [u32; 3],
-    clipped: bool,
+    /// Barycentric coordinates of each corner on the face.
+    weights: [DVec3; 3],
 }
 
-/// A run of faces, prepared, and which of them touch which band.
+/// Set in what a band is given for what is left of a clipped face.
+const CLIPPED: u32 = 1 << 31;
+
+/// Which of a run of faces touch which band.
 struct Chunk {
-    triangles: Vec<Triangle>,
+    /// For each band numbers of faces, in order; or, with [`CLIPPED`], of what is in `clipped`.
     bins: Vec<Vec<u32>>,
-    /// Barycentric coordinates, on their face, of corners that clipping made.
-    weights: Vec<DVec3>,
+    clipped: Vec<Clipped>,
 }
 
 impl Chunk {
-    fn prepare(first_face: usize, faces: &[[u32; 3]], vertices: &[Vertex], grid: &Grid) -> Self {
-        let bands = (grid.height as usize).div_ceil(BAND);
-        let mut chunk = Self {
-            triangles: Vec::with_capacity(faces.len()),
-            bins: vec![Vec::with_capacity(2 * faces.len() / bands); bands],
-            weights: Vec::new(),
-        };
-        for (i, face) in faces.iter().enumerate() {
-            let corners = face.map(|v| vertices[v as usize]);
-            let any = corners.iter().fold(0, |code, c| code | c.outside);
-            let all = corners.iter().fold(0xff, |code, c| code & c.outside);
-            let face = (first_face + i) as u32;
-            if any == 0 {
-                let v = corners.map(|c| c.snapped);
-                let inverse_z = corners.map(|c| 1.0 / c.homogeneous.z);
-                chunk.push(Triangle { v, inverse_z, face, corner: [0, 1, 2], clipped: false }, grid);
-            } else if all == 0 && any & NOT_FINITE == 0 {
-                chunk.push_clipped(face, corners.map(|c| c.homogeneous), any, grid);
+    /// Files `part` of the faces, which begins with face `first`.
+    fn prepare(first: usize, part: &[[u32; 3]], mesh: &Projected<'_>, homogeneous: impl Fn(u32) -> DVec3) -> Self {
+        let bands = (mesh.grid.height as usize).div_ceil(BAND);
+        let mut chunk = Self { bins: vec![Vec::with_capacity(2 * part.len() / bands); bands], clipped: Vec::new() };
+        for (i, face) in part.iter().enumerate() {
+            let number = (first + i) as u32;
+            let corners = face.map(|v| mesh.vertices[v as usize]);
+            if corners.iter().all(|c| c.inverse_z > 0.0) {
+                chunk.file(number, &corners.map(|c| c.snapped), mesh.grid);
+            } else {
+                chunk.clip(number, face.map(&homogeneous), mesh.grid);
             }
         }
         chunk
     }
 
-    /// Orients the triangle and files it under the bands it may cover a sample of.
-    fn push(&mut self, mut t: Triangle, grid: &Grid) {
-        let area = edge(t.v[0], t.v[1], t.v[2]);
-        if area == 0 {
-            return;
-        }
-        if area < 0 {
-            t.v.swap(1, 2);
-            t.inverse_z.swap(1, 2);
-            t.corner.swap(1, 2);
-        }
-        let [x0, x1, y0, y1] = bounds(&t.v);
-        let (left, right) = grid.samples(x0, x1, grid.width);
-        let (top, bottom) = grid.samples(y0, y1, grid.height);
+    /// Files a triangle under the bands it may cover a sample of.
+    #[inline(always)]
+    fn file(&mut self, number: u32, v: &[[i32; 2]; 3], grid: &Grid) {
+        let [left, right, top, bottom] = grid.samples_of(v);
         if left > right || top > bottom {
             return;
         }
         for band in top as usize / BAND..=bottom as usize / BAND {
-            self.bins[band].push(self.triangles.len() as u32);
+            self.bins[band].push(number);
         }
-        self.triangles.push(t);
     }
 
-    /// Clips a face against the planes in `planes` and files what is left as a fan.
+    /// Clips a face, given by its corners, against the planes that it reaches out of and files what is left as a fan.
     ///
     /// New corners are always computed from the inner end of an edge to its outer end. So the two faces at an edge get
     /// the same corner, bit for bit, and stay joined.
-    fn push_clipped(&mut self, face: u32, corners: [DVec3; 3], planes: u8, grid: &Grid) {
+    fn clip(&mut self, face: u32, corners: [DVec3; 3], grid: &Grid) {
+        let outside = corners.map(|c| grid.outside(c));
+        let (any, all) = (outside[0] | outside[1] | outside[2], outside[0] & outside[1] & outside[2]);
+        if all != 0 || corners.iter().any(|c| !c.is_finite()) {
+            return;
+        }
         let mut polygon: Vec<(DVec3, DVec3)> = corners.into_iter().zip([DVec3::X, DVec3::Y, DVec3::Z]).collect();
-        for plane in (0..5).filter(|p| planes & (1 << p) != 0) {
+        for plane in (0..5).filter(|p| any & (1 << p) != 0) {
             let mut clipped = Vec::with_capacity(polygon.len() + 1);
             for (i, current) in polygon.iter().enumerate() {
                 let next = &polygon[(i + 1) % polygon.len()];
@@ -275,86 +296,146 @@ impl Chunk {
         if polygon.len() < 3 {
             return;
         }
-        let base = self.weights.len() as u32;
-        self.weights.extend(polygon.iter().map(|p| p.1));
         let snapped: Vec<[i32; 2]> = polygon.iter().map(|p| grid.snap(p.0)).collect();
         for i in 1..polygon.len() - 1 {
-            let ids = [0, i, i + 1];
+            let mut ids = [0, i, i + 1];
+            if edge(snapped[0], snapped[i], snapped[i + 1]) < 0 {
+                ids.swap(1, 2);
+            }
             let v = ids.map(|k| snapped[k]);
+            self.file(CLIPPED | self.clipped.len() as u32, &v, grid);
             let inverse_z = ids.map(|k| 1.0 / polygon[k].0.z);
-            let corner = ids.map(|k| base + k as u32);
-            self.push(Triangle { v, inverse_z, face, corner, clipped: true }, grid);
+            self.clipped.push(Clipped { v, inverse_z, face, weights: ids.map(|k| polygon[k].1) });
         }
     }
 }
 
 /// Some rows of the image.
 struct Band<'a> {
-    first_row: usize,
+    number: usize,
     width: usize,
     tri_id: &'a mut [i32],
     bary: &'a mut [[f32; 3]],
     depth: &'a mut [f32],
 }
 
-impl Band<'_> {
-    fn draw(&mut self, t: &Triangle, chunk: &Chunk, grid: &Grid) {
-        let rows = (self.tri_id.len() / self.width) as i32;
-        let first_row = self.first_row as i32;
-        let [x0, x1, y0, y1] = bounds(&t.v);
-        let (left, right) = grid.samples(x0, x1, grid.width);
-        let (top, bottom) = grid.samples(y0, y1, grid.height);
-        let (top, bottom) = (top.max(first_row), bottom.min(first_row + rows - 1));
-
-        // Edge k lies opposite to corner k, so its function, over their sum, is corner k's affine coordinate.
-        let opposite = [[t.v[1], t.v[2]], [t.v[2], t.v[0]], [t.v[0], t.v[1]]];
-        let dx = opposite.map(|[a, b]| i64::from(b[0]) - i64::from(a[0]));
-        let dy = opposite.map(|[a, b]| i64::from(b[1]) - i64::from(a[1]));
-        // A sample on an edge belongs to the triangle if that is a left edge (running up, as y grows downwards) or a
-        // top edge (horizontal, running right); of two triangles at an edge exactly one says so.
-        let least: [i64; 3] = std::array::from_fn(|k| i64::from(!(dy[k] < 0 || (dy[k] == 0 && dx[k] > 0))));
-        let start = [left << grid.bits, top << grid.bits];
-        let mut row: [i64; 3] = std::array::from_fn(|k| edge(opposite[k][0], opposite[k][1], start));
-        let (step_x, step_y) = (dy.map(|d| -(d << grid.bits)), dx.map(|d| d << grid.bits));
-
-        for y in top..=bottom {
-            let offset = (y - first_row) as usize * self.width;
-            let mut e = row;
-            let mut entered = false;
-            for x in left..=right {
-                if e[0] >= least[0] && e[1] >= least[1] && e[2] >= least[2] {
-                    entered = true;
-                    self.shade(offset + x as usize, t, e, chunk);
-                } else if entered {
-                    break; // A triangle is convex: the rest of the row is outside.
-                }
-                (0..3).for_each(|k| e[k] += step_x[k]);
+/// Draws all that touches a band.
+#[multiversion(targets("x86_64+avx2+bmi1+bmi2"))]
+fn draw(band: &mut Band<'_>, chunks: &[Chunk], mesh: &Projected<'_>) {
+    for chunk in chunks {
+        for number in &chunk.bins[band.number] {
+            if number & CLIPPED == 0 {
+                let corners = mesh.faces[*number as usize].map(|v| mesh.vertices[v as usize]);
+                let (v, inverse_z) = (corners.map(|c| c.snapped), corners.map(|c| c.inverse_z));
+                band.draw(v, inverse_z, *number, None, mesh.grid);
+            } else {
+                let t = &chunk.clipped[(number & !CLIPPED) as usize];
+                band.draw(t.v, t.inverse_z, t.face, Some(&t.weights), mesh.grid);
             }
-            (0..3).for_each(|k| row[k] += step_y[k]);
+        }
+    }
+}
+
+impl Band<'_> {
+    /// Draws what the band has of a triangle: corners on the grid, 1 / camera z of each, its number, and the barycentric
+    /// coordinates of its corners if it is not a whole face.
+    #[inline(always)]
+    fn draw(&mut self, v: [[i32; 2]; 3], inverse_z: [f64; 3], face: u32, weights: Option<&[DVec3; 3]>, grid: &Grid) {
+        let first_row = (self.number * BAND) as i32;
+        let [left, right, top, bottom] = grid.samples_of(&v);
+        let (top, bottom) = (top.max(first_row), bottom.min(first_row + BAND as i32 - 1));
+
+        // Edge k lies opposite to corner k, so its function, over their sum, is corner k's affine coordinate. All are
+        // turned (-1) where the face runs the other way, so that they are positive inside.
+        let turned = edge(v[0], v[1], v[2]) >> 63;
+        let opposite = [[v[1], v[2]], [v[2], v[0]], [v[0], v[1]]];
+        let along = |axis: usize| opposite.map(|[a, b]| ((i64::from(b[axis]) - i64::from(a[axis])) ^ turned) - turned);
+        let (dx, dy) = (along(0), along(1));
+        // A sample on an edge belongs to the triangle if that is a left edge (running up, as y grows downwards) or a
+        // top edge (horizontal, running right); of two triangles at an edge exactly one says so. No branches here: they
+        // would be guessed wrongly.
+        let least: [i64; 3] = std::array::from_fn(|k| i64::from(!((dy[k] < 0) | ((dy[k] == 0) & (dx[k] > 0)))));
+        let unit = 1i64 << grid.bits;
+        let (x0, y0) = (i64::from(left) * unit, i64::from(top) * unit);
+        let mut row: [i64; 3] = std::array::from_fn(|k| {
+            let [x, y] = opposite[k][0].map(i64::from);
+            dx[k] * (y0 - y) - dy[k] * (x0 - x) - least[k]
+        });
+        let (step_x, step_y) = (dy.map(|d| -d * unit), dx.map(|d| d * unit));
+        // a sample that is nearer than the nearest corner, by more than rounding, hides the triangle
+        let nearness = inverse_z[0].max(inverse_z[1]).max(inverse_z[2]) as f32;
+
+        // not `step_by` over inclusive ranges, which a compiler does not see through
+        let mut y = top;
+        while y <= bottom {
+            let (mut tile, mut x) = (row, left);
+            while x <= right {
+                let mut inside = covered(tile, step_x, step_y, right - x, bottom - y);
+                while inside != 0 {
+                    let n = inside.trailing_zeros() as usize;
+                    inside &= inside - 1;
+                    let (i, j) = (n % TILE, n / TILE);
+                    let pixel = ((y - first_row) as usize + j) * self.width + x as usize + i;
+                    if self.tri_id[pixel] < 0 || self.depth[pixel] * nearness >= 1.0 - 1e-6 {
+                        let at = |k: usize| tile[k] + step_x[k] * i as i64 + step_y[k] * j as i64 + least[k];
+                        self.shade(pixel, std::array::from_fn(at), turned < 0, &inverse_z, face, weights);
+                    }
+                }
+                (0..3).for_each(|k| tile[k] += TILE as i64 * step_x[k]);
+                x += TILE as i32;
+            }
+            (0..3).for_each(|k| row[k] += TILE as i64 * step_y[k]);
+            y += TILE as i32;
         }
     }
 
-    fn shade(&mut self, pixel: usize, t: &Triangle, e: [i64; 3], chunk: &Chunk) {
+    #[inline(always)]
+    fn shade(
+        &mut self,
+        pixel: usize,
+        e: [i64; 3],
+        turned: bool,
+        inverse_z: &[f64; 3],
+        face: u32,
+        weights: Option<&[DVec3; 3]>,
+    ) {
         let affine = e.map(|e| e as f64);
-        let w: [f64; 3] = std::array::from_fn(|k| affine[k] * t.inverse_z[k]);
-        let scale = 1.0 / (w[0] + w[1] + w[2]);
-        let z = ((affine[0] + affine[1] + affine[2]) * scale) as f32;
+        let w: [f64; 3] = std::array::from_fn(|k| affine[k] * inverse_z[k]);
+        // in the order of corners as the edges run
+        let sum = |v: [f64; 3]| if turned { v[0] + v[2] + v[1] } else { v[0] + v[1] + v[2] };
+        let scale = 1.0 / sum(w);
+        let z = (sum(affine) * scale) as f32;
         if self.tri_id[pixel] >= 0 && self.depth[pixel] <= z {
             return;
         }
-        let mut bary = [0.0f32; 3];
-        if t.clipped {
-            let sum: DVec3 = (0..3).map(|k| chunk.weights[t.corner[k] as usize] * (w[k] * scale)).sum();
-            bary = sum.max(DVec3::ZERO).as_vec3().to_array();
-        } else {
-            for k in 0..3 {
-                bary[t.corner[k] as usize] = (w[k] * scale) as f32;
-            }
-        }
-        self.tri_id[pixel] = t.face as i32;
-        self.bary[pixel] = bary;
+        let w = w.map(|w| w * scale);
+        self.tri_id[pixel] = face as i32;
         self.depth[pixel] = z;
+        self.bary[pixel] = match weights {
+            Some(weights) => (0..3).map(|k| weights[k] * w[k]).sum::<DVec3>().max(DVec3::ZERO).as_vec3().to_array(),
+            None => w.map(|w| w as f32),
+        };
     }
+}
+
+/// Which samples of a tile lie on the inner side of all edges: bit `TILE * j + i` is the sample i to the right of the first and j below it. Edge functions
+/// there are `first`, less what a sample on an edge lacks; no samples are wanted further right or down than `right` and `down`.
+#[inline(always)]
+fn covered(first: [i64; 3], step_x: [i64; 3], step_y: [i64; 3], right: i32, down: i32) -> u32 {
+    let mut outside = [0i64; TILE];
+    let mut at = first;
+    for j in 0..TILE {
+        for (i, outside) in outside.iter_mut().enumerate() {
+            let right = i as i64;
+            let any = (at[0] + step_x[0] * right) | (at[1] + step_x[1] * right) | (at[2] + step_x[2] * right);
+            *outside |= (any >> 63) & (1 << (TILE * j + i));
+        }
+        (0..3).for_each(|k| at[k] += step_y[k]);
+    }
+    let inside = !outside.iter().fold(0, |all, some| all | some) as u32;
+    let (columns, lines) = ((right + 1).min(TILE as i32), (down + 1).min(TILE as i32));
+    let columns = 0x1111 * ((1 << columns) - 1);
+    inside & columns & ((1 << (TILE as i32 * lines)) - 1)
 }
 
 /// Twice the signed area of (a, b, p); with y downwards positive if p lies to the right of a -> b as seen on screen.
@@ -436,6 +517,22 @@ mod tests {
         for seed in 0..6 {
             let (positions, faces) = patch(&camera, if seed < 4 { 7 } else { 23 }, seed);
             assert!(coverage(&positions, &faces, &camera, 0.01).iter().all(|c| *c == 1), "seed {seed}");
+        }
+    }
+
+    #[test]
+    fn what_has_no_area_covers_nothing() {
+        let camera = camera(40, 33);
+        let at = |x: f32, y: f32| Vec3::new((x - 20.0) / 64.0, (y - 16.5) / 64.0, 1.0);
+        // through samples: along a row, up a column, down a diagonal, and a point
+        let lines =
+            [[(2.5, 4.5), (9.5, 4.5)], [(3.5, 20.5), (3.5, 2.5)], [(1.5, 1.5), (12.5, 12.5)], [(7.5, 7.5), (7.5, 7.5)]];
+        for [from, to] in lines {
+            let positions = [at(from.0, from.1), at(to.0, to.1), at((from.0 + to.0) / 2.0, (from.1 + to.1) / 2.0)];
+            for face in [[0, 1, 2], [0, 2, 1], [1, 0, 2], [0, 1, 0]] {
+                let raster = rasterize(&positions, &[face], &camera, 0.01);
+                assert!(raster.mask().iter().all(|covered| !covered), "{from:?} {to:?} {face:?}");
+            }
         }
     }
 
