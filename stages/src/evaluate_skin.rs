@@ -1,11 +1,11 @@
 //! `evaluate_skin`: how far skin that was found again lies from where it truly is, beside where the tracked surface had it.
 //!
-//! reads: skin, mesh, pose, truth; with reference (mesh, pose, truth, timestep, lost, expression), person
+//! reads: sequence?, timestep, skin, mesh, pose, truth; with reference (sequence?, timestep, mesh, pose, truth, lost, expression), person
 //! writes: skin_error_mm, skin_error_tracked_mm
 //!
 //! A row is a moment, `reference` what `track_skin` had for it. The place of each point on the true surface at the reference moves along with that surface; both columns are
 //! medians over the points of the distance from there along the surface (across it evaluate_tracking measures): of what was found, and of the place that the tracked mesh has for the same canonical point. Null where
-//! nothing was found. On synthetic people only.
+//! nothing was found, and at the reference itself, where there is nothing to find. On synthetic people only.
 
 use crate::common::head_models::Person;
 use crate::common::skin::{self, SKIN};
@@ -29,12 +29,14 @@ struct Params {}
 const MOMENT: [(&str, Type); 3] = [("mesh", Type::Blob), ("pose", Type::Floats(6)), ("truth", Type::Blob)];
 
 fn def() -> StageDef {
-    StageDef::new("evaluate_skin", 1, Grain::Row)
+    StageDef::new("evaluate_skin", 2, Grain::Row)
         .doc("Distance of skin that was found again from where it truly is.")
         .reads(MOMENT)
-        .reads([SKIN])
+        .reads([("timestep", Type::I64), SKIN])
+        .may_read([skin::SEQUENCE])
         .with("reference", MOMENT)
         .with("reference", skin::CHOSEN_BY)
+        .with_may_read("reference", [skin::SEQUENCE])
         .with("person", [("person", Type::Blob)])
         .writes([("skin_error_mm", Type::F64), ("skin_error_tracked_mm", Type::F64)])
         .batch(8)
@@ -49,11 +51,13 @@ protocol::register!(Params, def, |_: Params, cx: &Cx<'_>| {
     let truth = Truth::read(&row.path("truth")?)?;
     let faces = truth.faces.clone();
     let tree = MeshDistance::new(&Mesh { positions: truth.positions, faces: truth.faces });
-    anyhow::Ok(EvaluateSkin { scale, surface, tree, faces })
+    anyhow::Ok(EvaluateSkin { scale, moment: skin::moment(row)?, surface, tree, faces })
 });
 
 struct EvaluateSkin {
     scale: f64,
+    /// Of the reference.
+    moment: (String, i64),
     /// What was tracked at the reference, and the true surface there.
     surface: Surface,
     tree: MeshDistance,
@@ -69,6 +73,9 @@ impl Stage for EvaluateSkin {
 impl EvaluateSkin {
     fn score(&self, unit: &Unit<'_>) -> Result<Rows> {
         let row = unit.row();
+        if skin::moment(&row)? == self.moment {
+            return Ok(vec![OutRow::new().set("skin_error_mm", Value::Null).set("skin_error_tracked_mm", Value::Null)]);
+        }
         let now = Surface::read(&row, self.scale)?;
         let path = row.path("truth")?;
         let truth = Truth::read(&path)?;

@@ -1,6 +1,6 @@
 //! `track_skin`: where the skin of one moment is, found by how it looked at another.
 //!
-//! reads: timestep, camera, image, intrinsics, world_to_cam, width, height, mesh, expression, pose; with reference (these, lost, expression, landmarks3d), person
+//! reads: timestep, camera, image, intrinsics, world_to_cam, width, height, mesh, expression, pose; with reference (sequence?, these, lost, expression, landmarks3d), person
 //! writes: skin (safetensors), skin_found, skin_moved_mm
 //!
 //! A group is what was filmed and tracked at one moment: its views, each with the tracked mesh. `reference` holds such rows of the same person, of one
@@ -88,12 +88,13 @@ const VIEW: [(&str, Type); 8] = [
 ];
 
 fn def() -> StageDef {
-    StageDef::new("track_skin", 2, Grain::Group)
+    StageDef::new("track_skin", 3, Grain::Group)
         .doc("Finds the skin of a moment again by how it looked at another, in all views.")
         .reads(VIEW)
         .reads([("timestep", Type::I64)])
         .with("reference", VIEW)
         .with("reference", skin::CHOSEN_BY)
+        .with_may_read("reference", [skin::SEQUENCE])
         .with("reference", [landmarks::TRIANGULATED])
         .with("person", [("person", Type::Blob)])
         .writes([SKIN, ("skin_found", Type::I64), ("skin_moved_mm", Type::F64)])

@@ -25,7 +25,7 @@ use models::loss_scale::LossScale;
 use models::team::{Team, cut};
 use models::vae::Vae;
 use models::weights;
-use protocol::{ColumnDef, Cx, Grain, OutRow, Rows, Stage, StageDef, Unit};
+use protocol::{Cx, Grain, OutRow, Rows, Stage, StageDef, Unit};
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -34,7 +34,7 @@ use tch::{Kind, Tensor};
 fn def() -> StageDef {
     let tried =
         [("gbuffer", Type::Blob), ("latent", Type::Blob), ("expression", Type::Floats(0)), ("target", Type::Blob)];
-    let mut def = StageDef::new("train_avatar", 8, Grain::Whole)
+    StageDef::new("train_avatar", 8, Grain::Whole)
         .doc("Trains a person's avatar: ControlNet, TriPlane features and expression attentions on a diffusion prior.")
         .reads([("gbuffer", Type::Blob), ("latent", Type::Blob), ("expression", Type::Floats(0))])
         .may_read(EYE_COLUMNS)
@@ -46,15 +46,13 @@ fn def() -> StageDef {
         ])
         .with("backbone", backbone::COLUMNS)
         .may_take("validation", tried)
+        .with_may_read("validation", EYE_COLUMNS)
+        .with_may_read("validation", [("participant", Type::I64)])
         .writes([("config", Type::Blob), ("checkpoint", Type::Blob), ("losses", Type::Blob)])
         .writes([("events", Type::Blob), ("events_path", Type::Str)])
         .writes([("validation", Type::Blob), ("validation_sheet", Type::Blob)])
         .threads(2)
-        .memory_mb(4000);
-    let optional = [("participant", Type::I64)].into_iter().chain(EYE_COLUMNS);
-    let optional = optional.map(|(name, ty)| ColumnDef { name: name.into(), ty, optional: true });
-    def.with.last_mut().expect("it was just added").reads.extend(optional);
-    def
+        .memory_mb(4000)
 }
 
 protocol::register!(Params, def, |params: Params, _: &Cx<'_>| {

@@ -200,6 +200,12 @@ impl StageDef {
         self
     }
 
+    /// Adds columns it reads of a constant if they are there.
+    pub fn with_may_read<const N: usize>(mut self, name: &str, columns: [(&str, Type); N]) -> StageDef {
+        self.constant(name).reads.extend(columns.map(|column| column_def(column, true)));
+        self
+    }
+
     /// Adds a constant it can do without.
     pub fn may_take<const N: usize>(self, name: &str, columns: [(&str, Type); N]) -> StageDef {
         let mut def = self.with(name, columns);
@@ -265,9 +271,12 @@ mod tests {
         let def = StageDef::new("s", 1, Grain::Row)
             .with("a", [("x", Type::I64)])
             .may_take("b", [("x", Type::I64)])
-            .with("a", [("y", Type::Str)]);
-        let columns = |with: &WithDef| with.reads.iter().map(|c| c.name.clone()).collect::<Vec<_>>();
+            .with("a", [("y", Type::Str)])
+            .with_may_read("b", [("y", Type::Str)]);
+        let columns = |with: &WithDef| with.reads.iter().map(|c| (c.name.clone(), c.optional)).collect::<Vec<_>>();
         let found: Vec<_> = def.with.iter().map(|with| (with.name.as_str(), with.optional, columns(with))).collect();
-        assert_eq!(found, [("a", false, vec!["x".into(), "y".into()]), ("b", true, vec![String::from("x")])]);
+        let [x, y] = ["x", "y"].map(String::from);
+        let a = vec![(x.clone(), false), (y.clone(), false)];
+        assert_eq!(found, [("a", false, a), ("b", true, vec![(x, false), (y, true)])]);
     }
 }

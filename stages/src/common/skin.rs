@@ -42,9 +42,21 @@ pub fn read(path: &Path) -> Result<Vec<([f32; 3], [f32; 3])>> {
     parse().with_context(|| format!("the skin {}", path.display()))
 }
 
+/// With `timestep` it names a moment, if several sequences are tracked.
+pub const SEQUENCE: (&str, Type) = ("sequence", Type::Str);
+
 /// The columns by which a reference is chosen.
 pub const CHOSEN_BY: [(&str, Type); 3] =
     [("timestep", Type::I64), ("lost", Type::Bool), ("expression", Type::Floats(0))];
+
+/// The moment of a row: its sequence, empty if rows name none, and its timestep.
+///
+/// # Errors
+/// If a column is of another type.
+pub fn moment(row: &Row<'_>) -> Result<(String, i64)> {
+    let sequence = if row.has(SEQUENCE.0) { row.str(SEQUENCE.0)? } else { String::new() };
+    Ok((sequence, row.i64("timestep")?))
+}
 
 /// Of rows of tracked moments of a person those of one: the moment that was not lost and whose expression is smallest, the first in
 /// the table if several are equal.
@@ -52,10 +64,6 @@ pub const CHOSEN_BY: [(&str, Type); 3] =
 /// # Errors
 /// If there is none.
 pub fn reference<'a>(rows: &[Row<'a>]) -> Result<Vec<Row<'a>>> {
-    let moment = |row: &Row<'_>| -> Result<(String, i64)> {
-        let sequence = if row.has("sequence") { row.str("sequence")? } else { String::new() };
-        Ok((sequence, row.i64("timestep")?))
-    };
     let faces = rows.iter().map(|row| Ok((row.bool("lost")?, row.floats("expression")?.iter().map(|v| v * v).sum())));
     let faces = faces.collect::<Result<Vec<(bool, f64)>>>()?;
     let chosen = calmest(&faces).context(

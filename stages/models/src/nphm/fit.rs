@@ -145,7 +145,7 @@ impl Default for FitConfig {
             outside: 0.5,
             landmarks: 0.5,
             landmark_limit: 0.03,
-            skin: 0.5,
+            skin: 5.0,
             skin_limit: 0.04,
             z_id: 0.02,
             symmetry: 0.005,
