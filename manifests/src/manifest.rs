@@ -297,7 +297,9 @@ impl Manifest {
 
 impl PartialEq for Manifest {
     fn eq(&self, other: &Manifest) -> bool {
-        self.schema == other.schema && self.len() == other.len() && (0..self.len()).all(|i| self.row(i) == other.row(i))
+        let rows = || self.len() == other.len() && (0..self.len()).all(|i| self.row(i) == other.row(i));
+        // arrays are compared fast, but may hold the same in other pieces
+        self.schema == other.schema && (self.batch == other.batch || rows())
     }
 }
 

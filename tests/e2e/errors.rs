@@ -354,6 +354,41 @@ fn a_join_that_is_not_unique_fails_and_says_where() {
 }
 
 #[test]
+fn a_join_of_tables_that_contradict_each_other_fails_and_says_where() {
+    let space = Space::new();
+    let recipe = |x: &str, how: &str| {
+        let b = format!("{{ k: 1, x: 1, z: 5 }}, {{ k: 2, x: {x}, z: 6 }}, {{ k: 4, x: 9, z: 7 }}");
+        let a = "{ k: 3, x: 8, y: 1 }, { k: 2, x: 2.0, y: 2 }, { k: 1, x: 1.0, y: 3 }";
+        let text = format!(
+            "stages:\n  a: {{ rows: [{a}] }}\n  b: {{ rows: [{b}] }}\n  j: {{ join: [a, b], on: k, how: {how} }}\n  l: {{ select: j }}"
+        );
+        space.write("r.yaml", &text);
+    };
+    for how in ["inner", "left"] {
+        recipe("3.0", how);
+        let hint = "leave it out of one of them by `columns:`";
+        check(
+            &space,
+            &["run", "r.yaml"],
+            1,
+            &["stage `j`", "both tables have `x`", "for k=2", "hint: ", hint, "l: skipped"],
+        );
+        // what has no partner cannot contradict it
+        recipe("2.0", how);
+        assert_eq!(space.effigy(&["run", "r.yaml"]).code, 0);
+        let found: Vec<_> = space.rows("j").iter().map(|row| row["x"].as_f64()).collect();
+        let joined = [Some(2.0), Some(1.0)];
+        assert_eq!(found, if how == "left" { vec![Some(8.0), joined[0], joined[1]] } else { joined.to_vec() });
+    }
+    // and whose value is meant can be said
+    recipe("3.0", "inner");
+    let said = space.read("r.yaml").replace("join: [a, b]", "join: [a, c]") + "\n  c: { select: b, columns: [k, z] }";
+    space.write("r.yaml", &said);
+    assert_eq!(space.effigy(&["run", "r.yaml"]).code, 0);
+    assert_eq!(space.rows("j")[0]["x"], 2.0);
+}
+
+#[test]
 fn the_rest_goes_on_where_it_can() {
     let space = Space::new();
     space.write(

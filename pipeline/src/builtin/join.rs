@@ -1,6 +1,6 @@
 //! `join: [A, B]` with `on: [columns]`: each row of A with the row of B that has the same values there. B's columns that A
-//! lacks are appended. A row of B may serve many rows of A, but no row of A may have two. `how: left` keeps rows of A
-//! without one, with nulls.
+//! lacks are appended; those that both have must hold the same, or nobody would know whose is meant. A row of B may serve many
+//! rows of A, but no row of A may have two. `how: left` keeps rows of A without one, with nulls.
 
 use crate::builtin::Columns;
 use crate::error::Problem;
@@ -86,12 +86,8 @@ impl Join {
         for (row, key) in a.map_encoded(&on, <[u8]>::to_vec)?.into_iter().enumerate() {
             match partners.get(&key) {
                 Some((_, n)) if *n > 1 => {
-                    let values: Vec<String> = on
-                        .iter()
-                        .map(|name| Ok(format!("{name}={}", crate::key::show(&a.value(row, name)?))))
-                        .collect::<Result<_>>()?;
                     let message =
-                        format!("the second table has {n} rows for {}; a join needs at most one", values.join(", "));
+                        format!("the second table has {n} rows for {}; a join needs at most one", self.place(a, row)?);
                     let columns = self.on.join(", ");
                     return Err(hinted(
                         message,
@@ -114,9 +110,39 @@ impl Join {
         Ok((rows, partner))
     }
 
+    /// Whose value is taken must not matter where both tables have a column.
+    ///
+    /// # Errors
+    /// If a row and its partner have other values in one.
+    fn agree(&self, a: &Manifest, b: &Manifest, rows: &[usize], partner: &[Option<usize>]) -> Result<()> {
+        let (rows, partner): (Vec<usize>, Vec<usize>) =
+            rows.iter().zip(partner).filter_map(|(row, other)| Some((*row, (*other)?))).unzip();
+        let names = a.schema().names().into_iter().filter(|name| !self.on.iter().any(|on| on == name));
+        for name in names.filter(|name| b.schema().position(name).is_some()) {
+            let (ours, theirs) = (a.select(&[name])?.take(&rows), b.select(&[name])?.take(&partner));
+            if ours == theirs {
+                continue;
+            }
+            let [ours, theirs] = [ours, theirs].map(|column| column.map_encoded(&[name], <[u8]>::to_vec));
+            let Some(at) = ours?.iter().zip(&theirs?).position(|(ours, theirs)| ours != theirs) else { continue };
+            let message = format!("both tables have `{name}`, with other values for {}", self.place(a, rows[at])?);
+            let hint =
+                "leave it out of one of them by `columns:` of a `select:`, or call it something else by `rename:`";
+            return Err(hinted(message, hint));
+        }
+        Ok(())
+    }
+
+    /// What a row has in the columns that are joined on.
+    fn place(&self, table: &Manifest, row: usize) -> Result<String> {
+        let value = |name: &String| Ok(format!("{name}={}", crate::key::show(&table.value(row, name)?)));
+        Ok(self.on.iter().map(value).collect::<Result<Vec<_>>>()?.join(", "))
+    }
+
     /// Its rows.
     pub fn evaluate(&self, a: &Manifest, b: &Manifest) -> Result<Manifest> {
         let (rows, partner) = self.pairs(a, b)?;
+        self.agree(a, b, &rows, &partner)?;
         let new: Vec<&str> =
             b.schema().names().into_iter().filter(|name| a.schema().position(name).is_none()).collect();
         let right = b.select(&new)?;
