@@ -66,6 +66,11 @@ struct Params {
     #[serde(default = "skin_weight")]
     #[schemars(range(min = 0))]
     skin_weight: f64,
+    /// Weight of the squared length of the expression code. Many codes make about the same face; of those the shortest is taken, so that
+    /// like faces have like codes.
+    #[serde(default = "expression_prior")]
+    #[schemars(range(min = 0))]
+    expression_prior: f64,
     /// How much a point that lies outside the surface counts if no landmark is within 15 mm of it: it may be hair or clothes, under which the
     /// head ends. 1 for head models that have hair, as the published ones do.
     #[serde(default = "hair_weight")]
@@ -124,6 +129,9 @@ pub fn landmark_weight() -> f64 {
 }
 pub fn skin_weight() -> f64 {
     FitConfig::default().skin
+}
+fn expression_prior() -> f64 {
+    FitConfig::frame().z_ex
 }
 /// Of free space in a fit.
 pub fn free_weight() -> f64 {
@@ -308,6 +316,7 @@ impl TrackHead {
             landmarks: p.landmark_weight,
             outside: p.free_weight,
             skin: p.skin_weight,
+            z_ex: p.expression_prior,
             covering: p.hair_weight,
             scale: self.person.scale,
             ..config

@@ -165,7 +165,8 @@ impl Default for FitConfig {
 impl FitConfig {
     /// Settings for a frame that starts at its predecessor's state and has a known identity.
     pub fn frame() -> Self {
-        Self { steps: 50, points: 400, trim: vec![[0.0, 0.05], [0.4, 0.02]], smooth_z_ex: 0.01, ..Self::default() }
+        let trim = vec![[0.0, 0.05], [0.4, 0.02]];
+        Self { steps: 50, points: 400, trim, z_ex: 0.05, smooth_z_ex: 0.01, ..Self::default() }
     }
 
     /// Trimming threshold at a step.
