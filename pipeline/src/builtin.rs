@@ -58,16 +58,21 @@ impl Table {
         }
     }
 
-    /// Its rows.
+    /// Its rows; `remarks` takes what its user should know of them.
     ///
     /// # Errors
     /// If a file cannot be read, or the tables do not fit together.
-    pub fn evaluate(&self, inputs: &[&Manifest], cache: &mut Cache) -> anyhow::Result<Manifest> {
+    pub fn evaluate(
+        &self,
+        inputs: &[&Manifest],
+        cache: &mut Cache,
+        remarks: &mut Vec<String>,
+    ) -> anyhow::Result<Manifest> {
         match self {
             Table::Files(stage) => stage.evaluate(cache),
             Table::Rows(stage) => Ok(stage.table.clone()),
             Table::Select(stage) => stage.evaluate(inputs[0]),
-            Table::Join(stage) => stage.evaluate(inputs[0], inputs[1]),
+            Table::Join(stage) => stage.evaluate(inputs[0], inputs[1], remarks),
             Table::Concat(stage) => stage.evaluate(inputs),
         }
     }

@@ -165,7 +165,7 @@ fn of_table(
             return Ok(Forecast::of_table(Foreseen::Whole(table), None));
         }
         return Ok(Forecast::of_table(
-            Foreseen::Whole(axes::label(&node.axes, table.evaluate(&tables, cache)?)?),
+            Foreseen::Whole(axes::label(&node.axes, table.evaluate(&tables, cache, &mut Vec::new())?)?),
             None,
         ));
     }
@@ -188,7 +188,7 @@ fn of_table(
         Some(parts) => {
             let tables: Vec<&Manifest> = parts.iter().map(|(table, _)| *table).collect();
             Foreseen::Part(
-                axes::label(&node.axes, table.evaluate(&tables, cache)?)?,
+                axes::label(&node.axes, table.evaluate(&tables, cache, &mut Vec::new())?)?,
                 parts.iter().map(|(_, missing)| missing).sum(),
             )
         }

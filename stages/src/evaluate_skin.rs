@@ -73,7 +73,7 @@ impl Stage for EvaluateSkin {
 impl EvaluateSkin {
     fn score(&self, unit: &Unit<'_>) -> Result<Rows> {
         let row = unit.row();
-        if skin::moment(&row)? == self.moment {
+        if skin::is_same(&skin::moment(&row)?, &self.moment) {
             return Ok(vec![OutRow::new().set("skin_error_mm", Value::Null).set("skin_error_tracked_mm", Value::Null)]);
         }
         let now = Surface::read(&row, self.scale)?;

@@ -277,6 +277,9 @@ impl FitPcaHead {
     fn skin(&self, rows: &[Row<'_>], shape: &[f64], scale: f64) -> Result<Vec<Vec<(Vec3, Place)>>> {
         let read = |row: &Row<'_>| row.maybe_path(SKIN.0)?.map_or(Ok(Vec::new()), |path| skin::read(&path));
         let skins = rows.iter().map(read).collect::<Result<Vec<_>>>()?;
+        if skins.iter().all(Vec::is_empty) {
+            return Ok(skins.iter().map(|_| Vec::new()).collect());
+        }
         // of all moments together, most of which found the same places
         let all: BTreeSet<[u32; 3]> = skins.iter().flatten().map(|(_, place)| place.map(f32::to_bits)).collect();
         let canonical: Vec<Vec3> = all.iter().map(|bits| Vec3::from(bits.map(f32::from_bits)) * scale as f32).collect();

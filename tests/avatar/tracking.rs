@@ -96,6 +96,24 @@ fn two_trackers_are_compared_on_people_the_head_models_have_not_seen() {
     });
     assert_eq!(still.count(), 2, "one of each person");
 
+    // a code that has to be short is
+    let short = ["--set", "neural_of_one.expression_prior=20", "--variant", "who=101"];
+    call("run", &[&["--json", "--only", "neural_of_one"][..], &short].concat());
+    let said = call("show", &[&["neural_of_one", "--json"][..], &short].concat());
+    let length = |rows: &[Value]| -> f64 {
+        let squares = |row: &Value| {
+            row["expression"]
+                .as_array()
+                .expect("numbers")
+                .iter()
+                .map(|v| v.as_f64().expect("a number").powi(2))
+                .sum::<f64>()
+        };
+        rows.iter().filter(|row| row["participant"] == 101).map(squares).sum()
+    };
+    let shorter: Vec<Value> = said.out.lines().map(|line| serde_json::from_str(line).expect("a row a line")).collect();
+    assert!(!shorter.is_empty() && length(&shorter) < 0.8 * length(&again), "{} {}", length(&shorter), length(&again));
+
     // half an earlier tracking, one of another length, and views of several moments
     let columns = "participant, sequence, timestep, start_lost, start_expression";
     let half = format!("starts.columns=[{columns}]");

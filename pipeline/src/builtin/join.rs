@@ -1,5 +1,5 @@
 //! `join: [A, B]` with `on: [columns]`: each row of A with the row of B that has the same values there. B's columns that A
-//! lacks are appended; those that both have must hold the same, or nobody would know whose is meant. A row of B may serve many
+//! lacks are appended; of those that both have A's are taken, and if B's are others that is said. A row of B may serve many
 //! rows of A, but no row of A may have two. `how: left` keeps rows of A without one, with nulls.
 
 use crate::builtin::Columns;
@@ -110,27 +110,42 @@ impl Join {
         Ok((rows, partner))
     }
 
-    /// Whose value is taken must not matter where both tables have a column.
-    ///
-    /// # Errors
-    /// If a row and its partner have other values in one.
-    fn agree(&self, a: &Manifest, b: &Manifest, rows: &[usize], partner: &[Option<usize>]) -> Result<()> {
+    /// What to say if it matters whose value is taken where both tables have a column: rows and their partners have other values there.
+    /// Of `path`, which every table of files has, nothing is said.
+    fn contradiction(
+        &self,
+        a: &Manifest,
+        b: &Manifest,
+        rows: &[usize],
+        partner: &[Option<usize>],
+    ) -> Result<Option<String>> {
         let (rows, partner): (Vec<usize>, Vec<usize>) =
             rows.iter().zip(partner).filter_map(|(row, other)| Some((*row, (*other)?))).unzip();
-        let names = a.schema().names().into_iter().filter(|name| !self.on.iter().any(|on| on == name));
-        for name in names.filter(|name| b.schema().position(name).is_some()) {
+        let (mut names, mut example) = (Vec::new(), String::new());
+        for name in a.schema().names() {
+            if name == "path" || b.schema().position(name).is_none() || self.on.iter().any(|on| on == name) {
+                continue;
+            }
             let (ours, theirs) = (a.select(&[name])?.take(&rows), b.select(&[name])?.take(&partner));
             if ours == theirs {
                 continue;
             }
-            let [ours, theirs] = [ours, theirs].map(|column| column.map_encoded(&[name], <[u8]>::to_vec));
-            let Some(at) = ours?.iter().zip(&theirs?).position(|(ours, theirs)| ours != theirs) else { continue };
-            let message = format!("both tables have `{name}`, with other values for {}", self.place(a, rows[at])?);
-            let hint =
-                "leave it out of one of them by `columns:` of a `select:`, or call it something else by `rename:`";
-            return Err(hinted(message, hint));
+            let (ours, theirs) = (ours.column(name)?, theirs.column(name)?);
+            let shown = |value: &Value| crate::key::show(value);
+            let Some(at) = ours.iter().zip(&theirs).position(|(a, b)| shown(a) != shown(b)) else { continue };
+            if names.is_empty() {
+                let place = self.place(a, rows[at])?;
+                example = format!("{} and {} for {place}", shown(&ours[at]), shown(&theirs[at]));
+            }
+            names.push(format!("`{name}`"));
         }
-        Ok(())
+        Ok((!names.is_empty()).then(|| {
+            format!(
+                "both tables have {}, with other values ({example}): the first table's are taken; \
+                 what is not meant is left out by `columns:` of a `select:`, or called something else by `rename:`",
+                names.join(", ")
+            )
+        }))
     }
 
     /// What a row has in the columns that are joined on.
@@ -139,10 +154,10 @@ impl Join {
         Ok(self.on.iter().map(value).collect::<Result<Vec<_>>>()?.join(", "))
     }
 
-    /// Its rows.
-    pub fn evaluate(&self, a: &Manifest, b: &Manifest) -> Result<Manifest> {
+    /// Its rows; `remarks` takes what its user should know of them.
+    pub fn evaluate(&self, a: &Manifest, b: &Manifest, remarks: &mut Vec<String>) -> Result<Manifest> {
         let (rows, partner) = self.pairs(a, b)?;
-        self.agree(a, b, &rows, &partner)?;
+        remarks.extend(self.contradiction(a, b, &rows, &partner)?);
         let new: Vec<&str> =
             b.schema().names().into_iter().filter(|name| a.schema().position(name).is_none()).collect();
         let right = b.select(&new)?;

@@ -249,6 +249,7 @@ impl<'a> Run<'a> {
             self.set(i, State::Done(done));
             return Ok(());
         }
+        let mut remarks = Vec::new();
         let evaluated = {
             let mut tables = Vec::new();
             for &from in from {
@@ -257,8 +258,12 @@ impl<'a> Run<'a> {
                     _ => unreachable!("a stage begins when all it needs is done"),
                 }
             }
-            table.evaluate(&tables, self.cache).and_then(|table| axes::label(&node.axes, table))
+            let table = table.evaluate(&tables, self.cache, &mut remarks);
+            table.and_then(|table| axes::label(&node.axes, table))
         };
+        for remark in remarks {
+            self.emit(&Event::Warning { text: format!("stage `{}`: {remark}", node.name) });
+        }
         match evaluated {
             Ok(manifest) => {
                 let (table, rows) = (manifest.digest(), manifest.len());

@@ -58,6 +58,11 @@ pub fn moment(row: &Row<'_>) -> Result<(String, i64)> {
     Ok((sequence, row.i64("timestep")?))
 }
 
+/// Whether two are one moment, as far as both say of which sequence they are.
+pub fn is_same(a: &(String, i64), b: &(String, i64)) -> bool {
+    a.1 == b.1 && (a.0 == b.0 || a.0.is_empty() || b.0.is_empty())
+}
+
 /// Of rows of tracked moments of a person those of one: the moment that was not lost and whose expression is smallest, the first in
 /// the table if several are equal.
 ///
@@ -107,6 +112,13 @@ mod tests {
         let error = format!("{:#}", read(&path).unwrap_err());
         assert!(error.contains("skin.safetensors") && error.contains("6 numbers of points and 3 of places"), "{error}");
         std::fs::remove_dir_all(&dir).unwrap();
+    }
+
+    #[test]
+    fn moments_are_told_apart_by_sequence_where_both_name_one() {
+        let moment = |sequence: &str, timestep| (sequence.to_string(), timestep);
+        assert!(is_same(&moment("a", 1), &moment("a", 1)) && is_same(&moment("", 1), &moment("a", 1)));
+        assert!(!is_same(&moment("a", 1), &moment("b", 1)) && !is_same(&moment("", 2), &moment("a", 1)));
     }
 
     #[test]
