@@ -129,8 +129,8 @@ impl FitPcaHead {
         // what is missing is said before anything is fitted
         let scale = self.scale(&rows)?;
         let when = |(i, row): (usize, &Row<'_>)| -> Result<(String, i64, usize)> {
-            let sequence = if row.has("sequence") { row.str("sequence")? } else { String::new() };
-            Ok((sequence, row.i64("timestep")?, i))
+            let (sequence, timestep) = skin::moment(row)?;
+            Ok((sequence, timestep, i))
         };
         let mut order = rows.iter().enumerate().map(when).collect::<Result<Vec<_>>>()?;
         order.sort_unstable();
@@ -278,7 +278,7 @@ impl FitPcaHead {
         let read = |row: &Row<'_>| row.maybe_path(SKIN.0)?.map_or(Ok(Vec::new()), |path| skin::read(&path));
         let skins = rows.iter().map(read).collect::<Result<Vec<_>>>()?;
         if skins.iter().all(Vec::is_empty) {
-            return Ok(skins.iter().map(|_| Vec::new()).collect());
+            return Ok(vec![Vec::new(); rows.len()]);
         }
         // of all moments together, most of which found the same places
         let all: BTreeSet<[u32; 3]> = skins.iter().flatten().map(|(_, place)| place.map(f32::to_bits)).collect();
