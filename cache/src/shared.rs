@@ -125,7 +125,7 @@ impl Shared {
             return;
         }
         let name = self.remote.name();
-        warnings.push(format!("the remote {name} cannot be used for sending: {trouble}; it is still read{STAYS}"));
+        warnings.push(format!("the remote {name} cannot be used for sending: {trouble}{STAYS}"));
         self.why = Some(trouble);
     }
 

@@ -162,8 +162,19 @@ fn print(text: &str) {
     }
 }
 
-/// Says a line on standard error. A log that takes no more is no reason to end.
+/// A text on one line without what a terminal would obey: names and values come from files and programs.
+fn clean(text: &str) -> String {
+    text.replace(char::is_control, " ")
+}
+
+/// Prints a line that holds names or values.
+fn say(text: &str) {
+    print(&clean(text));
+}
+
+/// Says lines on standard error, without what a terminal would obey. A log that takes no more is no reason to end.
 fn remark(text: &str) {
+    let text = text.replace(|c: char| c.is_control() && !"\n\t".contains(c), " ");
     let _ = writeln!(std::io::stderr(), "{text}");
 }
 
@@ -187,6 +198,17 @@ impl WorkspaceArgs {
     fn typed(&self) -> String {
         let workspace = self.workspace.display().to_string();
         if workspace == WORKSPACE { String::new() } else { format!(" --workspace {}", quote(&workspace)) }
+    }
+
+    /// Says so if there is no workspace: what only looks after one makes none.
+    fn must_be_there(&self) -> Result<(), Problem> {
+        // a folder of another kind is none, and does not become one
+        let is_one = ["records", "lock"].iter().any(|name| self.workspace.join(name).exists());
+        if is_one {
+            return Ok(());
+        }
+        let message = format!("there is no workspace {}", self.workspace.display());
+        Err(Problem::new(message).hint("`effigy run RECIPE` makes one; `--workspace DIR` names another"))
     }
 }
 

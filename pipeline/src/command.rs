@@ -55,57 +55,11 @@ impl Command {
     /// Understands the stanza's command.
     pub fn parse(what: &Item, fields: &mut Fields<'_>, dir: &Path) -> Option<Command> {
         let shell = fields.flag("shell");
-        let texts: Vec<(At, String)> = match &what.node {
-            Node::Text(text) if shell => vec![(what.at, text.clone())],
-            Node::Text(text) => match split_words(text) {
-                Ok(words) => {
-                    // `find` ends what it executes by one
-                    let is_find = words.iter().any(|word| ["-exec", "-execdir", "-ok"].contains(&word.text.as_str()));
-                    let is_operator = |text: &str| OPERATORS.contains(&text) && !(is_find && text == ";");
-                    let operator = |word: &&Word| word.is_bare && is_operator(&word.text);
-                    if let Some(Word { text, .. }) = words.iter().find(operator) {
-                        let message = format!("no shell sees `{text}`: the program gets it as one of its words");
-                        fields.wrong(what.at, message, format!("add `shell: true`, or quote it: `'{text}'`"));
-                    }
-                    words.into_iter().map(|word| (what.at, word.text)).collect()
-                }
-                Err(message) => {
-                    let place = fields.place(what.at);
-                    fields.problems.push(Problem::at(&place, message).hint("close it, or give a list of words"));
-                    return None;
-                }
-            },
-            Node::List(_) if shell => {
-                let hint = "write it as one text, or leave `shell:` out";
-                fields.wrong(what.at, "with `shell: true` the command is one text, not a list of words", hint);
-                return None;
-            }
-            Node::List(items) => {
-                let mut words = Vec::new();
-                for item in items {
-                    match &item.node {
-                        Node::Text(text) => words.push((item.at, text.clone())),
-                        Node::Int(number) => words.push((item.at, number.to_string())),
-                        Node::Float(number) => words.push((item.at, number.to_string())),
-                        node => {
-                            let hint = "words are text or numbers: put it in quotes";
-                            fields.wrong(item.at, format!("a word of a command cannot be {}", node.what()), hint);
-                            return None;
-                        }
-                    }
-                }
-                words
-            }
-            node => {
-                let message = format!("`run:` takes a command line or a list of words, not {}", node.what());
-                fields.wrong(what.at, message, "for example `run: \"python3 fit.py {file} {out}/fit\"`");
-                return None;
-            }
-        };
-        if texts.is_empty() {
-            fields.wrong(what.at, "the command is empty", "for example `run: \"python3 fit.py {file} {out}/fit\"`");
+        let Some(texts) = texts(what, shell, fields) else {
+            // what else is wrong is found when there is a command
+            fields.rest();
             return None;
-        }
+        };
         let mut code = Vec::new();
         for (at, name) in fields.texts("code").unwrap_or_default() {
             let path = dir.join(&name);
@@ -254,6 +208,62 @@ impl Default for Word {
     }
 }
 
+/// The words of a command with their places; only one if a shell takes it.
+fn texts(what: &Item, shell: bool, fields: &mut Fields<'_>) -> Option<Vec<(At, String)>> {
+    let texts: Vec<(At, String)> = match &what.node {
+        Node::Text(text) if shell => vec![(what.at, text.clone())],
+        Node::Text(text) => match split_words(text) {
+            Ok(words) => {
+                // `find` ends what it executes by one
+                let is_find = words.iter().any(|word| ["-exec", "-execdir", "-ok"].contains(&word.text.as_str()));
+                let is_operator = |text: &str| OPERATORS.contains(&text) && !(is_find && text == ";");
+                let operator = |word: &&Word| word.is_bare && is_operator(&word.text);
+                if let Some(Word { text, .. }) = words.iter().find(operator) {
+                    let message = format!("no shell sees `{text}`: the program gets it as one of its words");
+                    fields.wrong(what.at, message, format!("add `shell: true`, or quote it: `'{text}'`"));
+                }
+                words.into_iter().map(|word| (what.at, word.text)).collect()
+            }
+            Err(message) => {
+                let place = fields.place(what.at);
+                fields.problems.push(Problem::at(&place, message).hint("close it, or give a list of words"));
+                return None;
+            }
+        },
+        Node::List(_) if shell => {
+            let hint = "write it as one text, or leave `shell:` out";
+            fields.wrong(what.at, "with `shell: true` the command is one text, not a list of words", hint);
+            return None;
+        }
+        Node::List(items) => {
+            let mut words = Vec::new();
+            for item in items {
+                match &item.node {
+                    Node::Text(text) => words.push((item.at, text.clone())),
+                    Node::Int(number) => words.push((item.at, number.to_string())),
+                    Node::Float(number) => words.push((item.at, number.to_string())),
+                    node => {
+                        let hint = "words are text or numbers: put it in quotes";
+                        fields.wrong(item.at, format!("a word of a command cannot be {}", node.what()), hint);
+                        return None;
+                    }
+                }
+            }
+            words
+        }
+        node => {
+            let message = format!("`run:` takes a command line or a list of words, not {}", node.what());
+            fields.wrong(what.at, message, "for example `run: \"python3 fit.py {file} {out}/fit\"`");
+            return None;
+        }
+    };
+    if texts.is_empty() {
+        fields.wrong(what.at, "the command is empty", "for example `run: \"python3 fit.py {file} {out}/fit\"`");
+        return None;
+    }
+    Some(texts)
+}
+
 /// Splits a command line at blanks; quotes hold words together.
 fn split_words(text: &str) -> Result<Vec<Word>, String> {
     let (mut words, mut word, mut quoted) = (Vec::new(), None::<Word>, None);
@@ -399,6 +409,18 @@ mod tests {
         ] {
             let (command, problems) = parsed(&format!("{{ run: {fine} }}"));
             assert!(command.is_some() && problems.is_empty(), "{fine}: {problems:?}");
+        }
+    }
+
+    #[test]
+    fn a_command_that_is_none_is_told_of_alone() {
+        for (line, said) in
+            [("\"\"", "is empty"), ("[]", "is empty"), ("'echo \"x'", "never closed"), ("7", "not an integer")]
+        {
+            let (command, problems) =
+                parsed(&format!("{{ run: {line}, writes: {{ x: blob }}, needs: {{ threads: 1 }} }}"));
+            assert!(command.is_none() && problems.len() == 1, "{line}: {problems:?}");
+            assert!(problems[0].message.contains(said), "{}", problems[0]);
         }
     }
 

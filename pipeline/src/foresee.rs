@@ -54,6 +54,8 @@ pub struct Forecast {
     pub far: usize,
     /// Units that have to run.
     pub misses: usize,
+    /// Units that are not known either, but equal to one that has to run, of this stage or one before it: that is run once.
+    pub equal: usize,
     /// Units of which nobody can tell.
     pub unknown: usize,
     /// The stage that has to run before more can be told.
@@ -68,7 +70,7 @@ pub struct Forecast {
 
 impl Forecast {
     fn of_table(table: Foreseen, until: Option<usize>) -> Forecast {
-        Forecast { hits: 0, far: 0, misses: 0, unknown: 0, until, table, units: None, failed: None }
+        Forecast { hits: 0, far: 0, misses: 0, equal: 0, unknown: 0, until, table, units: None, failed: None }
     }
 }
 
@@ -159,8 +161,7 @@ fn of_table(
     });
     let tables: Option<Vec<&Manifest>> = inputs.iter().map(|input| input.table.whole()).collect();
     if let Some(tables) = tables {
-        let key = table_key(table, &tables.iter().map(|table| table.digest()).collect::<Vec<_>>());
-        let key = axes::key(&node.axes, key);
+        let key = table_key(node, table, &tables.iter().map(|table| table.digest()).collect::<Vec<_>>());
         if let (false, Some((_, table))) = (matches!(table, Table::Files(_)), remembered(node, key, memory)) {
             return Ok(Forecast::of_table(Foreseen::Whole(table), None));
         }
@@ -225,7 +226,7 @@ fn of_units(
         Some(Foreseen::Part(table, missing)) => (Some(table.clone()), *missing),
         _ => (None, 0),
     };
-    let key = axes::key(&node.axes, node_key(stage, &head.facts.digest, input.as_ref().map(Manifest::digest)));
+    let key = node_key(node, stage, &head.facts.digest, input.as_ref().map(Manifest::digest));
     if let (0, false, Some((units, table))) = (missing, detail || forced, remembered(node, key, memory)) {
         let blobs = stage.def.writes.iter().filter(|column| column.ty == manifests::Type::Blob);
         let mut whole = true;
@@ -267,17 +268,17 @@ fn of_units(
         });
         waits = Some(waits.map_or(runs_for, |first: usize| first.min(runs_for)));
     }
-    let rest = prepared.keys.len() - hits - misses;
+    let equal = prepared.keys.len() - hits - misses;
     let outputs: Vec<Option<&Output>> = outputs.iter().map(Option::as_ref).collect();
     let table = assemble(stage, prepared.table.as_ref(), &prepared.units, &outputs)?;
     let table = axes::label(&node.axes, table)?;
-    let table = match misses + rest + missing {
+    let table = match misses + equal + missing {
         0 => Foreseen::Whole(table),
         // a unit of several rows may give any number of them
-        _ if stage.def.grain == Grain::Row && !stage.def.source => Foreseen::Part(table, misses + rest + missing),
+        _ if stage.def.grain == Grain::Row && !stage.def.source => Foreseen::Part(table, misses + equal + missing),
         _ => Foreseen::Nothing(prepared.projected.len().max(1)),
     };
     let until = until.or(waits);
     let units = Some((prepared, known));
-    Ok(Forecast { hits: hits + rest, far, misses, unknown: missing, until, table, units, failed: None })
+    Ok(Forecast { hits, far, misses, equal, unknown: missing, until, table, units, failed: None })
 }

@@ -130,12 +130,17 @@ impl<'a> Lineage<'a> {
         Ok(lineage)
     }
 
-    fn link(&mut self, root: &Path, store: &Store, left: &[Option<Left>]) -> Result<()> {
+    fn link(&mut self, root: &Path, store: &Store, lefts: &[Option<Left>]) -> Result<()> {
         let mut cuts = Vec::new();
         for (i, node) in self.plan.nodes.iter().enumerate() {
-            let (Ok(_), Some(left)) = (&self.stages[i], left[i]) else { continue };
+            let (Ok(_), Some(left)) = (&self.stages[i], lefts[i]) else { continue };
             let links = match &node.work {
-                Work::Table(table) => self.of_table(node, table, left),
+                Work::Table(table) => {
+                    // some of its tables failed, and it could do without
+                    let there: Vec<bool> = node.from.iter().map(|&from| lefts[from].is_some()).collect();
+                    let kept = if there.contains(&false) { table.of_those(&there) } else { None };
+                    self.of_table(node, kept.as_ref().unwrap_or(table), &there, left)
+                }
                 Work::Units(stage) => match self.cut(i, node, stage, left) {
                     Ok(cut) => {
                         let by_row = stage.def.grain == Grain::Row && !stage.def.source;
@@ -191,9 +196,11 @@ impl<'a> Lineage<'a> {
         format!("the recipe or what stage `{}` reads has changed since the rows were made", node.name)
     }
 
-    fn of_table(&self, node: &Node, table: &Table, left: Left) -> Result<Links, String> {
-        let inputs = (0..node.from.len()).map(|i| self.input(node, i)).collect::<Result<Vec<_>, _>>()?;
-        let key = table_key(table, &inputs.iter().map(|input| input.digest()).collect::<Vec<_>>());
+    /// `there` says which of its inputs the table was put together of.
+    fn of_table(&self, node: &Node, table: &Table, there: &[bool], left: Left) -> Result<Links, String> {
+        let there: Vec<usize> = (0..node.from.len()).filter(|&i| there[i]).collect();
+        let inputs = there.iter().map(|&i| self.input(node, i)).collect::<Result<Vec<_>, _>>()?;
+        let key = table_key(node, table, &inputs.iter().map(|input| input.digest()).collect::<Vec<_>>());
         if left.key.is_some_and(|made| made != key) {
             return Err(self.stale(node));
         }
@@ -209,7 +216,7 @@ impl<'a> Lineage<'a> {
                 Links::Rows(rows.into_iter().map(|row| (0, row)).collect(), Some(partners))
             }
             Table::Concat(_) => {
-                let rows = inputs.iter().enumerate().flat_map(|(i, input)| (0..input.len()).map(move |row| (i, row)));
+                let rows = inputs.iter().zip(there).flat_map(|(input, i)| (0..input.len()).map(move |row| (i, row)));
                 Links::Rows(rows.collect(), None)
             }
         })
@@ -231,7 +238,7 @@ impl<'a> Lineage<'a> {
         let (with, files) = (contents("with "), contents("file "));
         let head = Head::new(&stage.def.kind, |facts| stage.facts(facts, &with, &files));
         let input = node.from.first().map(|_| self.input(node, 0)).transpose()?;
-        let key = node_key(stage, &head.facts.digest, input.map(Manifest::digest));
+        let key = node_key(node, stage, &head.facts.digest, input.map(Manifest::digest));
         if head.facts.digest != facts.digest || left.key.is_some_and(|made| made != key) {
             return Err(self.stale(node));
         }

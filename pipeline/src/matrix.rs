@@ -10,6 +10,7 @@ use crate::fields::texts_of;
 use crate::spec::{Does, Stanza};
 use crate::yaml::{At, Item, Key, Node};
 use manifests::{Type, Value};
+use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
 
 /// The axis along which `variants:` lie.
@@ -121,17 +122,17 @@ pub fn axes(
 }
 
 impl Axis {
-    fn new(name: String, values: Vec<Item>) -> Axis {
+    fn new(name: String, mut values: Vec<Item>) -> Axis {
+        let labels = values.iter().map(|item| word(&item.to_json())).collect();
         let plain: Vec<Value> = values.iter().map(|item| value_of(item).unwrap_or(Value::Null)).collect();
         let ty = column_type(plain.iter());
-        let columns: Vec<Value> = plain
-            .into_iter()
-            .map(|value| match (ty, value) {
-                (Type::F64, Value::I64(value)) => Value::F64(value as f64),
-                (_, value) => value,
-            })
-            .collect();
-        let labels = values.iter().map(|item| word(&item.to_json())).collect();
+        for item in &mut values {
+            // `${axis}` is of one type wherever it stands
+            if let (Type::F64, Node::Int(value)) = (ty, &item.node) {
+                item.node = Node::Float(*value as f64);
+            }
+        }
+        let columns = values.iter().map(|item| value_of(item).unwrap_or(Value::Null)).collect();
         let chosen = vec![true; values.len()];
         Axis { name, values, ty, columns, labels, chosen }
     }
@@ -344,14 +345,14 @@ pub fn expand(
             );
         }
     }
-    let all = Expansion { axes, excluded, bases: &bases, ids: &ids };
+    let all = Expansion { axes, excluded, bases: &bases, ids: &ids, there: RefCell::default() };
     let mut varied = Varied { stanzas: Vec::new(), left_out: Vec::new(), groups: Vec::new() };
-    for base in &bases {
+    for (id, base) in bases.iter().enumerate() {
         let mut names = Vec::new();
         let cells = all.cells(base, base.mask, &vec![0; axes.len()]);
         let none = cells.is_empty();
         for cell in cells {
-            if !all.is_chosen(base, &cell) {
+            if !all.is_there(id, &cell) {
                 varied.left_out.push(all.name(base, &cell));
                 continue;
             }
@@ -375,6 +376,8 @@ struct Expansion<'a> {
     excluded: &'a [Combination],
     bases: &'a [Base<'a>],
     ids: &'a HashMap<&'a str, usize>,
+    /// What is known of stages for combinations of their own axes: many read the same.
+    there: RefCell<HashMap<(usize, Cell), bool>>,
 }
 
 impl Expansion<'_> {
@@ -413,6 +416,34 @@ impl Expansion<'_> {
         self.own(base).all(|(bit, axis)| axis.chosen[cell[bit]])
     }
 
+    /// Whether it was chosen, and neither all that it would gather was left out nor what it reads.
+    fn is_there(&self, id: usize, cell: &Cell) -> bool {
+        let base = &self.bases[id];
+        if !self.is_chosen(base, cell) {
+            return false;
+        }
+        let own = |(bit, value): (usize, &usize)| if base.mask >> bit & 1 == 1 { *value } else { 0 };
+        let key = (id, cell.iter().enumerate().map(own).collect());
+        if let Some(known) = self.there.borrow().get(&key) {
+            return *known;
+        }
+        // a circle would have no end; whoever wires the stages tells of it
+        self.there.borrow_mut().insert(key.clone(), true);
+        let mut needs: Vec<usize> = Vec::new();
+        if let Some(stanza) = self.written(base, cell) {
+            refer(&mut stanza.clone(), &mut |name| needs.extend(self.ids.get(name.as_str())));
+        }
+        let there = needs.into_iter().all(|need| match base.over {
+            Some(over) => {
+                let cells = self.cells(&self.bases[need], self.bases[need].mask & over, cell);
+                cells.iter().any(|cell| self.is_there(need, cell))
+            }
+            None => self.is_there(need, cell),
+        });
+        self.there.borrow_mut().insert(key, there);
+        there
+    }
+
     /// That `exclude:` left no combination of a stage: `none` at all, or none that the command line chose.
     fn nothing_left(&self, base: &Base<'_>, none: bool, place: &dyn Fn(At) -> Place) -> Problem {
         let at = base.written.iter().flatten().next().map_or(At::default(), |stanza| stanza.what.at);
@@ -445,9 +476,10 @@ impl Expansion<'_> {
                 let target = if let Node::Text(name) = &stanza.what.node { self.ids.get(name.as_str()) } else { None };
                 let names = match target {
                     Some(&target) => {
-                        let target = &self.bases[target];
-                        let cells = self.cells(target, target.mask & over, cell).into_iter();
-                        cells.filter(|cell| self.is_chosen(target, cell)).map(|cell| self.name(target, &cell)).collect()
+                        let base = &self.bases[target];
+                        let cells = self.cells(base, base.mask & over, cell).into_iter();
+                        let there = cells.filter(|cell| self.is_there(target, cell));
+                        there.map(|cell| self.name(base, &cell)).collect()
                     }
                     // it is not there: whoever wires the stages says so
                     None => texts_of(&stanza.what).unwrap_or_default().into_iter().map(|(_, name)| name).collect(),

@@ -157,13 +157,28 @@ impl Checker<'_> {
                         wrong(format!("{name} must be {words} {limit}, not {json}"));
                     }
                 }
+                // a width that the stage's own language has, and would complain of without a name
+                let most = match schema.get("format").and_then(Value::as_str) {
+                    Some("uint8") => f64::from(u8::MAX),
+                    Some("uint16") => f64::from(u16::MAX),
+                    Some("int32") => f64::from(i32::MAX),
+                    Some("uint32") => f64::from(u32::MAX),
+                    _ => f64::INFINITY,
+                };
+                if number > most && schema.get("maximum").is_none() {
+                    wrong(format!("{name} must be at most {most}, not {json}"));
+                }
                 self.normal(schema, &json)
             }
             Node::List(items) => {
                 let count = |keyword: &str| schema.get(keyword).and_then(Value::as_u64);
                 let (least, most) = (count("minItems").unwrap_or(0), count("maxItems").unwrap_or(u64::MAX));
                 if !(least..=most).contains(&(items.len() as u64)) {
-                    let wanted = if least == most { least.to_string() } else { format!("{least} to {most}") };
+                    let wanted = match most {
+                        _ if least == most => least.to_string(),
+                        u64::MAX => format!("at least {least}"),
+                        _ => format!("{least} to {most}"),
+                    };
                     wrong(format!("{name} must have {wanted} items, not {}", items.len()));
                 }
                 let each = schema.get("items").unwrap_or(&Value::Null);
@@ -304,14 +319,14 @@ impl Checker<'_> {
 
 /// What is wrong with the values that `--param` gives, `given` as they were typed, beside the recipe's own. A number stands for a
 /// number, with a point or without, a truth value for a truth value, a mapping for a mapping, a list or a text for a list;
-/// whatever is text or nothing in the recipe may become anything, and anything nothing.
+/// whatever is text or nothing in the recipe may become anything, and nothing else becomes nothing.
 pub fn overridden(params: &[(Key, Item)], given: &[String]) -> Vec<Problem> {
     let wrong = |text: &String| {
         // what is no assignment, or of no parameter, is told elsewhere
         let (name, item) = assignment("--param", "size=64", text).ok()?;
         let (_, own) = params.iter().find(|(key, _)| key.name == name)?;
         let wanted = match (&own.node, &item.node) {
-            (Node::Null | Node::Text(_), _) | (_, Node::Null) => return None,
+            (Node::Null | Node::Text(_), _) => return None,
             (Node::Int(_) | Node::Float(_), Node::Int(_) | Node::Float(_)) => return None,
             (Node::Bool(_), Node::Bool(_)) | (Node::Map(_), Node::Map(_)) => return None,
             (Node::List(_), Node::List(_) | Node::Text(_)) => return None,
@@ -423,7 +438,7 @@ mod tests {
     fn check(yaml: &str, expected: Result<&str, &str>) {
         let schema: Value = serde_json::from_str(
             r##"{"type": "object", "required": ["steps"], "properties": {
-                "steps": {"type": "integer", "minimum": 1},
+                "steps": {"type": "integer", "format": "uint32", "minimum": 1},
                 "rate": {"type": "number", "default": 1},
                 "mode": {"oneOf": [{"type": "string", "enum": ["tokens", "none"]}, {"const": "map", "type": "string"}]},
                 "size": {"type": ["integer", "null"], "default": null},
@@ -458,6 +473,7 @@ mod tests {
         );
         check("{stepz: 5}", Err("did you mean `steps`?"));
         check("{}", Err("needs the parameter `steps`"));
+        check("{steps: 9223372036854775807}", Err("`steps` of stage `s` must be at most 4294967295"));
         check("{steps: 0}", Err("at least 1"));
         check("{steps: x}", Err("must be an integer, not text"));
         check("{steps: 1, mode: token}", Err("did you mean `tokens`?"));
@@ -486,9 +502,10 @@ mod tests {
             crate::yaml::parse("r", "{n: 3, x: 0.5, on: true, all: [a b], t: auto, none: ~, m: {a: 1}}").unwrap();
         let Node::Map(params) = item.node else { panic!() };
         let told = |text: &str| overridden(&params, &[text.to_string()]).first().map(Problem::to_string);
-        for right in
-            ["n=4", "n=0.5", "n=~", "x=1", "on=false", "all=[c]", "all=c", "t=7", "none=[1]", "m={}", "else=1", "n"]
-        {
+        for right in [
+            "n=4", "n=0.5", "t=", "none=", "x=1", "on=false", "all=[c]", "all=c", "t=7", "none=[1]", "m={}", "else=1",
+            "n",
+        ] {
             assert_eq!(told(right), None, "{right}");
         }
         let text = told("n=many").unwrap();
@@ -498,7 +515,10 @@ mod tests {
         );
         assert!(text.ends_with("hint: for example `--param n=3`, which is the recipe's own"), "{text}");
         assert!(told("all=3").unwrap().contains("`--param 'all=[\"a b\"]'`"), "{:?}", told("all=3"));
-        for (wrong, wanted) in [("x=fast", "a number"), ("on=1", "`true` or `false`"), ("m=3", "a mapping")] {
+        assert!(told("n=").unwrap().contains("must be a number, as in the recipe, not nothing"), "{:?}", told("n="));
+        for (wrong, wanted) in
+            [("x=fast", "a number"), ("all=~", "a list"), ("on=1", "`true` or `false`"), ("m=3", "a mapping")]
+        {
             assert!(told(wrong).unwrap().contains(&format!("must be {wanted}")), "{wrong}");
         }
     }

@@ -113,6 +113,21 @@ fn table(at: At, node: &Node, stage: String, title: Option<String>, fields: &mut
         let hint = "`by:` with `mean: [COLUMN]` shows groups; `columns:` without `by:` shows the rows as they are";
         fields.wrong(*at, "a table shows groups (`by:`) or rows (`columns:`), not both", hint);
     }
+    if let Some((at, name)) = lower.iter().find(|(_, name)| higher.iter().any(|(_, other)| other == name)) {
+        let hint = "leave it where more (`higher:`) or less (`lower:`) of it is better";
+        fields.wrong(*at, format!("column `{name}` is under `higher:` and under `lower:`"), hint);
+    }
+    let has = |list: &[(At, String)], name: &String| list.iter().any(|(_, other)| other == name);
+    for (field, (at, name)) in higher.iter().map(|one| ("higher", one)).chain(lower.iter().map(|one| ("lower", one))) {
+        let (is_told, does, hint) = match mean.is_empty() && by.is_empty() {
+            true => (shown.is_empty() || has(&shown, name), "show", "`columns:` says which columns are shown"),
+            false => (has(&mean, name), "average", "`mean: [COLUMN]` says which columns are averaged, `by:` over what"),
+        };
+        // one that is not there has been told of
+        if !is_told && node.columns.iter().any(|column| column.name == *name) {
+            fields.wrong(*at, format!("`{field}:` names `{name}`, which this table does not {does}"), hint);
+        }
+    }
     let names = |columns: Vec<(At, String)>| columns.into_iter().map(|(_, name)| name).collect::<Vec<_>>();
     let (by, mean, per, columns) = (names(by), names(mean), names(per), names(shown));
     let (higher, lower) = (names(higher), names(lower));

@@ -16,7 +16,7 @@ use crate::event::{Event, Reader};
 use crate::executor::{Executors, Means, Report, Task};
 use crate::finished::NodeState;
 use crate::hints::{hint_of, hinted};
-use crate::memory::{Memory, Prior, Remembered, Store};
+use crate::memory::{Memory, Remembered, Store};
 use crate::plan::{Node, Plan, Work};
 use crate::rest::Rest;
 use crate::selection::{Part, Selection, frozen};
@@ -57,6 +57,10 @@ const FEW: usize = 16;
 
 /// How often the user has asked to stop: once drains, twice stops.
 pub static INTERRUPTS: AtomicUsize = AtomicUsize::new(0);
+
+fn is_stopped() -> bool {
+    INTERRUPTS.load(Ordering::Relaxed) > 0
+}
 
 /// Where a stage stands. Every change goes through [`Run::set`].
 enum State {
@@ -233,7 +237,7 @@ impl<'a> Run<'a> {
             }
             let draining = stops > 0 || self.given_up || self.again;
             if !draining {
-                let begun = self.begin_ready().and_then(|()| self.submit());
+                let begun = self.begin_ready().and_then(|()| if is_stopped() { Ok(()) } else { self.submit() });
                 self.despite(begun)?;
                 self.hear_early()?;
             }
@@ -341,7 +345,9 @@ impl<'a> Run<'a> {
 
     /// Begins every stage whose inputs are there.
     fn begin_ready(&mut self) -> Result<()> {
-        while let Some(i) = self.ready.pop_first() {
+        // to begin one may mean to read files for a long time
+        while let (false, Some(i)) = (is_stopped(), self.ready.first().copied()) {
+            self.ready.remove(&i);
             let node = &self.plan.nodes[i];
             let there = |need: usize| !matches!(self.states[need], State::Failed | State::Skipped);
             if node.needs().all(there) {
@@ -389,7 +395,7 @@ impl<'a> Run<'a> {
             Err(error) => return self.fail_whole(i, error),
         };
         let input = node.from.first().map(|&from| self.done(from).digest);
-        let key = axes::key(&node.axes, tables::node_key(stage, &head.facts.digest, input));
+        let key = tables::node_key(node, stage, &head.facts.digest, input);
         self.tallies[i].head = Some(head.facts.digest);
         let forced = self.options.selection.force.contains(&i);
         if let (false, Some((remembered, done))) = (forced, self.remembered(i, key)?) {
@@ -437,15 +443,6 @@ impl<'a> Run<'a> {
         self.emit(&Event::Stage { stage: node.name.clone(), units, cached });
         self.set(i, State::Active(Box::new(active)));
         Ok(())
-    }
-
-    /// The last run's table of a stage of grain row, whose rows need not be looked up one by one.
-    fn prior(&self, i: usize, stage: &UnitStage) -> Option<Prior> {
-        let remembered = self.memory.stages.get(&self.plan.nodes[i].name)?;
-        if stage.def.grain != protocol::Grain::Row || stage.def.source || remembered.units < FEW {
-            return None;
-        }
-        self.store.prior(remembered)
     }
 
     /// A stage that cannot even begin.
@@ -536,6 +533,8 @@ impl<'a> Run<'a> {
             return Ok(());
         }
         self.used.files = self.cache.referred();
+        // a path that is no text cannot be written down: its file is read again
+        self.used.files.retain(|(path, ..)| path.to_str().is_some());
         let done = self.states.iter().all(|state| matches!(state, State::Done(_)));
         if !(done && self.options.selection.is_all() && self.plan.spec.left_out.is_empty()) {
             let looked_at: HashSet<&Path> = self.cache.seen().map(|(path, _)| path).collect();

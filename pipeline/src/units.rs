@@ -77,6 +77,7 @@ pub fn named(stage: &UnitStage, (table, naming): (&Manifest, &Naming), rows: &[u
     let fact = |name: &str| table.value(first, name).map(|value| format!("{name}={}", crate::key::show(&value)));
     match stage.def.grain {
         Grain::Whole => "all rows".into(),
+        Grain::Group if stage.by.is_empty() => "all rows".into(),
         Grain::Group => stage.by.iter().filter_map(|name| fact(name).ok()).collect::<Vec<_>>().join(", "),
         Grain::Row => naming.name(table, first),
     }

@@ -118,6 +118,9 @@ pub fn parse(file: &str, source: &str) -> Result<Item, Problem> {
         let text = text.split(" at line ").next().unwrap_or(text).trim_end_matches([':', ',']);
         // what a program could set in the parser, nobody who writes YAML can
         let text = text.split(", set ").next().unwrap_or(text).trim_end_matches(" rejected by the configured policy");
+        if let Some((_, message, hint)) = BOUNDS.iter().find(|(words, ..)| text.contains(words)) {
+            return Problem::at(&place, *message).hint(*hint);
+        }
         let problem = Problem::at(&place, format!("this is not valid YAML here: {text}"));
         let line = source.lines().nth((at.line as usize).saturating_sub(1)).unwrap_or_default();
         problem.hint(if text.contains("duplicate") {
@@ -134,6 +137,25 @@ pub fn parse(file: &str, source: &str) -> Result<Item, Problem> {
         })
     })
 }
+
+/// What the parser says of YAML that is well formed and still no recipe; what to say instead, and what to do.
+const BOUNDS: [(&str, &str, &str); 3] = [
+    (
+        "budget breached",
+        "this file is too large, or its aliases unfold to too much",
+        "leave out aliases (`*name`) of what holds many aliases itself; tables of many rows go into files",
+    ),
+    (
+        "recursion limit",
+        "lists and mappings stand in each other too deep here",
+        "close those that have ended: see the brackets",
+    ),
+    (
+        "multiple YAML documents",
+        "a second YAML document begins here, and a recipe is one",
+        "leave out the line `---` before it, or make a file of each",
+    ),
+];
 
 fn at(location: &serde_yaml::Location) -> At {
     At { line: location.line() as u32, column: location.column() as u32, file: None }
@@ -266,6 +288,17 @@ mod tests {
         for (text, line) in [("a: 1\na: 2\n", 2), ("a: [1\nb: 2\n", 2), ("a:\n\t- 1\n", 2), ("x: {s: 1, s: 2}", 1)] {
             let problem = parse("r.yaml", text).unwrap_err();
             assert_eq!(problem.place.as_ref().map(|place| place.line), Some(line), "{text:?}: {problem}");
+        }
+    }
+
+    #[test]
+    fn what_is_too_much_of_yaml_is_told_without_the_parsers_own_words() {
+        let deep = format!("a: {}", "[".repeat(5000));
+        for (text, said) in [(deep.as_str(), "too deep"), ("a: 1\n---\nb: 2\n", "a second YAML document")] {
+            let problem = parse("r.yaml", text).unwrap_err();
+            assert!(problem.message.contains(said), "{problem}");
+            let hint = problem.hint.clone().unwrap_or_default();
+            assert!(!hint.contains("indentation") && !problem.to_string().contains("from_str"), "{problem}");
         }
     }
 }

@@ -394,6 +394,8 @@ fn a_stage_that_was_stopped_is_told_as_interrupted_and_its_older_rows_as_such() 
     let status = space.effigy(&["status"]).out;
     assert!(status.contains("  slow  interrupted 1 run, 0 known, 0 failed"), "{status}");
     assert!(status.contains("  after skipped     0 run"), "{status}");
+    let diff = space.effigy(&["diff"]).out;
+    assert!(diff.contains("  ended: done -> interrupted\n") && diff.contains("  ended: done -> skipped\n"), "{diff}");
     let said = space.effigy(&["show", "r.yaml", "slow", "--json"]);
     assert_eq!((said.code, said.out.lines().count()), (0, 3), "{}", said.err);
     assert!(said.err.contains("the last run was stopped before stage `slow` was done"), "{}", said.err);

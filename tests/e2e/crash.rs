@@ -289,3 +289,35 @@ fn a_damaged_head_of_the_journal_is_seen_and_takes_no_unit_along() {
     assert_eq!(verify().code, 0);
     assert_eq!(space.run().0, 0);
 }
+
+#[test]
+fn a_run_that_was_killed_is_told_as_one_without_an_end() {
+    let space = Space::new();
+    let text = "
+stages:
+  src: { rows: [{ n: 1 }, { n: 2 }] }
+  slow: { run: 'echo {n} >> ran.log; test {n} = 1 || test -e go || sleep 20; echo {n} > {out}/x', shell: true, from: src, writes: { x: blob } }
+";
+    space.write("r.yaml", text);
+    let mut child = space.start(&["run", "r.yaml", "--jobs", "1"]);
+    let log = || std::fs::read_to_string(space.path("ran.log")).unwrap_or_default();
+    waits_for("the second unit", || log().lines().count() == 2);
+    let status = || space.effigy(&["status"]).out;
+    assert!(!status().contains("not on record"), "it is on: {}", status());
+    child.kill().expect("it was running");
+    child.wait().expect("it is over");
+    let text = status();
+    for part in
+        ["r.yaml: began at ", "its end is not on record (killed?)", "of it is kept", "`effigy run r.yaml` goes on"]
+    {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    assert!(!text.contains("nothing has been run"), "{text}");
+    assert!(space.effigy(&["log"]).out.contains("  not ended   r.yaml  "), "{}", space.effigy(&["log"]).out);
+    assert_eq!(space.effigy(&["status", "--json"]).json()["unended"][0]["outcome"], "not ended");
+    // the next run has gone on with it
+    space.write("go", "");
+    let (executed, known, _) = space.run();
+    assert_eq!(executed + known, 2);
+    assert!(status().starts_with("r.yaml: done at ") && !status().contains("not on record"), "{}", status());
+}

@@ -45,6 +45,10 @@ fn writing() {
     wrong("stages: [1", &["r.yaml:1", "brackets and quotes that are not closed"]);
     wrong("stages: { a: { rows: [], n: 1 } }", &["stage `a` has no field `n`", "hint: it takes no other fields"]);
     wrong("3", &["a recipe must be a mapping, not an integer", "hint: for example `stages: {"]);
+    for field in ["set: { 'a b': 1 }", "rename: { 'a b': x }"] {
+        let text = format!("stages:\n  a: {{ rows: [{{ x: 1 }}] }}\n  b: {{ select: a, {field} }}");
+        wrong(&text, &["r.yaml:3:", "`a b` cannot be a column name here", "letters, digits and `_`"]);
+    }
 }
 
 #[test]
@@ -211,6 +215,7 @@ fn options_that_are_wrong() {
     run(&["--param", "size=1"], &["has no parameter `size`", "it has no `params:` at all"]);
     run(&["--param", "size=[1"], &["the value in `--param size=[1`", "needs quotes"]);
     space.write("r.yaml", "params: { copies: 2 }\nstages: { alpha: { rows: [{ n: '${copies}' }] } }");
+    run(&["--param", "copies="], &["`copies` must be a number, as in the recipe, not nothing", "`--param copies=2`"]);
     run(&["--param", "copies=many"], &["`copies` must be a number, as in the recipe, not text", "`--param copies=2`"]);
     space.effigy(&["plan", "r.yaml", "--param", "copies=2.5"]).expect_error(0, &[]);
     space.write("r.yaml", "stages: { alpha: { rows: [] } }");
@@ -421,6 +426,12 @@ fn tables_of_a_report_that_could_not_be_made() {
     report("higher: m", &["r.yaml:4:25: column `m` of `a` is str, and `higher:` is for numbers"]);
     report("lower: [n, m]", &["`lower:` is for numbers"]);
     report(
+        "by: [m], mean: [n], higher: [on]",
+        &["r.yaml:4:46: `higher:` names `on`, which this table does not average", "hint: `mean: [COLUMN]`"],
+    );
+    report("columns: [m], lower: [n]", &["`lower:` names `n`, which this table does not show"]);
+    report("higher: [n], lower: [n]", &["column `n` is under `higher:` and under `lower:`", "hint: "]);
+    report(
         "by: [m], columns: [n]",
         &["r.yaml:4:36: a table shows groups (`by:`) or rows (`columns:`), not both", "hint: "],
     );
@@ -436,4 +447,72 @@ fn help_keeps_to_the_width_of_the_terminal() {
         let long: Vec<&str> = text.lines().filter(|line| line.chars().count() > 80).collect();
         assert!(text.contains("--workspace") && long.is_empty(), "{long:?}");
     }
+}
+
+#[test]
+fn what_only_looks_after_a_workspace_makes_none() {
+    let space = Space::new();
+    for verb in ["verify", "stats", "gc", "rebuild"] {
+        check(
+            &space,
+            &["cache", verb, "--workspace", "typo"],
+            2,
+            &["there is no workspace typo", "`effigy run RECIPE`"],
+        );
+        assert!(!space.path("typo").exists(), "{verb}");
+    }
+    space.write("afile", "");
+    let said = space.effigy(&["doctor", "--workspace", "afile"]);
+    assert!(said.out.contains("afile is a file, not a folder"), "{}", said.out);
+    // one in which nothing was done has no work behind it
+    space.write("r.yaml", "stages: { alpha: { rows: [{ k: 1 }] } }");
+    space.run();
+    let said = space.effigy(&["cache", "stats"]);
+    assert!(said.out.contains("0 units, 0.00 s of work") && said.code == 0, "{}", said.out);
+}
+
+#[test]
+fn mistakes_that_would_show_only_in_a_run() {
+    let tables = "stages:\n  a: { rows: [{ x: 1 }] }\n  b: { rows: [{ x: 2 }] }\n";
+    wrong(
+        &format!("{tables}  c: {{ concat: [a, b], label: {{ column: m, values: [1, x] }} }}\n"),
+        &["r.yaml:4:56: `values` of `label` are of different types: i64 and str", "hint: "],
+    );
+    wrong(&format!("{tables}  c: {{ join: [a, b], on: [] }}\n"), &["`on:` of a join names no column"]);
+    wrong(&format!("{tables}---\nstages: {{}}\n"), &["a second YAML document begins here", "leave out the line `---`"]);
+    // numbers go together
+    let space = Space::new();
+    space.write("r.yaml", &format!("{tables}  c: {{ concat: [a, b], label: {{ column: m, values: [1, 0.5] }} }}\n"));
+    space.run();
+    // a command that is none is the only thing to be said of its stage
+    for line in ["''", "'echo \"x'"] {
+        space.write("r.yaml", &format!("{tables}  z: {{ run: {line}, from: a, writes: {{ y: blob }} }}\n"));
+        let said = space.effigy(&["plan", "r.yaml"]);
+        all_have_hints(&said);
+        assert_eq!((said.code, said.err.matches("error: ").count()), (2, 1), "{}", said.err);
+    }
+}
+
+#[test]
+fn what_cannot_be_shown_is_told_as_what_it_is() {
+    let space = Space::new();
+    space.write(
+        "r.yaml",
+        "stages:\n  a: { rows: [{ m: x, n: 1 }] }\n  s: { select: a, where: { n: 2 } }\nreport:\n  - { table: s, by: [m], mean: [n] }\n",
+    );
+    space.run();
+    let show = |more: &[&str], parts: &[&str]| check(&space, &[&["show", "r.yaml", "a"], more].concat(), 2, parts);
+    show(&["--select", "m,m"], &["`--select` names `m` twice"]);
+    show(&["--sql", "drop table rows"], &["`--sql` is not understood", "`select` or `with`, not with `drop`"]);
+    assert_eq!(space.effigy(&["show", "r.yaml", "a", "--sql", " (SELECT n FROM rows)", "--json"]).out, "{\"n\":1}\n");
+    check(
+        &space,
+        &["table", "r.yaml"],
+        1,
+        &["it has no rows", "hint: `effigy show r.yaml s` shows what its stage has"],
+    );
+    // a recipe of which nothing was ever finished has been run all the same
+    space.write("f.yaml", "stages:\n  z: { run: 'false', shell: true, writes: { y: blob } }\n");
+    assert_eq!(space.effigy(&["run", "f.yaml"]).code, 1);
+    check(&space, &["trace", "f.yaml", "z"], 1, &["stage `z` failed in the last run", "hint: "]);
 }

@@ -109,6 +109,35 @@ fn a_trace_leads_back_to_the_sources_of_a_row() {
 }
 
 #[test]
+fn a_trace_follows_stages_that_vary_and_tables_that_could_do_without() {
+    let space = Space::new();
+    space.write(
+        "r.yaml",
+        "
+recipe: varied
+matrix: { seed: [1, 2, 3] }
+stages:
+  src: { rows: [{ n: 4 }, { n: 5 }] }
+  run: { run: '[ {param.seed} != 2 ] && echo {n} > {out}/end', shell: true, from: src, params: { seed: '${seed}' }, writes: { end: blob } }
+  few: { select: run, where: { n: 5 } }
+  all: { gather: few, allow_failures: 0.5 }
+",
+    );
+    assert_eq!(space.effigy(&["run", "r.yaml"]).code, 1);
+    // the second row of what was gathered is that of the third seed
+    let trace = json(&space, &["trace", "r.yaml", "all", "1"]);
+    let steps: Vec<&str> =
+        trace["steps"].as_array().expect("steps").iter().filter_map(|s| s["stage"].as_str()).collect();
+    assert_eq!(steps, ["all", "few@seed=3", "run@seed=3", "src"], "{trace}");
+    assert_eq!(trace["steps"][3]["rows"][0]["values"]["n"], 5);
+    let text = say(&space, &["trace", "r.yaml", "src", "1", "--forward"]);
+    assert!(!text.contains("no further") || text.contains("run@seed=2"), "{text}");
+    for seed in [1, 3] {
+        assert!(text.contains(&format!("few@seed={seed}")), "{text}");
+    }
+}
+
+#[test]
 fn a_trace_says_where_it_cannot_lead() {
     let space = start();
     space.effigy(&["trace", "r.yaml", "few", "0"]).expect_error(1, &["has not been run yet", "effigy run r.yaml"]);

@@ -207,3 +207,52 @@ fn a_diff_tells_of_tables_in_words() {
     }
     assert!(!said.out.contains("Some(") && !said.out.contains("None"), "{}", said.out);
 }
+
+#[test]
+fn names_and_values_are_shown_without_what_a_terminal_obeys() {
+    let space = Space::new();
+    space.write("in/esc\u{1b}[31m.txt", "x");
+    space.write("in/plain.txt", "y");
+    let text = r#"
+stages:
+  src: { files: 'in/*.txt' }
+  vals: { rows: [{ v: "a\nb" }, { v: c }] }
+  one: { run: 'false {path}', shell: true, from: src, writes: { y: blob } }
+  two: { run: 'test {v} = c && echo > {out}/y', shell: true, from: vals, writes: { y: blob } }
+  three: { run: 'echo {v} > {out}/y', shell: true, from: vals, writes: { y: blob } }
+"#;
+    space.write("r.yaml", text);
+    let run = space.effigy(&["run", "r.yaml"]);
+    run.expect_error(1, &["stage `one`, path=in/esc [31m.txt: ", "stage `two`, v=a b: "]);
+    let tells = |args: &[&str], part: &str| {
+        let said = space.effigy(args);
+        assert!(said.code == 0 && said.out.contains(part), "{args:?}: {}{}", said.out, said.err);
+        assert!(!said.out.contains('\u{1b}'), "{:?}", said.out);
+    };
+    tells(&["why", "r.yaml", "one"], "in/esc [31m.txt");
+    tells(&["why", "r.yaml", "three"], "v=a b; v=c");
+    tells(&["trace", "r.yaml", "three"], "row 0: v=a b");
+    tells(&["trace", "r.yaml", "src"], "in/esc [31m.txt");
+    assert!(!run.err.contains('\u{1b}'), "{:?}", run.err);
+}
+
+#[test]
+fn equal_units_are_counted_alike_by_plan_and_why() {
+    let space = Space::new();
+    space.write(
+        "r.yaml",
+        "stages:\n  a: { rows: [{ x: 1 }, { x: 1 }] }\n  f: { run: 'false {x}', shell: true, from: a, writes: { y: blob } }\n",
+    );
+    // a unit that has failed is no more known than before
+    for _ in 0..2 {
+        let plan = space.effigy(&["plan", "r.yaml", "--json"]).json();
+        assert_eq!(["misses", "equal", "hits"].map(|name| plan[name].as_u64()), [Some(1), Some(1), Some(0)], "{plan}");
+        let text = space.effigy(&["plan", "r.yaml"]).out;
+        assert!(text.contains("in all: 1 to run, 1 equal to one that runs, 0 known"), "{text}");
+        let why = space.effigy(&["why", "r.yaml", "f"]).out;
+        assert!(why.contains("stage `f`: 1 to run, 1 equal to one that runs, 0 known\n"), "{why}");
+        assert_eq!(space.effigy(&["run", "r.yaml"]).code, 1);
+    }
+    let why = space.effigy(&["why", "r.yaml", "f"]).out;
+    assert_eq!(why.matches("/failed/").count(), 1, "{why}");
+}

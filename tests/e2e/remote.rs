@@ -341,6 +341,9 @@ fn the_remote_is_named_by_flag_environment_or_file() {
     assert_eq!(share.count("records/"), UNITS as usize);
     with("dir:nowhere", &["--remote", &share.url()]);
     space.effigy(&["cache", "push", "--remote", "none"]).expect_error(2, &["no remote is named"]);
+    let said = space.effigy(&["cache", "push", "--remote", "dir:nowhere"]);
+    said.expect_error(1, &["cannot be used for sending: there is no such folder", "stays queued", "hint: "]);
+    assert!(!said.err.contains("still read"), "{}", said.err);
 }
 
 #[test]

@@ -3,6 +3,7 @@
 
 use crate::support::{Space, provider};
 use std::fs::{File, FileTimes};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, SystemTime};
 
@@ -248,4 +249,50 @@ fn the_workspace_and_git_are_no_code() {
     assert_eq!(run(), (0, 1, 0));
     space.write("code/b.sh", "echo b");
     assert_eq!(run(), (1, 0, 0));
+}
+
+#[test]
+fn a_folder_may_hold_pipes_and_names_that_are_no_text_but_not_itself() {
+    let space = Space::new();
+    space.write("code/a.sh", "echo a");
+    space.write(
+        "r.yaml",
+        "stages:\n  src: { rows: [{ n: 1 }] }\n  use: { run: 'sh code/a.sh > {out}/y', shell: true, from: src, code: [code], writes: { y: blob } }\n",
+    );
+    let pipe = std::ffi::CString::new(space.path("code/pipe").display().to_string()).expect("a name");
+    // SAFETY: it takes a name and makes a file.
+    assert_eq!(unsafe { libc::mkfifo(pipe.as_ptr(), 0o600) }, 0);
+    let odd = std::ffi::OsStr::from_bytes(b"\xff.txt");
+    std::fs::write(space.path("code").join(odd), "one").expect("a file");
+    space.settle();
+    assert_eq!(space.run(), (1, 0, 0));
+    assert_eq!(space.run(), (0, 1, 0));
+    std::fs::write(space.path("code").join(odd), "two").expect("a file");
+    space.settle();
+    assert_eq!(space.run(), (1, 0, 0), "its content counts, whatever it is called");
+    std::os::unix::fs::symlink(".", space.path("code/again")).expect("a link");
+    space
+        .effigy(&["run", "r.yaml"])
+        .expect_error(1, &["code/again leads to a folder that it lies in itself", "remove it"]);
+}
+
+#[test]
+fn a_name_that_is_no_text_matters_where_a_pattern_wants_it() {
+    let space = Space::new();
+    space.write("in/a.png", "a");
+    std::fs::write(space.path("in").join(std::ffi::OsStr::from_bytes(b"\xff.txt")), "one").expect("a file");
+    space.write("r.yaml", "stages:\n  src: { files: 'in/*.png' }\n");
+    assert_eq!(space.effigy(&["run", "r.yaml"]).code, 0);
+    assert_eq!(space.rows("src").len(), 1);
+    space.write("r.yaml", "stages:\n  src: { files: 'in/*' }\n");
+    space.effigy(&["run", "r.yaml"]).expect_error(1, &["r.yaml:2:", "not UTF-8", "rename it"]);
+}
+
+#[test]
+fn a_workspace_may_be_called_what_it_likes() {
+    let space = Space::new();
+    space.write("r.yaml", "stages:\n  src: { rows: [{ n: 1 }] }\n");
+    let mut command = space.command(&["run", "r.yaml", "--workspace"]);
+    let said = command.arg(std::ffi::OsStr::from_bytes(b"w\xff")).output().expect("it starts");
+    assert_eq!(said.status.code(), Some(0), "{}", String::from_utf8_lossy(&said.stderr));
 }

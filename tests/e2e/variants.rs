@@ -285,6 +285,39 @@ fn excluded_combinations_are_not_there() {
 }
 
 #[test]
+fn an_axis_of_numbers_has_one_type_wherever_it_stands() {
+    let space = start(
+        "
+matrix: { x: [1.5, -2] }
+stages:
+  a: { rows: [{ k: '${x}' }] }
+  all: { gather: a }
+",
+    );
+    run(&space, &[]);
+    let rows = space.rows("all");
+    assert_eq!((column(&rows, "k"), column(&rows, "x")), (column(&rows, "x"), vec!["1.5".into(), "-2.0".into()]));
+    assert_eq!(names(&space, &["--variant", "x=-2"]), ["a@x=-2", "all"]);
+}
+
+#[test]
+fn what_would_gather_nothing_that_was_chosen_is_left_out_with_what_reads_it() {
+    let space = start(
+        "
+matrix: { seed: [1, 2], size: [3, 4], exclude: [{ seed: 1, size: 3 }] }
+stages:
+  a: { rows: [{ k: 1 }] }
+  b: { run: 'echo {param.s} {param.t} > {out}/f', shell: true, from: a, params: { s: '${seed}', t: '${size}' }, writes: { f: blob } }
+  z: { gather: b, over: [seed] }
+  y: { select: z }
+  all: { gather: y }
+",
+    );
+    assert_eq!(names(&space, &[]).len(), 1 + 3 + 2 + 2 + 1);
+    assert_eq!(names(&space, &["--variant", "seed=1"]), ["a", "b@seed=1,size=4", "z@size=4", "y@size=4", "all"]);
+}
+
+#[test]
 fn a_plan_counts_what_variants_share_once() {
     // two stages of the same words and rows: the units of one are those of the other
     let recipe = "
@@ -297,7 +330,8 @@ stages:
 ";
     let space = start(recipe);
     let plan = space.effigy(&["plan", "r.yaml", "--json"]).json();
-    assert_eq!((plan["misses"].as_u64(), plan["hits"].as_u64()), (Some(2 + 4), Some(2)), "{plan}");
+    let counts = ["misses", "equal", "hits"].map(|name| plan[name].as_u64().expect("a count"));
+    assert_eq!(counts, [2 + 4, 2, 0], "{plan}");
     assert_eq!(run(&space, &[]), (6, 2, 0));
 }
 

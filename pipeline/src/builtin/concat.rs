@@ -35,6 +35,17 @@ impl Concat {
                     Some(values)
                         if values.len() == inputs && !items.iter().any(|item| matches!(item.node, Node::List(_))) =>
                     {
+                        let ty = rows::column_type(values.iter());
+                        let is_other = |value: &Value| value.ty().is_some_and(|own| !fits_in(own, ty));
+                        if let Some(i) = values.iter().position(is_other) {
+                            let (own, hint) =
+                                (values[i].ty().unwrap_or(ty), "a column has one type: put all of them in quotes");
+                            fields.wrong(
+                                items[i].at,
+                                format!("`values` of `label` are of different types: {ty} and {own}"),
+                                hint,
+                            );
+                        }
                         label = Some((column, values));
                     }
                     _ => {
@@ -128,6 +139,11 @@ impl Concat {
         };
         below_each_other(&labelled.iter().collect::<Vec<_>>())
     }
+}
+
+/// Whether a value of a type goes into a column: integers are numbers.
+fn fits_in(own: Type, column: Type) -> bool {
+    own == column || (own, column) == (Type::I64, Type::F64)
 }
 
 /// Tables below each other, columns matched by name, nulls where a table lacks one.

@@ -154,11 +154,17 @@ impl Files {
             let deep = rest.contains("**");
             let depth = if deep { usize::MAX } else { rest.split('/').count() };
             let hidden = rest.split('/').any(|part| part.starts_with('.'));
-            walk(&start, "", depth, hidden, glance, &mut |relative, path| {
+            walk(&start, Path::new(""), depth, hidden, glance, &mut |relative, path| {
+                // one that the pattern would not have may be called what it likes
                 if matcher.is_match(relative) {
+                    let Some(relative) = relative.to_str() else {
+                        let message = format!("{place}: {} has a name that is not UTF-8", path.display());
+                        return Err(hinted(message, "rename it, or move it elsewhere"));
+                    };
                     let name = if base.is_empty() { relative.to_string() } else { format!("{base}/{relative}") };
                     found.push((name, path));
                 }
+                Ok(())
             })?;
             self.demand((place, pattern), found.len() > before)?;
         }
@@ -226,11 +232,11 @@ fn split_literal(pattern: &str) -> (String, String) {
 
 fn walk(
     dir: &Path,
-    relative: &str,
+    relative: &Path,
     depth: usize,
     hidden: bool,
     glance: &mut dyn FnMut(&Path),
-    found: &mut dyn FnMut(&str, PathBuf),
+    found: &mut dyn FnMut(&Path, PathBuf) -> Result<()>,
 ) -> Result<()> {
     glance(dir);
     let entries = match std::fs::read_dir(dir) {
@@ -242,16 +248,10 @@ fn walk(
     for entry in entries {
         let entry = entry.with_context(|| format!("cannot read the folder {}", dir.display()))?;
         let name = entry.file_name();
-        let name = name.to_str().ok_or_else(|| {
-            hinted(
-                format!("{} has a name that is not UTF-8", entry.path().display()),
-                "rename it, or move it elsewhere",
-            )
-        })?;
-        if name.starts_with('.') && !hidden {
+        if name.as_encoded_bytes().starts_with(b".") && !hidden {
             continue;
         }
-        let path = if relative.is_empty() { name.to_string() } else { format!("{relative}/{name}") };
+        let path = relative.join(name);
         let kind = entry.file_type()?;
         let is_dir = kind.is_dir() || kind.is_symlink() && entry.path().is_dir();
         if is_dir && depth > 1 {
@@ -261,7 +261,7 @@ fn walk(
                 walk(&entry.path(), &path, below, hidden, glance, found)?;
             }
         } else if !is_dir {
-            found(&path, entry.path());
+            found(&path, entry.path())?;
         }
     }
     Ok(())

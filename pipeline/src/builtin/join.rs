@@ -37,6 +37,11 @@ impl Join {
             fields.missing("on", "the columns that must be equal, for example `on: [frame]`");
             return None;
         };
+        if on.is_empty() {
+            let hint = "name the columns that must be equal, for example `on: [frame]`";
+            fields.wrong(fields.at(), "`on:` of a join names no column", hint);
+            return None;
+        }
         let [a, b] = inputs else { return None };
         for (at, name) in &on {
             let find = |columns: &Columns| columns.iter().find(|column| column.name == *name).map(|column| column.ty);

@@ -59,7 +59,7 @@ impl Select {
                 continue;
             };
             // all at once: what has a new name does not lose it to the next
-            if require(fields, &before, item.at, old) {
+            if is_name(fields, key.at, &key.name) && require(fields, &before, item.at, old) {
                 let place = before.iter().position(|column| column.name == *old).expect("it was just found");
                 if rename.iter().any(|(_, known)| known == old) {
                     fields.wrong(item.at, format!("`{old}` is renamed twice"), "a column has one name");
@@ -229,6 +229,7 @@ fn constants(fields: &mut Fields<'_>, items: Vec<(Key, Item)>) -> Vec<(String, V
     let mut set = Vec::new();
     for (key, item) in items {
         match rows::value_of(&item) {
+            Some(_) if !is_name(fields, key.at, &key.name) => {}
             Some(value) => set.push((key.name, value)),
             None => {
                 let hint = "a cell is a number, a text, a truth value, `~`, or a list of numbers";
@@ -237,6 +238,15 @@ fn constants(fields: &mut Fields<'_>, items: Vec<(Key, Item)>) -> Vec<(String, V
         }
     }
     set
+}
+
+/// Whether a column can be called so; says why not.
+fn is_name(fields: &mut Fields<'_>, at: At, name: &str) -> bool {
+    let schema = Schema::new([(name.to_string(), Type::Str)]);
+    if let Err(error) = &schema {
+        fields.wrong(at, error.to_string(), "use letters, digits and `_`, not a digit first");
+    }
+    schema.is_ok()
 }
 
 fn override_of(fields: &mut Fields<'_>, item: Item, columns: &Columns) -> Option<(Filter, Vec<(String, Value)>)> {

@@ -86,6 +86,7 @@ impl Cache {
             Verb::Verify { discard, json, workspace } => verify(&workspace, discard, json),
             Verb::Stats { json, workspace } => stats(&workspace, json),
             Verb::Rebuild { workspace } => {
+                workspace.must_be_there()?;
                 let units = Open::open(&workspace.workspace, host::VERSION)?.rebuild()?;
                 print(&format!("the index was made anew: {units} units"));
                 Ok(DONE)
@@ -120,6 +121,7 @@ fn size(text: &str) -> Result<u64, String> {
 }
 
 fn verify(workspace: &WorkspaceArgs, discard: bool, json: bool) -> Result<u8> {
+    workspace.must_be_there()?;
     let mut cache = Open::open(&workspace.workspace, host::VERSION)?;
     let store = Store::new(cache.root());
     store.refer_all(&mut cache);
@@ -173,11 +175,13 @@ fn verify(workspace: &WorkspaceArgs, discard: bool, json: bool) -> Result<u8> {
 }
 
 fn stats(workspace: &WorkspaceArgs, json: bool) -> Result<u8> {
+    workspace.must_be_there()?;
     let cache = Open::open(&workspace.workspace, host::VERSION)?;
     let (stages, nobodys) = care::kept(&cache)?;
     let sum = |get: fn(&care::Kept) -> u64| stages.values().map(get).sum::<u64>() + get(&nobodys);
     let (files, bytes, units) = (sum(|kept| kept.files as u64), sum(|kept| kept.bytes), sum(|kept| kept.units as u64));
-    let seconds: f64 = stages.values().map(|kept| kept.seconds).sum();
+    // a sum of nothing is -0.0
+    let seconds = stages.values().map(|kept| kept.seconds).sum::<f64>() + 0.0;
     let folder = |name: &str| care::room(&cache.root().join(name));
     let beside = [
         ("records", folder("records")),
@@ -222,6 +226,7 @@ fn stats(workspace: &WorkspaceArgs, json: bool) -> Result<u8> {
 }
 
 fn gc(workspace: &WorkspaceArgs, wanted: Wanted, delete: bool, json: bool) -> Result<u8> {
+    workspace.must_be_there()?;
     let mut cache = Open::open(&workspace.workspace, host::VERSION)?;
     let store = Store::new(cache.root());
     let Some(loose) = care::look(&mut cache, &store, wanted)? else {

@@ -2,7 +2,7 @@
 
 use super::record::{self, Record, StageRecord};
 use super::why::short;
-use super::{DONE, WorkspaceArgs, host, print, progress};
+use super::{DONE, WorkspaceArgs, host, print, progress, say};
 use crate::compare::{Compared, compare};
 use crate::memory::Store;
 use crate::why::{Change, diff};
@@ -80,7 +80,7 @@ impl Diff {
             if !self.stage.is_empty() && !self.stage.contains(name) {
                 continue;
             }
-            let told = self.stage(name, (a, b), &facts, &store)?;
+            let told = self.stage(name, (a, b), (old, new), &facts, &store)?;
             let quiet = told.what == "changed" && told.facts.is_empty() && !told.table_changed && told.state.is_none();
             if quiet && told.missing.is_empty() && told.failed.0 == told.failed.1 {
                 same += 1;
@@ -100,7 +100,7 @@ impl Diff {
             return Ok(DONE);
         }
         for (word, one) in [("old", old), ("new", new)] {
-            print(&format!(
+            say(&format!(
                 "{word}  {}  {}  {}  {} run, {} known, {} failed  {}",
                 one.run,
                 one.outcome,
@@ -111,10 +111,10 @@ impl Diff {
                 progress::seconds(one.seconds)
             ));
         }
-        about.iter().for_each(|change| print(&format!("{}: {}", change.fact, arrow(change))));
+        about.iter().for_each(|change| say(&format!("{}: {}", change.fact, arrow(change))));
         stages.iter().for_each(tell);
         if same > 0 {
-            print(&format!("the same in both: {same} stage{}", if same == 1 { "" } else { "s" }));
+            say(&format!("the same in both: {same} stage{}", if same == 1 { "" } else { "s" }));
         }
         Ok(DONE)
     }
@@ -123,6 +123,7 @@ impl Diff {
         &self,
         name: &str,
         (a, b): (Option<&StageRecord>, Option<&StageRecord>),
+        (old, new): (&Record, &Record),
         facts: &HashMap<Digest, StageFacts>,
         store: &Store,
     ) -> Result<StageDiff> {
@@ -145,7 +146,8 @@ impl Diff {
             missing: Vec::new(),
         };
         let (Some(a), Some(b)) = (a, b) else { return Ok(told) };
-        told.state = (a.state != b.state).then(|| (a.state.clone(), b.state.clone()));
+        let states = (old.state_of(a), new.state_of(b));
+        told.state = (states.0 != states.1).then(|| (states.0.to_string(), states.1.to_string()));
         let of = |one: &StageRecord| match &one.head {
             None => Some(one.facts.clone()),
             Some(head) => facts.get(head).map(|facts| facts.facts.clone()),
@@ -230,39 +232,37 @@ fn tell(one: &StageDiff) {
         (ran((one.executed.0, one.cached.0, one.failed.0)), ran((one.executed.1, one.cached.1, one.failed.1)));
     let seconds = |seconds: f64| progress::seconds(seconds);
     match one.what {
-        "added" => return print(&format!("{}: only in the new run ({new}, {})", one.stage, seconds(one.seconds.1))),
-        "removed" => return print(&format!("{}: only in the old run ({old}, {})", one.stage, seconds(one.seconds.0))),
-        _ if one.executed.0 + one.cached.0 + one.executed.1 + one.cached.1 == 0 => print(&format!("{}:", one.stage)),
-        _ => {
-            print(&format!("{}: {old} in {} -> {new} in {}", one.stage, seconds(one.seconds.0), seconds(one.seconds.1)))
-        }
+        "added" => return say(&format!("{}: only in the new run ({new}, {})", one.stage, seconds(one.seconds.1))),
+        "removed" => return say(&format!("{}: only in the old run ({old}, {})", one.stage, seconds(one.seconds.0))),
+        _ if one.executed.0 + one.cached.0 + one.executed.1 + one.cached.1 == 0 => say(&format!("{}:", one.stage)),
+        _ => say(&format!("{}: {old} in {} -> {new} in {}", one.stage, seconds(one.seconds.0), seconds(one.seconds.1))),
     }
     if let Some((old, new)) = &one.state {
-        print(&format!("  ended: {old} -> {new}"));
+        say(&format!("  ended: {old} -> {new}"));
     }
-    one.facts.iter().for_each(|change| print(&format!("  {}: {}", change.fact, arrow(change))));
+    one.facts.iter().for_each(|change| say(&format!("  {}: {}", change.fact, arrow(change))));
     match &one.rows {
         Some(rows) => tell_rows(rows),
-        None if one.table_changed && one.missing.is_empty() => print("  its table is there in one of the runs only"),
+        None if one.table_changed && one.missing.is_empty() => say("  its table is there in one of the runs only"),
         None => {}
     }
-    one.missing.iter().for_each(|text| print(&format!("  not to be compared: {text}")));
+    one.missing.iter().for_each(|text| say(&format!("  not to be compared: {text}")));
 }
 
 fn tell_rows(rows: &Compared) {
     let counts = [(rows.changed, "changed"), (rows.added, "new"), (rows.removed, "gone"), (rows.same, "the same")];
     let counts: Vec<String> = counts.iter().filter(|(n, _)| *n > 0).map(|(n, word)| format!("{n} {word}")).collect();
     let order = if rows.reordered { ", in another order" } else { "" };
-    print(&format!("  rows {} -> {}: {}{order}", rows.rows.0, rows.rows.1, counts.join(", ")));
+    say(&format!("  rows {} -> {}: {}{order}", rows.rows.0, rows.rows.1, counts.join(", ")));
     let list = |word: &str, names: &[String]| {
         if !names.is_empty() {
-            print(&format!("    {word}: {}", names.join(", ")));
+            say(&format!("    {word}: {}", names.join(", ")));
         }
     };
     list("columns that came", &rows.columns_added);
     list("columns that went", &rows.columns_removed);
     for (name, old, new) in &rows.columns_retyped {
-        print(&format!("    column `{name}`: {old} -> {new}"));
+        say(&format!("    column `{name}`: {old} -> {new}"));
     }
     for column in &rows.columns {
         let numbers = match (column.mean, column.largest) {
@@ -271,21 +271,21 @@ fn tell_rows(rows: &Compared) {
             }
             _ => String::new(),
         };
-        print(&format!("    column `{}` in {} row{}{numbers}", column.column, column.rows, plural(column.rows)));
+        say(&format!("    column `{}` in {} row{}{numbers}", column.column, column.rows, plural(column.rows)));
     }
     for row in &rows.examples {
         let cells: Vec<String> =
             row.cells.iter().map(|(name, old, new)| format!("{name} {} -> {}", short(old), short(new))).collect();
-        print(&format!("      {}: {}", row.row, cells.join("; ")));
+        say(&format!("      {}: {}", row.row, cells.join("; ")));
     }
     let more =
         |shown: usize, all: usize| if all > shown { format!("; and {} more", all - shown) } else { String::new() };
     if rows.changed > rows.examples.len() && !rows.examples.is_empty() {
-        print(&format!("      and {} more", rows.changed - rows.examples.len()));
+        say(&format!("      and {} more", rows.changed - rows.examples.len()));
     }
     for (word, names, all) in [("new", &rows.came, rows.added), ("gone", &rows.went, rows.removed)] {
         if !names.is_empty() {
-            print(&format!("    {word}: {}{}", names.join("; "), more(names.len(), all)));
+            say(&format!("    {word}: {}{}", names.join("; "), more(names.len(), all)));
         }
     }
 }

@@ -229,6 +229,14 @@ fn health(workspace: &Path) -> Vec<Finding> {
     if !workspace.exists() {
         return vec![good("workspace", format!("none yet at {}", workspace.display()))];
     }
+    if !workspace.is_dir() {
+        return vec![Finding {
+            what: "workspace",
+            state: State::Lacking,
+            text: format!("{} is a file, not a folder", workspace.display()),
+            hint: Some("move it away, or name another folder with --workspace".into()),
+        }];
+    }
     let mut findings = Vec::new();
     let mut records = 0usize;
     let read =

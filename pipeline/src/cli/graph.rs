@@ -59,14 +59,19 @@ impl Graph {
 
 fn stage(plan: &Plan, i: usize, forecast: &Forecast, failed: bool) -> Stage {
     let node = &plan.nodes[i];
-    let state = match (&node.work, forecast.misses, forecast.unknown) {
+    let state = match (&node.work, forecast.misses + forecast.equal, forecast.unknown) {
         (Work::Units(_), 1.., _) if failed => State::Failed,
         (Work::Units(_), 1.., _) => State::ToRun,
         (Work::Units(_), 0, 0) => State::Known,
         (Work::Table(_), ..) if matches!(forecast.table, Foreseen::Whole(_)) => State::Known,
         _ => State::Unknown,
     };
-    let counts = [(forecast.misses, "to run"), (forecast.hits, "known"), (forecast.unknown, "unknown")];
+    let counts = [
+        (forecast.misses, "to run"),
+        (forecast.equal, "equal to what runs"),
+        (forecast.hits, "known"),
+        (forecast.unknown, "unknown"),
+    ];
     let parts: Vec<String> = counts.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}")).collect();
     let line = match &forecast.table {
         _ if !parts.is_empty() => parts.join(" · "),

@@ -52,7 +52,7 @@ impl Grid {
     pub fn text(&self, whole: bool, more: &str) -> String {
         let mut is_cut = false;
         let mut cell = |text: &str| {
-            let text = text.replace(char::is_control, " ");
+            let text = super::clean(text);
             if whole || text.chars().count() <= SIGNS {
                 return text;
             }

@@ -38,7 +38,9 @@ impl PlaceArgs {
         let env = host::handed_on(&cluster.env_names);
         // two runs that begin at the same moment are two
         let run = format!("{run}.{}", std::process::id());
-        let call = (std::env::current_dir()?, std::env::args().collect());
+        // they are read by people, and by `attach`, which reads text
+        let words = std::env::args_os().map(|word| word.to_string_lossy().into_owned());
+        let call = (std::env::current_dir()?, words.collect());
         Ok((
             self.executor,
             Cluster { run, program: std::env::current_exe()?, env, call, detach: self.detach, ..cluster },

@@ -21,7 +21,7 @@ pub struct Plan {
     choice: Choice,
     #[command(flatten)]
     remote: RemoteArgs,
-    /// Print JSON: hits, misses and unknown for each stage and in total
+    /// Print JSON: hits, misses, equal (to a miss, so that they do not run) and unknown for each stage and in total
     #[arg(long)]
     json: bool,
 }
@@ -51,18 +51,20 @@ pub fn tell(loaded: &load::Loaded, selection: &Selection, cache: &mut Cache, jso
     let nodes = || plan.nodes.iter().enumerate().filter(taken).map(|(i, node)| (node, &forecasts[i]));
     let sum = |get: fn(&Forecast) -> usize| forecasts.iter().map(get).sum::<usize>();
     let (hits, misses, unknown) = (sum(|one| one.hits), sum(|one| one.misses), sum(|one| one.unknown));
-    let far = sum(|one| one.far);
+    let (far, same) = (sum(|one| one.far), sum(|one| one.equal));
     if json {
         let stages: Vec<_> = nodes()
             .map(|(node, one)| {
                 let until = one.until.map(|i| plan.nodes[i].name.as_str());
                 json!({"stage": node.name, "kind": node.kind(), "hits": one.hits, "remote": one.far,
-                       "misses": one.misses, "unknown": one.unknown, "until": until.filter(|until| *until != node.name),
+                       "misses": one.misses, "equal": one.equal, "unknown": one.unknown,
+                       "until": until.filter(|until| *until != node.name),
                        "error": one.failed.as_ref().map(sentence)})
             })
             .collect();
         print(
-            &json!({"stages": stages, "hits": hits, "remote": far, "misses": misses, "unknown": unknown}).to_string(),
+            &json!({"stages": stages, "hits": hits, "remote": far, "misses": misses, "equal": same, "unknown": unknown})
+                .to_string(),
         );
         return Ok(complain(&forecasts));
     }
@@ -71,6 +73,9 @@ pub fn tell(loaded: &load::Loaded, selection: &Selection, cache: &mut Cache, jso
         let mut parts = Vec::new();
         if one.misses > 0 {
             parts.push(format!("{} to run", one.misses));
+        }
+        if one.equal > 0 {
+            parts.push(equal(one.equal));
         }
         if one.hits > 0 {
             parts.push(format!("{} known{}", one.hits, there(one.far)));
@@ -92,7 +97,8 @@ pub fn tell(loaded: &load::Loaded, selection: &Selection, cache: &mut Cache, jso
         }
         print(&format!("{:width$}  {}", node.name, parts.join(", ")));
     }
-    print(&format!("in all: {misses} to run, {hits} known{}, {unknown} unknown yet", there(far)));
+    let same = if same > 0 { format!(", {}", equal(same)) } else { String::new() };
+    print(&format!("in all: {misses} to run{same}, {hits} known{}, {unknown} unknown yet", there(far)));
     Ok(complain(&forecasts))
 }
 
@@ -105,6 +111,11 @@ fn complain(forecasts: &[Forecast]) -> u8 {
         code = WRONG;
     }
     code
+}
+
+/// So many units do not run, because each is equal to one that does.
+pub fn equal(n: usize) -> String {
+    if n == 1 { "1 equal to one that runs".into() } else { format!("{n} equal to some that run") }
 }
 
 /// So many of those that are known have to be fetched.

@@ -1,6 +1,6 @@
 //! How a run looks: bars on a terminal, plain lines elsewhere, JSON lines for machines. Three readers of the same events.
 
-use super::remark;
+use super::{clean, remark};
 use crate::event::{Event, Reader};
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 use std::collections::HashMap;
@@ -65,7 +65,7 @@ pub fn room(bytes: u64) -> String {
 }
 
 fn failure(stage: &str, unit: &str, error: &str, hint: Option<&String>, log: Option<&String>) -> String {
-    let mut text = format!("error: stage `{stage}`, {unit}: {error}");
+    let mut text = format!("error: stage `{stage}`, {}: {error}", clean(unit));
     hint.iter().for_each(|hint| text.push_str(&format!("\n  hint: {hint}")));
     log.iter().for_each(|log| text.push_str(&format!("\n  log: {log}")));
     text
@@ -222,7 +222,7 @@ impl Reader for Bars {
                     rate if rate >= 0.1 => format!("  {rate:.1}/s"),
                     rate => format!("  {:.1}/min", rate * 60.0),
                 };
-                let note = if note.is_empty() { String::new() } else { format!("  {note}") };
+                let note = if note.is_empty() { String::new() } else { format!("  {}", clean(note)) };
                 let cached = self.cached.get(stage).copied().unwrap_or(0);
                 bar.set_message(format!("{ran}/{of}, {cached} known{rate}{note}"));
             }

@@ -1,7 +1,7 @@
 //! Records of runs: a JSON file for each, which `status`, `log`, `diff`, `trace` and `why` read. Holds provenance; nothing
 //! depends on it.
 
-use super::{RecipeArgs, host, run::runs_folder};
+use super::{RecipeArgs, host, live, run::runs_folder};
 use crate::error::{Place, Problem};
 use crate::finished::{HostInfo, NodeState};
 use crate::key::Printer;
@@ -11,6 +11,7 @@ use crate::run::{Options, Outcome};
 use crate::selection::Part;
 use crate::{kept, memory};
 use anyhow::Result;
+use cache::{Entry, scan_units};
 use protocol::Grain;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -42,7 +43,7 @@ pub struct Record {
     pub started: u64,
     /// How long it took.
     pub seconds: f64,
-    /// `done`, `failed` or `interrupted`.
+    /// `done`, `failed` or `interrupted`; [`OPEN`] in none that a run has written.
     pub outcome: String,
     /// Units that ran.
     pub executed: usize,
@@ -69,6 +70,9 @@ pub struct Record {
     /// The stages.
     pub stages: Vec<StageRecord>,
 }
+
+/// The outcome of a run that began and has left no record.
+pub const OPEN: &str = "not ended";
 
 /// A stage of a run that is over.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -156,6 +160,15 @@ impl Record {
     /// Its stage of this name.
     pub fn stage(&self, name: &str) -> Option<&StageRecord> {
         self.stages.iter().find(|stage| stage.name == name)
+    }
+
+    /// How a stage of its ended: whoever stopped a run stopped it amid the stages that had begun.
+    pub fn state_of<'a>(&self, stage: &'a StageRecord) -> &'a str {
+        let begun = stage.executed + stage.cached + stage.failed > 0 || stage.head.is_some();
+        match (self.outcome.as_str(), stage.state.as_str()) {
+            ("interrupted", "skipped") if begun => "interrupted",
+            (_, state) => state,
+        }
     }
 
     /// Whether it is a run of a plan's recipe, which lies at this absolute path, and of its profile, with just these `--param`
@@ -357,6 +370,56 @@ pub fn names(workspace: &Path) -> Vec<String> {
 /// The record of the run of this name, one of [`names`]; none if it cannot be read.
 pub fn read(workspace: &Path, name: &str) -> Option<Record> {
     serde_json::from_slice(&std::fs::read(runs_folder(workspace).join(format!("{name}.json"))).ok()?).ok()
+}
+
+/// The runs that began and are not among the `records`, because they were killed or an error ended them, oldest first; what they
+/// had finished are the units that ran. The one that is on is none of them.
+///
+/// # Errors
+/// If the units that are kept cannot be read.
+pub fn unended(workspace: &Path, records: &[Record]) -> Result<Vec<Record>> {
+    let mut notes = kept::begun(workspace);
+    notes.retain(|(run, _)| records.iter().all(|one| one.run != *run));
+    notes.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
+    let begun: Vec<u64> =
+        records.iter().map(|one| one.started).chain(notes.iter().map(|(_, note)| note.started)).collect();
+    // whoever has the workspace may be the one that began last
+    if live::is_held(workspace) {
+        notes.pop();
+    }
+    if notes.is_empty() {
+        return Ok(Vec::new());
+    }
+    // one run at a time: what was finished after the next one began is not of this
+    let next = |note: &kept::Begun| begun.iter().copied().filter(|at| *at > note.started).min();
+    let ends: Vec<u64> = notes.iter().map(|(_, note)| next(note).unwrap_or(u64::MAX)).collect();
+    let mut units = vec![0; notes.len()];
+    scan_units(workspace, &|_| true, &mut |entry| {
+        if let Entry::Unit(unit) = entry {
+            let mut made = notes.iter().zip(&ends).map(|((_, note), end)| note.may_have_made(&unit) && unit.at < *end);
+            if let Some(i) = made.position(|made| made) {
+                units[i] += 1;
+            }
+        }
+    })?;
+    let here = std::env::current_dir().unwrap_or_default();
+    let told = notes.into_iter().zip(units).map(|((run, note), executed)| {
+        let path = Path::new(&note.recipe);
+        let known = records.iter().rfind(|one| one.path == note.recipe).map(|one| one.recipe.clone());
+        let stem = || path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        Record {
+            run,
+            recipe: known.unwrap_or_else(stem),
+            file: path.strip_prefix(&here).unwrap_or(path).display().to_string(),
+            path: note.recipe.clone(),
+            profile: note.profile,
+            started: note.started,
+            outcome: OPEN.into(),
+            executed,
+            ..Record::default()
+        }
+    });
+    Ok(told.collect())
 }
 
 /// The run that somebody means: its name or a beginning of it that no other has, `last`, or `last~1` for the one before.

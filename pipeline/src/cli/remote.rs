@@ -122,6 +122,9 @@ impl RemoteArgs {
                 format!("leave out --remote-read-only, EFFIGY_REMOTE_READ_ONLY and `remote_read_only:` of {FILE}");
             return Err(Problem::new(format!("the remote {name} is only to be read")).hint(hint).into());
         }
+        if direction == Direction::Push {
+            workspace.must_be_there()?;
+        }
         let mut cache = Cache::open(&workspace.workspace, host::VERSION)?;
         chosen.share(&mut cache)?;
         super::run::catch_interrupts();

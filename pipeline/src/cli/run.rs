@@ -295,12 +295,14 @@ fn run_id(started: u64) -> String {
     format!("{time}-{:03}", started % 1000)
 }
 
-/// Ctrl-C once drains, twice stops. Whoever cannot install a handler is stopped at once, as ever.
+/// Ctrl-C once drains, twice stops, and a third time ends us wherever we are: a large file may be read, and nobody looks at the
+/// count. Whoever cannot install a handler is stopped at once, as ever.
 pub fn catch_interrupts() {
-    let _ = ctrlc::set_handler(|| {
-        if INTERRUPTS.fetch_add(1, Ordering::Relaxed) == 0 {
-            remark("\nfinishing what has begun; Ctrl-C once more stops it");
-        }
+    let _ = ctrlc::set_handler(|| match INTERRUPTS.fetch_add(1, Ordering::Relaxed) {
+        0 => remark("\nfinishing what has begun; Ctrl-C once more stops it"),
+        1 => {}
+        // as if killed: nothing is lost that was put, and what we have started is ended beside us
+        _ => std::process::exit(i32::from(INTERRUPTED)),
     });
 }
 

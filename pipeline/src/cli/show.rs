@@ -61,6 +61,10 @@ impl Show {
             let problem = Problem::at(&Place::command_line(), message).did_you_mean(name, table.schema().names());
             return Err(problem.or_hint("it has no columns").into());
         }
+        if let Some((_, name)) = self.select.iter().enumerate().find(|(i, name)| self.select[..*i].contains(name)) {
+            let problem = Problem::at(&Place::command_line(), format!("`--select` names `{name}` twice"));
+            return Err(problem.hint("each column is shown once: leave one of the two out").into());
+        }
         if !self.select.is_empty() {
             table = table.select(&self.select.iter().map(String::as_str).collect::<Vec<_>>())?;
         }
@@ -206,15 +210,21 @@ fn json_row(table: &Manifest, row: usize, path: &impl Fn(&Value) -> Value) -> St
 /// What a query says of a table.
 fn queried(table: DataFrame, query: &str) -> Result<DataFrame> {
     let names: Vec<String> = table.get_column_names().into_iter().map(|name| format!("`{name}`")).collect();
-    let mut context = SQLContext::new();
-    context.register(TABLE, table.lazy());
-    context.execute(query).and_then(|found| found.collect()).map_err(|error| {
+    let wrong = |why: &str| {
         let hint =
             format!("the table is `{TABLE}`, its columns are {}; names with other signs go in \"\"", names.join(", "));
-        let text = error.to_string();
-        let message = format!("`--sql` is not understood: {}", text.lines().next().unwrap_or_default());
-        Problem::at(&Place::command_line(), message).hint(hint).into()
-    })
+        Problem::at(&Place::command_line(), format!("`--sql` is not understood: {why}")).hint(hint)
+    };
+    // whatever else a database does to its tables, here nothing would come of it
+    let word = query.trim_start_matches(|c: char| c.is_whitespace() || c == '(');
+    let word = word.split(|c: char| !c.is_alphanumeric()).next().unwrap_or_default();
+    if !word.is_empty() && !["select", "with", "from"].contains(&word.to_lowercase().as_str()) {
+        return Err(wrong(&format!("a query begins with `select` or `with`, not with `{word}`")).into());
+    }
+    let mut context = SQLContext::new();
+    context.register(TABLE, table.lazy());
+    let found = context.execute(query).and_then(|found| found.collect());
+    found.map_err(|error| wrong(error.to_string().lines().next().unwrap_or_default()).into())
 }
 
 /// A row of what was found, as a JSON object.

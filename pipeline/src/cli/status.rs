@@ -2,6 +2,7 @@
 
 use super::record::{self, Record, StageRecord};
 use super::{DONE, WorkspaceArgs, host, live, print, progress};
+use crate::command::quote;
 use crate::error::{Place, Problem};
 use crate::run::logs;
 use anyhow::Result;
@@ -43,14 +44,23 @@ impl Status {
         let workspace = &self.workspace.workspace;
         let current = live::current(workspace);
         let mut latest: Vec<Record> = Vec::new();
-        for one in record::all(workspace) {
-            if self.recipe.as_ref().is_none_or(|name| is_meant(&one, name)) {
-                latest.retain(|old| !old.is_like(&one));
-                latest.push(one);
+        let records = record::all(workspace);
+        let open = record::unended(workspace, &records)?;
+        let is_asked = |one: &Record| self.recipe.as_ref().is_none_or(|name| is_meant(one, name));
+        for one in records.into_iter().filter(is_asked) {
+            latest.retain(|old| !old.is_like(&one));
+            latest.push(one);
+        }
+        let mut unended: Vec<Record> = Vec::new();
+        for one in open.into_iter().filter(is_asked) {
+            // a later run of the recipe has gone on with it
+            if !latest.iter().any(|last| last.is_like(&one) && last.started > one.started) {
+                unended.retain(|old| !old.is_like(&one));
+                unended.push(one);
             }
         }
         if self.json {
-            print(&json!({"running": current, "last": latest}).to_string());
+            print(&json!({"running": current, "last": latest, "unended": unended}).to_string());
             return Ok(DONE);
         }
         if let Some(current) = &current {
@@ -69,7 +79,7 @@ impl Status {
                 print(&format!("  {name:width$} {state:11} {} of {of} run, {known} known{note}", share(stage.ran)));
             }
         }
-        if latest.is_empty() && (current.is_none() || self.recipe.is_some()) {
+        if latest.is_empty() && unended.is_empty() && (current.is_none() || self.recipe.is_some()) {
             let workspace = workspace.display();
             print(&match &self.recipe {
                 Some(name) => format!("no run of `{name}` is recorded in {workspace} (`effigy log` lists all)"),
@@ -92,15 +102,25 @@ impl Status {
             let stages = || one.stages.iter().filter(told);
             let width = width(stages().map(|stage| stage.name.as_str()));
             for stage in stages() {
-                let begun = units(stage) > 0 || stage.head.is_some();
-                let state = match (one.outcome.as_str(), stage.state.as_str()) {
-                    // whoever stopped the run stopped it amid this stage
-                    ("interrupted", "skipped") if begun => "interrupted",
-                    (_, state) => state,
-                };
+                let state = one.state_of(stage);
                 let (name, ran, known, failed) = (&stage.name, stage.executed, stage.cached, stage.failed);
                 print(&format!("  {name:width$} {state:11} {ran} run, {known} known, {failed} failed"));
             }
+        }
+        for one in &unended {
+            let units = match one.executed {
+                0 => "no unit of it is kept".to_string(),
+                1 => "1 unit of it is kept".to_string(),
+                n => format!("{n} units of it are kept"),
+            };
+            print(&format!(
+                "{}: began at {} UTC, and its end is not on record (killed?); {units}",
+                one.typed(),
+                host::utc(one.started)
+            ));
+            let profile = one.profile.as_ref().map_or(String::new(), |name| format!(" --profile {}", quote(name)));
+            let again = format!("{}{profile}{}", quote(&one.file), self.workspace.typed());
+            print(&format!("  hint: `effigy run {again}` goes on with what is kept"));
         }
         Ok(DONE)
     }
@@ -131,10 +151,23 @@ impl Log {
         if let Some(stage) = &self.stage {
             return self.of_stage(stage);
         }
-        let records = record::all(&self.workspace.workspace);
+        let mut records = record::all(&self.workspace.workspace);
+        records.extend(record::unended(&self.workspace.workspace, &records)?);
+        // names of runs are times
+        records.sort_by(|a, b| a.run.cmp(&b.run));
         for one in &records[records.len().saturating_sub(self.limit)..] {
             if self.json {
                 print(&serde_json::to_string(one)?);
+                continue;
+            }
+            if one.outcome == record::OPEN {
+                print(&format!(
+                    "{}  {:11} {}  {} run, the rest is not on record",
+                    one.run,
+                    one.outcome,
+                    one.typed(),
+                    one.executed
+                ));
                 continue;
             }
             print(&format!(

@@ -44,14 +44,17 @@ impl Table {
             Err(code) => return Ok(code),
         };
         let mut tables = Vec::new();
-        for table in self.chosen(crate::report::tables(&run)?)? {
+        let asked = run.report.iter().filter_map(|item| match item {
+            ReportItem::Table(table) => Some(table.stage.as_str()),
+            _ => None,
+        });
+        let all = crate::report::tables(&run)?.into_iter().zip(asked);
+        let all = all.map(|(table, stage)| table.map_err(|why| format!("{why}\n  hint: {}", self.help(&run, stage))));
+        for table in self.chosen(all.collect())? {
             match table {
                 Ok(table) => tables.push(table),
                 Err(why) => {
-                    remark(&format!(
-                        "error: {why}\n  hint: effigy run {}",
-                        self.recipe.typed(None, run.profile.as_deref())
-                    ));
+                    remark(&format!("error: {why}"));
                     return Ok(FAILED);
                 }
             }
@@ -84,6 +87,15 @@ impl Table {
         Ok(DONE)
     }
 
+    /// What to do about a table that cannot be had: a run does not help if its stage is done.
+    fn help(&self, run: &FinishedRun, stage: &str) -> String {
+        let profile = run.profile.as_deref();
+        match run.nodes.iter().any(|node| node.name == stage && node.manifest.is_some()) {
+            true => format!("`effigy show {}` shows what its stage has", self.recipe.typed(Some(stage), profile)),
+            false => format!("effigy run {}", self.recipe.typed(None, profile)),
+        }
+    }
+
     /// A stage that tables are of, and that a run would do again; or one before it.
     fn changed(&self, run: &FinishedRun) -> Result<Option<String>> {
         let loaded = load::load(&self.recipe)?;
@@ -101,7 +113,7 @@ impl Table {
             let forecast = &forecasts[i];
             let other = selection.only.contains(&i)
                 && !matches!((&forecast.table, ran(i)), (Foreseen::Whole(table), Some(ran)) if table.digest() == ran.digest());
-            forecast.misses > 0 || other
+            forecast.misses + forecast.equal > 0 || other
         });
         Ok(stale.map(|i| nodes[i].name.clone()))
     }

@@ -4,7 +4,7 @@ use super::diff::{moment, run_at};
 use super::past::{Found, Past};
 use super::record::{self, Record};
 use super::why::short;
-use super::{DONE, RecipeArgs, load, print, progress};
+use super::{DONE, RecipeArgs, load, print, progress, say};
 use crate::compare::{Naming, meant};
 use crate::error::{Place, Problem};
 use crate::finished::ReportItem;
@@ -62,7 +62,8 @@ impl Trace {
         let plan = &loaded.plan;
         let root = &self.recipe.workspace.workspace;
         let mut past = Past::new(&self.recipe, &loaded);
-        if past.memory.stages.is_empty() {
+        // one that failed everywhere leaves a record and no rows
+        if past.memory.stages.is_empty() && past.run(0).is_none() {
             let message = format!("the recipe {} has not been run yet", plan.spec.file);
             return Ok(self.recipe.not_run(&message, "trace", None, &loaded, &past.store));
         }
@@ -349,7 +350,7 @@ impl Told<'_> {
             let step = &steps[place];
             let node = &self.plan.nodes[step.node];
             if !told.insert(place) {
-                print(&format!("{first}{}{how}: see above", node.name));
+                say(&format!("{first}{}{how}: see above", node.name));
                 continue;
             }
             self.head(step, &how, &first);
@@ -372,7 +373,7 @@ impl Told<'_> {
             let software: Vec<String> =
                 run.software.iter().map(|(name, version)| format!("{name} {version}")).collect();
             let software = if software.is_empty() { String::new() } else { format!(", {}", software.join(", ")) };
-            print(&format!("run {}: {}, {}, effigy {}{software}{commit}", run.run, run.host, run.cpu, run.version));
+            say(&format!("run {}: {}, {}, effigy {}{software}{commit}", run.run, run.host, run.cpu, run.version));
         }
     }
 
@@ -390,13 +391,13 @@ impl Told<'_> {
         let seconds =
             if step.keys.is_empty() { String::new() } else { format!(", {}", progress::seconds(self.seconds(step))) };
         let word = if total == 1 { "row" } else { "rows" };
-        print(&format!("{first}{}{how}  {}{version}, {of} {word}{units}{seconds}", node.name, node.kind()));
+        say(&format!("{first}{}{how}  {}{version}, {of} {word}{units}{seconds}", node.name, node.kind()));
     }
 
     fn body<'a>(&'a self, step: &Step, line: &str, forward: bool, runs: &mut BTreeMap<&'a str, &'a Record>) {
         let more = |all: usize| {
             if all > self.limit {
-                print(&format!("{line}and {} more (--limit)", all - self.limit));
+                say(&format!("{line}and {} more (--limit)", all - self.limit));
             }
         };
         if !forward {
@@ -405,7 +406,7 @@ impl Told<'_> {
                 ["command", "param ", "file ", "with ", "code "].iter().any(|kind| name.starts_with(kind))
             };
             for (name, value) in self.facts(step).iter().filter(told) {
-                print(&format!("{line}{name} = {}", short(value)));
+                say(&format!("{line}{name} = {}", short(value)));
             }
         }
         for (row, name, cells) in self.shown(step) {
@@ -416,7 +417,7 @@ impl Told<'_> {
                 cells.take(8).map(|(column, value)| format!(", {column}={}", short(&show(&value)))).collect();
             let name = if name == format!("row {row}") { String::new() } else { format!(" {name}") };
             let text = format!("{name}{}", cells.concat());
-            print(&format!("{line}row {row}: {}", text.trim_start_matches([',', ' '])));
+            say(&format!("{line}row {row}: {}", text.trim_start_matches([',', ' '])));
         }
         more(step.rows.len());
         for (key, unit) in self.units(step).take(self.limit) {
@@ -435,22 +436,22 @@ impl Told<'_> {
                 },
                 None => "its record is gone".into(),
             };
-            print(&format!("{line}unit {}: {when}", key.short()));
+            say(&format!("{line}unit {}: {when}", key.short()));
         }
         more(step.keys.len());
         if !step.extends.is_empty() && !forward {
             let n = step.extends.len();
-            print(&format!(
+            say(&format!(
                 "{line}made of all rows below, of which {n} {}",
                 if n == 1 { "is its own" } else { "are their own" }
             ));
         }
         let report = if forward { self.report(step.node) } else { Vec::new() };
         if !report.is_empty() {
-            print(&format!("{line}in the report: {}", report.join(", ")));
+            say(&format!("{line}in the report: {}", report.join(", ")));
         }
         if let Some(lost) = &step.lost {
-            print(&format!("{line}no further: {lost}"));
+            say(&format!("{line}no further: {lost}"));
         }
     }
 }

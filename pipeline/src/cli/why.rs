@@ -1,8 +1,9 @@
 //! `effigy why`.
 
 use super::diff::run_at;
+use super::plan::equal;
 use super::record::{self, Record};
-use super::{DONE, RecipeArgs, host, load, print, progress};
+use super::{DONE, RecipeArgs, host, load, print, progress, say};
 use crate::compare::{Naming, compare};
 use crate::error::{Place, Problem};
 use crate::foresee::{Forecast, foresee};
@@ -119,10 +120,10 @@ impl Why {
         let reasons: Vec<Reason> = reasons.into_iter().map(|(_, reason)| reason).collect();
         let until = forecast.until.filter(|until| *until != stage).map(|until| plan.nodes[until].name.as_str());
         if self.json {
-            let misses = known.iter().filter(|known| !**known).count();
             print(
-                &json!({"stage": node.name, "asked": plan.nodes[wanted].name, "hits": known.len() - misses,
-                        "misses": misses, "unknown": forecast.unknown, "until": until, "units": reasons})
+                &json!({"stage": node.name, "asked": plan.nodes[wanted].name, "hits": forecast.hits,
+                        "misses": forecast.misses, "equal": forecast.equal, "unknown": forecast.unknown, "until": until,
+                        "units": reasons})
                 .to_string(),
             );
             return Ok(());
@@ -132,59 +133,73 @@ impl Why {
             (n, Some(until)) => format!(", {n} unknown until `{until}` has run"),
             (n, None) => format!(", {n} unknown"),
         };
-        self.tell(plan, stage, &reasons, &unknown);
+        let known = reasons.iter().filter(|reason| reason.known).count();
+        let to_run = match forecast.equal {
+            // of a few nobody is told how many of them are equal
+            n if n > 0 && reasons.len() == asked.count() => format!("{} to run, {}", forecast.misses, equal(n)),
+            _ => format!("{} to run", reasons.len() - known),
+        };
+        say(&format!("stage `{}`: {to_run}, {known} known{unknown}", node.name));
+        tell_all(plan, stage, &reasons);
         Ok(())
     }
+}
 
-    fn tell(&self, plan: &Plan, stage: usize, reasons: &[Reason], unknown: &str) {
-        let node = &plan.nodes[stage];
-        let misses = reasons.iter().filter(|reason| !reason.known).count();
-        print(&format!("stage `{}`: {misses} to run, {} known{unknown}", node.name, reasons.len() - misses));
-        // units with the same reason are told together
-        let mut alike: BTreeMap<(bool, bool, bool, Vec<String>), Vec<&Reason>> = BTreeMap::new();
-        for reason in reasons {
-            let mut told: Vec<String> = Vec::new();
-            for change in &reason.changes {
-                told.push(tell(plan, stage, change, reason));
-                told.extend(tell_rows(reason, change));
-            }
-            alike.entry((reason.known, reason.first, reason.failed.is_none(), told)).or_default().push(reason);
+/// Tells of the units of a stage, why each is known or not; those with the same reason together.
+fn tell_all(plan: &Plan, stage: usize, reasons: &[Reason]) {
+    let mut alike: BTreeMap<(bool, bool, bool, Vec<String>), Vec<&Reason>> = BTreeMap::new();
+    for reason in reasons {
+        let mut told: Vec<String> = Vec::new();
+        for change in &reason.changes {
+            told.push(tell(plan, stage, change, reason));
+            told.extend(tell_rows(reason, change));
         }
-        let more = alike.len().saturating_sub(TOLD);
-        for ((known, first, _, told), units) in alike.into_iter().take(TOLD) {
-            let names: Vec<&str> = units.iter().take(NAMED).map(|reason| reason.unit.as_str()).collect();
-            let more = units.len().saturating_sub(NAMED);
-            let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-            let names = format!("{}{more}", names.join("; "));
-            let at = units.iter().filter_map(|reason| reason.at).max();
-            let computed = at.map_or(String::new(), |at| {
-                let seconds: f64 = units.iter().filter_map(|reason| reason.seconds).sum();
-                format!(" (computed {} UTC in {})", host::utc(at), progress::seconds(seconds))
-            });
-            let since = units.iter().filter_map(|reason| reason.since).max();
-            let since = since.map_or(String::new(), |since| format!(" since {} UTC", host::utc(since)));
-            let logs: Vec<&str> = units.iter().filter_map(|reason| reason.failed.as_deref()).take(NAMED).collect();
-            let failed = (!logs.is_empty()).then(|| format!("it failed last time; log: {}", logs.join(", ")));
-            match (known, first, failed) {
-                (false, true, Some(failed)) => print(&format!("  to run: {names}\n    {failed}")),
-                (false, true, None) => print(&format!("  to run: {names}\n    nothing like it has been run before")),
-                (false, false, failed) => {
-                    let failed = failed.map_or(String::new(), |failed| format!("    {failed}\n"));
-                    print(&format!("  to run: {names}\n{failed}    changed{since}:"));
-                }
-                (true, true, _) => print(&format!("  known: {names}{computed}")),
-                (true, false, _) => {
-                    print(&format!("  known: {names}{computed}\n    it was run because of what had changed{since}:"))
-                }
+        alike.entry((reason.known, reason.first, reason.failed.is_none(), told)).or_default().push(reason);
+    }
+    let more = alike.len().saturating_sub(TOLD);
+    for ((known, first, _, told), units) in alike.into_iter().take(TOLD) {
+        let names: Vec<&str> = units.iter().take(NAMED).map(|reason| reason.unit.as_str()).collect();
+        let more = units.len().saturating_sub(NAMED);
+        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+        let names = format!("{}{more}", names.join("; "));
+        let at = units.iter().filter_map(|reason| reason.at).max();
+        let computed = at.map_or(String::new(), |at| {
+            let seconds: f64 = units.iter().filter_map(|reason| reason.seconds).sum();
+            format!(" (computed {} UTC in {})", host::utc(at), progress::seconds(seconds))
+        });
+        let since = units.iter().filter_map(|reason| reason.since).max();
+        let since = since.map_or(String::new(), |since| format!(" since {} UTC", host::utc(since)));
+        let mut logs: Vec<&str> = Vec::new();
+        for log in units.iter().filter_map(|reason| reason.failed.as_deref()) {
+            // equal units have failed as one
+            if logs.len() < NAMED && !logs.contains(&log) {
+                logs.push(log);
             }
-            if !first && told.is_empty() {
-                print("      nothing: its record or one of its files is gone");
+        }
+        let failed = (!logs.is_empty()).then(|| format!("it failed last time; log: {}", logs.join(", ")));
+        match (known, first, failed) {
+            (false, true, failed) => {
+                say(&format!("  to run: {names}"));
+                say(&format!("    {}", failed.as_deref().unwrap_or("nothing like it has been run before")));
             }
-            told.iter().for_each(|line| print(&format!("      {line}")));
+            (false, false, failed) => {
+                say(&format!("  to run: {names}"));
+                failed.iter().for_each(|failed| say(&format!("    {failed}")));
+                say(&format!("    changed{since}:"));
+            }
+            (true, true, _) => say(&format!("  known: {names}{computed}")),
+            (true, false, _) => {
+                say(&format!("  known: {names}{computed}"));
+                say(&format!("    it was run because of what had changed{since}:"));
+            }
         }
-        if more > 0 {
-            print(&format!("  and {more} more reasons; name a ROW to see its own, or have them all with --json"));
+        if !first && told.is_empty() {
+            print("      nothing: its record or one of its files is gone");
         }
+        told.iter().for_each(|line| say(&format!("      {line}")));
+    }
+    if more > 0 {
+        print(&format!("  and {more} more reasons; name a ROW to see its own, or have them all with --json"));
     }
 }
 

@@ -5,9 +5,9 @@ use crate::builtin::Table;
 use crate::event::Event;
 use crate::hints::hinted;
 use crate::key::Head;
-use crate::memory::Remembered;
+use crate::memory::{Prior, Remembered};
 use crate::plan::{Node, Work};
-use crate::run::{Done, Run, State, With};
+use crate::run::{Done, FEW, Run, State, With};
 use crate::stage::{UnitStage, Worker};
 use crate::task;
 use crate::units::Units;
@@ -113,11 +113,25 @@ fn list(
             continue;
         }
         let (name, path) = (relative.join(&own), entry.path());
+        // a pipe or a device would be read for ever; of what is not there whoever reads it says so
+        match std::fs::metadata(&path) {
+            Ok(meta) if meta.is_dir() => {}
+            Ok(meta) if !meta.is_file() => continue,
+            _ => {
+                files.push(name);
+                continue;
+            }
+        }
+        let real = path.canonicalize().ok();
+        if entry.file_type().is_ok_and(|kind| kind.is_symlink())
+            && let (Some(real), Ok(dir)) = (&real, dir.canonicalize())
+            && dir.starts_with(real)
+        {
+            let message = format!("the link {} leads to a folder that it lies in itself", path.display());
+            return Err(hinted(message, "remove it: what it leads to is read anyway"));
+        }
         // what each run writes is no part of what it reads
-        let is_workspace = || path.canonicalize().is_ok_and(|path| path == cache.root());
-        if !path.is_dir() {
-            files.push(name);
-        } else if !is_workspace() {
+        if real.is_none_or(|real| real != cache.root()) {
             list((root, &name), passed_over, cache, files)?;
         }
     }
@@ -190,8 +204,8 @@ pub fn prepare(stage: &UnitStage, head: Head, table: Option<Manifest>) -> Result
     Ok(Prepared { head, table, projected, units, keys, writes: stage.def.writes.clone() })
 }
 
-/// Digest of everything that decides a stage's table.
-pub fn node_key(stage: &UnitStage, head: &Digest, input: Option<Digest>) -> Digest {
+/// Digest of everything that decides a stage's table, the axes that it varies along among it.
+pub fn node_key(node: &Node, stage: &UnitStage, head: &Digest, input: Option<Digest>) -> Digest {
     let mut hasher = Hasher::new("node/1");
     hasher.digest(head);
     hasher.number(u64::from(input.is_some()));
@@ -210,19 +224,28 @@ pub fn node_key(stage: &UnitStage, head: &Digest, input: Option<Digest>) -> Dige
     if let Some(filter) = &stage.filter {
         filter.facts(&mut hasher);
     }
-    hasher.finish()
+    axes::key(&node.axes, hasher.finish())
 }
 
-/// Digest of everything that decides a table of the engine's own.
-pub fn table_key(table: &Table, inputs: &[Digest]) -> Digest {
+/// Digest of everything that decides a table of the engine's own, the axes that it varies along among it.
+pub fn table_key(node: &Node, table: &Table, inputs: &[Digest]) -> Digest {
     let mut hasher = Hasher::new("table/1");
     hasher.bytes(table.kind().as_bytes());
     table.facts(&mut hasher);
     inputs.iter().for_each(|input| hasher.digest(input));
-    hasher.finish()
+    axes::key(&node.axes, hasher.finish())
 }
 
 impl<'a> Run<'a> {
+    /// The last run's table of a stage of grain row, whose rows need not be looked up one by one.
+    pub(super) fn prior(&self, i: usize, stage: &UnitStage) -> Option<Prior> {
+        let remembered = self.memory.stages.get(&self.plan.nodes[i].name)?;
+        if stage.def.grain != protocol::Grain::Row || stage.def.source || remembered.units < FEW {
+            return None;
+        }
+        self.store.prior(remembered)
+    }
+
     /// A table of the engine's own of those of its inputs that are there: others failed, and it may do without.
     pub(super) fn begin_without(&mut self, i: usize, node: &'a Node, table: &Table) -> Result<()> {
         let is_done = |need: &usize| matches!(self.states[*need], State::Done(_));
@@ -242,7 +265,7 @@ impl<'a> Run<'a> {
     /// A table of the engine's own: evaluated, unless nothing it is made `from` has changed.
     pub(super) fn begin_table(&mut self, i: usize, node: &'a Node, table: &Table, from: &[usize]) -> Result<()> {
         let inputs: Vec<Digest> = from.iter().map(|&from| self.done(from).digest).collect();
-        let key = axes::key(&node.axes, table_key(table, &inputs));
+        let key = table_key(node, table, &inputs);
         // files may have changed without any fact of the recipe changing
         let known = if matches!(table, Table::Files(_)) { None } else { self.remembered(i, key)? };
         if let Some((_, done)) = known {
