@@ -58,7 +58,11 @@ pub fn read(paths: &[PathBuf]) -> Result<Vec<View>, ViewError> {
 fn json_of(path: &Path) -> Result<Value, ViewError> {
     let text = fs::read_to_string(path).map_err(|e| ViewError::unreadable(path, e))?;
     serde_json::from_str(&text).map_err(|e| {
-        fault(path, "(file)", &format!("text that is not JSON ({e})"), "a JSON object", "was the file cut short?")
+        let hint = match e.is_eof() {
+            true => "was the file cut short?",
+            false => "JSON knows no NaN, no Infinity and no comments: export the file again without",
+        };
+        fault(path, "(file)", &format!("text that is not JSON ({e})"), "a JSON object", hint)
     })
 }
 
@@ -290,8 +294,11 @@ fn intrinsics(frame: &Fields<'_>, whole: &Fields<'_>, width: u32, height: u32) -
     let (w, h) = (f64::from(width), f64::from(height));
     let focal = |length: &str, angle: &str, side: f64| -> Result<Option<f64>, ViewError> {
         for place in [frame, whole] {
-            if let Some(length) = place.number(length)? {
-                return Ok(Some(length));
+            if let Some(found) = place.number(length)? {
+                if found <= 0.0 {
+                    return Err(place.fault(length, "a focal length above 0 px", "focal lengths are pixels"));
+                }
+                return Ok(Some(found));
             }
             if let Some(found) = place.number(angle)? {
                 if found > 0.0 && found < std::f64::consts::PI {
@@ -312,9 +319,6 @@ fn intrinsics(frame: &Fields<'_>, whole: &Fields<'_>, width: u32, height: u32) -
         return Err(frame.fault("fl_x", "a focal length in pixels, here or for all frames", "or give camera_angle_x"));
     };
     let fy = fy.unwrap_or(fx);
-    if fx <= 0.0 || fy <= 0.0 {
-        return Err(frame.fault("fl_x", "focal lengths above 0, here or for all frames", "focal lengths are pixels"));
-    }
     let cx = either(frame, whole, "cx")?.unwrap_or(w / 2.0);
     let cy = either(frame, whole, "cy")?.unwrap_or(h / 2.0);
     Ok([fx, 0.0, cx, 0.0, fy, cy, 0.0, 0.0, 1.0])

@@ -31,18 +31,23 @@ struct Params {
     assets: PathBuf,
     /// Serials of the cameras that film.
     #[serde(default = "cameras")]
+    #[schemars(length(min = 1))]
     cameras: Vec<String>,
     /// Width of the video, px; even.
     #[serde(default = "width")]
+    #[schemars(range(min = 16, max = 3840))]
     width: u32,
     /// Height of the video, px; even.
     #[serde(default = "height")]
+    #[schemars(range(min = 16, max = 3840))]
     height: u32,
     /// Frames of each sequence, spread over its length.
     #[serde(default = "frames")]
+    #[schemars(range(min = 1))]
     frames: usize,
     /// Pictures are drawn this many times larger, then averaged down.
     #[serde(default = "supersample")]
+    #[schemars(range(min = 1, max = 8))]
     supersample: u32,
 }
 
@@ -113,7 +118,6 @@ impl CaptureSynthetic {
         let (p, row) = (&self.params, unit.row());
         let participant = u32::try_from(row.i64("participant")?).context("`participant` must not be negative")?;
         let (identity, name) = (row.i64("identity")? as u64, row.str("sequence")?);
-        anyhow::ensure!(p.frames > 0 && !p.cameras.is_empty(), "a capture needs at least one frame and one camera");
         anyhow::ensure!(p.width % 2 == 0 && p.height % 2 == 0, "width and height of a video must be even");
         check_size(p.width as usize, p.height as usize)?;
         let rig = rig(&p.cameras, p.width, p.height)?;

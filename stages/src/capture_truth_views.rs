@@ -38,6 +38,7 @@ struct Params {
     every: usize,
     /// Samples on a side of a pixel.
     #[serde(default = "supersample")]
+    #[schemars(range(min = 1, max = 8))]
     supersample: u32,
 }
 

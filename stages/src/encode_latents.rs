@@ -25,6 +25,7 @@ use tch::nn::VarStore;
 #[serde(deny_unknown_fields)]
 struct Params {
     /// Width and height of the targets, px; a multiple of the auto-encoder's factor.
+    #[schemars(range(min = 1, max = 16384))]
     size: usize,
 }
 

@@ -57,6 +57,7 @@ struct Params {
     levels: u32,
     /// Height of the pictures, px.
     #[serde(default = "picture")]
+    #[schemars(range(min = 1, max = 16384))]
     picture: u32,
 }
 
@@ -115,7 +116,6 @@ protocol::register!(Params, def, |params: Params, cx: &Cx<'_>| {
             if found.is_some() { "both" } else { "none" }
         ),
     };
-    anyhow::ensure!(params.scans > 0 && params.points > 0, "`scans` and `points` must be at least 1");
     anyhow::Ok(EvaluateHeadModel { params, head })
 });
 

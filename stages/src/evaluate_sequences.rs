@@ -22,6 +22,7 @@ use serde::Deserialize;
 struct Params {
     /// Frames whose squared errors are pooled.
     #[serde(default = "chunk")]
+    #[schemars(range(min = 1))]
     chunk: usize,
 }
 
@@ -46,10 +47,7 @@ fn def() -> StageDef {
         .writes(scores().map(|name| (name, Type::F64)))
 }
 
-protocol::register!(Params, def, |params: Params, _: &Cx<'_>| {
-    anyhow::ensure!(params.chunk > 0, "`chunk` is 0; errors are pooled over at least one frame");
-    anyhow::Ok(EvaluateSequences { params })
-});
+protocol::register!(Params, def, |params, _: &Cx<'_>| anyhow::Ok(EvaluateSequences { params }));
 
 struct EvaluateSequences {
     params: Params,

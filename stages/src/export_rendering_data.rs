@@ -35,6 +35,7 @@ pub struct Params {
     pub name: Option<String>,
     /// The calibrated image size divided by this is the size of the pictures.
     #[serde(default = "two")]
+    #[schemars(range(min = 1))]
     pub downscale_factor: u32,
 }
 
@@ -57,10 +58,7 @@ fn def() -> StageDef {
         .batch(4)
 }
 
-protocol::register!(Params, def, |params: Params, _: &Cx<'_>| {
-    anyhow::ensure!(params.downscale_factor > 0, "`downscale_factor` is 0, expected an integer from 1");
-    anyhow::Ok(ExportRenderingData { params })
-});
+protocol::register!(Params, def, |params, _: &Cx<'_>| anyhow::Ok(ExportRenderingData { params }));
 
 struct ExportRenderingData {
     params: Params,

@@ -24,6 +24,7 @@ struct Params {
     visible_mm: f64,
     /// Strength of the ridge, for weights of unit variance.
     #[serde(default = "strength")]
+    #[schemars(extend("exclusiveMinimum" = 0))]
     strength: f64,
 }
 
@@ -38,15 +39,7 @@ fn def() -> StageDef {
         .writes([("action", Type::Str), ("direction", Type::Floats(0)), ("most", Type::F64)])
 }
 
-protocol::register!(Params, def, |params: Params, _: &Cx<'_>| {
-    ensure!(
-        params.strength > 0.0,
-        "`strength` is {}, expected more than 0\nhint: leave it out for {}",
-        params.strength,
-        strength()
-    );
-    Ok(ExpressionActions { params })
-});
+protocol::register!(Params, def, |params, _: &Cx<'_>| anyhow::Ok(ExpressionActions { params }));
 
 struct ExpressionActions {
     params: Params,

@@ -27,6 +27,7 @@ use std::path::{Path, PathBuf};
 struct Params {
     /// Take every n-th frame, the first included; a column `every` of a row goes before.
     #[serde(default = "every")]
+    #[schemars(range(min = 1))]
     every: u32,
     /// Width of the images in px, the height in proportion; 0 keeps the video's.
     #[serde(default)]
@@ -37,6 +38,7 @@ struct Params {
     format: Format,
     /// Quality of JPEG images, 1 to 100.
     #[serde(default = "quality")]
+    #[schemars(range(min = 1, max = 100))]
     quality: u32,
 }
 
@@ -213,9 +215,9 @@ impl Mattes {
 impl ExtractFrames {
     fn extract(&self, unit: &Unit<'_>, cx: &Cx<'_>) -> Result<Rows> {
         let row = unit.row();
-        ensure!((1..=100).contains(&self.params.quality), "`quality` is {}, expected 1 to 100", self.params.quality);
         let every = if row.has("every") { row.i64("every")? } else { i64::from(self.params.every) };
-        let every = usize::try_from(every).ok().filter(|&n| n > 0).context("`every` must be at least 1")?;
+        let taken = usize::try_from(every).ok().filter(|&n| n > 0);
+        let every = taken.with_context(|| format!("column `every` holds {every}, expected 1 or more"))?;
         let mut treatment = Treatment::of(&row, self.params.width)?;
         let mut rows = Rows::new();
         if let Some(path) = row.maybe_path("image")? {

@@ -12,16 +12,16 @@ use crate::common::key_frames::{KeyChoice, choose};
 use crate::common::landmarks;
 use crate::common::linear_start::place;
 use crate::common::pca_heads;
-use crate::track_head::{check_hair_weight, free_weight, hair_weight, landmark_weight, residual_mm};
+use crate::track_head::{free_weight, hair_weight, landmark_weight, residual_mm};
 use anyhow::{Context, Result};
 use manifests::Type;
 use models::nphm::fit::{Cloud, FitConfig, Frame, fit_identity};
 use protocol::{Cx, Grain, OutRow, Rows, Stage, StageDef, Unit};
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 /// How large the head is.
-#[derive(Clone, Copy, Default, PartialEq, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 enum Size {
     /// As the model says: identity codes tell large heads from small ones.
@@ -57,6 +57,7 @@ struct Params {
     /// How much a point that lies outside the surface counts if no landmark is within 15 mm of it: it may be hair or clothes, under which the
     /// head ends. 1 for head models that have hair, as the published ones do.
     #[serde(default = "hair_weight")]
+    #[schemars(range(min = 0, max = 1))]
     hair_weight: f64,
     /// Points kept of each cloud.
     #[serde(default = "points")]
@@ -98,7 +99,6 @@ fn def() -> StageDef {
 
 protocol::register!(Params, def, |params: Params, _: &Cx<'_>| {
     params.throat.map_or(Ok(()), |throat| throat.check())?;
-    check_hair_weight(params.hair_weight)?;
     anyhow::Ok(FitIdentity { params })
 });
 

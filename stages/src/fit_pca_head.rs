@@ -15,7 +15,7 @@ use crate::common::linear_start::place;
 use crate::common::pca_heads::{self, LinearHead, Moment, Place, Seen, Settings};
 use crate::common::skin::{self, SKIN};
 use crate::common::tracked;
-use crate::track_head::{check_hair_weight, hair_weight, skin_weight};
+use crate::track_head::{hair_weight, skin_weight};
 use anyhow::{Context, Result};
 use geometry::Mesh;
 use geometry::distance::MeshDistance;
@@ -39,6 +39,7 @@ struct Params {
     /// How much a point that lies outside the surface counts if no landmark is within 15 mm of it: it may be hair or clothes, under which the
     /// head ends. 1 for head models that have hair, as the published ones do.
     #[serde(default = "hair_weight")]
+    #[schemars(range(min = 0, max = 1))]
     hair_weight: f64,
     /// Weight of the distance of skin that was found again (`skin`) from its places on the surface.
     #[serde(default = "skin_weight")]
@@ -90,7 +91,6 @@ fn def() -> StageDef {
 
 protocol::register!(Params, def, |params: Params, cx: &Cx<'_>| {
     params.throat.map_or(Ok(()), |throat| throat.check())?;
-    check_hair_weight(params.hair_weight)?;
     anyhow::Ok(FitPcaHead {
         params,
         head: pca_heads::read(cx.with("pca_model")?)?,

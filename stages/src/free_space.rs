@@ -24,9 +24,11 @@ struct Params {
     candidates: usize,
     /// How far from the surface they are: standard deviation on each axis, metres.
     #[serde(default = "reach")]
+    #[schemars(extend("exclusiveMinimum" = 0))]
     reach: f64,
     /// What is less than this in front of the surface is not free for certain, metres.
     #[serde(default = "margin")]
+    #[schemars(range(min = 0))]
     margin: f64,
 }
 
@@ -64,8 +66,6 @@ impl Stage for FreeSpace {
 impl FreeSpace {
     fn places(&self, unit: &Unit<'_>, cx: &Cx<'_>) -> Result<Rows> {
         let p = &self.params;
-        anyhow::ensure!(p.reach > 0.0, "`reach` is {}, expected more than 0", p.reach);
-        anyhow::ensure!(p.margin >= 0.0, "`margin` is {}, expected 0 or more", p.margin);
         let rows = unit.rows();
         let cloud = geometry::ply::read_cloud(&rows[0].path("cloud")?)?;
         let mut seen = Vec::new();

@@ -19,8 +19,10 @@ use serde::Deserialize;
 #[serde(deny_unknown_fields)]
 struct Params {
     /// Columns whose values make a line.
+    #[schemars(length(min = 1))]
     lines: Vec<String>,
     /// Columns whose values make a column.
+    #[schemars(length(min = 1))]
     columns: Vec<String>,
     /// At most so many lines, spread evenly over what there is; 0 shows all.
     #[serde(default)]
@@ -59,7 +61,6 @@ fn def() -> StageDef {
 
 protocol::register!(Params, def, |params: Params, _: &Cx<'_>| {
     for (field, names) in [("lines", &params.lines), ("columns", &params.columns)] {
-        ensure!(!names.is_empty(), "`{field}` names no column\nhint: for example `{field}: [sequence, camera]`");
         if let Some(other) = names.iter().find(|name| LABELS.iter().all(|(label, _)| label != name)) {
             let known = LABELS.map(|(label, _)| label).join(", ");
             bail!(

@@ -9,7 +9,7 @@ use datasets::capture::{FRONTAL, SERIALS};
 use datasets::nersemble::{self, Layout, Part, Survey, SurveyedSequence};
 use datasets::split;
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
@@ -188,18 +188,22 @@ fn part(part: Part) -> (&'static str, &'static str) {
 const PARTS: [Part; 8] =
     [Part::Mattes, Part::Backgrounds, Part::Colours, Part::Clouds, Part::Depths, Part::Flame, Part::Nphm, Part::Boxes];
 
-/// What is wrong with the calibration, or how many cameras it has.
-fn calibration(survey: &Survey) -> Result<usize, String> {
+/// How many of the pictures that are not there are named.
+const NAMED: usize = 3;
+
+/// What is wrong with the calibration, or the serials of its cameras.
+fn calibration(survey: &Survey) -> Result<Vec<String>, String> {
     if !survey.calibration.is_file() {
         return Err(format!("{} is missing", survey.calibration.display()));
     }
-    nersemble::read_calibration(&survey.calibration).map(|read| read.cameras.len()).map_err(|error| error.to_string())
+    let read = nersemble::read_calibration(&survey.calibration).map_err(|error| error.to_string())?;
+    Ok(read.cameras.into_keys().collect())
 }
 
 fn tell(survey: &Survey, out: &mut String) -> Result<()> {
     writeln!(out, "participant {}: layout {}", survey.participant, survey.layout.name())?;
     match calibration(survey) {
-        Ok(cameras) => writeln!(out, "  calibration   {cameras} cameras")?,
+        Ok(cameras) => writeln!(out, "  calibration   {} cameras", cameras.len())?,
         Err(problem) => writeln!(out, "  calibration   {problem}\n                so its recordings cannot be used")?,
     }
     let width = survey.sequences.iter().map(|s| s.name.len()).max().unwrap_or(0);
@@ -288,6 +292,27 @@ fn missing(survey: &Survey) -> Vec<(String, String)> {
         let whose = if without.len() == recorded.len() { String::new() } else { format!(" of {}", without.join(", ")) };
         list.push((format!("{name}{whose}"), prevents.to_string()));
     }
+    // what is wrong with all of a calibration is told elsewhere
+    let calibrated = calibration(survey).ok();
+    let is_unknown = |camera: &&String| calibrated.as_ref().is_some_and(|known| !known.contains(camera));
+    let unknown: BTreeSet<&str> =
+        recorded.iter().flat_map(|s| &s.cameras).filter(is_unknown).map(String::as_str).collect();
+    if !unknown.is_empty() {
+        let noun = if unknown.len() == 1 { "camera" } else { "cameras" };
+        let serials: Vec<&str> = unknown.into_iter().collect();
+        let prevents = "source_nersemble refuses their recordings, unless its `cameras` names the others alone";
+        list.push((format!("calibration of {noun} {}", serials.join(", ")), prevents.to_string()));
+    }
+    for sequence in recorded.iter().filter(|s| !s.absent.is_empty()) {
+        let first = sequence.absent.iter().take(NAMED);
+        let named: Vec<String> = first.map(|(camera, frame)| format!("camera {camera} in frame {frame}")).collect();
+        let more = match sequence.absent.len() - named.len() {
+            0 => String::new(),
+            n => format!(" and {n} more"),
+        };
+        let prevents = "stereo has fewer views there, and describe_rendering_data wants every camera in every frame";
+        list.push((format!("pictures of {}: {}{more}", sequence.name, named.join(", ")), prevents.to_string()));
+    }
     let mut absent: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     for sequence in &recorded {
         for serial in SERIALS.iter().filter(|serial| !sequence.cameras.iter().any(|camera| camera == *serial)) {
@@ -325,7 +350,7 @@ fn as_json(survey: &Survey) -> Value {
         })
         .collect();
     let calibration = match calibration(survey) {
-        Ok(cameras) => json!({ "cameras": cameras }),
+        Ok(cameras) => json!({ "cameras": cameras.len() }),
         Err(problem) => json!({ "problem": problem }),
     };
     let missing: Vec<Value> =
@@ -417,6 +442,37 @@ mod tests {
         std::fs::remove_dir_all(&root).unwrap();
         let error = answer(&words(&format!("nersemble {}", root.display()))).unwrap_err().to_string();
         assert!(error.contains("No such file") && error.contains("hint:"), "{error}");
+    }
+
+    #[test]
+    fn pictures_and_cameras_that_are_not_there_are_told() {
+        let root = std::env::temp_dir().join(format!("effigy-import-c-{}", std::process::id()));
+        let put = |name: &str| {
+            let path = root.join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, b"").unwrap();
+        };
+        nersemble::write_calibration(&root, 17, &rig(&SERIALS[..2], 2200, 3208)).unwrap();
+        for serial in &SERIALS[..3] {
+            put(&format!("017/sequences/FREE/images/cam_{serial}.mp4"));
+        }
+        for (frame, cameras) in [(0, 5), (7, 4), (8, 2)] {
+            for serial in &SERIALS[..cameras] {
+                put(&format!("018/sequences/EMO-1/timesteps/frame_{frame:05}/images-2x/cam_{serial}.jpg"));
+            }
+        }
+        let text = answer(&words(&format!("nersemble {}", root.display()))).unwrap();
+        let unknown = format!("missing: calibration of camera {}: source_nersemble refuses", SERIALS[2]);
+        assert!(text.contains("calibration   2 cameras") && text.contains(&unknown), "{text}");
+        let absent = format!("missing: pictures of EMO-1: camera {} in frame 7, camera ", SERIALS[4]);
+        assert!(text.contains(&absent), "{text}");
+        assert!(text.contains(" in frame 8 and 1 more: stereo has fewer views there"), "{text}");
+        let call = format!("nersemble {} --json", root.display());
+        let json: Value = serde_json::from_str(&answer(&words(&call)).unwrap()).unwrap();
+        assert_eq!(json["participants"][0]["calibration"]["cameras"], 2);
+        let missing = json["participants"][1]["missing"].as_array().unwrap();
+        assert!(missing.iter().any(|one| one["what"].as_str().unwrap().starts_with("pictures of EMO-1")), "{json}");
+        std::fs::remove_dir_all(&root).unwrap();
     }
 
     #[test]

@@ -11,7 +11,7 @@
 
 use crate::common::backbone;
 use anyhow::{Context, Result, anyhow, bail};
-use models::schedule::{Prediction, ScheduleConfig, Spacing};
+use models::schedule::{BetaSchedule, Prediction, ScheduleConfig, Spacing};
 use models::text::{self, TextConfig, TextEncoder};
 use models::tokenizer::Tokenizer;
 use models::unet::{UNet, UNetConfig};
@@ -20,6 +20,7 @@ use models::weights::{self, ModelFolder, Precision};
 use protocol::{Cx, Grain, OutRow, Rows, Stage, StageDef, Unit};
 use schemars::JsonSchema;
 use serde::Deserialize;
+use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use tch::nn::VarStore;
@@ -105,7 +106,9 @@ impl Model {
         drop((_unet, vs));
 
         let scheduler = root.join("scheduler").join("scheduler_config.json");
-        let mut schedule = ScheduleConfig::from_json(&weights::read_json(&scheduler)?, &place(&scheduler))?;
+        let value = weights::read_json(&scheduler)?;
+        let mut schedule = ScheduleConfig::from_json(&value, &place(&scheduler))?;
+        check_schedule(&value, &schedule, &scheduler)?;
         if params.zero_terminal_snr {
             schedule = ScheduleConfig { zero_terminal_snr: true, spacing: Spacing::Trailing, ..schedule };
         }
@@ -130,6 +133,31 @@ impl Model {
 
 fn place(path: &Path) -> String {
     path.display().to_string()
+}
+
+/// Checks that a schedule has times, and variances that are some.
+fn check_schedule(value: &Value, schedule: &ScheduleConfig, file: &Path) -> Result<()> {
+    let wrong = |field: &str, found: String, expected: &str| {
+        let hint = "is the file whole, and of this model? download it again";
+        Err(anyhow!("{}, field `{field}`: found {found}, expected {expected}\nhint: {hint}", file.display()))
+    };
+    if let Some(steps) = value.get("num_train_timesteps").and_then(Value::as_i64).filter(|steps| *steps < 1) {
+        return wrong("num_train_timesteps", steps.to_string(), "an integer from 1");
+    }
+    // these have no start and no end
+    if schedule.trained_betas.is_some() || schedule.beta_schedule == BetaSchedule::SquaredCosine {
+        return Ok(());
+    }
+    let (start, end) = (schedule.beta_start, schedule.beta_end);
+    for (field, beta) in [("beta_start", start), ("beta_end", end)] {
+        if !(beta > 0.0 && beta < 1.0) {
+            return wrong(field, beta.to_string(), "a variance above 0 and below 1");
+        }
+    }
+    if start > end {
+        return wrong("beta_end", end.to_string(), &format!("at least `beta_start`, which is {start}"));
+    }
+    Ok(())
 }
 
 /// The embedding of a text by the folder's own text encoder.
@@ -228,5 +256,36 @@ impl LoadDiffusers {
             OutRow::new().str("component", "scheduler").file("config", &scheduler),
             OutRow::new().str("component", "null_prompt").file("weights", &prompt),
         ])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn checked(more: Value) -> Result<()> {
+        let mut all = json!({ "_class_name": "DDPMScheduler", "clip_sample": false });
+        all.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        check_schedule(&all, &ScheduleConfig::from_json(&all, "s.json").unwrap(), Path::new("s.json"))
+    }
+
+    #[test]
+    fn a_schedule_has_times_and_variances() {
+        checked(json!({})).unwrap();
+        checked(json!({ "num_train_timesteps": 1, "beta_start": 0.5, "beta_end": 0.5 })).unwrap();
+        // the cosine has no such ends
+        checked(json!({ "beta_schedule": "squaredcos_cap_v2", "beta_end": 2.0 })).unwrap();
+        let wrong = [
+            (json!({ "num_train_timesteps": 0 }), "field `num_train_timesteps`: found 0, expected an integer from 1"),
+            (json!({ "beta_end": -5 }), "field `beta_end`: found -5, expected a variance above 0"),
+            (json!({ "beta_start": 0.0 }), "field `beta_start`: found 0, expected a variance above 0"),
+            (json!({ "beta_end": 1.0 }), "field `beta_end`: found 1, expected a variance above 0 and below 1"),
+            (json!({ "beta_start": 0.2, "beta_end": 0.1 }), "found 0.1, expected at least `beta_start`, which is 0.2"),
+        ];
+        for (more, part) in wrong {
+            let error = checked(more).unwrap_err().to_string();
+            assert!(error.contains(part) && error.contains("s.json") && error.contains("hint:"), "{error}");
+        }
     }
 }

@@ -6,14 +6,15 @@
 //! checkpoints are as `torch.save` wrote them (`.tar`), or safetensors with the same names. The generation is told by the tensors, not by
 //! file names, and every dimension by their shapes. The anchors of the mean head are in no checkpoint; they are an asset
 //! of the public code. The fits and meshes of later stages take models that deform backward, as MonoNPHM does; NPHM's forward
-//! ones are loaded and checked, and can be taken by a program of one's own. Knows no training.
+//! ones are loaded and checked, and can be taken by a program of one's own. `effigy doctor --recipe` asks for these checks alone. Knows no
+//! training.
 
 use crate::common::head_models;
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use manifests::Type;
-use models::nphm::published;
-use models::numpy;
-use models::weights::{self, Precision};
+use models::nphm::published::{self, Published};
+use models::weights::{self, Precision, Tensors, WeightFile, WeightsError};
+use models::{checkpoint, numpy};
 use protocol::{Cx, Grain, OutRow, Rows, Stage, StageDef, Unit};
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -47,7 +48,9 @@ fn def() -> StageDef {
         .memory_mb(1000)
 }
 
-protocol::register!(Params, def, |params, _: &Cx<'_>| anyhow::Ok(LoadHeadModel { params }));
+protocol::register!(Params, def, |params, _: &Cx<'_>| anyhow::Ok(LoadHeadModel { params }), |params: Params| {
+    Ok(vec![open(&params)?.1])
+});
 
 struct LoadHeadModel {
     params: Params,
@@ -61,39 +64,9 @@ impl Stage for LoadHeadModel {
 
 impl LoadHeadModel {
     fn load(&self, unit: &Unit<'_>, cx: &Cx<'_>) -> Result<Rows> {
-        let p = &self.params;
+        let (loaded, finding) = open(&self.params)?;
+        cx.log(&finding);
         let (config, file) = (cx.file(unit, "head_config.json"), cx.file(unit, "head_weights.safetensors"));
-        if p.checkpoint.is_dir() {
-            anyhow::ensure!(
-                p.expression.is_none() && p.anchors.is_none(),
-                "{} is a folder of `train_head_model`, which holds all of a model, and `expression` and `anchors` are given as well\n\
-                 hint: leave them out, or name the checkpoint's file",
-                p.checkpoint.display()
-            );
-            let model = head_models::of_files(&p.checkpoint.join("head.json"), &p.checkpoint.join("head.safetensors"))?;
-            head_models::write(&config, &file, &model)?;
-            return Ok(vec![OutRow::new().file("head_config", &config).file("head_weights", &file)]);
-        }
-        let places = p.anchors.as_ref().with_context(|| {
-            format!(
-                "{} is a published checkpoint, which does not hold the anchors of its mean head\nhint: `anchors: anchors_65.npy`, from the \
-                 `assets` of its public code",
-                p.checkpoint.display()
-            )
-        })?;
-        let anchors = anchors(places)?;
-        let files: Vec<&Path> =
-            [Some(&p.checkpoint), p.expression.as_ref()].into_iter().flatten().map(PathBuf::as_path).collect();
-        let loaded = published::read(&files, &anchors)
-            .with_context(|| format!("the anchors {} and these checkpoints make no head model", places.display()))?;
-        let facts: Vec<String> =
-            published::facts(&loaded).iter().map(|(name, value)| format!("{name} {value}")).collect();
-        let left = match loaded.left.len() {
-            0 => String::new(),
-            n => format!("; left out: {n} tensors of the training, {} to {}", loaded.left[0], loaded.left[n - 1]),
-        };
-        cx.log(&format!("{}: {}{left}", published::generation(&loaded.model.config), facts.join(", ")));
-
         head_models::write(&config, &file, &loaded.model)?;
         let row = OutRow::new().file("head_config", &config).file("head_weights", &file);
         if loaded.codes.is_empty() {
@@ -102,6 +75,62 @@ impl LoadHeadModel {
         let codes = cx.file(unit, "head_codes.safetensors");
         weights::write(&codes, &loaded.codes, &BTreeMap::new(), Precision::Keep)?;
         Ok(vec![row.file("head_codes", &codes)])
+    }
+}
+
+/// A head model all of whose files fit together, and a sentence about it.
+fn open(p: &Params) -> Result<(Published, String)> {
+    let told = |loaded: &Published| {
+        let facts: Vec<String> =
+            published::facts(loaded).iter().map(|(name, value)| format!("{name} {value}")).collect();
+        facts.join(", ")
+    };
+    if p.checkpoint.is_dir() {
+        anyhow::ensure!(
+            p.expression.is_none() && p.anchors.is_none(),
+            "{} is a folder of `train_head_model`, which holds all of a model, and `expression` and `anchors` are given as well\n\
+             hint: leave them out, or name the checkpoint's file",
+            p.checkpoint.display()
+        );
+        let model = head_models::of_files(&p.checkpoint.join("head.json"), &p.checkpoint.join("head.safetensors"))?;
+        let own = Published { model, codes: Tensors::new(), left: Vec::new() };
+        let finding = format!("a model of `train_head_model`: {}", told(&own));
+        return Ok((own, finding));
+    }
+    let files: Vec<&Path> =
+        [Some(&p.checkpoint), p.expression.as_ref()].into_iter().flatten().map(PathBuf::as_path).collect();
+    files.iter().try_for_each(|path| check_is_one(path))?;
+    let places = p.anchors.as_ref().with_context(|| {
+        format!(
+            "{} is a published checkpoint, which does not hold the anchors of its mean head\nhint: `anchors: anchors_65.npy`, from the \
+             `assets` of its public code",
+            p.checkpoint.display()
+        )
+    })?;
+    let anchors = anchors(places)?;
+    let loaded = published::read(&files, &anchors)
+        .with_context(|| format!("the anchors {} and these checkpoints make no head model", places.display()))?;
+    let left = match loaded.left.len() {
+        0 => String::new(),
+        n => format!("; left out: {n} tensors of the training, {} to {}", loaded.left[0], loaded.left[n - 1]),
+    };
+    let finding = format!("{}: {}{left}", published::generation(&loaded.model.config), told(&loaded));
+    Ok((loaded, finding))
+}
+
+/// Checks that a file begins as a checkpoint does: what else there is to say of a file that is none misleads.
+fn check_is_one(path: &Path) -> Result<()> {
+    if checkpoint::is_one(path) {
+        return Ok(());
+    }
+    match WeightFile::open(path) {
+        Ok(_) => Ok(()),
+        Err(WeightsError::Format { reason, .. }) => bail!(
+            "{} is no checkpoint: it does not begin like a file of `torch.save`, and it is no whole safetensors file: {reason}\n\
+             hint: take the file as it was published; copy or download it again",
+            path.display()
+        ),
+        Err(error) => Err(error.into()),
     }
 }
 
@@ -117,11 +146,64 @@ fn anchors(path: &Path) -> Result<Tensor> {
     // the public code has them with leading axes of 1 too
     let shape: Vec<usize> = numbers.shape.iter().copied().skip_while(|side| *side == 1).collect();
     let [count, 3] = shape[..] else {
-        anyhow::bail!(
+        bail!(
             "{}: the anchors are {:?}, expected [K, 3]\nhint: one xyz row per anchor, symmetric pairs first",
             path.display(),
             numbers.shape
         );
     };
     Ok(Tensor::from_slice(&numbers.values).reshape([count as i64, 3]).to_kind(Kind::Float))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use protocol::Registration;
+    use serde_json::json;
+
+    /// What the stage's check says of a checkpoint.
+    fn check(checkpoint: &Path) -> Result<Vec<String>> {
+        let mut stages = protocol::inventory::iter::<Registration>();
+        let stage = stages.find(|stage| (stage.def)().kind == "load_head_model").unwrap();
+        stage.check.unwrap()(json!({ "checkpoint": checkpoint }))
+    }
+
+    fn fault(checkpoint: &Path) -> String {
+        format!("{:#}", check(checkpoint).unwrap_err())
+    }
+
+    fn scratch(name: &str) -> PathBuf {
+        let dir = std::env::temp_dir().join(format!("effigy-head-{}", std::process::id())).join(name);
+        std::fs::create_dir_all(&dir).unwrap();
+        dir
+    }
+
+    #[test]
+    fn weights_that_are_not_whole_are_found_before_a_run() {
+        let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("../datasets/weights/head-mini");
+        let said = check(&shipped).unwrap();
+        assert!(said.len() == 1 && said[0].contains("`train_head_model`: ambient dimensions "), "{said:?}");
+
+        let cut = scratch("cut");
+        std::fs::copy(shipped.join("head.json"), cut.join("head.json")).unwrap();
+        let whole = std::fs::read(shipped.join("head.safetensors")).unwrap();
+        std::fs::write(cut.join("head.safetensors"), &whole[..whole.len() / 2]).unwrap();
+        let error = fault(&cut);
+        assert!(error.contains("head.safetensors") && error.contains("is it cut off?"), "{error}");
+        // the same as the file of somebody else
+        let error = fault(&cut.join("head.safetensors"));
+        assert!(error.contains("is no checkpoint") && error.contains("is it cut off?"), "{error}");
+        assert!(fault(&shipped.join("head.safetensors")).contains("does not hold the anchors"));
+    }
+
+    #[test]
+    fn what_is_no_checkpoint_is_not_asked_for_its_anchors() {
+        let noise = scratch("noise").join("nphm.tar");
+        for content in ["", "no file that anybody would take for the weights of a network"] {
+            std::fs::write(&noise, content).unwrap();
+            let error = fault(&noise);
+            assert!(error.contains("nphm.tar is no checkpoint") && !error.contains("anchors"), "{error}");
+            assert!(error.contains("`torch.save`") && error.contains("safetensors"), "{error}");
+        }
+    }
 }

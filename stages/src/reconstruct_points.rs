@@ -25,6 +25,7 @@ struct Params {
     center: [f32; 3],
     /// Its radius, metres.
     #[serde(default = "radius")]
+    #[schemars(extend("exclusiveMinimum" = 0))]
     radius: f32,
     /// Of a moment with fewer points than this the views do not see the same thing: it is marked.
     #[serde(default = "min_points")]

@@ -18,7 +18,7 @@ use models::schedule;
 use models::vae::Vae;
 use protocol::{Cx, Grain, OutRow, Rows, Stage, StageDef, Unit};
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use tch::nn::VarStore;
 
 /// Parameters.
@@ -30,6 +30,7 @@ struct Params {
     sampler: Sampler,
     /// Sampling steps; the paper takes 20.
     #[serde(default = "steps")]
+    #[schemars(range(min = 1))]
     steps: usize,
     /// Seed of the noise that all frames share; the paper's is 181998.
     #[serde(default = "seed")]
@@ -37,7 +38,7 @@ struct Params {
 }
 
 /// How the noise is taken away.
-#[derive(Clone, Copy, Default, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 enum Sampler {
     /// Ancestral, with noise in every step (the paper).

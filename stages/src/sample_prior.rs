@@ -23,11 +23,14 @@ use tch::nn::VarStore;
 #[serde(deny_unknown_fields)]
 struct Params {
     /// How many pictures.
+    #[schemars(range(min = 1))]
     count: i64,
     /// Their width and height, px.
+    #[schemars(range(min = 1))]
     size: i64,
     /// Sampling steps.
     #[serde(default = "steps")]
+    #[schemars(range(min = 1))]
     steps: usize,
     /// Seed of the noise.
     #[serde(default)]
@@ -73,11 +76,9 @@ impl SamplePrior {
         let text = backbone::load_null_prompt(backbone)?;
         let plan = backbone::load_schedule(backbone)?.plan(Sampler::Ddpm, p.steps).map_err(anyhow::Error::msg)?;
         let vae_config = backbone::component(backbone, "vae")?.path("config")?;
-        let side = p.size / VaeConfig::from_json(&weights::read_json(&vae_config)?, "vae/config.json")?.factor();
-        anyhow::ensure!(
-            side > 0 && p.count > 0,
-            "`count` and `size` have to be positive, and `size` at least a latent's pixel"
-        );
+        let factor = VaeConfig::from_json(&weights::read_json(&vae_config)?, "vae/config.json")?.factor();
+        let side = p.size / factor;
+        anyhow::ensure!(side > 0, "`size` is {}, expected at least {factor} px, a latent's pixel", p.size);
         let shape = [p.count, config.in_channels, side, side];
         let mut x = init::normal(p.seed, 0, &shape);
         let mut walk = Walk::default();

@@ -1,6 +1,6 @@
 //! `scan_meshes`: scans of one's own, as pools of points to train a head model on, in the place of `scan_synthetic`.
 //!
-//! reads: identity, expression, file (PLY or OBJ)   writes: scans (safetensors), scan_count
+//! reads: identity, expression, file (binary PLY or OBJ)   writes: scans (safetensors), scan_count
 //!
 //! A group is a person (`by: [identity]`), a row one mesh of them; `files: "scans/*/*.ply"` with `parse: "scans/{identity:i64}/{expression}.ply"` makes such rows. The meshes are
 //! registered: a template fitted to each scan, so that a vertex is the same place of the face in all of them, and the triangles are the same. One
@@ -20,7 +20,7 @@ use protocol::{Cx, Grain, OutRow, Rows, Stage, StageDef, Unit};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use std::path::Path;
 
 /// Parameters.
@@ -41,17 +41,19 @@ struct Params {
     center: [f32; 3],
     /// Vertices of the anchors, counted from 0: pairs first, the left one and then the right one of each (`anchor_pairs` of train_head_model says how many), then those
     /// in the middle. They should cover the face every 3 cm and the rest of the head every 8 cm.
+    #[schemars(length(min = 1))]
     anchors: Vec<u32>,
     /// The expression that is the neutral one.
     #[serde(default = "neutral")]
     neutral: String,
     /// Surface points of each scan.
     #[serde(default = "points")]
+    #[schemars(range(min = 1))]
     points: usize,
 }
 
 /// What a length of 1 is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 enum Length {
     /// A metre.
     #[default]
@@ -83,7 +85,7 @@ impl Length {
 }
 
 /// An axis and its direction.
-#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema)]
 enum Axis {
     #[serde(rename = "+x")]
     PlusX,
@@ -132,23 +134,18 @@ const HEIGHT: [f32; 2] = [0.12, 0.8];
 
 fn def() -> StageDef {
     StageDef::new("scan_meshes", 1, Grain::Group)
-        .doc("Takes registered scans of people (PLY, OBJ) as points with correspondence, to train a head model.")
+        .doc("Takes registered scans of people (binary PLY, OBJ) as points with correspondence, to train a head model.")
         .reads([("identity", Type::I64), ("expression", Type::Str), ("file", Type::Blob)])
         .writes([("scans", Type::Blob), ("scan_count", Type::I64)])
         .memory_mb(1000)
 }
 
 protocol::register!(Params, def, |params: Params, _: &Cx<'_>| {
-    ensure!(
-        !params.anchors.is_empty(),
-        "`anchors` is empty: a head model has anchors\nhint: numbers of vertices, pairs first"
-    );
     let mut sorted = params.anchors.clone();
     sorted.sort_unstable();
     if let Some(twice) = sorted.windows(2).find(|w| w[0] == w[1]) {
         bail!("`anchors` names vertex {} twice\nhint: each anchor has a place of its own", twice[0]);
     }
-    ensure!(params.points > 0, "`points` is 0, expected 1 or more\nhint: {} is usual", points());
     let (up, front) = (params.up.direction(), params.front.direction());
     ensure!(up.dot(front) == 0.0, "`up` and `front` are the same axis\nhint: most files have up: +y and front: +z");
     // rows: where the model's x (to the subject's left), y and z lie in the files
@@ -193,7 +190,7 @@ impl ScanMeshes {
         let meshes = scans
             .iter()
             .map(|(expression, path)| {
-                let whole = "the file has to be a whole PLY or OBJ mesh: copy or export it again";
+                let whole = "the file has to be a whole mesh, binary PLY or OBJ: copy or export it again";
                 self.mesh(path).with_context(|| format!("{}\nhint: {whole}", place(expression)))
             })
             .collect::<Result<Vec<_>>>()?;

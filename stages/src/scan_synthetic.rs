@@ -32,6 +32,7 @@ struct Params {
     expressions: usize,
     /// Surface points of each scan.
     #[serde(default = "points")]
+    #[schemars(range(min = 1))]
     points: usize,
 }
 

@@ -38,15 +38,18 @@ struct Params {
     sequence: String,
     /// Metres per unit of the capture's world.
     #[serde(default = "one")]
+    #[schemars(extend("exclusiveMinimum" = 0))]
     scale: f64,
     /// The rotation and translation that take the capture's world, after `scale`, to ours: 12 or 16 numbers, rows first.
     #[serde(default)]
     world: Option<Vec<f64>>,
     /// Of a video without calibration: its horizontal field of view, degrees.
     #[serde(default)]
+    #[schemars(extend("exclusiveMinimum" = 0, "exclusiveMaximum" = 180))]
     fov_degrees: Option<f64>,
     /// Of a video without calibration: metres from the camera to the head.
     #[serde(default = "one")]
+    #[schemars(extend("exclusiveMinimum" = 0))]
     distance: f64,
 }
 
@@ -199,12 +202,6 @@ impl Params {
     /// All pictures and videos of the folder, in our world, sorted by camera and time; and what is to be said of them: what was guessed, what was left out.
     fn views(&self) -> Result<(Vec<View>, Vec<String>)> {
         let root = &self.path;
-        if !(self.scale.is_finite() && self.scale > 0.0) {
-            bail!(
-                "`scale` is {}, expected metres per unit, above 0\nhint: 0.001 for a world in millimetres",
-                self.scale
-            );
-        }
         let world = self.world.as_deref().map(views::rigid).transpose().map_err(hinted)?.unwrap_or_default();
         let jsons = transforms::find(root);
         let model = colmap::find(root);
@@ -256,6 +253,14 @@ impl Params {
         }
         let [video] = &videos[..] else {
             let found = if videos.is_empty() { "no video".to_owned() } else { format!("{} videos", videos.len()) };
+            // a calibration that may lie beside them is not what was asked for
+            if self.format == Format::Videos {
+                bail!(
+                    "{}: found {found}, expected one, as `format: videos` says\n\
+                     hint: leave `format` out where there is a transforms.json or a COLMAP model",
+                    root.display()
+                );
+            }
             bail!(
                 "{}: found neither transforms.json nor a COLMAP model, and {found}; expected one of these, or one video\n\
                  hint: several cameras need a calibration; COLMAP and nerfstudio's ns-process-data make one",
@@ -269,11 +274,6 @@ impl Params {
                 video.display()
             )
         })?;
-        if !(fov > 0.0 && fov < 180.0) {
-            bail!(
-                "`fov_degrees` is {fov}, expected an angle between 0 and 180\nhint: the angle is horizontal, in degrees"
-            );
-        }
         let frame = VideoReader::open(video)?.next_frame()?;
         let frame =
             frame.with_context(|| format!("the video {} has no frame\nhint: copy it again", video.display()))?;
@@ -374,12 +374,14 @@ mod tests {
         let (px, z) = views[0].pinhole().project(glam::DVec3::new(0.1, 0.2, 0.0));
         assert!((z - 0.8).abs() < 1e-12 && (px.x - 36.0).abs() < 1e-9 && (px.y - 16.0).abs() < 1e-9, "{px}");
         assert_eq!(row(&views[0]).values["camera"], Value::Str("0".into()));
-        assert!(fault(&root, json!({ "fov_degrees": 200.0 })).contains("between 0 and 180"));
         assert!(fault(&root, json!({ "fov_degrees": 90.0, "distance": 80.0 })).contains("hint: `distance` is metres"));
         film(&root.join("walk.mp4"));
         assert!(fault(&root, json!({ "fov_degrees": 90.0 })).contains("2 videos"));
+        std::fs::write(root.join("transforms.json"), "{}").unwrap();
+        let error = fault(&root, json!({ "format": "videos" }));
+        assert!(error.contains("found 2 videos, expected one") && !error.contains("neither"), "{error}");
+        std::fs::remove_file(root.join("transforms.json")).unwrap();
         assert!(fault(&root, json!({ "format": "colmap" })).contains("found no sparse/0/cameras.bin"));
-        assert!(fault(&root, json!({ "scale": 0.0 })).contains("`scale` is 0"));
         assert_eq!(params(&root, json!({})).sequence, "capture");
     }
 

@@ -36,12 +36,15 @@ struct Params {
     calibrated_size: Option<(u32, u32)>,
     /// Take every n-th frame, the first included.
     #[serde(default = "every")]
+    #[schemars(range(min = 1))]
     every: u32,
     /// Points are thinned to one in cubes of this side, metres; 0 keeps all.
     #[serde(default = "cell")]
+    #[schemars(range(min = 0))]
     cell: f32,
     /// What is further from the origin of the world is left out, metres.
     #[serde(default = "radius")]
+    #[schemars(extend("exclusiveMinimum" = 0))]
     radius: f32,
 }
 
@@ -78,7 +81,6 @@ impl Stage for SourceNersembleClouds {
 
 impl SourceNersembleClouds {
     fn list(&self, unit: &Unit<'_>, cx: &Cx<'_>) -> Result<Rows> {
-        ensure!(self.params.every > 0, "`every` must be at least 1");
         let mut rows = Rows::new();
         let one = participant_of(&self.params.path, self.params.participant)?;
         for person in survey(&self.params.path).map_err(hinted)? {

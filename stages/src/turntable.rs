@@ -27,12 +27,15 @@ use std::path::PathBuf;
 struct Params {
     /// Pictures of the whole turn.
     #[serde(default = "pictures")]
+    #[schemars(range(min = 1))]
     pictures: usize,
     /// Pictures that each frame of the sequence is shown in.
     #[serde(default = "hold")]
+    #[schemars(range(min = 1))]
     hold: usize,
     /// Width and height of each of the two views, px; even, as video wants it.
     #[serde(default = "size")]
+    #[schemars(range(min = 64))]
     size: usize,
 }
 
@@ -64,12 +67,9 @@ fn def() -> StageDef {
 }
 
 protocol::register!(Params, def, |params: Params, _: &Cx<'_>| {
-    for (name, value) in [("pictures", params.pictures), ("hold", params.hold)] {
-        ensure!(value > 0, "`{name}` is 0, expected at least 1");
-    }
     ensure!(
-        params.size >= 64 && params.size.is_multiple_of(2),
-        "`size` is {}, expected an even number from 64 on\nhint: video has no odd sizes",
+        params.size.is_multiple_of(2),
+        "`size` is {}, expected an even number\nhint: video has no odd sizes",
         params.size
     );
     anyhow::Ok(Turntable { params })

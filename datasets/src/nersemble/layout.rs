@@ -4,7 +4,7 @@
 
 use super::LayoutError;
 use crate::nphm_tracking;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -97,6 +97,8 @@ pub struct SurveyedSequence {
     pub frames: Option<usize>,
     /// How many there are of each part; a part that is absent is not in here.
     pub parts: BTreeMap<Part, usize>,
+    /// Pictures that are not there, of cameras that have others in the sequence: serial and number of the frame, by frame.
+    pub absent: Vec<(String, u32)>,
     /// What keeps its recordings from being read, if something does: the first thing, and how many more.
     pub problem: Option<String>,
 }
@@ -320,6 +322,11 @@ impl Participant {
             cameras.dedup();
             frames.sort_unstable();
             frames.dedup();
+            let there: BTreeSet<(&str, u32)> =
+                recordings.iter().filter_map(|r| Some((r.camera.as_str(), r.timestep?))).collect();
+            let all = frames.iter().flat_map(|frame| cameras.iter().map(move |camera| (camera, *frame)));
+            let absent = all.filter(|(camera, frame)| !there.contains(&(camera.as_str(), *frame)));
+            let absent: Vec<(String, u32)> = absent.map(|(camera, frame)| (camera.clone(), frame)).collect();
             let of_each = |has: &dyn Fn(&Recording) -> bool| recordings.iter().filter(|r| has(r)).count();
             let base = self.folder.join("sequences").join(name);
             let annotations = [base.join("annotations"), self.folder.join("annotations").join(name)];
@@ -349,6 +356,7 @@ impl Participant {
                 recordings: recordings.len(),
                 frames: (!frames.is_empty()).then_some(frames.len()),
                 parts,
+                absent,
                 problem,
             });
         }

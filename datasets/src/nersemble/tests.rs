@@ -303,6 +303,20 @@ fn lists_folders_of_pictures_of_both_releases() {
 }
 
 #[test]
+fn a_picture_that_is_not_there_is_told() {
+    let root = tempfile::tempdir().unwrap();
+    let d = root.path().join("018");
+    put(&d.join("calibration/calibration_result.json"), b"{}");
+    for (t, camera) in [(0, "1"), (0, "2"), (3, "2"), (7, "1"), (7, "2")] {
+        put(&d.join(format!("sequences/FREE/timesteps/frame_{t:05}/images-2x/cam_{camera}.jpg")), b"");
+    }
+    let free = &survey(root.path()).unwrap()[0].sequences[0];
+    assert_eq!((free.cameras.len(), free.recordings, free.frames), (2, 5, Some(3)));
+    assert_eq!(free.absent, [("1".to_owned(), 3)]);
+    assert!(free.problem.is_none(), "{:?}", free.problem);
+}
+
+#[test]
 fn depth_maps_are_in_metres_and_unknown_at_zero() {
     let root = tempfile::tempdir().unwrap();
     let path = root.path().join("cam_1.png");

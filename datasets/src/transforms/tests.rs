@@ -196,7 +196,9 @@ fn errors_say_where_and_what() {
     check(json!({ "frame.file_path": 3 }), "field `frames[0].file_path`: found 3");
     check(json!({ "fl_x": "100" }), "field `fl_x`: found \"100\", expected a finite number");
     check(json!({ "fl_x": null, "fl_y": null, "camera_angle_x": 90.0 }), "expected an angle between 0 and pi");
-    check(json!({ "fl_x": -3.0 }), "expected focal lengths above 0");
+    check(json!({ "fl_x": -3.0 }), "field `fl_x`: found -3.0, expected a focal length above 0 px");
+    check(json!({ "fl_y": 0 }), "field `fl_y`: found 0, expected a focal length above 0 px");
+    check(json!({ "frame.fl_x": -80 }), "field `frames[0].fl_x`: found -80, expected a focal length above 0 px");
     check(json!({ "w": 0.5 }), "field `w`: found 0.5");
     check(json!({ "h": null }), "field `frames[0].h`: found nothing, and the size of");
     check(json!({ "frames": [] }), "field `frames`: found a list of 0, expected at least one frame");
@@ -208,4 +210,12 @@ fn errors_say_where_and_what() {
         let error = read(std::slice::from_ref(&path)).unwrap_err().to_string();
         assert!(error.contains("transforms.json, field `(file)`"), "{error}");
     }
+    // what was cut off is told from what Python writes for a number that is none
+    let hint = |text: &str| {
+        fs::write(&path, text).unwrap();
+        read(std::slice::from_ref(&path)).unwrap_err().hint().to_owned()
+    };
+    assert!(hint(&text[..text.len() - 1]).contains("cut short"));
+    let hint = hint(&text.replacen("100.0", "NaN", 1));
+    assert!(hint.contains("NaN") && !hint.contains("cut short"), "{hint}");
 }

@@ -21,9 +21,11 @@ pub struct Params {
     pub steps: u64,
     /// Samples in a step, or in each of its rounds.
     #[serde(default = "batch_size")]
+    #[schemars(range(min = 1))]
     pub batch: usize,
     /// Rounds of `batch` samples in a step, one after the other; their gradients add up to that of all.
     #[serde(default = "accumulate")]
+    #[schemars(range(min = 1))]
     pub accumulate: usize,
     /// Learning rate of the networks; the paper's is 1e-4.
     #[serde(default = "lr_networks")]
@@ -41,6 +43,7 @@ pub struct Params {
     pub clip_expression: bool,
     /// Decay of a moving average of the weights, which is then what is put out; 0 for none (the paper).
     #[serde(default)]
+    #[schemars(range(min = 0), extend("exclusiveMaximum" = 1))]
     pub ema: f64,
     /// Learned maps rigged to the surface.
     #[serde(default)]
@@ -61,6 +64,7 @@ pub struct Params {
     pub expression: ExpressionPath,
     /// Tokens that an expression code becomes.
     #[serde(default = "expression_tokens")]
+    #[schemars(range(min = 1))]
     pub expression_tokens: i64,
     /// Where the U-Net attends to them.
     #[serde(default)]
@@ -89,18 +93,23 @@ pub struct Params {
     /// Weight of the error inside the mouth beside that of all; needs a column `mouth_mask` (`mask_regions` makes it). The paper
     /// has 0.
     #[serde(default)]
+    #[schemars(range(min = 0))]
     pub mouth_weight: f64,
     /// The same around the eyes, by `eyes_mask`. The paper has no such term.
     #[serde(default)]
+    #[schemars(range(min = 0))]
     pub eyes_weight: f64,
     /// Weight of the difference between the maps' last three channels and the picture; needs a column `target`. The paper has 0.
     #[serde(default)]
+    #[schemars(range(min = 0))]
     pub color_weight: f64,
     /// Largest signal-to-noise ratio that counts in the weight of a sample (min-SNR; 5 is usual); none in the paper.
     #[serde(default)]
+    #[schemars(extend("exclusiveMinimum" = 0))]
     pub min_snr: Option<f64>,
     /// Widths of the condition encoder; each after the first halves the resolution.
     #[serde(default = "encoder_channels")]
+    #[schemars(length(min = 1), inner(range(min = 1)))]
     pub encoder_channels: Vec<i64>,
     /// Parts that a batch is computed in, side by side where there are threads for it. More threads than parts are of no
     /// use; another number changes the rounding.
@@ -116,6 +125,7 @@ pub struct Params {
     pub gradient_checkpointing: bool,
     /// Steps between trials on the rows of `validation`; the last step has one, too. The paper's is 5,000.
     #[serde(default = "validate_every")]
+    #[schemars(range(min = 1))]
     pub validate_every: u64,
     /// Rows that are tried, spread evenly over those of `validation`.
     #[serde(default = "validation_images")]
@@ -394,26 +404,14 @@ impl Params {
     /// What no schema says.
     ///
     /// # Errors
-    /// If two of them contradict each other, or one means nothing.
+    /// If two of them contradict each other.
     pub fn check(&self) -> Result<()> {
-        let no = |wrong: bool, sentence: &str| if wrong { Err(anyhow::anyhow!("{sentence}")) } else { Ok(()) };
-        no(self.batch == 0 || self.accumulate == 0, "a step needs samples: `batch` and `accumulate` are at least 1")?;
-        no(!(0.0..1.0).contains(&self.ema), "`ema` is a decay: at least 0 and less than 1, for example 0.999")?;
-        no(
-            [self.mouth_weight, self.eyes_weight, self.color_weight].iter().any(|weight| *weight < 0.0),
-            "the weight of a loss is not negative",
-        )?;
-        no(
-            self.expression_tokens < 1,
-            "`expression_tokens` is at least 1\nhint: `expression: none` gives the network no code",
-        )?;
-        no(self.min_snr.is_some_and(|limit| limit <= 0.0), "`min_snr` is a ratio above 0, for example 5")?;
-        no(
-            self.validate_every == 0,
-            "`validate_every` is at least 1\nhint: without `with: { validation: ... }` nothing is validated",
-        )?;
         let colorless = self.features == Features::None || self.map_channels < 3;
-        no(self.color_weight > 0.0 && colorless, "`color_weight` needs feature maps of three channels or more")
+        anyhow::ensure!(
+            self.color_weight <= 0.0 || !colorless,
+            "`color_weight` needs feature maps of three channels or more"
+        );
+        Ok(())
     }
 }
 

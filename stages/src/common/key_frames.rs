@@ -8,10 +8,10 @@ use crate::common::landmarks::pose_of;
 use glam::DVec3;
 use models::nphm::pose::{Pose, UNITS_PER_METRE};
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 /// How key frames are chosen.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum KeyChoice {
     /// Spread evenly over the frames.
