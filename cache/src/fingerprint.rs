@@ -3,7 +3,8 @@
 //! The rule is git's: a fingerprint taken while the file's times are younger than the clock's grain proves nothing (the file
 //! may change again without its times changing), so it is not kept. Knows no index.
 
-use std::os::unix::fs::MetadataExt;
+use std::io::ErrorKind;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -29,9 +30,13 @@ const COARSE_NS: i64 = 2 * SECOND_NS;
 const SECOND_NS: i64 = 1_000_000_000;
 
 impl Fingerprint {
-    /// The fingerprint of a file (symbolic links are followed).
+    /// The fingerprint of a file (symbolic links are followed). A pipe has none: what it gives is read once.
     pub fn of(path: &Path) -> std::io::Result<Fingerprint> {
-        Ok(Fingerprint::from(&std::fs::metadata(path)?))
+        let meta = std::fs::metadata(path)?;
+        if meta.file_type().is_fifo() {
+            return Err(std::io::Error::new(ErrorKind::InvalidInput, "it is a pipe, not a file"));
+        }
+        Ok(Fingerprint::from(&meta))
     }
 
     /// Whether the file's times are at least the clock's grain older than `now` (see [`Fingerprint::now`]), so that a later

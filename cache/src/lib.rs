@@ -26,6 +26,7 @@ pub use entry::{Entry, OutRow, StageFacts, Unit};
 pub use error::Error;
 pub use fingerprint::Fingerprint;
 pub use fsck::{Damage, Verified};
+pub use lock::is_locked;
 pub use records::{Place, scan_all};
 pub use remote::{Answer, Dir, Remote, Trouble};
 pub use seek::scan_units;

@@ -51,6 +51,12 @@ impl Lock {
     }
 }
 
+/// Whether a process has the workspace `root`, whatever it does there.
+pub fn is_locked(root: &Path) -> bool {
+    // held for a moment by us, it is waited for by whoever wants it
+    File::open(root.join("lock")).is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
+}
+
 /// Whether this holder was a process of this machine that is no more. A process that is killed while it starts another one
 /// leaves the lock to that for a moment, until the other program begins.
 fn has_ended(holder: &str) -> bool {
@@ -85,7 +91,9 @@ mod tests {
         drop(Lock::take(root.path()).unwrap());
         child.join().unwrap();
 
+        assert!(!is_locked(root.path()) && !is_locked(&root.path().join("none")));
         let _mine = Lock::take(root.path()).unwrap();
+        assert!(is_locked(root.path()));
         let begun = Instant::now();
         let error = Lock::take(root.path()).err().unwrap();
         assert!(begun.elapsed() < GRACE / 2, "a holder that lives is not waited for");

@@ -104,6 +104,19 @@ pub fn end(root: &Path, run: &str, begun: &Begun, whole: bool) {
     }
 }
 
+/// A recipe and profile are at rest: whatever their runs had finished that were killed has been gone on with.
+pub fn rest(root: &Path, recipe: &str, profile: Option<&str>) {
+    // the note of a run that is on stays
+    if cache::is_locked(root) {
+        return;
+    }
+    for (run, _) in
+        begun(root).into_iter().filter(|(_, note)| note.recipe == recipe && note.profile.as_deref() == profile)
+    {
+        let _ = std::fs::remove_file(begun_path(root, &run));
+    }
+}
+
 /// The notes that are there, with the names of their runs: of those that were killed, and of one that is on.
 pub fn begun(root: &Path) -> Vec<(String, Begun)> {
     let entries = std::fs::read_dir(root.join("runs")).into_iter().flatten().flatten().map(|entry| entry.path());
@@ -145,6 +158,8 @@ mod tests {
         begin(root, "6", &note("a", None)).expect("it is writable");
         end(root, "6", &note("a", None), true);
         assert_eq!(runs(), "3 4");
+        rest(root, "a", Some("p"));
+        assert_eq!(runs(), "4");
     }
 
     #[test]

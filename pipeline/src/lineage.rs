@@ -2,6 +2,7 @@
 //! this is stored: a stage's units are cut again from the tables that the last run left, and their records say how many rows
 //! each of them gave. Needs no lock, reads no source file and prints nothing.
 
+use crate::axes;
 use crate::builtin::Table;
 use crate::key::Head;
 use crate::memory::Store;
@@ -136,10 +137,12 @@ impl<'a> Lineage<'a> {
             let (Ok(_), Some(left)) = (&self.stages[i], lefts[i]) else { continue };
             let links = match &node.work {
                 Work::Table(table) => {
-                    // some of its tables failed, and it could do without
                     let there: Vec<bool> = node.from.iter().map(|&from| lefts[from].is_some()).collect();
-                    let kept = if there.contains(&false) { table.of_those(&there) } else { None };
-                    self.of_table(node, kept.as_ref().unwrap_or(table), &there, left)
+                    // some of its tables failed, and it could do without
+                    match if there.contains(&false) { table.of_those(&there) } else { None } {
+                        Some(kept) => self.of_table(node, &kept, &there, left),
+                        None => self.of_table(node, table, &vec![true; there.len()], left),
+                    }
                 }
                 Work::Units(stage) => match self.cut(i, node, stage, left) {
                     Ok(cut) => {
@@ -151,7 +154,14 @@ impl<'a> Lineage<'a> {
                     Err(lost) => Err(lost),
                 },
             };
-            self.stages[i].as_mut().expect("it was just seen").links = links;
+            let past = self.stages[i].as_mut().expect("it was just seen");
+            past.links = match links {
+                // without a key nobody can tell more
+                Ok(Links::Rows(rows, _)) if rows.len() != past.table.len() => {
+                    Err(format!("the rows that stage `{}` is made of are others now", node.name))
+                }
+                links => links,
+            };
         }
         // those whose units were not kept beside the table: all of them sought at once
         let open = cuts.iter().filter(|(_, _, kept)| kept.is_none());
@@ -215,7 +225,12 @@ impl<'a> Lineage<'a> {
                 let (rows, partners) = join.pairs(inputs[0], inputs[1]).map_err(unfit)?;
                 Links::Rows(rows.into_iter().map(|row| (0, row)).collect(), Some(partners))
             }
-            Table::Concat(_) => {
+            Table::Concat(concat) => {
+                // one that did without some has no key, and which it had is not on record
+                let same = || Ok(axes::label(&node.axes, concat.evaluate(&inputs)?)?.digest() == left.table);
+                if left.key.is_none() && !same().map_err(unfit)? {
+                    return Err(format!("which tables stage `{}` was put together of is not on record", node.name));
+                }
                 let rows = inputs.iter().zip(there).flat_map(|(input, i)| (0..input.len()).map(move |row| (i, row)));
                 Links::Rows(rows.collect(), None)
             }

@@ -3,14 +3,15 @@
 //!
 //! Knows how stanzas refer to each other, and nothing else of what they mean.
 
-use crate::axes::AxisValue;
+mod expansion;
+
 use crate::builtin::rows::{column_type, value_of};
 use crate::error::{Place, Problem};
 use crate::fields::texts_of;
 use crate::spec::{Does, Stanza};
 use crate::yaml::{At, Item, Key, Node};
+use expansion::{Base, Expansion};
 use manifests::{Type, Value};
-use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
 
 /// The axis along which `variants:` lie.
@@ -122,17 +123,17 @@ pub fn axes(
 }
 
 impl Axis {
-    fn new(name: String, mut values: Vec<Item>) -> Axis {
-        let labels = values.iter().map(|item| word(&item.to_json())).collect();
+    fn new(name: String, values: Vec<Item>) -> Axis {
         let plain: Vec<Value> = values.iter().map(|item| value_of(item).unwrap_or(Value::Null)).collect();
         let ty = column_type(plain.iter());
-        for item in &mut values {
-            // `${axis}` is of one type wherever it stands
-            if let (Type::F64, Node::Int(value)) = (ty, &item.node) {
-                item.node = Node::Float(*value as f64);
-            }
-        }
-        let columns = values.iter().map(|item| value_of(item).unwrap_or(Value::Null)).collect();
+        let columns: Vec<Value> = plain
+            .into_iter()
+            .map(|value| match (ty, value) {
+                (Type::F64, Value::I64(value)) => Value::F64(value as f64),
+                (_, value) => value,
+            })
+            .collect();
+        let labels = values.iter().map(|item| word(&item.to_json())).collect();
         let chosen = vec![true; values.len()];
         Axis { name, values, ty, columns, labels, chosen }
     }
@@ -239,9 +240,6 @@ fn choose(axes: &mut [Axis], chosen: &[String], problems: &mut Vec<Problem>) {
     }
 }
 
-/// Which value of each axis; only those of a stage's axes matter.
-type Cell = Vec<usize>;
-
 /// The stages, varied.
 pub struct Varied {
     /// The stanzas, in the order of the file.
@@ -250,17 +248,6 @@ pub struct Varied {
     pub left_out: Vec<String>,
     /// Stages that vary, with the names of what they became.
     pub groups: Vec<(String, Vec<String>)>,
-}
-
-/// A stage as the recipe writes it, in all variants.
-struct Base<'a> {
-    name: String,
-    /// Its stanza in each variant.
-    written: Vec<Option<&'a Stanza>>,
-    /// The axes it varies along, one bit each.
-    mask: u32,
-    /// For a gathering stage: the axes that it puts together.
-    over: Option<u32>,
 }
 
 /// Varies stanzas: `cases` holds those of each variant, or those of the only one; combinations in `excluded` are left out.
@@ -345,23 +332,31 @@ pub fn expand(
             );
         }
     }
-    let all = Expansion { axes, excluded, bases: &bases, ids: &ids, there: RefCell::default() };
+    let all = Expansion::new(axes, excluded, &bases, &ids);
     let mut varied = Varied { stanzas: Vec::new(), left_out: Vec::new(), groups: Vec::new() };
     for (id, base) in bases.iter().enumerate() {
         let mut names = Vec::new();
         let cells = all.cells(base, base.mask, &vec![0; axes.len()]);
         let none = cells.is_empty();
+        let mut chosen = false;
         for cell in cells {
+            chosen |= all.is_chosen(base, &cell);
             if !all.is_there(id, &cell) {
                 varied.left_out.push(all.name(base, &cell));
                 continue;
             }
             let Some(stanza) = all.stanza(base, &cell) else { continue };
             names.push(stanza.name.clone());
+            if base.over.is_some() && matches!(&stanza.what.node, Node::List(members) if members.is_empty()) {
+                let message = format!("stage `{}` has nothing to gather: `exclude:` leaves it none", stanza.name);
+                let hint = "leave out its own combination as well, without the axes that it gathers over";
+                problems.push(Problem::at(&place(stanza.what.at), message).hint(hint));
+                continue;
+            }
             varied.stanzas.push(stanza);
         }
         // a stage that some variant does not have may well be gone with the others
-        if names.is_empty() && base.written.iter().all(Option::is_some) {
+        if names.is_empty() && base.written.iter().all(Option::is_some) && !chosen {
             problems.push(all.nothing_left(base, none, place));
         }
         if base.mask != 0 {
@@ -369,142 +364,6 @@ pub fn expand(
         }
     }
     varied
-}
-
-struct Expansion<'a> {
-    axes: &'a [Axis],
-    excluded: &'a [Combination],
-    bases: &'a [Base<'a>],
-    ids: &'a HashMap<&'a str, usize>,
-    /// What is known of stages for combinations of their own axes: many read the same.
-    there: RefCell<HashMap<(usize, Cell), bool>>,
-}
-
-impl Expansion<'_> {
-    /// All combinations of the axes in `mask` that exist for a stage, the others as in `fixed`; the first axis outermost.
-    fn cells(&self, base: &Base<'_>, mask: u32, fixed: &Cell) -> Vec<Cell> {
-        let mut cells = vec![fixed.clone()];
-        for (bit, axis) in self.axes.iter().enumerate().filter(|(bit, _)| mask >> bit & 1 == 1) {
-            let each = |cell: Cell| {
-                (0..axis.values.len()).map(move |value| {
-                    let mut cell = cell.clone();
-                    cell[bit] = value;
-                    cell
-                })
-            };
-            cells = cells.into_iter().flat_map(each).collect();
-        }
-        let is_excluded = |cell: &Cell| {
-            let holds = |&(bit, value): &(usize, usize)| base.mask >> bit & 1 == 1 && cell[bit] == value;
-            self.excluded.iter().any(|combination| combination.iter().all(holds))
-        };
-        cells.retain(|cell| self.written(base, cell).is_some() && !is_excluded(cell));
-        cells
-    }
-
-    fn written<'b>(&self, base: &Base<'b>, cell: &Cell) -> Option<&'b Stanza> {
-        let case = if base.written.len() > 1 && base.mask & 1 == 1 { cell[0] } else { 0 };
-        base.written[case]
-    }
-
-    fn own(&self, base: &Base<'_>) -> impl Iterator<Item = (usize, &Axis)> {
-        let mask = base.mask;
-        self.axes.iter().enumerate().filter(move |(bit, _)| mask >> bit & 1 == 1)
-    }
-
-    fn is_chosen(&self, base: &Base<'_>, cell: &Cell) -> bool {
-        self.own(base).all(|(bit, axis)| axis.chosen[cell[bit]])
-    }
-
-    /// Whether it was chosen, and neither all that it would gather was left out nor what it reads.
-    fn is_there(&self, id: usize, cell: &Cell) -> bool {
-        let base = &self.bases[id];
-        if !self.is_chosen(base, cell) {
-            return false;
-        }
-        let own = |(bit, value): (usize, &usize)| if base.mask >> bit & 1 == 1 { *value } else { 0 };
-        let key = (id, cell.iter().enumerate().map(own).collect());
-        if let Some(known) = self.there.borrow().get(&key) {
-            return *known;
-        }
-        // a circle would have no end; whoever wires the stages tells of it
-        self.there.borrow_mut().insert(key.clone(), true);
-        let mut needs: Vec<usize> = Vec::new();
-        if let Some(stanza) = self.written(base, cell) {
-            refer(&mut stanza.clone(), &mut |name| needs.extend(self.ids.get(name.as_str())));
-        }
-        let there = needs.into_iter().all(|need| match base.over {
-            Some(over) => {
-                let cells = self.cells(&self.bases[need], self.bases[need].mask & over, cell);
-                cells.iter().any(|cell| self.is_there(need, cell))
-            }
-            None => self.is_there(need, cell),
-        });
-        self.there.borrow_mut().insert(key, there);
-        there
-    }
-
-    /// That `exclude:` left no combination of a stage: `none` at all, or none that the command line chose.
-    fn nothing_left(&self, base: &Base<'_>, none: bool, place: &dyn Fn(At) -> Place) -> Problem {
-        let at = base.written.iter().flatten().next().map_or(At::default(), |stanza| stanza.what.at);
-        let (which, hint) = match none {
-            true => ("no combination", "leave out fewer combinations, or take the stage away"),
-            false => ("no combination that `--variant` chose", "choose another one, or leave out fewer"),
-        };
-        Problem::at(&place(at), format!("`exclude:` leaves {which} of stage `{}`", base.name)).hint(hint)
-    }
-
-    fn name(&self, base: &Base<'_>, cell: &Cell) -> String {
-        let part = |(bit, axis): (usize, &Axis)| {
-            let label = &axis.labels[cell[bit]];
-            if axis.name == VARIANT { label.clone() } else { format!("{}={label}", axis.name) }
-        };
-        let parts: Vec<String> = self.own(base).map(part).collect();
-        if parts.is_empty() { base.name.clone() } else { format!("{}@{}", base.name, parts.join(",")) }
-    }
-
-    /// A stage's stanza for one combination.
-    fn stanza(&self, base: &Base<'_>, cell: &Cell) -> Option<Stanza> {
-        let mut stanza = self.written(base, cell)?.clone();
-        let values: Vec<(&str, &Item)> =
-            self.own(base).map(|(bit, axis)| (axis.name.as_str(), &axis.values[cell[bit]])).collect();
-        fill(&mut stanza.what, &values);
-        stanza.fields.iter_mut().for_each(|(_, item)| fill(item, &values));
-        match base.over {
-            Some(over) => {
-                stanza.fields.retain(|(key, _)| key.name != "over");
-                let target = if let Node::Text(name) = &stanza.what.node { self.ids.get(name.as_str()) } else { None };
-                let names = match target {
-                    Some(&target) => {
-                        let base = &self.bases[target];
-                        let cells = self.cells(base, base.mask & over, cell).into_iter();
-                        let there = cells.filter(|cell| self.is_there(target, cell));
-                        there.map(|cell| self.name(base, &cell)).collect()
-                    }
-                    // it is not there: whoever wires the stages says so
-                    None => texts_of(&stanza.what).unwrap_or_default().into_iter().map(|(_, name)| name).collect(),
-                };
-                stanza.what.node = list(stanza.what.at, names);
-                stanza.does = Does::Concat;
-            }
-            None => refer(&mut stanza, &mut |name| {
-                if let Some(&target) = self.ids.get(name.as_str()) {
-                    *name = self.name(&self.bases[target], cell);
-                }
-            }),
-        }
-        stanza.base = base.name.clone();
-        stanza.name = self.name(base, cell);
-        stanza.axes = self
-            .own(base)
-            .map(|(bit, axis)| AxisValue {
-                axis: axis.name.clone(),
-                ty: axis.ty,
-                value: axis.columns[cell[bit]].clone(),
-            })
-            .collect();
-        Some(stanza)
-    }
 }
 
 /// A list of names, all at one place.

@@ -307,17 +307,68 @@ stages:
     child.kill().expect("it was running");
     child.wait().expect("it is over");
     let text = status();
-    for part in
-        ["r.yaml: began at ", "its end is not on record (killed?)", "of it is kept", "`effigy run r.yaml` goes on"]
-    {
+    for part in [
+        "r.yaml: began at ",
+        "its end is not on record (killed?)",
+        " of it is kept",
+        "`effigy run r.yaml`, with the options that it had",
+    ] {
         assert!(text.contains(part), "{part}: {text}");
     }
     assert!(!text.contains("nothing has been run"), "{text}");
     assert!(space.effigy(&["log"]).out.contains("  not ended   r.yaml  "), "{}", space.effigy(&["log"]).out);
-    assert_eq!(space.effigy(&["status", "--json"]).json()["unended"][0]["outcome"], "not ended");
+    let json = space.effigy(&["status", "--json"]).json();
+    assert_eq!(
+        (&json["unended"][0]["outcome"], &json["unended"][0]["executed"]),
+        (&"not ended".into(), &1.into()),
+        "{json}"
+    );
     // the next run has gone on with it
     space.write("go", "");
     let (executed, known, _) = space.run();
     assert_eq!(executed + known, 2);
     assert!(status().starts_with("r.yaml: done at ") && !status().contains("not on record"), "{}", status());
+}
+
+#[test]
+fn whoever_interrupts_while_a_file_is_read_begins_nothing_more() {
+    let space = Space::new();
+    // a hole that takes some seconds to read
+    let file = std::fs::File::create(space.path("big.bin")).expect("a file");
+    file.set_len(1 << 30).expect("a hole");
+    let text = "stages:\n  big: { files: big.bin }\n  after: { run: 'echo ran >> ran.log', shell: true, from: big, writes: {} }\n";
+    space.write("r.yaml", text);
+    let mut child = space.start(&["run", "r.yaml"]);
+    waits_for("the lock", || space.path(".effigy/lock").exists());
+    std::thread::sleep(Duration::from_millis(200));
+    // SAFETY: a signal to a child of ours that was not waited for.
+    unsafe { libc::kill(child.id() as i32, libc::SIGINT) };
+    assert_eq!(child.wait().expect("it ends").code(), Some(130));
+    assert!(space.ran().is_empty(), "nothing that had not begun");
+}
+
+#[test]
+fn whoever_interrupts_a_third_time_waits_for_no_file() {
+    let space = Space::new();
+    // a hole of a terabyte takes an hour to read
+    let file = std::fs::File::create(space.path("big.bin")).expect("a file");
+    file.set_len(1 << 40).expect("a hole");
+    space.write("r.yaml", "stages:\n  big: { files: big.bin }\n  after: { rows: [{ x: 1 }] }\n");
+    let mut child = space.start(&["run", "r.yaml"]);
+    waits_for("the lock", || space.path(".effigy/lock").exists());
+    std::thread::sleep(Duration::from_millis(200));
+    for _ in 0..3 {
+        // SAFETY: it sends a signal to a process that we have started and not waited for.
+        unsafe { libc::kill(child.id() as i32, libc::SIGINT) };
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let since = Instant::now();
+    let ended = loop {
+        match child.try_wait().expect("it was started") {
+            None if since.elapsed() < Duration::from_secs(30) => std::thread::sleep(Duration::from_millis(5)),
+            ended => break ended,
+        }
+    };
+    let _ = child.kill();
+    assert_eq!(ended.and_then(|status| status.code()), Some(130), "it ends at once");
 }

@@ -461,6 +461,10 @@ fn what_only_looks_after_a_workspace_makes_none() {
         );
         assert!(!space.path("typo").exists(), "{verb}");
     }
+    std::fs::create_dir(space.path("far")).expect("a folder");
+    let push = ["cache", "push", "--remote", "dir:far", "--workspace", "typo"];
+    check(&space, &push, 2, &["there is no workspace typo"]);
+    assert!(!space.path("typo").exists());
     space.write("afile", "");
     let said = space.effigy(&["doctor", "--workspace", "afile"]);
     assert!(said.out.contains("afile is a file, not a folder"), "{}", said.out);

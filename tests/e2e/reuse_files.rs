@@ -281,18 +281,27 @@ fn a_name_that_is_no_text_matters_where_a_pattern_wants_it() {
     let space = Space::new();
     space.write("in/a.png", "a");
     std::fs::write(space.path("in").join(std::ffi::OsStr::from_bytes(b"\xff.txt")), "one").expect("a file");
+    let pipe = std::ffi::CString::new(space.path("in/pipe.png").display().to_string()).expect("a name");
+    // SAFETY: it takes a name and makes a file.
+    assert_eq!(unsafe { libc::mkfifo(pipe.as_ptr(), 0o600) }, 0);
     space.write("r.yaml", "stages:\n  src: { files: 'in/*.png' }\n");
     assert_eq!(space.effigy(&["run", "r.yaml"]).code, 0);
     assert_eq!(space.rows("src").len(), 1);
     space.write("r.yaml", "stages:\n  src: { files: 'in/*' }\n");
     space.effigy(&["run", "r.yaml"]).expect_error(1, &["r.yaml:2:", "not UTF-8", "rename it"]);
+    space.write("r.yaml", "stages:\n  src: { files: in/pipe.png }\n");
+    space.effigy(&["run", "r.yaml"]).expect_error(1, &["no file matches `in/pipe.png`"]);
 }
 
 #[test]
-fn a_workspace_may_be_called_what_it_likes() {
+fn a_workspace_whose_name_is_no_text_is_refused_and_a_folder_for_the_report_is_not() {
     let space = Space::new();
     space.write("r.yaml", "stages:\n  src: { rows: [{ n: 1 }] }\n");
-    let mut command = space.command(&["run", "r.yaml", "--workspace"]);
-    let said = command.arg(std::ffi::OsStr::from_bytes(b"w\xff")).output().expect("it starts");
-    assert_eq!(said.status.code(), Some(0), "{}", String::from_utf8_lossy(&said.stderr));
+    let odd = std::ffi::OsStr::from_bytes(b"w\xff");
+    for (word, code) in [("--workspace", 2), ("--out", 0)] {
+        let said = space.command(&["run", "r.yaml", word]).arg(odd).output().expect("it starts");
+        let text = String::from_utf8_lossy(&said.stderr);
+        assert_eq!((said.status.code(), text.contains("not UTF-8")), (Some(code), code == 2), "{text}");
+    }
+    assert!(!space.path("").join(odd).exists());
 }

@@ -285,25 +285,8 @@ fn excluded_combinations_are_not_there() {
 }
 
 #[test]
-fn an_axis_of_numbers_has_one_type_wherever_it_stands() {
-    let space = start(
-        "
-matrix: { x: [1.5, -2] }
-stages:
-  a: { rows: [{ k: '${x}' }] }
-  all: { gather: a }
-",
-    );
-    run(&space, &[]);
-    let rows = space.rows("all");
-    assert_eq!((column(&rows, "k"), column(&rows, "x")), (column(&rows, "x"), vec!["1.5".into(), "-2.0".into()]));
-    assert_eq!(names(&space, &["--variant", "x=-2"]), ["a@x=-2", "all"]);
-}
-
-#[test]
 fn what_would_gather_nothing_that_was_chosen_is_left_out_with_what_reads_it() {
-    let space = start(
-        "
+    let text = "
 matrix: { seed: [1, 2], size: [3, 4], exclude: [{ seed: 1, size: 3 }] }
 stages:
   a: { rows: [{ k: 1 }] }
@@ -311,10 +294,25 @@ stages:
   z: { gather: b, over: [seed] }
   y: { select: z }
   all: { gather: y }
-",
-    );
+";
+    let space = start(text);
     assert_eq!(names(&space, &[]).len(), 1 + 3 + 2 + 2 + 1);
     assert_eq!(names(&space, &["--variant", "seed=1"]), ["a", "b@seed=1,size=4", "z@size=4", "y@size=4", "all"]);
+    // what the recipe itself leaves nothing to is a mistake of the recipe
+    let none = text.replace("size: 3 }]", "size: 3 }, { seed: 2, size: 3 }]");
+    let wrong =
+        ["r.yaml:6:16: stage `z@size=3` has nothing to gather: `exclude:` leaves it none", "hint: leave out its own"];
+    start(&none).effigy(&["plan", "r.yaml"]).expect_error(2, &wrong);
+    // a stage of one variant alone, gathered where the other is chosen
+    let space = start(
+        "
+variants: { a: {}, b: { stages: { extra: { rows: [{ k: 1 }] } } } }
+stages:
+  base: { rows: [{ k: 1, v: '${variant}' }] }
+  all: { gather: extra }
+",
+    );
+    assert_eq!(names(&space, &["--variant", "a"]), ["base@a"]);
 }
 
 #[test]

@@ -260,7 +260,8 @@ fn walk(
                 let below = depth.saturating_sub(usize::from(depth < usize::MAX));
                 walk(&entry.path(), &path, below, hidden, glance, found)?;
             }
-        } else if !is_dir {
+        } else if !is_dir && (kind.is_file() || kind.is_symlink()) {
+            // a pipe or a device holds no picture, and would be read for ever
             found(&path, entry.path())?;
         }
     }

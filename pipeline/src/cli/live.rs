@@ -86,14 +86,6 @@ pub fn current(workspace: &Path) -> Option<Live> {
     Path::new("/proc").join(live.pid.to_string()).exists().then_some(live)
 }
 
-/// Whether the process that locked a workspace last is still there: [`current`] knows nothing of a run that has not come to a
-/// unit yet.
-pub fn is_held(workspace: &Path) -> bool {
-    let holder = std::fs::read_to_string(workspace.join("lock")).unwrap_or_default();
-    let process = holder.split(' ').next().unwrap_or_default();
-    process.parse::<u32>().is_ok_and(|process| Path::new("/proc").join(process.to_string()).exists())
-}
-
 fn path(workspace: &Path) -> PathBuf {
     workspace.join("runs").join("current")
 }

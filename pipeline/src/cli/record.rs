@@ -1,7 +1,7 @@
 //! Records of runs: a JSON file for each, which `status`, `log`, `diff`, `trace` and `why` read. Holds provenance; nothing
 //! depends on it.
 
-use super::{RecipeArgs, host, live, run::runs_folder};
+use super::{RecipeArgs, host, run::runs_folder};
 use crate::error::{Place, Problem};
 use crate::finished::{HostInfo, NodeState};
 use crate::key::Printer;
@@ -384,7 +384,7 @@ pub fn unended(workspace: &Path, records: &[Record]) -> Result<Vec<Record>> {
     let begun: Vec<u64> =
         records.iter().map(|one| one.started).chain(notes.iter().map(|(_, note)| note.started)).collect();
     // whoever has the workspace may be the one that began last
-    if live::is_held(workspace) {
+    if cache::is_locked(workspace) {
         notes.pop();
     }
     if notes.is_empty() {

@@ -93,7 +93,13 @@ impl Run {
         let parts = selection.parts(plan);
         let whole = parts.iter().all(|part| *part != Part::Left);
         let jobs = self.jobs.unwrap_or_else(host::threads).max(1);
-        let mut cache = Cache::open(&self.recipe.workspace.workspace, host::VERSION)?;
+        let root = std::path::absolute(&self.recipe.workspace.workspace)?;
+        if root.to_str().is_none() {
+            let message = format!("the workspace {} has a name that is not UTF-8", root.display());
+            let hint = "programs and workers are told of it as text: `--workspace DIR` names another";
+            return Err(Problem::at(&Place::command_line(), message).hint(hint).into());
+        }
+        let mut cache = Cache::open(&root, host::VERSION)?;
         if self.dry_run {
             if let Some(remote) = &remote {
                 remote.ask(&mut cache)?;
@@ -189,7 +195,10 @@ impl Run {
         }
         let recipe = load::recipe(&self.recipe)?;
         let call = load::call(&self.recipe, &recipe, &self.out)?;
-        Rest::find(&self.recipe.workspace.workspace, self.recipe.profile.as_deref(), &call)
+        let (root, profile) = (&self.recipe.workspace.workspace, self.recipe.profile.as_deref());
+        let rest = Rest::find(root, profile, &call)?;
+        kept::rest(root, &recipe.to_string_lossy(), profile);
+        Some(rest)
     }
 
     /// Says that there is nothing to do, as a run does that has looked at each stage.

@@ -118,9 +118,8 @@ impl Status {
                 one.typed(),
                 host::utc(one.started)
             ));
-            let profile = one.profile.as_ref().map_or(String::new(), |name| format!(" --profile {}", quote(name)));
-            let again = format!("{}{profile}{}", quote(&one.file), self.workspace.typed());
-            print(&format!("  hint: `effigy run {again}` goes on with what is kept"));
+            let again = format!("{}{}", quote(&one.file), self.workspace.typed());
+            print(&format!("  hint: `effigy run {again}`, with the options that it had, goes on with what is kept"));
         }
         Ok(DONE)
     }

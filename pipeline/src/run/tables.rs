@@ -128,7 +128,7 @@ fn list(
             && dir.starts_with(real)
         {
             let message = format!("the link {} leads to a folder that it lies in itself", path.display());
-            return Err(hinted(message, "remove it: what it leads to is read anyway"));
+            return Err(hinted(message, "remove it"));
         }
         // what each run writes is no part of what it reads
         if real.is_none_or(|real| real != cache.root()) {
