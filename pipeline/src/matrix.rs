@@ -359,7 +359,7 @@ pub fn expand(
         if names.is_empty() && base.written.iter().all(Option::is_some) && !chosen {
             problems.push(all.nothing_left(base, none, place));
         }
-        if base.mask != 0 {
+        if base.mask != 0 || names.is_empty() {
             varied.groups.push((base.name.clone(), names));
         }
     }

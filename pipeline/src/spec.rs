@@ -273,15 +273,27 @@ fn written(
     stanzas
 }
 
-/// Items of the report that name a stage that varies mean all of its variants: a stage is added that gathers them.
+/// Items of the report that name a stage that varies mean all of its variants: a stage is added that gathers them. Those of a stage
+/// of which nothing was chosen are not shown.
 fn gather_for(report: &mut Item, groups: &[(String, Vec<String>)], stages: &mut Vec<Stanza>) {
     let Node::List(items) = &mut report.node else { return };
+    let group = |key: &Key, item: &Item| match &item.node {
+        Node::Text(stage) if ["table", "images", "curve", "videos"].contains(&key.name.as_str()) => {
+            groups.iter().find(|(base, _)| base == stage)
+        }
+        _ => None,
+    };
+    items.retain(|item| match &item.node {
+        Node::Map(entries) => {
+            entries.iter().filter_map(|(key, item)| group(key, item)).all(|(_, names)| !names.is_empty())
+        }
+        _ => true,
+    });
     let entries =
         items.iter_mut().filter_map(|item| if let Node::Map(entries) = &mut item.node { Some(entries) } else { None });
     for (key, item) in entries.flatten() {
-        let is_stage = ["table", "images", "curve", "videos"].contains(&key.name.as_str());
+        let Some((base, names)) = group(key, item) else { continue };
         let Node::Text(stage) = &mut item.node else { continue };
-        let Some((base, names)) = groups.iter().find(|(base, _)| is_stage && base == stage) else { continue };
         *stage = format!("{base}@*");
         if !stages.iter().any(|known| known.name == *stage) {
             let what = Item { at: item.at, node: matrix::list(item.at, names.clone()) };

@@ -310,6 +310,8 @@ variants: { a: {}, b: { stages: { extra: { rows: [{ k: 1 }] } } } }
 stages:
   base: { rows: [{ k: 1, v: '${variant}' }] }
   all: { gather: extra }
+report:
+  - { table: all }
 ",
     );
     assert_eq!(names(&space, &["--variant", "a"]), ["base@a"]);
