@@ -1,6 +1,6 @@
 //! `scan_meshes`: scans of one's own, as pools of points to train a head model on, in the place of `scan_synthetic`.
 //!
-//! reads: identity, expression, file (binary PLY or OBJ)   writes: scans (safetensors), scan_count
+//! reads: identity, expression, file (PLY or OBJ)   writes: scans (safetensors), scan_count
 //!
 //! A group is a person (`by: [identity]`), a row one mesh of them; `files: "scans/*/*.ply"` with `parse: "scans/{identity:i64}/{expression}.ply"` makes such rows. The meshes are
 //! registered: a template fitted to each scan, so that a vertex is the same place of the face in all of them, and the triangles are the same. One
@@ -134,7 +134,7 @@ const HEIGHT: [f32; 2] = [0.12, 0.8];
 
 fn def() -> StageDef {
     StageDef::new("scan_meshes", 1, Grain::Group)
-        .doc("Takes registered scans of people (binary PLY, OBJ) as points with correspondence, to train a head model.")
+        .doc("Takes registered scans of people (PLY, OBJ) as points with correspondence, to train a head model.")
         .reads([("identity", Type::I64), ("expression", Type::Str), ("file", Type::Blob)])
         .writes([("scans", Type::Blob), ("scan_count", Type::I64)])
         .memory_mb(1000)
@@ -190,7 +190,7 @@ impl ScanMeshes {
         let meshes = scans
             .iter()
             .map(|(expression, path)| {
-                let whole = "the file has to be a whole mesh, binary PLY or OBJ: copy or export it again";
+                let whole = "the file has to be a whole mesh, PLY or OBJ: copy or export it again";
                 self.mesh(path).with_context(|| format!("{}\nhint: {whole}", place(expression)))
             })
             .collect::<Result<Vec<_>>>()?;

@@ -181,7 +181,10 @@ fn scans_of_ones_own_are_where_they_would_be_and_head_models_learn_from_them() {
     let recipe = own(HOW, &anchors);
     let both = recipe.replace("identity: 2 }", "identity: [1, 2] }");
     refused(&both, &["stage `head_model`", "learned from and validated on", "`validation` is of people"]);
-    refused(&recipe.replace("far: 0.5", "far: -0.5"), &["stage `head_model`", "far: -0.5", "0 leaves a term out"]);
+    space.write("r.yaml", &recipe.replace("far: 0.5", "far: -0.5"));
+    let below =
+        "r.yaml:16:26: `loss_weights.far` of stage `head_model` (train_head_model) must be at least 0, not -0.5";
+    space.effigy(&["run", "r.yaml"]).expect_error(2, &[below]);
     // and a weight is one: another makes other weights
     space.write("r.yaml", &recipe.replace("far: 0.5", "far: 0.6"));
     assert_eq!(space.effigy(&["run", "r.yaml"]).code, 0);

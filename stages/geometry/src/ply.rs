@@ -1,8 +1,8 @@
-//! PLY files: point clouds and meshes, binary little endian, with any number of extra float properties per vertex.
+//! PLY files: point clouds and meshes, with any number of extra float properties per vertex.
 //!
 //! Written are `x y z`, `nx ny nz` and `red green blue` where present, extra properties as `float`, and faces as a
-//! `uchar`-counted list of `int`. Read is any binary little endian file: other property types are converted, other
-//! elements skipped, polygons cut into fans. ASCII and big endian files are refused with a hint.
+//! `uchar`-counted list of `int`, binary little endian. Read are files of all three formats: other property types are
+//! converted, other elements skipped, polygons cut into fans.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -215,7 +215,7 @@ impl Scalar {
         }
     }
 
-    /// f64 holds every value of all these types.
+    /// Of little endian bytes; f64 holds every value of all these types.
     fn decode(self, b: &[u8]) -> f64 {
         match self {
             Self::I8 => f64::from(b[0] as i8),
@@ -227,6 +227,37 @@ impl Scalar {
             Self::F32 => f64::from(f32::from_le_bytes([b[0], b[1], b[2], b[3]])),
             Self::F64 => f64::from_le_bytes([b[0], b[1], b[2], b[3], b[4], b[5], b[6], b[7]]),
         }
+    }
+}
+
+/// How values are written.
+#[derive(Clone, Copy)]
+enum Form {
+    Little,
+    Big,
+    Text,
+}
+
+impl Form {
+    /// The value at a place, which moves on; what stands there if it is no number, nothing if the file ends.
+    fn next(self, kind: Scalar, bytes: &[u8], at: &mut usize) -> Result<f64, Option<String>> {
+        if let Form::Text = self {
+            let rest = &bytes[(*at).min(bytes.len())..];
+            let blank = rest.iter().take_while(|b| b.is_ascii_whitespace()).count();
+            let word = rest[blank..].split(u8::is_ascii_whitespace).next().unwrap_or_default();
+            *at += blank + word.len();
+            let text = String::from_utf8_lossy(word);
+            return text.parse().map_err(|_| (!text.is_empty()).then(|| text.chars().take(40).collect()));
+        }
+        let end = *at + kind.size();
+        let value = bytes.get(*at..end).ok_or(None)?;
+        *at = end;
+        let mut own = [0; 8];
+        own[..value.len()].copy_from_slice(value);
+        if let Form::Big = self {
+            own[..value.len()].reverse();
+        }
+        Ok(kind.decode(&own))
     }
 }
 
@@ -243,14 +274,14 @@ struct Element {
     properties: Vec<Property>,
 }
 
-/// Reads a binary little endian PLY file.
+/// Reads a PLY file.
 ///
 /// # Errors
-/// If the file cannot be read, is of another format, is cut off, has vertices without `x`, `y`, `z`, or faces that name
+/// If the file cannot be read, is of no known format, is cut off, has vertices without `x`, `y`, `z`, or faces that name
 /// vertices that do not exist. Every error names the file and the place.
 pub fn read(path: &Path) -> Result<Ply, PlyError> {
     let bytes = std::fs::read(path).map_err(|reason| PlyError::Io { path: path.to_owned(), reason })?;
-    let (elements, mut at) = parse_header(path, &bytes)?;
+    let (elements, form, mut at) = parse_header(path, &bytes)?;
     let content = |message| PlyError::Content { path: path.to_owned(), message };
     let mut ply = Ply::default();
     for element in &elements {
@@ -262,17 +293,20 @@ pub fn read(path: &Path) -> Result<Ply, PlyError> {
         for index in 0..element.count {
             for (p, property) in element.properties.iter().enumerate() {
                 let mut take = |kind: Scalar| {
-                    let end = at + kind.size();
-                    let value = bytes.get(at..end).map(|b| kind.decode(b)).ok_or_else(|| PlyError::Truncated {
-                        path: path.to_owned(),
-                        element: element.name.clone(),
-                        index,
-                        count: element.count,
-                        property: property.name.clone(),
-                        bytes: bytes.len(),
-                    });
-                    at = end;
-                    value
+                    form.next(kind, &bytes, &mut at).map_err(|found| match found {
+                        Some(text) => content(format!(
+                            "`{text}` is no number, at {} {index} of {}, property `{}`",
+                            element.name, element.count, property.name
+                        )),
+                        None => PlyError::Truncated {
+                            path: path.to_owned(),
+                            element: element.name.clone(),
+                            index,
+                            count: element.count,
+                            property: property.name.clone(),
+                            bytes: bytes.len(),
+                        },
+                    })
                 };
                 let Some(count) = property.count else {
                     let value = take(property.value)?;
@@ -331,9 +365,10 @@ fn store_vertices(ply: &mut Ply, element: &Element, columns: Vec<Vec<f64>>) -> R
     Ok(())
 }
 
-/// The elements that the header announces, and where the data begins.
-fn parse_header(path: &Path, bytes: &[u8]) -> Result<(Vec<Element>, usize), PlyError> {
+/// The elements that the header announces, how they are written, and where the data begins.
+fn parse_header(path: &Path, bytes: &[u8]) -> Result<(Vec<Element>, Form, usize), PlyError> {
     let mut elements: Vec<Element> = Vec::new();
+    let mut form = None;
     let mut start = 0;
     for line in 1.. {
         let fail = |message: &str| PlyError::Header { path: path.to_owned(), line, message: message.to_owned() };
@@ -349,9 +384,12 @@ fn parse_header(path: &Path, bytes: &[u8]) -> Result<(Vec<Element>, usize), PlyE
                     return Err(fail("this is not a PLY file; the first line must be `ply`"));
                 }
             }
-            ["format", "binary_little_endian", _] | [] | ["comment" | "obj_info", ..] => {}
+            [] | ["comment" | "obj_info", ..] => {}
+            ["format", "binary_little_endian", _] => form = Some(Form::Little),
+            ["format", "binary_big_endian", _] => form = Some(Form::Big),
+            ["format", "ascii", _] => form = Some(Form::Text),
             ["format", other, ..] => {
-                return Err(fail(&format!("format `{other}` is not supported; save the file as binary little endian")));
+                return Err(fail(&format!("there is no format `{other}`; save the file as binary little endian")));
             }
             ["element", name, count] => {
                 let count = count.parse().map_err(|_| fail(&format!("`{count}` is not a number of elements")))?;
@@ -369,7 +407,10 @@ fn parse_header(path: &Path, bytes: &[u8]) -> Result<(Vec<Element>, usize), PlyE
                 let element = elements.last_mut().ok_or_else(|| fail("a property comes before any element"))?;
                 element.properties.push(Property { name: name.to_owned(), value, count: None });
             }
-            ["end_header"] => return Ok((elements, start)),
+            ["end_header"] => {
+                let form = form.ok_or_else(|| fail("the header has no line `format`; save the file again"))?;
+                return Ok((elements, form, start));
+            }
             _ => return Err(fail(&format!("cannot make sense of `{text}`"))),
         }
     }
@@ -468,8 +509,54 @@ mod tests {
         let ply = read(&file.0).unwrap();
         assert_eq!(ply.mesh.positions[3], Vec3::new(30.0, 31.0, 32.0));
         assert_eq!(ply.mesh.faces, [[0, 1, 2], [0, 2, 3]]);
-        std::fs::write(&file.0, "ply\nformat ascii 1.0\nend_header\n").unwrap();
+        std::fs::write(&file.0, "ply\nformat xml 1.0\nend_header\n").unwrap();
         assert!(read(&file.0).unwrap_err().to_string().contains("line 2"));
+        std::fs::write(&file.0, "ply\nend_header\n").unwrap();
+        assert!(read(&file.0).unwrap_err().to_string().contains("no line `format`"));
+    }
+
+    #[test]
+    fn text_and_big_endian_say_the_same() {
+        let file = Scratch::new("forms");
+        let header = |form: &str| {
+            format!(
+                "ply\nformat {form} 1.0\nelement vertex 3\nproperty float x\nproperty float y\nproperty double z\n\
+                 property uchar red\nproperty uchar green\nproperty uchar blue\nelement face 1\n\
+                 property list uchar int vertex_indices\nend_header\n"
+            )
+        };
+        let text = "0 -0.5 1e-3 255 0 1\r\n 1 2 3 4 5 6\n7.25 8 9 10 11 12\n3 0 1 2\n";
+        std::fs::write(&file.0, header("ascii") + text).unwrap();
+        let said = read(&file.0).unwrap();
+        assert_eq!(
+            said.mesh.positions,
+            [Vec3::new(0.0, -0.5, 0.001), Vec3::new(1.0, 2.0, 3.0), Vec3::new(7.25, 8.0, 9.0)]
+        );
+        assert_eq!(
+            (&said.colors[..], &said.mesh.faces[..]),
+            (&[[255, 0, 1], [4, 5, 6], [10, 11, 12]][..], &[[0, 1, 2]][..])
+        );
+        let mut bytes = header("binary_big_endian").into_bytes();
+        for (xy, z, colour) in
+            [([0.0f32, -0.5], 1e-3, [255, 0, 1]), ([1.0, 2.0], 3.0, [4, 5, 6]), ([7.25, 8.0], 9.0, [10, 11, 12])]
+        {
+            xy.iter().for_each(|v| bytes.extend(v.to_be_bytes()));
+            bytes.extend(f64::to_be_bytes(z));
+            bytes.extend(colour);
+        }
+        bytes.push(3);
+        (0..3i32).for_each(|v| bytes.extend(v.to_be_bytes()));
+        std::fs::write(&file.0, bytes).unwrap();
+        assert_eq!(read(&file.0).unwrap(), said);
+
+        let fault = |text: &str| {
+            std::fs::write(&file.0, header("ascii") + text).unwrap();
+            read(&file.0).unwrap_err().to_string()
+        };
+        let error = fault(&text.replace("7.25", "seven"));
+        assert!(error.contains("`seven` is no number, at vertex 2 of 3, property `x`"), "{error}");
+        let error = fault("0 0 0 0 0 0\n1 1");
+        assert!(error.contains("at vertex 1 of 3, property `z`"), "{error}");
     }
 
     #[test]
