@@ -53,7 +53,7 @@ impl Lock {
 
 /// Whether a process has the workspace `root`, whatever it does there.
 pub fn is_locked(root: &Path) -> bool {
-    // held for a moment by us, it is waited for by whoever wants it
+    // for a moment it is ours: whoever wants it then waits, as for a holder that has ended
     File::open(root.join("lock")).is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
 }
 

@@ -106,13 +106,13 @@ pub fn end(root: &Path, run: &str, begun: &Begun, whole: bool) {
 
 /// A recipe and profile are at rest: whatever their runs had finished that were killed has been gone on with.
 pub fn rest(root: &Path, recipe: &str, profile: Option<&str>) {
-    // the note of a run that is on stays
-    if cache::is_locked(root) {
+    let mut notes = begun(root);
+    notes.retain(|(_, note)| note.recipe == recipe && note.profile.as_deref() == profile);
+    // mostly there is none, and then nobody's lock is touched; the note of a run that is on stays
+    if notes.is_empty() || cache::is_locked(root) {
         return;
     }
-    for (run, _) in
-        begun(root).into_iter().filter(|(_, note)| note.recipe == recipe && note.profile.as_deref() == profile)
-    {
+    for (run, _) in notes {
         let _ = std::fs::remove_file(begun_path(root, &run));
     }
 }

@@ -384,7 +384,7 @@ pub fn unended(workspace: &Path, records: &[Record]) -> Result<Vec<Record>> {
     let begun: Vec<u64> =
         records.iter().map(|one| one.started).chain(notes.iter().map(|(_, note)| note.started)).collect();
     // whoever has the workspace may be the one that began last
-    if cache::is_locked(workspace) {
+    if !notes.is_empty() && cache::is_locked(workspace) {
         notes.pop();
     }
     if notes.is_empty() {
