@@ -139,7 +139,7 @@ impl<'a> Lineage<'a> {
                 Work::Table(table) => {
                     let there: Vec<bool> = node.from.iter().map(|&from| lefts[from].is_some()).collect();
                     // some of its tables failed, and it could do without
-                    match if there.contains(&false) { table.of_those(&there) } else { None } {
+                    match there.contains(&false).then(|| table.of_those(&there)).flatten() {
                         Some(kept) => self.of_table(node, &kept, &there, left),
                         None => self.of_table(node, table, &vec![true; there.len()], left),
                     }

@@ -96,8 +96,8 @@ impl Rest {
         Ok(Some(rest))
     }
 
-    /// Keeps it, unless something was seen so early that it may have changed since without a trace, or is no text. `now`: when the run began
-    /// ([`Fingerprint::now`]).
+    /// Keeps it, unless something was seen so early that it may have changed since without a trace, or has a name that is no
+    /// text. `now`: when the run began ([`Fingerprint::now`]).
     ///
     /// # Errors
     /// If it cannot be written.

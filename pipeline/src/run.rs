@@ -58,7 +58,8 @@ const FEW: usize = 16;
 /// How often the user has asked to stop: once drains, twice stops.
 pub static INTERRUPTS: AtomicUsize = AtomicUsize::new(0);
 
-fn is_stopped() -> bool {
+/// Whether the user has asked to stop.
+pub fn is_stopped() -> bool {
     INTERRUPTS.load(Ordering::Relaxed) > 0
 }
 

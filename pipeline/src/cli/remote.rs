@@ -5,14 +5,13 @@ use super::{DONE, FAILED, INTERRUPTED, WorkspaceArgs, host, print, progress, rem
 use crate::error::Problem;
 use crate::event::Event;
 use crate::hints::hinted;
-use crate::run::{INTERRUPTS, Transfers};
+use crate::run::{Transfers, is_stopped};
 use crate::yaml::{self, Node};
 use anyhow::{Context, Result};
 use cache::{Cache, Remote};
 use serde_json::json;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 /// Says which remote, in the folder that `effigy` is called in.
@@ -163,7 +162,7 @@ impl RemoteArgs {
             let (size, taken) = (progress::room(bytes), progress::seconds(seconds));
             print(&format!("{units} units and {files} files {verb} ({size}, {rate}/s){known} ({taken})"));
         }
-        if INTERRUPTS.load(Ordering::Relaxed) > 0 {
+        if is_stopped() {
             return Ok(INTERRUPTED);
         }
         if cache.trouble().is_some() {

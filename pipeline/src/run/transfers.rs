@@ -1,11 +1,10 @@
 //! Units that come from the remote and go there, as events: how far, now and then. Knows neither remotes nor stages.
 
-use super::INTERRUPTS;
+use super::is_stopped;
 use crate::event::{Event, Reader};
 use anyhow::Result;
 use cache::Cache;
 use manifests::Digest;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 /// Readers are told no more often than this.
@@ -51,7 +50,7 @@ impl Transfers {
             if self.is_due() {
                 tell(readers, &event(moved, false));
             }
-            INTERRUPTS.load(Ordering::Relaxed) == 0
+            !is_stopped()
         })?;
         tell(readers, &event(cache.moved(), true));
         Ok(())
@@ -74,7 +73,7 @@ impl Transfers {
             if self.is_due() {
                 tell(readers, &event(moved, false));
             }
-            INTERRUPTS.load(Ordering::Relaxed) == 0
+            !is_stopped()
         })?;
         let moved = cache.moved();
         if moved.sent + moved.known > 0 {
