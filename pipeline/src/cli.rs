@@ -34,10 +34,10 @@ mod why;
 mod work;
 
 use crate::command::quote;
-use crate::error::{Problem, Problems};
+use crate::error::{Place, Problem, Problems};
 use crate::hints::hint_of;
 use crate::memory::Store;
-use ::cache::Error;
+use ::cache::{Cache, Error};
 use clap::{Args, Parser, Subcommand};
 use std::io::Write;
 use std::path::PathBuf;
@@ -198,6 +198,18 @@ impl WorkspaceArgs {
     fn typed(&self) -> String {
         let workspace = self.workspace.display().to_string();
         if workspace == WORKSPACE { String::new() } else { format!(" --workspace {}", quote(&workspace)) }
+    }
+
+    /// Opens it; makes it if it is not there.
+    ///
+    /// # Errors
+    /// If it cannot be a workspace, or somebody else has it.
+    fn open(&self) -> anyhow::Result<Cache> {
+        if self.workspace.exists() && !self.workspace.is_dir() {
+            let message = format!("the workspace {} is a file, not a folder", self.workspace.display());
+            return Err(Problem::at(&Place::command_line(), message).hint("`--workspace DIR` names another").into());
+        }
+        Ok(Cache::open(&self.workspace, host::VERSION)?)
     }
 
     /// Says so if there is no workspace: what only looks after one makes none.

@@ -2,6 +2,9 @@
 
 use std::fmt;
 
+/// So many names are told of those that there are.
+const MANY: usize = 40;
+
 /// Where in the user's files something is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Place {
@@ -60,8 +63,8 @@ impl Problem {
         if self.hint.is_some() { self } else { self.hint(hint) }
     }
 
-    /// Adds the nearest of the names there are, or all of them if none is near. Of numbers all are told: the one whose digits are
-    /// most alike need not be the one that is meant.
+    /// Adds the nearest of the names there are, or all of them if none is near, first those that the wrong one is a part of. Of
+    /// numbers all are told: the one whose digits are most alike need not be the one that is meant.
     pub fn did_you_mean<'a>(self, wrong: &str, known: impl IntoIterator<Item = &'a str>) -> Problem {
         let mut known: Vec<&str> = known.into_iter().collect();
         known.sort_unstable();
@@ -73,13 +76,18 @@ impl Problem {
         }
         match nearest(wrong, &known) {
             Some(name) => self.hint(format!("did you mean `{name}`?")),
-            None => self.there_are(&known),
+            None => {
+                known.sort_by_key(|name| !name.contains(wrong));
+                self.there_are(&known)
+            }
         }
     }
 
-    /// Adds what there is to choose from, if there is anything.
+    /// Adds what there is to choose from, if there is anything, as much as can be taken in.
     pub fn there_are(self, known: &[&str]) -> Problem {
-        if known.is_empty() { self } else { self.hint(format!("there are: {}", known.join(", "))) }
+        let (told, rest) = known.split_at(known.len().min(MANY));
+        let more = if rest.is_empty() { String::new() } else { format!(", and {} more", rest.len()) };
+        if told.is_empty() { self } else { self.hint(format!("there are: {}{more}", told.join(", "))) }
     }
 
     /// Adds the nearest of the first names of some rows, of which there are `all`; or these names, each with its number, since
@@ -170,6 +178,17 @@ mod tests {
         let hint = |wrong: &str, known: &[&str]| Problem::new("").did_you_mean(wrong, known.iter().copied()).hint;
         assert_eq!(hint("stpes", &["steps", "size"]).unwrap(), "did you mean `steps`?");
         assert_eq!(hint("colour", &["steps", "size"]).unwrap(), "there are: size, steps");
+        assert_eq!(
+            hint("skin", &["skin_scores", "points", "observed_skin"]).unwrap(),
+            "there are: observed_skin, skin_scores, points"
+        );
+        let many: Vec<String> = (100..150).map(|i| format!("stage{i}")).collect();
+        let many: Vec<&str> = many.iter().map(String::as_str).collect();
+        let said = hint("colour", &many).unwrap();
+        assert!(
+            said.starts_with("there are: stage100, stage101, ") && said.ends_with("stage139, and 10 more"),
+            "{said}"
+        );
         assert_eq!(hint("x", &[]), None);
         let alone = Problem::new("").did_you_mean("x", []).or_hint("leave it out");
         assert_eq!(alone.or_hint("or not").hint.unwrap(), "leave it out");

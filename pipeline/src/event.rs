@@ -23,6 +23,8 @@ pub enum Event {
         units: usize,
         /// Units that are known already.
         cached: usize,
+        /// Units that are equal to one that has to run, so that they need not.
+        equal: usize,
     },
     /// A stage got further.
     Progress {

@@ -5,7 +5,7 @@
 
 mod expansion;
 
-use crate::builtin::rows::{column_type, value_of};
+use crate::builtin::rows::{column_type, in_column, value_of};
 use crate::error::{Place, Problem};
 use crate::fields::texts_of;
 use crate::spec::{Does, Stanza};
@@ -90,8 +90,8 @@ pub fn axes(
             continue;
         };
         let ty = column_type(values.iter());
-        let fits = |value: &Value| value.ty().is_none_or(|found| found == ty || (ty, found) == (Type::F64, Type::I64));
-        if !values.iter().all(fits) {
+        let fits = |value: Value| in_column(ty, value).ty().is_none_or(|found| found == ty);
+        if !values.into_iter().all(fits) {
             wrong(
                 item.at,
                 format!("axis `{name}` has values of several types"),
@@ -126,13 +126,7 @@ impl Axis {
     fn new(name: String, values: Vec<Item>) -> Axis {
         let plain: Vec<Value> = values.iter().map(|item| value_of(item).unwrap_or(Value::Null)).collect();
         let ty = column_type(plain.iter());
-        let columns: Vec<Value> = plain
-            .into_iter()
-            .map(|value| match (ty, value) {
-                (Type::F64, Value::I64(value)) => Value::F64(value as f64),
-                (_, value) => value,
-            })
-            .collect();
+        let columns = plain.into_iter().map(|value| in_column(ty, value)).collect();
         let labels = values.iter().map(|item| word(&item.to_json())).collect();
         let chosen = vec![true; values.len()];
         Axis { name, values, ty, columns, labels, chosen }

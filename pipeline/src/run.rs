@@ -441,7 +441,8 @@ impl<'a> Run<'a> {
         };
         let taken = if forced { Vec::new() } else { self.adopt(i, &active) };
         active.begin(with, stage, self.executors.at(stage.place).lanes(&stage.def.needs), &taken);
-        self.emit(&Event::Stage { stage: node.name.clone(), units, cached });
+        let equal = units - cached - active.to_run();
+        self.emit(&Event::Stage { stage: node.name.clone(), units, cached, equal });
         self.set(i, State::Active(Box::new(active)));
         Ok(())
     }

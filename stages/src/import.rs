@@ -388,19 +388,21 @@ mod tests {
         text.split(' ').map(str::to_string).collect()
     }
 
+    /// Makes an empty file.
+    fn put(root: &Path, name: &str) {
+        let path = root.join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, b"").unwrap();
+    }
+
     #[test]
     fn a_download_is_listed_with_what_is_missing() {
         let root = std::env::temp_dir().join(format!("effigy-import-{}", std::process::id()));
-        let put = |name: &str| {
-            let path = root.join(name);
-            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-            std::fs::write(path, b"").unwrap();
-        };
         let few: Vec<&str> = SERIALS.iter().copied().filter(|serial| *serial != FRONTAL).collect();
         nersemble::write_calibration(&root, 17, &rig(&SERIALS, 2200, 3208)).unwrap();
         for serial in &few {
-            put(&format!("017/sequences/FREE/images/cam_{serial}.mp4"));
-            put(&format!("017/sequences/BACKGROUND/image_{serial}.jpg"));
+            put(&root, &format!("017/sequences/FREE/images/cam_{serial}.mp4"));
+            put(&root, &format!("017/sequences/BACKGROUND/image_{serial}.jpg"));
         }
         let to = root.join("converted");
         let call = format!("nersemble {} --calibration-to {}", root.display(), to.display());
@@ -416,13 +418,13 @@ mod tests {
             "{text}"
         );
         assert!(!text.contains("missing: backgrounds") && !text.contains("not used here"), "{text}");
-        put("017/flame.ply");
+        put(&root, "017/flame.ply");
         let text = answer(&words(&format!("nersemble {}", root.display()))).unwrap();
         assert!(text.contains("not used here: flame.ply, 1 file\n"), "{text}");
         // one sequence of which only tracking was published, and one that is not whole, do not keep the others from being told
-        put("017/sequences/EXP-2-eyes/tracking/flame2023_tracking_v2.npz");
-        put("017/sequences/EXP-1-head/images/cam_222200042.mp4");
-        put("017/sequences/EXP-1-head/alpha_maps/cam_1.mp4");
+        put(&root, "017/sequences/EXP-2-eyes/tracking/flame2023_tracking_v2.npz");
+        put(&root, "017/sequences/EXP-1-head/images/cam_222200042.mp4");
+        put(&root, "017/sequences/EXP-1-head/alpha_maps/cam_1.mp4");
         let text = answer(&words(&format!("nersemble {}", root.display()))).unwrap();
         assert!(text.contains("FREE        15 cameras, video, backgrounds\n"), "{text}");
         assert!(text.contains("EXP-2-eyes  no recordings, FLAME tracking\n"), "{text}");
@@ -447,18 +449,13 @@ mod tests {
     #[test]
     fn pictures_and_cameras_that_are_not_there_are_told() {
         let root = std::env::temp_dir().join(format!("effigy-import-c-{}", std::process::id()));
-        let put = |name: &str| {
-            let path = root.join(name);
-            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-            std::fs::write(path, b"").unwrap();
-        };
         nersemble::write_calibration(&root, 17, &rig(&SERIALS[..2], 2200, 3208)).unwrap();
         for serial in &SERIALS[..3] {
-            put(&format!("017/sequences/FREE/images/cam_{serial}.mp4"));
+            put(&root, &format!("017/sequences/FREE/images/cam_{serial}.mp4"));
         }
         for (frame, cameras) in [(0, 5), (7, 4), (8, 2)] {
             for serial in &SERIALS[..cameras] {
-                put(&format!("018/sequences/EMO-1/timesteps/frame_{frame:05}/images-2x/cam_{serial}.jpg"));
+                put(&root, &format!("018/sequences/EMO-1/timesteps/frame_{frame:05}/images-2x/cam_{serial}.jpg"));
             }
         }
         let text = answer(&words(&format!("nersemble {}", root.display()))).unwrap();

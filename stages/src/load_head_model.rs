@@ -173,7 +173,7 @@ mod tests {
     }
 
     fn scratch(name: &str) -> PathBuf {
-        let dir = std::env::temp_dir().join(format!("effigy-head-{}", std::process::id())).join(name);
+        let dir = std::env::temp_dir().join(format!("effigy-head-{name}-{}", std::process::id()));
         std::fs::create_dir_all(&dir).unwrap();
         dir
     }
@@ -194,16 +194,19 @@ mod tests {
         let error = fault(&cut.join("head.safetensors"));
         assert!(error.contains("is no checkpoint") && error.contains("is it cut off?"), "{error}");
         assert!(fault(&shipped.join("head.safetensors")).contains("does not hold the anchors"));
+        std::fs::remove_dir_all(&cut).unwrap();
     }
 
     #[test]
     fn what_is_no_checkpoint_is_not_asked_for_its_anchors() {
-        let noise = scratch("noise").join("nphm.tar");
+        let dir = scratch("noise");
+        let noise = dir.join("nphm.tar");
         for content in ["", "no file that anybody would take for the weights of a network"] {
             std::fs::write(&noise, content).unwrap();
             let error = fault(&noise);
             assert!(error.contains("nphm.tar is no checkpoint") && !error.contains("anchors"), "{error}");
             assert!(error.contains("`torch.save`") && error.contains("safetensors"), "{error}");
         }
+        std::fs::remove_dir_all(&dir).unwrap();
     }
 }

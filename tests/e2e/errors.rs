@@ -254,7 +254,9 @@ fn a_workspace_that_cannot_be_used() {
     let space = Space::new();
     space.write("r.yaml", "stages: { alpha: { rows: [] } }");
     space.write("file", "");
-    check(&space, &["run", "r.yaml", "--workspace", "file"], 1, &["file", "hint: a file stands where a folder should"]);
+    for verb in ["run", "plan"] {
+        check(&space, &[verb, "r.yaml", "--workspace", "file"], 2, &["the workspace file is a file, not a folder"]);
+    }
 }
 
 #[test]

@@ -36,7 +36,8 @@ impl Concat {
                         if values.len() == inputs && !items.iter().any(|item| matches!(item.node, Node::List(_))) =>
                     {
                         let ty = rows::column_type(values.iter());
-                        let is_other = |value: &Value| value.ty().is_some_and(|own| !fits_in(own, ty));
+                        let is_other =
+                            |value: &Value| rows::in_column(ty, value.clone()).ty().is_some_and(|own| own != ty);
                         if let Some(i) = values.iter().position(is_other) {
                             let (own, hint) =
                                 (values[i].ty().unwrap_or(ty), "a column has one type: put all of them in quotes");
@@ -127,10 +128,7 @@ impl Concat {
             Some((name, values)) => {
                 let ty = rows::column_type(values.iter());
                 let label = |(input, value): (&&Manifest, &Value)| {
-                    let value = match (ty, value) {
-                        (Type::F64, Value::I64(value)) => Value::F64(*value as f64),
-                        _ => value.clone(),
-                    };
+                    let value = rows::in_column(ty, value.clone());
                     let schema = Schema::new([(name.as_str(), ty)])?;
                     input.beside(&Manifest::from_columns(schema, input.len(), &[vec![value; input.len()]])?)
                 };
@@ -139,11 +137,6 @@ impl Concat {
         };
         below_each_other(&labelled.iter().collect::<Vec<_>>())
     }
-}
-
-/// Whether a value of a type goes into a column: integers are numbers.
-fn fits_in(own: Type, column: Type) -> bool {
-    own == column || (own, column) == (Type::I64, Type::F64)
 }
 
 /// Tables below each other, columns matched by name, nulls where a table lacks one.

@@ -54,23 +54,18 @@ impl Inline {
             let ty = column_type(cells.iter().flatten().map(|(.., value)| value));
             let mut column = Vec::new();
             for cell in cells {
-                let value = cell.map_or(Value::Null, |(.., value)| value.clone());
-                column.push(match (ty, value) {
-                    (Type::F64, Value::I64(value)) => Value::F64(value as f64),
-                    (_, value) => {
-                        if let (Some(found), Some((_, at, _))) = (value.ty().filter(|found| *found != ty), cell) {
-                            let message = format!("column `{name}` is {ty} in other rows, and {found} here");
-                            let hint = match ty {
-                                Type::Floats(_) => "all lists of a column are equally long",
-                                Type::Str => "a column has one type: put the value in quotes",
-                                _ => "a column has one type; `~` stands for a value that is not there",
-                            };
-                            fields.wrong(*at, message, hint);
-                            return None;
-                        }
-                        value
-                    }
-                });
+                let value = in_column(ty, cell.map_or(Value::Null, |(.., value)| value.clone()));
+                if let (Some(found), Some((_, at, _))) = (value.ty().filter(|found| *found != ty), cell) {
+                    let message = format!("column `{name}` is {ty} in other rows, and {found} here");
+                    let hint = match ty {
+                        Type::Floats(_) => "all lists of a column are equally long",
+                        Type::Str => "a column has one type: put the value in quotes",
+                        _ => "a column has one type; `~` stands for a value that is not there",
+                    };
+                    fields.wrong(*at, message, hint);
+                    return None;
+                }
+                column.push(value);
             }
             if let Err(error) = schema.push(name, ty) {
                 fields.wrong(
@@ -122,5 +117,13 @@ pub fn column_type<'a>(values: impl Iterator<Item = &'a Value> + Clone) -> Type 
             if types.clone().any(|ty| ty == Type::F64) { Type::F64 } else { Type::I64 }
         }
         Some(first) => first,
+    }
+}
+
+/// A value as a column of this type holds it: an integer among numbers is one. Others stay as they are, and may be of another type.
+pub fn in_column(ty: Type, value: Value) -> Value {
+    match (ty, value) {
+        (Type::F64, Value::I64(value)) => Value::F64(value as f64),
+        (_, value) => value,
     }
 }

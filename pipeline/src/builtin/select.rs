@@ -267,8 +267,7 @@ fn override_of(fields: &mut Fields<'_>, item: Item, columns: &Columns) -> Option
             continue;
         }
         let ty = columns.iter().find(|column| column.name == key.name).expect("it was just found").ty;
-        match rows::value_of(&item) {
-            Some(Value::I64(value)) if ty == Type::F64 => set.push((key.name, Value::F64(value as f64))),
+        match rows::value_of(&item).map(|value| rows::in_column(ty, value)) {
             Some(value) if value.ty().is_none_or(|found| crate::builtin::fits(ty, found)) => {
                 set.push((key.name, value))
             }

@@ -1,12 +1,11 @@
 //! `effigy graph`: the stages of a recipe as a diagram.
 
-use super::{DONE, RecipeArgs, host, load, print, record};
+use super::{DONE, RecipeArgs, load, print, record};
 use crate::foresee::{Forecast, Foreseen, foresee};
 use crate::graph::{self, Stage, State};
 use crate::plan::{Plan, Work};
 use crate::selection::Selection;
 use anyhow::Result;
-use cache::Cache;
 
 /// Draw the stages: what leads where, coloured by what is known, what has to run and what failed
 #[derive(clap::Args)]
@@ -35,7 +34,7 @@ impl Graph {
         let loaded = load::load(&self.recipe)?;
         let plan = &loaded.plan;
         let workspace = &self.recipe.workspace.workspace;
-        let mut cache = Cache::open(workspace, host::VERSION)?;
+        let mut cache = self.recipe.workspace.open()?;
         let forecasts = foresee(plan, &mut cache, &loaded.recipe, (None, &Selection::default()), false)?;
         // files that had to be read need not be read again by the run
         cache.commit()?;

@@ -123,8 +123,8 @@ impl Reader for Writer {
     fn hear(&mut self, event: &Event) {
         match event {
             Event::Start { run, recipe, .. } => (self.live.run, self.live.recipe) = (run.clone(), recipe.clone()),
-            Event::Stage { stage, units, cached } => {
-                let (units, cached) = (units - cached, *cached);
+            Event::Stage { stage, units, cached, equal } => {
+                let (units, cached) = (units - cached - equal, *cached);
                 let name = stage.clone();
                 *self.stage(stage) = LiveStage { name, state: "running".into(), units, cached, ..LiveStage::default() };
                 self.write();

@@ -2,7 +2,7 @@
 
 use super::choice::Choice;
 use super::remote::RemoteArgs;
-use super::{DONE, RecipeArgs, WRONG, host, load, print, remark};
+use super::{DONE, RecipeArgs, WRONG, load, print, remark};
 use crate::foresee::{Forecast, foresee_despite};
 use crate::hints::hint_of;
 use crate::plan::Node;
@@ -31,7 +31,7 @@ impl Plan {
     pub fn run(self) -> Result<u8> {
         let loaded = load::load(&self.recipe)?;
         let selection = self.choice.selection(&loaded.plan)?;
-        let mut cache = Cache::open(&self.recipe.workspace.workspace, host::VERSION)?;
+        let mut cache = self.recipe.workspace.open()?;
         if let Some(remote) = self.remote.find()? {
             remote.ask(&mut cache)?;
         }

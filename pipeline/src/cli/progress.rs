@@ -95,9 +95,10 @@ const EVERY: Duration = Duration::from_secs(10);
 impl Reader for Lines {
     fn hear(&mut self, event: &Event) {
         match event {
-            Event::Stage { stage, units, cached } if !self.quiet => {
+            Event::Stage { stage, units, cached, equal } if !self.quiet => {
                 self.said.insert(stage.clone(), Instant::now());
-                remark(&format!("{stage}: {} of {units} units to run, {cached} known", units - cached));
+                let same = if *equal > 0 { format!(", {}", super::plan::equal(*equal)) } else { String::new() };
+                remark(&format!("{stage}: {} of {units} units to run, {cached} known{same}", units - cached - equal));
             }
             Event::Progress { stage, ran, of, within, note } if !self.quiet => {
                 if self.said.get(stage).is_some_and(|said| said.elapsed() < EVERY) {

@@ -1,7 +1,7 @@
 //! The remote of a workspace: which one it is, as `--remote`, the environment or `.effigy.yaml` says, and `effigy cache push` and
 //! `pull`. Knows not what is in it.
 
-use super::{DONE, FAILED, INTERRUPTED, WorkspaceArgs, host, print, progress, remark};
+use super::{DONE, FAILED, INTERRUPTED, WorkspaceArgs, print, progress, remark};
 use crate::error::Problem;
 use crate::event::Event;
 use crate::hints::hinted;
@@ -124,7 +124,7 @@ impl RemoteArgs {
         if direction == Direction::Push {
             workspace.must_be_there()?;
         }
-        let mut cache = Cache::open(&workspace.workspace, host::VERSION)?;
+        let mut cache = workspace.open()?;
         chosen.share(&mut cache)?;
         super::run::catch_interrupts();
         let mut readers = vec![progress::reader(json, false)];

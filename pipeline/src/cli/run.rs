@@ -99,7 +99,7 @@ impl Run {
             let hint = "programs and workers are told of it as text: `--workspace DIR` names another";
             return Err(Problem::at(&Place::command_line(), message).hint(hint).into());
         }
-        let mut cache = Cache::open(&self.recipe.workspace.workspace, host::VERSION)?;
+        let mut cache = self.recipe.workspace.open()?;
         if self.dry_run {
             if let Some(remote) = &remote {
                 remote.ask(&mut cache)?;

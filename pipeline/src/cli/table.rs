@@ -1,7 +1,7 @@
 //! `effigy table`: the tables of the last run's report as files of their own, and whether a committed file still holds them.
 
 use super::report::last_run;
-use super::{DONE, FAILED, RecipeArgs, host, load, print, remark};
+use super::{DONE, FAILED, RecipeArgs, load, print, remark};
 use crate::error::{Place, Problem};
 use crate::finished::{FinishedRun, ReportItem};
 use crate::foresee::{Foreseen, foresee};
@@ -11,7 +11,6 @@ use crate::report::splice::splice;
 use crate::report::writers::{Format, Titled, write};
 use crate::selection::Selection;
 use anyhow::{Context, Result};
-use cache::Cache;
 use std::path::{Path, PathBuf};
 
 /// Write the tables of the last run's report: Markdown, CSV, LaTeX or HTML
@@ -105,7 +104,7 @@ impl Table {
             _ => None,
         });
         let selection = Selection { only: asked.collect(), ..Selection::default() };
-        let mut cache = Cache::open(&self.recipe.workspace.workspace, host::VERSION)?;
+        let mut cache = self.recipe.workspace.open()?;
         let forecasts = foresee(&loaded.plan, &mut cache, &loaded.recipe, (None, &selection), false)?;
         let ran =
             |i: usize| run.nodes.iter().find(|node| node.name == nodes[i].name).and_then(|node| node.manifest.as_ref());

@@ -48,7 +48,7 @@ impl Why {
         let loaded = load::load(&self.recipe)?;
         let plan = &loaded.plan;
         let stages = plan.stages(&self.stage)?;
-        let mut cache = Cache::open(&self.recipe.workspace.workspace, host::VERSION)?;
+        let mut cache = self.recipe.workspace.open()?;
         // of a stage that varies, one after the other; with `--json` an object a line
         stages.into_iter().try_for_each(|stage| self.one(&loaded, stage, &mut cache))?;
         Ok(DONE)
