@@ -243,7 +243,7 @@ fn serve_tells_runs_rows_and_differences() {
 /// A run that waits for a file `stop` in a stage of two units, and has begun.
 fn run_that_waits() -> (Space, std::process::Child) {
     let space = Space::new();
-    let until = "while [ ! -e {param.stop} ]; do sleep 0.02; done; touch {out}/x";
+    let until = "while [ ! -e {param.stop} ]; do sleep 0.02; done; echo {n} > {out}/x";
     space.write(
         "r.yaml",
         &format!(
