@@ -1,18 +1,19 @@
 //! `evaluate_landmarks`: whether landmarks on the tracked surface are where detectors see them in the pictures.
 //!
 //! reads: sequence, timestep, mesh, landmarks3d, landmarks, landmark_confidence, intrinsics, world_to_cam, width, height, truth?; with landmarks
-//! writes: sequence, timestep, reprojection, reprojection_mean_places, reprojection_triangulated, reprojection_truth, landmark_views
+//! writes: sequence, timestep, reprojection, reprojection_on_surface, reprojection_mean_places, reprojection_triangulated, reprojection_truth, landmark_views
 //!
 //! A group is a person tracked by one method; its rows are views, and a row comes out for each moment. All errors are mean distances
 //! in the picture, in per cent of the face's width as that camera would see it head-on: the distance of the two outermost
 //! landmarks on the head model, times focal length over depth. Counted are views that the detector is sure of, and in them landmarks whose surface looks
 //! at the camera (the detector guesses the others).
 //!
-//! A landmark is a point of the canonical head; the tracked mesh, which carries canonical coordinates, says where it is at a moment. Which
-//! point it is differs between people, and what a network means by it is not known. `reprojection` takes the person's own: the median,
-//! over the frames of all *other* sequences, of the canonical coordinates where triangulated landmarks lie on the tracked
-//! mesh; so a landmark that slides over the skin from one sequence to another is an error, and a constant difference in what is meant is
-//! none. Null if the person has one sequence. `reprojection_mean_places` takes the head model's places (the mean of other
+//! A landmark is a point of the canonical head, as it is for the tracker, and need not lie on its surface: what the views of a detector agree on is
+//! some millimetres before or behind the skin, by landmark. The tracked mesh, which carries canonical coordinates, says where it is at a moment: as
+//! far above the surface there as above the canonical one. Which point it is differs between people, and what a network means by it is not known.
+//! `reprojection` takes the person's own: the median, over the frames of all *other* sequences, of the canonical points where triangulated
+//! landmarks are; so a landmark that slides over the skin from one sequence to another is an error, and a constant difference in what is meant is
+//! none. Null if the person has one sequence. `reprojection_on_surface` lays the same points down on the surface. `reprojection_mean_places` takes the head model's places (the mean of other
 //! people's), and so counts in how this person differs. `reprojection_triangulated` is the error of the triangulated landmarks themselves, for the same
 //! landmarks and views: what no surface could be expected to go below. `reprojection_truth`, of captures whose `truth` is there, is what `reprojection` would be
 //! of the true surface: detected landmarks slide over the skin when a face moves, so it is not zero, and a tracker below it follows the detector rather than the head.
@@ -60,11 +61,11 @@ const SIDES: [usize; 2] = [234, 454];
 /// A triangulated landmark farther from the tracked surface than this, metres, says nothing about where on it the landmark is.
 const ON_SURFACE: f32 = 0.02;
 
-/// A canonical place: position (model units) and ambient coordinates.
+/// A canonical place, on the surface or above or below it: position (model units) and ambient coordinates.
 type Place = [f32; 5];
 
 fn def() -> StageDef {
-    StageDef::new("evaluate_landmarks", 3, Grain::Group)
+    StageDef::new("evaluate_landmarks", 4, Grain::Group)
         .doc("Reprojection of landmarks that the tracked surface carries, in per cent of the face's width.")
         .reads([("sequence", Type::Str), ("timestep", Type::I64), ("mesh", Type::Blob), TRIANGULATED])
         .reads([("landmarks", Type::Floats(2 * POINTS as u32)), ("landmark_confidence", Type::F64)])
@@ -73,7 +74,8 @@ fn def() -> StageDef {
         .may_read([("truth", Type::Blob)])
         .with("landmarks", [PLACES])
         .writes([("sequence", Type::Str), ("timestep", Type::I64), ("reprojection", Type::F64)])
-        .writes([("reprojection_mean_places", Type::F64), ("reprojection_triangulated", Type::F64)])
+        .writes([("reprojection_on_surface", Type::F64), ("reprojection_mean_places", Type::F64)])
+        .writes([("reprojection_triangulated", Type::F64)])
         .writes([("reprojection_truth", Type::F64), ("landmark_views", Type::I64)])
         .memory_mb(500)
 }
@@ -104,17 +106,26 @@ impl Stage for EvaluateLandmarks {
 /// The tracked surface of a moment.
 struct Surface {
     mesh: Mesh,
-    canonical: Vec<Place>,
     normals: Vec<Vec3>,
+    canonical: Vec<Place>,
+    /// Of the canonical surface.
+    canonical_normals: Vec<Vec3>,
     /// Faces around each vertex.
     around: Vec<Vec<u32>>,
 }
 
-/// A point of the surface, world.
+/// A point of the surface or above it, world: what lies below it on the surface, the way out of the surface there, and how far that way it is, metres.
 #[derive(Clone, Copy, Debug)]
 struct Spot {
-    position: DVec3,
+    foot: DVec3,
     normal: DVec3,
+    height: f64,
+}
+
+impl Spot {
+    fn position(&self) -> DVec3 {
+        self.foot + self.height * self.normal
+    }
 }
 
 impl Surface {
@@ -123,22 +134,34 @@ impl Surface {
         for (f, face) in mesh.faces.iter().enumerate() {
             face.iter().for_each(|v| around[*v as usize].push(f as u32));
         }
-        Surface { normals: mesh.vertex_normals(), mesh, canonical, around }
+        let positions = canonical.iter().map(|place| Vec3::from_slice(place)).collect();
+        let at_rest = Mesh { positions, faces: mesh.faces.clone() };
+        let canonical_normals = at_rest.vertex_normals();
+        Surface { normals: mesh.vertex_normals(), mesh, canonical, canonical_normals, around }
     }
 
-    /// Canonical places of the points of the surface next to triangulated landmarks.
+    /// What a point of a face has of values of its corners.
+    fn mixed(face: [u32; 3], bary: Vec3, values: &[Vec3]) -> Vec3 {
+        (0..3).map(|k| bary[k] * values[face[k] as usize]).sum()
+    }
+
+    /// Canonical places of triangulated landmarks: as far above the canonical surface as they are above this one.
     fn places_of(&self, found: &[Option<DVec3>]) -> Vec<Option<Place>> {
         let distance = MeshDistance::new(&self.mesh);
         let place = |p: &DVec3| {
             let near = distance.closest(p.as_vec3()).filter(|near| near.distance < ON_SURFACE)?;
-            let corners = self.mesh.faces[near.face as usize].map(|v| self.canonical[v as usize]);
-            let mixed = |i: usize| (0..3).map(|k| near.bary[k] * corners[k][i]).sum();
-            Some(std::array::from_fn(mixed))
+            let face = self.mesh.faces[near.face as usize];
+            let mixed = |values: &[Vec3]| Self::mixed(face, near.bary, values);
+            let height = (p.as_vec3() - mixed(&self.mesh.positions)).dot(mixed(&self.normals).normalize_or_zero());
+            let above = mixed(&self.canonical_normals).normalize_or_zero() * height * UNITS_PER_METRE as f32;
+            let corners = face.map(|v| self.canonical[v as usize]);
+            let below = |i: usize| (0..3).map(|k| near.bary[k] * corners[k][i]).sum::<f32>();
+            Some(std::array::from_fn(|i| below(i) + if i < 3 { above[i] } else { 0.0 }))
         };
         found.iter().map(|p| p.as_ref().and_then(place)).collect()
     }
 
-    /// Where the point with a canonical place is: the vertex nearest to the place, then the nearest point of the faces around it. Lips
+    /// Where the point with a canonical place is: below it the vertex nearest to the place, then the nearest point of the faces around it. Lips
     /// that touch in the canonical head are told apart by the ambient coordinates, if the place has them.
     fn spot(&self, place: &[f32]) -> Option<Spot> {
         let distance = |c: &Place| place.iter().zip(c).map(|(a, b)| (a - b) * (a - b)).sum::<f32>();
@@ -157,8 +180,15 @@ impl Surface {
             (point.distance_squared(at), face, bary)
         };
         let (_, face, bary) = self.around[nearest].iter().map(in_face).min_by(|a, b| a.0.total_cmp(&b.0))?;
-        let mixed = |values: &[Vec3]| (0..3).map(|k| bary[k] * values[face[k] as usize]).sum::<Vec3>().as_dvec3();
-        Some(Spot { position: mixed(&self.mesh.positions), normal: mixed(&self.normals).normalize_or_zero() })
+        let mixed = |values: &[Vec3]| Self::mixed(face, bary, values);
+        let corners = face.map(|v| Vec3::from_slice(&self.canonical[v as usize]));
+        let below: Vec3 = corners.iter().zip(bary.to_array()).map(|(p, b)| *p * b).sum();
+        let height = (at - below).dot(mixed(&self.canonical_normals).normalize_or_zero());
+        Some(Spot {
+            foot: mixed(&self.mesh.positions).as_dvec3(),
+            normal: mixed(&self.normals).as_dvec3().normalize_or_zero(),
+            height: f64::from(height) / UNITS_PER_METRE,
+        })
     }
 
     fn spots<'a>(&self, places: impl Iterator<Item = Option<&'a [f32]>>) -> Vec<Option<Spot>> {
@@ -228,8 +258,14 @@ impl EvaluateLandmarks {
             );
             let mean = surface.spots(mean_places.iter().map(|p| p.as_ref().map(|p| p.as_slice())));
             // what was triangulated looks where the surface does there
-            let triangulated: Vec<Option<Spot>> =
-                moment.found.iter().zip(&mean).map(|(p, spot)| Some(Spot { position: (*p)?, ..(*spot)? })).collect();
+            let triangulated: Vec<Option<Spot>> = moment
+                .found
+                .iter()
+                .zip(&mean)
+                .map(|(p, spot)| Some(Spot { foot: (*p)?, height: 0.0, ..(*spot)? }))
+                .collect();
+            let laid_down: Vec<Option<Spot>> =
+                own.iter().map(|spot| spot.map(|spot| Spot { height: 0.0, ..spot })).collect();
             // the same landmarks in the same views for all, as far as they are known
             let counted = |i: usize| triangulated[i].is_some() && (own[i].is_some() || own.iter().all(Option::is_none));
             let error = |spots: &[Option<Spot>]| {
@@ -239,6 +275,7 @@ impl EvaluateLandmarks {
                 .str("sequence", &moment.sequence)
                 .i64("timestep", moment.timestep)
                 .set("reprojection", error(&own))
+                .set("reprojection_on_surface", error(&laid_down))
                 .set("reprojection_mean_places", error(&mean))
                 .set("reprojection_triangulated", error(&triangulated))
                 .set("reprojection_truth", error(&truth))
@@ -279,10 +316,10 @@ impl EvaluateLandmarks {
             let focal = f64::midpoint(camera.intrinsics.x_axis.x, camera.intrinsics.y_axis.y);
             for (i, pixel) in seen.iter().enumerate() {
                 let (Some(spot), Some(way)) = (spots[i], facing[i]) else { continue };
-                if !counted(i) || way.normal.dot((eye - way.position).normalize()) < cosine {
+                if !counted(i) || way.normal.dot((eye - way.foot).normalize()) < cosine {
                     continue;
                 }
-                let (projected, depth) = camera.project(spot.position);
+                let (projected, depth) = camera.project(spot.position());
                 if depth > 0.0 {
                     sum += 100.0 * projected.distance(DVec2::from(*pixel)) / (self.width * focal / depth);
                     n += 1;
@@ -364,14 +401,34 @@ mod tests {
         let spots = moved.spots(places.iter().map(|p| p.as_ref().map(|p| p.as_slice())));
         for (spot, point) in spots.iter().zip(points()) {
             let there = point.unwrap() + DVec3::new(0.03, -0.01, 0.02);
-            assert!(spot.unwrap().position.distance(there) < 5e-4, "{spot:?} {there}");
+            assert!(spot.unwrap().position().distance(there) < 5e-4, "{spot:?} {there}");
         }
         // from in front, landmarks seen 2.8 mm aside are 2 % of 140 mm off
         let camera = portrait_camera(0.0, 0.0, 1.0, 320, 320);
         let aside = DVec3::new(0.0028, 0.0, 0.0);
-        let seen = spots.iter().map(|s| camera.project(s.unwrap().position + aside).0.to_array()).collect();
+        let seen = spots.iter().map(|s| camera.project(s.unwrap().position() + aside).0.to_array()).collect();
         let error = stage().error(&spots, &spots, &[(camera, seen)], &|_| true).unwrap();
         assert!((error - 2.0).abs() < 0.01, "{error}");
+    }
+
+    #[test]
+    fn a_landmark_above_the_skin_stays_above_it() {
+        let above = |p: DVec3| p + 0.006 * DVec3::new(10.0 * p.x, 10.0 * p.y, 1.0).normalize();
+        let found: Vec<_> = points().into_iter().map(|p| p.map(above)).collect();
+        let rest = bowl(Vec3::ZERO);
+        let places = rest.places_of(&found);
+        // the head turns, and its landmarks with it
+        let turn = glam::Quat::from_rotation_y(0.5);
+        let mut turned = rest.mesh.clone();
+        turned.positions.iter_mut().for_each(|p| *p = turn * *p + Vec3::new(0.1, 0.0, -0.2));
+        let turned = Surface::new(turned, rest.canonical.clone());
+        let spots = turned.spots(places.iter().map(|p| p.as_ref().map(|p| p.as_slice())));
+        for (spot, point) in spots.iter().zip(found) {
+            let there = turn.as_dquat() * point.unwrap() + DVec3::new(0.1, 0.0, -0.2);
+            let spot = spot.unwrap();
+            assert!(spot.position().distance(there) < 5e-4, "{spot:?} {there}");
+            assert!((spot.height - 0.006).abs() < 5e-4 && (spot.foot.distance(there) - 0.006).abs() < 5e-4, "{spot:?}");
+        }
     }
 
     #[test]
