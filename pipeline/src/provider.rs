@@ -1,7 +1,8 @@
 //! Programs that provide stages: where they are, what they say of themselves, and remembering it.
 //!
 //! A description is asked for once and kept in the workspace under the fingerprints of the program's files, so that a run in
-//! which nothing changed starts no program. One whose files nobody knows is asked for each time. Knows nothing of plans.
+//! which nothing changed starts no program; that of the provider that comes with effigy beside the program as well, if that can be written, so that
+//! a new workspace starts none either. One whose files nobody knows is asked for each time. Knows nothing of plans.
 
 use crate::error::{Place, Problem};
 use crate::executor::output_within;
@@ -75,7 +76,14 @@ pub fn of_words(text: &str, dir: &Path, place: Place) -> Candidate {
     Candidate { argv: text.split_whitespace().map(str::to_string).collect(), dir: dir.into(), place: Some(place) }
 }
 
-/// What the candidates say of themselves; from `memory` (a file) where their files have not changed.
+/// The file beside a program that remembers what it said, if it is the one that comes with effigy: libraries as large as its own take a third of a second.
+fn beside_it(argv: &[String]) -> Option<PathBuf> {
+    let [program] = argv else { return None };
+    let program = Path::new(program);
+    (program.file_name()? == SHIPPED).then(|| program.with_file_name(format!("{SHIPPED}.json")))
+}
+
+/// What the candidates say of themselves; from `memory` (a file), or from beside them, where their files have not changed.
 ///
 /// # Errors
 /// If one cannot be started, or says something that is not understood.
@@ -85,7 +93,9 @@ pub fn ask_all(candidates: &[Candidate], memory: &Path) -> Result<Vec<Provider>,
     let mut changed = false;
     for candidate in candidates {
         let (argv, dir) = (candidate.argv.clone(), candidate.dir.clone());
-        if let Some(Remembered { prints, description, .. }) = recall(&remembered, candidate) {
+        let own = beside_it(&argv);
+        let in_own = || recall(&self::remembered(own.as_deref()?), candidate);
+        if let Some(Remembered { prints, description, .. }) = recall(&remembered, candidate).or_else(in_own) {
             providers.push(Provider { argv, dir, description, prints });
             continue;
         }
@@ -100,7 +110,11 @@ pub fn ask_all(candidates: &[Candidate], memory: &Path) -> Result<Vec<Provider>,
         changed |= drop_from(&mut remembered, &argv, &dir);
         if !prints.is_empty() {
             let (argv, dir) = (argv.clone(), dir.clone());
-            remembered.push(Remembered { argv, dir, prints: prints.clone(), description: description.clone() });
+            let known = Remembered { argv, dir, prints: prints.clone(), description: description.clone() };
+            if let Some(own) = own {
+                remember(std::slice::from_ref(&known), &own);
+            }
+            remembered.push(known);
             changed = true;
         }
         providers.push(Provider { argv, dir, description, prints });
@@ -113,9 +127,11 @@ pub fn ask_all(candidates: &[Candidate], memory: &Path) -> Result<Vec<Provider>,
 
 /// Forgets what a provider said of itself, so that it is asked again: what works under its name did not do as it said.
 pub fn forget(provider: &Provider, memory: &Path) {
-    let mut remembered = remembered(memory);
-    if drop_from(&mut remembered, &provider.argv, &provider.dir) {
-        remember(&remembered, memory);
+    for memory in [Some(memory.to_path_buf()), beside_it(&provider.argv)].into_iter().flatten() {
+        let mut remembered = remembered(&memory);
+        if drop_from(&mut remembered, &provider.argv, &provider.dir) {
+            remember(&remembered, &memory);
+        }
     }
 }
 
@@ -139,7 +155,8 @@ fn remember(all: &[Remembered], memory: &Path) {
 /// # Errors
 /// If it cannot be started, or says something that is not understood.
 pub fn ask_known(candidate: &Candidate, memory: &Path) -> Result<Description, Problem> {
-    match recall(&remembered(memory), candidate) {
+    let in_own = || recall(&remembered(&beside_it(&candidate.argv)?), candidate);
+    match recall(&remembered(memory), candidate).or_else(in_own) {
         Some(known) => Ok(known.description),
         None => ask(candidate, DESCRIBES_WITHIN),
     }
@@ -369,6 +386,35 @@ mod tests {
         assert_eq!(version(&script, &memory), ("333".into(), true));
         std::fs::write(dir.path().join("own/more"), "longer").unwrap();
         assert_eq!(version(&script, &memory), ("4444".into(), true));
+    }
+
+    #[test]
+    fn what_comes_with_effigy_is_remembered_beside_it() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        let program = dir.path().join(SHIPPED);
+        let write = |version: &str| {
+            let text = format!(r#"{{"protocol":1,"provider":"p","version":"{version}","stages":[]}}"#);
+            std::fs::write(&program, format!("#!/bin/sh\necho '{text}'\necho >> {}/asked\n", dir.path().display()))
+                .unwrap();
+            std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+        };
+        let asked = || std::fs::read(dir.path().join("asked")).map_or(0, |lines| lines.len());
+        let shipped = candidate(Path::new("/"), &[program.to_str().unwrap()]);
+        let memory = |workspace: &str| dir.path().join(workspace).join(MEMORY);
+        write("1");
+        assert_eq!(version(&shipped, &memory("a")), ("1".into(), true));
+        assert_eq!(version(&shipped, &memory("b")), ("1".into(), true));
+        assert_eq!((ask_known(&shipped, &memory("c")).unwrap().version.as_str(), asked()), ("1", 1));
+        // it was built anew
+        write("22");
+        assert_eq!((version(&shipped, &memory("b")), asked()), (("22".into(), true), 2));
+        let provider = ask_all(std::slice::from_ref(&shipped), &memory("b")).unwrap().remove(0);
+        forget(&provider, &memory("b"));
+        assert_eq!((version(&shipped, &memory("b")), asked()), (("22".into(), true), 3));
+        // what lies there is no description
+        std::fs::write(dir.path().join("effigy-stages.json"), "half").unwrap();
+        assert_eq!((version(&shipped, &memory("d")), asked()), (("22".into(), true), 4));
     }
 
     #[test]

@@ -56,8 +56,6 @@ fn max_angle() -> f64 {
     70.0
 }
 
-/// The outermost points of the face mesh at the height of the cheekbones.
-const SIDES: [usize; 2] = [234, 454];
 /// A triangulated landmark farther from the tracked surface than this, metres, says nothing about where on it the landmark is.
 const ON_SURFACE: f32 = 0.02;
 
@@ -82,7 +80,7 @@ fn def() -> StageDef {
 
 protocol::register!(Params, def, |params: Params, cx: &Cx<'_>| {
     let places = landmarks::mean_places(cx.with("landmarks")?)?;
-    let [right, left] = SIDES.map(|i| places[i]);
+    let [right, left] = landmarks::SIDES.map(|i| places[i]);
     let width = right.zip(left).map(|(a, b)| a.distance(b) / UNITS_PER_METRE);
     let width = width
         .context("the head model has no landmarks at the sides of the face, which its width is measured between")?;

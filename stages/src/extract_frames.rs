@@ -62,6 +62,10 @@ fn every() -> u32 {
     3
 }
 
+/// Videos that a process reads side by side. More processes would load their libraries, as long as some videos take, for each; with
+/// more videos in one, more would be read again if one of them is broken.
+const TOGETHER: usize = 2;
+
 fn def() -> StageDef {
     StageDef::new("extract_frames", 3, Grain::Row)
         .doc("Takes every n-th frame of each video, over white where there is a matte.")
@@ -71,6 +75,8 @@ fn def() -> StageDef {
         .may_read([("distortion", Type::Floats(8)), ("distortion_fisheye", Type::Floats(4))])
         .may_read([("intrinsics", Type::Floats(9)), ("width", Type::I64), ("height", Type::I64)])
         .writes([("timestep", Type::I64), ("image", Type::Blob), ("matte", Type::Blob)])
+        .threads(TOGETHER)
+        .batch(TOGETHER)
 }
 
 protocol::register!(Params, def, |params, _: &Cx<'_>| anyhow::Ok(ExtractFrames { params }));
@@ -81,7 +87,14 @@ struct ExtractFrames {
 
 impl Stage for ExtractFrames {
     fn run(&mut self, units: &[Unit<'_>], cx: &Cx<'_>) -> Result<Vec<Rows>> {
-        units.iter().map(|unit| self.extract(unit, cx)).collect()
+        let stage = &*self;
+        let side_by_side = |units: &[Unit<'_>]| -> Vec<Result<Rows>> {
+            std::thread::scope(|scope| {
+                let threads: Vec<_> = units.iter().map(|unit| scope.spawn(|| stage.extract(unit, cx))).collect();
+                threads.into_iter().map(|t| t.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))).collect()
+            })
+        };
+        units.chunks(cx.threads.max(1)).flat_map(side_by_side).collect()
     }
 }
 

@@ -248,7 +248,7 @@ pub struct Cx<'a> {
     pub(crate) dir: &'a Path,
     pub(crate) task: &'a TaskParams,
     pub(crate) with: &'a BTreeMap<String, Table>,
-    pub(crate) events: &'a dyn Fn(&Event),
+    pub(crate) events: &'a (dyn Fn(&Event) + Sync),
 }
 
 impl Cx<'_> {
