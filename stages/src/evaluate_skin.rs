@@ -1,11 +1,12 @@
 //! `evaluate_skin`: how far skin that was found again lies from where it truly is, beside where the tracked surface had it.
 //!
-//! reads: sequence?, timestep, skin, mesh, pose, truth; with reference (sequence?, timestep, mesh, pose, truth, lost, expression), person
+//! reads: sequence?, timestep, skin, mesh, pose, truth; with reference (sequence?, timestep, mesh, pose, truth, lost, expression), carried? (sequence?, timestep, mesh, pose), person
 //! writes: skin_error_mm, skin_error_tracked_mm
 //!
 //! A row is a moment, `reference` what `track_skin` had for it. The place of each point on the true surface at the reference moves along with that surface; both columns are
 //! medians over the points of the distance from there along the surface (across it evaluate_tracking measures): of what was found, and of the place that the tracked mesh has for the same canonical point. Null where
-//! nothing was found, and at the reference itself, where there is nothing to find. On synthetic people only.
+//! nothing was found, and at the reference itself, where there is nothing to find. Rows that were tracked otherwise than `reference` was, by another model perhaps, whose canonical
+//! head is another: `carried` has rows of that tracking, and the canonical points are those which its surface has at the moment of the reference where the skin is. On synthetic people only.
 
 use crate::common::head_models::Person;
 use crate::common::skin::{self, SKIN};
@@ -14,10 +15,11 @@ use anyhow::{Context, Result};
 use datasets::truth::Truth;
 use geometry::Mesh;
 use geometry::distance::MeshDistance;
+use geometry::nearest::KdTree;
 use glam::Vec3;
 use manifests::{Type, Value};
 use metrics::quantile::median;
-use protocol::{Cx, Grain, OutRow, Row, Rows, Stage, StageDef, Unit};
+use protocol::{Cx, Grain, OutRow, Row, Rows, Stage, StageDef, Table, Unit};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -26,17 +28,23 @@ use serde::Deserialize;
 #[serde(deny_unknown_fields)]
 struct Params {}
 
-const MOMENT: [(&str, Type); 3] = [("mesh", Type::Blob), ("pose", Type::Floats(6)), ("truth", Type::Blob)];
+const SURFACE: [(&str, Type); 2] = [("mesh", Type::Blob), ("pose", Type::Floats(6))];
+const TRUTH: (&str, Type) = ("truth", Type::Blob);
+const TIMESTEP: (&str, Type) = ("timestep", Type::I64);
 
 fn def() -> StageDef {
     StageDef::new("evaluate_skin", 2, Grain::Row)
         .doc("Distance of skin that was found again from where it truly is.")
-        .reads(MOMENT)
-        .reads([("timestep", Type::I64), SKIN])
+        .reads(SURFACE)
+        .reads([TRUTH, TIMESTEP, SKIN])
         .may_read([skin::SEQUENCE])
-        .with("reference", MOMENT)
+        .with("reference", SURFACE)
+        .with("reference", [TRUTH])
         .with("reference", skin::CHOSEN_BY)
         .with_may_read("reference", [skin::SEQUENCE])
+        .may_take("carried", SURFACE)
+        .with("carried", [TIMESTEP])
+        .with_may_read("carried", [skin::SEQUENCE])
         .with("person", [("person", Type::Blob)])
         .writes([("skin_error_mm", Type::F64), ("skin_error_tracked_mm", Type::F64)])
         .batch(8)
@@ -48,11 +56,42 @@ protocol::register!(Params, def, |_: Params, cx: &Cx<'_>| {
     let chosen = skin::reference(&rows)?;
     let row = chosen.first().context("`reference` has no rows")?;
     let surface = Surface::read(row, scale)?;
+    let moment = skin::moment(row)?;
+    let carrier = cx.maybe_with("carried").map(|table| Carrier::read(table, &moment, scale)).transpose()?;
     let truth = Truth::read(&row.path("truth")?)?;
     let faces = truth.faces.clone();
     let tree = MeshDistance::new(&Mesh { positions: truth.positions, faces: truth.faces });
-    anyhow::Ok(EvaluateSkin { scale, moment: skin::moment(row)?, surface, tree, faces })
+    anyhow::Ok(EvaluateSkin { scale, moment, surface, carrier, tree, faces })
 });
+
+/// The surface of another tracking at the reference.
+struct Carrier {
+    surface: Surface,
+    vertices: KdTree,
+}
+
+impl Carrier {
+    /// That of the row of this moment.
+    fn read(table: &Table, moment: &(String, i64), scale: f64) -> Result<Carrier> {
+        for row in table.rows() {
+            if skin::is_same(&skin::moment(&row)?, moment) {
+                let surface = Surface::read(&row, scale)?;
+                return Ok(Carrier { vertices: KdTree::new(&surface.mesh.positions), surface });
+            }
+        }
+        let (sequence, timestep) = moment;
+        anyhow::bail!(
+            "`carried` has no row of the reference, {sequence} timestep {timestep}\nhint: it takes the rows of the same sequence as `reference`"
+        )
+    }
+
+    /// What canonical place it has at a place of the world, metres.
+    fn place(&self, world: Vec3) -> Vec3 {
+        let (v, _) = self.vertices.nearest(world);
+        let beside = self.surface.in_head(world) - self.surface.in_head(self.surface.mesh.positions[v]);
+        self.surface.canonical[v] + beside.as_vec3()
+    }
+}
 
 struct EvaluateSkin {
     scale: f64,
@@ -60,6 +99,8 @@ struct EvaluateSkin {
     moment: (String, i64),
     /// What was tracked at the reference, and the true surface there.
     surface: Surface,
+    /// What the rows are of, if not of that tracking.
+    carrier: Option<Carrier>,
     tree: MeshDistance,
     faces: Vec<[u32; 3]>,
 }
@@ -89,8 +130,9 @@ impl EvaluateSkin {
         let (mut found, mut tracked) = (Vec::new(), Vec::new());
         for (point, place) in skin::read(&row.path("skin")?)? {
             let place = Vec3::from(place);
-            let home = self.surface.at(place).and_then(|at| self.tree.closest(at));
-            let (Some(home), Some(had)) = (home, now.at(place)) else { continue };
+            let Some(was) = self.surface.at(place) else { continue };
+            let own = self.carrier.as_ref().map_or(place, |carrier| carrier.place(was));
+            let (Some(home), Some(had)) = (self.tree.closest(was), now.at(own)) else { continue };
             let corners = self.faces[home.face as usize].map(|v| truth.positions[v as usize]);
             let is: Vec3 = corners.iter().zip(home.bary.to_array()).map(|(p, b)| *p * b).sum();
             let normal = (corners[1] - corners[0]).cross(corners[2] - corners[0]).normalize_or_zero();
