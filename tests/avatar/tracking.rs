@@ -75,6 +75,12 @@ fn two_trackers_are_compared_on_people_the_head_models_have_not_seen() {
             "{of:?}"
         );
     }
+    // each surface is asked where it has that skin, whatever its canonical head
+    for method in ["NPHM", "NPHM without skin", "PCA", "PCA without skin"] {
+        let carried: Vec<Value> = rows("carried").into_iter().filter(|row| row["method"] == method).collect();
+        let known: Vec<f64> = carried.iter().filter_map(|row| row["skin_error_tracked_mm"].as_f64()).collect();
+        assert!(carried.len() == 12 && known.len() == 10 && known.iter().all(|mm| *mm < 15.0), "{method}: {known:?}");
+    }
     // a fit that begins at an earlier one ends near it, and elsewhere
     let (first, again) = (rows("first"), rows("neural"));
     for (first, again) in first.iter().zip(&again) {
