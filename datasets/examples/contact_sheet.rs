@@ -60,7 +60,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let shoot = |_, (posed, end): &(PosedHead<'_>, Placed)| {
             rig.par_iter().for_each(|(_, camera)| drop(capture::film(posed, end, camera, 2)));
         };
-        capture::in_turn(count as usize, pose, shoot, |_, ()| ())?;
+        capture::in_turn(count as usize, pose, shoot, |_, ()| Ok(()))?;
         let images = count as usize * rig.len();
         println!("{images} images of {size} px: {:.1} a second", images as f64 / start.elapsed().as_secs_f64());
         return Ok(());

@@ -114,19 +114,19 @@ pub fn film(posed: &PosedHead<'_>, end: &Placed, camera: &Camera, supersample: u
 /// Films moments in order: the next one is posed while one is shot, for to pose a head keeps one core busy and the cameras all of them.
 ///
 /// # Errors
-/// The first of posing.
+/// The first of posing or keeping.
 pub fn in_turn<P: Send + Sync, S: Send, E: Send>(
     moments: usize,
     pose: impl Fn(usize) -> Result<P, E> + Sync,
     shoot: impl Fn(usize, &P) -> S + Sync,
-    mut keep: impl FnMut(usize, S),
+    mut keep: impl FnMut(usize, S) -> Result<(), E>,
 ) -> Result<(), E> {
     let posed = |moment: usize| (moment < moments).then(|| pose(moment)).transpose();
     let mut next = posed(0)?;
     let mut moment = 0;
     while let Some(now) = next {
         let (shot, then) = rayon::join(|| shoot(moment, &now), || posed(moment + 1));
-        keep(moment, shot);
+        keep(moment, shot)?;
         next = then?;
         moment += 1;
     }

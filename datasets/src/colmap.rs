@@ -56,7 +56,7 @@ fn both(folder: &Path, ext: &str) -> Option<(PathBuf, PathBuf)> {
     (cameras.is_file() && images.is_file()).then_some((cameras, images))
 }
 
-/// Reads the model in `folder`, whose pictures lie below `root` in `images` (or in `root` itself).
+/// Reads the model in `folder`, whose pictures lie below `root` in `images`, `input` or `rgb`, or in `root` itself.
 ///
 /// # Errors
 /// If there is no model, a file is damaged, or a camera's model is not one of those with a name in [`lens`].
@@ -74,7 +74,11 @@ pub fn read(root: &Path, folder: &Path) -> Result<Vec<View>, ViewError> {
     if posed.is_empty() {
         return Err(fault(&images, "(file)", "no picture", "at least one", "did COLMAP place any picture?"));
     }
-    let pictures = Some(root.join("images")).filter(|folder| folder.is_dir()).unwrap_or_else(|| root.to_owned());
+    // the first folder that has the first picture; without any, errors speak of the usual one
+    let folders = ["images", "input", "rgb", ""].map(|name| root.join(name));
+    let has_it = |folder: &&PathBuf| folder.join(&posed[0].name).is_file();
+    let pictures = folders.iter().find(has_it).or_else(|| folders.iter().find(|folder| folder.is_dir()));
+    let pictures = pictures.unwrap_or(&folders[0]).clone();
     posed
         .into_iter()
         .map(|posed| {
@@ -192,8 +196,8 @@ const MODELS: [(&str, usize); 11] = [
     ("THIN_PRISM_FISHEYE", 12),
 ];
 
-/// Intrinsics and distortion of one of the models SIMPLE_PINHOLE, PINHOLE, SIMPLE_RADIAL, RADIAL, OPENCV, FULL_OPENCV and
-/// OPENCV_FISHEYE; none for any other, or for another number of parameters.
+/// Intrinsics and distortion of one of the models SIMPLE_PINHOLE, PINHOLE, SIMPLE_RADIAL, RADIAL, OPENCV, FULL_OPENCV, OPENCV_FISHEYE,
+/// SIMPLE_RADIAL_FISHEYE and RADIAL_FISHEYE; none for any other, or for another number of parameters.
 pub fn lens(model: &str, params: &[f64]) -> Option<([f64; 9], Option<Distortion>)> {
     let bent = |k1, k2, p1, p2, k3, k4, k5, k6| {
         let bent = Distortion::Rational([k1, k2, p1, p2, k3, k4, k5, k6]);
@@ -211,6 +215,9 @@ pub fn lens(model: &str, params: &[f64]) -> Option<([f64; 9], Option<Distortion>
         ("OPENCV_FISHEYE", &[fx, fy, cx, cy, k1, k2, k3, k4]) => {
             (fx, fy, cx, cy, Some(Distortion::Fisheye([k1, k2, k3, k4])))
         }
+        // the first terms of the same polynomial of the angle
+        ("SIMPLE_RADIAL_FISHEYE", &[f, cx, cy, k]) => (f, f, cx, cy, Some(Distortion::Fisheye([k, 0.0, 0.0, 0.0]))),
+        ("RADIAL_FISHEYE", &[f, cx, cy, k1, k2]) => (f, f, cx, cy, Some(Distortion::Fisheye([k1, k2, 0.0, 0.0]))),
         _ => return None,
     };
     Some(([fx, 0.0, cx, 0.0, fy, cy, 0.0, 0.0, 1.0], distortion))
@@ -226,7 +233,7 @@ fn checked(path: &Path, place: &str, model: &str, size: [u64; 2], params: &[f64]
                 path,
                 place,
                 &format!("the camera model {model}"),
-                "SIMPLE_PINHOLE, PINHOLE, SIMPLE_RADIAL, RADIAL, OPENCV, FULL_OPENCV or OPENCV_FISHEYE",
+                "SIMPLE_PINHOLE, PINHOLE, SIMPLE_RADIAL, RADIAL, OPENCV, FULL_OPENCV, OPENCV_FISHEYE, SIMPLE_RADIAL_FISHEYE or RADIAL_FISHEYE",
                 "run `colmap image_undistorter`, which makes pictures and a model of PINHOLE cameras, or calibrate as OPENCV",
             ),
         });
@@ -273,7 +280,9 @@ fn keep(path: &Path, id: u32, lens: Lens, lenses: &mut BTreeMap<u32, Lens>) -> R
 }
 
 fn text(path: &Path) -> Result<String, ViewError> {
-    fs::read_to_string(path).map_err(|e| ViewError::unreadable(path, e))
+    let text = fs::read_to_string(path).map_err(|e| ViewError::unreadable(path, e))?;
+    // editors of Windows put a mark in front
+    Ok(text.strip_prefix('\u{feff}').map_or(text.clone(), str::to_owned))
 }
 
 /// Reads `cameras.txt`: number -> camera.

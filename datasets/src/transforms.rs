@@ -57,7 +57,8 @@ pub fn read(paths: &[PathBuf]) -> Result<Vec<View>, ViewError> {
 
 fn json_of(path: &Path) -> Result<Value, ViewError> {
     let text = fs::read_to_string(path).map_err(|e| ViewError::unreadable(path, e))?;
-    serde_json::from_str(&text).map_err(|e| {
+    // editors of Windows put a mark in front
+    serde_json::from_str(text.trim_start_matches('\u{feff}')).map_err(|e| {
         let hint = match e.is_eof() {
             true => "was the file cut short?",
             false => "JSON knows no NaN, no Infinity and no comments: export the file again without",
@@ -300,7 +301,9 @@ fn intrinsics(frame: &Fields<'_>, whole: &Fields<'_>, width: u32, height: u32) -
                 }
                 return Ok(Some(found));
             }
-            if let Some(found) = place.number(angle)? {
+            // instant-ngp's, in degrees
+            let degrees = place.number(if length == "fl_x" { "x_fov" } else { "y_fov" })?;
+            if let Some(found) = place.number(angle)?.or(degrees.map(f64::to_radians)) {
                 if found > 0.0 && found < std::f64::consts::PI {
                     return Ok(Some(0.5 * side / (0.5 * found).tan()));
                 }
@@ -324,7 +327,28 @@ fn intrinsics(frame: &Fields<'_>, whole: &Fields<'_>, width: u32, height: u32) -
     Ok([fx, 0.0, cx, 0.0, fy, cy, 0.0, 0.0, 1.0])
 }
 
+/// Fields of lenses and shutters that nothing here undoes.
+const UNKNOWN: [&str; 9] =
+    ["k5", "k6", "ftheta_p0", "ftheta_p1", "ftheta_p2", "ftheta_p3", "ftheta_p4", "equirectangular", "rolling_shutter"];
+
 fn distortion(frame: &Fields<'_>, whole: &Fields<'_>) -> Result<Option<Distortion>, ViewError> {
+    fn is_nothing(value: &Value) -> bool {
+        match value {
+            Value::Number(number) => number.as_f64() == Some(0.0),
+            Value::Bool(is_so) => !is_so,
+            Value::Array(list) => list.iter().all(is_nothing),
+            _ => false,
+        }
+    }
+    for (name, place) in UNKNOWN.iter().flat_map(|name| [(name, frame), (name, whole)]) {
+        if place.get(name).is_some_and(|value| !is_nothing(value)) {
+            return Err(place.fault(
+                name,
+                "nothing, or 0",
+                "undistort the pictures with the program that calibrated them, and export them as PINHOLE",
+            ));
+        }
+    }
     let k = |name: &str| Ok::<f64, ViewError>(either(frame, whole, name)?.unwrap_or(0.0));
     let (k1, k2, k3, k4, p1, p2) = (k("k1")?, k("k2")?, k("k3")?, k("k4")?, k("p1")?, k("p2")?);
     let place = if frame.get("camera_model").is_some() { frame } else { whole };
@@ -374,6 +398,9 @@ fn camera(frame: &Fields<'_>) -> Result<String, ViewError> {
     Ok(String::new())
 }
 
+/// Times that are so much of the recording apart are one: a millionth of an hour is less than the time of a frame.
+const SAME: f64 = 2e-6;
+
 /// The distinct times of a capture, for those that are no integers: then the timestep is the place in their order.
 struct Times(Vec<f64>);
 
@@ -381,7 +408,9 @@ impl Times {
     fn new<'a>(frames: impl Iterator<Item = &'a Value>) -> Times {
         let mut times: Vec<f64> = frames.filter_map(|frame| frame.get("time")?.as_f64()).collect();
         times.sort_by(f64::total_cmp);
-        times.dedup();
+        // clocks of several cameras, or texts of so many digits, do not agree to the last one
+        let length = times.last().zip(times.first()).map_or(0.0, |(last, first)| last - first);
+        times.dedup_by(|later, earlier| *later - *earlier <= SAME * length);
         Times(times)
     }
 
@@ -399,7 +428,8 @@ impl Times {
         if self.0.iter().all(|time| time.fract() == 0.0 && time.abs() < 1e15) {
             return Ok(Some(time as i64));
         }
-        Ok(self.0.iter().position(|found| *found == time).and_then(|at| i64::try_from(at).ok()))
+        // each stands for those up to the next
+        Ok(i64::try_from(self.0.partition_point(|found| *found <= time)).ok().map(|after| after - 1))
     }
 }
 

@@ -1,10 +1,10 @@
 //! Calibrated pictures and videos of any capture: what the readers of `transforms` and `colmap` have in common.
 //!
 //! A [`View`] is a file with its camera, in OpenCV axes (x right, y down, z forward) and with the centre of pixel i at
-//! i + 0.5. This file knows how a capture's world becomes ours, which camera and time a path speaks of, and what cannot be
-//! a capture of a head. It knows no calibration format and decodes no video.
+//! i + 0.5. This file knows how a capture's world becomes ours, and what cannot be a capture of a head. It knows no calibration
+//! format and decodes no video; which camera and time a path speaks of is for `names`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use geometry::camera::same_shape;
@@ -119,7 +119,13 @@ pub fn is_video(path: &Path) -> bool {
 /// If some do not: the first, and how many.
 pub fn check_files(root: &Path, calibration: &Path, views: &[View]) -> Result<(), ViewError> {
     let files = || views.iter().flat_map(|view| std::iter::once(&view.file).chain(&view.mask));
-    let outside = |file: &&PathBuf| !file.strip_prefix(root).is_ok_and(|below| !below.iter().any(|part| part == ".."));
+    let plain = |below: &Path| !below.iter().any(|part| part == "..");
+    let inside =
+        |file: &Path| -> Option<bool> { Some(file.canonicalize().ok()?.starts_with(root.canonicalize().ok()?)) };
+    let outside = |file: &&PathBuf| match file.strip_prefix(root) {
+        Ok(below) if plain(below) => false,
+        _ => !inside(file).unwrap_or(false),
+    };
     if let Some(file) = files().find(outside) {
         return Err(ViewError::Unfit {
             what: format!("{} names {}, which lies outside {}", calibration.display(), file.display(), root.display()),
@@ -130,10 +136,29 @@ pub fn check_files(root: &Path, calibration: &Path, views: &[View]) -> Result<()
     let missing: BTreeSet<&PathBuf> = files().filter(|file| !file.is_file()).collect();
     match missing.first() {
         None => Ok(()),
-        Some(first) => {
-            Err(ViewError::Missing { path: calibration.to_owned(), count: missing.len(), first: (*first).clone() })
-        }
+        Some(first) => match called_otherwise(first) {
+            Some(found) => Err(ViewError::Unfit {
+                what: format!("{} names {}, and there is {}", calibration.display(), first.display(), found.display()),
+                hint: "names of files have to be the same to the letter, capitals included".to_owned(),
+            }),
+            None => {
+                Err(ViewError::Missing { path: calibration.to_owned(), count: missing.len(), first: (*first).clone() })
+            }
+        },
     }
+}
+
+/// A file beside a missing one whose name differs from it in capitals alone, or in its ending's.
+fn called_otherwise(missing: &Path) -> Option<PathBuf> {
+    let name = missing.file_name()?.to_str()?;
+    let is_alike = |other: &Path| {
+        let other_name = other.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let stem = other.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
+        other_name.eq_ignore_ascii_case(name) || (missing.extension().is_none() && stem == name)
+    };
+    let mut beside: Vec<PathBuf> = missing.parent()?.read_dir().ok()?.flatten().map(|entry| entry.path()).collect();
+    beside.sort_unstable();
+    beside.into_iter().find(|path| is_alike(path))
 }
 
 /// Checks that the first picture of each camera has the shape that its calibration is for; it may be smaller or larger.
@@ -161,109 +186,6 @@ pub fn check_shapes(views: &[View]) -> Result<(), ViewError> {
         }
     }
     Ok(())
-}
-
-/// What a file is called without its ending; of `cam_{name}` the name.
-fn stem(file: &Path) -> String {
-    let stem = file.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
-    stem.strip_prefix("cam_").unwrap_or(stem).to_owned()
-}
-
-/// Says of pictures without a camera that each is of one of its own, called as the file is, all at one moment.
-pub fn name_cameras(views: &mut [View]) {
-    for view in views.iter_mut().filter(|view| view.camera.is_empty() && !view.is_video()) {
-        view.camera = stem(&view.file);
-        view.timestep = view.timestep.or(Some(0));
-    }
-}
-
-/// Says of pictures without a camera that they are of one, `0`, which may move.
-pub fn name_moments(views: &mut [View]) {
-    views
-        .iter_mut()
-        .filter(|view| view.camera.is_empty() && !view.is_video())
-        .for_each(|view| view.camera = "0".to_owned());
-}
-
-/// Gives a camera and a timestep to views that have none, and sorts: by camera, then by time. Answers whether pictures were taken for those
-/// of one moving camera because nothing tells.
-///
-/// From the path, if all of them agree: `cam_{name}/frame_{n}.png`, or `{name}/{n}.png`. Else they are taken for pictures of
-/// one moving camera, `0`, whose timesteps are their places in the order of paths. A view that knows its camera and not
-/// its time gets the number in its path, or else its place among those of its camera.
-///
-/// # Errors
-/// If two views have the same camera and timestep, or two videos the same camera.
-pub fn name_views(root: &Path, views: &mut [View]) -> Result<bool, ViewError> {
-    views.sort_by(|a, b| a.file.cmp(&b.file));
-    let relative = |view: &View| view.file.strip_prefix(root).unwrap_or(&view.file).to_owned();
-    let pictures = |view: &View| !view.is_video();
-    let nameless: Vec<PathBuf> = views.iter().filter(|v| pictures(v) && v.camera.is_empty()).map(&relative).collect();
-    let of_path: BTreeMap<PathBuf, (String, i64)> = [cam_frame, name_number]
-        .iter()
-        .find_map(|rule| nameless.iter().map(|path| Some((path.clone(), rule(path)?))).collect())
-        .unwrap_or_default();
-    let guessed = of_path.is_empty() && nameless.len() > 1;
-    for view in views.iter_mut().filter(|view| view.camera.is_empty()) {
-        if view.is_video() {
-            view.camera = stem(&view.file);
-        } else if let Some((camera, timestep)) = of_path.get(&relative(view)) {
-            view.camera.clone_from(camera);
-            view.timestep = view.timestep.or(Some(*timestep));
-        } else {
-            view.camera = "0".to_owned();
-        }
-    }
-    // what is left has a camera and no time
-    let timeless: Vec<usize> =
-        (0..views.len()).filter(|&at| pictures(&views[at]) && views[at].timestep.is_none()).collect();
-    let numbers: Option<Vec<i64>> = timeless
-        .iter()
-        .map(|&at| cam_frame(&relative(&views[at])).or_else(|| name_number(&relative(&views[at]))).map(|(_, n)| n))
-        .collect();
-    let mut seen: BTreeMap<String, i64> = BTreeMap::new();
-    for (place, &at) in timeless.iter().enumerate() {
-        let count = seen.entry(views[at].camera.clone()).or_default();
-        views[at].timestep = Some(numbers.as_ref().map_or(*count, |numbers| numbers[place]));
-        *count += 1;
-    }
-    views.sort_by(|a, b| (&a.camera, a.timestep, &a.file).cmp(&(&b.camera, b.timestep, &b.file)));
-    let twice = views.windows(2).find(|two| (&two[0].camera, two[0].timestep) == (&two[1].camera, two[1].timestep));
-    let Some(two) = twice else { return Ok(guessed) };
-    let when = two[0].timestep.map_or("as a video".to_owned(), |timestep| format!("at timestep {timestep}"));
-    Err(ViewError::Unfit {
-        what: format!(
-            "camera `{}` is there twice {when}: {} and {}",
-            two[0].camera,
-            two[0].file.display(),
-            two[1].file.display()
-        ),
-        hint:
-            "give cameras names and pictures numbers: cam_{name}/frame_{number}.png, or camera_label and timestep_index"
-                .to_owned(),
-    })
-}
-
-/// `.../cam_{name}/frame_{n}.png`.
-fn cam_frame(path: &Path) -> Option<(String, i64)> {
-    let folder = path.parent()?.file_name()?.to_str()?.strip_prefix("cam_")?;
-    let number = path.file_stem()?.to_str()?.strip_prefix("frame_")?;
-    Some((folder.to_owned(), digits(number)?))
-}
-
-/// `.../{name}/{n}.png`, where the folder is not one that pictures of all cameras lie in.
-fn name_number(path: &Path) -> Option<(String, i64)> {
-    let folder = path.parent()?.file_name()?.to_str()?;
-    let common = ["images", "image", "input", "rgb", "frames", "train", "test", "val"];
-    if common.contains(&folder) {
-        return None;
-    }
-    let number = digits(path.file_stem()?.to_str()?)?;
-    Some((folder.strip_prefix("cam_").unwrap_or(folder).to_owned(), number))
-}
-
-fn digits(text: &str) -> Option<i64> {
-    text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok())?
 }
 
 /// Reads `world`: a rigid motion as 12 or 16 numbers, row by row.
@@ -310,6 +232,30 @@ pub fn move_view(view: &mut View, scale: f64, world: &DMat4) {
     let mut pose = DMat4::from_cols_array(&view.world_to_cam).transpose();
     pose.w_axis = (pose.w_axis.truncate() * scale).extend(1.0);
     view.world_to_cam = (pose * world.inverse()).transpose().to_cols_array();
+}
+
+/// How far from the middle of its picture a principal point may be and nothing is said of it, as a share of the side.
+const OFF_CENTRE: f64 = 0.2;
+
+/// What is to be said of principal points far from the middle: intrinsics are of pictures of another size, or pictures were cropped.
+pub fn off_centre(views: &[View]) -> Option<String> {
+    let share = |view: &View| {
+        let of = |at: f64, side: u32| at / f64::from(side) - 0.5;
+        [of(view.intrinsics[2], view.width), of(view.intrinsics[5], view.height)]
+    };
+    let far = |view: &&View| share(view).iter().any(|share| share.abs() >= OFF_CENTRE);
+    let first = views.iter().find(far)?;
+    Some(format!(
+        "{} of {} principal points are far from the middle of their picture, the first, ({:.1}, {:.1}) px of {} x {}, in {}; are intrinsics and \
+         pictures of one size?",
+        views.iter().filter(far).count(),
+        views.len(),
+        first.intrinsics[2],
+        first.intrinsics[5],
+        first.width,
+        first.height,
+        first.file.display()
+    ))
 }
 
 /// Nearest and furthest that a camera can be from a head, metres.
@@ -445,46 +391,6 @@ mod tests {
         }
     }
 
-    fn named(files: &[&str]) -> Vec<(String, Option<i64>)> {
-        let mut views: Vec<View> = files.iter().map(|file| view(file, [0.0, 0.0, 1.0])).collect();
-        let guessed = name_views(Path::new("root"), &mut views).unwrap();
-        assert_eq!(guessed, views.iter().all(|view| view.camera == "0"));
-        views.into_iter().map(|view| (view.camera, view.timestep)).collect()
-    }
-
-    fn pairs(list: &[(&str, i64)]) -> Vec<(String, Option<i64>)> {
-        list.iter().map(|(camera, timestep)| ((*camera).to_owned(), Some(*timestep))).collect()
-    }
-
-    #[test]
-    fn paths_tell_camera_and_time() {
-        let rig = ["images/cam_b/frame_00003.png", "images/cam_a/frame_00010.jpg", "images/cam_a/frame_00003.png"];
-        assert_eq!(named(&rig), pairs(&[("a", 3), ("a", 10), ("b", 3)]));
-        assert_eq!(named(&["left/0002.png", "right/0001.png"]), pairs(&[("left", 2), ("right", 1)]));
-        // one moving camera
-        assert_eq!(named(&["train/r_1.png", "train/r_0.png"]), pairs(&[("0", 0), ("0", 1)]));
-        assert_eq!(named(&["images/0007.png", "images/0009.png"]), pairs(&[("0", 0), ("0", 1)]));
-        assert_eq!(named(&["left/0002.png", "odd.png"]), pairs(&[("0", 0), ("0", 1)]));
-        assert_eq!(named(&["videos/cam_12.mp4", "videos/cam_11.mp4"]), [("11".into(), None), ("12".into(), None)]);
-    }
-
-    #[test]
-    fn pictures_that_do_not_tell_are_what_one_says_they_are() {
-        let named = |files: &[&str], say: fn(&mut [View])| {
-            let mut views: Vec<View> = files.iter().map(|file| view(file, [0.0, 0.0, 1.0])).collect();
-            say(&mut views);
-            let guessed = name_views(Path::new("root"), &mut views).map_err(|error| error.to_string())?;
-            assert!(!guessed);
-            Ok::<_, String>(views.into_iter().map(|view| (view.camera, view.timestep)).collect::<Vec<_>>())
-        };
-        let flat = ["images/cam01.png", "images/cam_02.png"];
-        assert_eq!(named(&flat, name_cameras).unwrap(), pairs(&[("02", 0), ("cam01", 0)]));
-        assert_eq!(named(&flat, name_moments).unwrap(), pairs(&[("0", 0), ("0", 1)]));
-        let error = named(&["a/1.png", "b/1.png"], name_cameras).unwrap_err();
-        assert!(error.contains("camera `1` is there twice at timestep 0"), "{error}");
-        assert_eq!(named(&["a/1.png", "b/2.png"], name_moments).unwrap(), pairs(&[("0", 1), ("0", 2)]));
-    }
-
     #[test]
     fn cameras_of_which_none_sees_the_head_are_an_error_that_knows_conventions() {
         let sound = view("a.png", [0.1, 0.0, 1.0]);
@@ -507,23 +413,6 @@ mod tests {
         let opencv = DMat4::from_mat3(axes) * DMat4::from_translation(-center);
         assert!(check_directions(&[with_pose(&sound, opencv)]).is_ok());
         assert!(hint(opencv.inverse()).contains("if each pose were inverted"), "{}", hint(opencv.inverse()));
-    }
-
-    #[test]
-    fn fields_go_before_paths_and_nothing_is_there_twice() {
-        let labelled = |files: [&str; 2], cameras: [&str; 2]| {
-            let mut views = files.map(|file| view(file, [0.0, 0.0, 1.0]));
-            views.iter_mut().zip(cameras).for_each(|(view, camera)| view.camera = camera.into());
-            name_views(Path::new("root"), &mut views).map(|_| views.map(|view| (view.camera, view.timestep)))
-        };
-        let numbered = labelled(["left/0002.png", "left/0004.png"], ["A", "B"]).unwrap();
-        assert_eq!(numbered.to_vec(), pairs(&[("A", 2), ("B", 4)]));
-        // labels without any time: each camera has its first picture
-        assert_eq!(labelled(["x.png", "y.png"], ["A", "B"]).unwrap().to_vec(), pairs(&[("A", 0), ("B", 0)]));
-        let error = labelled(["a/0001.png", "b/0001.png"], ["A", "A"]).unwrap_err();
-        let expected = "camera `A` is there twice at timestep 1: root/a/0001.png and root/b/0001.png";
-        assert_eq!(error.to_string(), expected);
-        assert!(error.hint().contains("cam_{name}/frame_{number}.png"));
     }
 
     #[test]
@@ -562,6 +451,15 @@ mod tests {
     }
 
     #[test]
+    fn a_principal_point_at_a_quarter_is_that_of_a_picture_twice_as_small() {
+        let mut half = view("b.png", [0.0, 0.0, 1.0]);
+        (half.intrinsics[2], half.intrinsics[5]) = (25.0, 25.0);
+        assert_eq!(off_centre(&[view("a.png", [0.0, 0.0, 1.0])]), None);
+        let said = off_centre(&[view("a.png", [0.0, 0.0, 1.0]), half]).unwrap();
+        assert!(said.starts_with("1 of 2") && said.contains("(25.0, 25.0) px of 100 x 100, in root/b.png"), "{said}");
+    }
+
+    #[test]
     fn missing_files_are_counted() {
         let root = tempfile::tempdir().unwrap();
         let mut views = ["b.png", "a.png", "c.png"].map(|file| view(file, [0.0, 0.0, 1.0]));
@@ -569,6 +467,17 @@ mod tests {
         std::fs::write(&views[1].file, b"").unwrap();
         let error = check_files(root.path(), Path::new("t.json"), &views).unwrap_err().to_string();
         assert!(error.starts_with("t.json names 2 files") && error.ends_with("b.png"), "{error}");
+        std::fs::write(root.path().join("B.PNG"), b"").unwrap();
+        let error = check_files(root.path(), Path::new("t.json"), &views).unwrap_err().to_string();
+        assert!(error.contains("b.png, and there is") && error.ends_with("B.PNG"), "{error}");
+        // a way round that stays inside
+        let mut round = view("a.png", [0.0, 0.0, 1.0]);
+        std::fs::create_dir(root.path().join("sub")).unwrap();
+        round.file = root.path().join("sub/../a.png");
+        assert!(check_files(root.path(), Path::new("t.json"), std::slice::from_ref(&round)).is_ok());
+        round.file = root.path().join("../a.png");
+        let error = check_files(root.path(), Path::new("t.json"), &[round]).unwrap_err().to_string();
+        assert!(error.contains("lies outside"), "{error}");
     }
 
     #[test]

@@ -8,7 +8,7 @@
 //! sequence, so a new sequence films only itself.
 
 use crate::common::media::Image;
-use crate::common::video::{check_size, write_video};
+use crate::common::video::{VideoWriter, check_size};
 use crate::source_nersemble;
 use anyhow::{Context, Result};
 use datasets::capture;
@@ -124,7 +124,18 @@ impl CaptureSynthetic {
         let head = Head::new(&self.assets, &Identity::random(&self.assets, identity))?;
 
         let sensors: Vec<_> = rig.iter().map(|(serial, _)| capture::Sensor::new(serial)).collect();
-        let mut films: Vec<(Vec<Image>, Vec<Image>)> = vec![Default::default(); rig.len()];
+        let root = cx.file(unit, "nersemble");
+        let fps = p.frames as f64 / f64::from(sequence(&name)?.seconds);
+        // encoded as they come: the frames of all cameras in a sequence would be tens of gigabytes at full size
+        let video = |path: PathBuf| -> Result<VideoWriter> {
+            std::fs::create_dir_all(path.parent().context("a video lies in a folder")?)?;
+            VideoWriter::new(&path, fps, p.frames)
+        };
+        let film = |(serial, _): &(String, Camera)| {
+            let colour = video(nersemble::video_path(&root, participant, &name, serial))?;
+            Ok((colour, video(nersemble::alpha_path(&root, participant, &name, serial))?))
+        };
+        let mut films = rig.iter().map(film).collect::<Result<Vec<_>>>()?;
         let times = moments(&name, p.frames)?;
         let pose = |i: usize| {
             let at = |time: f32| expression_at(&name, time, identity);
@@ -142,31 +153,22 @@ impl CaptureSynthetic {
             rig.par_iter().zip(&sensors).map(one).collect::<Vec<_>>()
         };
         let keep = |i: usize, shots: Vec<capture::Frame>| {
-            for (film, shot) in films.iter_mut().zip(shots) {
+            films.par_iter_mut().zip(shots).try_for_each(|((colour, mattes), shot)| {
                 let (width, height) = (shot.width as usize, shot.height as usize);
-                film.0.push(Image::new(width, height, 3, shot.rgb));
-                let matte = shot.alpha.iter().flat_map(|&alpha| [alpha; 3]).collect();
-                film.1.push(Image::new(width, height, 3, matte));
-            }
+                colour.push(&Image::new(width, height, 3, shot.rgb))?;
+                mattes.push(&Image::new(width, height, 1, shot.alpha))
+            })?;
             cx.progress(i + 1, times.len(), "");
+            Ok(())
         };
         capture::in_turn(times.len(), pose, shoot, keep)?;
 
-        let root = cx.file(unit, "nersemble");
+        films.into_iter().try_for_each(|(colour, mattes)| colour.finish().and_then(|()| mattes.finish()))?;
+
         nersemble::write_calibration(&root, participant, &rig)?;
         let corrections: Vec<_> =
             rig.iter().zip(&sensors).map(|((serial, _), sensor)| (serial.clone(), sensor.correction())).collect();
         nersemble::write_colours(&root, participant, &corrections)?;
-        let fps = p.frames as f64 / f64::from(sequence(&name)?.seconds);
-        for ((serial, _), (frames, mattes)) in rig.iter().zip(&films) {
-            for (path, images) in [
-                (nersemble::video_path(&root, participant, &name, serial), frames),
-                (nersemble::alpha_path(&root, participant, &name, serial), mattes),
-            ] {
-                std::fs::create_dir_all(path.parent().context("a video lies in a folder")?)?;
-                write_video(&path, fps, images)?;
-            }
-        }
         // what the importer of real captures would find
         let found = source_nersemble::rows(&root, Some((p.width, p.height)), &|_| true)?;
         Ok(found.into_iter().map(|(_, row)| row).collect::<Vec<OutRow>>())

@@ -90,7 +90,7 @@ impl ContactSheet {
             let none = || plain(target.width, target.height, NO_RENDER);
             pictures.push(render_of(rows, method)?.unwrap_or_else(none));
         }
-        let span = gbuffers::depth_span([&gbuffer]);
+        let span = gbuffers::depth_span(&gbuffer).unwrap_or_default();
         pictures.extend(gbuffers::pictures(&gbuffer, span));
         pictures.push(overlay(&target, &gbuffer)?);
         Ok(beside(&pictures.iter().map(|picture| enlarge(picture, self.params.picture)).collect::<Vec<_>>()))

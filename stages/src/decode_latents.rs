@@ -28,6 +28,7 @@ fn def() -> StageDef {
         .with("vae", backbone::COLUMNS)
         .writes([("render", Type::Blob)])
         .batch(16)
+        .memory_mb(1000)
 }
 
 protocol::register!(Params, def, |_: Params, cx: &Cx<'_>| {

@@ -60,11 +60,10 @@ impl Stage for DrawConditions {
 impl DrawConditions {
     fn draw(&self, unit: &Unit<'_>, cx: &Cx<'_>) -> Result<Rows> {
         let rows = unit.rows();
-        let gbuffers = rows.iter().map(|row| gbuffers::read(&row.path("gbuffer")?)).collect::<Result<Vec<_>>>()?;
-        let span = gbuffers::depth_span(&gbuffers);
-        let colors = self.colors(&rows, &gbuffers)?;
+        let (span, colors) = self.scales(&rows)?;
         let mut out = Rows::new();
-        for (i, (row, gbuffer)) in rows.iter().zip(&gbuffers).enumerate() {
+        for (i, row) in rows.iter().enumerate() {
+            let gbuffer = gbuffers::read(&row.path("gbuffer")?)?;
             let file = |channel: &str| cx.file(unit, &format!("{i:05}-{channel}.png"));
             if let Some(render) = row.maybe_path("render")? {
                 // a file that a unit puts out lies in its own folder
@@ -73,9 +72,9 @@ impl DrawConditions {
                 out.push(OutRow::of(i).str("channel", "render").file("render", &path));
             }
             let mut pictures: Vec<(&str, Image)> =
-                CHANNELS.into_iter().zip(gbuffers::pictures(gbuffer, span)).collect();
-            if let Some((features, colors)) = self.features(row, gbuffer)?.zip(colors.as_ref()) {
-                pictures.push(("features", colors.paint(&features, gbuffer)));
+                CHANNELS.into_iter().zip(gbuffers::pictures(&gbuffer, span)).collect();
+            if let Some((features, colors)) = self.features(row, &gbuffer)?.zip(colors.as_ref()) {
+                pictures.push(("features", colors.paint(&features, &gbuffer)));
             }
             for (channel, picture) in pictures {
                 let path = file(channel);
@@ -96,16 +95,18 @@ impl DrawConditions {
         Ok(all.map(|all| all.squeeze_dim(0).flatten(1, 2).index_select(1, &seen).transpose(0, 1)))
     }
 
-    /// How the features of a film are painted; none if there are none.
-    fn colors(&self, rows: &[Row<'_>], gbuffers: &[GBuffer]) -> Result<Option<Colors>> {
-        let mut sums: Option<Sums> = None;
-        for (row, gbuffer) in rows.iter().zip(gbuffers) {
-            // a picture at a time: those of a long film at 512 px do not fit into memory together
-            if let Some(features) = self.features(row, gbuffer)? {
+    /// The depths of a film, and how its features are painted; none if there are none. All pictures are read again to be drawn: those of a long
+    /// film at 512 px do not fit into memory together.
+    fn scales(&self, rows: &[Row<'_>]) -> Result<([f32; 2], Option<Colors>)> {
+        let (mut span, mut sums) = (None, None);
+        for row in rows {
+            let gbuffer = gbuffers::read(&row.path("gbuffer")?)?;
+            span = [span, gbuffers::depth_span(&gbuffer)].into_iter().flatten().reduce(gbuffers::both_spans);
+            if let Some(features) = self.features(row, &gbuffer)? {
                 sums.get_or_insert_with(|| Sums::new(features.size()[1])).add(&features);
             }
         }
-        Ok(sums.filter(|sums| sums.count > 0.0).map(|sums| sums.colors()))
+        Ok((span.unwrap_or_default(), sums.filter(|sums: &Sums| sums.count > 0.0).map(|sums| sums.colors())))
     }
 }
 

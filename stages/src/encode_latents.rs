@@ -17,6 +17,7 @@ use models::vae::Vae;
 use protocol::{Cx, Grain, OutRow, Rows, Stage, StageDef, Unit};
 use schemars::JsonSchema;
 use serde::Deserialize;
+use std::path::PathBuf;
 use tch::Tensor;
 use tch::nn::VarStore;
 
@@ -36,6 +37,7 @@ fn def() -> StageDef {
         .with("vae", backbone::COLUMNS)
         .writes([("target", Type::Blob), ("latent", Type::Blob)])
         .batch(16)
+        .memory_mb(1000)
 }
 
 protocol::register!(Params, def, |params: Params, cx: &Cx<'_>| {
@@ -46,13 +48,15 @@ protocol::register!(Params, def, |params: Params, cx: &Cx<'_>| {
         "size {} is no multiple of {factor}, the auto-encoder's factor",
         params.size
     );
-    anyhow::Ok(EncodeLatents { params, vae, _vs: vs })
+    anyhow::Ok(EncodeLatents { params, vae, _vs: vs, last: None })
 });
 
 struct EncodeLatents {
     params: Params,
     vae: Vae,
     _vs: VarStore,
+    /// The last picture: the crops of one stand together.
+    last: Option<(PathBuf, Image)>,
 }
 
 impl Stage for EncodeLatents {
@@ -65,9 +69,13 @@ impl Stage for EncodeLatents {
 }
 
 impl EncodeLatents {
-    fn target(&self, unit: &Unit<'_>) -> Result<Image> {
+    fn target(&mut self, unit: &Unit<'_>) -> Result<Image> {
         let row = unit.row();
-        let image = Image::read(&row.path("image")?, 3)?;
+        let path = row.path("image")?;
+        if self.last.as_ref().is_none_or(|(last, _)| *last != path) {
+            self.last = Some((path.clone(), Image::read(&path, 3)?));
+        }
+        let (_, image) = self.last.as_ref().context("it was just read")?;
         let scale = image.width as f64 / f64::from(px(&row, "width")?);
         let [x0, y0, side] = row.array("crop_rect")?.map(|px| px * scale);
         Ok(image.crop(x0, y0, side, self.params.size, 255))

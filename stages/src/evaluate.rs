@@ -104,7 +104,7 @@ impl Evaluate {
             bail!("the render is {} x {} px, the target {w} x {h}", render.width, render.height);
         }
         if is_blank(&target) {
-            cx.log("a target is all black or all grey: no picture was taken, and it has no scores");
+            cx.warn("a target is all black or all grey: no picture was taken, and it has no scores");
             return Ok(vec![METRICS.iter().fold(OutRow::new(), |row, name| row.set(name, Value::Null))]);
         }
         let (a, b) = (&target.data, &render.data);

@@ -11,7 +11,7 @@
 //! `expression_distance` is the mean distance of the avatar's displacements from the driver's, `pose_distance` the angle between their
 //! rotations; the `_still` columns are the driver's own displacements and rotations: the distances of an avatar that never moves. The paper's AED and APD compare parameters of DECA
 //! and are other numbers. `csim` is the cosine of the face descriptors of a render and of the avatar's person, which is the mean over the pictures (`target`) of the
-//! constant `person`; `csim_driver` that of the render and the driver's picture: what of the driver's looks came along. Null where the mesh is not sure of a face in one of the pictures.
+//! constant `person`; `csim_driver` that of the render and the driver's picture: what of the driver's looks came along. Null where the mesh is not sure of a face in one of the pictures, and distances of films in which it is sure of one moment only.
 
 use crate::common::landmarks::{Face, SIDES, refine, sure_face};
 use crate::common::media::Image;
@@ -43,7 +43,7 @@ struct Params {
 }
 
 fn def() -> StageDef {
-    StageDef::new("evaluate_animation", 2, Grain::Group)
+    StageDef::new("evaluate_animation", 3, Grain::Group)
         .doc("Expression and pose of an animated avatar against its driver's, by landmarks in pictures of both.")
         .reads([("timestep", Type::I64), ("render", Type::Blob), ("image", Type::Blob)])
         .writes([("expression_distance", Type::F64), ("expression_still", Type::F64)])
@@ -96,7 +96,9 @@ impl EvaluateAnimation {
         let distances = distances(&avatar, &driver)?;
         let row = |(_, i): &(i64, usize)| {
             let known = found.iter().position(|f| f == i);
-            let value = |of: fn(&Distances) -> f64| known.map_or(Value::Null, |at| Value::F64(of(&distances[at])));
+            let value = |of: fn(&Distances) -> f64| {
+                known.and_then(|at| distances.get(at)).map_or(Value::Null, |d| Value::F64(of(d)))
+            };
             let likeness = |side: usize| known.and_then(|at| alike[at][side]).map_or(Value::Null, Value::F64);
             OutRow::of(*i)
                 .set("expression_distance", value(|d| d.expression))
@@ -177,9 +179,9 @@ fn motion(film: &[Vec<DVec3>]) -> Result<(Vec<Moved>, Vec<DVec3>)> {
     Ok((moved.collect(), mean))
 }
 
-/// Distances of two films of the same moments.
+/// Distances of two films of the same moments; none of a single one, which is its own mean and would be at no distance from anything.
 fn distances(avatar: &[Vec<DVec3>], driver: &[Vec<DVec3>]) -> Result<Vec<Distances>> {
-    if avatar.is_empty() {
+    if avatar.len() < 2 {
         return Ok(Vec::new());
     }
     let ((avatar, mean), (driver, mean_driver)) = (motion(avatar)?, motion(driver)?);
@@ -245,5 +247,6 @@ mod tests {
         let width = face(0.0, 0.0, 1.2)[SIDES[0]].distance(face(0.0, 0.0, 1.2)[SIDES[1]]);
         assert!((same[2].expression_still - 100.0 * 9.0 / 5.0 / width).abs() < 0.1, "{:?} {width}", same[2]);
         assert!(distances(&[], &[]).unwrap().is_empty());
+        assert!(distances(&driver[..1], &driver[..1]).unwrap().is_empty(), "one moment tells nothing of motion");
     }
 }

@@ -72,7 +72,7 @@ impl ExportFlame {
             let frames: Vec<FlameFrame> = frames.into_values().collect();
             let without = frames.iter().filter(|frame| frame.eyes.is_none()).count();
             if (1..frames.len()).contains(&without) {
-                cx.log(&format!(
+                cx.warn(&format!(
                     "participant {participant}, sequence {sequence}: {without} of {} moments have no `eyes`, so none are written",
                     frames.len()
                 ));

@@ -15,6 +15,7 @@ use crate::common::matting;
 use crate::common::media::{Frame, Image, Undistort, VideoReader, ensure_shape};
 use anyhow::{Context, Result, bail, ensure};
 use datasets::colour::Correction;
+use image::metadata::Orientation;
 use manifests::Type;
 use protocol::{Cx, Grain, OutRow, Row, Rows, Stage, StageDef, Unit};
 use schemars::JsonSchema;
@@ -25,7 +26,8 @@ use std::path::{Path, PathBuf};
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Params {
-    /// Take every n-th frame, the first included; a column `every` of a row goes before.
+    /// Take every n-th frame of a video, the first included, and of pictures those whose timestep is a multiple of n; a column `every` of a
+    /// row goes before. The paper takes every 3rd of 73 frames a second.
     #[serde(default = "every")]
     #[schemars(range(min = 1))]
     every: u32,
@@ -33,6 +35,9 @@ struct Params {
     #[serde(default)]
     #[schemars(range(max = 16384))]
     width: u32,
+    /// Whether a picture is laid over white by its matte. Who lays it over something later wants it as it is: twice leaves a rim.
+    #[serde(default = "yes")]
+    over_white: bool,
     /// How images are written; mattes are always PNG.
     #[serde(default)]
     format: Format,
@@ -53,13 +58,15 @@ enum Format {
     Jpeg,
 }
 
+fn yes() -> bool {
+    true
+}
 fn quality() -> u32 {
     95
 }
 
-/// The paper takes every 3rd frame of 73 a second.
 fn every() -> u32 {
-    3
+    1
 }
 
 /// Videos that a process reads side by side. More processes would load their libraries, as long as some videos take, for each; with
@@ -67,7 +74,7 @@ fn every() -> u32 {
 const TOGETHER: usize = 2;
 
 fn def() -> StageDef {
-    StageDef::new("extract_frames", 3, Grain::Row)
+    StageDef::new("extract_frames", 4, Grain::Row)
         .doc("Takes every n-th frame of each video, over white where there is a matte.")
         .may_read([("video", Type::Blob), ("image", Type::Blob), ("timestep", Type::I64), ("every", Type::I64)])
         .may_read([("matte_video", Type::Blob), ("matte", Type::Blob), ("background", Type::Blob)])
@@ -109,10 +116,11 @@ struct Treatment {
     colour: Option<Correction>,
     background: Option<Image>,
     width: usize,
+    over_white: bool,
 }
 
 impl Treatment {
-    fn of(row: &Row<'_>, width: u32) -> Result<Treatment> {
+    fn of(row: &Row<'_>, params: &Params) -> Result<Treatment> {
         let colour = match (row.has("color_transform"), row.has("color_polynomial")) {
             (false, false) => None,
             (true, false) => Some(Correction::Affine(row.array("color_transform")?)),
@@ -126,13 +134,37 @@ impl Treatment {
             false => None,
             true => Some((row.i64("width")? as usize, row.i64("height")? as usize)),
         };
-        Ok(Treatment { calibrated, undistort: Undistort::of(row)?, colour, background, width: width as usize })
+        let (width, over_white) = (params.width as usize, params.over_white);
+        Ok(Treatment { calibrated, undistort: Undistort::of(row)?, colour, background, width, over_white })
     }
 
     /// Checks the shape of a frame of this file.
     fn fits(&self, path: &Path, size: (usize, usize)) -> Result<()> {
         self.calibrated
             .map_or(Ok(()), |expected| ensure_shape(path.display(), size, expected, "the calibrated pictures"))
+    }
+
+    /// A picture that is no frame of a video, finished, and its matte.
+    fn picture(&mut self, path: &Path, row: &Row<'_>) -> Result<(Image, Option<Image>)> {
+        let orientation = Image::orientation(path);
+        ensure!(
+            self.calibrated.is_none() || orientation == Orientation::NoTransforms,
+            "{}: found a picture that is to be turned when it is shown (EXIF orientation {}), expected one that is stored upright\n\
+             hint: calibrations are of pictures as they are stored or of turned ones, and nothing tells; `mogrify -auto-orient` turns the files, \
+             which are to be calibrated then",
+            path.display(),
+            orientation.to_exif()
+        );
+        let image = Image::read(path, 3)?;
+        let size = (image.width, image.height);
+        self.fits(path, size)?;
+        let matte = |path: PathBuf| -> Result<Image> {
+            let matte = Image::read(&path, 1)?;
+            ensure_shape(path.display(), (matte.width, matte.height), size, PICTURE)?;
+            Ok(matte)
+        };
+        let matte = row.maybe_path("matte")?.map(matte).transpose()?;
+        self.apply(image, matte)
     }
 
     /// Whether a frame without a matte is finished as it came.
@@ -166,7 +198,8 @@ impl Treatment {
         let Some(matte) = matte else { return Ok((image, None)) };
         let green = matte.data.chunks_exact(matte.channels).map(|pixel| pixel[matte.channels / 2]).collect();
         let matte = Image::new(matte.width, matte.height, 1, green).resized(width, height)?;
-        Ok((image.over_white(&matte)?, Some(matte)))
+        let image = if self.over_white { image.over_white(&matte)? } else { image };
+        Ok((image, Some(matte)))
     }
 }
 
@@ -231,20 +264,14 @@ impl ExtractFrames {
         let every = if row.has("every") { row.i64("every")? } else { i64::from(self.params.every) };
         let taken = usize::try_from(every).ok().filter(|&n| n > 0);
         let every = taken.with_context(|| format!("column `every` holds {every}, expected 1 or more"))?;
-        let mut treatment = Treatment::of(&row, self.params.width)?;
+        let mut treatment = Treatment::of(&row, &self.params)?;
         let mut rows = Rows::new();
         if let Some(path) = row.maybe_path("image")? {
             let timestep = usize::try_from(row.i64("timestep")?).context("`timestep` must not be negative")?;
             if timestep % every == 0 {
-                let image = Image::read(&path, 3)?;
-                treatment.fits(&path, (image.width, image.height))?;
-                let matte = |path: PathBuf| -> Result<Image> {
-                    let matte = Image::read(&path, 1)?;
-                    ensure_shape(path.display(), (matte.width, matte.height), (image.width, image.height), PICTURE)?;
-                    Ok(matte)
-                };
-                let matte = row.maybe_path("matte")?.map(matte).transpose()?;
-                rows.push(self.put(unit, cx, timestep, treatment.apply(image, matte)?)?);
+                // the file is one of thousands, and lies where its contents name it
+                let done = treatment.picture(&path, &row).with_context(|| format!("timestep {timestep}"))?;
+                rows.push(self.put(unit, cx, timestep, done)?);
             }
             return Ok(rows);
         }

@@ -57,7 +57,7 @@ impl FitEyes {
             }
             None => {
                 let found = |side: usize| moments.iter().filter(|m| m.irises[side].is_some()).count();
-                cx.log(&format!(
+                cx.warn(&format!(
                     "of {} moments the left iris was found in {}, the right one in {}: that is too little, gaze and lids will not be tracked",
                     moments.len(),
                     found(0),

@@ -45,6 +45,7 @@ struct Params {
     key_choice: KeyChoice,
     /// Updates.
     #[serde(default = "steps")]
+    #[schemars(range(min = 1))]
     steps: usize,
     /// Weight of the landmarks' distance from their mean canonical places.
     #[serde(default = "landmark_weight")]

@@ -363,12 +363,18 @@ fn as_json(survey: &Survey) -> Value {
     })
 }
 
+/// A path as YAML takes it for a text: in quotation marks unless it has a folder in it and nothing that means something.
+fn quoted(path: &str) -> String {
+    let plain = |c: char| c.is_alphanumeric() || "/._-+".contains(c);
+    if path.contains('/') && path.chars().all(plain) { path.to_owned() } else { Value::from(path).to_string() }
+}
+
 /// What to write into a recipe.
 fn stanza(folder: &Path, one: Option<&str>, points: bool) -> String {
     // a recipe wants a number, which a folder's name with zeros in front is not to be read as
     let one = one.and_then(|name| name.parse::<i64>().ok());
     let one = one.map_or(String::new(), |number| format!(", participant: {number}"));
-    let folder = folder.display();
+    let folder = quoted(&folder.display().to_string());
     let mut text = format!("in a recipe:\n  capture: {{ stage: source_nersemble, path: {folder}{one} }}");
     if points {
         // what was measured with all cameras at full size goes before stereo

@@ -49,7 +49,9 @@ fn tch_version() -> String {
 
 /// Holds every thread pool of the process to the threads of the task: two pools on the same cores stall each other.
 fn prepare(threads: usize) {
-    models::runtime::prepare(threads);
+    // libtorch cuts sums among its threads, and another number of them gives other bits, which no key tells: samples and
+    // parts of batches go side by side instead
+    models::runtime::prepare(1);
     // the pool of a process is made once; a later task of another width uses what is there
     let _ = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
     // OpenCV's own pool would fight rayon's

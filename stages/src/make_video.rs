@@ -6,7 +6,7 @@
 
 use crate::common::media::Image;
 use crate::common::timesteps::in_time;
-use crate::common::video::write_video;
+use crate::common::video::VideoWriter;
 use anyhow::{Result, bail};
 use manifests::Type;
 use protocol::{Cx, Grain, OutRow, Row, Rows, Stage, StageDef, Unit};
@@ -59,9 +59,11 @@ impl Stage for MakeVideo {
 impl MakeVideo {
     fn join(&self, unit: &Unit<'_>, cx: &Cx<'_>) -> Result<Rows> {
         let rows = unit.rows();
-        let frames = in_time(&rows)?.iter().map(|(_, i)| self.frame(&rows[*i])).collect::<Result<Vec<_>>>()?;
+        let order = in_time(&rows)?;
         let path = cx.file(unit, "movie.mp4");
-        write_video(&path, self.params.fps, &frames)?;
+        let mut video = VideoWriter::new(&path, self.params.fps, order.len())?;
+        order.iter().try_for_each(|(_, i)| video.push(&self.frame(&rows[*i])?))?;
+        video.finish()?;
         Ok(vec![OutRow::new().file("movie", &path)])
     }
 

@@ -14,8 +14,8 @@ use crate::common::crops::Params;
 use crate::common::gbuffers;
 use crate::common::media::camera_of;
 use crate::common::tracked;
-use anyhow::Result;
-use geometry::gbuffer::GBuffer;
+use anyhow::{Result, ensure};
+use geometry::gbuffer::{self, GBuffer};
 use manifests::Type;
 use protocol::{Cx, Grain, OutRow, Rows, Stage, StageDef, Unit};
 
@@ -47,6 +47,14 @@ impl RasterGBuffer {
         let row = unit.row();
         let camera = camera_of(&row, None)?;
         let (mesh, canonical) = tracked::read_mesh(&row.path("mesh")?)?;
+        let (near, far) = gbuffer::reach(&mesh, &camera);
+        ensure!(
+            mesh.positions.is_empty() || (near >= gbuffer::NEAR && far <= gbuffer::FAR),
+            "the head lies {near:.2} to {far:.2} m before this camera, and G-buffers are drawn from {} to {} m, as they are published\n\
+             hint: is the unit of the calibration right? Cameras that are farther away have to be left out",
+            gbuffer::NEAR,
+            gbuffer::FAR
+        );
         let crops = self.params.crops(&row, &camera)?;
         let draw = |(i, rect): (usize, [f64; 3])| -> Result<OutRow> {
             let [x0, y0, side] = rect;

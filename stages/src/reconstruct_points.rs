@@ -52,6 +52,7 @@ fn def() -> StageDef {
         .reads([("image", Type::Blob), ("matte", Type::Blob)])
         .reads(camera)
         .writes([("cloud", Type::Blob), ("points", Type::I64), ("too_few", Type::Bool)])
+        .memory_mb(1000)
 }
 
 protocol::register!(Params, def, |params, _: &Cx<'_>| anyhow::Ok(ReconstructPoints { params }));
@@ -89,14 +90,14 @@ impl ReconstructPoints {
             seen.iter().map(|(camera, image, matte)| View { camera, rgb: &image.data, mask: &matte.data }).collect();
         let mut config = StereoConfig::around(Vec3::from(self.params.center), self.params.radius);
         if seen.len() <= config.min_agreeing {
-            cx.log("two cameras: no third one confirms what both see, so expect outliers");
+            cx.warn("two cameras: no third one confirms what both see, so expect outliers");
             config.min_agreeing = seen.len() - 1;
         }
         let cloud = reconstruct(&views, &config);
         let found = cloud.positions.len();
         let too_few = found < self.params.min_points;
         if too_few {
-            cx.log(&format!(
+            cx.warn(&format!(
                 "only {found} points were reconstructed, fewer than min_points: {}; the moment is marked",
                 self.params.min_points
             ));

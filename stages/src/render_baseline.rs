@@ -4,8 +4,8 @@
 //! writes: render (RGB PNG)
 //!
 //! `mean`: the mean of the training images of the training camera nearest to the wanted one. `nearest`: the training image
-//! whose G-buffer is most like the wanted one (mean absolute difference of the nine raw channels, inside either mask, at a
-//! quarter of the resolution). Only evaluation crops of the same participant take part. No network.
+//! whose G-buffer is most like the wanted one (mean absolute difference of the nine raw channels, inside either mask, over
+//! blocks, 16 along the longer side). Only evaluation crops of the same participant take part. No network.
 
 use crate::common::gbuffers;
 use crate::common::media::Image;
@@ -47,7 +47,7 @@ fn def() -> StageDef {
         ("gbuffer", Type::Blob),
         ("target", Type::Blob),
     ];
-    StageDef::new("render_baseline", 2, Grain::Row)
+    StageDef::new("render_baseline", 3, Grain::Row)
         .doc("Answers with the mean training image of the nearest camera, or the nearest training image.")
         .reads([("participant", Type::I64), ("world_to_cam", Type::Floats(16)), ("gbuffer", Type::Blob)])
         .with("train", train)
@@ -61,8 +61,12 @@ protocol::register!(Params, def, |params: Params, cx: &Cx<'_>| {
     let mut shots = Vec::new();
     for row in rows {
         if row.i64("crop")? == 0 {
-            shots.push(Shot::read(&row, matches!(params.method, Method::Nearest))?);
+            shots.push(Shot::read(&row)?);
         }
+    }
+    if let Method::Nearest = params.method {
+        let learn = |shot: &mut Shot| anyhow::Ok(shot.features = features_of(&gbuffers::read(&shot.gbuffer)?));
+        shots.par_iter_mut().try_for_each(learn)?;
     }
     anyhow::ensure!(!shots.is_empty(), "`train` has no evaluation crops (rows with crop 0)");
     anyhow::Ok(RenderBaseline { method: params.method, shots, means: BTreeMap::new() })
@@ -81,21 +85,23 @@ struct Shot {
     camera: String,
     center: glam::DVec3,
     target: PathBuf,
+    gbuffer: PathBuf,
+    /// Only where G-buffers are compared.
     features: Vec<[f32; 10]>,
 }
 
-/// How many times coarser G-buffers are compared than they are.
-const COARSER: usize = 4;
+/// Blocks along the longer side of a G-buffer that is compared: those of all training images have to fit into memory.
+const BLOCKS: usize = 16;
 
 impl Shot {
-    fn read(row: &Row<'_>, features: bool) -> Result<Shot> {
-        let features = if features { features_of(&gbuffers::read(&row.path("gbuffer")?)?) } else { Vec::new() };
+    fn read(row: &Row<'_>) -> Result<Shot> {
         Ok(Shot {
             participant: row.i64("participant")?,
             camera: row.str("camera")?,
             center: center_of(row)?,
             target: row.path("target")?,
-            features,
+            gbuffer: row.path("gbuffer")?,
+            features: Vec::new(),
         })
     }
 }
@@ -110,12 +116,13 @@ fn center_of(row: &Row<'_>) -> Result<glam::DVec3> {
 fn features_of(gbuffer: &GBuffer) -> Vec<[f32; 10]> {
     let (w, h) = (gbuffer.width as usize, gbuffer.height as usize);
     let input = gbuffer.network_input();
-    let (columns, rows) = (w.div_ceil(COARSER), h.div_ceil(COARSER));
+    let coarser = w.max(h).div_ceil(BLOCKS).max(1);
+    let (columns, rows) = (w.div_ceil(coarser), h.div_ceil(coarser));
     let mut features = vec![[0.0; 10]; columns * rows];
     let mut counts = vec![0.0f32; columns * rows];
     for y in 0..h {
         for x in 0..w {
-            let block = y / COARSER * columns + x / COARSER;
+            let block = y / coarser * columns + x / coarser;
             counts[block] += 1.0;
             for c in 0..9 {
                 features[block][c] += input[c * w * h + y * w + x];
@@ -184,19 +191,18 @@ impl RenderBaseline {
         if let Some(image) = self.means.get(&(participant, camera.clone())) {
             return Ok(image.clone());
         }
-        let images = candidates
-            .iter()
-            .filter(|shot| shot.camera == camera)
-            .map(|shot| Image::read(&shot.target, 3))
-            .collect::<Result<Vec<_>>>()?;
-        let mut sums = vec![0u64; images[0].data.len()];
-        for image in &images {
-            anyhow::ensure!(image.data.len() == sums.len(), "training images are of different sizes");
+        let (mut sums, mut size, mut n) = (Vec::new(), None, 0u64);
+        for shot in candidates.into_iter().filter(|shot| shot.camera == camera) {
+            let image = Image::read(&shot.target, 3)?;
+            let (width, height) = *size.get_or_insert((image.width, image.height));
+            anyhow::ensure!((image.width, image.height) == (width, height), "training images are of different sizes");
+            sums.resize(image.data.len(), 0u64);
             sums.iter_mut().zip(&image.data).for_each(|(sum, &value)| *sum += u64::from(value));
+            n += 1;
         }
-        let n = images.len() as u64;
+        let (width, height) = size.context("the nearest camera has an image")?;
         let data = sums.into_iter().map(|sum| ((sum + n / 2) / n) as u8).collect();
-        let mean = Image::new(images[0].width, images[0].height, 3, data);
+        let mean = Image::new(width, height, 3, data);
         self.means.insert((participant, camera), mean.clone());
         Ok(mean)
     }

@@ -41,8 +41,11 @@ fn steps() -> usize {
     50
 }
 
+/// Pictures that go through the networks at a time.
+const TOGETHER: i64 = 8;
+
 fn def() -> StageDef {
-    StageDef::new("sample_prior", 3, Grain::Whole)
+    StageDef::new("sample_prior", 4, Grain::Whole)
         .doc("Draws pictures from a latent diffusion model.")
         .source()
         .with("backbone", backbone::COLUMNS)
@@ -77,26 +80,35 @@ impl SamplePrior {
         let plan = backbone::load_schedule(backbone)?.plan(Sampler::Ddpm, p.steps).map_err(anyhow::Error::msg)?;
         let vae_config = backbone::component(backbone, "vae")?.path("config")?;
         let factor = VaeConfig::from_json(&weights::read_json(&vae_config)?, "vae/config.json")?.factor();
-        let side = p.size / factor;
-        anyhow::ensure!(side > 0, "`size` is {}, expected at least {factor} px, a latent's pixel", p.size);
-        let shape = [p.count, config.in_channels, side, side];
-        let mut x = init::normal(p.seed, 0, &shape);
-        let mut walk = Walk::default();
-        for (k, step) in plan.iter().enumerate() {
-            let times = time_tensor(&vec![step.t; p.count as usize], &x);
-            let prompt = text.expand([p.count, -1, -1], false);
-            let out = tch::no_grad(|| unet.forward(&x, &times, &prompt, Extras::default()));
-            let fresh = (step.noise_std > 0.0).then(|| init::normal(p.seed, k as u64 + 1, &shape));
-            x = step.advance(&x, &out, fresh.as_ref(), &mut walk);
-            cx.progress(k + 1, plan.len(), "");
-        }
-        let images = tch::no_grad(|| vae.decode(&vae.unscale(&x.to_device(vae_vs.device())))).to_device(Device::Cpu);
-        (0..p.count)
-            .map(|i| {
-                let path = cx.file(unit, &format!("{i:03}.png"));
+        anyhow::ensure!(
+            p.size % factor == 0,
+            "`size` is {} px, expected a multiple of {factor}, the side of a latent's pixel",
+            p.size
+        );
+        let shape = [p.count, config.in_channels, p.size / factor, p.size / factor];
+        let mut rows = Rows::new();
+        for first in (0..p.count).step_by(TOGETHER as usize) {
+            let n = TOGETHER.min(p.count - first);
+            // drawn for all, so that a picture is the same however many there are
+            let noise = |stream: u64| init::normal(p.seed, stream, &shape).narrow(0, first, n);
+            let mut x = noise(0);
+            let mut walk = Walk::default();
+            for (k, step) in plan.iter().enumerate() {
+                let times = time_tensor(&vec![step.t; n as usize], &x);
+                let prompt = text.expand([n, -1, -1], false);
+                let out = tch::no_grad(|| unet.forward(&x, &times, &prompt, Extras::default()));
+                let fresh = (step.noise_std > 0.0).then(|| noise(k as u64 + 1));
+                x = step.advance(&x, &out, fresh.as_ref(), &mut walk);
+                cx.progress(first as usize * plan.len() + n as usize * (k + 1), p.count as usize * plan.len(), "");
+            }
+            let images =
+                tch::no_grad(|| vae.decode(&vae.unscale(&x.to_device(vae_vs.device())))).to_device(Device::Cpu);
+            for i in 0..n {
+                let path = cx.file(unit, &format!("{:03}.png", first + i));
                 to_image(&images.get(i))?.write_png(&path)?;
-                Ok(OutRow::new().i64("sample", i).file("image", &path))
-            })
-            .collect()
+                rows.push(OutRow::new().i64("sample", first + i).file("image", &path));
+            }
+        }
+        Ok(rows)
     }
 }

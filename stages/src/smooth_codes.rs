@@ -4,12 +4,13 @@
 //!
 //! What the reference offers as `smooth_expression_codes` (DiffusionAvatars, section 9 of the specification: a Gaussian of five frames):
 //! codes that were tracked frame by frame tremble, and a network that is given them trembles with them. Each code becomes the mean of those
-//! around it, weighted by a Gaussian of their distance in frames; what lies beyond an end of the sequence has no weight, nor have
-//! frames that are missing. Poses and surfaces stay as they were tracked. Knows no head model.
+//! around it, weighted by a Gaussian of their distance in frames, as many of which as were taken of the film: from one to the next is the median
+//! difference of timesteps. What lies beyond an end of the sequence has no weight, nor have frames that are missing. Poses and surfaces stay as they were tracked. Knows no head model.
 
 use crate::common::timesteps::in_time;
 use anyhow::{Result, ensure};
 use manifests::Type;
+use metrics::quantile::median;
 use protocol::{Cx, Grain, OutRow, Rows, Stage, StageDef, Unit};
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -18,7 +19,7 @@ use serde::Deserialize;
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Params {
-    /// Deviation of the Gaussian, in timesteps; the reference's is 5, of films of 24 frames a second.
+    /// Deviation of the Gaussian, in frames that were taken; the reference's is 5, of 24 frames a second.
     #[serde(default = "sigma")]
     #[schemars(extend("exclusiveMinimum" = 0))]
     sigma: f64,
@@ -29,7 +30,7 @@ fn sigma() -> f64 {
 }
 
 fn def() -> StageDef {
-    StageDef::new("smooth_codes", 1, Grain::Group)
+    StageDef::new("smooth_codes", 2, Grain::Group)
         .doc("Smooths expression codes over a sequence.")
         .reads([("timestep", Type::I64), ("expression", Type::Floats(0))])
         .writes([("expression", Type::Floats(0))])
@@ -57,12 +58,15 @@ impl Stage for SmoothCodes {
     }
 }
 
-/// The weighted mean of the codes around each, in the frames' order.
+/// The weighted mean of the codes around each, in the frames' order; `sigma` in frames.
 fn smoothed(frames: &[(i64, Vec<f64>)], sigma: f64) -> Vec<Vec<f64>> {
+    let mut times: Vec<i64> = frames.iter().map(|(timestep, _)| *timestep).collect();
+    times.sort_unstable();
+    let step = median(times.windows(2).map(|pair| (pair[1] - pair[0]) as f64).collect()).unwrap_or(1.0);
     let around = |(timestep, code): &(i64, Vec<f64>)| {
         let (mut sum, mut total) = (vec![0.0; code.len()], 0.0);
         for (other, code) in frames {
-            let distance = (other - timestep) as f64 / sigma;
+            let distance = (other - timestep) as f64 / (step * sigma);
             let weight = (-0.5 * distance * distance).exp();
             total += weight;
             sum.iter_mut().zip(code).for_each(|(sum, value)| *sum += weight * value);
@@ -87,11 +91,13 @@ mod tests {
     }
 
     #[test]
-    fn weights_are_those_of_a_gaussian_of_time() {
-        let frames = [(0, vec![0.0]), (2, vec![1.0])];
-        let weight = (-0.5f64).exp();
+    fn weights_are_those_of_a_gaussian_of_frames() {
+        // every third frame of a film was taken, and one of these is missing
+        let frames = [(0, vec![0.0]), (3, vec![0.0]), (6, vec![0.0]), (12, vec![1.0])];
+        let weight = |frames: f64| (-0.5 * (frames / 2.0).powi(2)).exp();
         let smooth = smoothed(&frames, 2.0);
-        assert!((smooth[0][0] - weight / (1.0 + weight)).abs() < 1e-12);
-        assert!((smooth[1][0] - 1.0 / (1.0 + weight)).abs() < 1e-12);
+        assert!((smooth[3][0] - 1.0 / (1.0 + weight(2.0) + weight(3.0) + weight(4.0))).abs() < 1e-12);
+        assert!((smooth[0][0] - weight(4.0) / (1.0 + weight(1.0) + weight(2.0) + weight(4.0))).abs() < 1e-12);
+        assert_eq!(smoothed(&[(7, vec![2.0])], 1.0), [[2.0]], "a frame alone stays as it is");
     }
 }

@@ -8,9 +8,9 @@
 //! show; the one thing decoded of them is an alpha channel, which becomes the matte.
 
 use crate::common::media::VideoReader;
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use datasets::views::{self, View, ViewError};
-use datasets::{colmap, transforms};
+use datasets::{colmap, names, transforms};
 use geometry::Distortion;
 use manifests::Type;
 use protocol::{Cx, Grain, OutRow, Rows, Stage, StageDef, Unit};
@@ -89,7 +89,7 @@ fn one() -> f64 {
 }
 
 fn def() -> StageDef {
-    StageDef::new("source_folder", 2, Grain::Whole)
+    StageDef::new("source_folder", 3, Grain::Whole)
         .doc("Lists the pictures or videos of a capture with transforms.json, a COLMAP model, or one plain video.")
         .source()
         .file_param("path")
@@ -126,14 +126,15 @@ impl Stage for SourceFolder {
 impl SourceFolder {
     fn list(&self, unit: &Unit<'_>, cx: &Cx<'_>) -> Result<Rows> {
         let (views, remarks) = self.params.views()?;
-        remarks.iter().for_each(|remark| cx.log(remark));
+        remarks.iter().for_each(|remark| cx.warn(remark));
         let away = views::looking_away(&views);
         if 2 * away > views.len() {
-            cx.log(&format!(
+            cx.warn(&format!(
                 "{away} of {} cameras do not have the origin in their picture, where the head should be; `world` moves it there",
                 views.len()
             ));
         }
+        ensure_one_rate(&views, cx)?;
         let mut rows = Rows::new();
         for (at, view) in views.iter().enumerate() {
             let mut row = row(view).i64("participant", self.params.participant).str("sequence", &self.params.sequence);
@@ -151,6 +152,34 @@ impl SourceFolder {
         }
         Ok(rows)
     }
+}
+
+/// Checks that the videos of a capture show the same moments under the same numbers.
+fn ensure_one_rate(views: &[View], cx: &Cx<'_>) -> Result<()> {
+    let mut first: Option<(&View, f64, usize)> = None;
+    for view in views.iter().filter(|view| view.is_video()) {
+        let video = VideoReader::open(&view.file)?;
+        let (rate, frames) = (video.rate()?, video.promised()?);
+        let Some((other, rate_of_other, frames_of_other)) = first else {
+            first = Some((view, rate, frames));
+            continue;
+        };
+        ensure!(
+            (rate - rate_of_other).abs() <= 0.01 * rate_of_other,
+            "{} has {rate:.3} frames a second, and {} {rate_of_other:.3}; a timestep is the number of a frame, so it would be another moment in each\n\
+             hint: bring the videos to one rate first, `ffmpeg -i in.mp4 -r {rate_of_other:.3} out.mp4`",
+            view.file.display(),
+            other.file.display()
+        );
+        if frames != frames_of_other && frames.min(frames_of_other) > 0 {
+            cx.warn(&format!(
+                "{} has {frames} frames, and {} {frames_of_other}; frames of the same number are taken for one moment",
+                view.file.display(),
+                other.file.display()
+            ));
+        }
+    }
+    Ok(())
 }
 
 fn hinted(error: ViewError) -> anyhow::Error {
@@ -202,6 +231,11 @@ impl Params {
     /// All pictures and videos of the folder, in our world, sorted by camera and time; and what is to be said of them: what was guessed, what was left out.
     fn views(&self) -> Result<(Vec<View>, Vec<String>)> {
         let root = &self.path;
+        ensure!(
+            !root.is_file(),
+            "{} is a file, expected the folder that it lies in\nhint: `path` is the folder of a capture; what lies in it is found",
+            root.display()
+        );
         let world = self.world.as_deref().map(views::rigid).transpose().map_err(hinted)?.unwrap_or_default();
         let jsons = transforms::find(root);
         let model = colmap::find(root);
@@ -229,15 +263,18 @@ impl Params {
         views::check_files(root, &calibration, &views).map_err(hinted)?;
         match self.views {
             Unnamed::Auto => {}
-            Unnamed::Cameras => views::name_cameras(&mut views),
-            Unnamed::Moments => views::name_moments(&mut views),
+            Unnamed::Cameras => names::name_cameras(&mut views),
+            Unnamed::Moments => names::name_moments(&mut views),
         }
-        if views::name_views(root, &mut views).map_err(hinted)? {
+        remarks.extend(names::name_views(root, &mut views).map_err(hinted)?);
+        let masked = views.iter().filter(|view| view.mask.is_some()).count();
+        if masked > 0 && masked < views.len() {
             remarks.push(format!(
-                "{} pictures are taken for moments of one moving camera; if each is of a camera of its own, say `views: cameras`",
+                "{masked} of {} pictures or videos have a mask, and the others stay as they are",
                 views.len()
             ));
         }
+        remarks.extend(views::off_centre(&views));
         views::check_shapes(&views).map_err(hinted)?;
         views::check_distances(&views).map_err(hinted)?;
         views::check_directions(&views).map_err(hinted)?;
@@ -311,7 +348,9 @@ fn videos(folder: &Path) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(folder).with_context(unreadable)? {
         let path = entry.with_context(unreadable)?.path();
-        if views::is_video(&path) && path.is_file() {
+        // what macOS writes beside each file on foreign disks
+        let is_shadow = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"._"));
+        if views::is_video(&path) && path.is_file() && !is_shadow {
             found.push(path);
         }
     }

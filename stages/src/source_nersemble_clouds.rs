@@ -49,7 +49,7 @@ struct Params {
 }
 
 fn every() -> u32 {
-    3
+    1
 }
 fn cell() -> f32 {
     0.002

@@ -84,7 +84,7 @@ impl SourceNphmTracking {
             }
         }
         if self.params.meshes && meshes < frames.len() {
-            cx.log(&format!(
+            cx.warn(&format!(
                 "{} of {} frames have no mesh, or no FLAME pose for it",
                 frames.len() - meshes,
                 frames.len()

@@ -39,9 +39,11 @@ use std::path::PathBuf;
 struct Params {
     /// Updates for every frame but the first.
     #[serde(default = "steps")]
+    #[schemars(range(min = 1))]
     steps: usize,
     /// Updates for the first frame, which starts at the neutral face.
     #[serde(default = "first_steps")]
+    #[schemars(range(min = 1))]
     first_steps: usize,
     /// Updates of all frames together, after each has been fitted.
     #[serde(default = "refine_steps")]
@@ -270,7 +272,7 @@ impl TrackHead {
                 (Ok(mesh), _) => (mesh, frame),
                 // as where no face was seen: it stays as it was, and is marked
                 (Err(error), Some((mesh, before))) if !has_surface => {
-                    cx.log(&format!("{error:#}; the frame is marked as lost"));
+                    cx.warn(&format!("{error:#}; the frame is marked as lost"));
                     (mesh.clone(), Frame { residual: f64::NAN, kept: 0.0, ..before.clone() })
                 }
                 (Err(error), _) => return Err(error),

@@ -24,7 +24,7 @@ use models::avatar::Avatar;
 use models::loss_scale::LossScale;
 use models::team::{Team, cut};
 use models::vae::Vae;
-use models::weights;
+use models::{runtime, weights};
 use protocol::{Cx, Grain, OutRow, Rows, Stage, StageDef, Unit};
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -89,14 +89,15 @@ impl TrainAvatar {
         let rows = unit.rows();
         anyhow::ensure!(!rows.is_empty(), "there are no rows to train on");
         let description = Description::of(p, &rows)?;
-        let samples = Samples::load(&rows, &description, &p.terms())?;
         let backbone = cx.with("backbone")?;
         let (_vae_vs, vae): (_, Vae) = backbone::load_vae(backbone)?;
+        let samples = Samples::load(&rows, &description, &p.terms(), &vae)?;
         let avatar = description.build(backbone)?;
         let replica = || description.build(backbone);
         let mut team = match p.precision {
             Precision::F32 => {
-                let replicas = (0..helpers(p.parts, cx.threads)).map(|_| replica()).collect::<Result<_>>()?;
+                let replicas =
+                    (0..helpers(runtime::device(), p.parts, cx.threads)).map(|_| replica()).collect::<Result<_>>()?;
                 Team::new(&avatar, replicas)
             }
             Precision::Bf16 => Team::apprentice(&avatar, replica()?.computing_in(Kind::BFloat16)),

@@ -149,7 +149,8 @@ impl TrainPrior {
         if let Some(known) = known {
             start_from(known, &config, &leader.vs)?;
         }
-        let mut team = Team::new(&leader, (0..helpers(p.parts, cx.threads)).map(|_| build()).collect());
+        let mut team =
+            Team::new(&leader, (0..helpers(leader.vs.device(), p.parts, cx.threads)).map(|_| build()).collect());
         let vs = &leader.vs;
         let mut optimiser = AdamW::default();
         optimiser.add(Group { max_grad_norm: Some(1.0), ..Group::network("unet", p.lr) }, vs);

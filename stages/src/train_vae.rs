@@ -148,7 +148,7 @@ impl TrainVae {
         let loss_config = VaeLossConfig { perceptual: p.perceptual, ..VaeLossConfig::default() };
         let build = || anyhow::Ok(VaeTrainee::new(&config, lpips()?, loss_config, p.seed));
         let mut leader = build()?;
-        let replicas = (0..helpers(p.parts, cx.threads)).map(|_| build()).collect::<Result<_>>()?;
+        let replicas = (0..helpers(leader.vs.device(), p.parts, cx.threads)).map(|_| build()).collect::<Result<_>>()?;
         let mut team = Team::new(&leader, replicas);
         let vs = &leader.vs;
         let mut optimiser = AdamW::default();
@@ -162,6 +162,14 @@ impl TrainVae {
 
         let size = images.size();
         let factor = config.factor();
+        anyhow::ensure!(
+            size[2] % factor == 0 && size[3] % factor == 0,
+            "the pictures are {} x {} px, expected multiples of {factor}: {} `widths` halve a picture {} times",
+            size[3],
+            size[2],
+            p.widths.len(),
+            p.widths.len() - 1
+        );
         let latent = [p.batch as i64, config.latent_channels, size[2] / factor, size[3] / factor];
         for step in start..p.steps {
             let at = batch(p.seed, step, p.batch, size[0] as usize);

@@ -282,6 +282,16 @@ impl Participant {
             expected: "a recording for every matte",
         };
         found.problems.extend(mattes.iter().filter(|(camera, _)| !pictures.contains_key(*camera)).map(widow));
+        let has_nothing = |path: &Path| path.metadata().is_ok_and(|file| file.len() == 0);
+        // pictures are too many to be looked at, and who reads them will tell
+        if timestep.is_none() {
+            let empty = pictures.values().chain(mattes.values()).filter(|path| has_nothing(path));
+            found.problems.extend(empty.map(|path| LayoutError::NoRecordings {
+                path: path.clone(),
+                found: "an empty file".to_owned(),
+                expected: "a video",
+            }));
+        }
         for (camera, pixels) in pictures {
             let background = self.folder.join(format!("sequences/BACKGROUND/image_{camera}.jpg"));
             let colours = [
@@ -296,9 +306,12 @@ impl Participant {
                 pixels,
                 matte: mattes.remove(&camera),
                 depth: timestep.and_then(|_| depth_map(images.parent()?, &camera)),
-                background: background.is_file().then_some(background),
+                background: (background.is_file() && !has_nothing(&background)).then_some(background),
                 calibration: self.calibration.clone(),
-                colour: colours.iter().map(|name| self.folder.join(name)).find(|path| path.is_file()),
+                colour: colours
+                    .iter()
+                    .map(|name| self.folder.join(name))
+                    .find(|path| path.is_file() && !has_nothing(path)),
                 camera,
             });
         }

@@ -115,7 +115,7 @@ impl<'a> Reader<'a> {
             field: field.into(),
             found,
             expected,
-            hint: "OpenCTM's `ctmconv FILE OUT.ctm --method MG1` writes what is read here; was the copy cut short?",
+            hint: "OpenCTM's methods RAW and MG1 are read here. A file that was MG2 once has another order of vertices, which no conversion takes back: export it anew",
         }
     }
 

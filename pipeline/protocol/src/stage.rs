@@ -301,6 +301,11 @@ impl Cx<'_> {
         self.dir.join(STOP).exists()
     }
 
+    /// A remark that whoever runs should see, and not only who reads the log: something was guessed or left out.
+    pub fn warn(&self, text: &str) {
+        self.log(&format!("warning: {text}"));
+    }
+
     /// A remark for the task's log.
     pub fn log(&self, text: &str) {
         // standard error is the log; a closed one is no reason to stop work

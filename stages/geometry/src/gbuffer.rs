@@ -18,6 +18,15 @@ pub const FAR: f64 = 2.0;
 /// Channels of [`GBuffer::network_input`]: depth 1, canonical 3, normal 3, ambient 2.
 pub const CHANNELS: usize = 9;
 
+/// Nearest and farthest of a mesh's vertices before a camera, metres; those farther than [`FAR`] and nearer than [`NEAR`] are not drawn.
+pub fn reach(mesh: &Mesh, camera: &Camera) -> (f64, f64) {
+    let depth = |p: &Vec3| camera.world_to_cam.transform_point3(p.as_dvec3()).z;
+    mesh.positions
+        .iter()
+        .map(depth)
+        .fold((f64::INFINITY, f64::NEG_INFINITY), |(near, far), z| (near.min(z), far.max(z)))
+}
+
 /// Clip-space z of camera z `d` (metres): `(f + n) / (f - n) d - 2 f n / (f - n)` = 1.10526 d - 0.21053.
 ///
 /// This, not `d`, is the depth that is stored and fed to the networks. At the far plane it is 2.

@@ -254,10 +254,10 @@ impl<'a> Machine<'a> {
                 let text = std::str::from_utf8(bytes).map_err(|_| "a string is not UTF-8")?;
                 self.push(Value::Text(text))?;
             }
-            b'B' | b'T' | b'C' | b'U' | 0x8e => {
+            b'B' | b'T' | b'C' | b'U' | 0x8e | 0x96 => {
                 let width = match code {
                     b'B' | b'T' => 4,
-                    0x8e => 8,
+                    0x8e | 0x96 => 8,
                     _ => 1,
                 };
                 let bytes = self.counted(width)?;
@@ -331,6 +331,12 @@ impl<'a> Machine<'a> {
             b'Q' => {
                 let name = self.pop()?;
                 self.storage(name)?;
+            }
+            b'S' | b'V' | b'I' | b'L' | b'F' | b'p' | b'g' | b'd' | b'l' => {
+                return Err(format!(
+                    "the instruction {} is one of protocol 0 or 1, which are not read: save it anew with `pickle.dump(what, file, protocol=4)`",
+                    instruction(code)
+                ));
             }
             other => return Err(format!("the instruction {} is not allowed", instruction(other))),
         }

@@ -51,8 +51,8 @@ pub struct Team<M: Member> {
 }
 
 impl<M: Member + Send + 'static> Team<M> {
-    /// A thread for each replica. They follow `leader`'s weights, whatever their own are. The calling thread runs its operations
-    /// alone from then on: sums over an operation's threads have another order.
+    /// A thread for each replica. They follow `leader`'s weights, whatever their own are. With replicas the calling thread runs its
+    /// operations alone from then on: sums over an operation's threads have another order.
     ///
     /// # Panics
     /// If a replica has other weights, or the system has no thread left.

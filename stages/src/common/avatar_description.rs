@@ -65,11 +65,17 @@ impl Description {
     pub fn build(&self, backbone: &Table) -> Result<Avatar> {
         let unet = backbone::component(backbone, "unet")?;
         let unet_config = UNetConfig::from_json(&weights::read_json(&unet.path("config")?)?, "unet/config.json")?;
+        backbone::ensure_of_one_kind(backbone, &unet_config)?;
         let schedule = backbone::load_schedule(backbone)?.config;
         let prior = weights::read(&unet.path("weights")?)?;
         let text = backbone::load_null_prompt(backbone)?;
         let config = self.params.config(unet_config, schedule, self.code, self.participants.len().max(1));
         Ok(Avatar::new(&config, &prior, &text, self.params.seed, runtime::device())?)
+    }
+
+    /// Widths of the condition encoder, which halves G-buffers once less often.
+    pub fn encoder_widths(&self) -> usize {
+        self.params.encoder_channels.len()
     }
 
     /// Share of its deviation that a code is disturbed by in training.

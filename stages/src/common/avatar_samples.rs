@@ -21,8 +21,9 @@ use rayon::prelude::*;
 use std::path::PathBuf;
 use tch::{Kind, Tensor};
 
-/// What G-buffers and latents of all samples may take in memory, bytes; more than that is read for each batch.
-const HELD: usize = 4 << 30;
+/// What G-buffers and latents of all samples may take in memory, bytes; more than that is read for each batch. A quarter of what `train_avatar`
+/// asks for, networks and optimiser being the rest.
+const HELD: usize = 1 << 30;
 
 /// Samples of one table.
 pub struct Samples {
@@ -89,13 +90,34 @@ impl Samples {
     /// Reads rows, and what the terms of the loss need of them.
     ///
     /// # Errors
-    /// If there are none, a file is missing or damaged, or a column that a term needs.
-    pub fn load(rows: &[Row<'_>], description: &Description, terms: &LossTerms) -> Result<Samples> {
+    /// If there are none, a file is missing or damaged, or a column that a term needs, or if latents are not those of `vae` or G-buffers not of
+    /// the size that the description's condition encoder takes to theirs.
+    pub fn load(rows: &[Row<'_>], description: &Description, terms: &LossTerms, vae: &Vae) -> Result<Samples> {
         let files =
             rows.iter().map(|row| Ok([row.path("latent")?, row.path("gbuffer")?])).collect::<Result<Vec<_>>>()?;
         let drawn = Drawn::of(files, HELD)?;
         let (first, _, gbuffer) = drawn.at(&[0])?;
         let latent = first.size()[1..].to_vec();
+        let channels = vae.config().latent_channels;
+        ensure!(
+            latent[0] == channels,
+            "the latents have {} channels, and those of the backbone's auto-encoder {channels}\n\
+             hint: `encode_latents` has to have the backbone that the avatar has",
+            latent[0]
+        );
+        let widths = description.encoder_widths();
+        let [across, down] = [latent[2], latent[1]].map(|side| side << (widths - 1));
+        let (width, height) = (gbuffer[0].width, gbuffer[0].height);
+        ensure!(
+            (i64::from(width), i64::from(height)) == (across, down),
+            "the G-buffers are {width} x {height} px, expected {across} x {down}: latents are {} x {}, and a condition encoder of {widths} widths \
+             halves G-buffers {} times\n\
+             hint: `encoder_channels` needs one width more than the auto-encoder halves pictures (4 for Stable Diffusion), and `raster_gbuffer` \
+             the `size` of `encode_latents`",
+            latent[2],
+            latent[1],
+            widths - 1
+        );
         let region = |weight: f64, name: &str| {
             (weight > 0.0).then(|| load_masks(rows, name, [latent[1], latent[2]])).transpose()
         };
@@ -199,7 +221,8 @@ fn load_masks(rows: &[Row<'_>], region: &str, [h, w]: [i64; 2]) -> Result<Tensor
             path.display()
         );
         let all = Tensor::from_slice(&image.data).view([height, width]).to_kind(Kind::Float) / 255.0;
-        Ok(all.slice(0, 0, height, down).slice(1, 0, width, across))
+        // a slice alone would keep the whole picture
+        Ok(all.slice(0, 0, height, down).slice(1, 0, width, across).copy())
     };
     Ok(Tensor::stack(&rows.iter().map(mask).collect::<Result<Vec<_>>>()?, 0))
 }

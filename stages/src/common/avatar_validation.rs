@@ -56,7 +56,7 @@ impl Validation {
         sampler.map_err(|message| anyhow::anyhow!("`validation_steps`: {message}"))?;
         let n = images.min(all.len());
         let rows: Vec<Row<'_>> = (0..n).map(|k| all[(2 * k + 1) * all.len() / (2 * n)]).collect();
-        let samples = Samples::load(&rows, description, &LossTerms::default())?;
+        let samples = Samples::load(&rows, description, &LossTerms::default(), vae)?;
         let batch = samples.all(vae, &avatar.schedule, seed ^ 0x7A11D)?;
         let targets = rows.iter().map(|row| Image::read(&row.path("target")?, 3)).collect::<Result<Vec<_>>>()?;
         let sheet = line("target", &targets)?;

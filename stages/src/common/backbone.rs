@@ -3,10 +3,11 @@
 //! No stage, but what `load_diffusers`, `train_vae` and `train_prior` put out and all later networks take in. Knows the
 //! diffusers folder layout, and not where a model comes from.
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use manifests::Type;
 use models::runtime;
 use models::schedule::{Schedule, ScheduleConfig};
+use models::unet::UNetConfig;
 use models::vae::{Vae, VaeConfig};
 use models::weights;
 use protocol::{Row, Table};
@@ -40,6 +41,22 @@ pub fn load_vae(table: &Table) -> Result<(VarStore, Vae)> {
     weights::load(&vs, &row.path("weights")?).context("the vae does not fit its config")?;
     vs.freeze();
     Ok((vs, vae))
+}
+
+/// Checks that a U-Net takes the latents that the backbone's auto-encoder gives.
+///
+/// # Errors
+/// If they have another number of channels.
+pub fn ensure_of_one_kind(table: &Table, unet: &UNetConfig) -> Result<()> {
+    let config = component(table, "vae")?.path("config")?;
+    let latents = VaeConfig::from_json(&weights::read_json(&config)?, "vae/config.json")?.latent_channels;
+    ensure!(
+        unet.in_channels == latents,
+        "the backbone's U-Net takes latents of {} channels, and its auto-encoder gives {latents}\n\
+         hint: a backbone's parts have to come from one model",
+        unet.in_channels
+    );
+    Ok(())
 }
 
 /// The noise schedule.

@@ -86,11 +86,15 @@ pub fn to_tensors(gbuffers: &[GBuffer]) -> Result<models::triplane::GBuffer> {
 /// What [`pictures`] shows, in its order.
 pub const CHANNELS: [&str; 5] = ["depth", "canonical", "normals", "ambient", "mask"];
 
-/// The nearest and the farthest depth of G-buffers, clip space; of those without a surface (0, 0).
-pub fn depth_span<'a>(gbuffers: impl IntoIterator<Item = &'a GBuffer>) -> [f32; 2] {
-    let seen = |g: &'a GBuffer| g.depth.iter().zip(&g.mask).filter(|(_, inside)| **inside).map(|(depth, _)| *depth);
-    let span = gbuffers.into_iter().flat_map(seen).map(|depth| [depth; 2]);
-    span.reduce(|[near, far], [n, f]| [near.min(n), far.max(f)]).unwrap_or_default()
+/// The nearest and the farthest depth of a G-buffer, clip space; none without a surface.
+pub fn depth_span(gbuffer: &GBuffer) -> Option<[f32; 2]> {
+    let seen = gbuffer.depth.iter().zip(&gbuffer.mask).filter(|(_, inside)| **inside);
+    seen.map(|(depth, _)| [*depth; 2]).reduce(both_spans)
+}
+
+/// The span of two.
+pub fn both_spans([near, far]: [f32; 2], [n, f]: [f32; 2]) -> [f32; 2] {
+    [near.min(n), far.max(f)]
 }
 
 /// The [`CHANNELS`] of a G-buffer as pictures for people, background white: depth from light to dark over `span`, canonical and ambient

@@ -2,12 +2,14 @@
 //!
 //! Knows file formats and column names of cameras, and no stage. Videos are written by `video`.
 
+use crate::common::container::{self, Length};
 use crate::common::jpeg;
 use anyhow::{Context, Result, bail};
 use geometry::camera::same_shape;
 use geometry::{Camera, Distortion};
 use image::codecs::png::{CompressionType, FilterType, PngEncoder};
-use image::{ExtendedColorType, ImageEncoder};
+use image::metadata::Orientation;
+use image::{ExtendedColorType, ImageDecoder, ImageEncoder, ImageReader};
 use models::face_mesh::Square;
 use opencv::core::{BORDER_CONSTANT, Mat, Scalar, Size};
 use opencv::prelude::*;
@@ -61,6 +63,14 @@ impl Image {
         // OpenCV makes the rest of a picture that was cut short grey, and says nothing
         jpeg::ensure_whole(path)?;
         Image::from_mat(&mat)
+    }
+
+    /// How the camera was held, if the file of a picture says so (EXIF): [`Image::read`] turns the picture by it, and whatever else reads
+    /// the file may not.
+    pub fn orientation(path: &Path) -> Orientation {
+        let reader = ImageReader::open(path).and_then(ImageReader::with_guessed_format);
+        let decoder = reader.ok().and_then(|reader| reader.into_decoder().ok());
+        decoder.and_then(|mut decoder| decoder.orientation().ok()).unwrap_or(Orientation::NoTransforms)
     }
 
     /// Writes a PNG.
@@ -246,6 +256,7 @@ pub struct VideoReader {
     /// The last frame; its memory is that of the next.
     mat: Mat,
     path: String,
+    length: Length,
     read: usize,
 }
 
@@ -259,6 +270,12 @@ impl VideoReader {
             bail!("there is no video {}\nhint: was it moved, or the download cut short?", path.display());
         }
         let text = path.display().to_string();
+        let length = container::length(path)?;
+        if length == Length::Cut {
+            bail!(
+                "the video {text} breaks off: parts of it go on beyond the end of the file\nhint: copy or download it again"
+            );
+        }
         let capture = videoio::VideoCapture::from_file(path, videoio::CAP_FFMPEG)?;
         if !capture.is_opened()? {
             bail!(
@@ -266,7 +283,7 @@ impl VideoReader {
                  hint: copy or download it again; does a video player show it?"
             );
         }
-        Ok(VideoReader { capture, mat: Mat::default(), path: text, read: 0 })
+        Ok(VideoReader { capture, mat: Mat::default(), path: text, length, read: 0 })
     }
 
     /// Width and height of its frames, px.
@@ -275,9 +292,17 @@ impl VideoReader {
         Ok((side(videoio::CAP_PROP_FRAME_WIDTH)?, side(videoio::CAP_PROP_FRAME_HEIGHT)?))
     }
 
-    /// The number of frames that the container promises.
+    /// Frames a second, by the container; 0 if it does not say.
+    pub fn rate(&self) -> Result<f64> {
+        Ok(self.capture.get(videoio::CAP_PROP_FPS)?.max(0.0))
+    }
+
+    /// The number of frames that the container promises; 0 if it does not count them.
     pub fn promised(&self) -> Result<usize> {
-        Ok(self.capture.get(videoio::CAP_PROP_FRAME_COUNT)?.max(0.0) as usize)
+        match self.length {
+            Length::Counted => Ok(self.capture.get(videoio::CAP_PROP_FRAME_COUNT)?.max(0.0) as usize),
+            Length::Whole | Length::Cut => Ok(0),
+        }
     }
 
     /// The next frame, RGB; none at the end.

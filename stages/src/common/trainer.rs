@@ -6,9 +6,9 @@
 //! Knows nothing of what is trained.
 
 use anyhow::{Context, Result};
-use models::runtime;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
+use tch::Device;
 
 /// How many complete checkpoints stay on disk: the newest, and one in case that is damaged.
 const KEEP: usize = 2;
@@ -177,10 +177,10 @@ impl LossCurve {
     }
 }
 
-/// How many replicas help a network whose batches come in `parts`: one for each further thread, as long as there are parts for them; none on a
-/// GPU, which is busy with one part.
-pub fn helpers(parts: usize, threads: usize) -> usize {
-    if runtime::device().is_cuda() { 0 } else { parts.min(threads).max(1) - 1 }
+/// How many replicas help a network on this device whose batches come in `parts`: one for each further thread, as long as there are parts for
+/// them; none on a GPU, which is busy with one part.
+pub fn helpers(device: Device, parts: usize, threads: usize) -> usize {
+    if device.is_cuda() { 0 } else { parts.min(threads).max(1) - 1 }
 }
 
 /// The samples of a step: a function of seed and step, every sample once in each pass over the data.

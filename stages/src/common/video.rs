@@ -16,7 +16,7 @@ use shiguredo_mp4::bitstream::h264::{
 use shiguredo_mp4::boxes::SampleEntry;
 use shiguredo_mp4::mux::{Mp4FileMuxer, Mp4FileMuxerOptions, Sample, estimate_maximum_moov_box_size};
 use std::num::NonZeroU32;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Ticks a second of the times in a file: MPEG's own clock, which common frame rates divide.
 const CLOCK: NonZeroU32 = NonZeroU32::new(90_000).expect("not zero");
@@ -30,58 +30,98 @@ const SMALLEST: usize = 16;
 /// The longer and the shorter side of the largest frames that it takes, px.
 const LARGEST: [usize; 2] = [3840, 2160];
 
-/// Writes a video of RGB or grey frames, all of one size, at `fps` frames a second. The same frames give the same bytes. Of an
-/// odd width or height, the last column or row is left out: colour is kept for 2 x 2 px.
+/// Writes a video of all of these frames, as [`VideoWriter`] does.
 ///
 /// # Errors
-/// If there is no frame, their sizes differ or are beyond the encoder (16 px a side to 3840 x 2160 px, upright or not), `fps` is
-/// not in 0.01 to 1000, or the file cannot be written.
+/// If there is no frame, and those of [`VideoWriter`].
+#[cfg(test)]
 pub fn write_video(path: &Path, fps: f64, frames: &[Image]) -> Result<()> {
-    let text = path.display();
-    let first = frames.first().context("a video needs at least one frame")?;
-    ensure!((0.01..=1000.0).contains(&fps), "{text}: found {fps} frames a second, expected 0.01 to 1000");
-    if let Some((i, other)) = frames.iter().enumerate().find(|(_, frame)| shape(frame) != shape(first)) {
-        let [a, b] = [first, other].map(|frame| format!("{} x {} x {}", frame.width, frame.height, frame.channels));
-        bail!("{text}: frame {i} is {b}, expected {a} as frame 0\nhint: the frames of a video have one size");
+    ensure!(!frames.is_empty(), "{}: a video needs at least one frame", path.display());
+    let mut video = VideoWriter::new(path, fps, frames.len())?;
+    frames.iter().try_for_each(|frame| video.push(frame))?;
+    video.finish()
+}
+
+/// A video of RGB or grey frames, all of one size, that comes into being frame by frame: what it holds is what they were encoded to.
+/// The same frames give the same bytes. Of an odd width or height, the last column or row is left out: colour is kept for 2 x 2 px.
+pub struct VideoWriter {
+    path: PathBuf,
+    fps: f64,
+    encoder: Encoder,
+    muxer: Mp4FileMuxer,
+    file: Vec<u8>,
+    /// Width, height and channels of the first frame.
+    shape: Option<(usize, usize, usize)>,
+    /// Frames so far.
+    frames: usize,
+}
+
+impl VideoWriter {
+    /// Begins a video of about so many frames, `fps` of them a second.
+    ///
+    /// # Errors
+    /// If `fps` is not in 0.01 to 1000.
+    pub fn new(path: &Path, fps: f64, frames: usize) -> Result<VideoWriter> {
+        ensure!(
+            (0.01..=1000.0).contains(&fps),
+            "{}: found {fps} frames a second, expected 0.01 to 1000",
+            path.display()
+        );
+        // a range of one quantiser leaves the rate control nothing to decide; without any, the encoder takes 26
+        let config = EncoderConfig::new()
+            .rate_control_mode(RateControlMode::Bufferbased)
+            .qp(QpRange::new(QUANTISER, QUANTISER))
+            .profile(Profile::High)
+            .intra_frame_period(IntraFramePeriod::from_num_frames(PERIOD))
+            .adaptive_quantization(false)
+            .background_detection(false)
+            .scene_change_detect(false)
+            .skip_frames(false)
+            .num_threads(1);
+        let encoder = Encoder::with_api_config(OpenH264API::from_source(), config)
+            .map_err(|error| anyhow!("{}: there is no H.264 encoder: {error}", path.display()))?;
+        let options = Mp4FileMuxerOptions {
+            reserved_moov_box_size: estimate_maximum_moov_box_size(&[frames]),
+            ..Default::default()
+        };
+        let muxer = Mp4FileMuxer::with_options(options)?;
+        let file = muxer.initial_boxes_bytes().to_vec();
+        Ok(VideoWriter { path: path.to_owned(), fps, encoder, muxer, file, shape: None, frames: 0 })
     }
-    let (width, height) = (first.width & !1, first.height & !1);
-    check_size(first.width, first.height).with_context(|| format!("{text} cannot be written"))?;
-    // a range of one quantiser leaves the rate control nothing to decide; without any, the encoder takes 26
-    let config = EncoderConfig::new()
-        .rate_control_mode(RateControlMode::Bufferbased)
-        .qp(QpRange::new(QUANTISER, QUANTISER))
-        .profile(Profile::High)
-        .intra_frame_period(IntraFramePeriod::from_num_frames(PERIOD))
-        .adaptive_quantization(false)
-        .background_detection(false)
-        .scene_change_detect(false)
-        .skip_frames(false)
-        .num_threads(1);
-    let failed = |error: openh264::Error| anyhow!("{text}: the H.264 encoder refuses {width} x {height} px: {error}");
-    let mut encoder = Encoder::with_api_config(OpenH264API::from_source(), config).map_err(failed)?;
-    let options = Mp4FileMuxerOptions {
-        reserved_moov_box_size: estimate_maximum_moov_box_size(&[frames.len()]),
-        ..Default::default()
-    };
-    let mut muxer = Mp4FileMuxer::with_options(options)?;
-    let mut file = muxer.initial_boxes_bytes().to_vec();
-    let tick = |frame: usize| (frame as f64 * f64::from(CLOCK.get()) / fps).round() as u64;
-    for (i, frame) in frames.iter().enumerate() {
-        let stream = encoder.encode(&planes(frame, width, height)).map_err(failed)?;
+
+    /// Adds a frame.
+    ///
+    /// # Errors
+    /// If it has another size than the first, or one that the encoder does not take (16 px a side to 3840 x 2160 px, upright or not).
+    pub fn push(&mut self, frame: &Image) -> Result<()> {
+        let (text, i) = (self.path.display(), self.frames);
+        let first = *self.shape.get_or_insert(shape(frame));
+        if shape(frame) != first {
+            let [a, b] =
+                [first, shape(frame)].map(|(width, height, channels)| format!("{width} x {height} x {channels}"));
+            bail!("{text}: frame {i} is {b}, expected {a} as frame 0\nhint: the frames of a video have one size");
+        }
+        check_size(frame.width, frame.height).with_context(|| format!("{text} cannot be written"))?;
+        let (width, height) = (frame.width & !1, frame.height & !1);
+        let stream = self
+            .encoder
+            .encode(&planes(frame, width, height))
+            .map_err(|error| anyhow!("{text}: the H.264 encoder refuses {width} x {height} px: {error}"))?;
         let keyframe = stream.frame_type() == FrameType::IDR;
         let units = stream.to_vec();
-        let data_offset = file.len() as u64;
+        let data_offset = self.file.len() as u64;
         for unit in parse_annexb_nal_units(&units)? {
             // those are said once, in the head of the file
             if ![H264NalUnitType::Sps, H264NalUnitType::Pps].contains(&unit.nal_unit_type) {
-                file.extend(u32::try_from(unit.data.len())?.to_be_bytes());
-                file.extend(unit.data);
+                self.file.extend(u32::try_from(unit.data.len())?.to_be_bytes());
+                self.file.extend(unit.data);
             }
         }
-        let data_size = file.len() - data_offset as usize;
+        let data_size = self.file.len() - data_offset as usize;
         ensure!(data_size > 0, "{text}: the H.264 encoder left out frame {i}");
         let head = || build_avc1_box_from_annexb(&units, &H264SampleEntryConfig { length_size: LengthSize::FourBytes });
-        muxer.append_sample(&Sample {
+        let tick = |frame: usize| (frame as f64 * f64::from(CLOCK.get()) / self.fps).round() as u64;
+        self.muxer.append_sample(&Sample {
             track_kind: TrackKind::Video,
             sample_entry: if i == 0 { Some(SampleEntry::Avc1(head()?)) } else { None },
             keyframe,
@@ -91,13 +131,25 @@ pub fn write_video(path: &Path, fps: f64, frames: &[Image]) -> Result<()> {
             data_offset,
             data_size,
         })?;
+        self.frames += 1;
+        Ok(())
     }
-    for (offset, bytes) in muxer.finalize()?.offset_and_bytes_pairs() {
-        let (start, end) = (offset as usize, offset as usize + bytes.len());
-        file.resize(file.len().max(end), 0);
-        file[start..end].copy_from_slice(bytes);
+
+    /// Writes the file.
+    ///
+    /// # Errors
+    /// If there was no frame, or the file cannot be written.
+    pub fn finish(self) -> Result<()> {
+        let VideoWriter { path, mut muxer, mut file, frames, .. } = self;
+        ensure!(frames > 0, "{}: a video needs at least one frame", path.display());
+        for (offset, bytes) in muxer.finalize()?.offset_and_bytes_pairs() {
+            let (start, end) = (offset as usize, offset as usize + bytes.len());
+            file.resize(file.len().max(end), 0);
+            file[start..end].copy_from_slice(bytes);
+        }
+        std::fs::write(&path, file)
+            .with_context(|| format!("cannot write {}\nhint: is there room on the disk?", path.display()))
     }
-    std::fs::write(path, file).with_context(|| format!("cannot write {text}\nhint: is there room on the disk?"))
 }
 
 /// Whether a video can be made of frames of this size, px.

@@ -142,9 +142,12 @@ impl Report {
                 println!("ok    {name:<36} worst {:.2e} of {:.1e}  ({}, {count} checks)", c.error, c.tolerance, c.what);
             }
         }
-        for remark in &checks.remarks {
-            println!("left  {name:<36} {remark}");
-        }
+        checks.remarks.iter().for_each(|remark| self.left(name, remark));
+    }
+
+    /// Says what is not compared.
+    pub fn left(&self, name: &str, reason: &str) {
+        println!("left  {name:<36} {reason}");
     }
 
     /// Records a case that cannot pass.

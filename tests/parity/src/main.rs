@@ -10,6 +10,7 @@ mod folder;
 mod formula;
 mod mc;
 mod metrics;
+mod noise_floor;
 mod nphm;
 mod nphm_config;
 mod raster;
@@ -49,7 +50,7 @@ fn run(dir: &Path) -> Report {
             "nphm" => folder::run(&path, "nphm", &mut report, nphm::run),
             "triplane.safetensors" => avatar::planes(&path, &mut report),
             "face_mesh" | "face_descriptor" => {
-                println!("left  {name:<36} its weights are data packages: the tests of the crate `models` run it");
+                report.left(name, "its weights are data packages: the tests of the crate `models` run it");
             }
             other if is_note(other) || diffusion::FILES.contains(&other) => {}
             other => report.fail(other, "this kind of case is unknown"),
@@ -71,9 +72,10 @@ fn names(dir: &Path) -> Vec<String> {
     names
 }
 
-/// Words on the cases, and the programs that made them.
+/// Words on the cases, and the programs that made them with what these leave behind.
 fn is_note(name: &str) -> bool {
-    name.ends_with(".md") || name.ends_with(".py")
+    let words = [".md", ".py", ".txt", ".sh", ".log"];
+    words.iter().any(|ending| name.ends_with(ending)) || ["LICENSE", "SHA256SUMS", "__pycache__"].contains(&name)
 }
 
 /// Reports what lies in a folder of cases and belongs to none of them; `family` stands before its name.

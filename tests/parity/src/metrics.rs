@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use metrics::psnr;
 use metrics::ssim::{Definition, ms_ssim, ssim};
 use models::lpips::{Lpips, Net};
@@ -40,7 +40,21 @@ pub fn run(dir: &Path, report: &mut Report) {
     if multi_scale.exists() || dir.join("multi_scale.safetensors").exists() {
         report.case("metrics/multi_scale", |checks| scales(dir, &json(&multi_scale)?, checks));
     }
-    for net in NETS {
+    let known = ["pairs", "lpips", "lpips_seed", "backbone_check", "note"];
+    for name in
+        expected.as_object().into_iter().flat_map(|table| table.keys()).filter(|name| !known.contains(&name.as_str()))
+    {
+        report.fail(&format!("metrics/{name}"), "no metric of ours is called so");
+    }
+    let has = |net: &Net| {
+        expected["lpips"].as_object().is_some_and(|pairs| pairs.values().any(|d| d.get(net.name()).is_some()))
+    };
+    if expected["lpips"].is_null() {
+        report.left("metrics/lpips", "expected.json has none");
+    } else if !NETS.iter().any(has) {
+        report.fail("metrics/lpips", "no pair has a value of a network of ours");
+    }
+    for net in NETS.into_iter().filter(has) {
         report.case(&format!("metrics/lpips_{}", net.name()), |checks| {
             tch::no_grad(|| lpips(dir, &expected, net, checks))
         });
@@ -48,7 +62,22 @@ pub fn run(dir: &Path, report: &mut Report) {
     crate::strangers(dir, "metrics", report, |name| FILES.contains(&name));
 }
 
+/// What is stated of a pair. The reference's own SSIM in f32 is there to tell its noise.
+const VALUES: [&str; 9] = [
+    "l1",
+    "ms_ssim_torchmetrics",
+    "mse",
+    "psnr_skimage",
+    "psnr_torchmetrics",
+    "ssim_skimage_gaussian",
+    "ssim_skimage_uniform7",
+    "ssim_torchmetrics",
+    "ssim_torchmetrics_f32",
+];
+
 fn pair(images: &Case, name: &str, want: &Value, checks: &mut Checks) -> Result<()> {
+    let unknown = want.as_object().and_then(|want| want.keys().find(|key| !VALUES.contains(&key.as_str())));
+    ensure!(unknown.is_none(), "{name} has a value {}, which is not known", unknown.map_or("", String::as_str));
     let (a, b) = (images.bytes(&format!("{name}.a"))?, images.bytes(&format!("{name}.b"))?);
     let (height, width, channels) = images.raw(&format!("{name}.a"))?.size3()?;
     let mse = psnr::mse(&a, &b);
@@ -71,6 +100,11 @@ fn pair(images: &Case, name: &str, want: &Value, checks: &mut Checks) -> Result<
     ] {
         let got = ssim(&a, &b, width as usize, height as usize, channels as usize, definition);
         checks.error(format!("{name} {key}"), (got - number(want, key)?).abs(), 2e-5);
+    }
+    if want.get("ms_ssim_torchmetrics").is_some() {
+        let got = ms_ssim(&a, &b, width as usize, height as usize, channels as usize, Definition::Torchmetrics);
+        let got = got.with_context(|| format!("{name} is too small for five scales"))?;
+        checks.error(format!("{name} ms_ssim_torchmetrics"), (got - number(want, "ms_ssim_torchmetrics")?).abs(), 2e-5);
     }
     Ok(())
 }

@@ -12,11 +12,11 @@ use crate::check::{Checks, json};
 /// What a ControlNet's residuals are multiplied by.
 pub const SCALE: Setting = Setting {
     names: &["conditioning_scale", "controlnet_conditioning_scale", "controlnet_scale"],
-    phrases: &["conditioning_scale ", "ControlNet on both halves, scale "],
+    phrases: &["conditioning scale ", "controlnet scale ", "on both halves scale "],
 };
 /// How far a sampled image is led away from what is seen without a prompt.
 pub const GUIDANCE: Setting =
-    Setting { names: &["guidance_scale", "guidance"], phrases: &["guidance ", "guidance_scale "] };
+    Setting { names: &["guidance_scale", "guidance"], phrases: &["guidance ", "guidance scale "] };
 /// DDIM's share of the ancestral noise.
 pub const ETA: Setting = Setting { names: &["eta"], phrases: &["eta "] };
 /// Sampling steps.
@@ -29,7 +29,7 @@ const NOTES: [&str; 5] = ["format", "note", "notes", "config", "tolerance"];
 pub struct Setting {
     /// As a field, most natural first.
     names: &'static [&'static str],
-    /// The words before it in a sentence.
+    /// The words before it in a sentence, as [`plain`] has them.
     phrases: &'static [&'static str],
 }
 
@@ -51,8 +51,14 @@ impl Setting {
         }
     }
 
+    /// Whether a field is called so.
+    pub fn is_called(&self, field: &str) -> bool {
+        self.names.contains(&field)
+    }
+
     /// The number behind the phrases, if it is one and the same wherever they stand.
     fn told(&self, words: &str) -> Option<f64> {
+        let words = &*plain(words);
         let is_whole = |at: usize| !words[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_');
         let number = |from: usize| -> Option<f64> {
             let rest = &words[from..];
@@ -105,8 +111,8 @@ impl Settings {
             said.iter().filter_map(|(place, about)| Some((place.clone(), about.get("config")?.clone()))).collect();
         said.extend(inner);
         let words = std::fs::read_to_string(dir.join("README.md")).unwrap_or_default();
-        let of_file = format!("`{file}`");
-        let rows = words.lines().filter(|line| line.starts_with('|') && line.contains(&of_file));
+        let first = |line: &str| line.split('|').nth(1).unwrap_or_default().contains(&file);
+        let rows = words.lines().filter(|line| line.starts_with('|') && first(line));
         Ok(Self { said, row: rows.collect::<Vec<_>>().join("\n") })
     }
 
@@ -128,6 +134,19 @@ impl Settings {
         Ok(found.map(|(_, value)| value).or_else(|| setting.told(&self.row)).unwrap_or(otherwise))
     }
 
+    /// As [`Settings::number`], and says so where nobody does.
+    ///
+    /// # Errors
+    /// The same.
+    pub fn number_or_told(&self, setting: &Setting, otherwise: f64, checks: &mut Checks) -> Result<f64> {
+        let number = self.number(setting, f64::NAN)?;
+        if !number.is_nan() {
+            return Ok(number);
+        }
+        checks.remark(format!("nothing says {}: {otherwise} is taken", setting.names[0]));
+        Ok(otherwise)
+    }
+
     /// Tells of fields that are none of these settings.
     pub fn tell_unknown(&self, settings: &[&Setting], checks: &mut Checks) {
         for (_, about) in &self.said {
@@ -136,6 +155,13 @@ impl Settings {
             checks.unknown_fields(about, is_known);
         }
     }
+}
+
+/// Words in small letters with one space between, without the marks that stand around names and between them and numbers.
+fn plain(words: &str) -> String {
+    let marks = |c: char| if "`*_=:,".contains(c) { ' ' } else { c.to_ascii_lowercase() };
+    let words: String = words.chars().map(marks).collect();
+    words.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 #[cfg(test)]
@@ -174,6 +200,16 @@ mod tests {
         let words =
             format!("guidance 9\n| `unet.safetensors` | guidance 8 |\n{row}| `pipeline.safetensors` | 441 kB |\n");
         assert_eq!(numbers("words", &[], &[("README.md", words.as_str())]).unwrap(), (0.8, 4.5));
+        for said in [
+            "`conditioning_scale` 0.9",
+            "conditioning_scale = 0.9",
+            "conditioning_scale=0.9",
+            "Conditioning scale: 0.9",
+            "**ControlNet scale** 0.9",
+        ] {
+            let words = format!("| pipeline.safetensors | 20 steps, guidance scale 7.5; {said} | 2e-4 |\n");
+            assert_eq!(numbers("spelt", &[], &[("README.md", words.as_str())]).unwrap(), (0.9, 7.5), "{said}");
+        }
         // a field goes before words
         assert_eq!(numbers("both", &metadata, &[("README.md", words.as_str())]).unwrap(), (0.5, 2.0));
     }

@@ -145,7 +145,6 @@ pub(super) fn instruction(code: u8) -> String {
         0x8b => "LONG4",
         0x91 => "FROZENSET",
         0x92 => "NEWOBJ_EX",
-        0x96 => "BYTEARRAY8",
         0x97 => "NEXT_BUFFER",
         0x98 => "READONLY_BUFFER",
         b'1' => "POP_MARK",

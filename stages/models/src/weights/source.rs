@@ -129,6 +129,9 @@ impl WeightFile {
         let length = file.metadata().map_err(io)?.len();
         let mut size = [0u8; 8];
         file.read_exact(&mut size).map_err(|_| bad("it is shorter than its header".into()))?;
+        if &size == b"version " {
+            return Err(bad("it is a pointer of Git LFS and not the file itself, which `git lfs pull` fetches".into()));
+        }
         let header_len = u64::from_le_bytes(size);
         if header_len > length.saturating_sub(8) {
             return Err(bad(format!("its header claims {header_len} bytes, the file has {length}")));
