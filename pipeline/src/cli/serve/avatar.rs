@@ -217,7 +217,7 @@ impl Viewer {
             "directions": sliders,
             "reach": REACH,
             "actions": actions,
-            "camera": {"focal": camera.focal, "center": camera.center, "distance": camera.distance},
+            "camera": {"focal": camera.focal, "center": camera.center, "distance": camera.distance, "seen": seen(site, cast, &camera.center)?},
             "renders": cast.render.as_ref().map(|(gbuffer, render, ..)| {
                 json!({"size": gbuffer.params.get("size"), "steps": render.params.get("steps")})
             }),
@@ -445,6 +445,24 @@ fn camera(site: &Site, cast: &Cast, fields: Option<&Fields>) -> Answered<Camera>
     camera.angles = [number("about", 0.0, -limit, limit)?, number("above", 0.0, -1.5, 1.5)?];
     camera.distance *= number("away", 1.0, 0.3, 3.0)?;
     Ok(camera)
+}
+
+/// From where pictures were drawn that an avatar learned from: the least and greatest angle about the vertical and above the horizontal, radians.
+/// What it makes of a view from elsewhere is guessed. Nothing if there is no avatar.
+fn seen(site: &Site, cast: &Cast, center: &[f64; 3]) -> Answered<Json> {
+    let Some((gbuffer, ..)) = &cast.render else { return Ok(Json::Null) };
+    let poses = site.tables.table(&gbuffer.table.expect("a cast has it"))?.column("world_to_cam");
+    let mut range: Option<[[f64; 2]; 2]> = None;
+    for pose in poses.map_err(anyhow::Error::from)? {
+        let Value::Floats(pose) = pose else { continue };
+        let eye: [f64; 3] = std::array::from_fn(|i| -(0..3).map(|k| pose[4 * k + i] * pose[4 * k + 3]).sum::<f64>());
+        let [x, y, z]: [f64; 3] = std::array::from_fn(|i| eye[i] - center[i]);
+        let angles = [x.atan2(z), y.atan2(x.hypot(z))];
+        let wider = |i: usize, [low, high]: [f64; 2]| [low.min(angles[i]), high.max(angles[i])];
+        range =
+            Some(range.map_or(angles.map(|angle| [angle, angle]), |[about, above]| [wider(0, about), wider(1, above)]));
+    }
+    Ok(range.map_or(Json::Null, |[about, above]| json!({"about": about, "above": above})))
 }
 
 /// What a picture takes of a tracked moment besides its code: that of the G-buffer that was drawn of it.
