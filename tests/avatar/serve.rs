@@ -92,7 +92,7 @@ fn the_viewer_works_in_a_browser() {
     let [x, y, left, width] = chrome.place("input[name=jawOpen]");
     chrome.drag([left + 8.0, y], [left + 0.9 * width, y]);
     assert!(x > left && chrome.value("Number(document.querySelector('input[name=jawOpen]').value) > 0.1") == true);
-    chrome.until("document.querySelector('figure:nth-child(2) .status').innerText === 'rendering…'");
+    chrome.until("document.querySelector('figure:nth-child(2) .status').innerText === 'computing the picture…'");
     chrome.until(&format!("document.querySelector('.frame img').src !== {old} && {drawn}"));
     let (_, moved) = chrome.pixels(".frame canvas");
     assert!(moved != near, "the surface follows");

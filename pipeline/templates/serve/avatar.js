@@ -74,6 +74,7 @@ function viewer(place, run, told, fields, signal) {
   const beyond = h("p", { class: "note beyond", hidden: true }, "From here no picture was taken that the avatar learned from: what it shows is a guess.");
   picture.whole.append(beyond);
   let view = null;
+  let changes = 0;
   const pose = () => view?.pose ?? begin;
   // what code a request is about; sliders at rest are left out
   const code = () => ({
@@ -90,8 +91,11 @@ function viewer(place, run, told, fields, signal) {
     keep(["avatar", run], { ...own, row: state.mean ? undefined : state.row, about: short(about, 0), above: short(above, 0), away: short(away, 1) });
   });
   const mesh = (sketch, after) => latest(surface, sketch ? "sketch" : "surface", signal, async () => {
+    const asked = changes;
     const answer = await ask("mesh", { ...code(), sketch: sketch ? 1 : undefined }, signal);
-    view.show(parsePly(await answer.arrayBuffer()));
+    const surface = parsePly(await answer.arrayBuffer());
+    // a fine surface of what was wanted before does not take the place of the sketch of what is wanted now
+    if (sketch || asked === changes) view.show(surface);
   }, after);
   const drawn = latest(picture, "picture", signal, async () => {
     const { about, above, away } = pose();
@@ -119,7 +123,7 @@ function viewer(place, run, told, fields, signal) {
   const render = () => { stale(); later(); };
   // what takes long begins when the sketch of what is wanted is there, and not beside it
   const sketched = mesh(true, () => { fine(); render(); });
-  const changed = () => { stale(); remember(); if (view) sketched(); else render(); };
+  const changed = () => { changes += 1; stale(); remember(); if (view) sketched(); else render(); };
   const moved = () => { remember(); render(); };
   place.append(h("div", { class: "viewer" },
     h("div", {}, h("div", { class: "panels" }, surface.whole, told.renders ? picture.whole : null),

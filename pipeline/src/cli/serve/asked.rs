@@ -80,7 +80,7 @@ impl Refusal {
             let text: String =
                 [Some(&self.error), self.hint.as_ref()].into_iter().flatten().map(|text| paragraph(text)).collect();
             let text = format!(
-                "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><title>effigy: {}</title><link rel=\"stylesheet\" href=\"/style.css\">\
+                "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><title>effigy: {}</title><link rel=\"icon\" href=\"/icon.svg\"><link rel=\"stylesheet\" href=\"/style.css\">\
                  <main><h1>This cannot be shown</h1>{text}<p><a href=\"/\">All runs</a></p></main></html>",
                 self.status
             );
