@@ -7,8 +7,8 @@ import { meshView, parsePly } from "./mesh.js";
 /** Milliseconds of rest after which the fine surface and the picture are asked for. */
 const REST = { fine: 250, picture: 400 };
 
-/** How far a camera comes and goes, as a multiple of the distance of those that an avatar learned from; it has never seen a face from elsewhere. */
-const REACH = { near: 0.8, far: 1.25 };
+/** By how much a camera may come nearer, and go farther away, than those that an avatar learned from; from elsewhere it has never seen a face. */
+const MARGIN = { near: 0.95, far: 1.1 };
 
 /** How far beyond those cameras a view still looks like theirs, radians. */
 const BEYOND = 0.15;
@@ -37,7 +37,7 @@ export async function avatar(place, [run], fields, signal) {
 async function list(place, signal) {
   const { runs: found } = await get("runs", { avatar: 1, limit: 500 }, signal);
   place.append(h("h1", {}, "Avatar"), found.length
-    ? table(["Run", "Recipe"], found.map((one) => h("tr", {}, h("td", {}, h("a", { href: link(["avatar", one.run]) }, moment(one.started))), h("td", {}, one.typed))))
+    ? table(["Run", "Recipe"], found.map((one) => h("tr", {}, h("td", { class: "whole" }, h("a", { href: link(["avatar", one.run]) }, moment(one.started))), h("td", {}, one.typed))))
     : h("p", {}, "No run of this workspace has tracked a head yet. `effigy run avatar.yaml` does."));
 }
 
@@ -61,6 +61,9 @@ function remembered(told, fields) {
     pose: { about: number(fields.get("about"), -Math.PI, Math.PI, 0), above: number(fields.get("above"), -1.5, 1.5, 0), away: number(fields.get("away"), 0.3, 3, 1) },
   };
 }
+
+/** Between which distances the camera stays, as multiples of its own. */
+const limits = (seen) => (seen ? { near: MARGIN.near * Math.min(1, seen.away[0]), far: MARGIN.far * Math.max(1, seen.away[1]) } : {});
 
 function viewer(place, run, told, fields, signal) {
   const { pose: begin, ...state } = remembered(told, fields);
@@ -130,7 +133,7 @@ function viewer(place, run, told, fields, signal) {
       h("p", { class: "note" }, "On the surface: drag, or the arrow keys, to turn; the wheel, two fingers, or + and − to come nearer; Home for the front. A slider goes back to 0 by a double click.")),
     controls(told, state, changed, () => view?.reset())));
   try {
-    view = meshView(canvas, told.camera, moved, { pose: begin, signal, ...(told.renders ? REACH : {}) });
+    view = meshView(canvas, told.camera, moved, { pose: begin, signal, ...limits(told.camera.seen) });
     if (!view) surface.say("this browser has no WebGL, so only the avatar's picture is shown", true);
   } catch (error) {
     surface.say(error.message, true);
