@@ -4,7 +4,7 @@
 use crate::base::Trial;
 use crate::chrome::{self, Chrome};
 use crate::server::Server;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 fn start() -> (Trial, Server, String) {
     let trial = Trial::finished();
@@ -96,5 +96,9 @@ fn the_viewer_works_in_a_browser() {
     chrome.until(&format!("document.querySelector('.frame img').src !== {old} && {drawn}"));
     let (_, moved) = chrome.pixels(".frame canvas");
     assert!(moved != near, "the surface follows");
+    // the address has it all, and the camera too
+    chrome.until("location.hash.includes('action=jawOpen') && location.hash.includes('about=')");
+    chrome.call("Page.reload", json!({}));
+    chrome.until("Number(document.querySelector('input[name=jawOpen]')?.value) > 0.1");
     assert!(chrome.complaints().is_empty(), "{:?}", chrome.complaints());
 }

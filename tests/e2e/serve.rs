@@ -384,6 +384,33 @@ fn the_page_works_without_a_mouse() {
 }
 
 #[test]
+fn numbers_are_written_as_people_read_them() {
+    let Some(program) = chrome::program() else { return };
+    let space = Space::new();
+    space.write(".effigy/runs/x", "");
+    let server = Server::start(&space);
+    let mut chrome = Chrome::start(&program, 1280, 800);
+    chrome.go(&server.address(""));
+    chrome.until("document.querySelector('main h1')");
+    chrome.value("import('/dom.js').then((all) => { window.dom = all; })");
+    assert_eq!(
+        chrome.value("[0.01, 0.3, 59.7, 119.7, 3599.8, 3725].map(dom.duration)"),
+        json!(["", "0.3 s", "1 min 00 s", "2 min 00 s", "1 h 00 min", "1 h 02 min"])
+    );
+    assert_eq!(
+        chrome.value("[1234567.8, 12.3456789, 0.00001234, 5].map(dom.digits)"),
+        json!(["1234567.8", "12.346", "1.234e-5", "5"]),
+        "nothing is rounded before the point"
+    );
+    assert_eq!(
+        chrome.value("[2, 12.25, -0.5].map(dom.alike({ largest: 12.25, decimals: 2 }))"),
+        json!(["2.00", "12.25", "-0.50"]),
+        "one column, one format"
+    );
+    assert!(chrome.complaints().is_empty(), "{:?}", chrome.complaints());
+}
+
+#[test]
 fn thousands_of_moments_are_chosen_from_by_sequence_and_number() {
     let Some(program) = chrome::program() else { return };
     let space = Space::new();
@@ -465,12 +492,22 @@ fn the_page_works_in_a_browser() {
     // a row in full
     chrome.click(".rows tbody td");
     chrome.until("document.querySelector('dialog dl img')?.naturalWidth === 64");
+    // what is sorted, and which row had the focus, survives
+    chrome.value("document.querySelector('dialog').close()");
+    chrome.until("document.activeElement.dataset.focus === 'row 0'");
+    chrome.click(".rows th:nth-child(4) button");
+    chrome.until("document.querySelector('.rows th[aria-sort=ascending]') && document.activeElement.dataset.focus?.startsWith('column ')");
     // the two runs: the first picture was red and is blue, and the line between them is dragged
     chrome.go(&server.address(&format!("#/compare?new={last}")));
     assert_eq!(chrome.until("document.querySelector('select[name=old]').value"), json!(first));
     chrome.until("document.querySelector('.summary').innerText.includes('differ')");
     chrome.go(&server.address(&format!("#/compare?new={last}&stage=scored")));
     chrome.until("document.querySelectorAll('.slider').length === 3 && [...document.querySelectorAll('.slider img')].every((e) => e.complete && e.naturalWidth)");
+    // which columns were laid upon each other stands in the address
+    chrome.value(
+        "(() => { const e = document.querySelector('select[name=left]'); e.dispatchEvent(new Event('change')); })()",
+    );
+    chrome.until("location.hash.includes('left=file') && document.querySelectorAll('.slider').length === 3 && [...document.querySelectorAll('.slider img')].every((e) => e.complete && e.naturalWidth)");
     let share = |chrome: &mut Chrome| {
         let (_, pixels) = chrome.pixels(".slider");
         let of = |channel: usize| {
