@@ -231,14 +231,18 @@ function failures(stage) {
 function linked(svg, stages, rowsOf) {
   // what is one picture to a screen reader has no links in it
   svg.setAttribute("role", "group");
+  // where a line goes on is for the eye alone; read out, all these names are one long word
+  for (const text of svg.querySelectorAll(":scope > text")) text.setAttribute("aria-hidden", "true");
   for (const title of svg.querySelectorAll("title")) {
+    // and so are a box's name and what became of it, which its title says in words
+    title.parentElement.setAttribute("role", "img");
+    title.parentElement.setAttribute("aria-label", title.textContent);
     const stage = stages.find((one) => title.textContent.startsWith(`${one.name}: `));
     if (!stage) continue;
     const box = title.parentElement;
     const anchor = document.createElementNS(svg.namespaceURI, "a");
     anchor.setAttribute("href", rowsOf(stage));
     anchor.setAttribute("class", "leads");
-    // name and what became of it are two texts, which would be read as one word
     anchor.setAttribute("aria-label", title.textContent);
     box.replaceWith(anchor);
     anchor.append(box);
