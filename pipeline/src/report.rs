@@ -283,7 +283,7 @@ fn stages(nodes: &[FinishedNode]) -> Table {
         ("works on", false),
         ("rows", true),
         ("ran", true),
-        ("cached", true),
+        ("known", true),
         ("failed", true),
         ("time", true),
         ("key", false),

@@ -6,7 +6,7 @@
 //! channels (depth, canonical xyz, normals, ambient, mask) and the tracked mesh drawn over the truth. Views are spread
 //! evenly over what there is. Knows no scores.
 
-use crate::common::drawing::{Anchor, WHITE, below, beside, plain, text};
+use crate::common::drawing::{Anchor, WHITE, below, beside, plain, text, text_width};
 use crate::common::gbuffers;
 use crate::common::media::Image;
 use anyhow::Result;
@@ -39,12 +39,14 @@ fn picture() -> usize {
 }
 
 /// Height of the strip above a line that says which view it is, px.
-const LABEL: usize = 15;
+const LABEL: usize = 18;
+/// Heights of capitals in headings and labels, px.
+const CAPITALS: (f64, f64) = (10.0, 9.0);
 /// The colour of a view that a method has not rendered.
 pub const NO_RENDER: [u8; 3] = [230; 3];
 
 fn def() -> StageDef {
-    StageDef::new("contact_sheet", 3, Grain::Whole)
+    StageDef::new("contact_sheet", 4, Grain::Whole)
         .doc("Truth, renders, G-buffer channels and mesh overlay of some views in one picture.")
         .reads([("sequence", Type::Str), ("camera", Type::Str), ("timestep", Type::I64)])
         .reads([("target", Type::Blob), ("gbuffer", Type::Blob), ("render", Type::Blob)])
@@ -145,14 +147,15 @@ pub fn render_of(rows: &[Row<'_>], method: &str) -> Result<Option<Image>> {
     Ok(None)
 }
 
-/// The strip above a sheet that names its columns, each `size` px wide.
+/// The strip above a sheet that names its columns, each `size` px wide. A name that is too long for its column is written smaller.
 ///
 /// # Errors
 /// If a letter cannot be drawn.
 pub fn heading(names: &[&str], size: usize) -> Result<Image> {
-    let mut image = plain(size * names.len(), 20, WHITE);
+    let mut image = plain(size * names.len(), 22, WHITE);
     for (i, name) in names.iter().enumerate() {
-        text(&mut image, name, (i * size + 4, 14), 8.0, Anchor::Left)?;
+        let room = size.saturating_sub(8) as f64 / text_width(name, CAPITALS.0)?.max(1) as f64;
+        text(&mut image, name, (i * size + 4, 16), CAPITALS.0 * room.clamp(0.3, 1.0), Anchor::Left)?;
     }
     Ok(image)
 }
@@ -163,7 +166,7 @@ pub fn heading(names: &[&str], size: usize) -> Result<Image> {
 /// If a letter cannot be drawn.
 pub fn label((sequence, camera, timestep): &View, width: usize) -> Result<Image> {
     let mut name = plain(width, LABEL, WHITE);
-    text(&mut name, &format!("{sequence} / {camera} / {timestep}"), (4, LABEL - 4), 7.0, Anchor::Left)?;
+    text(&mut name, &format!("{sequence} / {camera} / {timestep}"), (4, LABEL - 5), CAPITALS.1, Anchor::Left)?;
     Ok(name)
 }
 

@@ -45,7 +45,7 @@ fn full() -> f64 {
 }
 
 fn def() -> StageDef {
-    StageDef::new("error_sheet", 1, Grain::Whole)
+    StageDef::new("error_sheet", 2, Grain::Whole)
         .doc("Truth, renders and maps of their absolute error, of some views in one picture.")
         .reads([("sequence", Type::Str), ("camera", Type::Str), ("timestep", Type::I64)])
         .reads([("target", Type::Blob), ("render", Type::Blob)])

@@ -49,7 +49,7 @@ fn size() -> usize {
     256
 }
 
-/// Height of the strip of text below the views, px.
+/// Height of the strip of text above the views, px: below them lie the buttons of whatever plays the film.
 const STRIP: usize = 24;
 /// How much room there is around the head, as a fraction of its radius.
 const ROOM: f64 = 0.06;
@@ -60,7 +60,7 @@ const ELEVATION: f64 = 8.0;
 const GREY: [f32; 3] = [205.0, 200.0, 192.0];
 
 fn def() -> StageDef {
-    StageDef::new("turntable", 1, Grain::Group)
+    StageDef::new("turntable", 2, Grain::Group)
         .doc("Pictures of a tracked sequence from a camera that goes around it while it plays.")
         .reads([("timestep", Type::I64), ("mesh", Type::Blob)])
         .writes([("timestep", Type::I64), ("render", Type::Blob)])
@@ -152,9 +152,9 @@ fn picture(frame: &Posed, camera: &Camera) -> Result<Image> {
     let mut image = plain(2 * size, size + STRIP, WHITE);
     for (i, colors) in [&[GREY][..], &frame.colors].into_iter().enumerate() {
         let look = Look { colors, opacity: 1.0, outline: None };
-        place(&mut image, &mesh_layer(&frame.mesh, &look, camera).over(&plain(size, size, WHITE)), i * size, 0);
+        place(&mut image, &mesh_layer(&frame.mesh, &look, camera).over(&plain(size, size, WHITE)), i * size, STRIP);
     }
-    let baseline = size + STRIP - 8;
+    let baseline = STRIP - 8;
     text(&mut image, &format!("frame {}", frame.timestep), (size / 2, baseline), 9.0, Anchor::Middle)?;
     text(&mut image, "canonical coordinates", (size + size / 2, baseline), 9.0, Anchor::Middle)?;
     Ok(image)

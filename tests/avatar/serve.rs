@@ -4,7 +4,7 @@
 use crate::base::Trial;
 use crate::chrome::{self, Chrome};
 use crate::server::Server;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 fn start() -> (Trial, Server, String) {
     let trial = Trial::finished();
@@ -92,9 +92,13 @@ fn the_viewer_works_in_a_browser() {
     let [x, y, left, width] = chrome.place("input[name=jawOpen]");
     chrome.drag([left + 8.0, y], [left + 0.9 * width, y]);
     assert!(x > left && chrome.value("Number(document.querySelector('input[name=jawOpen]').value) > 0.1") == true);
-    chrome.until("document.querySelector('figure:nth-child(2) .status').innerText === 'rendering…'");
+    chrome.until("document.querySelector('figure:nth-child(2) .status').innerText === 'computing the picture…'");
     chrome.until(&format!("document.querySelector('.frame img').src !== {old} && {drawn}"));
     let (_, moved) = chrome.pixels(".frame canvas");
     assert!(moved != near, "the surface follows");
+    // the address has it all, and the camera too
+    chrome.until("location.hash.includes('action=jawOpen') && location.hash.includes('about=')");
+    chrome.call("Page.reload", json!({}));
+    chrome.until("Number(document.querySelector('input[name=jawOpen]')?.value) > 0.1");
     assert!(chrome.complaints().is_empty(), "{:?}", chrome.complaints());
 }

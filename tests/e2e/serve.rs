@@ -76,6 +76,15 @@ fn serve_answers_its_own_page_and_refuses_all_others() {
     assert_eq!(with("Origin: null\r\n").status, 403);
     assert_eq!(with("Sec-Fetch-Site: cross-site\r\n").status, 403);
     assert_eq!(with(&format!("Origin: http://127.0.0.1:{port}\r\nSec-Fetch-Site: same-origin\r\n")).status, 200);
+    // another port leads here, another program of this machine has its cookies, another page of it a link to the first page
+    assert_eq!(status("GET /api/runs HTTP/1.1\r\nHost: localhost:9000\r\n\r\n"), 200);
+    assert_eq!(with("Cookie: name=\u{e9}t\u{e9}\r\n").status, 200);
+    let followed = "Sec-Fetch-Site: same-site\r\nSec-Fetch-Mode: navigate\r\nSec-Fetch-Dest: document\r\n";
+    assert_eq!(server.ask("GET", "/", followed).status, 200);
+    assert_eq!(with(followed).status, 403);
+    // whoever typed an address reads a page
+    let lost = server.ask("GET", "/nothing", "Accept: text/html\r\nSec-Fetch-Dest: document\r\n");
+    assert_eq!((lost.status, lost.header("Content-Type")), (404, Some("text/html; charset=utf-8")));
     assert!(with("").header("Access-Control-Allow-Origin").is_none());
     // whoever wants to write
     for method in ["POST", "PUT", "DELETE", "PATCH", "OPTIONS", "CONNECT"] {
@@ -136,8 +145,14 @@ fn serve_listens_on_the_loopback_interface_alone() {
     // all of 127.0.0.0/8 is this machine; a server that listened everywhere would answer there
     assert!(TcpStream::connect(("127.0.0.2", server.port)).is_err());
     // connections that say nothing keep nobody from being answered
-    let idle: Vec<_> = (0..20).map(|_| TcpStream::connect(("127.0.0.1", server.port)).expect("it listens")).collect();
+    let idle: Vec<_> = (0..40).map(|_| TcpStream::connect(("127.0.0.1", server.port)).expect("it listens")).collect();
+    let begun = std::time::Instant::now();
     assert_eq!(server.get("/").status, 200);
+    assert!(
+        begun.elapsed().as_secs() < 15,
+        "more of them than there are threads hold it up for seconds: {:?}",
+        begun.elapsed()
+    );
     drop(idle);
     assert_eq!(server.interrupt(), Some(0));
 }
@@ -148,6 +163,8 @@ fn serve_says_what_is_wrong_before_it_starts() {
     space
         .effigy(&["serve", "--workspace", "nowhere"])
         .expect_error(2, &["there is no workspace nowhere", "effigy run RECIPE"]);
+    space.write("in/x.txt", "");
+    space.effigy(&["serve", "--workspace", "in"]).expect_error(2, &["in is no workspace", "effigy run RECIPE"]);
     space.write(".effigy/runs/x", "");
     let server = Server::start(&space);
     let taken = server.port.to_string();
@@ -273,9 +290,44 @@ fn a_run_that_is_on_is_told() {
     let stages = told["live"]["stages"].as_array().expect("a list");
     assert!(stages.iter().any(|one| one["name"] == "wait" && one["state"] == "running" && one["units"] == 2), "{told}");
     assert!(told["svg"].as_str().is_some_and(|svg| svg.contains("0 of 2")), "{told}");
+    assert_eq!((&told["live"]["over"], &told["live"]["of"]), (&json!(1), &json!(2)));
+    let wait = stages.iter().find(|one| one["name"] == "wait").expect("the stage");
+    assert!(wait["working"].as_u64().is_some_and(|units| units >= 1), "{told}");
+    // a drawing that the page has is not sent again
+    let again = server.json(&format!("live?drawing={}", told["drawing"].as_str().expect("a digest")));
+    assert!(again["svg"].is_null() && again["drawing"] == told["drawing"], "{again}");
+    assert!(server.json("live?drawing=none")["svg"].is_null());
     space.write("stop", "");
     run.wait().expect("it ends");
     assert!(server.json("live")["live"].is_null());
+}
+
+#[test]
+fn a_stage_that_failed_says_why() {
+    let space = Space::new();
+    space.write(
+        "r.yaml",
+        "
+recipe: broken
+stages:
+  src: { rows: [{ n: 1 }, { n: 2 }] }
+  bad: { run: 'echo before; echo went wrong with {n} >&2; test {n} = 1 && echo > {out}/x', shell: true, from: src, writes: { x: blob } }
+",
+    );
+    assert_eq!(space.effigy(&["run", "r.yaml"]).code, 1);
+    let server = Server::start(&space);
+    let run = server.json("runs")["runs"][0]["run"].as_str().expect("a name").to_string();
+    let told = server.json(&format!("run?run={run}"));
+    let stage = told["stages"].as_array().expect("a list").iter().find(|one| one["name"] == "bad").expect("the stage");
+    let failures = stage["failures"].as_array().expect("a list");
+    assert_eq!((failures.len(), &failures[0]["unit"], &failures[0]["grain"]), (1, &json!(1), &json!("row")), "{told}");
+    assert!(failures[0]["words"].as_str().is_some_and(|words| words.contains("went wrong with 2")), "{told}");
+    let Some(program) = chrome::program() else { return };
+    let mut chrome = Chrome::start(&program, 1280, 800);
+    chrome.go(&server.address(&format!("#/run/{run}")));
+    chrome.until("document.querySelector('.failures pre')?.innerText.includes('went wrong with 2')");
+    chrome.until("document.querySelector('.trouble')?.innerText.includes('bad failed: 1 unit')");
+    assert!(chrome.complaints().is_empty(), "{:?}", chrome.complaints());
 }
 
 #[test]
@@ -325,7 +377,36 @@ fn the_page_works_without_a_mouse() {
     chrome.value("document.querySelectorAll('.rows tbody button')[1].focus()");
     press_enter(&mut chrome);
     chrome.until("document.querySelector('dialog[open]')?.innerText.includes('in/b.png')");
+    chrome.click("dialog button:not(:disabled)");
+    chrome.until("document.querySelector('dialog[open]')?.innerText.includes('in/a.png')");
     assert_eq!(chrome.value("document.querySelectorAll('dialog').length"), 1);
+    assert!(chrome.complaints().is_empty(), "{:?}", chrome.complaints());
+}
+
+#[test]
+fn numbers_are_written_as_people_read_them() {
+    let Some(program) = chrome::program() else { return };
+    let space = Space::new();
+    space.write(".effigy/runs/x", "");
+    let server = Server::start(&space);
+    let mut chrome = Chrome::start(&program, 1280, 800);
+    chrome.go(&server.address(""));
+    chrome.until("document.querySelector('main h1')");
+    chrome.value("import('/dom.js').then((all) => { window.dom = all; })");
+    assert_eq!(
+        chrome.value("[0.01, 0.3, 59.7, 119.7, 3599.8, 3725].map(dom.duration)"),
+        json!(["", "0.3 s", "1 min 00 s", "2 min 00 s", "1 h 00 min", "1 h 02 min"])
+    );
+    assert_eq!(
+        chrome.value("[1234567.8, 12.3456789, 0.00001234, 5].map(dom.digits)"),
+        json!(["1234567.8", "12.346", "1.234e-5", "5"]),
+        "nothing is rounded before the point"
+    );
+    assert_eq!(
+        chrome.value("[2, 12.25, -0.5].map(dom.alike({ largest: 12.25, decimals: 2 }))"),
+        json!(["2.00", "12.25", "-0.50"]),
+        "one column, one format"
+    );
     assert!(chrome.complaints().is_empty(), "{:?}", chrome.complaints());
 }
 
@@ -352,6 +433,7 @@ fn thousands_of_moments_are_chosen_from_by_sequence_and_number() {
     );
     let options = "[...document.querySelectorAll('select[name=moment] option')].map((one) => one.innerText)";
     assert_eq!(chrome.value(options), json!(["mean expression", "sequence=\"EXP-0\"", "sequence=\"EXP-1\""]));
+    assert_eq!(chrome.value("document.querySelector('select[name=moment]').labels.length"), 1);
     let told = "[state.row, state.mean, changes, document.querySelector('.within output')?.innerText ?? null]";
     assert_eq!(chrome.value(told), json!([0, false, 0, "timestep=0, points=9000"]));
     // the second sequence, and of that the 2000th moment by its number and the last one by the keyboard
@@ -410,12 +492,22 @@ fn the_page_works_in_a_browser() {
     // a row in full
     chrome.click(".rows tbody td");
     chrome.until("document.querySelector('dialog dl img')?.naturalWidth === 64");
+    // what is sorted, and which row had the focus, survives
+    chrome.value("document.querySelector('dialog').close()");
+    chrome.until("document.activeElement.dataset.focus === 'row 0'");
+    chrome.click(".rows th:nth-child(4) button");
+    chrome.until("document.querySelector('.rows th[aria-sort=ascending]') && document.activeElement.dataset.focus?.startsWith('column ')");
     // the two runs: the first picture was red and is blue, and the line between them is dragged
     chrome.go(&server.address(&format!("#/compare?new={last}")));
     assert_eq!(chrome.until("document.querySelector('select[name=old]').value"), json!(first));
     chrome.until("document.querySelector('.summary').innerText.includes('differ')");
     chrome.go(&server.address(&format!("#/compare?new={last}&stage=scored")));
     chrome.until("document.querySelectorAll('.slider').length === 3 && [...document.querySelectorAll('.slider img')].every((e) => e.complete && e.naturalWidth)");
+    // which columns were laid upon each other stands in the address
+    chrome.value(
+        "(() => { const e = document.querySelector('select[name=left]'); e.dispatchEvent(new Event('change')); })()",
+    );
+    chrome.until("location.hash.includes('left=file') && document.querySelectorAll('.slider').length === 3 && [...document.querySelectorAll('.slider img')].every((e) => e.complete && e.naturalWidth)");
     let share = |chrome: &mut Chrome| {
         let (_, pixels) = chrome.pixels(".slider");
         let of = |channel: usize| {

@@ -8,6 +8,7 @@ mod api;
 mod asked;
 mod avatar;
 mod compared;
+mod failures;
 mod files;
 mod guard;
 mod http;
@@ -20,8 +21,12 @@ mod workers;
 use super::{DONE, WorkspaceArgs, print};
 use crate::error::{Problem, Problems};
 use anyhow::{Context, Result};
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::sync::Arc;
+
+/// What only a workspace has; any of these is enough.
+const MARKS: [&str; 5] = ["runs", "records", "index", "blobs", "providers.json"];
 
 /// Show a workspace in a browser on this machine: runs, graphs, tables with pictures, the avatar
 ///
@@ -43,11 +48,18 @@ impl Serve {
             let message = format!("there is no workspace {}: {error}", named.display());
             Problems::from(Problem::new(message).hint("`effigy run RECIPE` makes one; `--workspace DIR` names another"))
         })?;
+        if !MARKS.iter().any(|mark| root.join(mark).exists()) {
+            let message = format!("{} is no workspace: no run has left anything there", named.display());
+            let problem = Problem::new(message).hint("`effigy run RECIPE` makes one; `--workspace DIR` names another");
+            return Err(Problems::from(problem).into());
+        }
         let server = http::Listener::bind(self.port)?;
         let provider = super::load::default_provider();
         // what is computed for the avatar viewer lies here, and goes when the server does
-        let folder =
-            tempfile::Builder::new().prefix("effigy-serve-").tempdir().context("cannot make a temporary folder")?;
+        // heads of people are nobody else's business
+        let own = std::fs::Permissions::from_mode(0o700);
+        let folder = tempfile::Builder::new().prefix("effigy-serve-").permissions(own).tempdir();
+        let folder = folder.context("cannot make a temporary folder")?;
         let site = site::Site::new(root, provider, folder.path());
         let answers: Arc<http::Answers> = Arc::new(move |asked| site.answer(asked));
         let stop = server.stopper();

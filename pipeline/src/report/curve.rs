@@ -157,14 +157,15 @@ where
     Y::CoordDescType: ValueFormatter<f64>,
 {
     let unit = FINE as i32;
+    // plotters counts the height of a line: letters come out as a face of four fifths of that
     let font = |size: i32, color: &RGBColor| ("sans-serif", size * unit).into_font().color(color);
     let fail = |error: &dyn std::fmt::Display| anyhow::anyhow!("drawing the curve of `{title}`: {error}");
     let mut chart = ChartBuilder::on(root)
         .margin_top(6 * unit)
         .margin_right(16 * unit)
-        .caption(title, font(13, &INK))
-        .x_label_area_size(36 * unit)
-        .y_label_area_size(58 * unit)
+        .caption(title, font(17, &INK))
+        .x_label_area_size(42 * unit)
+        .y_label_area_size(68 * unit)
         .build_cartesian_2d(x.0..x.1, y)
         .map_err(|error| fail(&error))?;
     chart
@@ -173,8 +174,8 @@ where
         .light_line_style(TRANSPARENT)
         .bold_line_style(GRID.stroke_width(FINE))
         .axis_style(FAINT.stroke_width(FINE))
-        .label_style(font(11, &FAINT))
-        .axis_desc_style(font(11, &FAINT))
+        .label_style(font(15, &FAINT))
+        .axis_desc_style(font(15, &FAINT))
         .x_labels(6)
         .y_labels(6)
         .x_desc(step)

@@ -83,6 +83,8 @@ pub(super) struct Cell {
     pub text: String,
     /// The spread of a mean, with its sign: `± 0.31`.
     pub spread: String,
+    /// How many values it is the mean of, where that are not all of its rows: `(n = 11)`.
+    pub count: String,
     /// The best of its column.
     pub best: bool,
     /// Nothing is known here, or nothing of interest.
@@ -113,6 +115,15 @@ impl Cell {
     /// A cell that is not worth looking at.
     pub fn faint(text: impl Into<String>) -> Cell {
         Cell { faint: true, ..Cell::new(text) }
+    }
+
+    /// What stands behind the text where all of it is on one line.
+    pub fn behind(&self) -> String {
+        [self.spread.as_str(), self.count.as_str()]
+            .into_iter()
+            .filter(|part| !part.is_empty())
+            .collect::<Vec<_>>()
+            .join(" ")
     }
 
     /// A duration given in seconds, which sorts as the number that it is.

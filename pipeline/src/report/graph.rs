@@ -125,7 +125,7 @@ pub fn draw_boxes(nodes: &[Boxed]) -> Option<Graphed> {
     let (edges, constant): (Vec<(usize, usize)>, Vec<bool>) = edges(nodes).into_iter().unzip();
     let lines: Vec<(String, String)> = nodes.iter().map(|node| (shortened(&node.name), node.status.clone())).collect();
     let width = |(name, status): &(String, String)| {
-        (text_width(name, TYPE.0) * 1.06).max(text_width(status, TYPE.1)).ceil().max(56.0) + 22.0
+        (text_width(name, TYPE.0) * 1.14).max(text_width(status, TYPE.1) * 1.06).ceil().max(56.0) + 22.0
     };
     let widths: Vec<f64> = lines.iter().map(width).collect();
     let placed = layers::place(&Graph { widths: widths.clone(), edges: edges.clone() });
@@ -203,7 +203,7 @@ fn status(node: &FinishedNode) -> String {
     if node.state == NodeState::Skipped {
         return "skipped".into();
     }
-    let counts = [(node.failed, "failed"), (node.executed, "ran"), (node.cached, "cached")];
+    let counts = [(node.failed, "failed"), (node.executed, "ran"), (node.cached, "known")];
     let mut parts: Vec<String> = counts.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}")).collect();
     if parts.is_empty() {
         parts.push(match &node.manifest {

@@ -76,7 +76,8 @@ pub(super) fn table(table: &Table) -> String {
 fn cell(cell: &Cell) -> String {
     let text = escape_within(&cell.text);
     let text = if (cell.best || cell.bad) && !text.is_empty() { format!("**{text}**") } else { text };
-    if cell.spread.is_empty() { text } else { format!("{text} {}", escape_within(&cell.spread)) }
+    let behind = cell.behind();
+    if behind.is_empty() { text } else { format!("{text} {}", escape_within(&behind)) }
 }
 
 /// Our own sentences name columns and stages in backticks; what is between them is left alone.

@@ -24,6 +24,19 @@ impl Style {
         Style::Fixed((3 - largest.log10().floor() as i32).clamp(0, 6) as usize)
     }
 
+    /// Without decimals that none of these numbers has: zeros at the end say that somebody measured them.
+    pub fn given(self, numbers: impl IntoIterator<Item = f64>) -> Style {
+        let decimals = |x: f64| format!("{x}").split_once('.').map_or(0, |(_, decimals)| decimals.len());
+        match self {
+            Style::Fixed(most) => {
+                let given = numbers.into_iter().filter(|x| x.is_finite()).map(decimals).max().unwrap_or(0);
+                // a number without a point looks like a count
+                Style::Fixed(given.max(1).min(most))
+            }
+            Style::Scientific => self,
+        }
+    }
+
     /// A number in this style; infinities as `inf` and `-inf`.
     pub fn write(self, x: f64) -> String {
         if x.is_nan() {
@@ -133,6 +146,11 @@ mod tests {
         assert_eq!(Style::of([2.5e-5]).write(2.5e-5), "2.50e-5");
         assert_eq!(Style::of([3.0, f64::NAN]).write(f64::NAN), "NaN");
         assert_eq!(Style::Fixed(2).write(-0.001), "0.00");
+        let given = |numbers: &[f64]| Style::of(numbers.iter().copied()).given(numbers.iter().copied());
+        assert_eq!(given(&[23.0, 19.5]).write(23.0), "23.0", "no digit that nobody gave");
+        assert_eq!(given(&[23.0, 19.512]).write(23.0), "23.00");
+        assert_eq!(given(&[23.0]).write(23.0), "23.0");
+        assert_eq!(given(&[2.5e-5]).write(2.5e-5), "2.50e-5");
     }
 
     #[test]

@@ -218,11 +218,9 @@ fn mean_cell(
     style: Style,
 ) -> Cell {
     let Some(Number { value, deviation, n }) = mean else { return Cell::faint(NOT_AVAILABLE) };
-    let mut spread = deviation.filter(|d| d.is_finite()).map_or(String::new(), |d| format!("± {}", style.write(d)));
-    if n < rows {
-        spread = format!("{spread} (n = {n})").trim_start().into();
-    }
-    Cell { spread, best: best == Some(value), number: mean, ..Cell::new(write(value)) }
+    let spread = deviation.filter(|d| d.is_finite()).map_or(String::new(), |d| format!("± {}", style.write(d)));
+    let count = if n < rows { format!("(n = {n})") } else { String::new() };
+    Cell { spread, count, best: best == Some(value), number: mean, ..Cell::new(write(value)) }
 }
 
 /// Whether all groups that have values in a column have them of the same of what counts once; always so without `per:`.
@@ -396,7 +394,8 @@ fn plain(manifest: &Manifest, asked: &TableItem) -> Table {
         let number_column = numeric(manifest, name);
         let all_null = values.iter().all(|value| *value == Value::Null);
         let best = best(values.iter().filter_map(as_number), direction(asked, name));
-        let style = Style::of(values.iter().filter_map(as_number));
+        // these are numbers that somebody gave, with as many digits as that
+        let style = Style::of(values.iter().filter_map(as_number)).given(values.iter().filter_map(as_number));
         for (row, value) in table.rows.iter_mut().zip(&values) {
             let text = match value {
                 Value::F64(x) => style.write(*x),
@@ -441,7 +440,7 @@ mod tests {
     fn texts(block: Block) -> (Vec<String>, Vec<Vec<String>>, Option<String>) {
         let Block::Table(table) = block else { panic!("{block:?}") };
         let cell = |cell: &Cell| {
-            let text = format!("{} {}", cell.text, cell.spread).trim().to_string();
+            let text = format!("{} {}", cell.text, cell.behind()).trim().to_string();
             if cell.best { format!("*{text}*") } else { text }
         };
         let rows = table.rows.iter().map(|row| row.iter().map(cell).collect()).collect();
@@ -570,7 +569,7 @@ mod tests {
         let columns = names("method psnr");
         let plain = TableItem { columns: columns.clone(), ..asked("", "", "method psnr", "") };
         let (_, rows, _) = texts(table(&scores(), &plain).unwrap());
-        assert_eq!((rows[0][1].as_str(), rows[3][1].as_str(), rows[4][1].as_str()), ("24.00", "n/a", "*inf*"));
+        assert_eq!((rows[0][1].as_str(), rows[3][1].as_str(), rows[4][1].as_str()), ("24.0", "n/a", "*inf*"));
 
         let Block::Notice(text) = table(&scores(), &TableItem { by: names("metod"), ..plain }).unwrap() else {
             panic!()

@@ -319,12 +319,21 @@ fn the_page_is_complete_and_obeys_nobody() {
 #[test]
 fn headings_leave_no_level_out_and_times_are_numbers() {
     let (_out, markdown, html) = written(&sample());
+    assert_eq!(html.matches("<main>").count(), 1);
+    // whatever the contents name is there, once
+    let named: Vec<&str> =
+        html.split("href=\"#").skip(1).filter_map(|rest| rest.split_once('"')).map(|(id, _)| id).collect();
+    assert!(named.len() > 8 && named.iter().all(|id| html.matches(&format!(" id=\"{id}\"")).count() == 1), "{named:?}");
+    assert!(html.contains("<video controls loop muted playsinline aria-label=\"at 25 fps\""), "films have names");
     let levels = html.split("<h").skip(1).filter_map(|rest| rest.chars().next()?.to_digit(10));
     let levels: Vec<u32> = levels.collect();
     assert_eq!(levels[..2], [1, 2]);
     assert!(levels.windows(2).all(|pair| pair[1] <= pair[0] + 1), "{levels:?}");
-    assert!(html.contains("<h2 class=\"item\">Training</h2>") && html.contains("<h3 class=\"item\">Stages</h3>"));
-    assert!(html.contains("<h2>How it was made</h2>"));
+    assert!(
+        html.contains("<h2 id=\"training\" class=\"item\">Training</h2>")
+            && html.contains("class=\"item\">Stages</h3>")
+    );
+    assert!(html.contains("<h2 id=\"how-it-was-made\">How it was made</h2>"));
     assert!(markdown.contains("\n### Training\n") && markdown.contains("\n## How it was made\n"), "{markdown}");
     // seconds, whatever the unit that is written
     for time in ["data-value=\"121.7\">2 min 02 s<", "data-value=\"0.3\">0.3 s<", "data-value=\"12\">once 12 s<"] {

@@ -145,7 +145,8 @@ fn latex(titled: &Titled) -> String {
     let cell = |cell: &Cell| {
         let text = tex(&cell.text);
         let text = if cell.best { format!("\\textbf{{{text}}}") } else { text };
-        if cell.spread.is_empty() { text } else { format!("{text} {{\\scriptsize {}}}", tex(&cell.spread)) }
+        let behind = cell.behind();
+        if behind.is_empty() { text } else { format!("{text} {{\\scriptsize {}}}", tex(&behind)) }
     };
     let mut out = format!("% {}; needs \\usepackage{{booktabs}}\n", one_line(&titled.title));
     out += &format!("\\begin{{tabular}}{{{columns}}}\n\\toprule\n");

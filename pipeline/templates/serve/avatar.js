@@ -1,11 +1,17 @@
 // The avatar viewer: sliders that move an expression, the surface that follows at once, and the avatar's picture that follows when
 // it has been computed. Knows nothing of how surfaces are drawn.
 
-import { ask, choice, duration, get, h, link, moment, put, sentence, table, trouble } from "./dom.js";
+import { ask, choice, duration, get, h, keep, link, moment, put, sentence, table } from "./dom.js";
 import { meshView, parsePly } from "./mesh.js";
 
 /** Milliseconds of rest after which the fine surface and the picture are asked for. */
 const REST = { fine: 250, picture: 400 };
+
+/** By how much a camera may come nearer, and go farther away, than those that an avatar learned from; from elsewhere it has never seen a face. */
+const MARGIN = { near: 0.95, far: 1.1 };
+
+/** How far beyond those cameras a view still looks like theirs, radians. */
+const BEYOND = 0.15;
 
 /** More groups of moments than this are none. */
 const GROUPS = 200;
@@ -15,43 +21,87 @@ export async function avatar(place, [run], fields, signal) {
   if (!run) return list(place, signal);
   const waits = h("p", { class: "faint" }, "asking the stages what there is to see…");
   place.append(h("h1", {}, "Avatar"), waits);
-  const told = await get("avatar", { run }, signal);
-  waits.remove();
+  let told;
+  try {
+    told = await get("avatar", { run }, signal);
+  } finally {
+    waits.remove();
+  }
   const one = told.avatars.find((each) => each.name === fields.get("avatar")) ?? told.avatars[0];
   const others = told.avatars.map((each) => [each.name, each.name]);
   place.append(h("p", { class: "path" }, h("a", { href: link(["run", run]) }, told.recipe), " / ",
-    others.length > 1 ? choice(others, one.name, (name) => { location.hash = link(["avatar", run], { avatar: name }); }, { name: "avatar" }) : one.name));
-  viewer(place, run, one, signal);
+    others.length > 1 ? choice(others, one.name, (name) => { location.hash = link(["avatar", run], { avatar: name }); }, { name: "avatar", "aria-label": "avatar" }) : one.name));
+  viewer(place, run, one, fields, signal);
 }
 
 async function list(place, signal) {
   const { runs: found } = await get("runs", { avatar: 1, limit: 500 }, signal);
   place.append(h("h1", {}, "Avatar"), found.length
-    ? table(["Run", "Recipe"], found.map((one) => h("tr", {}, h("td", {}, h("a", { href: link(["avatar", one.run]) }, moment(one.started))), h("td", {}, one.typed))))
+    ? table(["Run", "Recipe"], found.map((one) => h("tr", {}, h("td", { class: "whole" }, h("a", { href: link(["avatar", one.run]) }, moment(one.started))), h("td", {}, one.typed))))
     : h("p", {}, "No run of this workspace has tracked a head yet. `effigy run avatar.yaml` does."));
 }
 
-function viewer(place, run, told, signal) {
-  const state = { row: told.moments[0]?.row ?? 0, mean: false, along: told.directions.map(() => 0), actions: {} };
+/** What the address says of a view; what it does not say, or says of another avatar, is as it is in the beginning. */
+function remembered(told, fields) {
+  const number = (text, low, high, otherwise) => {
+    const value = text === null || text === "" ? NaN : Number(text);
+    return value >= low && value <= high ? value : otherwise;
+  };
+  const first = told.moments[0]?.row ?? 0;
+  const mean = fields.get("mean") === "1" || !told.moments.length;
+  const row = number(fields.get("row"), 0, Infinity, first);
+  const along = (fields.get("along") ?? "").split(",");
+  const actions = fields.getAll("action").map((text) => text.split(":"));
+  const known = (name) => (told.actions ?? []).find((one) => one.name === name);
+  return {
+    row: !mean && told.moments.some((one) => one.row === row) ? row : first,
+    mean,
+    along: told.directions.map((_, i) => number(along[i] ?? null, -told.reach, told.reach, 0)),
+    actions: Object.fromEntries(actions.filter(([name]) => known(name)).map(([name, value]) => [name, number(value ?? null, 0, known(name).most, 0)])),
+    pose: { about: number(fields.get("about"), -Math.PI, Math.PI, 0), above: number(fields.get("above"), -1.5, 1.5, 0), away: number(fields.get("away"), 0.3, 3, 1) },
+  };
+}
+
+/** Between which distances the camera stays, as multiples of its own. */
+const limits = (seen) => (seen ? { near: MARGIN.near * Math.min(1, seen.away[0]), far: MARGIN.far * Math.max(1, seen.away[1]) } : {});
+
+function viewer(place, run, told, fields, signal) {
+  const { pose: begin, ...state } = remembered(told, fields);
   const surface = panel("Tracked surface");
-  const canvas = h("canvas", { tabindex: 0, "aria-label": "the surface; drag to turn, wheel to come nearer" });
-  surface.frame.append(canvas);
+  const canvas = h("canvas", { tabindex: 0, role: "img", "aria-label": "the surface; drag or use the arrow keys to turn it, + and - to come nearer or go away, Home for the front" });
+  const nearer = (factor, text, name) => h("button", { type: "button", "aria-label": name, title: name, click: () => view?.nearer(factor) }, text);
+  surface.frame.append(canvas, h("div", { class: "zoom" }, nearer(1.1, "+", "nearer"), nearer(1 / 1.1, "−", "farther away")));
   const picture = panel("Avatar");
   const image = h("img", { alt: "the avatar's picture", hidden: true });
   picture.frame.append(image);
+  const beyond = h("p", { class: "note beyond", hidden: true }, "From here no picture was taken that the avatar learned from: what it shows is a guess.");
+  picture.whole.append(beyond);
+  let view = null;
+  let changes = 0;
+  const pose = () => view?.pose ?? begin;
   // what code a request is about; sliders at rest are left out
   const code = () => ({
     run, avatar: told.name, row: state.row, mean: state.mean ? 1 : undefined,
     along: state.along.some(Boolean) ? state.along.join(",") : undefined,
     action: Object.entries(state.actions).filter(([, value]) => value).map(([name, value]) => `${name}:${value}`),
   });
-  let view = null;
-  const mesh = (sketch, after) => latest(surface, signal, async () => {
+  // the address follows when somebody rests, for browsers let it change only so often
+  const remember = rested(REST.picture, () => {
+    if (signal.aborted) return;
+    const { run: _, ...own } = code();
+    const short = (value, otherwise) => (Math.abs(value - otherwise) < 1e-3 ? undefined : String(Number(value.toFixed(3))));
+    const { about, above, away } = pose();
+    keep(["avatar", run], { ...own, row: state.mean ? undefined : state.row, about: short(about, 0), above: short(above, 0), away: short(away, 1) });
+  });
+  const mesh = (sketch, after) => latest(surface, sketch ? "sketch" : "surface", signal, async () => {
+    const asked = changes;
     const answer = await ask("mesh", { ...code(), sketch: sketch ? 1 : undefined }, signal);
-    view.show(parsePly(await answer.arrayBuffer()));
+    const surface = parsePly(await answer.arrayBuffer());
+    // a fine surface of what was wanted before does not take the place of the sketch of what is wanted now
+    if (sketch || asked === changes) view.show(surface);
   }, after);
-  const drawn = latest(picture, signal, async () => {
-    const { about, above, away } = view?.pose ?? { about: 0, above: 0, away: 1 };
+  const drawn = latest(picture, "picture", signal, async () => {
+    const { about, above, away } = pose();
     const answer = await ask("render", { ...code(), about, above, away }, signal);
     const old = image.src;
     image.src = URL.createObjectURL(await answer.blob());
@@ -60,22 +110,37 @@ function viewer(place, run, told, signal) {
     image.classList.toggle("pixels", image.naturalWidth < 200);
     if (old) URL.revokeObjectURL(old);
   });
+  signal.addEventListener("abort", () => { if (image.src) URL.revokeObjectURL(image.src); });
   const refined = mesh(false);
   const fine = rested(REST.fine, () => view && refined());
-  const render = told.renders ? rested(REST.picture, drawn) : () => {};
+  const later = told.renders ? rested(REST.picture, drawn) : () => {};
+  // the picture that stands there is of what was wanted before
+  const stale = () => {
+    if (!told.renders) return;
+    picture.busy(true);
+    picture.say("computing the picture…");
+    const outside = (angle, [low, high]) => angle < low - BEYOND || angle > high + BEYOND;
+    const { seen } = told.camera;
+    beyond.hidden = !seen || !(outside(pose().about, seen.about) || outside(pose().above, seen.above));
+  };
+  const render = () => { stale(); later(); };
   // what takes long begins when the sketch of what is wanted is there, and not beside it
   const sketched = mesh(true, () => { fine(); render(); });
-  const changed = () => { if (view) sketched(); else render(); };
-  place.append(h("div", { class: "viewer" }, h("div", { class: "panels" }, surface.whole, told.renders ? picture.whole : null),
+  const changed = () => { changes += 1; stale(); remember(); if (view) sketched(); else render(); };
+  const moved = () => { remember(); render(); };
+  place.append(h("div", { class: "viewer" },
+    h("div", {}, h("div", { class: "panels" }, surface.whole, told.renders ? picture.whole : null),
+      h("p", { class: "note" }, "On the surface: drag, or the arrow keys, to turn; the wheel, two fingers, or + and − to come nearer; Home for the front. A slider goes back to 0 by a double click.")),
     controls(told, state, changed, () => view?.reset())));
   try {
-    view = meshView(canvas, told.camera, render);
+    view = meshView(canvas, told.camera, moved, { pose: begin, signal, ...limits(told.camera.seen) });
     if (!view) surface.say("this browser has no WebGL, so only the avatar's picture is shown", true);
   } catch (error) {
     surface.say(error.message, true);
   }
   if (!told.renders) place.append(h("p", { class: "note" }, "This run tracked a head and trained no avatar of it."));
-  changed();
+  stale();
+  if (view) sketched(); else render();
 }
 
 /** A square with a title and a line that says how it stands. */
@@ -90,24 +155,24 @@ function panel(title) {
   };
 }
 
-/** Does work once at a time: who asks while it goes on has it done once more after that, with what is wanted then; and in the end something else. */
-function latest(place, signal, work, after = () => {}) {
+/** Does work, and says `what` it is, once at a time: who asks while it goes on has it done once more after that, with what is wanted then; and in the end something else. */
+function latest(place, what, signal, work, after = () => {}) {
   let [busy, again] = [false, false];
   return async function go() {
     if (busy) { again = true; return; }
     busy = true;
     place.busy(true);
-    place.say("rendering…");
+    place.say(`computing the ${what}…`);
     const begun = performance.now();
     try {
       await work();
-      place.say(duration((performance.now() - begun) / 1000));
+      if (!again) place.say([what, duration((performance.now() - begun) / 1000)].filter(Boolean).join(", "));
     } catch (error) {
       if (error.name !== "AbortError") place.say([error.message, error.hint].filter(Boolean).map(sentence).join(" "), true);
     }
     busy = false;
-    place.busy(false);
     if (signal.aborted) return;
+    if (!again) place.busy(false);
     if (again) { again = false; go(); } else after();
   };
 }
@@ -148,11 +213,13 @@ export function grouped(moments) {
 function beginning(moments, state, changed) {
   const groups = grouped(moments);
   const within = h("div", { class: "within" });
-  const choose = (name) => {
+  const choose = (name, row = undefined) => {
     state.mean = name === "mean";
     const all = state.mean ? [] : groups[Number(name)][1];
-    if (all.length) [[state.row]] = all;
-    const shown = h("output", {}, all[0]?.[1] ?? "");
+    const at = Math.max(0, all.findIndex(([known]) => known === row));
+    // the mean is of no moment; it has the pose of the first, wherever one comes from
+    state.row = all[at]?.[0] ?? moments[0]?.row ?? 0;
+    const shown = h("output", {}, all[at]?.[1] ?? "");
     const go = (place) => {
       const i = Math.min(all.length, Math.max(1, Math.round(Number(place)) || 1)) - 1;
       range.value = i + 1;
@@ -160,13 +227,14 @@ function beginning(moments, state, changed) {
       changed();
     };
     const moved = (event) => { go(event.target.value); exact.value = range.value; };
-    const range = h("input", { type: "range", min: 1, max: all.length, value: 1, name: "place", "aria-label": "moment", input: moved });
-    const exact = h("input", { type: "number", min: 1, max: all.length, value: 1, name: "number", "aria-label": "number of the moment", change: moved });
+    const range = h("input", { type: "range", min: 1, max: all.length, value: at + 1, name: "place", "aria-label": "moment", input: moved });
+    const exact = h("input", { type: "number", min: 1, max: all.length, value: at + 1, name: "number", "aria-label": "number of the moment", change: moved });
     put(within, all.length > 1 ? [range, exact, h("span", { class: "faint" }, `of ${all.length}`)] : null, all.length ? shown : null);
   };
   const options = [["mean", "mean expression"], ...groups.map(([title], i) => [String(i), title || "a tracked moment"])];
-  const first = groups.length ? "0" : "mean";
-  choose(first);
+  const own = groups.findIndex(([, all]) => all.some(([row]) => row === state.row));
+  const first = state.mean || !groups.length ? "mean" : String(Math.max(0, own));
+  choose(first, state.row);
   return [h("label", {}, "Begin at ", choice(options, first, (name) => { choose(name); changed(); }, { name: "moment" })), within];
 }
 
@@ -177,11 +245,11 @@ export function controls(told, state, changed, front) {
     h("h2", {}, "Directions"),
     told.directions.length ? h("p", { class: "note" }, "In which the tracked expressions vary most, in standard deviations, with their share of the variance.")
       : h("p", { class: "note" }, "The tracked expressions do not vary."),
-    told.directions.map((one, i) => slider(`${i + 1}`, `${Math.round(100 * one.share)} %`, -told.reach, told.reach, state.along[i], (value) => { state.along[i] = value; changed(); })),
+    told.directions.map((one, i) => slider([`${i + 1}`, `direction ${i + 1}, ${Math.round(100 * one.share)} % of the variance`], `${Math.round(100 * one.share)} %`, -told.reach, told.reach, state.along[i], (value) => { state.along[i] = value; changed(); })),
     (told.actions ?? []).length ? [
       h("h2", {}, "ARKit actions"),
       h("p", { class: "note" }, "As the truth of this synthetic capture names them: what codes do, on average, when an action does."),
-      told.actions.map((one) => slider(one.name, "", 0, one.most, state.actions[one.name] ?? 0, (value) => { state.actions[one.name] = value; changed(); })),
+      told.actions.map((one) => slider([one.name, `action ${one.name}`], "", 0, one.most, state.actions[one.name] ?? 0, (value) => { state.actions[one.name] = value; changed(); })),
     ] : null);
   const reset = () => { state.along.fill(0); state.actions = {}; fill(); changed(); };
   fill();
@@ -191,10 +259,10 @@ export function controls(told, state, changed, front) {
     sliders);
 }
 
-function slider(name, remark, low, high, value, moved) {
+function slider([name, label], remark, low, high, value, moved) {
   const shown = h("output", {}, String(value));
   const range = h("input", {
-    type: "range", min: low, max: high, step: (high - low) / 60, value, name, "aria-label": name,
+    type: "range", min: low, max: high, step: (high - low) / 60, value, name, "aria-label": label,
     input: () => { shown.textContent = String(Number(Number(range.value).toFixed(2))); moved(Number(Number(range.value).toFixed(3))); },
     dblclick: () => { range.value = 0; range.dispatchEvent(new Event("input")); },
   });

@@ -1,11 +1,11 @@
 // Two runs side by side: which stages differ, which rows of a stage, and their pictures under a slider. Knows nothing of stages' kinds.
 
-import { address, choice, counted, digits, get, h, isPicture, link, moment, table, trouble } from "./dom.js";
+import { address, choice, counted, digits, get, h, isPicture, keep, link, moment, sentence, table, trouble } from "./dom.js";
 
 /** So many of the last runs can be chosen from; an address may name any. */
 const RUNS = 500;
 
-/** Two runs; without any in the address, the last one and the one of the same recipe before it. */
+/** Two runs; without any in the address, the last one that was finished and the one of the same recipe before it. */
 export async function compare(place, _parts, fields, signal) {
   const { runs } = await get("runs", { limit: RUNS }, signal);
   place.append(h("h1", {}, "Compare"));
@@ -13,9 +13,11 @@ export async function compare(place, _parts, fields, signal) {
     place.append(h("p", {}, "There is no run to compare yet."));
     return;
   }
-  const chosen = { new: fields.get("new") ?? runs[0].run, stage: fields.get("stage") };
+  const whole = (one) => one.outcome === "done";
+  const chosen = { new: fields.get("new") ?? (runs.find(whole) ?? runs[0]).run, stage: fields.get("stage") };
   const at = runs.findIndex((one) => one.run === chosen.new);
-  const before = runs.slice(at + 1).find((one) => one.recipe === runs[at]?.recipe && one.profile === runs[at]?.profile);
+  const alike = runs.slice(at + 1).filter((one) => one.recipe === runs[at]?.recipe && one.profile === runs[at]?.profile);
+  const before = alike.find(whole) ?? alike[0];
   chosen.old = fields.get("old") ?? (before ?? runs[at + 1] ?? runs[0]).run;
   const go = (change) => {
     const next = Object.entries({ ...chosen, ...change }).filter(([, value]) => value);
@@ -30,11 +32,18 @@ export async function compare(place, _parts, fields, signal) {
   const [old, next] = await Promise.all([get("run", { run: chosen.old }, signal), get("run", { run: chosen.new }, signal)]);
   const pairs = together(old, next);
   if (!chosen.stage) {
-    const differ = pairs.filter((pair) => pair.state !== "equal");
-    place.append(h("p", { class: "summary" }, differ.length ? `${counted(differ.length, "stage")} of ${pairs.length} differ` : "All stages put out the same rows."));
+    const differ = pairs.filter((pair) => !["equal", "unfinished"].includes(pair.state));
+    const open = pairs.filter((pair) => pair.state === "unfinished");
+    const compared = pairs.length - open.length;
+    const verb = differ.length === 1 ? "differs" : "differ";
+    place.append(h("p", { class: "summary" }, sentence([
+      !compared ? "no stage was finished in both runs" : differ.length ? `${counted(differ.length, "stage")} of ${compared} ${verb}` : "all stages that both finished put out the same rows",
+      open.length ? `${counted(open.length, "stage")} not finished in one of them` : "",
+    ].filter(Boolean).join("; "))));
     const stageAt = (stage) => link(["compare"], { old: chosen.old, new: chosen.new, stage });
     const same = pairs.filter((pair) => pair.state === "equal");
     if (differ.length) place.append(overview(differ, stageAt));
+    if (open.length) place.append(h("details", {}, h("summary", {}, counted(open.length, "stage"), " not finished in one of the runs"), overview(open, stageAt)));
     if (same.length) place.append(h("details", {}, h("summary", {}, counted(same.length, "stage"), " with equal rows"), overview(same, stageAt)));
     return;
   }
@@ -51,7 +60,7 @@ export async function compare(place, _parts, fields, signal) {
   place.append(changes, pictures);
   await Promise.all([
     fill(changes, async () => told(await get("diff", tables, signal), pair.state)),
-    fill(pictures, () => sliders(tables, signal)),
+    fill(pictures, () => sliders(tables, chosen, fields, signal)),
   ]);
 }
 
@@ -108,24 +117,33 @@ function told(diff, state) {
 const alone = (title, names) => (names.length ? h("details", {}, h("summary", {}, title), h("ul", {}, names.map((name) => h("li", {}, name)))) : null);
 
 /** Pictures of rows that belong together. Any column with pictures can be laid on any other, so that a run is compared with its targets, too. */
-async function sliders(tables, signal) {
-  const state = { offset: 0, left: null, right: null };
+async function sliders(tables, chosen, fields, signal) {
+  const state = { offset: Number(fields.get("offset") ?? 0), left: fields.get("left"), right: fields.get("right") };
+  const change = (next) => {
+    Object.assign(state, next);
+    keep(["compare"], { ...chosen, ...state, offset: state.offset || null });
+    return draw();
+  };
   const place = h("div");
   const draw = async () => {
     const page = await get("pairs", { ...tables, offset: state.offset }, signal);
     const seen = (side, i) => page.files[i].filter((name) => page.pairs.some((pair) => isPicture(pair[side][name])));
     const [left, right] = [seen("left", 0), seen("right", 1)];
+    if (!page.pairs.length && page.total) return change({ offset: 0 });
     if (!left.length || !right.length) return place.replaceChildren();
     // what is in both runs, and of that what differs, is what one wants to see first
     const differs = (name) => page.pairs.some((pair) => pair.left[name]?.blob !== pair.right[name]?.blob);
     const common = left.filter((name) => right.includes(name));
+    // what was chosen of another stage need not be here
+    if (!left.includes(state.left)) state.left = null;
+    if (!right.includes(state.right)) state.right = null;
     state.left ??= common.find(differs) ?? common[0] ?? left[0];
     state.right ??= common.includes(state.left) ? state.left : right[0];
-    const pick = (side, names) => choice(names.map((name) => [name, name]), state[side], (name) => { state[side] = name; draw(); }, { name: side });
+    const pick = (side, names) => choice(names.map((name) => [name, name]), state[side], (name) => change({ [side]: name }), { name: side });
     const last = state.offset + page.pairs.length;
-    const turn = (offset) => () => { state.offset = offset; draw(); };
+    const turn = (offset) => () => change({ offset });
     return place.replaceChildren(
-      h("p", { class: "choose" }, h("label", {}, "Left ", pick("left", left)), " ", h("label", {}, "Right ", pick("right", right)), " ",
+      h("p", { class: "choose" }, h("label", {}, "Left (old) ", pick("left", left)), " ", h("label", {}, "Right (new) ", pick("right", right)), " ",
         h("span", { class: "faint" }, page.total > page.pairs.length ? `pairs ${state.offset + 1} to ${last} of ${page.total} ` : counted(page.total, "pair")),
         state.offset ? h("button", { click: turn(Math.max(0, state.offset - page.pairs.length)) }, "Before") : null, " ",
         last < page.total ? h("button", { click: turn(last) }, "Next") : null),
@@ -164,7 +182,15 @@ function slider(old, next) {
     pointerdown: (event) => { frame.setPointerCapture(event.pointerId); follow(event); },
     pointermove: (event) => { if (event.buttons) follow(event); },
   }, below, above, line);
-  below.addEventListener("load", () => frame.classList.toggle("pixels", below.naturalWidth < 200));
+  const sizes = h("p", { class: "note", hidden: true });
+  const loaded = () => {
+    frame.classList.toggle("pixels", below.naturalWidth < 200);
+    const size = (image) => `${image.naturalWidth} × ${image.naturalHeight}`;
+    const [a, b] = [size(above), size(below)];
+    sizes.hidden = !above.naturalWidth || !below.naturalWidth || a === b;
+    sizes.textContent = `left ${a} px, right ${b} px`;
+  };
+  [above, below].forEach((image) => image.addEventListener("load", loaded));
   set(50);
-  return h("div", {}, frame, range);
+  return h("div", {}, frame, range, sizes);
 }

@@ -86,12 +86,20 @@ export const isVideo = (cell) => Boolean(cell?.blob) && VIDEOS.includes(cell.ext
 /** Where the file of a cell is found. */
 export const address = (cell) => `/blob/${cell.blob}${cell.ext ? `.${cell.ext}` : ""}`;
 
-/** A number as people read it. */
+/** A number as people read it; what stands before the point is never rounded. */
 export function digits(value) {
-  if (!Number.isFinite(value)) return String(value);
-  if (Number.isInteger(value)) return String(value);
+  if (!Number.isFinite(value) || Number.isInteger(value)) return String(value);
   const size = Math.abs(value);
-  return size >= 1e-3 && size < 1e6 ? String(Number(value.toPrecision(5))) : value.toExponential(3);
+  if (size < 1e-3 || size >= 1e9) return value.toExponential(3);
+  return size >= 1e4 ? value.toFixed(1) : String(Number(value.toPrecision(5)));
+}
+
+/** How the numbers of a column are written, one like the other: `largest` of them, and the most `decimals` that any has. */
+export function alike({ largest, decimals } = {}) {
+  if (typeof largest !== "number" || (largest > 0 && (largest < 1e-3 || largest >= 1e9))) return digits;
+  const most = Math.max(1, 4 - Math.max(0, Math.floor(Math.log10(largest || 1))) + (largest < 1 ? 1 : 0));
+  const places = Math.min(decimals, most);
+  return (value) => (Number.isFinite(value) ? value.toFixed(places) : String(value));
 }
 
 export function bytes(length) {
@@ -101,16 +109,20 @@ export function bytes(length) {
   return `${unit && length < 10 ? length.toFixed(1) : Math.round(length)} ${units[unit]}`;
 }
 
+const two = (value) => String(value).padStart(2, "0");
+
 export function duration(seconds) {
   if (seconds < 0.05) return "";
-  if (seconds < 60) return `${seconds < 10 ? seconds.toFixed(1) : Math.round(seconds)} s`;
-  const minutes = Math.floor(seconds / 60);
-  return minutes < 60 ? `${minutes} min ${Math.round(seconds % 60)} s` : `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
+  if (seconds < 9.95) return `${seconds.toFixed(1)} s`;
+  // rounded before it is cut up: no minute has sixty seconds
+  const whole = Math.round(seconds);
+  if (whole < 60) return `${whole} s`;
+  const minutes = Math.floor(whole / 60);
+  return minutes < 60 ? `${minutes} min ${two(whole % 60)} s` : `${Math.floor(minutes / 60)} h ${two(minutes % 60)} min`;
 }
 
 export function moment(milliseconds) {
   const date = new Date(milliseconds);
-  const two = (value) => String(value).padStart(2, "0");
   return `${date.getFullYear()}-${two(date.getMonth() + 1)}-${two(date.getDate())} ${two(date.getHours())}:${two(date.getMinutes())}:${two(date.getSeconds())}`;
 }
 
@@ -122,6 +134,11 @@ export function link(parts, fields = {}) {
   const query = new URLSearchParams(Object.entries(fields).flatMap(([name, value]) => [value].flat().map((one) => [name, one])));
   const text = query.toString();
   return `#/${parts.map(encodeURIComponent).join("/")}${text ? `?${text}` : ""}`;
+}
+
+/** Writes down in the address what is shown, so that it can be kept and comes back when the page is loaded again. No view changes by it. */
+export function keep(parts, fields) {
+  history.replaceState(null, "", link(parts, Object.fromEntries(Object.entries(fields).filter(([, value]) => ![null, undefined, ""].includes(value) && !(Array.isArray(value) && !value.length)))));
 }
 
 /** A list to choose from: `[value, text]` each. */

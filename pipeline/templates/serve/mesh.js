@@ -62,7 +62,8 @@ export function normals({ positions, triangles }) {
  */
 export const front = { about: 0, above: 0, away: 1 };
 
-const LIMITS = { above: 1.5, near: 0.3, far: 3 };
+/** How far above or below a camera goes, radians. */
+const ABOVE = 1.5;
 
 /** World to clip space, column by column. */
 function projection({ focal, center, distance }, { about, above, away }) {
@@ -110,10 +111,8 @@ function program(gl) {
   return made;
 }
 
-/** Shows meshes on a canvas. `moved` is called whenever somebody has turned or moved the camera. `null` if there is no WebGL. */
-export function meshView(canvas, camera, moved) {
-  const gl = canvas.getContext("webgl2", { antialias: true });
-  if (!gl) return null;
+/** What a context draws with: made anew when the browser has taken the graphics memory away and given it back. */
+function pencil(gl) {
   const shader = program(gl);
   gl.useProgram(shader);
   gl.enable(gl.DEPTH_TEST);
@@ -127,59 +126,100 @@ export function meshView(canvas, camera, moved) {
     }
     return (data) => { gl.bindBuffer(target, made); gl.bufferData(target, data, gl.DYNAMIC_DRAW); };
   };
-  const [places, directions, faces] = [buffer(gl.ARRAY_BUFFER, "position"), buffer(gl.ARRAY_BUFFER, "normal"), buffer(gl.ELEMENT_ARRAY_BUFFER)];
+  return { shader, places: buffer(gl.ARRAY_BUFFER, "position"), directions: buffer(gl.ARRAY_BUFFER, "normal"), faces: buffer(gl.ELEMENT_ARRAY_BUFFER) };
+}
+
+/**
+ * Shows meshes on a canvas until `signal` says that it is left. `moved` is called whenever somebody has turned or moved the camera, which begins
+ * at `pose` and stays between `near` and `far` times its distance. `null` if there is no WebGL.
+ */
+export function meshView(canvas, camera, moved, { pose: begin = front, near = 0.3, far = 3, signal } = {}) {
+  const gl = canvas.getContext("webgl2", { antialias: true });
+  if (!gl) return null;
+  let pen = pencil(gl);
+  let mesh = null;
   const pose = { ...front };
-  let count = 0;
   let due = 0;
   const draw = () => {
     due = 0;
+    if (gl.isContextLost()) return;
     const side = Math.max(1, Math.round(canvas.clientWidth * devicePixelRatio));
     if (canvas.width !== side) canvas.width = canvas.height = side;
     gl.viewport(0, 0, side, side);
     gl.clear(gl.COLOR_BUFFER_BIT | gl.DEPTH_BUFFER_BIT);
     const { matrix, ...axes } = projection(camera, pose);
-    gl.uniformMatrix4fv(gl.getUniformLocation(shader, "camera"), false, matrix);
-    for (const [name, axis] of Object.entries(axes)) gl.uniform3fv(gl.getUniformLocation(shader, name), axis);
-    gl.drawElements(gl.TRIANGLES, count, gl.UNSIGNED_INT, 0);
+    gl.uniformMatrix4fv(gl.getUniformLocation(pen.shader, "camera"), false, matrix);
+    for (const [name, axis] of Object.entries(axes)) gl.uniform3fv(gl.getUniformLocation(pen.shader, name), axis);
+    gl.drawElements(gl.TRIANGLES, mesh?.triangles.length ?? 0, gl.UNSIGNED_INT, 0);
   };
   const ask = () => { due ||= requestAnimationFrame(draw); };
-  const move = (change) => {
+  const load = () => {
+    if (!mesh || gl.isContextLost()) return;
+    pen.places(mesh.positions);
+    pen.directions(normals(mesh));
+    pen.faces(mesh.triangles);
+    ask();
+  };
+  const set = (change) => {
     const turn = 2 * Math.PI;
     Object.assign(pose, change);
     pose.about -= turn * Math.round(pose.about / turn);
-    pose.above = Math.min(LIMITS.above, Math.max(-LIMITS.above, pose.above));
-    pose.away = Math.min(LIMITS.far, Math.max(LIMITS.near, pose.away));
+    pose.above = Math.min(ABOVE, Math.max(-ABOVE, pose.above));
+    pose.away = Math.min(far, Math.max(near, pose.away));
     ask();
-    moved();
   };
+  const move = (change) => { set(change); moved(); };
   const by = (x, y) => move({ about: pose.about - x, above: pose.above + y });
-  canvas.addEventListener("pointerdown", (event) => canvas.setPointerCapture(event.pointerId));
-  canvas.addEventListener("pointermove", (event) => {
-    // half a turn for a drag across the picture
-    const scale = Math.PI / canvas.clientWidth;
-    if (event.buttons) by(event.movementX * scale, event.movementY * scale);
+  const nearer = (factor) => move({ away: pose.away / factor });
+  // fingers and the mouse, by what the browser calls them
+  const pointers = new Map();
+  const apart = () => {
+    const [a, b] = [...pointers.values()];
+    return Math.hypot(a[0] - b[0], a[1] - b[1]) || 1;
+  };
+  const listen = (name, react, options = {}) => canvas.addEventListener(name, react, { signal, ...options });
+  listen("pointerdown", (event) => {
+    canvas.setPointerCapture(event.pointerId);
+    pointers.set(event.pointerId, [event.clientX, event.clientY]);
   });
-  canvas.addEventListener("wheel", (event) => {
+  listen("pointermove", (event) => {
+    const was = pointers.get(event.pointerId);
+    if (!was || !event.buttons) return;
+    const before = pointers.size === 2 ? apart() : 0;
+    pointers.set(event.pointerId, [event.clientX, event.clientY]);
+    // two fingers come nearer, one turns: half a turn for a drag across the picture
+    const scale = Math.PI / canvas.clientWidth;
+    if (before) nearer(apart() / before);
+    else if (pointers.size === 1) by((event.clientX - was[0]) * scale, (event.clientY - was[1]) * scale);
+  });
+  for (const name of ["pointerup", "pointercancel", "lostpointercapture"]) listen(name, (event) => pointers.delete(event.pointerId));
+  listen("wheel", (event) => {
     event.preventDefault();
-    move({ away: pose.away * Math.exp(event.deltaY * 0.001) });
+    nearer(Math.exp(-event.deltaY * 0.001));
   }, { passive: false });
-  canvas.addEventListener("keydown", (event) => {
+  listen("keydown", (event) => {
+    if (event.ctrlKey || event.metaKey || event.altKey) return;
     const keys = {
       ArrowLeft: () => by(0.1, 0), ArrowRight: () => by(-0.1, 0), ArrowUp: () => by(0, 0.1), ArrowDown: () => by(0, -0.1),
-      "+": () => move({ away: pose.away / 1.1 }), "-": () => move({ away: pose.away * 1.1 }),
+      "+": () => nearer(1.1), "-": () => nearer(1 / 1.1), Home: () => move({ ...front }),
     };
     if (keys[event.key]) { event.preventDefault(); keys[event.key](); }
   });
-  new ResizeObserver(ask).observe(canvas);
+  // without this the browser gives nothing back
+  listen("webglcontextlost", (event) => event.preventDefault());
+  listen("webglcontextrestored", () => { pen = pencil(gl); load(); });
+  const watcher = new ResizeObserver(ask);
+  watcher.observe(canvas);
+  // a browser has room for a dozen contexts and takes the oldest away from whoever has it
+  signal?.addEventListener("abort", () => {
+    watcher.disconnect();
+    cancelAnimationFrame(due);
+    gl.getExtension("WEBGL_lose_context")?.loseContext();
+  });
+  set(begin);
   return {
-    pose,
+    pose, nearer,
     reset: () => move({ ...front }),
-    show(mesh) {
-      places(mesh.positions);
-      directions(normals(mesh));
-      faces(mesh.triangles);
-      count = mesh.triangles.length;
-      ask();
-    },
+    show(next) { mesh = next; load(); },
   };
 }

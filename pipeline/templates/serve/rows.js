@@ -1,9 +1,12 @@
 // The rows of a stage: pages of a table with pictures, conditions, order, and one row in full. Knows nothing of what rows mean.
 
-import { address, bytes, counted, digits, get, h, isPicture, isVideo, link, table, trouble } from "./dom.js";
+import { address, alike, bytes, counted, digits, get, h, isPicture, isVideo, link, put, table, trouble } from "./dom.js";
 
 /** Rows of a page. */
 const PAGE = 60;
+
+/** How far to the right one was, and what had the focus, when the same rows were asked for in another way. */
+let left = null;
 
 /** The rows of a stage of a run. What is shown stands in the address, so that it can be kept and gone back to. */
 export async function rows(place, [run, name], fields, signal) {
@@ -20,9 +23,10 @@ export async function rows(place, [run, name], fields, signal) {
   const state = { where: fields.getAll("where"), order: fields.get("order"), offset: Number(fields.get("offset") ?? 0) };
   const go = (change) => {
     const next = { ...state, offset: 0, ...change };
+    left = { of: `${run}/${name}`, scroll: place.querySelector(".scroll")?.scrollLeft ?? 0, focus: document.activeElement?.dataset?.focus };
     location.hash = link(["rows", run, name], { where: next.where, ...(next.order ? { order: next.order } : {}), ...(next.offset ? { offset: next.offset } : {}) });
   };
-  const shown = h("div");
+  const shown = h("div", { class: "paged" });
   let columns = [];
   try {
     const page = await get("rows", { table: stage.table, ...state, order: state.order ?? undefined, limit: PAGE }, signal);
@@ -35,10 +39,16 @@ export async function rows(place, [run, name], fields, signal) {
     columns = (await get("rows", { table: stage.table, limit: 1 }, signal)).columns;
   }
   place.append(conditions(state.where, columns, (where) => go({ where })), shown);
+  if (left?.of === `${run}/${name}`) {
+    const scroller = place.querySelector(".scroll");
+    if (scroller) scroller.scrollLeft = left.scroll;
+    if (left.focus) place.querySelector(`[data-focus="${CSS.escape(left.focus)}"]`)?.focus({ preventScroll: true });
+  }
+  left = null;
 }
 
 function conditions(where, columns, change) {
-  const text = h("input", { name: "condition", placeholder: "psnr>=20, split=test, name*=mouth, note=~", list: "columns", autocomplete: "off", spellcheck: "false", "aria-label": "condition" });
+  const text = h("input", { name: "condition", "data-focus": "condition", placeholder: "psnr>=20, split=test, name*=mouth, note=~", list: "columns", autocomplete: "off", spellcheck: "false", "aria-label": "condition" });
   const add = (event) => {
     event.preventDefault();
     if (text.value.trim()) change([...where, text.value.trim()]);
@@ -51,48 +61,47 @@ function conditions(where, columns, change) {
 }
 
 function paged(place, page, state, go, digest) {
-  // what one asks for, one wants to see
-  const asked = [...state.where, (state.order ?? "").replace(/^-/, "")];
-  const order = arranged(page, (name) => asked.some((text) => text.startsWith(name) && !/\w/.test(text.charAt(name.length))));
+  const order = arranged(page.columns);
   const heading = ([name, type]) => {
     const down = state.order === `-${name}`;
     const up = state.order === name;
     const next = up ? `-${name}` : down ? null : name;
     const numeric = ["i64", "f64"].includes(type);
-    return h("th", { class: numeric ? "number" : "", "aria-sort": up ? "ascending" : down ? "descending" : null },
-      h("button", { class: "heading", title: `${type}; sort by it`, click: () => go({ order: next }) }, name, up ? " ↑" : down ? " ↓" : ""));
+    const attributes = { class: numeric ? "number" : "", "aria-sort": up ? "ascending" : down ? "descending" : null };
+    // lists and files of equal size have no order
+    if (type.startsWith("floats")) return h("th", { ...attributes, title: type }, name);
+    return h("th", attributes,
+      h("button", { class: "heading", title: `${type}; sort by it`, "data-focus": `column ${name}`, click: () => go({ order: next }) }, name, up ? " ▴" : down ? " ▾" : ""));
   };
+  const written = page.columns.map(([, type, facts]) => (type === "f64" ? alike(facts) : digits));
+  const shownCell = (cell, i) => (typeof cell === "number" ? h("td", { class: "number" }, written[i](cell)) : h("td", {}, content(cell, false)));
   // a click anywhere on a row shows it in full; its number is what the keyboard reaches
-  const row = ([index, cells]) => h("tr", { click: (event) => { if (!event.target.closest("a")) whole(place, digest, index, page.columns); } },
-    h("td", { class: "number" }, h("button", { class: "heading", "aria-label": `row ${index} in full`, "aria-haspopup": "dialog" }, index)),
-    order.map((i) => shownCell(cells[i])));
+  const row = ([index, cells], i) => h("tr", { click: (event) => { if (!event.target.closest("a")) whole(place, digest, page, order, i); } },
+    h("td", { class: "number" }, h("button", { class: "heading", "data-focus": `row ${i}`, "aria-label": `row ${index} in full`, "aria-haspopup": "dialog" }, index)),
+    order.map((k) => shownCell(cells[k], k)));
   const last = Math.min(state.offset + PAGE, page.matching);
-  const turn = h("p", { class: "turn" },
+  const final = Math.max(0, Math.ceil(page.matching / PAGE) - 1) * PAGE;
+  const turn = (text, offset, on) => h("button", { "data-focus": text, disabled: !on, click: () => go({ offset }) }, text);
+  const [back, on] = [state.offset > 0, last < page.matching];
+  const turning = h("p", { class: "turn" },
     page.matching === page.total ? counted(page.total, "row") : `${page.matching} of ${counted(page.total, "row")}`,
-    page.matching > PAGE ? `, ${state.offset + 1} to ${last} ` : " ",
-    state.offset > 0 ? h("button", { click: () => go({ offset: Math.max(0, state.offset - PAGE) }) }, "Before") : null, " ",
-    last < page.matching ? h("button", { click: () => go({ offset: last }) }, "Next") : null);
-  return [turn, table([h("th", { class: "number" }, "row"), ...order.map((i) => heading(page.columns[i]))], page.rows.map(row), { class: "rows" })];
+    page.matching > PAGE ? [`, ${state.offset + 1} to ${last}; page ${Math.floor(state.offset / PAGE) + 1} of ${final / PAGE + 1} `,
+      turn("First", 0, back), " ", turn("Before", Math.max(0, state.offset - PAGE), back), " ",
+      turn("Next", state.offset + PAGE, on), " ", turn("Last", final, on)] : null);
+  if (!page.rows.length && page.matching) return [h("p", {}, `There are only ${counted(page.matching, "row")} here. `, turn("Last", final, true))];
+  return [turning, table([h("th", { class: "number" }, "row"), ...order.map((i) => heading(page.columns[i]))], page.rows.map(row), { class: "rows" })];
 }
 
-/** In which order columns stand: names and what is wanted, pictures, numbers, other files, lists, and last what is the same in all rows. What was added last comes
-    first among its like, being the stage's own. */
-function arranged(page, wanted) {
-  const rank = (i) => {
-    const all = page.rows.map(([, cells]) => cells[i]);
-    const [name, type] = page.columns[i];
-    if (wanted(name)) return 0;
-    if (all.some(isPicture)) return 1;
-    if (all.every((cell) => JSON.stringify(cell) === JSON.stringify(all[0])) && (all.length > 1 || all[0] === null)) return 7;
-    return { str: 0, f64: 2, i64: 3, bool: 3 }[type] ?? (all.some(isVideo) ? 4 : all.some((cell) => cell?.blob) ? 5 : 6);
+/** In which order columns stand, whatever rows and conditions: pictures, names, numbers, films, other files, lists, and last what is the same in
+    all rows of the table. What was added last comes first among its like, being the stage's own. */
+function arranged(columns) {
+  const rank = ([, type, { constant, ext }]) => {
+    if (ext && isPicture({ blob: true, ext })) return 1;
+    if (constant) return 7;
+    return { str: 0, f64: 2, i64: 3, bool: 3 }[type] ?? (ext ? (isVideo({ blob: true, ext }) ? 4 : 5) : 6);
   };
-  const ranks = page.columns.map((_, i) => rank(i));
-  return page.columns.map((_, i) => i).sort((a, b) => ranks[a] - ranks[b] || (ranks[a] === 0 ? a - b : b - a));
-}
-
-function shownCell(cell) {
-  if (typeof cell === "number") return h("td", { class: "number" }, digits(cell));
-  return h("td", {}, content(cell, false));
+  const ranks = columns.map(rank);
+  return columns.map((_, i) => i).sort((a, b) => ranks[a] - ranks[b] || (ranks[a] === 0 ? a - b : b - a));
 }
 
 /** A value as it is seen, small or large. */
@@ -104,27 +113,52 @@ export function content(cell, large) {
     image.addEventListener("load", () => image.classList.toggle("pixels", image.naturalWidth < 200));
     return large ? h("a", { href: address(cell), target: "_blank", rel: "noopener" }, image) : image;
   }
-  if (isVideo(cell)) return h("video", { src: address(cell), controls: large, muted: true, preload: "metadata", class: large ? "large" : "thumbnail" });
+  if (isVideo(cell)) {
+    const film = h("video", { src: address(cell), controls: large, muted: true, preload: "metadata", class: large ? "large" : "thumbnail", "aria-label": "film" });
+    return large ? film : h("span", { class: "film" }, film);
+  }
   if (cell?.blob) return h("a", { href: address(cell), target: "_blank", rel: "noopener" }, `${cell.ext || "file"}, ${bytes(cell.len)}`);
   if (cell?.floats) return h("span", { class: "faint" }, `${cell.floats} numbers: ${cell.first.map(digits).join(", ")}, …`);
   if (Array.isArray(cell)) return h("span", {}, `[${cell.map((value) => (typeof value === "number" ? digits(value) : String(value))).join(", ")}]`);
   return String(cell);
 }
 
-/** One row in full, above the page. */
-async function whole(place, digest, index, columns) {
+/** The rows of a page in full, one at a time, above it; `at`: which of them. */
+function whole(place, digest, page, order, at) {
   const body = h("div", {}, "…");
-  const box = h("dialog", { click: (event) => { if (event.target === box) box.close(); }, close: () => box.remove() },
-    h("form", { method: "dialog" }, h("strong", {}, `Row ${index}`), h("button", {}, "Close")), body);
+  const title = h("strong");
+  const to = (step) => () => show(at + step);
+  const [before, after] = [h("button", { type: "button", click: to(-1) }, "Before"), h("button", { type: "button", click: to(1) }, "Next")];
+  const box = h("dialog", {
+    "aria-label": "a row in full",
+    click: (event) => { if (event.target === box) box.close(); },
+    close: () => { box.remove(); place.querySelector(`[data-focus="row ${at}"]`)?.focus(); },
+    keydown: (event) => {
+      const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
+      // arrows move within films
+      if (step && event.target.tagName !== "VIDEO") { event.preventDefault(); show(at + step); }
+    },
+  }, h("form", { method: "dialog" }, title, h("span", {}, before, " ", after, " ", h("button", {}, "Close"))), body);
+  const show = async (next) => {
+    if (!page.rows[next]) return;
+    at = next;
+    const [index] = page.rows[at];
+    title.textContent = `Row ${index}`;
+    [before.disabled, after.disabled] = [!page.rows[at - 1], !page.rows[at + 1]];
+    try {
+      // a row is found again by its number in the table, which no condition changes
+      const told = await get("rows", { table: digest, offset: index, limit: 1, whole: 1 });
+      if (at !== next) return;
+      const [, cells] = told.rows[0];
+      const line = (i) => [h("dt", { title: page.columns[i][1] }, page.columns[i][0]), h("dd", {}, content(cells[i], true))];
+      put(body, h("dl", {}, order.map(line)));
+      box.scrollTop = 0;
+    } catch (error) {
+      body.replaceChildren(trouble(error));
+    }
+  };
   // it goes with the view
   place.append(box);
   box.showModal();
-  try {
-    // a row is found again by its number in the table, which no condition changes
-    const page = await get("rows", { table: digest, offset: index, limit: 1, whole: 1 });
-    const [, cells] = page.rows[0];
-    body.replaceChildren(h("dl", {}, columns.flatMap(([name, type], i) => [h("dt", { title: type }, name), h("dd", {}, content(cells[i], true))])));
-  } catch (error) {
-    body.replaceChildren(trouble(error));
-  }
+  return show(at);
 }

@@ -3,7 +3,7 @@
 use super::asked::{Answer, Answered, missing, wrong};
 use super::rows::{Query, page};
 use super::site::Site;
-use super::{compared, stages};
+use super::{compared, failures, stages};
 use crate::cli::live;
 use crate::cli::record::Record;
 use crate::compare::compare;
@@ -64,10 +64,7 @@ pub fn answer(site: &Site, name: &str, fields: &Fields) -> Answered {
     let json = |json: Json| Ok(Answer::json(json.to_string()));
     match name {
         "runs" => json(runs(site, fields)?),
-        "live" => {
-            let live = live::current(&site.root);
-            json(json!({"live": live, "svg": live.as_ref().and_then(stages::of_live)}))
-        }
+        "live" => json(live(site, fields.get("drawing"))?),
         "run" => json(run(site, &*find(site, fields.need("run")?)?)?),
         "rows" => {
             let order = fields.get("order").map(|column| match column.strip_prefix('-') {
@@ -81,7 +78,10 @@ pub fn answer(site: &Site, name: &str, fields: &Fields) -> Answered {
                 limit: fields.number("limit", ROWS)?,
                 whole: fields.get("whole").is_some(),
             };
-            json(page(&*site.tables.table(&fields.digest("table")?)?, &query)?)
+            let digest = fields.digest("table")?;
+            let mut page = page(&*site.tables.table(&digest)?, &query)?;
+            page["columns"] = (*site.tables.columns(&digest)?).clone();
+            json(page)
         }
         "pairs" => {
             let (old, new) = both(site, fields)?;
@@ -107,6 +107,32 @@ fn find(site: &Site, name: &str) -> Answered<Arc<Record>> {
     site.records.get(name).ok_or_else(|| missing("there is no run of this name"))
 }
 
+/// The run that is on: stages that are no old news, how many are at work on, and the drawing if it is another than the one of the digest that
+/// the page has already. It is asked for every second.
+fn live(site: &Site, drawing: Option<&str>) -> Answered<Json> {
+    let Some(live) = live::current(&site.root) else { return Ok(json!({"live": null, "svg": null})) };
+    let over = live.stages.iter().filter(|stage| stage.state != "running").count();
+    let news = live.stages.iter().filter(|stage| stage.state != "done" || stage.ran > 0.0);
+    let told: Vec<Json> = news
+        .map(|stage| {
+            let mut told = serde_json::to_value(stage).map_err(anyhow::Error::from)?;
+            if stage.state == "running" {
+                told["working"] = failures::working(&site.root, &live, &stage.name).into();
+            }
+            Ok(told)
+        })
+        .collect::<Answered<_>>()?;
+    let svg = if drawing == Some("none") { None } else { stages::of_live(&live) };
+    let digest = svg.as_ref().map(|svg| Digest::of_bytes(svg.as_bytes()).short());
+    let svg = svg.filter(|_| digest.as_deref() != drawing);
+    let stages = live.graph.len();
+    let live = json!({
+        "pid": live.pid, "recipe": live.recipe, "profile": live.profile, "run": live.run, "started": live.started,
+        "remarks": live.remarks, "stages": told, "over": over, "of": stages,
+    });
+    Ok(json!({"live": live, "svg": svg, "drawing": digest}))
+}
+
 /// A page of runs, the last one first.
 fn runs(site: &Site, fields: &Fields) -> Answered<Json> {
     let (offset, limit) = (fields.number("offset", 0)?, fields.number("limit", RUNS.0)?.min(RUNS.1));
@@ -119,6 +145,9 @@ fn run(site: &Site, record: &Record) -> Answered<Json> {
     let mut told = serde_json::to_value(record).map_err(anyhow::Error::from)?;
     for (stage, own) in told["stages"].as_array_mut().into_iter().flatten().zip(&record.stages) {
         stage["kept"] = own.table.is_some_and(|table| site.tables.has(&table)).into();
+        if own.failed > 0 {
+            stage["failures"] = failures::of(site, record, own).into();
+        }
     }
     told["svg"] = stages::of_record(record).into();
     told["typed"] = record.typed().into();

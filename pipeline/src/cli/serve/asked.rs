@@ -73,8 +73,19 @@ impl From<anyhow::Error> for Refusal {
 }
 
 impl Refusal {
-    /// As an answer that the page can show.
-    pub fn answer(self) -> Answer {
+    /// As an answer that the page can show; for whoever typed the address, `page`, as a page of its own.
+    pub fn answer(self, page: bool) -> Answer {
+        if page {
+            let paragraph = |text: &str| format!("<p>{}</p>", escape(&sentence(text)));
+            let text: String =
+                [Some(&self.error), self.hint.as_ref()].into_iter().flatten().map(|text| paragraph(text)).collect();
+            let text = format!(
+                "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><title>effigy: {}</title><link rel=\"icon\" href=\"/icon.svg\"><link rel=\"stylesheet\" href=\"/style.css\">\
+                 <main><h1>This cannot be shown</h1>{text}<p><a href=\"/\">All runs</a></p></main></html>",
+                self.status
+            );
+            return Answer { status: self.status, ..Answer::bytes("text/html; charset=utf-8", text.into_bytes()) };
+        }
         let text = json!({"error": self.error, "hint": self.hint}).to_string();
         Answer { status: self.status, ..Answer::json(text) }
     }
@@ -100,6 +111,12 @@ impl Asked {
         found.next().filter(|_| found.next().is_none())
     }
 
+    /// Whether it comes from the address line of a browser, which shows what it is answered.
+    pub fn wants_page(&self) -> bool {
+        let takes = self.header("accept").is_some_and(|accept| accept.contains("text/html"));
+        takes && self.header("sec-fetch-dest").is_none_or(|dest| dest == "document")
+    }
+
     /// Whether there is a header of this name.
     pub fn has(&self, name: &str) -> bool {
         self.headers.iter().any(|(known, _)| known == name)
@@ -119,6 +136,18 @@ impl Asked {
         let fields = query.split('&').filter(|field| !field.is_empty()).map(field).collect::<Answered<_>>()?;
         Ok((path, fields))
     }
+}
+
+/// With a capital and a full stop.
+fn sentence(text: &str) -> String {
+    let (first, rest) = text.split_at(text.chars().next().map_or(0, char::len_utf8));
+    let stop = if text.ends_with(['.', '?', '!']) { "" } else { "." };
+    format!("{}{rest}{stop}", first.to_uppercase())
+}
+
+/// Text in a page.
+fn escape(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }
 
 /// Turns `%2F` into what it stands for, and in fields `+` into a space.
@@ -145,6 +174,24 @@ fn decoded(text: &str, plus: bool) -> Answered<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn people_get_a_page_and_programs_get_data() {
+        let asked = |headers: &[(&str, &str)]| Asked {
+            headers: headers.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect(),
+            ..Asked::default()
+        };
+        let accept = ("accept", "text/html,application/xhtml+xml");
+        assert!(asked(&[accept]).wants_page() && asked(&[accept, ("sec-fetch-dest", "document")]).wants_page());
+        assert!(
+            !asked(&[("accept", "*/*")]).wants_page() && !asked(&[accept, ("sec-fetch-dest", "empty")]).wants_page()
+        );
+        let Body::Bytes(page) = missing("no <b>").answer(true).body else { panic!("it is bytes") };
+        let page = String::from_utf8(page).unwrap();
+        assert!(page.contains("<p>No &lt;b&gt;.</p>"), "{page}");
+        let told = missing("no <b>").answer(false);
+        assert_eq!((told.status, told.media), (404, "application/json"));
+    }
 
     #[test]
     fn addresses_are_decoded_once() {

@@ -217,7 +217,7 @@ impl Viewer {
             "directions": sliders,
             "reach": REACH,
             "actions": actions,
-            "camera": {"focal": camera.focal, "center": camera.center, "distance": camera.distance},
+            "camera": {"focal": camera.focal, "center": camera.center, "distance": camera.distance, "seen": seen(site, cast, &camera)?},
             "renders": cast.render.as_ref().map(|(gbuffer, render, ..)| {
                 json!({"size": gbuffer.params.get("size"), "steps": render.params.get("steps")})
             }),
@@ -447,6 +447,32 @@ fn camera(site: &Site, cast: &Cast, fields: Option<&Fields>) -> Answered<Camera>
     Ok(camera)
 }
 
+/// From where the pictures were drawn that an avatar learned from, as the least and the greatest of each: `about` the vertical and `above` the
+/// horizontal, radians, and how far `away`, where a crop of half the size is half as far. What it makes of a view from elsewhere is guessed.
+/// Nothing if there is no avatar.
+fn seen(site: &Site, cast: &Cast, camera: &Camera) -> Answered<Json> {
+    let Some((gbuffer, ..)) = &cast.render else { return Ok(Json::Null) };
+    let table = site.tables.table(&gbuffer.table.expect("a cast has it"))?;
+    let column = |name: &str| table.column(name).map_err(anyhow::Error::from);
+    let (poses, intrinsics, crops) = (column("world_to_cam")?, column("intrinsics")?, column("crop_rect")?);
+    let views = poses.iter().zip(&intrinsics).zip(&crops).filter_map(|((pose, k), rect)| match (pose, k, rect) {
+        (Value::Floats(pose), Value::Floats(k), Value::Floats(rect)) => Some(view(pose, k[0] / rect[2], camera)),
+        _ => None,
+    });
+    let single = views.map(|view| view.map(|value| [value, value]));
+    let range = single.reduce(|a, b| std::array::from_fn(|i| [a[i][0].min(b[i][0]), a[i][1].max(b[i][1])]));
+    Ok(range.map_or(Json::Null, |[about, above, away]| json!({"about": about, "above": above, "away": away})))
+}
+
+/// From where a picture of this pose and focal length (over its side) shows a head: angles about the vertical and above the horizontal, and the
+/// distance at which the viewer's camera would show it in the same size, over its own distance.
+fn view(pose: &[f64], focal: f64, camera: &Camera) -> [f64; 3] {
+    let eye: [f64; 3] = std::array::from_fn(|i| -(0..3).map(|k| pose[4 * k + i] * pose[4 * k + 3]).sum::<f64>());
+    let [x, y, z]: [f64; 3] = std::array::from_fn(|i| eye[i] - camera.center[i]);
+    let level = x.hypot(z);
+    [x.atan2(z), y.atan2(level), camera.focal / focal * level.hypot(y) / camera.distance]
+}
+
 /// What a picture takes of a tracked moment besides its code: that of the G-buffer that was drawn of it.
 fn of_moment(site: &Site, cast: &Cast, row: usize) -> Answered<Vec<(&'static str, Type, Value)>> {
     let Some((gbuffer, ..)) = &cast.render else { return Ok(Vec::new()) };
@@ -492,6 +518,9 @@ mod tests {
         let det = a[0] * (b[1] * c[2] - b[2] * c[1]) - a[1] * (b[0] * c[2] - b[2] * c[0])
             + a[2] * (b[0] * c[1] - b[1] * c[0]);
         assert!((det - 1.0).abs() < 1e-12);
+        let [about, above, away] = view(&m, 2.0 * camera.focal, &camera);
+        assert!((about - 0.7).abs() < 1e-12 && (above + 0.4).abs() < 1e-12, "{about} {above}");
+        assert!((away - 0.5).abs() < 1e-12, "a crop of half the size is half as far");
         let front = Camera { angles: [0.0; 2], center: [0.0; 3], ..camera };
         assert_eq!(
             front.world_to_cam(),

@@ -6,16 +6,15 @@
 
 use super::asked::{Answered, Asked, Refusal, wrong};
 
-/// Whether a request to the server on this port may be answered.
+/// Whether a request may be answered.
 ///
 /// # Errors
 /// Why not.
-pub fn check(asked: &Asked, port: u16) -> Answered<()> {
+pub fn check(asked: &Asked) -> Answered<()> {
     if !["GET", "HEAD"].contains(&asked.method.as_str()) {
         return Err(refused(405, "this page only shows: nothing can be sent to it"));
     }
-    let hosts = [format!("127.0.0.1:{port}"), format!("localhost:{port}")];
-    let host = asked.header("host").map(str::to_ascii_lowercase).filter(|host| hosts.contains(host));
+    let host = asked.header("host").map(str::to_ascii_lowercase).filter(|host| is_loopback(host));
     let Some(host) = host else {
         return Err(refused(421, "this server answers to the names 127.0.0.1 and localhost alone"));
     };
@@ -24,7 +23,8 @@ pub fn check(asked: &Asked, port: u16) -> Answered<()> {
         return Err(refused(403, "pages of other sites are not answered"));
     }
     // `none`: the user typed the address or followed a bookmark
-    if asked.has("sec-fetch-site") && !matches!(asked.header("sec-fetch-site"), Some("same-origin" | "none")) {
+    let own = matches!(asked.header("sec-fetch-site"), Some("same-origin" | "none"));
+    if asked.has("sec-fetch-site") && !own && !is_followed(asked) {
         return Err(refused(403, "pages of other sites are not answered"));
     }
     let (path, _) = asked.parts()?;
@@ -33,6 +33,26 @@ pub fn check(asked: &Asked, port: u16) -> Answered<()> {
         return Err(wrong("that is no address of this page"));
     }
     Ok(())
+}
+
+/// Whether a name is one that only this machine has. The port may be another than ours: what is forwarded (`ssh -L 9000:localhost:7979`) is
+/// asked for by the port where it begins. A name that somebody points at us stays another name.
+fn is_loopback(host: &str) -> bool {
+    let (name, port) = host.split_once(':').unwrap_or((host, "80"));
+    let digits = (1..=5).contains(&port.len()) && port.bytes().all(|c| c.is_ascii_digit());
+    ["127.0.0.1", "localhost"].contains(&name) && digits
+}
+
+/// Whether the user followed a link to our first page from another page of this machine. The browser leaves that page for ours, and tells it
+/// nothing of what we answer.
+fn is_followed(asked: &Asked) -> bool {
+    let is = |name: &str, value: &str| asked.header(name) == Some(value);
+    asked.target == "/"
+        && asked.method == "GET"
+        && !asked.has("origin")
+        && is("sec-fetch-site", "same-site")
+        && is("sec-fetch-mode", "navigate")
+        && is("sec-fetch-dest", "document")
 }
 
 fn refused(status: u16, error: &str) -> Refusal {
@@ -46,7 +66,7 @@ mod tests {
     fn status(method: &str, target: &str, headers: &[(&str, &str)]) -> u16 {
         let headers = headers.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
         let asked = Asked { method: method.into(), target: target.into(), headers };
-        check(&asked, 80).map_or_else(|refusal| refusal.status, |()| 200)
+        check(&asked).map_or_else(|refusal| refusal.status, |()| 200)
     }
 
     const HOST: (&str, &str) = ("host", "127.0.0.1:80");
@@ -60,9 +80,24 @@ mod tests {
         for method in ["POST", "PUT", "DELETE", "OPTIONS", "get", ""] {
             assert_eq!(status(method, "/", &[HOST]), 405, "{method}");
         }
-        for host in
-            ["evil.example", "127.0.0.1", "127.0.0.1:81", "127.0.0.1:80.evil.example", "localhost", "[::1]:80", ""]
-        {
+        for host in ["127.0.0.1", "127.0.0.1:81", "localhost", "localhost:9000"] {
+            assert_eq!(status("GET", "/", &[("host", host)]), 200, "forwarded: {host}");
+        }
+        for host in [
+            "evil.example",
+            "evil.example:80",
+            "127.0.0.1.evil.example:80",
+            "127.0.0.1:80.evil.example",
+            "127.0.0.1:",
+            "127.0.0.1:80:80",
+            "127.0.0.1:123456",
+            "localhost.evil.example",
+            "evil.localhost:80",
+            "user@127.0.0.1:80",
+            "127.0.0.2:80",
+            "[::1]:80",
+            "",
+        ] {
             assert_eq!(status("GET", "/", &[("host", host)]), 421, "{host}");
         }
         assert_eq!(status("GET", "/", &[]), 421);
@@ -73,6 +108,29 @@ mod tests {
         for site in ["cross-site", "same-site", "nonsense"] {
             assert_eq!(status("GET", "/", &[HOST, ("sec-fetch-site", site)]), 403, "{site}");
         }
+    }
+
+    #[test]
+    fn a_link_from_another_page_of_this_machine_leads_to_the_first_page_alone() {
+        let followed =
+            [HOST, ("sec-fetch-site", "same-site"), ("sec-fetch-mode", "navigate"), ("sec-fetch-dest", "document")];
+        assert_eq!(status("GET", "/", &followed), 200);
+        assert_eq!(status("GET", "/api/runs", &followed), 403, "data are not first pages");
+        assert_eq!(status("GET", "/?x", &followed), 403);
+        assert_eq!(status("HEAD", "/", &followed), 403);
+        for (at, other) in [
+            (1, ("sec-fetch-site", "cross-site")),
+            (2, ("sec-fetch-mode", "no-cors")),
+            (2, ("sec-fetch-mode", "cors")),
+            (3, ("sec-fetch-dest", "iframe")),
+            (3, ("sec-fetch-dest", "empty")),
+        ] {
+            let mut asked = followed;
+            asked[at] = other;
+            assert_eq!(status("GET", "/", &asked), 403, "{other:?}");
+        }
+        let sent = [&followed[..], &[("origin", "http://localhost:3000")]].concat();
+        assert_eq!(status("GET", "/", &sent), 403, "what a script sends has an origin");
     }
 
     #[test]

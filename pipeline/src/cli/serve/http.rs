@@ -18,7 +18,10 @@ const THREADS: usize = 32;
 /// The longest head of a request, which holds its address and headers.
 const HEAD: usize = 32 * 1024;
 
-/// How long a request may take to arrive, and a browser to take a piece of an answer.
+/// How long the head of a request may take to arrive: whoever opens a connection on this machine and says nothing holds up the others.
+const ARRIVAL: Duration = Duration::from_secs(5);
+
+/// How long a browser may take for a piece of an answer.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What is read at most of a request that has been answered, and for how long.
@@ -76,12 +79,12 @@ impl Listener {
     /// If there are no threads.
     pub fn serve(&self, answers: &Arc<Answers>) -> Result<()> {
         for _ in 0..THREADS {
-            let (listener, answers, port) = (self.listener.try_clone()?, answers.clone(), self.port);
+            let (listener, answers) = (self.listener.try_clone()?, answers.clone());
             std::thread::Builder::new().name("connections".into()).spawn(move || {
                 loop {
                     match listener.accept() {
                         // a browser that has gone elsewhere does not listen
-                        Ok((stream, _)) => drop(handle(&stream, port, &*answers)),
+                        Ok((stream, _)) => drop(handle(&stream, &*answers)),
                         // it was closed before it was accepted, or there are too many files open, which passes
                         Err(_) => std::thread::sleep(Duration::from_millis(20)),
                     }
@@ -94,17 +97,19 @@ impl Listener {
     }
 }
 
-fn handle(stream: &TcpStream, port: u16, answers: &Answers) -> std::io::Result<()> {
+fn handle(stream: &TcpStream, answers: &Answers) -> std::io::Result<()> {
     stream.set_write_timeout(Some(PATIENCE))?;
     let Some(head) = head(stream)? else { return Ok(()) };
     let asked = parsed(&head);
     let bare = asked.as_ref().is_ok_and(|asked| asked.method == "HEAD");
+    let page = asked.as_ref().is_ok_and(Asked::wants_page);
     let answered = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-        let checked = asked.and_then(|asked| guard::check(&asked, port).map(|()| asked));
-        checked.map_or_else(Refusal::answer, |asked| answers(&asked))
+        let checked = asked.and_then(|asked| guard::check(&asked).map(|()| asked));
+        checked.map_or_else(|refusal| refusal.answer(page), |asked| answers(&asked))
     }));
-    let answer = answered
-        .unwrap_or_else(|_| Refusal { status: 500, ..super::asked::wrong("the server panicked over this") }.answer());
+    let answer = answered.unwrap_or_else(|_| {
+        Refusal { status: 500, ..super::asked::wrong("the server panicked over this") }.answer(page)
+    });
     send(stream, answer, bare)?;
     stream.shutdown(Shutdown::Write)?;
     // what is closed while something lies unread takes the answer with it
@@ -117,7 +122,7 @@ fn handle(stream: &TcpStream, port: u16, answers: &Answers) -> std::io::Result<(
 fn head(mut stream: &TcpStream) -> std::io::Result<Option<Vec<u8>>> {
     let (begun, mut head, mut piece) = (Instant::now(), Vec::new(), [0; 4096]);
     loop {
-        let left = PATIENCE.saturating_sub(begun.elapsed());
+        let left = ARRIVAL.saturating_sub(begun.elapsed());
         if left.is_zero() {
             return Ok(None);
         }
@@ -137,13 +142,16 @@ fn head(mut stream: &TcpStream) -> std::io::Result<Option<Vec<u8>>> {
     }
 }
 
-/// A request as its head tells it. Strict: what could be read in two ways is refused.
+/// A request as its head tells it. Strict: what could be read in two ways is refused. Values may hold bytes of any alphabet, which
+/// cookies of another program on this machine do; nobody here reads those.
 fn parsed(head: &[u8]) -> Result<Asked, Refusal> {
     let wrong = || super::asked::wrong("that is no request, or one too long");
-    let text =
-        std::str::from_utf8(head).ok().filter(|text| text.chars().all(|c| matches!(c, ' '..='~' | '\t' | '\r' | '\n')));
-    let mut lines = text.ok_or_else(wrong)?.split("\r\n");
-    let mut words = lines.next().unwrap_or_default().split(' ');
+    if !head.iter().all(|c| matches!(c, b' '..=b'~' | b'\t' | b'\r' | b'\n' | 0x80..)) {
+        return Err(wrong());
+    }
+    let text = String::from_utf8_lossy(head);
+    let mut lines = text.split("\r\n");
+    let mut words = lines.next().filter(|line| line.is_ascii()).unwrap_or_default().split(' ');
     let (method, target, version) = (words.next(), words.next(), words.next());
     let (Some(method), Some(target), Some("HTTP/1.1" | "HTTP/1.0"), None) = (method, target, version, words.next())
     else {
@@ -151,7 +159,7 @@ fn parsed(head: &[u8]) -> Result<Asked, Refusal> {
     };
     let header = |line: &str| {
         let (name, value) = line.split_once(':')?;
-        let plain = !name.is_empty() && name.bytes().all(|c| c.is_ascii_alphanumeric() || b"-_".contains(&c));
+        let plain = !name.is_empty() && name.bytes().all(|c| c.is_ascii_alphanumeric() || b"-_.".contains(&c));
         (plain && !value.contains(['\r', '\n'])).then(|| (name.to_ascii_lowercase(), value.trim().to_string()))
     };
     let headers = lines.map(header).collect::<Option<Vec<_>>>().ok_or_else(wrong)?;
@@ -196,7 +204,9 @@ mod tests {
         let asked = parsed(b"GET /a?b HTTP/1.1\r\nHost: x:1\r\nX-A:  b c ").unwrap();
         assert_eq!((asked.method.as_str(), asked.target.as_str()), ("GET", "/a?b"));
         assert_eq!((asked.header("host"), asked.header("x-a")), (Some("x:1"), Some("b c")));
-        let odd: [&[u8]; 9] = [
+        let foreign = parsed(b"GET / HTTP/1.1\r\nHost: x\r\nX.Y: z\r\nCookie: a=\xe9\xff; b=\xc3\xa9").unwrap();
+        assert_eq!((foreign.header("host"), foreign.header("x.y")), (Some("x"), Some("z")));
+        let odd: [&[u8]; 11] = [
             b"",
             b"GET /",
             b"GET / HTTP/2",
@@ -206,6 +216,8 @@ mod tests {
             b"GET / HTTP/1.1\r\nHost : x",
             b"GET / HTTP/1.1\r\nHost: x\r\n more",
             b"GET /\xff HTTP/1.1",
+            b"GET / HTTP/1.1\r\nH\xf6st: x",
+            b"GET / HTTP/1.1\r\nCookie: a\x00b",
         ];
         for head in odd {
             assert_eq!(parsed(head).unwrap_err().status, 400, "{}", String::from_utf8_lossy(head));

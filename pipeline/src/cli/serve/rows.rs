@@ -20,6 +20,8 @@ const PAGE: usize = 500;
 pub struct Tables {
     store: Store,
     recent: Mutex<Vec<(Digest, Arc<Manifest>)>>,
+    /// What is told of the columns of tables that were asked for.
+    told: Mutex<Vec<(Digest, Arc<Json>)>>,
 }
 
 /// What rows are asked for.
@@ -40,7 +42,7 @@ pub struct Query {
 impl Tables {
     /// Those of a workspace.
     pub fn new(root: &Path) -> Tables {
-        Tables { store: Store::new(root), recent: Mutex::default() }
+        Tables { store: Store::new(root), recent: Mutex::default(), told: Mutex::default() }
     }
 
     /// Whether the table of a digest is still kept.
@@ -73,6 +75,52 @@ impl Tables {
         recent.truncate(KEPT);
         Ok(table)
     }
+}
+
+impl Tables {
+    /// The columns of a table, each with name, type and what all of its rows have in common.
+    ///
+    /// # Errors
+    /// If the table is not kept any more.
+    pub fn columns(&self, digest: &Digest) -> Answered<Arc<Json>> {
+        let lock = || self.told.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if let Some((_, told)) = lock().iter().find(|(known, _)| known == digest) {
+            return Ok(told.clone());
+        }
+        let told = Arc::new(columns(&*self.table(digest)?)?);
+        let mut all = lock();
+        all.insert(0, (*digest, told.clone()));
+        all.truncate(KEPT);
+        Ok(told)
+    }
+}
+
+/// What a page needs of columns to show them the same way whatever rows it holds: whether all rows are equal, the kind of files, and how
+/// numbers are written.
+fn columns(table: &Manifest) -> Answered<Json> {
+    let mut told = Vec::new();
+    for column in table.schema().columns() {
+        let values = table.column(&column.name).map_err(anyhow::Error::from)?;
+        let constant = values.windows(2).all(|pair| pair[0] == pair[1])
+            && (values.len() > 1 || values.first() == Some(&Value::Null));
+        let ext =
+            values.iter().find_map(|value| if let Value::Blob(blob) = value { Some(blob.ext.clone()) } else { None });
+        let numbers = || {
+            values
+                .iter()
+                .filter_map(|value| if let Value::F64(x) = value { Some(*x) } else { None })
+                .filter(|x| x.is_finite())
+        };
+        let decimals = |x: f64| format!("{x}").split_once('.').map_or(0, |(_, digits)| digits.len());
+        let facts = json!({
+            "constant": constant,
+            "ext": ext,
+            "largest": numbers().map(f64::abs).reduce(f64::max),
+            "decimals": numbers().map(decimals).max(),
+        });
+        told.push(json!([column.name, column.ty.to_string(), facts]));
+    }
+    Ok(told.into())
 }
 
 /// A page of a table.
@@ -156,6 +204,9 @@ mod tests {
         let found = page(&table, &query).unwrap();
         assert_eq!((&found["total"], &found["matching"]), (&json!(4), &json!(3)));
         assert_eq!(found["rows"][0][1][2], json!({"floats": 20, "first": [0.5, 0.5, 0.5, 0.5]}));
+        let told = columns(&table).unwrap();
+        assert_eq!(told[1], json!(["x", "f64", {"constant": false, "ext": null, "largest": 3.0, "decimals": 0}]));
+        assert_eq!((&told[2][2]["constant"], &told[0][2]["constant"]), (&json!(true), &json!(false)));
         assert_eq!(page(&table, &Query { conditions: vec!["m>1".into()], ..query }).unwrap_err().status, 400);
     }
 }

@@ -47,7 +47,7 @@ impl Site {
 
     /// Answers a request that the guard has let in.
     pub fn answer(&self, asked: &Asked) -> Answer {
-        self.answered(asked).unwrap_or_else(super::asked::Refusal::answer)
+        self.answered(asked).unwrap_or_else(|refusal| refusal.answer(asked.wants_page()))
     }
 
     fn answered(&self, asked: &Asked) -> Answered {

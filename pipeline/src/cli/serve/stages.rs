@@ -54,7 +54,7 @@ pub fn of_live(live: &Live) -> Option<String> {
 
 fn standing(stage: &LiveStage) -> (String, Look) {
     match stage.state.as_str() {
-        "running" => (format!("{} of {}", stage.ran as usize, stage.units), Look::Due),
+        "running" => (format!("{} of {} units", stage.ran as usize, stage.units), Look::Due),
         "failed" => ("failed".into(), Look::Failed),
         "skipped" => ("skipped".into(), Look::Skipped),
         _ if stage.ran > 0.0 => (format!("{} ran", stage.ran as usize), Look::Ran),
