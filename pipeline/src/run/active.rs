@@ -76,6 +76,8 @@ pub struct Flight {
     pub dir: PathBuf,
     pub outside: Vec<Digest>,
     pub since: Instant,
+    /// When it ended; not set while it is in work.
+    pub until: Option<Instant>,
     pub within: f64,
     pub note: String,
     pub delivered: HashSet<usize>,
@@ -94,6 +96,7 @@ impl Flight {
             dir,
             outside,
             since: Instant::now(),
+            until: None,
             within: 0.0,
             note: String::new(),
             delivered: HashSet::new(),

@@ -149,11 +149,12 @@ impl<'a> Run<'a> {
                 self.emit(&Event::Warning { text });
                 Ok(())
             }
-            Report::Ended(ended) => {
-                let Some(flight) = self.flights.remove(&id) else { return Ok(()) };
+            Report::Ended(ended, at) => {
+                let Some(mut flight) = self.flights.remove(&id) else { return Ok(()) };
                 flight.keys.iter().for_each(|key| {
                     self.in_flight.remove(key);
                 });
+                flight.until = Some(at);
                 self.ended(flight, ended)
             }
         }
@@ -247,8 +248,9 @@ impl<'a> Run<'a> {
             let message = format!("the file {} changed while it was being read", path.display());
             return Err(hinted(message, "run again when nobody writes it any more"));
         }
-        let seconds = flight.since.elapsed().as_secs_f64() / outputs.len().max(1) as f64;
-        flight.since = Instant::now();
+        let until = flight.until.unwrap_or_else(Instant::now);
+        let seconds = until.saturating_duration_since(flight.since).as_secs_f64() / outputs.len().max(1) as f64;
+        flight.since = until;
         for (unit, output) in outputs {
             if !flight.delivered.contains(&unit) {
                 let slot = flight.slots[unit];
