@@ -498,7 +498,7 @@ impl Cache {
             let whole = believed.end >= from;
             if whole && believed.sure < believed.end && !self.journal.is_current(segment) {
                 // a killed process left it; the index must not speak of what a power failure may take back
-                self.blobs.sync_all().and_then(|()| self.journal.seal(segment, believed.end)).map_err(unreadable)?;
+                self.blobs.sync_all().and_then(|()| self.journal.seal(segment, &believed)).map_err(unreadable)?;
                 length = self.journal.length(segment).map_err(unreadable)?;
             }
             index.add(&units, &[], &[(segment, length)])?;

@@ -58,6 +58,11 @@ fn of_workspace(error: &Error) -> String {
         Error::Foreign { .. } => {
             "another version of effigy wrote it: use that one here, or this one in another folder with --workspace".into()
         }
+        Error::TooLong { .. } => {
+            "records hold small values: write large ones into files, as columns of type `blob`, or cut the stage's rows into \
+             more units"
+                .into()
+        }
         Error::Gone { .. } => {
             "put the file back, or let `effigy cache verify --discard` (with the same --workspace) forget what is gone, \
              and run again"
