@@ -83,6 +83,7 @@ fn of_table(error: &manifests::Error) -> String {
     match error {
         Error::Io { source, .. } => of_system(source.kind()),
         Error::NotArrow { .. } => "it is damaged: remove it and run again".into(),
+        Error::NullWithin { .. } => "write NaN for a number that there is none of, or null for the whole list".into(),
         _ => "`effigy show RECIPE STAGE` shows the rows of the stage that it comes from".into(),
     }
 }

@@ -5,7 +5,7 @@ mod jsonl;
 
 use crate::builtin::fits;
 use crate::command::Piece;
-use crate::hints::hinted;
+use crate::hints::{hint_of, hinted};
 use crate::key::show;
 use crate::stage::{UnitStage, Worker};
 use anyhow::{Context, Result};
@@ -233,6 +233,9 @@ pub fn collect(
     let path = dir.join(file);
     let table = read_ipc(&path).map_err(|error| {
         let message = format!("what it put out cannot be used: {}", without_dir(&error.to_string(), dir));
+        if let manifests::Error::NullWithin { .. } = error {
+            return hinted(message, hint_of(&error.into()).unwrap_or_default());
+        }
         hinted(message, "write an Arrow IPC file, as pyarrow's `ipc.new_file` does, and close it before the end")
     })?;
     of_table(dir, &table, stage, sizes, cache)
