@@ -75,7 +75,7 @@ impl Blobs {
             let unread = blobs.filter(|blob| !proven.contains(&blob.digest) || !self.has(blob));
             unread.map(|blob| blob.digest).collect()
         };
-        let read = |digest: &Digest| Digest::of_file(&self.path(digest)).is_ok_and(|(found, _)| found == *digest);
+        let read = |digest: &Digest| Digest::of_file_at_rest(&self.path(digest)).is_ok_and(|(found, _)| found == *digest);
         let (whole, mut damaged): (Vec<Digest>, Vec<Digest>) = unread.into_par_iter().partition(read);
         self.proven.lock().expect("no thread panics while it holds this").extend(whole);
         damaged.sort_unstable();
@@ -147,7 +147,7 @@ impl Blobs {
         let proven = self.proven.lock().expect("no thread panics while it holds this").contains(&blob.digest);
         let known = proven && self.has(blob);
         // an old file of that name may be the remains of a power failure: it is believed only if it reads right
-        if known || Digest::of_file(&target).is_ok_and(|(digest, _)| digest == blob.digest) {
+        if known || Digest::of_file_at_rest(&target).is_ok_and(|(digest, _)| digest == blob.digest) {
             // it may lie there since a moment ago, by a process that was killed before its files reached the disk
             self.noted(blob.digest);
             return std::fs::remove_file(source).map_err(io("remove", source));
