@@ -187,8 +187,7 @@ impl Files {
             self.list(&mut |path| cache.glance(path))?.into_iter().unzip();
         let contents = cache.refer(&paths)?;
         let blobs = contents.into_iter().zip(&paths).map(|((digest, len), path)| {
-            let ext = path.extension().and_then(|ext| ext.to_str()).unwrap_or_default().to_string();
-            Value::Blob(Blob { digest, len, ext })
+            Value::Blob(Blob { digest, len, ext: cache::extension(path) })
         });
         let blobs = blobs.collect();
         let mut parsed = vec![Vec::with_capacity(names.len()); self.columns().len() - 2];
