@@ -174,7 +174,7 @@ mod tests {
     fn files_of_any_length_are_hashed_whole() {
         let path = std::env::temp_dir().join(format!("effigy-digest-whole-{}", std::process::id()));
         for len in [0, 1, LARGE as usize - 1, LARGE as usize, BLOCK, BLOCK + 1, 2 * BLOCK, 2 * BLOCK + 77] {
-            let bytes: Vec<u8> = (0..len).map(|i| (i * i >> 8) as u8).collect();
+            let bytes: Vec<u8> = (0..len).map(|i| ((i * i) >> 8) as u8).collect();
             std::fs::write(&path, &bytes).unwrap();
             let expected = (Digest::of_bytes(&bytes), len as u64);
             assert_eq!(Digest::of_file(&path).unwrap(), expected, "{len} bytes");

@@ -29,8 +29,11 @@ fn told(dir: &Path, recipe: &str) -> Vec<Event> {
     events.take()
 }
 
-fn warnings(events: &[Event]) -> Vec<&str> {
-    let text = |event| if let &Event::Warning { ref text } = event { Some(text.as_str()) } else { None };
+fn warnings<'a>(events: &'a [Event]) -> Vec<&'a str> {
+    let text = |event: &'a Event| match event {
+        Event::Warning { text } => Some(text.as_str()),
+        _ => None,
+    };
     events.iter().filter_map(text).collect()
 }
 
