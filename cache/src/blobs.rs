@@ -75,7 +75,8 @@ impl Blobs {
             let unread = blobs.filter(|blob| !proven.contains(&blob.digest) || !self.has(blob));
             unread.map(|blob| blob.digest).collect()
         };
-        let read = |digest: &Digest| Digest::of_file(&self.path(digest)).is_ok_and(|(found, _)| found == *digest);
+        let read =
+            |digest: &Digest| Digest::of_file_at_rest(&self.path(digest)).is_ok_and(|(found, _)| found == *digest);
         let (whole, mut damaged): (Vec<Digest>, Vec<Digest>) = unread.into_par_iter().partition(read);
         self.proven.lock().expect("no thread panics while it holds this").extend(whole);
         damaged.sort_unstable();
@@ -92,11 +93,12 @@ impl Blobs {
         }
     }
 
-    /// Takes a file in.
+    /// Takes a file in. An extension that cannot be part of a file's name everywhere ([`is_plain`]) is dropped.
     ///
     /// # Errors
     /// If it cannot be read, or there is no room for it.
     pub fn ingest(&self, file: &Path, ext: &str, take: Take) -> Result<Blob> {
+        let ext = if is_plain(ext) { ext } else { "" };
         let shared = || std::fs::metadata(file).is_ok_and(|meta| meta.nlink() > 1);
         if take == Take::Move && shared() {
             let (digest, len) = Digest::of_file(file).map_err(io("read", file))?;
@@ -147,7 +149,7 @@ impl Blobs {
         let proven = self.proven.lock().expect("no thread panics while it holds this").contains(&blob.digest);
         let known = proven && self.has(blob);
         // an old file of that name may be the remains of a power failure: it is believed only if it reads right
-        if known || Digest::of_file(&target).is_ok_and(|(digest, _)| digest == blob.digest) {
+        if known || Digest::of_file_at_rest(&target).is_ok_and(|(digest, _)| digest == blob.digest) {
             // it may lie there since a moment ago, by a process that was killed before its files reached the disk
             self.noted(blob.digest);
             return std::fs::remove_file(source).map_err(io("remove", source));
@@ -267,9 +269,35 @@ impl Blobs {
     }
 }
 
+/// Whether an extension can be part of a file's name everywhere, in a link, an object of a remote and a command line. No other is
+/// kept, sent, or taken from a remote.
+pub fn is_plain(ext: &str) -> bool {
+    ext.len() <= 64 && ext.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-+".contains(&byte))
+}
+
+/// The extension of a file's name, if it [`is_plain`]; else none.
+pub fn extension(path: &Path) -> String {
+    path.extension().and_then(|ext| ext.to_str()).filter(|ext| is_plain(ext)).unwrap_or_default().into()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn extensions_that_cannot_be_part_of_a_name_are_dropped() {
+        let dir = tempfile::tempdir().unwrap();
+        let blobs = Blobs::open(&dir.path().join("blobs")).unwrap();
+        for (name, ext) in [("a.png", "png"), ("a.tar.gz", "gz"), ("f.v1 (copy)", ""), ("a", ""), ("a.b+c_-", "b+c_-")]
+        {
+            let file = dir.path().join(name);
+            std::fs::write(&file, name).unwrap();
+            assert_eq!(extension(&file), ext);
+            let given = file.extension().and_then(|ext| ext.to_str()).unwrap_or_default();
+            assert_eq!(blobs.ingest(&file, given, Take::Copy).unwrap().ext, ext);
+        }
+        assert!(is_plain(&"x".repeat(64)) && !is_plain(&"x".repeat(65)) && !is_plain("../x"));
+    }
 
     #[test]
     fn files_come_in_once_and_damaged_ones_are_replaced() {

@@ -86,6 +86,19 @@ pub enum Entry {
 }
 
 impl Entry {
+    /// What it tells of, for people.
+    pub(crate) fn whose(&self) -> String {
+        match self {
+            Entry::Unit(unit) if unit.name.is_empty() => format!("a unit of stage `{}`", unit.node),
+            // a name as long as this tells people nothing
+            Entry::Unit(unit) => {
+                format!("unit {} of stage `{}`", unit.name.chars().take(200).collect::<String>(), unit.node)
+            }
+            Entry::Stage(stage) => format!("what is the same for all units of a stage `{}`", stage.kind),
+            Entry::Head { .. } | Entry::Commit(_) => "the journal itself".into(),
+        }
+    }
+
     pub(crate) fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(256);
         match self {

@@ -31,6 +31,16 @@ pub enum Error {
         /// What is odd about it.
         reason: String,
     },
+    /// A record is longer than the journal takes.
+    #[error("the record of {what} takes {bytes} bytes, and one may have {most}")]
+    TooLong {
+        /// The unit and its stage, as people know them.
+        what: String,
+        /// Its length, bytes.
+        bytes: usize,
+        /// The most that a record may have, bytes.
+        most: usize,
+    },
     /// A blob that is needed is nowhere.
     #[error("the file with digest {digest} is gone: {reason}")]
     Gone {

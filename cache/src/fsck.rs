@@ -63,7 +63,7 @@ impl Cache {
         let mut damaged: Vec<Damage> = list
             .par_iter()
             .filter_map(|(digest, path, _)| {
-                let what = match Digest::of_file(path) {
+                let what = match Digest::of_file_at_rest(path) {
                     Ok((found, _)) if found == *digest => return None,
                     Ok(_) => "its content has changed".into(),
                     Err(error) => format!("it cannot be read: {error}"),

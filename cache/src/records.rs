@@ -10,7 +10,7 @@ use crate::entry::{COMMIT, Entry, Unit};
 use crate::error::io;
 use crate::{Error, Result};
 use manifests::Digest;
-use std::collections::HashMap;
+use std::collections::VecDeque;
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::FileExt;
@@ -18,10 +18,12 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 const FRAME: usize = 12;
-/// Longer frames than this are taken for damage: large things are blobs.
+/// Longer frames than this are not written, and taken for damage: large things are blobs.
 const LONGEST: usize = 1 << 30;
 /// Behind a damaged frame the next whole one is sought, at the cost of reading so many bytes again at most.
 const SEEK_BUDGET: usize = 64 << 20;
+/// So many segments are kept open to be read.
+const READERS: usize = 16;
 
 /// Where a frame lies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,7 +72,10 @@ pub(crate) struct Journal {
     sure: u64,
     /// A half frame could not be taken back: nothing can be written behind it.
     torn: bool,
-    readers: HashMap<u32, File>,
+    /// Those that were read last, the latest behind.
+    readers: VecDeque<(u32, File)>,
+    /// Longest payload that is written, bytes.
+    longest: usize,
     program: String,
 }
 
@@ -83,13 +88,18 @@ impl Journal {
             committed: 0,
             sure: 0,
             torn: false,
-            readers: HashMap::new(),
+            readers: VecDeque::new(),
+            longest: LONGEST,
             program: program.into(),
         })
     }
 
     /// Appends a record. It survives the end of this process at once, and a power failure from the next commit on.
     pub(crate) fn append(&mut self, entry: &Entry) -> Result<Place> {
+        let payload = entry.encode();
+        if payload.len() > self.longest {
+            return Err(Error::TooLong { what: entry.whose(), bytes: payload.len(), most: self.longest });
+        }
         if self.current.is_none() {
             self.begin()?;
         }
@@ -98,7 +108,7 @@ impl Journal {
         if self.torn {
             return Err(io("write", &path)(std::io::Error::other("an earlier record could not be written")));
         }
-        match write_frame(file, *segment, *offset, entry) {
+        match write_frame(file, *segment, *offset, &payload) {
             Ok(place) => {
                 *offset = place.end();
                 Ok(place)
@@ -119,7 +129,7 @@ impl Journal {
             OpenOptions::new().read(true).write(true).create_new(true).open(&path).map_err(io("write", &path))?;
         let head =
             Entry::Head { boot: boot().into(), host: host().into(), program: self.program.clone(), at: millis() };
-        match write_frame(&file, segment, 0, &head) {
+        match write_frame(&file, segment, 0, &head.encode()) {
             Ok(place) => {
                 self.current = Some((segment, file, place.end()));
                 Ok(())
@@ -142,7 +152,7 @@ impl Journal {
     /// Removes segments.
     pub(crate) fn remove(&mut self, old: &[u32]) -> Result<()> {
         for segment in old {
-            self.readers.remove(segment);
+            self.readers.retain(|(open, _)| open != segment);
             let path = segment_path(&self.dir, *segment);
             std::fs::remove_file(&path).map_err(io("remove", &path))?;
         }
@@ -180,14 +190,7 @@ impl Journal {
 
     /// The unit that lies there; `None` if there is no such record (any more), which is a miss.
     pub(crate) fn read(&mut self, place: Place) -> Result<Option<Unit>> {
-        let path = segment_path(&self.dir, place.segment);
-        let file = match self.readers.entry(place.segment) {
-            std::collections::hash_map::Entry::Occupied(entry) => entry.into_mut(),
-            std::collections::hash_map::Entry::Vacant(entry) => match File::open(&path) {
-                Ok(file) => entry.insert(file),
-                Err(_) => return Ok(None),
-            },
-        };
+        let Some(file) = self.reader(place.segment)? else { return Ok(None) };
         let mut frame = vec![0; FRAME + place.len as usize];
         if file.read_exact_at(&mut frame, place.offset).is_err() {
             return Ok(None);
@@ -201,19 +204,46 @@ impl Journal {
         })
     }
 
+    /// A segment to be read; `None` if it is not there.
+    fn reader(&mut self, segment: u32) -> Result<Option<&File>> {
+        // most often it is the one before
+        if self.readers.back().is_none_or(|(open, _)| *open != segment) {
+            let place = self.readers.iter().position(|(open, _)| *open == segment);
+            let reader = match place.and_then(|place| self.readers.remove(place)) {
+                Some(reader) => reader,
+                None => {
+                    let path = segment_path(&self.dir, segment);
+                    match File::open(&path) {
+                        Ok(file) => (segment, file),
+                        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+                        Err(error) => return Err(io("read", &path)(error)),
+                    }
+                }
+            };
+            if self.readers.len() == READERS {
+                self.readers.pop_front();
+            }
+            self.readers.push_back(reader);
+        }
+        Ok(self.readers.back().map(|(_, file)| file))
+    }
+
     /// Calls `each` for every record of a segment from `from` on that is to be believed; says up to where that is.
     pub(crate) fn scan(&self, segment: u32, from: u64, each: &mut dyn FnMut(Place, Entry)) -> Result<Believed> {
         scan(&segment_path(&self.dir, segment), segment, from, each)
     }
 
-    /// Marks all of a segment that a killed process left as having reached the disk; the caller has seen to it.
-    pub(crate) fn seal(&self, segment: u32, end: u64) -> Result<()> {
-        let path = segment_path(&self.dir, segment);
+    /// Marks all of a segment that a killed process left as having reached the disk; the caller has seen to it for the files.
+    pub(crate) fn seal(&self, segment: u32, believed: &Believed) -> Result<()> {
+        let (path, end) = (segment_path(&self.dir, segment), believed.end);
         let file = OpenOptions::new().write(true).open(&path).map_err(io("write", &path))?;
-        // a torn frame at the end would hide the mark
-        file.set_len(end).map_err(io("write", &path))?;
-        (&file).seek(SeekFrom::End(0)).map_err(io("write", &path))?;
-        write_frame(&file, segment, end, &Entry::Commit(end)).map_err(io("write", &path))?;
+        // where more may stand behind the end than was read nothing is cut off, and a mark would not be found
+        if !believed.is_unread {
+            // a torn frame at the end would hide the mark
+            file.set_len(end).map_err(io("write", &path))?;
+            (&file).seek(SeekFrom::End(0)).map_err(io("write", &path))?;
+            write_frame(&file, segment, end, &Entry::Commit(end).encode()).map_err(io("write", &path))?;
+        }
         file.sync_data().map_err(io("write", &path))
     }
 
@@ -265,12 +295,12 @@ pub(crate) fn gaps(root: &Path, each: &mut dyn FnMut(Place, Entry)) -> Result<Ve
     Ok(gaps)
 }
 
-fn write_frame(mut file: &File, segment: u32, offset: u64, entry: &Entry) -> std::io::Result<Place> {
-    let payload = entry.encode();
+/// Writes a frame; its payload is no longer than [`LONGEST`].
+fn write_frame(mut file: &File, segment: u32, offset: u64, payload: &[u8]) -> std::io::Result<Place> {
     let mut frame = Vec::with_capacity(FRAME + payload.len());
     put_u32(&mut frame, payload.len() as u32);
-    frame.extend(checksum(&payload));
-    frame.extend(&payload);
+    frame.extend(checksum(payload));
+    frame.extend(payload);
     file.write_all(&frame)?;
     Ok(Place { segment, offset, len: payload.len() as u32 })
 }
@@ -293,6 +323,8 @@ pub(crate) struct Believed {
     pub(crate) sure: u64,
     /// Offset and bytes of what is damaged in the middle.
     pub(crate) gaps: Vec<(u64, u64)>,
+    /// The search for whole frames behind the last one was given up: there may be more.
+    pub(crate) is_unread: bool,
 }
 
 fn scan(path: &Path, segment: u32, from: u64, each: &mut dyn FnMut(Place, Entry)) -> Result<Believed> {
@@ -320,11 +352,15 @@ pub(crate) fn scan_if(
     };
     // first pass: where does what is to be believed end?
     let mut ends = Vec::new();
-    let (mut at, mut sure, mut gaps, mut budget) = (0, 0, Vec::new(), SEEK_BUDGET);
+    let (mut at, mut sure, mut gaps, mut is_unread) = (0, 0, Vec::new(), false);
+    let mut budget = Budget { left: SEEK_BUDGET, is_short: false };
     while at < bytes.len() {
         let Some((payload, tail)) = parse_frame(&bytes[at..]) else {
             // a torn tail, or damage: what stands behind it is as good as ever
-            let Some(next) = seek(&bytes, at + 1, &mut budget) else { break };
+            let Some(next) = seek(&bytes, at + 1, &mut budget) else {
+                is_unread = budget.is_short;
+                break;
+            };
             gaps.push((at as u64, (next - at) as u64));
             at = next;
             continue;
@@ -348,16 +384,26 @@ pub(crate) fn scan_if(
             each(Place { segment, offset, len: payload.len() as u32 }, Entry::decode(payload).map_err(foreign)?);
         }
     }
-    Ok(Believed { end: believed, sure, gaps })
+    Ok(Believed { end: believed, sure, gaps, is_unread })
+}
+
+/// How much is still read to find whole frames.
+struct Budget {
+    left: usize,
+    /// Whether the last search passed over what may have been one, for want of it.
+    is_short: bool,
 }
 
 /// Where the next whole frame begins, from `start` on.
-fn seek(bytes: &[u8], start: usize, budget: &mut usize) -> Option<usize> {
+fn seek(bytes: &[u8], start: usize, budget: &mut Budget) -> Option<usize> {
+    budget.is_short = false;
     (start..bytes.len().saturating_sub(FRAME)).find(|&at| {
         let len = u32::from_le_bytes(bytes[at..at + 4].try_into().expect("there are as many")) as usize;
         // most lengths that damage spells lead beyond the end and cost nothing; no payload is empty
-        let fits = len > 0 && len <= bytes.len() - at - FRAME && len <= *budget;
-        *budget -= if fits { len } else { 0 };
+        let is_inside = len > 0 && len <= bytes.len() - at - FRAME;
+        let fits = is_inside && len <= budget.left;
+        budget.is_short |= is_inside && !fits;
+        budget.left -= if fits { len } else { 0 };
         fits && parse_frame(&bytes[at..]).is_some()
     })
 }
@@ -401,142 +447,4 @@ pub(crate) fn millis() -> u64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::entry::OutRow;
-    use manifests::{Blob, Type, Value};
-
-    fn unit(n: u8) -> Unit {
-        let blob = Blob { digest: Digest([n; 32]), len: 7, ext: "png".into() };
-        Unit {
-            key: Digest([n; 32]),
-            stage: Digest([9; 32]),
-            node: "a".into(),
-            name: "x=1".into(),
-            inputs: vec![("x".into(), "1".into())],
-            columns: vec![("y".into(), Type::Floats(2)), ("f".into(), Type::Blob)],
-            rows: vec![OutRow {
-                of: Some(0),
-                values: vec![Value::Floats(vec![0.1, f64::NAN.abs()]), Value::Blob(blob)],
-            }],
-            at: 5,
-            seconds: 0.25,
-        }
-    }
-
-    fn keys(dir: &Path) -> Vec<u8> {
-        let mut keys = Vec::new();
-        scan_all(dir, &mut |_, entry| {
-            if let Entry::Unit(unit) = entry {
-                keys.push(unit.key.0[0]);
-            }
-        })
-        .unwrap();
-        keys
-    }
-
-    #[test]
-    fn torn_tails_lose_only_the_torn_record() {
-        let root = tempfile::tempdir().unwrap();
-        let dir = root.path().join("records");
-        let mut journal = Journal::open(&dir, "test").unwrap();
-        let places: Vec<Place> = (1..=3).map(|n| journal.append(&Entry::Unit(unit(n))).unwrap()).collect();
-        let text = |unit: Option<Unit>| format!("{unit:?}");
-        assert_eq!(text(journal.read(places[1]).unwrap()), text(Some(unit(2))));
-        let path = segment_path(&dir, 1);
-        let whole = std::fs::read(&path).unwrap();
-        for cut in places[2].offset as usize..whole.len() {
-            std::fs::write(&path, &whole[..cut]).unwrap();
-            assert_eq!(keys(root.path()), [1, 2], "cut at {cut}");
-        }
-        // a flipped bit in the middle, be it of the length or of the payload, costs that record and no other
-        for at in [0, FRAME + 3] {
-            let mut broken = whole.clone();
-            broken[places[1].offset as usize + at] ^= 1;
-            std::fs::write(&path, &broken).unwrap();
-            assert_eq!(keys(root.path()), [1, 3]);
-            let gap = (path.clone(), places[1].offset, places[1].end() - places[1].offset);
-            assert_eq!(gaps(root.path(), &mut |_, _| {}).unwrap(), [gap]);
-        }
-    }
-
-    #[test]
-    fn a_damaged_head_hides_nothing_that_a_mark_speaks_of() {
-        let root = tempfile::tempdir().unwrap();
-        let dir = root.path().join("records");
-        let mut journal = Journal::open(&dir, "test").unwrap();
-        journal.append(&Entry::Unit(unit(1))).unwrap();
-        let (_, upto) = journal.unsynced().unwrap();
-        journal.committed(upto).unwrap();
-        journal.append(&Entry::Unit(unit(2))).unwrap();
-        let path = segment_path(&dir, 1);
-        let whole = std::fs::read(&path).unwrap();
-        let first = FRAME + u32::from_le_bytes(whole[..4].try_into().unwrap()) as usize;
-        for at in [0, FRAME + 1] {
-            let mut broken = whole.clone();
-            broken[at] ^= 1;
-            std::fs::write(&path, &broken).unwrap();
-            assert_eq!(keys(root.path()), [1], "whether the second reached the disk nobody knows");
-            assert_eq!(gaps(root.path(), &mut |_, _| {}).unwrap(), [(path.clone(), 0, first as u64)]);
-        }
-        // one that was torn off before it was whole has nothing behind it
-        std::fs::write(&path, &whole[..first - 1]).unwrap();
-        assert!(gaps(root.path(), &mut |_, _| {}).unwrap().is_empty() && keys(root.path()).is_empty());
-    }
-
-    /// A segment as another boot of the machine left it.
-    fn of_another_boot(root: &Path, entries: impl Fn(u64) -> Vec<Option<Entry>>) {
-        let dir = root.join("records");
-        std::fs::create_dir_all(&dir).unwrap();
-        let path = segment_path(&dir, 1);
-        let _ = std::fs::remove_file(&path);
-        let file = OpenOptions::new().write(true).create_new(true).open(&path).unwrap();
-        let head = Entry::Head { boot: "another".into(), host: "h".into(), program: "p".into(), at: 0 };
-        let mut offset = write_frame(&file, 1, 0, &head).unwrap().end();
-        for i in 0.. {
-            // what comes next may speak of where it stands
-            let Some(entry) = entries(offset).into_iter().nth(i) else { break };
-            offset = match entry {
-                Some(entry) => write_frame(&file, 1, offset, &entry).unwrap().end(),
-                None => {
-                    // the form of the mark before it had a number
-                    let frame = [&1u32.to_le_bytes()[..], &checksum(&[COMMIT]), &[COMMIT]].concat();
-                    (&file).write_all(&frame).unwrap();
-                    offset + frame.len() as u64
-                }
-            };
-        }
-    }
-
-    #[test]
-    fn after_a_power_failure_only_committed_records_are_believed() {
-        let root = tempfile::tempdir().unwrap();
-        let record = |n| Some(Entry::Unit(unit(n)));
-        of_another_boot(root.path(), |offset| vec![record(1), Some(Entry::Commit(offset)), record(2)]);
-        assert_eq!(keys(root.path()), [1]);
-        of_another_boot(root.path(), |_| vec![record(1), None, record(2)]);
-        assert_eq!(keys(root.path()), [1], "a mark without a number speaks of all before it");
-        // a mark may stand behind records that it does not speak of
-        of_another_boot(root.path(), |_| vec![record(1), record(2), Some(Entry::Commit(40)), record(3)]);
-        assert_eq!(keys(root.path()), [0u8; 0]);
-    }
-
-    #[test]
-    fn a_record_is_sure_when_the_mark_that_speaks_of_it_has_reached_the_disk() {
-        let root = tempfile::tempdir().unwrap();
-        let mut journal = Journal::open(&root.path().join("records"), "test").unwrap();
-        let first = journal.append(&Entry::Unit(unit(1))).unwrap();
-        let (_, upto) = journal.unsynced().unwrap();
-        journal.committed(upto).unwrap();
-        assert!(journal.unsynced().is_none() && !journal.is_safe(first), "the mark is on its way");
-        let second = journal.append(&Entry::Unit(unit(2))).unwrap();
-        // whatever brings the second to the disk brings the mark of the first there
-        let (_, upto) = journal.unsynced().unwrap();
-        journal.committed(upto).unwrap();
-        assert!(journal.is_safe(first) && !journal.is_safe(second));
-        journal.sync_mark().unwrap();
-        assert!(journal.is_safe(second));
-        let end = second.end();
-        assert!(journal.segments().unwrap()[0].1 >= end, "now the index may say that it knows this much");
-    }
-}
+mod tests;

@@ -8,7 +8,7 @@ use crate::index::{Broken, Index};
 use crate::lock::Lock;
 use crate::records::{Journal, Place};
 use crate::shared::Shared;
-use crate::{Blobs, Error, Fingerprint, Result, Take};
+use crate::{Blobs, Error, Fingerprint, Result, Take, is_plain};
 use manifests::{Blob, Digest, Manifest, Value};
 use rayon::prelude::*;
 use std::collections::{HashMap, HashSet};
@@ -297,6 +297,7 @@ impl Cache {
     /// If it cannot be read, or there is no room for it.
     pub fn ingest(&self, file: &Path, ext: &str, take: Take) -> Result<Blob> {
         let real = file.canonicalize().map_err(io("read", file))?;
+        let ext = if is_plain(ext) { ext } else { "" };
         if let Some(digest) = self.blobs.digest_of(&real) {
             let len = std::fs::metadata(&real).map_err(io("read", &real))?.len();
             return Ok(Blob { digest, len, ext: ext.into() });
@@ -498,7 +499,7 @@ impl Cache {
             let whole = believed.end >= from;
             if whole && believed.sure < believed.end && !self.journal.is_current(segment) {
                 // a killed process left it; the index must not speak of what a power failure may take back
-                self.blobs.sync_all().and_then(|()| self.journal.seal(segment, believed.end)).map_err(unreadable)?;
+                self.blobs.sync_all().and_then(|()| self.journal.seal(segment, &believed)).map_err(unreadable)?;
                 length = self.journal.length(segment).map_err(unreadable)?;
             }
             index.add(&units, &[], &[(segment, length)])?;

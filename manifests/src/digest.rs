@@ -4,8 +4,15 @@
 //! a manifest, a unit's key) starts with a type tag, so that no two kinds of record can collide. Knows no tables.
 
 use std::fmt;
+use std::fs::File;
+use std::io::Read;
 use std::path::Path;
 use std::str::FromStr;
+
+/// Files from this length on, bytes, are hashed on several cores.
+const LARGE: u64 = 1 << 20;
+/// So much of them is read at once, bytes: enough for all cores to have a part.
+const BLOCK: usize = 8 << 20;
 
 /// A BLAKE3 digest.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -17,13 +24,46 @@ impl Digest {
         Digest(*blake3::hash(bytes).as_bytes())
     }
 
-    /// The digest and length of a file's content. Large files are hashed on all cores.
+    /// The digest and length of a file's content. Large files are hashed on all cores. It may be written meanwhile: then it is
+    /// the digest of what was read.
+    ///
+    /// # Errors
+    /// If it cannot be read.
     pub fn of_file(path: &Path) -> std::io::Result<(Digest, u64)> {
-        const MAP_FROM: u64 = 1 << 20;
-        let len = std::fs::metadata(path)?.len();
-        if len < MAP_FROM {
-            let bytes = std::fs::read(path)?;
+        let mut file = File::open(path)?;
+        let len = file.metadata()?.len();
+        if len < LARGE {
+            let mut bytes = Vec::with_capacity(len as usize);
+            file.read_to_end(&mut bytes)?;
             return Ok((Digest::of_bytes(&bytes), bytes.len() as u64));
+        }
+        let mut hasher = blake3::Hasher::new();
+        let mut block = vec![0; BLOCK.min(len as usize)];
+        loop {
+            let mut filled = 0;
+            while filled < block.len() {
+                match file.read(&mut block[filled..]) {
+                    Ok(0) => break,
+                    Ok(count) => filled += count,
+                    Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            hasher.update_rayon(&block[..filled]);
+            if filled < block.len() {
+                return Ok((Digest(*hasher.finalize().as_bytes()), hasher.count()));
+            }
+        }
+    }
+
+    /// The same of a file that nobody writes any more, which is somewhat faster: it is mapped, and reading a part of it that
+    /// somebody has cut off meanwhile would end the process.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub fn of_file_at_rest(path: &Path) -> std::io::Result<(Digest, u64)> {
+        if std::fs::metadata(path)?.len() < LARGE {
+            return Digest::of_file(path);
         }
         let mut hasher = blake3::Hasher::new();
         hasher.update_mmap_rayon(path)?;
@@ -128,6 +168,40 @@ mod tests {
         assert_eq!(Digest::of_bytes(b"").to_string(), empty);
         assert_eq!(empty.parse::<Digest>().unwrap(), Digest::of_bytes(b""));
         assert!("zz".parse::<Digest>().is_err());
+    }
+
+    #[test]
+    fn files_of_any_length_are_hashed_whole() {
+        let path = std::env::temp_dir().join(format!("effigy-digest-whole-{}", std::process::id()));
+        for len in [0, 1, LARGE as usize - 1, LARGE as usize, BLOCK, BLOCK + 1, 2 * BLOCK, 2 * BLOCK + 77] {
+            let bytes: Vec<u8> = (0..len).map(|i| ((i * i) >> 8) as u8).collect();
+            std::fs::write(&path, &bytes).unwrap();
+            let expected = (Digest::of_bytes(&bytes), len as u64);
+            assert_eq!(Digest::of_file(&path).unwrap(), expected, "{len} bytes");
+            assert_eq!(Digest::of_file_at_rest(&path).unwrap(), expected, "{len} bytes");
+        }
+        std::fs::remove_file(&path).unwrap();
+    }
+
+    #[test]
+    fn a_file_that_is_cut_off_while_it_is_read_ends_nothing() {
+        use std::sync::atomic::{AtomicBool, Ordering};
+        let path = std::env::temp_dir().join(format!("effigy-digest-cut-{}", std::process::id()));
+        let file = std::fs::OpenOptions::new().write(true).create(true).truncate(true).open(&path).unwrap();
+        let is_over = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !is_over.load(Ordering::Relaxed) {
+                    file.set_len(16 << 20).unwrap();
+                    file.set_len(0).unwrap();
+                }
+            });
+            for _ in 0..300 {
+                Digest::of_file(&path).unwrap();
+            }
+            is_over.store(true, Ordering::Relaxed);
+        });
+        std::fs::remove_file(&path).unwrap();
     }
 
     #[test]

@@ -31,6 +31,16 @@ pub enum Error {
         /// Its Arrow type.
         found: String,
     },
+    /// A list of numbers holds a null.
+    #[error("row {row} of column `{column}` is a list with a null at place {place}, expected a number there")]
+    NullWithin {
+        /// The column.
+        column: String,
+        /// The row, from 0.
+        row: usize,
+        /// Where in the list, from 0.
+        place: usize,
+    },
     /// A column is absent.
     #[error("there is no column `{column}`; there are: {present}")]
     MissingColumn {

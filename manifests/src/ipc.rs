@@ -2,7 +2,7 @@
 
 use crate::manifest::{EXTENSION, data_type};
 use crate::{Error, Manifest, Result, Schema, Type};
-use arrow::array::{Array, ArrayRef};
+use arrow::array::{Array, ArrayRef, FixedSizeListArray};
 use arrow::datatypes::{DataType, Field};
 use arrow::ipc::reader::{FileReader, read_footer_length};
 use arrow::ipc::writer::FileWriter;
@@ -91,6 +91,7 @@ fn read_checked(from: impl Read + Seek, path: &Path) -> Result<Manifest> {
     }
     let manifest = Manifest::concat(&schema, &parts.iter().collect::<Vec<_>>())?;
     check_blobs(path, &manifest)?;
+    check_floats(&manifest)?;
     Ok(manifest)
 }
 
@@ -196,6 +197,24 @@ fn check_blobs(path: &Path, manifest: &Manifest) -> Result<()> {
     Ok(())
 }
 
+/// Under a null lies whatever its writer left there: a list may be null as a whole, but not hold one.
+fn check_floats(manifest: &Manifest) -> Result<()> {
+    for (i, column) in manifest.schema().columns().iter().enumerate() {
+        let array = manifest.batch().column(i);
+        let Some(list) = array.as_any().downcast_ref::<FixedSizeListArray>() else { continue };
+        if list.values().null_count() == 0 {
+            continue;
+        }
+        for row in (0..list.len()).filter(|&row| list.is_valid(row)) {
+            let numbers = list.value(row);
+            if let Some(place) = (0..numbers.len()).find(|&place| numbers.is_null(place)) {
+                return Err(Error::NullWithin { column: column.name.clone(), row, place });
+            }
+        }
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -223,6 +242,29 @@ mod tests {
         }
         assert!(read_ipc(&dir.join("none.arrow")).unwrap_err().to_string().contains("none.arrow"));
         std::fs::remove_dir_all(&dir).unwrap();
+    }
+
+    #[test]
+    fn a_null_within_a_list_of_numbers_is_refused() {
+        use arrow::array::{Float32Array, RecordBatch};
+        use std::sync::Arc;
+        let path = std::env::temp_dir().join(format!("effigy-ipc-null-{}.arrow", std::process::id()));
+        let read = |numbers: Vec<Option<f32>>, valid: [bool; 2]| {
+            let item = Arc::new(Field::new("item", DataType::Float32, true));
+            let numbers = Arc::new(Float32Array::from(numbers));
+            let list = FixedSizeListArray::new(item, 2, numbers, Some(valid.to_vec().into()));
+            let batch = RecordBatch::try_from_iter_with_nullable([("pose", Arc::new(list) as ArrayRef, true)]).unwrap();
+            let mut writer = FileWriter::try_new(File::create(&path).unwrap(), &batch.schema()).unwrap();
+            writer.write(&batch).unwrap();
+            writer.finish().unwrap();
+            read_ipc(&path)
+        };
+        let error = read(vec![Some(1.0), Some(2.0), Some(3.0), None], [true, true]).unwrap_err();
+        assert!(matches!(&error, Error::NullWithin { column, row: 1, place: 1 } if column == "pose"), "{error}");
+        let table = read(vec![Some(1.0), Some(f32::INFINITY), None, None], [true, false]).unwrap();
+        let expected = [Value::Floats(vec![1.0, f64::INFINITY]), Value::Null];
+        assert_eq!(table.column("pose").unwrap(), expected, "a list may be null as a whole");
+        std::fs::remove_file(&path).unwrap();
     }
 
     #[test]

@@ -194,7 +194,7 @@ impl Check<'_> {
                 match report {
                     Report::Event(event) => self.said(id, event),
                     Report::Began(_) | Report::Remark(_) => {}
-                    Report::Ended(ended) => {
+                    Report::Ended(ended, _) => {
                         let Some(flight) = self.flights.remove(&id) else { continue };
                         self.ended(flight, ended);
                     }

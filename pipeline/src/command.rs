@@ -34,6 +34,20 @@ pub enum Piece {
     With(String),
 }
 
+impl std::fmt::Display for Piece {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Piece::Text(text) => f.write_str(text),
+            Piece::Column(name) => write!(f, "{{{name}}}"),
+            Piece::In => f.write_str("{in}"),
+            Piece::Out => f.write_str("{out}"),
+            Piece::Params => f.write_str("{params}"),
+            Piece::Param(name) => write!(f, "{{param.{name}}}"),
+            Piece::With(name) => write!(f, "{{with.{name}}}"),
+        }
+    }
+}
+
 /// A program and how to call it.
 #[derive(Clone, Debug)]
 pub struct Command {
@@ -70,7 +84,14 @@ impl Command {
             }
             code.push((name, path));
         }
-        let words = texts.iter().map(|(_, text)| pieces(text)).collect();
+        let words: Vec<Vec<Piece>> = texts.iter().map(|(_, text)| pieces(text)).collect();
+        if let (true, Some(piece)) = (shell, words.iter().find_map(|word| within_quotes(word))) {
+            let message = format!("`{piece}` stands within quotes of the shell, which would take its value apart");
+            let hint = format!(
+                "leave the quotes out around it: a value is always one word there, as in `'some text '{piece}`"
+            );
+            fields.wrong(what.at, message, hint);
+        }
         let is_unclear = !shell && texts.iter().any(|(_, text)| text.contains([' ', '\u{1f}']));
         let lengths = if is_unclear { texts.iter().map(|(_, text)| text.len()).collect() } else { Vec::new() };
         let written = texts.into_iter().map(|(_, text)| text).collect::<Vec<_>>().join("\u{1f}");
@@ -276,9 +297,17 @@ fn split_words(text: &str) -> Result<Vec<Word>, String> {
             }
             (Some(quote), c) if c == quote => quoted = None,
             (None | Some('"'), '\\') => {
+                let next = chars.next();
+                if next == Some('\n') {
+                    // the line goes on
+                    continue;
+                }
                 let word = word.get_or_insert_default();
                 word.is_bare = false;
-                word.text.extend(chars.next());
+                if quoted.is_some() && !next.is_some_and(|next| "$`\"\\".contains(next)) {
+                    word.text.push('\\');
+                }
+                word.text.extend(next);
             }
             (None, c) if c.is_whitespace() => words.extend(word.take()),
             (_, c) => word.get_or_insert_default().text.push(c),
@@ -325,6 +354,58 @@ fn pieces(text: &str) -> Vec<Piece> {
     pieces
 }
 
+/// What a shell is within, at a place of its line.
+enum Within {
+    Single,
+    Double,
+    Comment,
+    Backquotes,
+    /// `$(`, and so many parentheses that were opened since.
+    Parentheses(usize),
+}
+
+/// The first placeholder that a shell would not see as a word of its own: the quotes that are put around its value would end
+/// those it stands in, or be taken for text because of a backslash.
+fn within_quotes(pieces: &[Piece]) -> Option<&Piece> {
+    use Within::{Backquotes, Comment, Double, Parentheses, Single};
+    let (mut within, mut is_escaped, mut before) = (Vec::new(), false, ' ');
+    for piece in pieces {
+        let Piece::Text(text) = piece else {
+            if is_escaped || matches!(within.last(), Some(Single | Double)) {
+                return Some(piece);
+            }
+            before = 'x';
+            continue;
+        };
+        for c in text.chars() {
+            let was_escaped = std::mem::take(&mut is_escaped);
+            match (within.last_mut(), c) {
+                _ if was_escaped => {}
+                (Some(Single), '\'') | (Some(Comment), '\n') | (Some(Double), '"') | (Some(Backquotes), '`') => {
+                    within.pop();
+                }
+                (Some(Parentheses(0)), ')') => {
+                    within.pop();
+                }
+                (Some(Single | Comment), _) => {}
+                (_, '\\') => is_escaped = true,
+                (_, '"') => within.push(Double),
+                // within double quotes these begin a line of their own
+                (_, '`') => within.push(Backquotes),
+                (_, '(') if before == '$' => within.push(Parentheses(0)),
+                (Some(Double), _) => {}
+                (_, '\'') => within.push(Single),
+                (_, '#') if before.is_whitespace() || ";|&()".contains(before) => within.push(Comment),
+                (Some(Parentheses(open)), '(') => *open += 1,
+                (Some(Parentheses(open)), ')') => *open -= 1,
+                _ => {}
+            }
+            before = if was_escaped { 'x' } else { c };
+        }
+    }
+    None
+}
+
 fn piece(name: &str) -> Option<Piece> {
     let identifier = |name: &str| {
         name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
@@ -353,6 +434,9 @@ mod tests {
         let check = |text: &str, expected: &[&str]| assert_eq!(split(text), expected, "{text}");
         check("python3 fit.py  {in} {out}", &["python3", "fit.py", "{in}", "{out}"]);
         check(r#"echo "a b" 'c "d"' e\ f """#, &["echo", "a b", "c \"d\"", "e f", ""]);
+        // as POSIX has it: within double quotes a backslash is one, but before these
+        check(r#"grep "a\.b\n" "\$x \` \" \\""#, &["grep", r"a\.b\n", r#"$x ` " \"#]);
+        check("a \\\n  b\\\nc \"d\\\ne\"", &["a", "bc", "de"]);
         assert!(split_words("echo 'a").unwrap_err().contains("never closed"));
     }
 
@@ -410,6 +494,61 @@ mod tests {
             let (command, problems) = parsed(&format!("{{ run: {fine} }}"));
             assert!(command.is_some() && problems.is_empty(), "{fine}: {problems:?}");
         }
+    }
+
+    #[test]
+    fn a_placeholder_within_quotes_of_a_shell_is_refused() {
+        let problems = |line: &str, more: &str| {
+            let line = line.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
+            parsed(&format!("{{ run: \"{line}\"{more} }}")).1
+        };
+        for line in [
+            "echo '{x}'",
+            "echo \"{x}\"",
+            "echo \"a {param.n} b\"",
+            "cat \"{out}/y\"",
+            "echo \"$(echo '{x}')\"",
+            "echo $(echo \"{x}\")",
+            "echo \\{x}",
+            "echo \"\\\"{x}\"",
+            "# it's\necho '{x}'",
+            "echo \"`pwd` {x}\"",
+            "sh -c 'cat {in}'",
+        ] {
+            let found = problems(line, ", shell: true");
+            assert_eq!(found.len(), 1, "{line}: {found:?}");
+            let (message, hint) = (&found[0].message, found[0].hint.as_ref().unwrap());
+            assert!(
+                message.contains("}` stands within quotes") && hint.contains("leave the quotes out"),
+                "{}",
+                found[0]
+            );
+        }
+        assert!(problems("echo '{x}' \"{x}\"", "").is_empty(), "no shell sees it");
+        for line in [
+            "echo {x} '{{y}}' \"${HOME}\" > {out}/y",
+            "echo 'a'{x}\"b\"",
+            "echo \"$(wc -l < {x})\" \"$( (cat {x}) | wc -l)\" {x}",
+            "echo \"`cat {x}`\" {x}",
+            "echo \\\"{x}",
+            "echo '\\' {x}",
+            "echo $# {x} # it's {x}\necho {x}",
+            "echo $(( {x} + 1 ))",
+        ] {
+            let found = problems(line, ", shell: true");
+            assert!(found.is_empty(), "{line}: {found:?}");
+        }
+    }
+
+    #[test]
+    fn values_are_never_executed() {
+        let dir = tempfile::tempdir().unwrap();
+        let command = parsed("{ run: 'echo {x} \"$(echo {x})\" a{x}', shell: true }").0.unwrap();
+        let argv = command.fill(|_| vec!["$(touch x) `touch x` ' \" ; touch x".into()]);
+        let out = std::process::Command::new(&argv[0]).args(&argv[1..]).current_dir(dir.path()).output().unwrap();
+        let value = "$(touch x) `touch x` ' \" ; touch x";
+        assert_eq!(String::from_utf8_lossy(&out.stdout).trim_end(), format!("{value} {value} a{value}"));
+        assert!(!dir.path().join("x").exists());
     }
 
     #[test]

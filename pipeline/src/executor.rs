@@ -18,7 +18,7 @@ use protocol::{Event, Needs};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Where tasks are worked on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -201,8 +201,8 @@ pub enum Report {
     Remark(String),
     /// A worker said something.
     Event(Event),
-    /// The task is over.
-    Ended(Ended),
+    /// The task is over, since then.
+    Ended(Ended, Instant),
 }
 
 /// How a task was over.

@@ -1,5 +1,5 @@
-//! `extends:`: a recipe that says only how it differs from another one beside it. The sections of both become one, before
-//! profiles, axes and the command line are looked at.
+//! `extends:`: a recipe that says only how it differs from another one beside it, or one that came with effigy. The sections of
+//! both become one, before profiles, axes and the command line are looked at.
 //!
 //! Knows which sections there are, and nothing of what stands in them.
 
@@ -29,15 +29,17 @@ pub struct Whole {
 }
 
 impl Whole {
-    /// Reads a recipe's text, and the recipes beside it that it extends.
+    /// Reads a recipe's text, and the recipes that it extends: those beside it, else those of that name in the folder of what came
+    /// with effigy.
     ///
     /// # Errors
     /// All that is wrong with the writing.
-    pub fn read(file: &str, dir: &Path, text: &str) -> Result<Whole, Problems> {
+    pub fn read(file: &str, (dir, shipped): (&Path, Option<&Path>), text: &str) -> Result<Whole, Problems> {
         let (mut whole, mut problems) = Whole::parse(file, yaml::parse(file, text)?)?;
         // laid over each other from the last one on: what a recipe in between takes away is there before it and gone after it
         let (mut above, mut bases) = (Vec::new(), Vec::new());
-        let mut met = vec![Path::new(file).file_name().unwrap_or_default().to_owned()];
+        let mut met = vec![dir.join(Path::new(file).file_name().unwrap_or_default())];
+        let mut dir = dir.to_path_buf();
         while let Some((at, name)) = whole.extends.take() {
             let place = at.place(file);
             let wrong = |message: String, hint: &str| Problem::at(&place, message).hint(hint);
@@ -49,17 +51,23 @@ impl Whole {
                 ));
                 break;
             }
-            if met.iter().any(|met| met == name.as_str()) {
+            let beside = dir.join(&name);
+            let shipped = shipped.map(|folder| folder.join(&name)).filter(|path| !beside.exists() && path.is_file());
+            let path = shipped.unwrap_or(beside);
+            if met.contains(&path) {
                 problems.push(wrong(format!("{name} extends itself"), "one of the recipes has to stand alone"));
                 break;
             }
-            met.push(name.clone().into());
-            let path = dir.join(&name);
+            met.push(path.clone());
+            dir = path.parent().map_or(dir, Path::to_path_buf);
             let text = match std::fs::read_to_string(&path) {
                 Ok(text) => text,
                 Err(error) => {
                     let message = format!("cannot read {}, which this recipe extends: {error}", path.display());
-                    problems.push(wrong(message, "it must be a recipe in the same folder that you may read"));
+                    problems.push(wrong(
+                        message,
+                        "it must be a recipe in the same folder that you may read, or one that came with effigy",
+                    ));
                     break;
                 }
             };
@@ -230,4 +238,32 @@ fn laid(mut below: Vec<(Key, Item)>, above: Vec<(Key, Item)>) -> Vec<(Key, Item)
         }
     }
     below
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_recipe_beside_goes_before_one_that_came_with_effigy() {
+        let (dir, folder) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let bases = |text: &str| {
+            let whole = Whole::read("my.yaml", (dir.path(), Some(folder.path())), text);
+            let whole = whole.map_err(|problems| problems.to_string())?;
+            Ok::<_, String>(whole.bases.into_iter().map(|(path, _)| path).collect::<Vec<_>>())
+        };
+        let shipped = |name: &str| folder.path().join(name);
+        std::fs::write(shipped("avatar.yaml"), "stages: { a: { rows: [{ x: 2 }] } }").unwrap();
+        std::fs::write(shipped("ablations.yaml"), "extends: avatar.yaml").unwrap();
+        assert_eq!(bases("extends: avatar.yaml").unwrap(), [shipped("avatar.yaml")]);
+        // whose own base lies beside it, not beside us
+        assert_eq!(bases("extends: ablations.yaml").unwrap(), [shipped("ablations.yaml"), shipped("avatar.yaml")]);
+        std::fs::write(dir.path().join("avatar.yaml"), "extends: ablations.yaml").unwrap();
+        let chain = [dir.path().join("avatar.yaml"), shipped("ablations.yaml"), shipped("avatar.yaml")];
+        assert_eq!(bases("extends: avatar.yaml").unwrap(), chain);
+        std::fs::write(dir.path().join("avatar.yaml"), "stages: { a: { rows: [{ x: 1 }] } }").unwrap();
+        assert_eq!(bases("extends: avatar.yaml").unwrap(), [dir.path().join("avatar.yaml")]);
+        let error = bases("extends: nobody.yaml").unwrap_err();
+        assert!(error.contains("cannot read") && error.contains("or one that came with effigy"), "{error}");
+    }
 }

@@ -58,6 +58,11 @@ fn of_workspace(error: &Error) -> String {
         Error::Foreign { .. } => {
             "another version of effigy wrote it: use that one here, or this one in another folder with --workspace".into()
         }
+        Error::TooLong { .. } => {
+            "records hold small values: write large ones into files, as columns of type `blob`, or cut the stage's rows into \
+             more units"
+                .into()
+        }
         Error::Gone { .. } => {
             "put the file back, or let `effigy cache verify --discard` (with the same --workspace) forget what is gone, \
              and run again"
@@ -78,6 +83,7 @@ fn of_table(error: &manifests::Error) -> String {
     match error {
         Error::Io { source, .. } => of_system(source.kind()),
         Error::NotArrow { .. } => "it is damaged: remove it and run again".into(),
+        Error::NullWithin { .. } => "write NaN for a number that there is none of, or null for the whole list".into(),
         _ => "`effigy show RECIPE STAGE` shows the rows of the stage that it comes from".into(),
     }
 }

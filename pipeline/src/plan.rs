@@ -388,6 +388,7 @@ fn build(
                 axes: &stanza.axes,
                 params: &spec.params,
                 dir: &spec.dir,
+                bases: &spec.bases,
                 packages: &spec.packages,
             };
             let (stage, columns) = if stanza.does == Does::Run {

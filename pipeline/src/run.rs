@@ -5,17 +5,20 @@
 
 mod active;
 mod damage;
+mod errors;
 mod logs;
 mod outcome;
 mod tables;
 mod tasks;
+#[cfg(test)]
+mod tests;
 mod transfers;
 
 use crate::axes;
 use crate::event::{Event, Reader};
 use crate::executor::{Executors, Means, Report, Task};
 use crate::finished::NodeState;
-use crate::hints::{hint_of, hinted};
+use crate::hints::hinted;
 use crate::memory::{Memory, Remembered, Store};
 use crate::plan::{Node, Plan, Work};
 use crate::rest::Rest;
@@ -24,6 +27,7 @@ use crate::stage::UnitStage;
 use active::{Active, Flight};
 use anyhow::Result;
 use cache::Cache;
+use errors::told;
 use manifests::{Digest, Manifest};
 use std::cell::OnceCell;
 use std::collections::{BTreeSet, HashMap, HashSet};
@@ -33,6 +37,7 @@ use std::time::{Duration, Instant};
 
 pub use active::With;
 pub use damage::Damaged;
+pub use errors::sentence;
 pub use logs::{Logged, logs};
 pub use outcome::{Done, Outcome, Tally};
 pub use tables::{Prepared, folder_digest, node_key, prepare, stage_head, table_key, write_with};
@@ -114,6 +119,8 @@ pub struct Run<'a> {
     /// Task directories that are as good as new.
     spare: Vec<PathBuf>,
     last_commit: Instant,
+    /// How often was heard what has happened.
+    round: u64,
     /// Whether a failure has ended it.
     given_up: bool,
     /// Whether what had not begun was taken back.
@@ -186,6 +193,7 @@ fn pass(
         logs: logs::Logs::new(&root),
         told_at: vec![None; count],
         last_commit: Instant::now(),
+        round: 0,
         given_up: false,
         drained: false,
         again: false,
@@ -248,7 +256,10 @@ impl<'a> Run<'a> {
             if !draining && !self.ready.is_empty() {
                 continue;
             }
-            for (id, report) in self.executors.poll(Duration::from_millis(100)) {
+            let heard = self.executors.poll(Duration::from_millis(100));
+            // only now: what is heard next was made before this
+            self.round += 1;
+            for (id, report) in heard {
                 self.hear(id, report)?;
             }
             self.cache.send_some()?;
@@ -486,8 +497,10 @@ impl<'a> Run<'a> {
             Ok(table) => table,
             Err(error) => return self.fail_whole(i, error),
         };
-        let whole = tally.failed == 0;
-        let worth = tally.worth;
+        let (whole, worth) = (tally.failed == 0, tally.worth);
+        if let Some(text) = active.barren(&self.plan.nodes[i].name, table.len()) {
+            self.emit(&Event::Warning { text });
+        }
         let units = active.unit_rows();
         let remembered = Remembered {
             key: active.key,
@@ -563,37 +576,4 @@ fn next_task(tasks: &Path) -> usize {
     let entries = std::fs::read_dir(tasks).into_iter().flatten().flatten();
     let numbers = entries.filter_map(|entry| entry.file_name().to_str()?.split('.').next()?.parse::<usize>().ok());
     numbers.max().map_or(0, |last| last + 1)
-}
-
-/// An error that ends the run, because the workspace cannot be written, or this pass of it; others end a unit.
-fn fatal(error: anyhow::Error) -> Result<anyhow::Error> {
-    use std::io::ErrorKind::{QuotaExceeded, ReadOnlyFilesystem, StorageFull};
-    let fatal = error.chain().any(|cause| {
-        let io = cause.downcast_ref::<std::io::Error>();
-        io.is_some_and(|io| matches!(io.kind(), StorageFull | QuotaExceeded | ReadOnlyFilesystem))
-            || cause.downcast_ref::<cache::Error>().is_some_and(|error| error.is_full() || error.is_refused())
-            || cause.is::<Damaged>()
-    });
-    if fatal { Err(error) } else { Ok(error) }
-}
-
-/// What users are told of an error that does not end the run: a sentence, and what to do about it.
-fn told(error: anyhow::Error) -> Result<(String, Option<String>)> {
-    let error = fatal(error)?;
-    let hint = hint_of(&error)
-        .unwrap_or_else(|| "`effigy why RECIPE STAGE` tells what the stage reads and what changed".into());
-    Ok((sentence(&error), Some(hint)))
-}
-
-/// An error and its causes in one sentence.
-pub fn sentence(error: &anyhow::Error) -> String {
-    let mut parts: Vec<String> = Vec::new();
-    for cause in error.chain() {
-        let text = cause.to_string();
-        // libraries like to repeat their cause
-        if !parts.iter().any(|part| part.contains(&text)) {
-            parts.push(text);
-        }
-    }
-    parts.join(": ")
 }

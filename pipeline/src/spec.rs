@@ -26,6 +26,8 @@ pub struct Overrides {
     pub variants: Vec<String>,
     /// The folder of data packages.
     pub packages: PathBuf,
+    /// The folder of the recipes that came with effigy.
+    pub shipped: Option<PathBuf>,
 }
 
 /// The smallest `stages:` that do something.
@@ -152,7 +154,7 @@ pub fn read(path: &Path, overrides: &Overrides) -> Result<Spec, Problems> {
 
 /// Reads a recipe's text.
 pub fn parse(file: &str, dir: PathBuf, text: String, overrides: &Overrides) -> Result<Spec, Problems> {
-    let whole = Whole::read(file, &dir, &text)?;
+    let whole = Whole::read(file, (&dir, overrides.shipped.as_deref()), &text)?;
     let mut problems = Vec::new();
     let mut names: Vec<String> = Vec::new();
     for (key, _) in &whole.profiles {

@@ -77,6 +77,8 @@ pub struct Inputs<'a> {
     pub params: &'a [(String, Item)],
     /// The recipe's folder.
     pub dir: &'a Path,
+    /// The recipes that it extends: files that they name may lie beside them.
+    pub bases: &'a [PathBuf],
     /// The folder of data packages.
     pub packages: &'a Path,
 }
@@ -150,7 +152,12 @@ impl UnitStage {
         for param in &def.files {
             let Some(Value::String(text)) = stage.params.get(param) else { continue };
             let package = text.strip_prefix("package:").map(|name| inputs.packages.join(name));
-            let path = package.clone().unwrap_or_else(|| inputs.dir.join(text));
+            let beside = || {
+                let bases = inputs.bases.iter().filter_map(|base| Some(base.parent()?.join(text)));
+                let own = inputs.dir.join(text);
+                if own.exists() { own } else { bases.into_iter().find(|path| path.exists()).unwrap_or(own) }
+            };
+            let path = package.clone().unwrap_or_else(beside);
             if path.exists() {
                 stage.files.push((param.clone(), path));
                 continue;
@@ -200,7 +207,13 @@ impl UnitStage {
             (None, None) => Grain::Whole,
         };
         let command = Command::parse(what, fields, inputs.dir)?;
-        let version = fields.count("version").map_or(1, |(_, version)| version as u32);
+        let version = fields.count("version").map_or(1, |(at, version)| {
+            u32::try_from(version).unwrap_or_else(|_| {
+                let message = format!("`version` is {version}, and may be {} at most", u32::MAX);
+                fields.wrong(at, message, "count versions up from 1: any other number is another version");
+                1
+            })
+        });
         let writes = writes(fields, &owner);
         let params = match fields.map("params") {
             Some((_, items)) => items.into_iter().map(|(key, item)| (key.name, item.to_json())).collect(),
@@ -484,11 +497,30 @@ mod tests {
         let columns = Columns::new();
         let with = Vec::new();
         let here = Path::new("");
-        let inputs = Inputs { from: Some(&columns), with, axes: &[], params: &[], dir: here, packages: here };
+        let inputs =
+            Inputs { from: Some(&columns), with, axes: &[], params: &[], dir: here, bases: &[], packages: here };
         let mut fields = Fields::new("r", "stage `a`", At::default(), Vec::new());
         let (stage, _) = UnitStage::of_provider("a", (0, provider, &def), &mut fields, &inputs, Some(At::default()));
         assert!(fields.finish().is_empty());
         Head::new(&def.kind, |facts| stage.facts(facts, &[], &[])).facts.digest
+    }
+
+    #[test]
+    fn a_version_that_is_no_version_is_refused() {
+        let wrong = |version: u64| {
+            let stanza = crate::yaml::parse("r", &format!("{{ run: p, version: {version}, writes: {{ x: blob }} }}"));
+            let mut fields = Fields::of("r", "it", stanza.unwrap(), "{}").unwrap();
+            let what = fields.take("run").unwrap();
+            let here = Path::new("");
+            let inputs =
+                Inputs { from: None, with: vec![], axes: &[], params: &[], dir: here, bases: &[], packages: here };
+            let version = UnitStage::of_command("a", &what, &mut fields, &inputs).map(|(stage, _)| stage.def.version);
+            (version, fields.finish())
+        };
+        assert_eq!((wrong(7).0, wrong(7).1.len()), (Some(7), 0));
+        assert!(wrong(u64::from(u32::MAX)).1.is_empty());
+        let problems = wrong((1 << 32) + 7).1;
+        assert!(problems.len() == 1 && problems[0].message.contains("`version` is 4294967303"), "{problems:?}");
     }
 
     #[test]

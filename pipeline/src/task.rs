@@ -5,7 +5,7 @@ mod jsonl;
 
 use crate::builtin::fits;
 use crate::command::Piece;
-use crate::hints::hinted;
+use crate::hints::{hint_of, hinted};
 use crate::key::show;
 use crate::stage::{UnitStage, Worker};
 use anyhow::{Context, Result};
@@ -233,6 +233,9 @@ pub fn collect(
     let path = dir.join(file);
     let table = read_ipc(&path).map_err(|error| {
         let message = format!("what it put out cannot be used: {}", without_dir(&error.to_string(), dir));
+        if let manifests::Error::NullWithin { .. } = error {
+            return hinted(message, hint_of(&error.into()).unwrap_or_default());
+        }
         hinted(message, "write an Arrow IPC file, as pyarrow's `ipc.new_file` does, and close it before the end")
     })?;
     of_table(dir, &table, stage, sizes, cache)
@@ -369,12 +372,23 @@ fn cell(
             taken.insert(given.into(), blob.clone());
             Value::Blob(blob)
         }
+        (Type::Blob, Value::Blob(blob)) if !cache.has(blob) => {
+            let (digest, len) = (blob.digest.short(), blob.len);
+            let message =
+                format!("column `{name}` names the file {digest} of {len} bytes, which is not in the workspace");
+            let hint = "put out the path of a file, as text; a struct of digest, length and extension only hands on a file \
+                        that it was given, unchanged";
+            return Err(hinted(message, hint));
+        }
+        (Type::Blob, Value::Blob(blob)) if !cache::is_plain(&blob.ext) => {
+            Value::Blob(manifests::Blob { ext: String::new(), ..blob.clone() })
+        }
         (_, value) => value.clone(),
     })
 }
 
 fn take_in(dir: &Path, path: &Path, cache: &Cache) -> Result<manifests::Blob> {
-    let ext = path.extension().and_then(|ext| ext.to_str()).unwrap_or_default().to_string();
+    let ext = cache::extension(path);
     // what lies elsewhere, be it behind a link or a `..`, is somebody's: it stays where it is
     let real = dir.canonicalize().ok().zip(path.canonicalize().ok());
     let take = if real.is_some_and(|(dir, path)| path.starts_with(dir)) { Take::Move } else { Take::Copy };
@@ -456,4 +470,29 @@ fn file_of(out: &Path, name: &str) -> Result<PathBuf> {
 
 fn without_dir(text: &str, dir: &Path) -> String {
     text.replace(&format!("{}/", dir.display()), "")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_believed_to_be_there_only_if_it_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = Cache::open(&dir.path().join("workspace"), "test").unwrap();
+        let take = |blob: &manifests::Blob| {
+            cell(dir.path(), "mesh", Type::Blob, &Value::Blob(blob.clone()), &cache, &mut HashMap::new())
+        };
+        let gone = manifests::Blob { digest: manifests::Digest::of_bytes(b"gone"), len: 4, ext: "ply".into() };
+        let error = take(&gone).unwrap_err();
+        assert!(error.to_string().starts_with("column `mesh` names the file"), "{error}");
+        assert!(hint_of(&error).unwrap().contains("path of a file"));
+        std::fs::write(dir.path().join("own.v1 (copy)"), "here").unwrap();
+        let own = Value::Str("own.v1 (copy)".into());
+        let own = cell(dir.path(), "mesh", Type::Blob, &own, &cache, &mut HashMap::new()).unwrap();
+        let Value::Blob(own) = own else { panic!("{own:?}") };
+        assert_eq!(own.ext, "", "it could not be part of a name elsewhere");
+        assert_eq!(take(&own).unwrap(), Value::Blob(own.clone()));
+        assert_eq!(take(&manifests::Blob { ext: "a/b".into(), ..own.clone() }).unwrap(), Value::Blob(own));
+    }
 }

@@ -1,6 +1,7 @@
 //! A finished unit as an object of a remote: a line that says what it is, the BLAKE3 of what follows, the facts of its stage
 //! and the unit as the journal has them. Knows no remote.
 
+use crate::blobs::is_plain;
 use crate::codec::{Reader, put_u32};
 use crate::entry::{Entry, StageFacts, Unit};
 use manifests::Digest;
@@ -43,9 +44,7 @@ pub(crate) fn decode(bytes: &[u8], key: &Digest) -> Result<(Unit, StageFacts), S
         return Err("its unit is of another stage".into());
     }
     // extensions become parts of file names
-    let plain =
-        |ext: &str| ext.len() <= 64 && ext.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-+".contains(&byte));
-    if let Some(blob) = unit.blobs().find(|blob| !plain(&blob.ext)) {
+    if let Some(blob) = unit.blobs().find(|blob| !is_plain(&blob.ext)) {
         return Err(format!("`{}` is no extension of a file", blob.ext.escape_debug()));
     }
     Ok((unit, facts))

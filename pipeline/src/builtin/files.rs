@@ -134,8 +134,9 @@ impl Files {
         self.parse.iter().for_each(|(_, template)| facts.text("parse", &template.text));
     }
 
-    /// The files that match now, relative and absolute, sorted. `glance` is told each path before it is looked at.
-    fn list(&self, glance: &mut dyn FnMut(&Path)) -> Result<Vec<(String, PathBuf)>> {
+    /// The files that match now, relative and absolute, sorted; what each run writes into the workspace is none, unless a pattern
+    /// begins in there. `glance` is told each path before it is looked at.
+    fn list(&self, workspace: &Path, glance: &mut dyn FnMut(&Path)) -> Result<Vec<(String, PathBuf)>> {
         let mut found = Vec::new();
         for (place, pattern) in &self.patterns {
             // a pattern that climbs out of the folder or is absolute starts at its literal beginning
@@ -154,7 +155,7 @@ impl Files {
             let deep = rest.contains("**");
             let depth = if deep { usize::MAX } else { rest.split('/').count() };
             let hidden = rest.split('/').any(|part| part.starts_with('.'));
-            walk(&start, Path::new(""), depth, hidden, glance, &mut |relative, path| {
+            walk(&start, Path::new(""), (depth, hidden, workspace), glance, &mut |relative, path| {
                 // one that the pattern would not have may be called what it likes
                 if matcher.is_match(relative) {
                     let Some(relative) = relative.to_str() else {
@@ -183,13 +184,14 @@ impl Files {
 
     /// Its rows.
     pub fn evaluate(&self, cache: &mut Cache) -> Result<Manifest> {
+        let workspace = cache.root().to_path_buf();
         let (names, paths): (Vec<String>, Vec<PathBuf>) =
-            self.list(&mut |path| cache.glance(path))?.into_iter().unzip();
+            self.list(&workspace, &mut |path| cache.glance(path))?.into_iter().unzip();
         let contents = cache.refer(&paths)?;
-        let blobs = contents.into_iter().zip(&paths).map(|((digest, len), path)| {
-            let ext = path.extension().and_then(|ext| ext.to_str()).unwrap_or_default().to_string();
-            Value::Blob(Blob { digest, len, ext })
-        });
+        let blobs = contents
+            .into_iter()
+            .zip(&paths)
+            .map(|((digest, len), path)| Value::Blob(Blob { digest, len, ext: cache::extension(path) }));
         let blobs = blobs.collect();
         let mut parsed = vec![Vec::with_capacity(names.len()); self.columns().len() - 2];
         let asked =
@@ -233,8 +235,7 @@ fn split_literal(pattern: &str) -> (String, String) {
 fn walk(
     dir: &Path,
     relative: &Path,
-    depth: usize,
-    hidden: bool,
+    (depth, hidden, workspace): (usize, bool, &Path),
     glance: &mut dyn FnMut(&Path),
     found: &mut dyn FnMut(&Path, PathBuf) -> Result<()>,
 ) -> Result<()> {
@@ -256,9 +257,10 @@ fn walk(
         let is_dir = kind.is_dir() || kind.is_symlink() && entry.path().is_dir();
         if is_dir && depth > 1 {
             // a link to a folder above would never end; its depth is bounded like any other
-            if !kind.is_symlink() || depth < usize::MAX {
+            let is_endless = kind.is_symlink() && depth == usize::MAX;
+            if !is_endless && entry.path().canonicalize().ok().is_none_or(|real| real != workspace) {
                 let below = depth.saturating_sub(usize::from(depth < usize::MAX));
-                walk(&entry.path(), &path, below, hidden, glance, found)?;
+                walk(&entry.path(), &path, (below, hidden, workspace), glance, found)?;
             }
         } else if !is_dir && (kind.is_file() || kind.is_symlink()) {
             // a pipe or a device holds no picture, and would be read for ever
@@ -275,7 +277,7 @@ mod tests {
     #[test]
     fn patterns_find_files_in_order() {
         let dir = tempfile::tempdir().unwrap();
-        for name in ["in/b.txt", "in/a.txt", "in/deep/c.txt", "in/.hidden.txt", "x.png"] {
+        for name in ["in/b.txt", "in/a.txt", "in/deep/c.txt", "in/.hidden.txt", "x.png", "work/logs/d.txt"] {
             let path = dir.path().join(name);
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
             std::fs::write(path, name).unwrap();
@@ -284,10 +286,13 @@ mod tests {
             let place = Place { file: "r.yaml".into(), line: 2, column: 9 };
             let patterns = patterns.iter().map(|pattern| (place.clone(), pattern.to_string())).collect();
             let files = Files { patterns, root: dir.path().into(), parse: None, optional: false };
-            Ok::<_, anyhow::Error>(files.list(&mut |_| {})?.into_iter().map(|(name, _)| name).collect::<Vec<_>>())
+            let workspace = dir.path().canonicalize().unwrap().join("work");
+            let found = files.list(&workspace, &mut |_| {})?;
+            Ok::<_, anyhow::Error>(found.into_iter().map(|(name, _)| name).collect::<Vec<_>>())
         };
         assert_eq!(list(&["in/*.txt"]).unwrap(), ["in/a.txt", "in/b.txt"]);
         assert_eq!(list(&["**/*.txt"]).unwrap(), ["in/a.txt", "in/b.txt", "in/deep/c.txt"]);
+        assert_eq!(list(&["work/logs/*.txt"]).unwrap(), ["work/logs/d.txt"], "somebody wants just these");
         assert_eq!(list(&["x.png", "*.{png,jpg}"]).unwrap(), ["x.png"]);
         assert_eq!(list(&["in/.h*"]).unwrap(), ["in/.hidden.txt"]);
         for nothing in ["none/*", "in/*.png", "y.png"] {

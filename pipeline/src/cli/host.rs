@@ -97,11 +97,34 @@ pub fn free_mb(folder: &Path) -> Option<u64> {
     Some((stat.f_bavail * stat.f_frsize) >> 20)
 }
 
-/// Memory of the machine, MB; without limit if it does not say.
+/// Memory that we may use, MB: that of the machine, or what the control groups that we are in (a container, a job) leave us of
+/// it; without limit if neither says.
 pub fn memory_mb() -> u64 {
     let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let total = text.lines().find_map(|line| line.strip_prefix("MemTotal:")?.split_whitespace().next()?.parse().ok());
-    total.map_or(u64::MAX, |kb: u64| kb >> 10)
+    let total = total.map_or(u64::MAX, |kb: u64| kb >> 10);
+    let groups = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    total.min(group_limit(&groups, Path::new("/sys/fs/cgroup")).map_or(u64::MAX, |bytes| bytes >> 20))
+}
+
+/// The least of the limits of memory, bytes, that control groups have: ours, as `/proc/self/cgroup` names them, and those above,
+/// whose files lie below `mount`. Of what a container does not see its own mount is the highest.
+fn group_limit(groups: &str, mount: &Path) -> Option<u64> {
+    let limits = groups.lines().flat_map(|line| {
+        let mut parts = line.splitn(3, ':').skip(1);
+        let (controllers, group) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+        let (root, file) = match controllers {
+            "" => (mount.to_path_buf(), "memory.max"),
+            list if list.split(',').any(|one| one == "memory") => (mount.join("memory"), "memory.limit_in_bytes"),
+            _ => return Vec::new(),
+        };
+        let own = root.join(group.trim_start_matches('/'));
+        let above = own.ancestors().take_while(|folder| folder.starts_with(&root)).map(|folder| folder.join(file));
+        // `max` is no number; version 1 has one that is larger than any machine
+        let read = |path: std::path::PathBuf| std::fs::read_to_string(path).ok()?.trim().parse::<u64>().ok();
+        above.filter_map(read).collect()
+    });
+    limits.min()
 }
 
 /// A time as `2026-11-22 21:55:12`, UTC.
@@ -123,6 +146,28 @@ pub fn utc(millis: u64) -> String {
 
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn the_least_limit_of_the_groups_above_counts() {
+        let mount = tempfile::tempdir().unwrap();
+        let write = |path: &str, text: &str| {
+            let path = mount.path().join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        };
+        let limit = |groups: &str| super::group_limit(groups, mount.path());
+        assert_eq!(limit("0::/a/b\n"), None);
+        write("a/b/memory.max", "max\n");
+        assert_eq!(limit("0::/a/b\n"), None);
+        write("a/memory.max", "4294967296\n");
+        assert_eq!((limit("0::/a/b\n"), limit("0::/\n"), limit("")), (Some(4 << 30), None, None));
+        // a container that is told of its group from outside and sees only its own
+        write("memory.max", "2147483648\n");
+        assert_eq!(limit("0::/system.slice/job\n"), Some(2 << 30));
+        write("memory/job/memory.limit_in_bytes", "1073741824\n");
+        assert_eq!(limit("3:cpu,memory:/job\n2:cpu:/x\n"), Some(1 << 30));
+        assert!(super::memory_mb() > 0);
+    }
+
     #[test]
     fn times_are_written_as_dates() {
         assert_eq!(super::utc(0), "1970-01-01 00:00:00");

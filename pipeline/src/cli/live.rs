@@ -82,8 +82,9 @@ pub fn reader(workspace: &Path, plan: &Plan, started: u64) -> Box<dyn Reader> {
 /// The run that is on in a workspace, if there is one.
 pub fn current(workspace: &Path) -> Option<Live> {
     let live: Live = serde_json::from_slice(&std::fs::read(path(workspace)).ok()?).ok()?;
-    // a killed run cannot remove its file
-    Path::new("/proc").join(live.pid.to_string()).exists().then_some(live)
+    // a killed run cannot remove its file, and its number may be somebody else's by now: a run has the workspace
+    let is_on = Path::new("/proc").join(live.pid.to_string()).exists() && ::cache::is_locked(workspace);
+    is_on.then_some(live)
 }
 
 fn path(workspace: &Path) -> PathBuf {
@@ -156,5 +157,24 @@ impl Drop for Writer {
             // the next run overwrites it anyway
             let _ = std::fs::remove_file(&self.path);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_is_on_while_it_has_the_workspace() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("workspace");
+        let cache = ::cache::Cache::open(&root, "test").unwrap();
+        let live = Live { pid: std::process::id(), recipe: "r".into(), ..Live::default() };
+        std::fs::create_dir_all(root.join("runs")).unwrap();
+        std::fs::write(path(&root), serde_json::to_vec(&live).unwrap()).unwrap();
+        assert_eq!(current(&root).map(|live| live.recipe), Some("r".into()));
+        // its process was killed, and the number is another's by now
+        drop(cache);
+        assert!(current(&root).is_none());
     }
 }

@@ -31,11 +31,15 @@ pub fn load(args: &RecipeArgs) -> Result<Loaded> {
         set: args.set.clone(),
         variants: args.variants.clone(),
         packages: packages_folder(),
+        shipped: shipped_folder(),
     };
     let recipe = path.canonicalize().unwrap_or(path.clone());
     let mut seen = vec![(recipe.clone(), Fingerprint::of(&recipe).ok())];
     let spec = read(&path, &overrides)?;
     seen.extend(spec.bases.iter().map(|base| (base.clone(), Fingerprint::of(base).ok())));
+    // one that came with effigy is extended as long as none of its name lies beside the recipe
+    let beside = spec.bases.iter().filter_map(|base| Some(spec.dir.join(base.file_name()?)));
+    seen.extend(beside.map(|path| (path.clone(), Fingerprint::of(&path).ok())));
     let providers = providers(&spec, &args.workspace)?;
     for provider in &providers {
         seen.extend(provider.prints.iter().map(|(path, seen)| (path.clone(), Some(*seen))));

@@ -21,11 +21,13 @@ pub fn reader(json: bool, quiet: bool) -> Box<dyn Reader> {
 
 /// A number of seconds for people.
 pub fn seconds(seconds: f64) -> String {
+    // rounded first and split then, or there were minutes of 60 seconds
+    let (whole, minutes) = (seconds.round(), (seconds / 60.0).round());
     match seconds {
-        s if s < 10.0 => format!("{s:.2} s"),
-        s if s < 120.0 => format!("{s:.0} s"),
-        s if s < 7200.0 => format!("{:.0} min {:02.0} s", (s / 60.0).floor(), s % 60.0),
-        s => format!("{:.0} h {:02.0} min", (s / 3600.0).floor(), (s % 3600.0) / 60.0),
+        s if s < 9.995 => format!("{s:.2} s"),
+        _ if whole < 120.0 => format!("{whole:.0} s"),
+        _ if whole < 7200.0 => format!("{:.0} min {:02.0} s", (whole / 60.0).floor(), whole % 60.0),
+        _ => format!("{:.0} h {:02.0} min", (minutes / 60.0).floor(), minutes % 60.0),
     }
 }
 
@@ -277,6 +279,26 @@ mod tests {
     fn times_are_short_and_nothing_is_foretold_from_nothing() {
         assert_eq!([clock(0.9), clock(200.0), clock(7500.0)], ["0s", "3m20s", "2h05m"]);
         assert_eq!([left(30.0, 0.25), left(30.0, 0.0), left(30.0, 1.0)], ["ETA 1m30s", "ETA -", "ETA 0s"]);
+    }
+
+    #[test]
+    fn seconds_are_rounded_before_they_are_split() {
+        let told = [0.004, 9.994, 9.996, 59.6, 119.4, 119.6, 179.7, 3599.7, 7199.4, 7199.6, 10_799.0, 10_830.0];
+        let expected = [
+            "0.00 s",
+            "9.99 s",
+            "10 s",
+            "60 s",
+            "119 s",
+            "2 min 00 s",
+            "3 min 00 s",
+            "60 min 00 s",
+            "119 min 59 s",
+            "2 h 00 min",
+            "3 h 00 min",
+            "3 h 01 min",
+        ];
+        assert_eq!(told.map(seconds), expected);
     }
 
     #[test]

@@ -4,11 +4,13 @@
 //! orphaned worker would go on writing checkpoints beside its successor. Knows no stages.
 
 mod ends;
+#[cfg(test)]
+mod tests;
 
 use crate::executor::devices::{Devices, Gpus, VARIABLE};
 use crate::executor::orphans::{MARK, Watch};
-use crate::executor::process::{LAST_WORDS, how, kill, last_words, process};
-use crate::executor::spawn::{spawn, wait};
+use crate::executor::process::{LAST_WORDS, how, last_words, process};
+use crate::executor::spawn::{Group, spawn};
 use crate::executor::{By, Ended, Executor, Report, Task, tail, weight};
 use ends::{not_started, room, silent};
 use protocol::{Event, Needs};
@@ -18,8 +20,8 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{ChildStdin, ExitStatus, Stdio};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -64,19 +66,21 @@ struct Share {
 /// A program that is running.
 struct Waiting {
     id: usize,
-    pid: u32,
+    group: Arc<Group>,
     log: PathBuf,
 }
 
 impl Waiting {
     fn wait(self, send: &Sender<Heard>) {
-        let status = wait(self.pid);
+        let status = self.group.wait();
+        // whoever listens may be busy for long
+        let at = Instant::now();
         let (words, room) = match &status {
             Ok(status) if status.success() => (String::new(), None),
             _ => (last_words(&self.log), room(&self.log)),
         };
         // a coordinator that is gone does not listen
-        let _ = send.send(Heard::Program(self.id, status, words, room));
+        let _ = send.send(Heard::Program(self.id, status, words, room, at));
     }
 }
 
@@ -115,7 +119,7 @@ impl Waiters {
 }
 
 struct Running {
-    group: u32,
+    group: Arc<Group>,
     worker: Option<u64>,
     deadline: Option<Instant>,
     timed_out: bool,
@@ -128,7 +132,7 @@ struct Running {
 
 struct Worker {
     argv: Vec<String>,
-    group: u32,
+    group: Arc<Group>,
     stdin: ChildStdin,
     task: Option<usize>,
     /// The GPUs that it was told of when it began.
@@ -145,8 +149,8 @@ struct Log {
 }
 
 enum Heard {
-    /// How a program ended, its last words, and the room that its disk had then, bytes.
-    Program(usize, std::io::Result<ExitStatus>, String, Option<u64>),
+    /// How a program ended, its last words, the room that its disk had then, bytes, and when that was.
+    Program(usize, std::io::Result<ExitStatus>, String, Option<u64>, Instant),
     Worker(u64, Event),
     WorkerGone(u64, std::io::Result<ExitStatus>, String),
 }
@@ -195,10 +199,10 @@ impl Local {
         self.weighed = Instant::now();
         let weights = weight::of_groups();
         for running in self.running.values_mut() {
-            let weight = weights.get(&running.group).copied().unwrap_or(0);
-            if running.limit_mb.is_some_and(|limit| weight > limit) && running.too_heavy.is_none() {
+            let weight = weights.get(&running.group.id).copied().unwrap_or(0);
+            let is_too_heavy = running.limit_mb.is_some_and(|limit| weight > limit) && running.too_heavy.is_none();
+            if is_too_heavy && running.group.kill() {
                 running.too_heavy = Some(weight);
-                kill(running.group);
             }
         }
     }
@@ -211,19 +215,19 @@ impl Local {
         Some(running)
     }
 
-    fn program(&mut self, task: &Task, argv: &[String], dir: &Path, devices: &[usize]) -> std::io::Result<u32> {
+    fn program(&mut self, task: &Task, argv: &[String], dir: &Path, devices: &[usize]) -> std::io::Result<Arc<Group>> {
         let program = self.find(argv.first().map_or("", String::as_str), dir)?;
         let log = task.dir.join("log.txt");
         let mut variables = vec![(MARK, self.mark()?.to_string())];
         variables.extend(self.devices.told(devices).map(|names| (VARIABLE, names)));
-        let pid = spawn(&program, argv, dir, &File::create(&log)?, &variables)?;
-        if let Err(error) = self.waiters.wait_for(Waiting { id: task.id, pid, log }, &self.send) {
+        let group = Arc::new(Group::new(spawn(&program, argv, dir, &File::create(&log)?, &variables)?));
+        if let Err(error) = self.waiters.wait_for(Waiting { id: task.id, group: group.clone(), log }, &self.send) {
             // nobody would ever hear of it
-            kill(pid);
-            let _ = wait(pid);
+            group.kill();
+            let _ = group.wait();
             return Err(error);
         }
-        Ok(pid)
+        Ok(group)
     }
 
     /// Where a program lies. As a shell would have it: a name with a slash is a path (ours are relative to `dir`), one
@@ -253,7 +257,7 @@ impl Local {
         dir: &Path,
         stage_key: &str,
         gpus: usize,
-    ) -> std::io::Result<(u32, Option<u64>)> {
+    ) -> std::io::Result<(Arc<Group>, Option<u64>)> {
         let idle = |same: bool| {
             let mut ids = self.workers.iter().filter(|(_, worker)| {
                 let fits = worker.devices.len() == gpus && self.devices.are_free(&worker.devices);
@@ -275,9 +279,9 @@ impl Local {
         worker.stage_key = stage_key.into();
         if writeln!(worker.stdin, "{}", task.dir.display()).and_then(|()| worker.stdin.flush()).is_err() {
             // its reader reports one that is dead; one that lives would wait for its task for ever
-            kill(worker.group);
+            worker.group.kill();
         }
-        Ok((worker.group, Some(id)))
+        Ok((worker.group.clone(), Some(id)))
     }
 
     fn start_worker(&mut self, argv: &[String], dir: &Path, devices: Vec<usize>) -> std::io::Result<u64> {
@@ -292,25 +296,23 @@ impl Local {
         let stdin = child.stdin.take().expect("it was asked for");
         let (out, err) =
             (child.stdout.take().expect("it was asked for"), child.stderr.take().expect("it was asked for"));
-        let group = child.id();
-        let gone = Arc::new(AtomicBool::new(false));
+        let group = Arc::new(Group::new(child.id()));
         let ((text_open, text_closed), (events_open, events_closed)) = (channel::<()>(), channel::<()>());
         let text_log = log.clone();
         std::thread::spawn(move || {
             copy_text(err, &text_log);
             drop(text_open);
         });
-        let (send, event_log, is_gone) = (self.send.clone(), log.clone(), gone.clone());
+        let (send, event_log, its_group) = (self.send.clone(), log.clone(), group.clone());
         std::thread::spawn(move || {
             listen(id, out, &event_log, &send);
             drop(events_open);
-            stay_for_a_while(group, &is_gone);
+            stay_for_a_while(&its_group);
         });
-        let (send, end_log) = (self.send.clone(), log.clone());
+        let (send, end_log, its_group) = (self.send.clone(), log.clone(), group.clone());
         std::thread::spawn(move || {
             // by its number: what it has left behind in its group ends with it
-            let status = wait(group);
-            gone.store(true, Ordering::Release);
+            let status = its_group.wait();
             // its last words are complete when what it wrote into is closed; somebody it has left behind may hold it open
             for closed in [events_closed, text_closed] {
                 let _ = closed.recv_timeout(LEFT_OPEN);
@@ -331,9 +333,9 @@ impl Local {
 
     fn understand(&mut self, heard: Heard) -> Option<(usize, Report)> {
         match heard {
-            Heard::Program(id, status, words, room) => {
+            Heard::Program(id, status, words, room, at) => {
                 let running = self.give_back(id)?;
-                Some((id, Report::Ended(silent(ended(&running, status, words), room))))
+                Some((id, Report::Ended(silent(ended(&running, status, words), room), at)))
             }
             Heard::Worker(worker, event) => {
                 let worker = self.workers.get_mut(&worker)?;
@@ -341,7 +343,7 @@ impl Local {
                 if matches!(event, Event::Done) {
                     worker.task = None;
                     self.give_back(id);
-                    return Some((id, Report::Ended(Ended::Done)));
+                    return Some((id, Report::Ended(Ended::Done, Instant::now())));
                 }
                 Some((id, Report::Event(event)))
             }
@@ -356,15 +358,26 @@ impl Local {
                     }
                     other => other,
                 };
-                Some((id, Report::Ended(died)))
+                Some((id, Report::Ended(died, Instant::now())))
             }
         }
+    }
+
+    /// What this says and all that was heard since.
+    fn heard(&mut self, first: Option<Heard>) -> Vec<(usize, Report)> {
+        let mut reports = Vec::new();
+        let mut next = first.or_else(|| self.receive.try_recv().ok());
+        while let Some(heard) = next {
+            reports.extend(self.understand(heard));
+            next = self.receive.try_recv().ok();
+        }
+        reports
     }
 
     /// Ends a task's process.
     pub fn stop(&mut self, id: usize) {
         if let Some(running) = self.give_back(id) {
-            kill(running.group);
+            running.group.kill();
             if let Some(worker) = running.worker {
                 self.workers.remove(&worker);
             }
@@ -430,25 +443,25 @@ impl Executor for Local {
     }
 
     fn poll(&mut self, wait: Duration) -> Vec<(usize, Report)> {
+        // what ended while nobody listened has ended, however late it is by now: only what is left is judged
+        let mut reports = self.heard(None);
         self.weigh();
         let now = Instant::now();
         for running in self.running.values_mut() {
-            if running.deadline.is_some_and(|deadline| deadline <= now) && !running.timed_out {
+            let is_late = running.deadline.is_some_and(|deadline| deadline <= now) && !running.timed_out;
+            // one that has been reaped meanwhile is about to be heard of
+            if is_late && running.group.kill() {
                 running.timed_out = true;
-                kill(running.group);
             }
+        }
+        if !reports.is_empty() {
+            return reports;
         }
         let next = self.running.values().filter_map(|running| running.deadline).min();
         let wait = next.map_or(wait, |deadline| wait.min(deadline.saturating_duration_since(now)));
-        let mut reports = Vec::new();
-        let first = match self.receive.recv_timeout(wait) {
-            Ok(heard) => heard,
-            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => return reports,
-        };
-        let mut next = Some(first);
-        while let Some(heard) = next {
-            reports.extend(self.understand(heard));
-            next = self.receive.try_recv().ok();
+        let first = self.receive.recv_timeout(wait).ok();
+        if first.is_some() {
+            reports = self.heard(first);
         }
         reports
     }
@@ -515,11 +528,12 @@ fn note(log: &Mutex<Log>, text: &[u8]) {
 
 /// A worker says nothing any more, because it has closed its standard output. One that stays all the same can never tell of its
 /// task: it is stopped.
-fn stay_for_a_while(group: u32, gone: &AtomicBool) {
+fn stay_for_a_while(group: &Group) {
     let until = Instant::now() + STAYS_SILENT;
-    while !gone.load(Ordering::Acquire) {
+    while !group.is_reaped() {
         if Instant::now() >= until {
-            return kill(group);
+            group.kill();
+            return;
         }
         std::thread::sleep(Duration::from_millis(5));
     }

@@ -204,7 +204,7 @@ impl Slurm {
             "see `sinfo`, and what the cluster's file asks for (`--cluster FILE`); `--executor local` does without";
         for task in tasks {
             let ended = Ended::Lost { how: format!("it could not be handed to Slurm: {error}"), hint: hint.into() };
-            self.told.push((task.id, Report::Ended(ended)));
+            self.told.push((task.id, Report::Ended(ended, Instant::now())));
         }
     }
 
@@ -348,7 +348,7 @@ impl Slurm {
         };
         if let (Some(ended), Some(id)) = (blame, current) {
             rest.retain(|task| task.id != id);
-            self.told.push((id, Report::Ended(ended)));
+            self.told.push((id, Report::Ended(ended, Instant::now())));
         }
         let unlucky = ["NODE_FAIL", "BOOT_FAIL", "PREEMPTED", "REVOKED"].contains(&state);
         let limit = if unlucky { UNLUCKY } else { 1 };
@@ -366,7 +366,7 @@ impl Slurm {
         for task in given_up {
             let how = format!("its job {job} is {state}, for the second time{words}");
             let hint = format!("`scontrol show job {job}` and the site's logs may tell why; run again to try again");
-            self.told.push((task.id, Report::Ended(Ended::Lost { how, hint })));
+            self.told.push((task.id, Report::Ended(Ended::Lost { how, hint }, Instant::now())));
         }
         // whoever had them may work on where nobody reaches it
         for task in again {
@@ -375,7 +375,7 @@ impl Slurm {
                 Err(error) => {
                     let how = format!("its job {job} is {state}, and it cannot be handed in again: {error:#}");
                     let hint = "see whether the disk is full; run again to try again".into();
-                    self.told.push((task.id, Report::Ended(Ended::Lost { how, hint })));
+                    self.told.push((task.id, Report::Ended(Ended::Lost { how, hint }, Instant::now())));
                 }
             }
         }
@@ -420,7 +420,7 @@ impl Executor for Slurm {
     }
 
     fn drain(&mut self) {
-        let withdrawn = |task: &Task| (task.id, Report::Ended(Ended::Withdrawn));
+        let withdrawn = |task: &Task| (task.id, Report::Ended(Ended::Withdrawn, Instant::now()));
         self.told.extend(self.gathered.drain(..).map(|task| withdrawn(&task)));
         if self.cluster.detach && !self.elements.is_empty() {
             self.note(true);

@@ -4,6 +4,7 @@
 //!
 //! Call it from a thread that lives as long as the program: the child dies with that thread.
 
+use crate::executor::process::kill;
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::fs::File;
 use std::io::{Error, Result};
@@ -12,6 +13,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::ExitStatus;
+use std::sync::Mutex;
 
 unsafe extern "C" {
     static environ: *const *const c_char;
@@ -110,15 +112,66 @@ pub fn spawn(program: &Path, argv: &[String], dir: &Path, output: &File, variabl
 /// # Errors
 /// If somebody else has waited for it.
 pub fn wait(pid: u32) -> Result<ExitStatus> {
-    let mut status = 0;
-    // SAFETY: the structure is ours to write. While the process is not reaped its number, and so its group, is nobody else's.
+    await_end(pid);
+    reap(pid)
+}
+
+/// A process that leads a group of its own, which one thread waits for and others may end. Once it is reaped its number may be
+/// somebody else's: it is signalled no more.
+pub struct Group {
+    /// Its number.
+    pub id: u32,
+    reaped: Mutex<bool>,
+}
+
+impl Group {
+    /// That of a process that nobody has waited for.
+    pub fn new(id: u32) -> Group {
+        Group { id, reaped: Mutex::new(false) }
+    }
+
+    /// As [`wait`].
+    ///
+    /// # Errors
+    /// If somebody else has waited for it.
+    pub fn wait(&self) -> Result<ExitStatus> {
+        await_end(self.id);
+        let mut reaped = self.reaped.lock().expect("no thread panics while it holds this");
+        *reaped = true;
+        reap(self.id)
+    }
+
+    /// Ends it and all of its group; says whether it was still there to be ended.
+    pub fn kill(&self) -> bool {
+        let reaped = self.reaped.lock().expect("no thread panics while it holds this");
+        if !*reaped {
+            kill(self.id);
+        }
+        !*reaped
+    }
+
+    /// Whether it is over and was waited for.
+    pub fn is_reaped(&self) -> bool {
+        *self.reaped.lock().expect("no thread panics while it holds this")
+    }
+}
+
+/// Waits until a process is over, and leaves it to be reaped.
+fn await_end(pid: u32) {
+    // SAFETY: the structure is ours to write.
     unsafe {
         let mut info: libc::siginfo_t = std::mem::zeroed();
         while libc::waitid(libc::P_PID, pid, &mut info, libc::WEXITED | libc::WNOWAIT) < 0
             && Error::last_os_error().kind() == std::io::ErrorKind::Interrupted
         {}
-        libc::killpg(pid as libc::pid_t, libc::SIGKILL);
     }
+}
+
+/// Ends what a process that is over has left behind in its group, and reaps it.
+fn reap(pid: u32) -> Result<ExitStatus> {
+    let mut status = 0;
+    // while the process is not reaped its number, and so its group, is nobody else's
+    kill(pid);
     loop {
         // SAFETY: the status is ours to write.
         if unsafe { libc::waitpid(pid as libc::pid_t, &mut status, 0) } >= 0 {
@@ -200,6 +253,16 @@ mod tests {
         assert_eq!((status.unwrap().success(), text.as_str()), (true, "begun\n"));
         std::thread::sleep(std::time::Duration::from_millis(600));
         assert!(!late.exists());
+    }
+
+    #[test]
+    fn a_group_that_was_reaped_is_signalled_no_more() {
+        let log = tempfile::tempfile().unwrap();
+        let argv = ["sleep".to_string(), "60".into()];
+        let group = Group::new(spawn(Path::new("/bin/sleep"), &argv, Path::new("/"), &log, &[]).unwrap());
+        assert!(group.kill() && !group.is_reaped());
+        assert_eq!(group.wait().unwrap().signal(), Some(libc::SIGKILL));
+        assert!(group.is_reaped() && !group.kill());
     }
 
     #[test]

@@ -207,7 +207,9 @@ fn moov(file: &mut File) -> std::io::Result<Vec<u8>> {
             file.by_ref().take(length.min(16 << 20)).read_to_end(&mut moov)?;
             break;
         }
-        at += length;
+        // one that leads beyond the end, as damage may, is the last
+        let Some(next) = at.checked_add(length) else { break };
+        at = next;
     }
     Ok(moov)
 }
@@ -261,6 +263,9 @@ mod tests {
         let track = [&b"\x00\x00\x00\x64moov....tkhd"[..], &[0; 76], &[0, 96, 0, 0, 0, 64, 0, 0]].concat();
         assert_eq!(of(&[b"\x00\x00\x00\x08ftyp", &track[..]].concat()).size, Some((96, 64)));
         assert_eq!((of(&mp4(b"avc1")).unplayable, of(&mp4(b"avc1")).mime), (None, Some("video/mp4")));
+        // a box whose length leads around to where it began
+        let endless = [&b"\x00\x00\x00\x08ftyp\x00\x00\x00\x01free"[..], &(u64::MAX - 7).to_be_bytes()].concat();
+        assert_eq!((of(&endless).mime, of(&endless).size), (Some("video/mp4"), None));
         assert_eq!(of(b"<svg onload=alert(1)>"), Probe::default());
         assert_eq!(of(b""), Probe::default());
     }

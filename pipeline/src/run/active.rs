@@ -58,6 +58,8 @@ pub struct Active {
     /// How its units are called, once somebody has to call one.
     naming: OnceCell<Naming>,
     pub with: With,
+    /// In which round its constants and code were seen to be what they were.
+    sound_in: Option<u64>,
     pub executed: usize,
     /// Failures the user was told of.
     pub told: usize,
@@ -76,6 +78,8 @@ pub struct Flight {
     pub dir: PathBuf,
     pub outside: Vec<Digest>,
     pub since: Instant,
+    /// When it ended; not set while it is in work.
+    pub until: Option<Instant>,
     pub within: f64,
     pub note: String,
     pub delivered: HashSet<usize>,
@@ -94,6 +98,7 @@ impl Flight {
             dir,
             outside,
             since: Instant::now(),
+            until: None,
             within: 0.0,
             note: String::new(),
             delivered: HashSet::new(),
@@ -134,6 +139,7 @@ impl Active {
             failed_units: 0,
             naming: OnceCell::new(),
             with: With::default(),
+            sound_in: None,
             executed: 0,
             told: 0,
             begun: false,
@@ -334,6 +340,19 @@ impl Active {
         Ok(())
     }
 
+    /// The first file of its constants and of its code that is not what it was: what was made meanwhile cannot be kept. All
+    /// that is heard in one round was made before it, so one look at them is enough for all of that.
+    pub fn changed_constant(&mut self, round: u64, cache: &Cache) -> Option<PathBuf> {
+        if self.sound_in == Some(round) {
+            return None;
+        }
+        let changed = cache.changed(&self.with.outside).or_else(|| cache.changed_at(&self.with.read));
+        if changed.is_none() {
+            self.sound_in = Some(round);
+        }
+        changed.map(PathBuf::from)
+    }
+
     /// Takes back a task that was not worked on.
     pub fn put_back(&mut self, slots: Vec<usize>) {
         let open = slots.into_iter().filter(|&slot| self.slots[slot].output.is_none() && !self.slots[slot].failed);
@@ -436,6 +455,14 @@ impl Active {
         self.slots.iter().map(|slot| slot.seconds).sum()
     }
 
+    /// What to say of a stage whose units ran, none of which failed, and whose table of so many rows has none.
+    pub fn barren(&self, name: &str, rows: usize) -> Option<String> {
+        let units = self.prepared.units.count();
+        let is_barren = rows == 0 && self.executed > 0 && self.failed_units() == 0;
+        is_barren
+            .then(|| format!("stage `{name}`: put out no row from {units} unit{}", if units == 1 { "" } else { "s" }))
+    }
+
     /// Its table.
     pub fn table(&self, stage: &UnitStage) -> Result<Manifest> {
         let outputs: Vec<Option<&Output>> = self.slot_of.iter().map(|&slot| self.slots[slot].output.as_ref()).collect();
@@ -449,6 +476,47 @@ mod tests {
     use crate::key::Head;
     use crate::units::Units;
     use manifests::{Schema, Type};
+
+    fn of_one_unit() -> Active {
+        let table = Manifest::from_rows(Schema::new([("x", Type::I64)]).unwrap(), &[vec![Value::I64(1)]]).unwrap();
+        let head = Head::new("kind", |facts| facts.text("kind", "kind"));
+        let (keys, units) = (head.row_keys(&table), Units::Rows(vec![0]));
+        let prepared = Prepared { head, table: None, projected: table, units, keys, writes: Vec::new() };
+        Active::new(prepared, Digest::of_bytes(b"key"))
+    }
+
+    #[test]
+    fn constants_are_looked_at_once_in_a_round() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut cache = Cache::open(&dir.path().join("workspace"), "test").unwrap();
+        let (code, model) = (dir.path().join("code"), dir.path().join("model"));
+        for path in [&code, &model] {
+            std::fs::write(path, path.to_str().unwrap()).unwrap();
+        }
+        let seen = cache.refer(&[code.clone(), model.clone()]).unwrap();
+        let mut active = of_one_unit();
+        active.with = With { outside: vec![seen[1].0], read: vec![code.clone()], ..With::default() };
+        assert_eq!(active.changed_constant(1, &cache), None);
+        std::fs::write(&model, "another").unwrap();
+        assert_eq!(active.changed_constant(1, &cache), None, "what was heard then was made before");
+        assert_eq!(active.changed_constant(2, &cache), Some(model.clone()));
+        assert_eq!(active.changed_constant(2, &cache), Some(model.clone()), "the next unit hears of it too");
+        std::fs::write(&model, model.to_str().unwrap()).unwrap();
+        assert_eq!(active.changed_constant(3, &cache), None);
+        std::fs::write(&code, "another").unwrap();
+        assert_eq!(active.changed_constant(4, &cache), Some(code));
+    }
+
+    #[test]
+    fn a_stage_without_rows_is_remarked_on() {
+        let mut active = of_one_unit();
+        assert_eq!(active.barren("a", 0), None, "nothing ran");
+        active.executed = 1;
+        assert_eq!(active.barren("a", 0).unwrap(), "stage `a`: put out no row from 1 unit");
+        assert_eq!(active.barren("a", 1), None);
+        active.fail(0);
+        assert_eq!(active.barren("a", 0), None, "failures speak for themselves");
+    }
 
     #[test]
     fn counts_follow_what_becomes_of_units() {

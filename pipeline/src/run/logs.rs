@@ -1,11 +1,21 @@
 //! Where the logs of a stage's tasks are: while they are in work, when they have failed, and afterwards until the stage has work again.
-//! A line for each task, in a file for each stage. Knows nothing of what is in a log; prints nothing.
+//! A line for each task, in a file for each stage. Knows nothing of what is in a log but the lines by which a stage warns; prints
+//! nothing.
 
 use serde::{Deserialize, Serialize};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::{File, OpenOptions};
-use std::io::Write;
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
+
+/// How a line of a log begins that whoever runs the recipe should see.
+const WARNING: &str = "warning: ";
+/// Such lines are sought in so much of a log, bytes: a stage that has something to say says it early.
+const READ: u64 = 64 << 10;
+/// So many of a stage are shown.
+const SHOWN: usize = 3;
+/// And so much of each, characters.
+const WIDTH: usize = 300;
 
 /// The log of some units.
 #[derive(Debug, Serialize, Deserialize)]
@@ -19,8 +29,8 @@ pub struct Logged {
 /// The logs of a run.
 pub struct Logs {
     dir: PathBuf,
-    /// The lines of each stage that has work in this run.
-    stages: HashMap<String, Option<File>>,
+    /// The stages that have work in this run, and the warnings of theirs that were shown.
+    stages: HashMap<String, HashSet<String>>,
     kept: usize,
 }
 
@@ -33,30 +43,59 @@ impl Logs {
     /// Notes where the log of these units is from now on.
     pub fn note(&mut self, stage: &str, units: Vec<usize>, log: &Path) {
         let dir = self.dir.join(stage);
-        let lines = self.stages.entry(stage.into()).or_insert_with(|| {
+        if !self.stages.contains_key(stage) {
             // those of the run before
             let _ = std::fs::remove_dir_all(&dir);
-            std::fs::create_dir_all(&dir).ok()?;
-            OpenOptions::new().create(true).append(true).open(dir.join("index")).ok()
-        });
+            let _ = std::fs::create_dir_all(&dir);
+            self.stages.insert(stage.into(), HashSet::new());
+        }
         let line = serde_json::to_vec(&Logged { units, log: log.into() });
-        // a log that is not found is no reason to stop the work
-        if let (Some(file), Ok(mut line)) = (lines, line) {
+        // a log that is not found is no reason to stop the work; closed at once, for stages may outnumber what may be open
+        let file = OpenOptions::new().create(true).append(true).open(dir.join("index"));
+        if let (Ok(mut file), Ok(mut line)) = (file, line) {
             line.push(b'\n');
             let _ = file.write_all(&line);
         }
     }
 
-    /// Keeps the log of a task that is over, if there is something in it.
-    pub fn keep(&mut self, stage: &str, units: Vec<usize>, log: &Path) {
+    /// Keeps the log of a task that is over, if there is something in it; gives back what in it should be shown: lines that
+    /// begin with `warning: `, each once for its stage and not too many of them.
+    pub fn keep(&mut self, stage: &str, units: Vec<usize>, log: &Path) -> Vec<String> {
         if std::fs::metadata(log).map_or(0, |meta| meta.len()) == 0 {
-            return;
+            return Vec::new();
         }
+        let warned = self.warnings(stage, log);
         let target = self.dir.join(stage).join(format!("{:06}.txt", self.kept));
         self.kept += 1;
         if std::fs::rename(log, &target).is_ok() {
             self.note(stage, units, &target);
         }
+        warned
+    }
+
+    fn warnings(&mut self, stage: &str, log: &Path) -> Vec<String> {
+        let shown = self.stages.entry(stage.into()).or_default();
+        let mut news = Vec::new();
+        // one more than are shown stands for all that are not
+        if shown.len() > SHOWN {
+            return news;
+        }
+        let mut text = Vec::new();
+        // a log that cannot be read is no reason to stop the work
+        let _ = File::open(log).and_then(|file| file.take(READ).read_to_end(&mut text));
+        for line in String::from_utf8_lossy(&text).lines().filter_map(|line| line.strip_prefix(WARNING)) {
+            let line: String = line.trim().chars().take(WIDTH).collect();
+            if line.is_empty() || shown.contains(&line) {
+                continue;
+            }
+            shown.insert(line.clone());
+            if shown.len() > SHOWN {
+                news.push(format!("more in `effigy log {stage}`"));
+                break;
+            }
+            news.push(line);
+        }
+        news
     }
 }
 
@@ -80,6 +119,28 @@ pub fn logs(root: &Path, stage: &str) -> Vec<Logged> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn warnings_of_a_stage_are_shown_once_each_and_few_of_them() {
+        let root = tempfile::tempdir().unwrap();
+        let mut logs = Logs::new(root.path());
+        let mut keep = |stage: &str, text: &str| {
+            let path = root.path().join("log.txt");
+            std::fs::write(&path, text).unwrap();
+            logs.note(stage, vec![0], &path);
+            logs.keep(stage, vec![0], &path)
+        };
+        assert_eq!(keep("s", "warning: a\nhello\n  warning: no\nwarning: a\nwarning:\nwarning: b \n"), ["a", "b"]);
+        assert_eq!(keep("s", ""), [""; 0]);
+        assert_eq!(keep("s", "warning: b\n"), [""; 0], "the same of another task");
+        assert_eq!(keep("s", "warning: c\nwarning: a\nwarning: d\nwarning: e\n"), ["c", "more in `effigy log s`"]);
+        assert_eq!(keep("s", "warning: f\n"), [""; 0]);
+        assert_eq!(keep("t", "warning: a"), ["a"], "another stage");
+        let late = format!("{}\nwarning: late\n", "x".repeat(READ as usize));
+        assert_eq!(keep("u", &late), [""; 0]);
+        let long = keep("u", &format!("warning: {}\n", "y".repeat(WIDTH + 1)));
+        assert_eq!(long, ["y".repeat(WIDTH)]);
+    }
 
     #[test]
     fn the_latest_log_of_each_unit_is_found() {

@@ -16,6 +16,9 @@ use cache::Cache;
 use manifests::{Blob, Digest, Hasher, Manifest};
 use protocol::ColumnDef;
 use std::cell::OnceCell;
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// A stage with its units and their keys.
@@ -85,8 +88,12 @@ pub fn folder_digest(path: &Path, passed_over: &[&str], cache: &mut Cache) -> Re
         let found = cache.refer(std::slice::from_ref(&path.to_path_buf()))?;
         return Ok(found[0].0);
     }
-    let mut files = Vec::new();
-    list((path, Path::new("")), passed_over, cache, &mut files)?;
+    let mut found = Found::default();
+    if let Ok(meta) = std::fs::metadata(path) {
+        found.folders.insert((meta.dev(), meta.ino()), PathBuf::new());
+    }
+    list((path, Path::new("")), passed_over, cache, &mut found)?;
+    let Found { mut files, again, .. } = found;
     files.sort();
     let paths: Vec<PathBuf> = files.iter().map(|file| path.join(file)).collect();
     let mut hasher = Hasher::new("folder/1");
@@ -94,36 +101,52 @@ pub fn folder_digest(path: &Path, passed_over: &[&str], cache: &mut Cache) -> Re
         hasher.bytes(file.as_os_str().as_encoded_bytes());
         hasher.digest(&digest);
     }
+    for (link, folder) in again {
+        // no file has this name
+        hasher.bytes(b"");
+        hasher.bytes(link.as_os_str().as_encoded_bytes());
+        hasher.bytes(folder.as_os_str().as_encoded_bytes());
+    }
     Ok(hasher.finish())
 }
 
-fn list(
-    (root, relative): (&Path, &Path),
-    passed_over: &[&str],
-    cache: &mut Cache,
-    files: &mut Vec<PathBuf>,
-) -> Result<()> {
+/// What lies below a folder, as relative paths.
+#[derive(Default)]
+struct Found {
+    files: Vec<PathBuf>,
+    /// Each folder, by device and inode, as it was met first.
+    folders: HashMap<(u64, u64), PathBuf>,
+    /// Links to folders that were met before, and how: folders may link to each other, and the ways through them are many.
+    again: BTreeMap<PathBuf, PathBuf>,
+}
+
+fn list((root, relative): (&Path, &Path), passed_over: &[&str], cache: &mut Cache, found: &mut Found) -> Result<()> {
     let dir = root.join(relative);
     cache.glance(&dir);
-    for entry in std::fs::read_dir(&dir).with_context(|| format!("cannot read the folder {}", dir.display()))? {
-        let entry = entry.with_context(|| format!("cannot read the folder {}", dir.display()))?;
+    let unread = || format!("cannot read the folder {}", dir.display());
+    let entries =
+        std::fs::read_dir(&dir).and_then(Iterator::collect::<std::io::Result<Vec<_>>>).with_context(unread)?;
+    // which way a folder is met first must not depend on how the disk has them; what is there itself goes before links to it
+    let is_link = |entry: &std::fs::DirEntry| entry.file_type().is_ok_and(|kind| kind.is_symlink());
+    let mut entries: Vec<_> = entries.into_iter().map(|entry| (is_link(&entry), entry.file_name(), entry)).collect();
+    entries.sort_by(|one, other| (one.0, &one.1).cmp(&(other.0, &other.1)));
+    for (is_link, own, entry) in entries {
         // Python leaves these beside its sources the first time it reads them: they follow from what is hashed anyway
-        let own = entry.file_name();
         if own == "__pycache__" || passed_over.iter().any(|name| own == *name) {
             continue;
         }
         let (name, path) = (relative.join(&own), entry.path());
         // a pipe or a device would be read for ever; of what is not there whoever reads it says so
-        match std::fs::metadata(&path) {
-            Ok(meta) if meta.is_dir() => {}
+        let folder = match std::fs::metadata(&path) {
+            Ok(meta) if meta.is_dir() => (meta.dev(), meta.ino()),
             Ok(meta) if !meta.is_file() => continue,
             _ => {
-                files.push(name);
+                found.files.push(name);
                 continue;
             }
-        }
+        };
         let real = path.canonicalize().ok();
-        if entry.file_type().is_ok_and(|kind| kind.is_symlink())
+        if is_link
             && let (Some(real), Ok(dir)) = (&real, dir.canonicalize())
             && dir.starts_with(real)
         {
@@ -131,8 +154,17 @@ fn list(
             return Err(hinted(message, "remove it"));
         }
         // what each run writes is no part of what it reads
-        if real.is_none_or(|real| real != cache.root()) {
-            list((root, &name), passed_over, cache, files)?;
+        if real.is_some_and(|real| real == cache.root()) {
+            continue;
+        }
+        match found.folders.entry(folder) {
+            Entry::Occupied(first) => {
+                found.again.insert(name, first.get().clone());
+            }
+            Entry::Vacant(entry) => {
+                entry.insert(name.clone());
+                list((root, &name), passed_over, cache, found)?;
+            }
         }
     }
     Ok(())
@@ -357,6 +389,32 @@ impl<'a> Run<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn folders_that_link_to_each_other_are_walked_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = dir.path().join("data");
+        let names = ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l"];
+        for name in names {
+            std::fs::create_dir_all(data.join(name)).unwrap();
+            std::fs::write(data.join(name).join("file"), name).unwrap();
+            for other in names.iter().filter(|other| **other != name) {
+                let target = Path::new("..").join(other);
+                std::os::unix::fs::symlink(target, data.join(name).join(format!("to-{other}"))).unwrap();
+            }
+        }
+        let mut cache = Cache::open(&dir.path().join("workspace"), "test").unwrap();
+        let before = folder_digest(&data, &[], &mut cache).unwrap();
+        assert_eq!(folder_digest(&data, &[], &mut cache).unwrap(), before);
+        // each file counts, and so does where a link leads
+        std::fs::write(data.join("l/file"), "another").unwrap();
+        assert_ne!(folder_digest(&data, &[], &mut cache).unwrap(), before);
+        std::fs::write(data.join("l/file"), "l").unwrap();
+        assert_eq!(folder_digest(&data, &[], &mut cache).unwrap(), before);
+        std::fs::remove_file(data.join("l/to-a")).unwrap();
+        std::os::unix::fs::symlink("../b", data.join("l/to-a")).unwrap();
+        assert_ne!(folder_digest(&data, &[], &mut cache).unwrap(), before);
+    }
 
     #[test]
     fn what_a_run_and_git_write_is_no_code() {

@@ -56,10 +56,7 @@ impl<'a> Run<'a> {
         let keys: Vec<Digest> = order.keys.clone();
         let stage_key = order.stage_key.to_string();
         let made = match made {
-            Ok(mut made) => {
-                made.outside.extend(&active.with.outside);
-                made
-            }
+            Ok(made) => made,
             Err(error) => {
                 let flight = Flight::new(i, slots, dir, Vec::new(), keys);
                 return self.over(flight, Some(told(error)?));
@@ -149,11 +146,12 @@ impl<'a> Run<'a> {
                 self.emit(&Event::Warning { text });
                 Ok(())
             }
-            Report::Ended(ended) => {
-                let Some(flight) = self.flights.remove(&id) else { return Ok(()) };
+            Report::Ended(ended, at) => {
+                let Some(mut flight) = self.flights.remove(&id) else { return Ok(()) };
                 flight.keys.iter().for_each(|key| {
                     self.in_flight.remove(key);
                 });
+                flight.until = Some(at);
                 self.ended(flight, ended)
             }
         }
@@ -243,12 +241,14 @@ impl<'a> Run<'a> {
     fn put(&mut self, stage: &UnitStage, flight: &mut Flight, outputs: Vec<(usize, task::Output)>) -> Result<()> {
         let i = flight.node;
         let State::Active(active) = &mut self.states[i] else { return Ok(()) };
-        if let Some(path) = self.cache.changed(&flight.outside).or_else(|| self.cache.changed_at(&active.with.read)) {
+        let own = self.cache.changed(&flight.outside).map(Path::to_path_buf);
+        if let Some(path) = own.or_else(|| active.changed_constant(self.round, self.cache)) {
             let message = format!("the file {} changed while it was being read", path.display());
             return Err(hinted(message, "run again when nobody writes it any more"));
         }
-        let seconds = flight.since.elapsed().as_secs_f64() / outputs.len().max(1) as f64;
-        flight.since = Instant::now();
+        let until = flight.until.unwrap_or_else(Instant::now);
+        let seconds = until.saturating_duration_since(flight.since).as_secs_f64() / outputs.len().max(1) as f64;
+        flight.since = until;
         for (unit, output) in outputs {
             if !flight.delivered.contains(&unit) {
                 let slot = flight.slots[unit];
@@ -346,7 +346,10 @@ impl<'a> Run<'a> {
         self.despair(i);
         if let State::Active(active) = &self.states[i] {
             let units = active.unit_numbers(&flight.slots);
-            self.logs.keep(&self.plan.nodes[i].name, units, &flight.dir.join("log.txt"));
+            let stage = &self.plan.nodes[i].name;
+            for text in self.logs.keep(stage, units, &flight.dir.join("log.txt")) {
+                self.emit(&Event::Warning { text: format!("stage `{stage}`: {text}") });
+            }
         }
         if task::is_as_new(&flight.dir) {
             self.spare.push(flight.dir);

@@ -162,7 +162,7 @@ impl Element {
             Line::Ended(id, ended) if is_open(&self.tasks, id) => {
                 self.current = None;
                 self.tasks.retain(|task| task.id != id);
-                reports.push((id, Report::Ended(ended)));
+                reports.push((id, Report::Ended(ended, Instant::now())));
             }
             // of a task that was given up here
             Line::Began(..) | Line::Said(..) | Line::Ended(..) => {}

@@ -152,13 +152,13 @@ impl Job {
                     // a task that stops because it is told to has not failed
                     Report::Event(Event::Failed { .. }) if warned.is_some() => has_failed = true,
                     Report::Event(event) => self.say(&Line::Said(id, event))?,
-                    Report::Ended(Ended::Done) if !has_failed => {
+                    Report::Ended(Ended::Done, _) if !has_failed => {
                         self.say(&Line::Ended(id, Ended::Done))?;
                         return Ok(End::Over);
                     }
-                    Report::Ended(_) if warned.is_some() => return Ok(End::Warned),
-                    Report::Ended(ended) if is_killed(&ended) && is_ending() => return Ok(End::Dismissed),
-                    Report::Ended(ended) => {
+                    Report::Ended(..) if warned.is_some() => return Ok(End::Warned),
+                    Report::Ended(ended, _) if is_killed(&ended) && is_ending() => return Ok(End::Dismissed),
+                    Report::Ended(ended, _) => {
                         self.say(&Line::Ended(id, ended))?;
                         return Ok(End::Over);
                     }
