@@ -11,6 +11,8 @@ use crate::stage::{UnitStage, Worker};
 use crate::task;
 use anyhow::Result;
 use manifests::Digest;
+use std::fs::OpenOptions;
+use std::io::Write;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -331,13 +333,13 @@ impl<'a> Run<'a> {
                 let name = active.name(stage, slot);
                 let log = Some(flight.dir.join("log.txt")).filter(|log| log.exists());
                 let units = active.unit_numbers(&[slot]);
-                let log = log.and_then(|log| self.keep_log(&log, &flight.keys[unit]));
-                if let Some(log) = &log {
-                    self.logs.note(&self.plan.nodes[i].name, units, Path::new(log));
-                }
                 // a provider need not give a hint
                 let described = || format!("`effigy stages {}` tells what the stage reads and takes", stage.def.kind);
                 let hint = hint.or_else(|| Some(described()));
+                let log = log.and_then(|log| self.keep_log(&log, &flight.keys[unit], &error, hint.as_deref()));
+                if let Some(log) = &log {
+                    self.logs.note(&self.plan.nodes[i].name, units, Path::new(log));
+                }
                 let stage = self.plan.nodes[i].name.clone();
                 self.emit(&Event::Failed { stage, unit: name, error, hint, log });
             }
@@ -384,11 +386,15 @@ impl<'a> Run<'a> {
         self.emit(&Event::Warning { text });
     }
 
-    /// Failed units leave their log behind.
-    fn keep_log(&self, log: &Path, key: &Digest) -> Option<String> {
+    /// Failed units leave their log behind, and in it what was said of them.
+    fn keep_log(&self, log: &Path, key: &Digest, error: &str, hint: Option<&str>) -> Option<String> {
         let target = self.cache.root().join("failed").join(format!("{}.txt", key.short()));
         std::fs::create_dir_all(target.parent()?).ok()?;
         std::fs::rename(log, &target).ok()?;
+        // what the run says of it is in no other file; the log is of use without
+        let hint = hint.map_or(String::new(), |hint| format!("hint: {hint}\n"));
+        let told = OpenOptions::new().append(true).open(&target);
+        let _ = told.and_then(|mut file| write!(file, "error: {}\n{hint}", error.trim_end()));
         Some(target.display().to_string())
     }
 }

@@ -1,5 +1,5 @@
-//! What units that failed have left behind, and which units are worked on: told by the logs that a run notes for each stage. The sentence in which
-//! a stage said what was wrong is in no file, so the last words of its log are what there is. Knows nothing of how logs are written.
+//! What units that failed have left behind, and which units are worked on: told by the logs that a run notes for each stage. The log of
+//! what failed ends with what the run said of it. Knows nothing else of how logs are written.
 
 use super::site::Site;
 use crate::cli::live::Live;
@@ -41,14 +41,14 @@ pub fn of(site: &Site, record: &Record, stage: &StageRecord) -> Vec<Json> {
     let told = failed.take(TOLD).map(|one| {
         let unit = one.units.first().copied();
         let text = end(&one.log);
-        let marked = |mark: &str| text.lines().rev().find_map(|line| line.trim().strip_prefix(mark)).map(str::trim);
+        let (words, error, hint) = told_apart(&text);
         json!({
             "unit": unit,
             "grain": if rows { "row" } else { "unit" },
             "name": unit.and_then(named),
-            "error": marked("error:"),
-            "hint": marked("hint:"),
-            "words": last(&text, WORDS.0),
+            "error": error,
+            "hint": hint,
+            "words": last(words, WORDS.0),
             "log": one.log,
         })
     });
@@ -65,6 +65,17 @@ pub fn working(root: &Path, live: &Live, stage: &str) -> usize {
     let over = [root.join("failed"), root.join("logs")];
     let open = logs(root, stage).into_iter().filter(|one| !over.iter().any(|folder| one.log.starts_with(folder)));
     open.map(|one| one.units.len()).sum()
+}
+
+/// A log's own words, and the sentence and the hint behind them.
+fn told_apart(text: &str) -> (&str, Option<&str>, Option<&str>) {
+    let at = text.rfind("\nerror: ").map(|at| at + 1).or_else(|| text.starts_with("error: ").then_some(0));
+    let Some(at) = at else { return (text, None, None) };
+    let said = text[at..].trim_end().strip_prefix("error: ").unwrap_or_default();
+    match said.rsplit_once("\nhint: ") {
+        Some((error, hint)) => (&text[..at], Some(error), Some(hint)),
+        None => (&text[..at], Some(said), None),
+    }
 }
 
 /// The end of a file.
@@ -96,6 +107,15 @@ fn moment(milliseconds: u64) -> SystemTime {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_the_run_said_stands_behind_the_words_of_the_log() {
+        let text = "before\nerror: own\nwent wrong\nerror: `sh` ended with 3\nand more\nhint: see there\n";
+        let own = "before\nerror: own\nwent wrong\n";
+        assert_eq!(told_apart(text), (own, Some("`sh` ended with 3\nand more"), Some("see there")));
+        assert_eq!(told_apart("error: alone\n"), ("", Some("alone"), None));
+        assert_eq!(told_apart("words\n"), ("words\n", None, None));
+    }
 
     #[test]
     fn what_is_worked_on_is_told_by_the_logs_of_this_run() {
