@@ -148,27 +148,45 @@ fn outwards(edge: usize, inside: usize) -> Vec3 {
     if inside >> start & 1 == 1 { Vec3::AXES[axis] } else { -Vec3::AXES[axis] }
 }
 
-/// What it costs to cut a polygon of `sides` sides along the line between two of its vertices.
+/// What it costs to cut a polygon of `sides` sides along the line between two of its vertices; `hub` is one where lines should end.
 ///
 /// A line in a side of the cell could coincide with one of the neighbouring cell, so it is all but forbidden. Of the rest short
 /// ones are better. In the pentagon (three corners cut off) the line between the two parallel edges comes first, as in the
 /// classic tables: which way pentagons bend is the one choice that shows in a mesh's volume (5e-4 for a torus of 48 points per
 /// axis). In the heptagon (an edge and a corner joined on a side) lines from the one to the other come first, as in Lewiner's.
 /// Between mirror images the choice is free; it is made as in the classic tables, too.
-fn diagonal_cost(a: usize, b: usize, sides: usize, inside: usize) -> f32 {
+fn diagonal_cost(a: usize, b: usize, sides: usize, hub: Option<usize>, inside: usize) -> f32 {
     if share_side(a, b) {
         return 100.0;
     }
     let (out_a, out_b) = (outwards(a, inside), outwards(b, inside));
     let line = midpoint(a) - midpoint(b);
-    let ends = [a, b].map(|edge| (EDGES[edge].start, EDGES[edge].start + (1 << EDGES[edge].axis)));
-    let [one, other] = ends.map(|(start, end)| if inside >> start & 1 == 1 { [start, end] } else { [end, start] });
-    let are_opposite = (0..2).any(|n| one[n] ^ other[n] == 7);
+    // the ends on the side of the level where there are fewer corners
+    let few_are_inside = inside.count_ones() < 4;
+    let end = |edge: usize| {
+        let Edge { start, axis } = EDGES[edge];
+        if (inside >> start & 1 == 1) == few_are_inside { start } else { start + (1 << axis) }
+    };
     match sides {
         5 if out_a.dot(out_b) != 0.0 => 0.5,
-        7 if are_opposite => 0.5,
+        6 if hub == Some(a) || hub == Some(b) => line.length_squared() - 0.5,
+        7 if end(a) ^ end(b) == 7 => 0.5 * line.length_squared(),
         _ => line.length_squared() + 0.1 * line.dot(out_a.cross(out_b)),
     }
+}
+
+/// In the hexagon about two corners that are joined on a side, the edge where lines should end. Of the two that do not lie in the
+/// side one is as good as the other: this is Lewiner's choice.
+fn hub(polygon: &[usize]) -> Option<usize> {
+    let lies_in = |edge: usize, side: usize| {
+        let Edge { start, axis } = EDGES[edge];
+        axis != side / 2 && corner(start)[side / 2] == side % 2
+    };
+    let joined = (0..6).find(|side| polygon.iter().filter(|edge| lies_in(**edge, *side)).count() == 4)?;
+    let preferred = [(1, 1), (2, 0), (2, 0), (0, 1), (1, 1), (0, 1)][joined];
+    let is_preferred =
+        |edge: &&usize| EDGES[**edge].axis == joined / 2 && corner(EDGES[**edge].start)[preferred.0] == preferred.1;
+    polygon.iter().find(is_preferred).copied()
 }
 
 /// From so many edges on, a polygon gets a vertex in its middle, as in Lewiner's tables: not all of these can be cut along
@@ -207,9 +225,10 @@ fn tube(loops: &[Vec<usize>]) -> Surface {
 /// Cuts a polygon of cell edges into triangles along the cheapest diagonals.
 fn cut_polygon(polygon: &[usize], inside: usize, triangles: &mut Vec<[u8; 3]>) {
     let n = polygon.len();
+    let hub = if n == 6 { hub(polygon) } else { None };
     let diagonal = |a: usize, b: usize| {
         let neighbours = b == a + 1 || (a == 0 && b == n - 1);
-        if neighbours { 0.0 } else { diagonal_cost(polygon[a], polygon[b], n, inside) }
+        if neighbours { 0.0 } else { diagonal_cost(polygon[a], polygon[b], n, hub, inside) }
     };
     // cost[a][b] of cutting up the part of the polygon from a to b, and the corner that makes the triangle with a, b.
     let mut cost = vec![vec![0.0f32; n]; n];
