@@ -455,6 +455,17 @@ mod tests {
     }
 
     #[test]
+    fn next_to_unknown_values_the_surface_is_that_of_the_whole() {
+        let n = 16;
+        let mut random = noise(11);
+        let mut values = sample(n, |_| random());
+        let whole = marching_cubes(&values, [n; 3], 0.0);
+        (0..n * n * 6).for_each(|p| values[p] = f32::NAN);
+        let is_beyond = |f: usize| whole.faces[f].iter().all(|v| whole.positions[*v as usize].x >= 6.0);
+        assert_eq!(marching_cubes(&values, [n; 3], 0.0), whole.select_faces(is_beyond).0);
+    }
+
+    #[test]
     fn unknown_values_leave_a_hole_without_stray_vertices() {
         let n = 17;
         let mut values = sample(n, |p| p.length() - 0.6);

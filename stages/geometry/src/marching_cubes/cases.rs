@@ -298,4 +298,28 @@ mod tests {
             assert_eq!((case.decided[0].triangles.len(), case.tube.as_ref().unwrap().triangles.len()), (2, 6));
         }
     }
+
+    #[test]
+    fn lines_about_joined_corners_are_those_of_the_classic_tables() {
+        let inner = |surface: &Surface| -> Vec<[usize; 2]> {
+            lines(surface).into_iter().filter(|(_, faces)| *faces == 2).map(|(line, _)| line.map(usize::from)).collect()
+        };
+        // hexagons: all three lines end at one edge
+        for (inside, hub) in [(0b0110, (2, 6)), (0b1001, (3, 7)), (0b0110_0000, (1, 5)), (0b1001_0000, (3, 7))] {
+            let hub = edge_between(hub.0, hub.1);
+            for (inside, joined) in [(inside, 1), (255 - inside, 0)] {
+                let lines = inner(&CASES[inside].decided[joined]);
+                assert!(lines.len() == 3 && lines.iter().all(|line| line.contains(&hub)), "{inside:08b} {lines:?}");
+            }
+        }
+        // a heptagon about corner 3 and the edge from 0 to 4: lines lead from the one to the other
+        let edge = |a, b| edge_between(a, b);
+        let mut expected =
+            [[edge(2, 3), edge(4, 6)], [edge(3, 7), edge(4, 6)], [edge(3, 7), edge(4, 5)], [edge(1, 3), edge(4, 5)]];
+        expected.iter_mut().for_each(|line| line.sort_unstable());
+        expected.sort_unstable();
+        for (inside, joined) in [(0b0001_1001, 1), (0b1110_0110, 0)] {
+            assert_eq!(inner(&CASES[inside].decided[joined]), expected, "{inside:08b}");
+        }
+    }
 }
