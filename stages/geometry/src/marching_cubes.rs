@@ -1,26 +1,39 @@
 //! Marching cubes: the surface where a sampled field crosses a level.
 //!
 //! Every grid edge whose ends lie on different sides gets exactly one vertex (found by linear interpolation), which all
-//! triangles around it share, so the mesh is closed wherever the surface does not leave the grid. The table of
-//! triangles is made at first use from two rules rather than written out: on each side of a cell, corners below the
-//! level that touch only diagonally stay separate (both cells at that side decide alike, so no holes); and the polygons
-//! that result are cut into triangles along short diagonals that do not lie in a side of the cell.
+//! triangles around it share, so the mesh is closed wherever the surface does not leave the grid. Where the corners' sides of
+//! the level do not tell what is connected in a cell, the trilinear field of its corners does:
 //!
-//! This file does not evaluate fields (see `band`) and knows no units: vertices come in grid-index coordinates.
+//! * On a side of a cell with two corners below the level and two above it, each pair diagonal, that pair is connected on
+//!   whose side of the level the saddle of the side's bilinear field lies (the "asymptotic decider"); at the level itself it
+//!   is the pair above. Both cells at the side compute the same, so there are no holes.
+//! * Two opposite corners of a cell that alone are above the level are connected by a tube if they are in a slice of constant
+//!   x. One slice shows it, that where the saddle is furthest on their side. Two that alone are below it are connected as
+//!   scikit-image connects them, which is more often: whenever both their edges along x are still below the level in that
+//!   slice, and when the cell has no such slice. At this resolution either is a guess; the same guess makes meshes comparable.
+//!
+//! Other tubes, which the trilinear field can have as well, would need lines in a side of the cell: there surfaces stay apart.
+//!
+//! The polygons that result are cut into triangles along short diagonals that do not lie in a side of the cell. Those of eight
+//! edges and more, which occur where sides are joined, get a vertex more, in their middle.
+//!
+//! This file does not evaluate fields (see `band`) and knows no units: vertices come in grid-index coordinates. How the
+//! surface runs for each set of corners stands in `cases`.
 
-use std::sync::LazyLock;
+mod cases;
 
-use glam::Vec3;
+use glam::{DVec3, Vec3};
 use rayon::prelude::*;
 
 use crate::mesh::Mesh;
+use cases::{CASES, Case, EDGES, Edge, MIDDLE, Surface, corner};
 
 /// Extracts the surface `value == level` of a grid of `dims` points, in grid-index coordinates.
 ///
 /// `values` are x-major: point (i, j, k) is entry `(i * ny + j) * nz + k`. Points below `level` are inside (as in a
 /// signed distance field that is negative inside); triangles are counter-clockwise seen from outside. A value equal to
 /// the level counts as outside. NaN means "not known": cells with such a corner are left out. Vertices are ordered by
-/// the grid edges they lie on, faces by cell, whatever the number of threads.
+/// the grid edges they lie on, those within cells come last; faces are ordered by cell, whatever the number of threads.
 ///
 /// # Panics
 /// If `values` does not have `dims[0] * dims[1] * dims[2]` entries, or a slice of the grid has 2^30 points or more.
@@ -39,7 +52,8 @@ pub fn marching_cubes(values: &[f32], dims: [usize; 3], level: f32) -> Mesh {
         first_vertex.push(first_vertex[first_vertex.len() - 1] + slice.positions.len() as u32);
     }
     let scratch = || [vec![0u32; 3 * grid.slice()], vec![0u32; 3 * grid.slice()]];
-    let (layers, incomplete): (Vec<Vec<[u32; 3]>>, Vec<bool>) = (0..dims[0] - 1)
+    let on_edges = first_vertex[dims[0]];
+    let layers: Vec<Layer> = (0..dims[0] - 1)
         .into_par_iter()
         .map_init(scratch, |lookup, i| {
             for (side, table) in lookup.iter_mut().enumerate() {
@@ -47,13 +61,23 @@ pub fn marching_cubes(values: &[f32], dims: [usize; 3], level: f32) -> Mesh {
                     table[*key as usize] = first_vertex[i + side] + n as u32;
                 }
             }
-            grid.layer_faces(i, &signs, lookup)
+            grid.layer_faces(i, &signs, lookup, on_edges)
         })
-        .unzip();
-    let mesh =
-        Mesh { positions: slices.iter().flat_map(|s| s.positions.iter().copied()).collect(), faces: layers.concat() };
+        .collect();
+    let mut mesh =
+        Mesh { positions: slices.iter().flat_map(|s| s.positions.iter().copied()).collect(), faces: Vec::new() };
+    mesh.faces.reserve(layers.iter().map(|layer| layer.faces.len()).sum());
+    for layer in &layers {
+        let (first_face, earlier) = (mesh.faces.len(), mesh.positions.len() as u32 - on_edges);
+        mesh.faces.extend(&layer.faces);
+        if !layer.middles.is_empty() {
+            let vertices = mesh.faces[first_face..].iter_mut().flatten();
+            vertices.filter(|v| **v >= on_edges).for_each(|v| *v += earlier);
+        }
+        mesh.positions.extend(&layer.middles);
+    }
     // Only next to unknown values can an edge have a vertex but no cell.
-    if incomplete.contains(&true) { mesh.select_faces(|_| true).0 } else { mesh }
+    if layers.iter().any(|layer| layer.is_incomplete) { mesh.select_faces(|_| true).0 } else { mesh }
 }
 
 struct Grid<'a> {
@@ -67,6 +91,16 @@ struct Slice {
     /// `3 * (j * nz + k) + axis` of the edge, ascending.
     keys: Vec<u32>,
     positions: Vec<Vec3>,
+}
+
+/// The surface between two slices of constant x.
+#[derive(Default)]
+struct Layer {
+    faces: Vec<[u32; 3]>,
+    /// Vertices within cells. In the faces the n-th of them is n more than the number of vertices on edges.
+    middles: Vec<Vec3>,
+    /// Whether a cell had to be left out because a corner is unknown.
+    is_incomplete: bool,
 }
 
 impl Grid<'_> {
@@ -112,13 +146,12 @@ impl Grid<'_> {
         slice
     }
 
-    /// The faces of the cells between slices `i` and `i + 1`, given the vertex of each edge that starts in them; and
-    /// whether a cell had to be left out because a corner is unknown.
-    fn layer_faces(&self, i: usize, signs: &Signs, lookup: &[Vec<u32>; 2]) -> (Vec<[u32; 3]>, bool) {
+    /// The surface in the cells between slices `i` and `i + 1`, given the vertex of each edge that starts in them, of which
+    /// there are `on_edges` in the whole grid.
+    fn layer_faces(&self, i: usize, signs: &Signs, lookup: &[Vec<u32>; 2], on_edges: u32) -> Layer {
         let [_, ny, nz] = self.dims;
-        let table = &*TABLE;
-        let mut faces = Vec::new();
-        let mut incomplete = false;
+        let cases = &*CASES;
+        let mut layer = Layer::default();
         for j in 0..ny - 1 {
             let corners = [(0, 0), (1, 0), (0, 1), (1, 1)];
             let rows = corners.map(|(x, y)| signs.row(i + x, j + y));
@@ -141,20 +174,81 @@ impl Grid<'_> {
                         self.values[from].is_nan() || self.values[from + 1].is_nan()
                     };
                     if corners.iter().any(unknown) {
-                        incomplete = true;
+                        layer.is_incomplete = true;
                         continue;
                     }
+                    let surface = match &cases[case].plain {
+                        Some(surface) => surface,
+                        None => self.decide(&cases[case], [i, j, k]),
+                    };
+                    let middle = on_edges + layer.middles.len() as u32;
+                    if surface.has_middle {
+                        layer.middles.push(self.middle([i, j, k]));
+                    }
                     let vertex = |edge: u8| {
+                        if edge == MIDDLE {
+                            return middle;
+                        }
                         let Edge { start, axis } = EDGES[edge as usize];
                         let [x, y, z] = corner(start);
                         lookup[x][3 * ((j + y) * nz + k + z) + axis]
                     };
-                    faces.extend(table[case].iter().map(|t| t.map(vertex)));
+                    layer.faces.extend(surface.triangles.iter().map(|t| t.map(vertex)));
                 }
             }
         }
-        (faces, incomplete)
+        layer
     }
+
+    /// How far above the level the corners of a cell lie.
+    fn above(&self, [i, j, k]: [usize; 3]) -> [f64; 8] {
+        std::array::from_fn(|n| {
+            let [x, y, z] = corner(n);
+            let value = self.values[(i + x) * self.slice() + (j + y) * self.dims[2] + k + z];
+            f64::from(value) - f64::from(self.level)
+        })
+    }
+
+    /// The vertex within a cell: the mean of its corners, of which those close to the level count more, as Lewiner has it.
+    #[cold]
+    fn middle(&self, cell: [usize; 3]) -> Vec3 {
+        let weights = self.above(cell).map(|v| 1.0 / v.abs().clamp(1e-30, 1e30));
+        let place = |n: usize| DVec3::from_array(std::array::from_fn(|axis| (cell[axis] + corner(n)[axis]) as f64));
+        let sum: DVec3 = (0..8).map(|n| place(n) * weights[n]).sum();
+        (sum / weights.iter().sum::<f64>()).as_vec3()
+    }
+
+    /// The surface in a cell where it depends on more than the corners' sides of the level.
+    #[cold]
+    fn decide<'a>(&self, case: &'a Case, cell: [usize; 3]) -> &'a Surface {
+        let above = self.above(cell);
+        // a product does not depend on the order of its factors: both cells at a side come to the same
+        let joined = |[a, b, c, d]: &[usize; 4]| above[*a] * above[*b] > above[*c] * above[*d];
+        let bits = case.sides.iter().rev().fold(0, |bits, side| bits << 1 | usize::from(joined(side)));
+        let apart = &case.decided[bits];
+        case.tube.as_ref().filter(|_| are_connected_through(&above)).unwrap_or(apart)
+    }
+}
+
+/// Whether two opposite corners of a cell that are alone on their side of the level are connected through it.
+fn are_connected_through(above: &[f64; 8]) -> bool {
+    // A slice's corners are on the cell's edges along x. The saddle of the slice lies on the side of the first and the last
+    // where the product of these exceeds that of the others: a polynomial of degree 2 along x.
+    let start: [f64; 4] = std::array::from_fn(|n| above[2 * n]);
+    let slope: [f64; 4] = std::array::from_fn(|n| above[2 * n + 1] - start[n]);
+    let square = slope[0] * slope[3] - slope[1] * slope[2];
+    let linear = start[0] * slope[3] + start[3] * slope[0] - start[1] * slope[2] - start[2] * slope[1];
+    let height = -linear / (2.0 * square);
+    let are_below = above.iter().filter(|v| **v < 0.0).count() == 2;
+    if !(0.0..=1.0).contains(&height) {
+        return are_below;
+    }
+    let at: [f64; 4] = std::array::from_fn(|n| start[n] + slope[n] * height);
+    let is_lone = |n: usize| (at[n] < 0.0) == are_below;
+    let pairs = if is_lone(0) { ([0, 3], [1, 2]) } else { ([1, 2], [0, 3]) };
+    let product = |[a, b]: [usize; 2]| at[a] * at[b];
+    let is_diagonal = pairs.0.into_iter().all(is_lone) && !pairs.1.into_iter().any(is_lone);
+    is_diagonal && (are_below || product(pairs.0) > product(pairs.1))
 }
 
 /// Which points lie inside, a bit for each: 64 points are compared with their neighbours at once, and few words differ.
@@ -213,150 +307,6 @@ fn crossing(a: f32, b: f32, level: f32) -> f32 {
     ((level - a) / (b - a)) as f32
 }
 
-// The table of cases. Cell corners are numbered x + 2 y + 4 z; edges start at a corner and run along an axis.
-
-#[derive(Clone, Copy, PartialEq)]
-struct Edge {
-    start: usize,
-    axis: usize,
-}
-
-/// The x, y, z (0 or 1) of a cell corner.
-const fn corner(n: usize) -> [usize; 3] {
-    [n & 1, n >> 1 & 1, n >> 2 & 1]
-}
-
-const EDGES: [Edge; 12] = {
-    let mut edges = [Edge { start: 0, axis: 0 }; 12];
-    let mut n = 0;
-    let mut start = 0;
-    while start < 8 {
-        let mut axis = 0;
-        while axis < 3 {
-            if corner(start)[axis] == 0 {
-                edges[n] = Edge { start, axis };
-                n += 1;
-            }
-            axis += 1;
-        }
-        start += 1;
-    }
-    edges
-};
-
-/// For each set of corners inside (bit n for corner n), the triangles as triples of edge numbers.
-static TABLE: LazyLock<Vec<Vec<[u8; 3]>>> = LazyLock::new(|| (0..256).map(case_triangles).collect());
-
-fn edge_between(a: usize, b: usize) -> usize {
-    let wanted = Edge { start: a.min(b), axis: (a ^ b).trailing_zeros() as usize };
-    EDGES.iter().position(|e| *e == wanted).expect("the corners differ in one coordinate")
-}
-
-fn midpoint(edge: usize) -> Vec3 {
-    let Edge { start, axis } = EDGES[edge];
-    let mut p = Vec3::from_array(corner(start).map(|c| c as f32));
-    p[axis] = 0.5;
-    p
-}
-
-/// Whether two edges have a side of the cell in common.
-fn share_side(a: usize, b: usize) -> bool {
-    (midpoint(a) - midpoint(b)).abs().to_array().iter().zip(midpoint(a).to_array()).any(|(d, p)| *d == 0.0 && p != 0.5)
-}
-
-fn case_triangles(inside: usize) -> Vec<[u8; 3]> {
-    let is_inside = |c: usize| inside >> c & 1 == 1;
-    // next[e]: where the surface's outline leads to from edge e, having crossed one side of the cell.
-    let mut next = [usize::MAX; 12];
-    for axis in 0..3 {
-        for far in [false, true] {
-            let (u, v) = (1 << ((axis + 1) % 3), 1 << ((axis + 2) % 3));
-            let base = if far { 1 << axis } else { 0 };
-            // The corners of this side, counter-clockwise seen from outside the cell.
-            let mut ring = [base, base + u, base + u + v, base + v];
-            if !far {
-                ring.reverse();
-            }
-            // Walking the ring, the surface is entered on the edge before each run of inside corners and left on the
-            // edge after it; each run is cut off by a line of its own, which keeps diagonal corners separate.
-            for first in 0..4 {
-                if !is_inside(ring[first]) || is_inside(ring[(first + 3) % 4]) {
-                    continue;
-                }
-                let run = (0..4).take_while(|n| is_inside(ring[(first + n) % 4])).count();
-                let last = (first + run - 1) % 4;
-                let entered = edge_between(ring[(first + 3) % 4], ring[first]);
-                let left = edge_between(ring[last], ring[(last + 1) % 4]);
-                next[entered] = left;
-            }
-        }
-    }
-    let mut triangles = Vec::new();
-    for start in 0..12 {
-        let mut polygon = Vec::new();
-        let mut e = start;
-        while next[e] != usize::MAX {
-            polygon.push(e);
-            e = std::mem::replace(&mut next[e], usize::MAX);
-        }
-        if !polygon.is_empty() {
-            cut_polygon(&polygon, inside, &mut triangles);
-        }
-    }
-    triangles
-}
-
-/// The direction of a crossed edge, from its inner to its outer end.
-fn outwards(edge: usize, inside: usize) -> Vec3 {
-    let Edge { start, axis } = EDGES[edge];
-    if inside >> start & 1 == 1 { Vec3::AXES[axis] } else { -Vec3::AXES[axis] }
-}
-
-/// What it costs to cut a polygon of `sides` sides along the line between two of its vertices.
-///
-/// A line in a side of the cell could coincide with one of the neighbouring cell, so it is all but forbidden. Of the
-/// rest short ones are better. In the pentagon (three corners cut off) the line between the two parallel edges comes
-/// first, as in the classic tables: which way pentagons bend is the one choice that shows in a mesh's volume (5e-4 for
-/// a torus of 48 points per axis). Between mirror images the choice is free; it is made as in the classic tables, too.
-fn diagonal_cost(a: usize, b: usize, sides: usize, inside: usize) -> f32 {
-    if share_side(a, b) {
-        return 100.0;
-    }
-    let (out_a, out_b) = (outwards(a, inside), outwards(b, inside));
-    let line = midpoint(a) - midpoint(b);
-    if sides == 5 && out_a.dot(out_b) != 0.0 { 0.5 } else { line.length_squared() + 0.1 * line.dot(out_a.cross(out_b)) }
-}
-
-/// Cuts a polygon of cell edges into triangles along the cheapest diagonals.
-fn cut_polygon(polygon: &[usize], inside: usize, triangles: &mut Vec<[u8; 3]>) {
-    let n = polygon.len();
-    let diagonal = |a: usize, b: usize| {
-        let neighbours = b == a + 1 || (a == 0 && b == n - 1);
-        if neighbours { 0.0 } else { diagonal_cost(polygon[a], polygon[b], n, inside) }
-    };
-    // cost[a][b] of cutting up the part of the polygon from a to b, and the corner that makes the triangle with a, b.
-    let mut cost = vec![vec![0.0f32; n]; n];
-    let mut apex = vec![vec![0; n]; n];
-    for span in 2..n {
-        for a in 0..n - span {
-            let b = a + span;
-            let of = |m: usize| cost[a][m] + cost[m][b];
-            let best = (a + 1..b).min_by(|l, r| of(*l).total_cmp(&of(*r))).expect("there is a corner between");
-            apex[a][b] = best;
-            cost[a][b] = of(best) + diagonal(a, b);
-        }
-    }
-    let mut open = vec![(0, n - 1)];
-    while let Some((a, b)) = open.pop() {
-        if b - a < 2 {
-            continue;
-        }
-        let m = apex[a][b];
-        triangles.push([a, m, b].map(|c| polygon[c] as u8));
-        open.extend([(a, m), (m, b)]);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -383,11 +333,8 @@ mod tests {
     fn noise_gives_closed_manifolds() {
         let n = 20;
         for seed in 0..4u64 {
-            let mut state = seed;
-            let mut values = sample(n, |_| {
-                state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-                (state >> 40) as f32 / (1u32 << 24) as f32 - 0.5
-            });
+            let mut random = noise(seed);
+            let mut values = sample(n, |_| random());
             for p in 0..n * n * n {
                 if [p / n / n, p / n % n, p % n].iter().any(|c| *c == 0 || *c == n - 1) {
                     values[p] = 1.0;
@@ -401,6 +348,90 @@ mod tests {
             directed.sort_unstable();
             assert!(directed.windows(2).all(|w| w[0] != w[1]), "two faces run along an edge in the same direction");
         }
+    }
+
+    /// Vertices, faces and components of the surface in a cell with these values at its corners.
+    fn cell(values: [f32; 8]) -> [usize; 3] {
+        // corners are numbered with x first
+        let mesh = marching_cubes(&[0, 4, 2, 6, 1, 5, 3, 7].map(|n: usize| values[n]), [2; 3], 0.0);
+        let components = mesh.face_components().into_iter().max().map_or(0, |last| last + 1);
+        [mesh.positions.len(), mesh.faces.len(), components as usize]
+    }
+
+    #[test]
+    fn the_saddle_decides_what_is_connected_on_a_side() {
+        let diagonal = |inside: f32, outside: f32| cell([inside, outside, outside, inside, 1.0, 1.0, 1.0, 1.0]);
+        assert_eq!(diagonal(-0.5, 0.6), [6, 2, 2]);
+        assert_eq!(diagonal(-0.6, 0.5), [6, 4, 1]);
+        // at the level itself those above are connected
+        assert_eq!(diagonal(-0.5, 0.5), [6, 2, 2]);
+        // joined on one side of two: one surface with a vertex more
+        assert_eq!(cell([-2.0, -1.0, 1.0, 2.0, 1.0, 2.0, -2.0, -1.0]), [9, 8, 1]);
+        assert_eq!(cell([-1.0, -1.0, 2.0, 2.0, 2.0, 2.0, -1.0, -1.0]), [8, 4, 2]);
+    }
+
+    #[test]
+    fn opposite_corners_are_connected_through_the_cell() {
+        let with = |lone: f32, others: f32| cell(std::array::from_fn(|n| if n == 2 || n == 5 { lone } else { others }));
+        // above the level, it is whether the middle of the cell is above it: 2 - 6 * 0.3 and 2 - 6 * 0.4 eighths
+        assert_eq!(with(1.0, -0.3), [6, 6, 1]);
+        assert_eq!(with(1.0, -0.4), [6, 2, 2]);
+        // below it, whether the middles of their edges are
+        assert_eq!(with(-1.0, 0.9), [6, 6, 1]);
+        assert_eq!(with(-1.0, 1.1), [6, 2, 2]);
+        // the slice to look at is outside the cell
+        let outside = [2.0, -1.0, -2.0, -2.0, -0.25, -2.0, -0.25, 0.25];
+        assert!(!are_connected_through(&outside));
+        assert!(are_connected_through(&outside.map(|v| -v)));
+    }
+
+    /// What is looked for in one slice along x, looked for in many along each axis.
+    #[test]
+    fn one_slice_tells_whether_opposite_corners_above_are_connected() {
+        let mut random = noise(7);
+        let mut connected = 0;
+        for _ in 0..4000 {
+            let above: [f64; 8] = std::array::from_fn(|n| {
+                let size = f64::from(random().abs()) + 1e-3;
+                if n == 0 || n == 7 { 2.0 * size } else { -size }
+            });
+            let in_some_slice = |axis: usize| {
+                let (u, v, w) = (1 << axis, 1 << ((axis + 1) % 3), 1 << ((axis + 2) % 3));
+                (0..=4000).map(|step| f64::from(step) / 4000.0).any(|t| {
+                    let at = |corner: usize| above[corner] * (1.0 - t) + above[corner + u] * t;
+                    at(0) > 0.0 && at(v + w) > 0.0 && at(0) * at(v + w) > at(v) * at(w)
+                })
+            };
+            let found = are_connected_through(&above);
+            connected += usize::from(found);
+            for axis in 0..3 {
+                assert_eq!(in_some_slice(axis), found, "axis {axis}, {above:?}");
+            }
+        }
+        assert!((500..3500).contains(&connected), "{connected}");
+    }
+
+    /// Numbers from -0.5 to 0.5.
+    fn noise(seed: u64) -> impl FnMut() -> f32 {
+        let mut state = seed;
+        move || {
+            state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            (state >> 40) as f32 / (1u32 << 24) as f32 - 0.5
+        }
+    }
+
+    #[test]
+    fn a_field_turned_inside_out_has_the_same_vertices() {
+        let n = 16;
+        let mut random = noise(3);
+        let values = sample(n, |_| random());
+        let turned: Vec<f32> = values.iter().map(|v| -v).collect();
+        let [one, other] = [values, turned].map(|values| marching_cubes(&values, [n; 3], 0.0));
+        assert_eq!(one.positions, other.positions);
+        // those within cells come after those on edges
+        let on_edge = |p: &Vec3| p.to_array().iter().filter(|c| c.fract() == 0.0).count() >= 2;
+        let first = one.positions.iter().position(|p| !on_edge(p)).unwrap();
+        assert!(one.positions[first..].iter().all(|p| !on_edge(p)) && one.positions.len() - first > 50);
     }
 
     #[test]
@@ -421,6 +452,17 @@ mod tests {
             }
         }
         assert_eq!(marching_cubes(&values, [n; 3], 0.1).positions.len(), crossed);
+    }
+
+    #[test]
+    fn next_to_unknown_values_the_surface_is_that_of_the_whole() {
+        let n = 16;
+        let mut random = noise(11);
+        let mut values = sample(n, |_| random());
+        let whole = marching_cubes(&values, [n; 3], 0.0);
+        (0..n * n * 6).for_each(|p| values[p] = f32::NAN);
+        let is_beyond = |f: usize| whole.faces[f].iter().all(|v| whole.positions[*v as usize].x >= 6.0);
+        assert_eq!(marching_cubes(&values, [n; 3], 0.0), whole.select_faces(is_beyond).0);
     }
 
     #[test]

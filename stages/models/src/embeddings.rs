@@ -5,14 +5,15 @@ use tch::{Kind, Tensor};
 
 use crate::layers::Linear;
 
-/// Sinusoids of the time (Ho et al. 2020, with Stable Diffusion's ordering): `[B]` integers -> `[B, width]`, f32.
+/// Sinusoids of the time (Ho et al. 2020, with Stable Diffusion's ordering): `[B]` integers -> `[B, width]`, f32;
+/// a single number, of no dimensions, is one time for the whole batch: `[1, width]`.
 /// `flip` puts the cosines first; `shift` lowers the number of steps that the frequencies are spread over. Rounded as diffusers does.
 pub fn sinusoids(t: &Tensor, width: i64, flip: bool, shift: f64) -> Tensor {
     let half = width / 2;
     let steps = Tensor::arange(half, (Kind::Float, t.device()));
     // multiplied, then divided, and rounded after each: time 999 shows the last bit of a frequency
     let frequencies = (steps * -(10000f64.ln()) / (half as f64 - shift)).exp();
-    let angles = t.to_kind(Kind::Float).unsqueeze(1) * frequencies.unsqueeze(0);
+    let angles = t.to_kind(Kind::Float).reshape([-1, 1]) * frequencies.unsqueeze(0);
     let (sin, cos) = (angles.sin(), angles.cos());
     let pair = if flip { Tensor::cat(&[cos, sin], 1) } else { Tensor::cat(&[sin, cos], 1) };
     pair.constant_pad_nd([0, width - 2 * half])
@@ -44,6 +45,13 @@ impl TimeEmbedding {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_single_time_is_that_of_the_whole_batch() {
+        let [alone, listed] = [Tensor::from(7i64), Tensor::from_slice(&[7i64])].map(|t| sinusoids(&t, 8, true, 0.0));
+        assert_eq!(alone.size(), [1, 8]);
+        assert!(alone.equal(&listed));
+    }
 
     #[test]
     fn frequencies_are_rounded_as_diffusers_rounds_them() {

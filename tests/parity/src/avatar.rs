@@ -1,10 +1,10 @@
 //! What lies around the networks of an avatar: quantisers, condition channels, TriPlane, the noise schedule and sampling
-//! with shared noise, and the transforms from head model to camera. Tolerances come with each case.
+//! with shared noise; the transforms from head model to camera stand in `transforms`. Tolerances come with each case.
+
+mod transforms;
 
 use anyhow::{Context, Result, bail, ensure};
 use geometry::quantize::{self, Quantizer};
-use geometry::{Camera, gbuffer, pose};
-use glam::{DMat3, DMat4, DVec3};
 use models::schedule::{Sampler, Schedule, ScheduleConfig, Walk};
 use models::triplane::{self, FeatureMaps, GBuffer, Padding};
 use serde_json::Value;
@@ -14,6 +14,7 @@ use tch::{Kind, Tensor};
 use crate::check::{Case, Checks, Report, largest};
 use crate::conventions::{self, agrees};
 use crate::folder::Folder;
+use transforms::{camera, flame_to_world};
 
 /// Runs one case by its kind.
 pub fn run(kind: &str, case: &Folder, checks: &mut Checks) -> Result<()> {
@@ -299,6 +300,8 @@ fn trajectory(case: &Folder, checks: &mut Checks) -> Result<()> {
 
     let (mixing, slope, offset) = (case.io.get("in.A")?, case.io.get("in.b")?, case.io.get("in.offset")?);
     let noise = case.io.get("in.step_noise")?;
+    let given = noise.size().first().copied().unwrap_or(0) as usize;
+    ensure!(given == plan.len(), "config steps: {} steps, but in.step_noise is for {given}", plan.len());
     let mut x = case.io.get("in.x_T")?.expand(offset.size().as_slice(), false);
     let (mut states, mut clean, mut walk) = (vec![x.contiguous()], Vec::new(), Walk::default());
     for (k, step) in plan.iter().enumerate() {
@@ -310,86 +313,6 @@ fn trajectory(case: &Folder, checks: &mut Checks) -> Result<()> {
     }
     case.f32(checks, "out.trajectory", &Tensor::stack(&states, 0))?;
     case.f32(checks, "out.pred_x0", &Tensor::stack(&clean, 0))
-}
-
-fn points(case: &Folder, name: &str) -> Result<Vec<DVec3>> {
-    Ok(case.io.numbers(name)?.chunks_exact(3).map(DVec3::from_slice).collect())
-}
-
-fn row_major(m: DMat3) -> [f64; 9] {
-    m.transpose().to_cols_array()
-}
-
-fn flame_to_world(case: &Folder, checks: &mut Checks) -> Result<()> {
-    let (rotations, translations) = (points(case, "in.rotation")?, points(case, "in.translation")?);
-    let scale = points(case, "in.scale")?[0];
-    let per_flame = match case.meta["config"].get("nphm_over_flame") {
-        Some(_) => case.config("nphm_over_flame")?,
-        None => pose::NPHM_PER_FLAME,
-    };
-    ensure!(per_flame > 0.0, "config nphm_over_flame: {per_flame} is not above 0");
-    // what our transform divides by is left when it is done
-    let own_scale = pose::NPHM_PER_FLAME / per_flame;
-    let vertices: Vec<DVec3> = points(case, "in.vertices_nphm")?.into_iter().map(|v| v * own_scale).collect();
-    let (mut matrices, mut world) = (Vec::new(), Vec::new());
-    for (&rotation, &translation) in rotations.iter().zip(&translations) {
-        matrices.extend(row_major(pose::euler_xyz(rotation)));
-        let to_world = pose::FlamePose { rotation, translation, scale }.nphm_to_world();
-        world.extend(vertices.iter().flat_map(|v| to_world.transform_point3(*v).to_array()));
-    }
-    case.f64(checks, "out.rotation_matrix", &matrices)?;
-    case.f64(checks, "out.world", &world)
-}
-
-/// The sizes that were padded: the tensor `in.size`, or the pairs in brackets of the note on `out.padded_size`.
-fn sizes(case: &Folder) -> Result<Vec<u32>> {
-    if let Ok(sizes) = case.io.integers("in.size") {
-        return Ok(sizes.into_iter().map(|n| n as u32).collect());
-    }
-    let mut notes = case.meta["notes"].as_array().into_iter().flatten().filter_map(Value::as_str);
-    let (_, words) = notes
-        .find_map(|note| note.split_once("out.padded_size"))
-        .context("neither in.size nor a note says what out.padded_size is of")?;
-    pairs(words)
-}
-
-/// The numbers of all `(1,2)` in a text.
-fn pairs(text: &str) -> Result<Vec<u32>> {
-    let brackets = text.split('(').skip(1).filter_map(|part| part.split_once(')')).map(|(inner, _)| inner);
-    let numbers = brackets.flat_map(|inner| inner.split(',')).map(|number| number.trim().parse::<u32>());
-    numbers.collect::<Result<Vec<u32>, _>>().with_context(|| format!("pairs of sizes expected in `{text}`"))
-}
-
-fn camera(case: &Folder, checks: &mut Checks) -> Result<()> {
-    let (near, far) = (case.config("near")?, case.config("far")?);
-    ensure!(0.0 < near && near < far, "config near and far: there is nothing between planes at {near} and {far}");
-    let depths = case.io.numbers("in.camera_depth")?;
-    let clip: Vec<f64> = depths.iter().map(|d| gbuffer::clip_depth_at(*d, near, far)).collect();
-    if (near, far) == (gbuffer::NEAR, gbuffer::FAR) {
-        checks.exact(
-            "the renderer's clip depth",
-            depths.iter().map(|d| gbuffer::clip_depth(*d)).eq(clip.iter().copied()),
-        );
-    }
-    case.f64(checks, "out.z_clip", &clip)?;
-    let network: Vec<f32> = clip.iter().map(|z| gbuffer::network_depth(*z as f32)).collect();
-    case.f32(checks, "out.network_depth", &Tensor::from_slice(&network))?;
-
-    let rotation = pose::rodrigues(points(case, "in.rodrigues")?[0]);
-    case.f64(checks, "out.rotation", &row_major(rotation))?;
-    let world_to_cam = DMat4::from_mat3_translation(rotation, points(case, "in.t")?[0]);
-    case.f64(checks, "out.world_to_gl", &pose::opengl_from_opencv(world_to_cam).transpose().to_cols_array())?;
-    let size: Vec<u32> = serde_json::from_value(case.meta["config"]["render_size"].clone()).context("render_size")?;
-    let k: [f64; 9] = case.io.numbers("in.K")?.try_into().map_err(|_| anyhow::anyhow!("K is not 3x3"))?;
-    let camera = Camera::from_row_major(&k, &world_to_cam.transpose().to_cols_array(), size[0], size[1]);
-    let world = points(case, "in.points_world")?;
-    let pixels: Vec<f64> = world.iter().flat_map(|p| camera.project(*p).0.to_array()).collect();
-    case.f64(checks, "out.pixels", &pixels)?;
-    let clip = world.iter().flat_map(|p| gbuffer::clip_coordinates(&camera, *p, near, far).to_array());
-    case.f64(checks, "out.clip", &clip.collect::<Vec<f64>>())?;
-    let padded: Vec<i64> = sizes(case)?.iter().map(|&n| i64::from(gbuffer::padded_size(n))).collect();
-    checks.exact("out.padded_size", padded == case.io.integers("out.padded_size")?);
-    Ok(())
 }
 
 /// The other TriPlane convention: points in [-1, 1], sums or products over planes, with both corner rules and paddings.
@@ -427,8 +350,10 @@ pub fn planes(path: &Path, report: &mut Report) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use glam::DVec3;
     use models::schedule::{Limit, Prediction, Spacing, Variance};
     use serde_json::json;
+    use transforms::{scale, sizes};
 
     /// A case of these tensors, each with its shape.
     fn case_of(meta: Value, tensors: &[(&str, &[f64], &[i64])]) -> Folder {
@@ -515,6 +440,43 @@ mod tests {
             assert!(!holds("flame_to_world", &case(other)).unwrap());
         }
         assert!(holds("flame_to_world", &case(json!({ "nphm_over_flame": 0 }))).is_err());
+    }
+
+    #[test]
+    fn a_scale_is_of_three_numbers_or_of_one() {
+        let read = |values: &[f64], shape: &[i64]| scale(&case_of(json!({}), &[("in.scale", values, shape)]));
+        assert_eq!(read(&[1.0, 2.0, 3.0], &[1, 3]).unwrap(), DVec3::new(1.0, 2.0, 3.0));
+        assert_eq!(read(&[1.0, 2.0, 3.0], &[3]).unwrap(), DVec3::new(1.0, 2.0, 3.0));
+        assert_eq!(read(&[1.1], &[1, 1]).unwrap(), DVec3::splat(1.1));
+        assert_eq!(read(&[1.1], &[]).unwrap(), DVec3::splat(1.1));
+        assert!(read(&[1.0, 2.0], &[1, 2]).unwrap_err().to_string().contains("in.scale is [1, 2]"));
+    }
+
+    #[test]
+    fn every_step_has_its_noise() {
+        let case = |steps: usize| {
+            let config = json!({ "T": 1000, "steps": steps, "network": "v = A x + b*t/1000 + offset[frame]" });
+            let tolerance = tolerances(&["out.variance", "out.trajectory", "out.pred_x0"]);
+            let zeros = [0.0; 6];
+            let tensors: [(&str, &[f64], &[i64]); 7] = [
+                ("in.A", &[0.5], &[1, 1]),
+                ("in.b", &[0.0], &[1, 1, 1, 1]),
+                ("in.offset", &[0.0, 0.0], &[2, 1, 1, 1]),
+                ("in.x_T", &[1.0], &[1, 1, 1, 1]),
+                ("in.step_noise", &zeros[..3], &[3, 1, 1, 1]),
+                ("out.timesteps", &zeros[..3], &[3]),
+                ("out.variance", &zeros[..3], &[3]),
+            ];
+            let more: [(&str, &[f64], &[i64]); 2] =
+                [("out.trajectory", &[0.0; 8], &[4, 2, 1, 1, 1]), ("out.pred_x0", &zeros, &[3, 2, 1, 1, 1])];
+            case_of(json!({ "config": config, "tolerance": tolerance }), &[&tensors[..], &more].concat())
+        };
+        // compared, and not equal
+        assert!(!holds("ddpm_trajectory", &case(3)).unwrap());
+        for steps in [2, 4] {
+            let error = holds("ddpm_trajectory", &case(steps)).unwrap_err().to_string();
+            assert!(error.starts_with("config steps") && error.contains("for 3"), "{error}");
+        }
     }
 
     #[test]

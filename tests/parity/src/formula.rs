@@ -1,25 +1,31 @@
 //! Scalar fields written as formulas, such as `|p-(0.1,0,0)|-0.4` or `hypot(hypot(x,y)-0.55,z)-0.22, a torus`: a parser by
-//! recursive descent, and evaluation in f64. Knows no grids.
+//! recursive descent, and evaluation in f64. Knows no grids; what can be computed stands in `functions`.
+
+mod functions;
 
 use anyhow::{Error, Result, anyhow, bail};
 use glam::DVec3;
 
+use functions::{Function, Node, Part, modulo, point_of};
+
 /// A scalar field of x, y and z, or of the point p that they make up.
 ///
-/// It may use numbers, `pi`, `+ - * /`, powers (`^` or `**`), parentheses, `hypot`, `min` and `max` of two or more numbers, `sqrt`,
-/// `abs`, `sin`, `cos`, `tan`, `tanh`, `exp` and `log` of one, points `(a,b,c)`, and bars for lengths and absolute values.
+/// It may use numbers, `pi`, `e`, `+ - * / %`, powers (`^`, `**`, a raised 2 or 3), products without a sign (`0.3x`),
+/// parentheses, points `(a,b,c)` and `(a,b)`, which are multiplied and divided coordinate by coordinate, `p.x`, bars for lengths
+/// and absolute values, and the functions of `Function::named`.
 pub struct Formula(Node);
 
 impl Formula {
-    /// Reads a formula. What follows a comma and a blank outside of parentheses is a remark.
+    /// Reads a formula. What follows it after a semicolon, after a comma and a blank, or in parentheses after a blank is a remark.
     ///
     /// # Errors
     /// If it is not understood; the place is counted in characters from 1.
     pub fn parse(text: &str) -> Result<Self> {
-        let mut parser = Parser { text: without_remark(text), at: 0 };
+        let plain: String = text.chars().map(plain).collect();
+        let mut parser = Parser { text: &plain, at: 0, open_bars: 0, is_loose: false };
         let whole = parser.sum()?;
-        parser.skip_blanks();
-        if !parser.rest().is_empty() {
+        if !is_remark(parser.rest()) {
+            parser.skip_blanks();
             return Err(parser.unexpected("an operator"));
         }
         match whole {
@@ -34,88 +40,35 @@ impl Formula {
     }
 }
 
-fn without_remark(text: &str) -> &str {
-    let mut depth = 0;
-    for (at, symbol) in text.char_indices() {
-        match symbol {
-            '(' => depth += 1,
-            ')' => depth -= 1,
-            ',' if depth == 0 && text[at + 1..].starts_with(' ') => return &text[..at],
-            _ => {}
-        }
-    }
-    text
-}
-
-/// A number that depends on the point.
-#[derive(Clone)]
-enum Node {
-    Constant(f64),
-    /// A coordinate of the point.
-    Axis(usize),
-    Map(fn(f64) -> f64, Box<Node>),
-    /// From the left, over one part or more.
-    Fold(fn(f64, f64) -> f64, Vec<Node>),
-}
-
-impl Node {
-    fn at(&self, point: DVec3) -> f64 {
-        match self {
-            Self::Constant(value) => *value,
-            Self::Axis(axis) => point[*axis],
-            Self::Map(function, part) => function(part.at(point)),
-            Self::Fold(function, parts) => {
-                let rest = parts.iter().skip(1);
-                rest.fold(parts[0].at(point), |so_far, part| function(so_far, part.at(point)))
-            }
-        }
+/// Signs of print as they are typed.
+fn plain(symbol: char) -> char {
+    match symbol {
+        '\u{2212}' | '\u{2013}' => '-',
+        '\u{b7}' | '\u{d7}' | '\u{22c5}' | '\u{2217}' => '*',
+        '\u{f7}' | '\u{2215}' => '/',
+        '\u{2016}' => '|',
+        other => other,
     }
 }
 
-fn map(function: fn(f64) -> f64, part: Node) -> Node {
-    Node::Map(function, Box::new(part))
-}
-
-fn fold(function: fn(f64, f64) -> f64, left: Node, right: Node) -> Node {
-    Node::Fold(function, vec![left, right])
-}
-
-/// What a piece of a formula stands for.
-enum Part {
-    Number(Node),
-    Point([Node; 3]),
-}
-
-/// A function that a formula may name.
-enum Function {
-    OfOne(fn(f64) -> f64),
-    /// Of two numbers or more, from the left.
-    OfSeveral(fn(f64, f64) -> f64),
-}
-
-impl Function {
-    fn named(name: &str) -> Option<Self> {
-        Some(match name {
-            "sqrt" => Self::OfOne(f64::sqrt),
-            "abs" => Self::OfOne(f64::abs),
-            "sin" => Self::OfOne(f64::sin),
-            "cos" => Self::OfOne(f64::cos),
-            "tan" => Self::OfOne(f64::tan),
-            "tanh" => Self::OfOne(f64::tanh),
-            "exp" => Self::OfOne(f64::exp),
-            "log" => Self::OfOne(f64::ln),
-            "hypot" => Self::OfSeveral(f64::hypot),
-            "min" | "minimum" => Self::OfSeveral(f64::min),
-            "max" | "maximum" => Self::OfSeveral(f64::max),
-            _ => return None,
-        })
-    }
+/// Whether what is left after a formula is nothing or a remark.
+fn is_remark(rest: &str) -> bool {
+    let (words, has_blank) = (rest.trim(), rest.starts_with(char::is_whitespace));
+    let after_comma = words.strip_prefix(',').is_some_and(|words| words.starts_with(char::is_whitespace));
+    // what can be read as a formula in parentheses may be meant as a factor
+    let inside = words.strip_prefix('(').and_then(|words| words.strip_suffix(')'));
+    let in_parentheses = has_blank && inside.is_some_and(|inside| Formula::parse(inside).is_err());
+    words.is_empty() || words.starts_with(';') || after_comma || in_parentheses
 }
 
 struct Parser<'a> {
     text: &'a str,
     /// How far it is read, in bytes.
     at: usize,
+    /// Bars that are open in the innermost parentheses.
+    open_bars: usize,
+    /// Whether it is not clear how far the divisor or the exponent that was just read goes: `1/2x` and `e^2x` have two readings.
+    is_loose: bool,
 }
 
 impl<'a> Parser<'a> {
@@ -127,18 +80,23 @@ impl<'a> Parser<'a> {
         self.at = self.text.len() - self.rest().trim_start().len();
     }
 
-    /// Reads a symbol if it is what comes next.
+    /// Reads a symbol if it is what comes next, with the blanks before it.
     fn eat(&mut self, symbol: &str) -> bool {
-        self.skip_blanks();
-        let found = self.rest().starts_with(symbol);
-        if found {
-            self.at += symbol.len();
+        match self.rest().trim_start().strip_prefix(symbol) {
+            Some(after) => {
+                self.at = self.text.len() - after.len();
+                true
+            }
+            None => false,
         }
-        found
     }
 
     fn expect(&mut self, symbol: &str) -> Result<()> {
-        if self.eat(symbol) { Ok(()) } else { Err(self.unexpected(&format!("`{symbol}`"))) }
+        if self.eat(symbol) {
+            return Ok(());
+        }
+        self.skip_blanks();
+        Err(self.unexpected(&format!("`{symbol}`")))
     }
 
     fn mistake(&self, reason: &str) -> Error {
@@ -172,40 +130,59 @@ impl<'a> Parser<'a> {
         let mut so_far = self.signed()?;
         loop {
             so_far = if self.eat("*") {
-                match (so_far, self.signed()?) {
-                    // of two factors, it is the point that is scaled
-                    (number @ Part::Number(_), point @ Part::Point(_)) => self.scaled(|a, b| a * b, point, number)?,
-                    (left, right) => self.scaled(|a, b| a * b, left, right)?,
-                }
+                let right = self.signed()?;
+                self.together(|a, b| a * b, so_far, right)?
             } else if self.eat("/") {
                 let right = self.signed()?;
-                self.scaled(|a, b| a / b, so_far, right)?
+                self.is_loose = true;
+                if matches!((&so_far, &right), (Part::Number(_), Part::Point(_))) {
+                    return Err(self.mistake("the divisor of a number before it is a point"));
+                }
+                self.together(|a, b| a / b, so_far, right)?
+            } else if self.eat("%") {
+                let right = self.signed()?;
+                self.together(modulo, so_far, right)?
+            } else if self.factor_follows() {
+                if self.is_loose {
+                    return Err(self.mistake("`1/2x` and `e^2x` may be read in two ways: parentheses are missing"));
+                }
+                let right = self.power()?;
+                self.together(|a, b| a * b, so_far, right)?
             } else {
                 return Ok(so_far);
             };
         }
     }
 
-    /// Two numbers or two points, put together.
-    fn added(&self, function: fn(f64, f64) -> f64, left: Part, right: Part) -> Result<Part> {
-        match (left, right) {
-            (Part::Number(a), Part::Number(b)) => Ok(Part::Number(fold(function, a, b))),
-            (Part::Point([ax, ay, az]), Part::Point([bx, by, bz])) => {
-                Ok(Part::Point([fold(function, ax, bx), fold(function, ay, by), fold(function, az, bz)]))
+    /// Whether a factor follows without a sign: a name, parentheses or bars at a number, at parentheses or at bars. Parentheses
+    /// after a blank may be a remark, and a bar may be the end of what is inside bars.
+    fn factor_follows(&self) -> bool {
+        let (before, rest) = (self.text[..self.at].chars().next_back(), self.rest());
+        let after_number = before.is_some_and(|symbol| symbol.is_ascii_digit() || symbol == '.');
+        let after_whole = before.is_some_and(|symbol| ")]|".contains(symbol) || power_sign(symbol).is_some());
+        match rest.chars().next() {
+            Some('(') => after_number || after_whole,
+            Some('|') => after_number && self.open_bars == 0,
+            Some('\u{221a}' | '\u{3c0}' | 'a'..='z' | 'A'..='Z') => true,
+            Some(blank) if blank.is_whitespace() => {
+                let word = word_of(rest.trim_start());
+                constant(word).is_some() || Function::named(unqualified(word)).is_some()
             }
-            _ => Err(self.mistake("a point and a number cannot be added before it")),
+            _ => false,
         }
     }
 
-    /// A number or a point by a number.
-    fn scaled(&self, function: fn(f64, f64) -> f64, left: Part, right: Part) -> Result<Part> {
-        match (left, right) {
-            (Part::Number(a), Part::Number(b)) => Ok(Part::Number(fold(function, a, b))),
-            (Part::Point(point), Part::Number(b)) => {
-                Ok(Part::Point(point.map(|coordinate| fold(function, coordinate, b.clone()))))
-            }
-            _ => Err(self.mistake("a factor or divisor before it is a point")),
+    /// Two parts, coordinate by coordinate.
+    fn together(&self, function: fn(f64, f64) -> f64, left: Part, right: Part) -> Result<Part> {
+        left.with(function, right).map_err(|reason| self.mistake(&reason))
+    }
+
+    /// Two numbers or two points, put together.
+    fn added(&self, function: fn(f64, f64) -> f64, left: Part, right: Part) -> Result<Part> {
+        if matches!((&left, &right), (Part::Number(_), Part::Point(_)) | (Part::Point(_), Part::Number(_))) {
+            return Err(self.mistake("a point and a number cannot be added before it"));
         }
+        self.together(function, left, right)
     }
 
     /// A power with its sign, which counts last: -x^2 is -(x^2).
@@ -213,22 +190,25 @@ impl<'a> Parser<'a> {
         if self.eat("+") {
             return self.signed();
         }
-        if !self.eat("-") {
-            return self.power();
-        }
-        Ok(match self.signed()? {
-            Part::Number(node) => Part::Number(map(|value| -value, node)),
-            Part::Point(point) => Part::Point(point.map(|coordinate| map(|value| -value, coordinate))),
-        })
+        if self.eat("-") { Ok(self.signed()?.map(|value| -value)) } else { self.power() }
     }
 
     fn power(&mut self) -> Result<Part> {
         let base = self.atom()?;
-        if !self.eat("**") && !self.eat("^") {
+        let exponent = if let Some(exponent) = self.rest().chars().next().and_then(power_sign) {
+            self.at += '\u{b2}'.len_utf8();
+            self.is_loose = false;
+            Part::Number(Node::Constant(exponent))
+        } else if self.eat("**") || self.eat("^") {
+            let exponent = self.signed()?;
+            self.is_loose = !self.text[..self.at].ends_with(')');
+            exponent
+        } else {
+            self.is_loose = false;
             return Ok(base);
-        }
-        match (base, self.signed()?) {
-            (Part::Number(base), Part::Number(exponent)) => Ok(Part::Number(fold(f64::powf, base, exponent))),
+        };
+        match (base, exponent) {
+            (base @ Part::Number(_), exponent @ Part::Number(_)) => self.together(f64::powf, base, exponent),
             _ => Err(self.mistake("a point has no power and is none")),
         }
     }
@@ -236,47 +216,52 @@ impl<'a> Parser<'a> {
     fn atom(&mut self) -> Result<Part> {
         self.skip_blanks();
         match self.rest().chars().next() {
-            Some('(') => self.group(),
+            Some('(') => self.group("(", ")"),
+            Some('[') => self.group("[", "]"),
             Some('|') => {
                 self.expect("|")?;
+                self.open_bars += 1;
                 let inside = self.sum()?;
+                self.open_bars -= 1;
                 self.expect("|")?;
-                Ok(Part::Number(length(inside)))
+                Ok(Part::Number(inside.length()))
+            }
+            Some('\u{221a}') => {
+                self.expect("\u{221a}")?;
+                Ok(self.atom()?.map(f64::sqrt))
             }
             Some('0'..='9' | '.') => self.number(),
-            Some('a'..='z' | 'A'..='Z') => self.name(),
+            Some('a'..='z' | 'A'..='Z' | '\u{3c0}') => self.name(),
             _ => Err(self.unexpected("a number, a coordinate, a function, `(` or `|`")),
         }
     }
 
-    /// Parentheses with one part or more.
-    fn list(&mut self) -> Result<Vec<Part>> {
-        self.expect("(")?;
+    /// Parentheses with one part or more. Of NumPy's axes only the last is known, which is the one that a point has.
+    fn list(&mut self, open: &str, close: &str) -> Result<Vec<Part>> {
+        self.expect(open)?;
+        let bars_around = std::mem::take(&mut self.open_bars);
         let mut parts = vec![self.sum()?];
         while self.eat(",") {
-            parts.push(self.sum()?);
+            if !self.eat("axis=-1") {
+                parts.push(self.sum()?);
+            }
         }
-        self.expect(")")?;
+        self.open_bars = bars_around;
+        self.expect(close)?;
         Ok(parts)
     }
 
-    fn numbers(&self, parts: Vec<Part>) -> Result<Vec<Node>> {
+    fn group(&mut self, open: &str, close: &str) -> Result<Part> {
+        let mut parts = self.list(open, close)?;
+        if parts.len() == 1 {
+            return Ok(parts.remove(0));
+        }
         let number = |part| match part {
             Part::Number(node) => Ok(node),
             Part::Point(_) => Err(self.mistake("a point stands in parentheses before it, where a number is expected")),
         };
-        parts.into_iter().map(number).collect()
-    }
-
-    fn group(&mut self) -> Result<Part> {
-        let mut parts = self.list()?;
-        if parts.len() == 1 {
-            return Ok(parts.remove(0));
-        }
-        match <[Node; 3]>::try_from(self.numbers(parts)?) {
-            Ok(point) => Ok(Part::Point(point)),
-            Err(parts) => Err(self.mistake(&format!("the point before it has {} coordinates, not 3", parts.len()))),
-        }
+        let numbers: Vec<Node> = parts.into_iter().map(number).collect::<Result<_>>()?;
+        point_of(numbers.into_iter()).map_err(|reason| self.mistake(&reason))
     }
 
     fn number(&mut self) -> Result<Part> {
@@ -298,48 +283,59 @@ impl<'a> Parser<'a> {
 
     /// A coordinate, a constant or a function; NumPy's names may have their module before them.
     fn name(&mut self) -> Result<Part> {
-        let rest = self.rest();
-        let is_part = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '.';
-        let word = &rest[..rest.find(|c: char| !is_part(c)).unwrap_or(rest.len())];
-        let name = ["np.", "numpy.", "math."].iter().find_map(|module| word.strip_prefix(module)).unwrap_or(word);
-        let part = match name {
-            "x" => Part::Number(Node::Axis(0)),
-            "y" => Part::Number(Node::Axis(1)),
-            "z" => Part::Number(Node::Axis(2)),
-            "p" => Part::Point([0, 1, 2].map(Node::Axis)),
-            "pi" => Part::Number(Node::Constant(std::f64::consts::PI)),
-            _ => match Function::named(name) {
-                Some(function) => return self.call(word, &function),
-                None => {
-                    return Err(self.mistake(&format!("`{word}` is neither a coordinate nor a function that is known")));
-                }
-            },
+        let word = word_of(self.rest());
+        if let Some(part) = constant(word) {
+            self.at += word.len();
+            return Ok(part);
+        }
+        let Some(function) = Function::named(unqualified(word)) else {
+            return Err(self.mistake(&format!("`{word}` is neither a coordinate nor a function that is known")));
         };
         self.at += word.len();
-        Ok(part)
-    }
-
-    fn call(&mut self, word: &str, function: &Function) -> Result<Part> {
-        self.at += word.len();
-        let parts = self.list()?;
-        let mut parts = self.numbers(parts)?;
-        match (function, parts.len()) {
-            (Function::OfOne(function), 1) => Ok(Part::Number(map(*function, parts.remove(0)))),
-            (Function::OfSeveral(function), 2..) => Ok(Part::Number(Node::Fold(*function, parts))),
-            (_, count) => Err(self.mistake(&format!("{word} does not take as many numbers as {count}"))),
-        }
+        let parts = self.list("(", ")")?;
+        function.of(word, parts).map_err(|reason| self.mistake(&reason))
     }
 }
 
-/// What bars stand for: the absolute value of a number, the length of a point's way from the origin.
-fn length(part: Part) -> Node {
-    match part {
-        Part::Number(node) => map(f64::abs, node),
-        Part::Point(point) => {
-            let squares = point.map(|coordinate| map(|value| value * value, coordinate));
-            map(f64::sqrt, Node::Fold(|a, b| a + b, squares.into()))
-        }
+/// What a raised digit raises to.
+fn power_sign(symbol: char) -> Option<f64> {
+    match symbol {
+        '\u{b2}' => Some(2.0),
+        '\u{b3}' => Some(3.0),
+        _ => None,
     }
+}
+
+/// The word that a text begins with, with dots and digits; the letter pi is one of its own.
+fn word_of(text: &str) -> &str {
+    let is_part = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.');
+    match text.strip_prefix('\u{3c0}') {
+        Some(rest) => &text[..text.len() - rest.len()],
+        None => &text[..text.find(|c: char| !is_part(c)).unwrap_or(text.len())],
+    }
+}
+
+/// A name without the module that it comes from.
+fn unqualified(word: &str) -> &str {
+    let name = ["np.", "numpy.", "math."].iter().find_map(|module| word.strip_prefix(module)).unwrap_or(word);
+    name.strip_prefix("linalg.").unwrap_or(name)
+}
+
+/// What a word stands for that is no function: a coordinate, the point, some of its coordinates, a constant.
+fn constant(word: &str) -> Option<Part> {
+    let axis = |letter: char| "xyz".find(letter).map(Node::Axis);
+    Some(match unqualified(word) {
+        "x" => Part::Number(Node::Axis(0)),
+        "y" => Part::Number(Node::Axis(1)),
+        "z" => Part::Number(Node::Axis(2)),
+        "p" => Part::Point([0, 1, 2].map(Node::Axis).into()),
+        "pi" | "\u{3c0}" => Part::Number(Node::Constant(std::f64::consts::PI)),
+        "e" => Part::Number(Node::Constant(std::f64::consts::E)),
+        name => {
+            let mut axes = name.strip_prefix("p.")?.chars().map(axis).collect::<Option<Vec<Node>>>()?;
+            if axes.len() == 1 { Part::Number(axes.remove(0)) } else { point_of(axes.into_iter()).ok()? }
+        }
+    })
 }
 
 #[cfg(test)]
@@ -384,6 +380,49 @@ mod tests {
     }
 
     #[test]
+    fn other_spellings_mean_the_same() {
+        for (written, plain) in [
+            ("|p/(0.6,0.5,0.4)|-1", "sqrt((x/0.6)^2+(y/0.5)^2+(z/0.4)^2)-1"),
+            ("|p*(1,2,1)|-0.7", "hypot(x,2*y,z)-0.7"),
+            ("|(2,1,3)*p*0.5|", "hypot(x,y/2,1.5*z)"),
+            ("norm(p)-0.7", "|p|-0.7"),
+            ("length(p - vec3(0.1,0,0))-0.7", "|p-(0.1,0,0)|-0.7"),
+            ("np.linalg.norm(p-np.array([0.1,0,0]), axis=-1)-0.7", "|p-(0.1,0,0)|-0.7"),
+            ("dot(p,p)-0.5", "x*x+y*y+z*z-0.5"),
+            ("sqrt(x\u{b2}+y\u{b2}+z\u{b2})-0.7", "|p|-0.7"),
+            ("\u{221a}(x\u{b2}+y\u{b2})-|z|\u{b3}", "hypot(x,y)-|z|^3"),
+            ("0.3x-0.1", "0.3*x-0.1"),
+            ("-2x\u{b2}y + 3(x+1)(y-2) - 0.5|z-2|", "-2*x^2*y+3*(x+1)*(y-2)-0.5*|z-2|"),
+            ("|x-2|+1.5 y", "|x-2|+1.5*y"),
+            ("sin(5x)cos(5y) + 2 sin(\u{3c0}z)", "sin(5*x)*cos(5*y)+2*sin(pi*z)"),
+            ("x/2.*|2-x| \u{2212} y\u{b7}z", "x/2*|2-x|-y*z"),
+            ("hypot(|(x,y)|-0.5,z)-0.2", "hypot(hypot(x,y)-0.5,z)-0.2"),
+            ("length(vec2(length(p.xz)-0.5,p.y))-0.2", "hypot(hypot(x,z)-0.5,y)-0.2"),
+            ("clip(x,-0.2,0.4)", "min(max(x,-0.2),0.4)"),
+            ("mod(x,0.5)+y%0.5-z % -0.7", "x-0.5*floor(x/0.5)+y-0.5*floor(y/.5)-(z+.7*floor(z/-.7))"),
+            ("|p|-0.5+0.1*cos(3*atan2(y,x))", "|p|-0.5+0.1*np.cos(3*np.arctan2(y,x))"),
+            ("tanh(x)", "sinh(x)/cosh(x)"),
+            ("p.x-p.z", "x-z"),
+            ("e^(2x)-arctan(y)", "exp(2*x)-atan2(y,1)"),
+            (
+                "max(abs(p))+min(x,|y|,z)-|max(p,0)|",
+                "max(|x|,|y|,|z|)+min(min(x,|y|),z)-hypot(max(x,0),max(y,0),max(z,0))",
+            ),
+            ("|p|-0.7; a sphere (of radius 0.7)", "|p|-0.7"),
+            ("|p|-0.7 (a sphere, level 0)", "|p|-0.7"),
+        ] {
+            for at in [[0.3, -0.45, 0.2], [-0.61, 0.7, -1.3], [1.1, 1.2, 0.9]] {
+                let error = (value(written, at) - value(plain, at)).abs();
+                assert!(error < 1e-14, "{written} at {at:?}: {error}");
+            }
+        }
+        assert!((value("mod(x,0.5)", [-0.2, 0.0, 0.0]) - 0.3).abs() < 1e-15);
+        assert!((value("dot(p,(1,2,3))", [4.0, 5.0, 6.0]) - 32.0).abs() < 1e-15);
+        assert!((value("atan2(y,x)", [0.0, 1.0, 0.0]) - std::f64::consts::FRAC_PI_2).abs() < 1e-15);
+        assert!((value("sinh(x)+cosh(x)", [1.0, 0.0, 0.0]) - std::f64::consts::E).abs() < 1e-14);
+    }
+
+    #[test]
     fn operators_bind_as_usual() {
         for (formula, expected) in [
             ("7-4-2", 1.0),
@@ -424,7 +463,17 @@ mod tests {
             ("\u{b2}", 1, "not `\u{b2}`"),
             ("x + \u{b2}", 5, "not `\u{b2}`"),
             ("|x", 3, "`|` is expected"),
-            ("2x", 2, "an operator is expected"),
+            ("2q", 2, "`q` is neither"),
+            ("|x-2|x|", 7, "an operator is expected"),
+            ("1/2x", 4, "two ways"),
+            ("x^2y", 4, "two ways"),
+            ("|p|-2 (x+1)-y", 7, "an operator is expected, not `(`"),
+            ("|p|-2 (x+1)", 7, "an operator is expected, not `(`"),
+            ("|p/(1,2)|-1", 9, "3 coordinates meets one of 2 coordinates"),
+            ("dot(p,2)", 9, "of two points"),
+            ("clip(x,1)", 10, "does not take"),
+            ("norm(p,2)", 10, "does not take"),
+            ("(x,y,z,1)", 10, "4 coordinates"),
             ("p^2", 4, "power"),
             ("1/p", 4, "divisor"),
         ] {

@@ -125,7 +125,13 @@ fn grid(name: &str, about: &Value, stored: Option<&Tensor>, checks: &mut Checks)
     let level = number(about, "level")?;
     let mut mesh = marching_cubes(&values, n, level as f32);
     let want = &about["skimage_lewiner"];
-    checks.error("vertices", (mesh.positions.len() as f64 - number(about, "edge_crossings")?).abs(), 0.0);
+    // A vertex on an edge has two coordinates that are whole; in ambiguous cells there are others.
+    let on_edge = |p: &&glam::Vec3| p.to_array().iter().filter(|c| c.fract() == 0.0).count() >= 2;
+    let on_edges = mesh.positions.iter().filter(on_edge).count();
+    checks.error("vertices on edges", (on_edges as f64 - number(about, "edge_crossings")?).abs(), 0.0);
+    if let Some(vertices) = want.get("vertices").and_then(Value::as_f64) {
+        checks.error("vertices", (mesh.positions.len() as f64 - vertices).abs(), 0.0);
+    }
     // Where there is no surface, the reference has none to measure.
     let faces = if want.is_null() { 0.0 } else { number(want, "faces")? };
     checks.error("faces", (mesh.faces.len() as f64 - faces).abs(), 0.0);
@@ -221,6 +227,33 @@ mod tests {
         assert!(!run(Some(&values), &about).unwrap());
         about["index_order"] = "grid[k,j,i]".into();
         assert!(run(Some(&values), &about).unwrap_err().to_string().contains("index_order"));
+    }
+
+    #[test]
+    fn vertices_within_cells_are_counted_with_the_reference() {
+        let mut state = 1u64;
+        let mut random = || {
+            state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            (state >> 40) as f32 / (1u32 << 24) as f32 - 0.5
+        };
+        let values: Vec<f32> = (0..12 * 12 * 12).map(|_| random()).collect();
+        let (_, mut about) = sphere(0.0, 1.0);
+        let mesh = marching_cubes(&values, [12; 3], 0.0);
+        let is_inside = |c: usize| values[c] < 0.0;
+        let crossed = |step: usize| {
+            (0..values.len()).filter(|c| c / step % 12 < 11 && is_inside(*c) != is_inside(c + step)).count()
+        };
+        let on_edges: usize = [1, 12, 144].into_iter().map(crossed).sum();
+        assert!(on_edges < mesh.positions.len());
+        about["edge_crossings"] = on_edges.into();
+        about["skimage_lewiner"] = serde_json::json!({
+            "vertices": mesh.positions.len(), "faces": mesh.faces.len(), "euler": mesh.euler_number(),
+            "watertight": false, "components": mesh.face_components().into_iter().max().unwrap() + 1,
+            "area": mesh.area() * (2.0 / 11.0f64).powi(2),
+        });
+        assert!(run(Some(&values), &about).unwrap());
+        about["skimage_lewiner"]["vertices"] = on_edges.into();
+        assert!(!run(Some(&values), &about).unwrap());
     }
 
     #[test]

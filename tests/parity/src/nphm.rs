@@ -10,7 +10,7 @@ use tch::{Device, Kind, Tensor, nn};
 
 use crate::check::{Checks, closed_form};
 use crate::folder::Folder;
-use crate::nphm_config::{broyden_options, deformation_config, exact, identity_config, tell_unknown};
+use crate::nphm_config::{broyden_options, deformation_config, exact, identity_config, tell_unknown, weight_rule};
 
 type Named = BTreeMap<String, Tensor>;
 
@@ -301,8 +301,12 @@ impl Case<'_> {
         out.insert("out.sdf_per_member_constants".into(), constants.sdf);
         let last = format!("ensembled_deep_sdf.lin{}.bias", net.config.layers);
         let mut bias = vs.variables().remove(&last).context("no last bias")?;
-        tch::no_grad(|| _ = bias.fill_(0.75));
-        out.insert("out.sdf_all_0_75".into(), net.forward(&x, &z, None, &anchors, Far::Learned).sdf);
+        for name in self.folder.io.names() {
+            let Some(digits) = name.strip_prefix("out.sdf_all_") else { continue };
+            let constant = constant_of(digits)?;
+            tch::no_grad(|| _ = bias.fill_(constant));
+            out.insert(name.into(), net.forward(&x, &z, None, &anchors, Far::Learned).sdf);
+        }
         out.insert("out.anchors".into(), anchors);
         Ok(out)
     }
@@ -311,7 +315,7 @@ impl Case<'_> {
         let mut vs = nn::VarStore::new(Device::Cpu);
         let net = Identity::new(&vs.root(), &identity_config(config)?, &self.input("mean_anchors")?)?;
         vs.set_kind(self.kind);
-        models::weights::load_tensors(&vs, &self.weights(weights)?, &self.folder.dir.display().to_string())?;
+        models::weights::load_tensors(&vs, &self.weights(config, weights)?, &self.folder.dir.display().to_string())?;
         Ok((vs, net))
     }
 
@@ -319,18 +323,19 @@ impl Case<'_> {
         let mut vs = nn::VarStore::new(Device::Cpu);
         let net = Deformation::new(&vs.root(), &deformation_config(config)?);
         vs.set_kind(self.kind);
-        models::weights::load_tensors(&vs, &self.weights(weights)?, &self.folder.dir.display().to_string())?;
+        models::weights::load_tensors(&vs, &self.weights(config, weights)?, &self.folder.dir.display().to_string())?;
         Ok(net)
     }
 
-    /// Weights from the named file, or by the closed form of `config.weight_rule`.
-    fn weights(&self, name: &str) -> Result<Named> {
+    /// Weights from the named file, or by the closed form of the network's `weight_rule`.
+    fn weights(&self, config: &Value, name: &str) -> Result<Named> {
         if let Some(file) = self.folder.meta["files"][name].as_str() {
             let path = self.folder.dir.join(file);
             return Ok(models::weights::read(&path)?);
         }
-        let config = &self.folder.meta["config"];
-        let seed = config["weight_seed"].as_u64().context("neither a weights file nor weight_seed")?;
+        let nothing = || format!("there is neither a file {name} nor a weight_seed for it");
+        let seed = config["weight_seed"].as_u64().with_context(nothing)?;
+        weight_rule(config)?;
         let manifest = config["manifest"].as_array().context("config.manifest")?;
         let mut all = Named::new();
         for (t, row) in manifest.iter().enumerate() {
@@ -346,6 +351,12 @@ impl Case<'_> {
         }
         Ok(all)
     }
+}
+
+/// The number in a tensor's name, with `_` for its point.
+fn constant_of(digits: &str) -> Result<f64> {
+    let number = digits.replacen('_', ".", 1);
+    number.parse().ok().with_context(|| format!("out.sdf_all_{digits}: `{number}` is no number"))
 }
 
 /// Mean over points of | |grad_xyz sdf| - 1 |, differentiable again.
@@ -372,4 +383,34 @@ fn put_gradients(
     }
     let gradients = Tensor::run_backward(&[value], &inputs, true, false);
     out.extend(names.iter().map(|name| format!("out.{prefix}_{name}")).zip(gradients));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::check;
+
+    #[test]
+    fn constants_are_read_from_names() {
+        for (digits, constant) in [("0_75", 0.75), ("0_5", 0.5), ("1", 1.0), ("-2_25", -2.25)] {
+            assert_eq!(constant_of(digits).unwrap(), constant);
+        }
+        assert!(constant_of("half").unwrap_err().to_string().contains("out.sdf_all_half"));
+    }
+
+    /// A network within a case has a description of its own, closed-form weights included.
+    #[test]
+    fn weights_are_made_as_each_network_says() {
+        let dir = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../golden/nphm/real_forward_def");
+        let own = check::json(&dir.join("meta.json")).unwrap()["config"].clone();
+        let io = check::Case::read(&dir.join("io.safetensors")).unwrap();
+        let meta = serde_json::json!({ "config": { "deformation": own }, "files": {} });
+        let folder = Folder { dir, meta, io };
+        let case = Case { folder: &folder, kind: Kind::Float };
+        let config = &folder.meta["config"];
+        assert!(case.weights(config, "weights_ex").unwrap_err().to_string().contains("weights_ex"));
+        let weights = case.weights(&config["deformation"], "weights_ex").unwrap();
+        assert_eq!(weights.len(), config["deformation"]["manifest"].as_array().unwrap().len());
+        case.deformation(&config["deformation"], "weights_ex").unwrap();
+    }
 }

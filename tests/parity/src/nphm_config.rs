@@ -1,7 +1,7 @@
 //! What configurations of the head model's cases say: dimensions of networks, blending, root finding. A field is read, or has
 //! to say what is implemented, or is told to be unknown. Knows no tensors.
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use models::nphm::config::{Activation, ColorConfig};
 use models::nphm::roots::Options;
 use models::nphm::{Blend, DeformationConfig, Direction, IdentityConfig, Layout};
@@ -109,6 +109,41 @@ fn integer(config: &Value, key: &str) -> Result<i64> {
     config[key].as_i64().with_context(|| format!("config.{key} is missing"))
 }
 
+/// Fails if a configuration says that a network's input is made of other parts than these, or in another order. The sizes that
+/// a description may give, `d_k(3)` or `comm16`, follow from other fields.
+fn input_is(config: &Value, key: &str, implemented: &[&[&str]]) -> Result<()> {
+    let Some(found) = config.get(key) else { return Ok(()) };
+    let without_size = |part: &str| {
+        let name = part.split('(').next().unwrap_or(part).trim();
+        name.trim_end_matches(|c: char| c.is_ascii_digit()).to_owned()
+    };
+    let inside = found.as_str().and_then(|text| text.trim().strip_prefix('[')?.strip_suffix(']'));
+    let parts: Vec<String> = inside.into_iter().flat_map(|text| text.split('|')).map(without_size).collect();
+    let known = implemented.iter().map(|parts| format!("[{}]", parts.join("|"))).collect::<Vec<_>>().join(" or ");
+    ensure!(implemented.iter().any(|known| parts == *known), "{key}: {found} is not implemented (only {known})");
+    Ok(())
+}
+
+/// How closed-form weights are made.
+const WEIGHT_RULE: &str = "weights are not stored: tensor number t (0-based position in config.manifest), flat index i (row-major): \
+    s = splitmix64(((seed<<48)+(t<<40)+i) mod 2^64), u = (s>>40)/2^24, value = float32((2u-1)*bound) with float64 arithmetic; \
+    splitmix64(x): z=x+0x9E3779B97F4A7C15; z=(z^(z>>30))*0xBF58476D1CE4E5B9; z=(z^(z>>27))*0x94D049BB133111EB; z^(z>>31). \
+    manifest rows: [key, shape, bound].";
+
+/// Fails if weights are made by another rule than the one that is implemented. In other words it may be the same one: then the
+/// first values, which are compared in any case, have to be there.
+pub fn weight_rule(config: &Value) -> Result<()> {
+    let has_values = config["weight_first8"].as_object().is_some_and(|tensors| !tensors.is_empty());
+    match config.get("weight_rule") {
+        Some(rule) if *rule != WEIGHT_RULE && !has_values => {
+            bail!(
+                "weight_rule: {rule} is not the rule that is implemented, and no weight_first8 shows that it means the same"
+            )
+        }
+        _ => Ok(()),
+    }
+}
+
 /// The published method's numbers; what else a case says of it has to be as it is published.
 pub fn broyden_options(steps: &Value) -> Result<Options> {
     only(steps, "denom_eps", &[1e-6.into()])?;
@@ -147,6 +182,8 @@ pub fn identity_config(c: &Value) -> Result<IdentityConfig> {
     let b = &c["blend"];
     // NPHM narrows before its skip, MonoNPHM has none.
     only(c, if mono { "skip" } else { "skip_narrow" }, &[(!mono).into()])?;
+    input_is(c, "member_input", if mono { &[&["z_glob", "z_k", "d_k"]] } else { &[&["d_k", "z_glob", "z_k"]] })?;
+    input_is(c, "color_input", &[&["z_app_glob", "z_app_k", "comm"]])?;
     let (pairs, middle) = (integer(c, "n_pairs")?, integer(c, "n_mid")?);
     only(c, "n_anchors", &[(2 * pairs + middle).into()])?;
     if mono {
@@ -202,6 +239,8 @@ pub fn identity_config(c: &Value) -> Result<IdentityConfig> {
 pub fn deformation_config(c: &Value) -> Result<DeformationConfig> {
     only(c, "mode", &["compress".into()])?;
     only(c, "eval_noise", &[0.into(), 0.0.into()])?;
+    input_is(c, "input", &[&["x", "compressed", "z_ex"]])?;
+    input_is(c, "compressor_input", &[&["z_id", "anchors flattened"], &["z_geo", "anchors flattened"]])?;
     let (anchors, d_loc, n_hyper) = (integer(c, "n_anchors")?, integer(c, "d_loc")?, integer(c, "n_hyper")?);
     let direction = match c.get("generation").map(Value::as_str) {
         Some(Some("nphm_forward")) => Direction::Forward,
@@ -266,6 +305,41 @@ mod tests {
         }
         config["broyden"]["init"] = "zero".into();
         assert!(broyden_options(&config["broyden"]).is_err());
+    }
+
+    #[test]
+    fn inputs_are_put_together_as_the_case_says() {
+        type Read = fn(&Value) -> Result<()>;
+        let identity: Read = |c| identity_config(c).map(drop);
+        let deformation: Read = |c| deformation_config(c).map(drop);
+        for (case, read, key, right, wrong) in [
+            ("forward_id", identity, "member_input", "[d_k(3)|z_glob|z_k]", "[z_glob|z_k|d_k(3)]"),
+            ("backward_id", identity, "member_input", "[z_glob | z_k | d_k(3+7)]", "[d_k(3+2)|z_glob|z_k]"),
+            ("backward_id", identity, "color_input", "[z_app_glob|z_app_k|comm]", "[comm16|z_app_glob|z_app_k]"),
+            ("forward_def", deformation, "input", "[x|compressed|z_ex]", "[z_ex|compressed|x(3)]"),
+            ("backward_def", deformation, "compressor_input", "[z_id|anchors flattened]", "[anchors flattened|z_geo]"),
+            ("backward_def", deformation, "compressor_input", "[z_geo|anchors flattened]", "z_geo"),
+        ] {
+            let mut config = config(case);
+            read(&config).unwrap();
+            config[key] = right.into();
+            read(&config).unwrap();
+            config[key] = wrong.into();
+            let error = read(&config).unwrap_err().to_string();
+            assert!(error.starts_with(key) && error.contains("only ["), "{error}");
+        }
+    }
+
+    #[test]
+    fn weights_are_made_by_the_rule_that_the_case_names() {
+        let mut config = config("real_forward_id");
+        assert_eq!(config["weight_rule"], WEIGHT_RULE);
+        config["weight_rule"] = "the same in other words".into();
+        weight_rule(&config).unwrap();
+        config["weight_first8"] = json!({});
+        assert!(weight_rule(&config).unwrap_err().to_string().starts_with("weight_rule"));
+        config["weight_rule"] = WEIGHT_RULE.into();
+        weight_rule(&config).unwrap();
     }
 
     #[test]

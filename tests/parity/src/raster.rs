@@ -74,13 +74,71 @@ fn scene(dir: &Path, name: &str, about: &Value, checks: &mut Checks) -> Result<(
     let faces: Vec<[u32; 3]> =
         io.integers("faces")?.chunks_exact(3).map(|f| std::array::from_fn(|k| f[k] as u32)).collect();
     let (near, center) = (number(about, "near")? as f32, number(about, "pixel_center")?);
+    stated(about, "triangles", faces.len() as f64, checks)?;
+    shapes(&io, about, faces.len())?;
+    ensure!(
+        faces.iter().flatten().all(|v| (*v as usize) < positions.len()),
+        "faces name vertices that are not there: there are {}",
+        positions.len()
+    );
     let draw = |faces: &[[u32; 3]]| rasterize_at(&positions, faces, &camera, near, center);
     if io.raw("tri_masks").is_ok() {
         coverage(&io, &faces, draw, checks)?;
     } else {
         maps(&io, &positions, &faces, &draw(&faces), checks)?;
     }
+    summary(&io, about, checks)?;
     io.all_asked(|_| false)
+}
+
+/// Compares a number that scenes.json states with the one that is found.
+fn stated(about: &Value, key: &str, found: f64, checks: &mut Checks) -> Result<()> {
+    if about.get(key).is_some() {
+        checks.error(format!("{key} of scenes.json"), (number(about, key)? - found).abs(), 0.0);
+    }
+    Ok(())
+}
+
+/// Fails if a tensor does not have the scene's size, or the mesh's.
+fn shapes(io: &Case, about: &Value, faces: usize) -> Result<()> {
+    let (height, width) = (number(about, "height")? as i64, number(about, "width")? as i64);
+    let vertices = io.raw("vertices")?.size().first().copied().unwrap_or(0);
+    let faces = faces as i64;
+    for name in io.names() {
+        let expected = match name {
+            "vertices" | "vertex_normals" | "vertex_canonical" => vec![vertices, 3],
+            "faces" => vec![faces, 3],
+            "tri_masks" => vec![faces, height, width],
+            "mask" | "tri_id" | "depth" | "safe" | "safe_id" | "coverage_count" => vec![height, width],
+            "normal_world" | "position_world" | "canonical" => vec![height, width, 3],
+            _ => continue, // that nobody knows it is told in the end
+        };
+        let found = io.raw(name)?.size();
+        ensure!(found == expected, "{name} is {found:?}, but {expected:?} is expected of {width} x {height} pixels");
+    }
+    Ok(())
+}
+
+/// Compares counts and ranges that scenes.json states with the reference's own maps, which ours are compared with.
+fn summary(io: &Case, about: &Value, checks: &mut Checks) -> Result<()> {
+    let set = |name: &str| -> Result<f64> { Ok(io.bytes(name)?.iter().filter(|n| **n != 0).count() as f64) };
+    if io.raw("tri_masks").is_ok() {
+        stated(about, "covered", set("coverage_count")?, checks)?;
+        let most = io.bytes("coverage_count")?.into_iter().max().unwrap_or(0);
+        return stated(about, "max_coverage", f64::from(most), checks);
+    }
+    for (key, map) in [("covered", "mask"), ("safe_pixels", "safe"), ("safe_id_pixels", "safe_id")] {
+        stated(about, key, set(map)?, checks)?;
+    }
+    let depths: Vec<f64> = io.numbers("depth")?.into_iter().filter(|depth| *depth > 0.0).collect();
+    if let (Some(range), false) = (about.get("depth_range").filter(|range| !range.is_null()), depths.is_empty()) {
+        let range: [f64; 2] = serde_json::from_value(range.clone()).context("depth_range")?;
+        let found = depths.iter().fold([f64::INFINITY, 0.0], |[low, high], d| [d.min(low), d.max(high)]);
+        // stated in f64, stored in f32
+        let error = largest((0..2).map(|end| (range[end] - found[end]).abs() / found[end]));
+        checks.error("depth_range of scenes.json, relative", error, 1e-6);
+    }
+    Ok(())
 }
 
 /// Every triangle alone must cover exactly the given pixels, in either winding.
@@ -184,6 +242,37 @@ mod tests {
         };
         let positions = [square(&|x| slope * x), square(&|_| height)].concat();
         (positions, vec![[0, 1, 2], [0, 2, 3], [4, 5, 6], [4, 6, 7]])
+    }
+
+    /// A committed scene with another description.
+    fn described(name: &str, changes: &Value) -> Result<bool> {
+        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../golden/raster");
+        let mut about = json(&dir.join("scenes.json")).unwrap()[name].clone();
+        changes.as_object().unwrap().iter().for_each(|(key, value)| about[key] = value.clone());
+        let mut checks = Checks::default();
+        scene(&dir, name, &about, &mut checks)?;
+        Ok(checks.hold())
+    }
+
+    #[test]
+    fn what_scenes_json_states_is_compared() {
+        use serde_json::json;
+        for scene in ["cube_pc5", "topleft_square"] {
+            assert!(described(scene, &json!({})).unwrap());
+            for changes in [json!({ "triangles": 5 }), json!({ "covered": 5 })] {
+                assert!(!described(scene, &changes).unwrap(), "{scene} {changes}");
+            }
+            for changes in [json!({ "height": 200 }), json!({ "width": 8 })] {
+                let error = described(scene, &changes).unwrap_err().to_string();
+                assert!(error.contains("is expected of"), "{error}");
+            }
+        }
+        for changes in
+            [json!({ "depth_range": [1.6, 2.7] }), json!({ "safe_pixels": 1 }), json!({ "safe_id_pixels": 1 })]
+        {
+            assert!(!described("cube_pc5", &changes).unwrap(), "{changes}");
+        }
+        assert!(!described("topleft_square", &json!({ "max_coverage": 2 })).unwrap());
     }
 
     #[test]
