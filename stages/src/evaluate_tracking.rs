@@ -36,7 +36,7 @@ struct Params {
 const RESOLUTION: u32 = 96;
 
 fn def() -> StageDef {
-    StageDef::new("evaluate_tracking", 4, Grain::Row)
+    StageDef::new("evaluate_tracking", 5, Grain::Row)
         .doc("Distance from the true face to the tracked mesh and to the mean shape.")
         .reads([("mesh", Type::Blob), ("truth", Type::Blob)])
         .may_read([landmarks::TRIANGULATED])

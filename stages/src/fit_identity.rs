@@ -87,7 +87,7 @@ fn points() -> usize {
 }
 
 fn def() -> StageDef {
-    StageDef::new("fit_identity", 8, Grain::Group)
+    StageDef::new("fit_identity", 9, Grain::Group)
         .doc("Fits a person's identity code to point clouds of several moments.")
         .reads([("sequence", Type::Str), ("timestep", Type::I64), ("cloud", Type::Blob)])
         .may_read(Moment::MAY_READ)

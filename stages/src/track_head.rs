@@ -159,7 +159,7 @@ pub fn levels() -> u32 {
 }
 
 fn def() -> StageDef {
-    StageDef::new("track_head", 9, Grain::Group)
+    StageDef::new("track_head", 10, Grain::Group)
         .doc("Tracks the head model through a sequence of point clouds and extracts its meshes.")
         .reads([("timestep", Type::I64), ("cloud", Type::Blob)])
         .may_read(Moment::MAY_READ)
