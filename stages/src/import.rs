@@ -394,11 +394,11 @@ mod tests {
         text.split(' ').map(str::to_string).collect()
     }
 
-    /// Makes an empty file.
+    /// Makes a file of one byte.
     fn put(root: &Path, name: &str) {
         let path = root.join(name);
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        std::fs::write(path, b"").unwrap();
+        std::fs::write(path, b".").unwrap();
     }
 
     #[test]

@@ -260,7 +260,14 @@ stages:
     assert_eq!(space.effigy(&["run", "r.yaml"]).code, 1);
     for row in 0..3 {
         let said = space.effigy(&["log", "work", &row.to_string()]);
-        assert_eq!((said.code, said.out.trim()), (0, format!("said {}", row + 1).as_str()), "{}", said.err);
+        let (words, told) = said.out.split_once('\n').expect("a line");
+        assert_eq!((said.code, words), (0, format!("said {}", row + 1).as_str()), "{}", said.err);
+        // what failed has beside its words what the run said of it
+        assert_eq!(
+            told.contains("error: the program exited with code 1") && told.contains("hint: "),
+            row == 1,
+            "{told}"
+        );
     }
     assert_eq!(space.effigy(&["log", "work"]).out.lines().filter(|line| line.starts_with("== row")).count(), 3);
     space.effigy(&["log", "work", "7"]).expect_error(2, &["row 7", "has left no log", "hint: "]);

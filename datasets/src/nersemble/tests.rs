@@ -198,18 +198,22 @@ fn lists_videos_and_says_what_it_expected() {
     assert!(empty.contains("cam_{serial}.mp4"), "{empty}");
     write_calibration(root.path(), 1, &rig(&SERIALS[..2], 64, 64)).unwrap();
     for (sequence, serial) in [("FREE", SERIALS[1]), ("EXP-1-head", SERIALS[0])] {
-        put(&video_path(root.path(), 1, sequence, serial), b"");
+        put(&video_path(root.path(), 1, sequence, serial), b".");
     }
     let background = root.path().join(format!("001/sequences/BACKGROUND/image_{}.jpg", SERIALS[0]));
-    put(&background, b"");
+    put(&background, b".");
     put(&root.path().join("001/calibration/color_calibration.json"), b"{}");
     assert_eq!(survey(root.path()).unwrap()[0].layout, Layout::Download);
     let alpha = alpha_path(root.path(), 1, "FREE", SERIALS[1]);
-    put(&alpha, b"");
+    put(&alpha, b".");
     let recordings = list(root.path()).unwrap();
     let found: Vec<_> =
         recordings.iter().map(|r| (r.participant.as_str(), r.sequence.as_str(), r.matte.is_some())).collect();
     assert_eq!(found, [("001", "EXP-1-head", false), ("001", "FREE", true)]);
+    put(&alpha, b"");
+    let error = list(root.path()).unwrap_err().to_string();
+    assert!(error.contains(&alpha.display().to_string()) && error.contains("an empty file"), "{error}");
+    put(&alpha, b".");
     assert_eq!(recordings[1].matte.as_deref(), Some(alpha.as_path()));
     assert_eq!((&recordings[0].background, &recordings[1].background), (&Some(background), &None));
     assert!(recordings.iter().all(|r| r.colour.is_some() && r.timestep.is_none()));
@@ -222,13 +226,13 @@ fn lists_videos_and_says_what_it_expected() {
     assert_eq!((survey[0].layout, survey[0].sequences.len()), (Layout::Benchmark, 2));
     // a matte without its video
     let widow = benchmark.path().join(format!("nvs/001/sequences/FREE/alpha_maps/cam_{}.mp4", SERIALS[5]));
-    put(&widow, b"");
+    put(&widow, b".");
     let error = list(benchmark.path()).unwrap_err().to_string();
     assert!(error.contains("no such file, though its matte"), "{error}");
-    put(&benchmark.path().join("nvs/001/sequences/FREE/alpha_maps/cam_1.mp4"), b"");
+    put(&benchmark.path().join("nvs/001/sequences/FREE/alpha_maps/cam_1.mp4"), b".");
     // the survey tells it and goes on; a sequence of which only tracking or clouds were published is one too
-    put(&benchmark.path().join("nvs/001/sequences/EXP-2-eyes/tracking/flame2023_tracking_v2.npz"), b"");
-    put(&benchmark.path().join("nvs/001/sequences/EXP-3-cheeks+nose/pointclouds/frame_00000.pcd"), b"");
+    put(&benchmark.path().join("nvs/001/sequences/EXP-2-eyes/tracking/flame2023_tracking_v2.npz"), b".");
+    put(&benchmark.path().join("nvs/001/sequences/EXP-3-cheeks+nose/pointclouds/frame_00000.pcd"), b".");
     let surveyed = &super::survey(benchmark.path()).unwrap()[0].sequences;
     let told: Vec<_> = surveyed.iter().map(|s| (s.name.as_str(), s.recordings, s.problem.is_some())).collect();
     let expected =
@@ -247,25 +251,25 @@ fn lists_folders_of_pictures_of_both_releases() {
     put(&c.join("camera_params.json"), b"{}");
     for t in [0, 1, 12] {
         let frame = c.join(format!("sequences/EMO-1-shout+laugh/frame_{t:05}"));
-        put(&frame.join("images-2x-73fps/cam_220700191.png"), b"");
-        put(&frame.join("alpha_map-73fps/cam_220700191.png"), b"");
-        put(&frame.join("colmap-73fps/depth_maps_compressed/cam_220700191.png"), b"");
+        put(&frame.join("images-2x-73fps/cam_220700191.png"), b".");
+        put(&frame.join("alpha_map-73fps/cam_220700191.png"), b".");
+        put(&frame.join("colmap-73fps/depth_maps_compressed/cam_220700191.png"), b".");
     }
-    put(&c.join("annotations/EMO-1-shout+laugh/color_correction/220700191.npy"), b"");
+    put(&c.join("annotations/EMO-1-shout+laugh/color_correction/220700191.npy"), b".");
     let d = root.path().join("018");
     put(&d.join("calibration/calibration_result.json"), b"{}");
     for t in [0, 3] {
         let frame = d.join(format!("sequences/FREE/timesteps/frame_{t:05}"));
-        put(&frame.join("images-2x/cam_222200037.jpg"), b"");
-        put(&frame.join("images/cam_222200037.png"), b"");
-        put(&frame.join("alpha_map/cam_222200037.png"), b"");
+        put(&frame.join("images-2x/cam_222200037.jpg"), b".");
+        put(&frame.join("images/cam_222200037.png"), b".");
+        put(&frame.join("alpha_map/cam_222200037.png"), b".");
     }
-    put(&d.join("flame.ply"), b"");
-    put(&d.join("sequences/FREE/timesteps/frame_00003/facer_segmentation_masks/segmentation_cam_222200037.png"), b"");
+    put(&d.join("flame.ply"), b".");
+    put(&d.join("sequences/FREE/timesteps/frame_00003/facer_segmentation_masks/segmentation_cam_222200037.png"), b".");
     let annotations = d.join("sequences/FREE/annotations");
-    put(&annotations.join("color_correction/222200037.npy"), b"");
-    put(&annotations.join("tracking/NPHM_temp_wNeck/00000_ex_code.npz"), b"");
-    put(&annotations.join("tracking/FLAME2023_v2/tracked_flame_params.npz"), b"");
+    put(&annotations.join("color_correction/222200037.npy"), b".");
+    put(&annotations.join("tracking/NPHM_temp_wNeck/00000_ex_code.npz"), b".");
+    put(&annotations.join("tracking/FLAME2023_v2/tracked_flame_params.npz"), b".");
     let recordings = list(root.path()).unwrap();
     let found: Vec<_> = recordings.iter().map(|r| (r.participant.as_str(), r.timestep)).collect();
     assert_eq!(found, [("018", Some(0)), ("018", Some(3)), ("030", Some(0)), ("030", Some(1)), ("030", Some(12))]);
@@ -280,8 +284,8 @@ fn lists_folders_of_pictures_of_both_releases() {
     assert_eq!((free.frames, free.parts[&Part::Nphm], free.parts[&Part::Flame]), (Some(2), 1, 1));
     assert!(!free.parts.contains_key(&Part::Boxes) && !free.parts.contains_key(&Part::Depths));
     // of NPHM fits those count that are read: in the folder where the reference looks for this participant's
-    put(&annotations.join("tracking/NPHM_temp_wNeck_wLMs/00000_ex_code.npz"), b"");
-    put(&annotations.join("tracking/NPHM_temp_wNeck_wLMs/00003_ex_code.npz"), b"");
+    put(&annotations.join("tracking/NPHM_temp_wNeck_wLMs/00000_ex_code.npz"), b".");
+    put(&annotations.join("tracking/NPHM_temp_wNeck_wLMs/00003_ex_code.npz"), b".");
     let again = &survey(root.path()).unwrap()[0];
     assert_eq!(again.sequences[0].parts[&Part::Nphm], 1);
     assert_eq!(again.unused[1], ("expression codes in folders of other NPHM fits", 2));
@@ -292,7 +296,7 @@ fn lists_folders_of_pictures_of_both_releases() {
     put(&c.join("calibration/calibration_result.json"), b"{}");
     put(&root.path().join("017/calibration/camera_params.json"), b"{}");
     put(&root.path().join("017/calibration/calibration_result.json"), b"{}");
-    put(&video_path(root.path(), 17, "FREE", "222200037"), b"");
+    put(&video_path(root.path(), 17, "FREE", "222200037"), b".");
     let surveys = survey(root.path()).unwrap();
     let layouts: Vec<_> = surveys.iter().map(|survey| survey.layout).collect();
     assert_eq!(layouts, [Layout::Download, Layout::DiffusionAvatars, Layout::PaperRelease]);
@@ -308,7 +312,7 @@ fn a_picture_that_is_not_there_is_told() {
     let d = root.path().join("018");
     put(&d.join("calibration/calibration_result.json"), b"{}");
     for (t, camera) in [(0, "1"), (0, "2"), (3, "2"), (7, "1"), (7, "2")] {
-        put(&d.join(format!("sequences/FREE/timesteps/frame_{t:05}/images-2x/cam_{camera}.jpg")), b"");
+        put(&d.join(format!("sequences/FREE/timesteps/frame_{t:05}/images-2x/cam_{camera}.jpg")), b".");
     }
     let free = &survey(root.path()).unwrap()[0].sequences[0];
     assert_eq!((free.cameras.len(), free.recordings, free.frames), (2, 5, Some(3)));
@@ -463,7 +467,7 @@ fn flame_tracking_of_both_releases_and_its_errors() {
     assert_eq!((frames[1].expression[0], frames[1].eyes.unwrap()[0], frames[0].neck), (100.0, 6.0, None));
     // what is written is what was read
     let copy = root.path().join("copy/tracking/flame2023_tracking_v2.npz");
-    put(&copy, b"");
+    put(&copy, b".");
     write_flame(&copy, &frames).unwrap();
     assert_eq!(read_flame(&root.path().join("copy")).unwrap(), frames);
     // what an array may not be: row, its place in the list, what is found
@@ -522,12 +526,12 @@ fn rows_without_numbers_are_of_the_folders_of_frames_in_their_order() {
     };
     refused("0");
     for t in [9, 0, 3] {
-        put(&sequence.join(format!("timesteps/frame_{t:05}/images-2x/cam_222200037.jpg")), b"");
+        put(&sequence.join(format!("timesteps/frame_{t:05}/images-2x/cam_222200037.jpg")), b".");
     }
     // a folder without pictures is no frame, as in the reference's reader
-    put(&sequence.join("timesteps/frame_00012/alpha_map/cam_222200037.png"), b"");
+    put(&sequence.join("timesteps/frame_00012/alpha_map/cam_222200037.png"), b".");
     refused("3");
-    put(&sequence.join("timesteps/frame_00006/images-2x/cam_222200037.jpg"), b"");
+    put(&sequence.join("timesteps/frame_00006/images-2x/cam_222200037.jpg"), b".");
     assert_eq!(timesteps().unwrap(), [0, 3, 6, 9]);
     // of a video the row is the frame
     let video = root.path().join("018/sequences/EXP-1-head");
