@@ -165,7 +165,7 @@ fn the_report_of_an_avatar_works_in_a_browser() {
         json!([])
     );
     // every table sorts by its last column: numbers grow, and what is none comes last
-    chrome.value("document.querySelectorAll('table').forEach((table) => table.querySelector('thead tr').lastElementChild.querySelector('button')?.click())");
+    chrome.value("document.querySelectorAll('table').forEach((table) => table.querySelector('thead tr').lastElementChild.querySelector('[role=button]')?.click())");
     let sorted = "[...document.querySelectorAll('table')].filter((table) => table.querySelector('[aria-sort]')) \
         .map((table) => [...table.tBodies[0].rows].map((row) => row.lastElementChild.textContent.trim().split(' ')[0])) \
         .filter((words) => words.every((word) => word === 'n/a' || !isNaN(word)))";

@@ -6,6 +6,7 @@
 mod ends;
 #[cfg(test)]
 mod tests;
+mod text;
 
 use crate::executor::devices::{Devices, Gpus, VARIABLE};
 use crate::executor::orphans::{MARK, Watch};
@@ -17,6 +18,7 @@ use protocol::{Event, Needs};
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{ChildStdin, ExitStatus, Stdio};
@@ -24,6 +26,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
+use text::Log;
 
 /// How long a worker may live on after it has closed its standard output.
 const STAYS_SILENT: Duration = Duration::from_secs(5);
@@ -139,13 +142,6 @@ struct Worker {
     devices: Vec<usize>,
     stage_key: String,
     log: Arc<Mutex<Log>>,
-}
-
-/// Where a worker's text goes: the log of its task.
-#[derive(Default)]
-struct Log {
-    file: Option<File>,
-    tail: String,
 }
 
 enum Heard {
@@ -297,15 +293,17 @@ impl Local {
         let (out, err) =
             (child.stdout.take().expect("it was asked for"), child.stderr.take().expect("it was asked for"));
         let group = Arc::new(Group::new(child.id()));
+        // of one more handle the end of the process is no matter; without one its last words may come late
+        let its_text = err.as_fd().try_clone_to_owned().ok();
         let ((text_open, text_closed), (events_open, events_closed)) = (channel::<()>(), channel::<()>());
         let text_log = log.clone();
         std::thread::spawn(move || {
-            copy_text(err, &text_log);
+            text::copy(err, &text_log);
             drop(text_open);
         });
         let (send, event_log, its_group) = (self.send.clone(), log.clone(), group.clone());
         std::thread::spawn(move || {
-            listen(id, out, &event_log, &send);
+            listen(id, out, its_text, &event_log, &send);
             drop(events_open);
             stay_for_a_while(&its_group);
         });
@@ -505,27 +503,6 @@ fn ended(running: &Running, status: std::io::Result<ExitStatus>, tail: String) -
     }
 }
 
-/// Copies what a worker writes to standard error into the log of its task.
-fn copy_text(mut from: impl Read, log: &Mutex<Log>) {
-    let mut buffer = [0; 8192];
-    while let Ok(n @ 1..) = from.read(&mut buffer) {
-        note(log, &buffer[..n]);
-    }
-}
-
-fn note(log: &Mutex<Log>, text: &[u8]) {
-    let mut log = log.lock().expect("no thread panics while it holds this");
-    if let Some(file) = &mut log.file {
-        // a log that cannot be written must not stop the work
-        let _ = file.write_all(text);
-    }
-    log.tail.push_str(&String::from_utf8_lossy(text));
-    if log.tail.len() > 32 << 10 {
-        log.tail = tail(&log.tail, LAST_WORDS);
-        log.tail.push('\n');
-    }
-}
-
 /// A worker says nothing any more, because it has closed its standard output. One that stays all the same can never tell of its
 /// task: it is stopped.
 fn stay_for_a_while(group: &Group) {
@@ -539,18 +516,21 @@ fn stay_for_a_while(group: &Group) {
     }
 }
 
-/// Hears what a worker says until it has closed its standard output.
-fn listen(id: u64, out: impl Read, log: &Mutex<Log>, send: &Sender<Heard>) {
+/// Hears what a worker says until it has closed its standard output. What it wrote to `err` before it said so is in the log then.
+fn listen(id: u64, out: impl Read, err: Option<OwnedFd>, log: &Mutex<Log>, send: &Sender<Heard>) {
     for line in BufReader::new(out).split(b'\n') {
         let Ok(line) = line else { break };
         match serde_json::from_slice(&line) {
             Ok(event) => {
+                if let (Event::Done | Event::Failed { .. }, Some(err)) = (&event, &err) {
+                    text::catch_up(err.as_raw_fd(), log);
+                }
                 if send.send(Heard::Worker(id, event)).is_err() {
                     return;
                 }
             }
             // a library of the worker's that prints
-            Err(_) => note(log, &[&line[..], b"\n"].concat()),
+            Err(_) => log.lock().expect("no thread panics while it holds this").note(&[&line[..], b"\n"].concat()),
         }
     }
 }
