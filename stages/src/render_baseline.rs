@@ -65,7 +65,10 @@ protocol::register!(Params, def, |params: Params, cx: &Cx<'_>| {
         }
     }
     if let Method::Nearest = params.method {
-        let learn = |shot: &mut Shot| anyhow::Ok(shot.features = features_of(&gbuffers::read(&shot.gbuffer)?));
+        let learn = |shot: &mut Shot| {
+            shot.features = features_of(&gbuffers::read(&shot.gbuffer)?);
+            anyhow::Ok(())
+        };
         shots.par_iter_mut().try_for_each(learn)?;
     }
     anyhow::ensure!(!shots.is_empty(), "`train` has no evaluation crops (rows with crop 0)");
