@@ -272,17 +272,7 @@ mod tests {
 
     /// A picture whose camera stands at this place.
     fn view(file: &str, x: f64) -> View {
-        View {
-            file: Path::new("root").join(file),
-            mask: None,
-            camera: String::new(),
-            timestep: None,
-            intrinsics: [100.0, 0.0, 50.0, 0.0, 100.0, 50.0, 0.0, 0.0, 1.0],
-            world_to_cam: [1., 0., 0., -x, 0., -1., 0., 0., 0., 0., -1., 1.0, 0., 0., 0., 1.],
-            width: 100,
-            height: 100,
-            distortion: None,
-        }
+        crate::views::tests::view(file, [x, 0.0, 1.0])
     }
 
     /// Cameras that all move: no two pictures have one pose.

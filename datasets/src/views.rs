@@ -372,11 +372,11 @@ pub fn alpha(picture: &Path) -> Result<Option<image::GrayImage>, ViewError> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
     /// A camera at `center` with OpenCV axes that looks along -z, y up.
-    fn view(file: &str, center: [f64; 3]) -> View {
+    pub(crate) fn view(file: &str, center: [f64; 3]) -> View {
         let [x, y, z] = center;
         View {
             file: Path::new("root").join(file),
