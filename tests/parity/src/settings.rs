@@ -121,6 +121,10 @@ impl Settings {
     /// # Errors
     /// If what stands there is no number, or not the same everywhere.
     pub fn number(&self, setting: &Setting, otherwise: f64) -> Result<f64> {
+        Ok(self.stated(setting)?.unwrap_or(otherwise))
+    }
+
+    fn stated(&self, setting: &Setting) -> Result<Option<f64>> {
         let mut found: Option<(&str, f64)> = None;
         for (place, about) in &self.said {
             let Some(value) = setting.of(about).with_context(|| place.clone())? else { continue };
@@ -131,7 +135,7 @@ impl Settings {
                 _ => found = Some((place.as_str(), value)),
             }
         }
-        Ok(found.map(|(_, value)| value).or_else(|| setting.told(&self.row)).unwrap_or(otherwise))
+        Ok(found.map(|(_, value)| value).or_else(|| setting.told(&self.row)))
     }
 
     /// As [`Settings::number`], and says so where nobody does.
@@ -139,12 +143,11 @@ impl Settings {
     /// # Errors
     /// The same.
     pub fn number_or_told(&self, setting: &Setting, otherwise: f64, checks: &mut Checks) -> Result<f64> {
-        let number = self.number(setting, f64::NAN)?;
-        if !number.is_nan() {
-            return Ok(number);
+        let said = self.stated(setting)?;
+        if said.is_none() {
+            checks.remark(format!("nothing says {}: {otherwise} is taken", setting.names[0]));
         }
-        checks.remark(format!("nothing says {}: {otherwise} is taken", setting.names[0]));
-        Ok(otherwise)
+        Ok(said.unwrap_or(otherwise))
     }
 
     /// Tells of fields that are none of these settings.
