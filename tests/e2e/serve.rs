@@ -383,15 +383,21 @@ fn the_page_works_without_a_mouse() {
     assert!(chrome.complaints().is_empty(), "{:?}", chrome.complaints());
 }
 
-#[test]
-fn numbers_are_written_as_people_read_them() {
-    let Some(program) = chrome::program() else { return };
+/// A browser before the page of a workspace without runs, whose scripts can be called; none if there is no browser.
+fn page_of_no_run() -> Option<(Space, Server, Chrome)> {
+    let program = chrome::program()?;
     let space = Space::new();
     space.write(".effigy/runs/x", "");
     let server = Server::start(&space);
     let mut chrome = Chrome::start(&program, 1280, 800);
     chrome.go(&server.address(""));
     chrome.until("document.querySelector('main h1')");
+    Some((space, server, chrome))
+}
+
+#[test]
+fn numbers_are_written_as_people_read_them() {
+    let Some((_space, _server, mut chrome)) = page_of_no_run() else { return };
     chrome.value("import('/dom.js').then((all) => { window.dom = all; })");
     assert_eq!(
         chrome.value("[0.01, 0.3, 59.7, 119.7, 3599.8, 3725].map(dom.duration)"),
@@ -412,13 +418,7 @@ fn numbers_are_written_as_people_read_them() {
 
 #[test]
 fn thousands_of_moments_are_chosen_from_by_sequence_and_number() {
-    let Some(program) = chrome::program() else { return };
-    let space = Space::new();
-    space.write(".effigy/runs/x", "");
-    let server = Server::start(&space);
-    let mut chrome = Chrome::start(&program, 1280, 800);
-    chrome.go(&server.address(""));
-    chrome.until("document.querySelector('main h1')");
+    let Some((_space, _server, mut chrome)) = page_of_no_run() else { return };
     chrome.value(
         "import('/avatar.js').then(({ controls, grouped }) => {
             const name = (i) => `participant=18, sequence=\"EXP-${i % 2}\", timestep=${i >> 1}, points=${9000 + i}`;
