@@ -146,9 +146,10 @@ impl Treatment {
 
     /// A picture that is no frame of a video, finished, and its matte.
     fn picture(&mut self, path: &Path, row: &Row<'_>) -> Result<(Image, Option<Image>)> {
-        let orientation = Image::orientation(path);
+        // looked for only where it matters: it takes the file's contents once more
+        let orientation = self.calibrated.map_or(Orientation::NoTransforms, |_| Image::orientation(path));
         ensure!(
-            self.calibrated.is_none() || orientation == Orientation::NoTransforms,
+            orientation == Orientation::NoTransforms,
             "{}: found a picture that is to be turned when it is shown (EXIF orientation {}), expected one that is stored upright\n\
              hint: calibrations are of pictures as they are stored or of turned ones, and nothing tells; `mogrify -auto-orient` turns the files, \
              which are to be calibrated then",
