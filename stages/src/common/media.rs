@@ -501,6 +501,20 @@ mod tests {
     }
 
     #[test]
+    fn how_a_picture_was_held_is_found() {
+        let path = scratch("held.jpg");
+        film(1)[0].write_jpeg(&path, 95).unwrap();
+        assert_eq!(Image::orientation(&path), Orientation::NoTransforms);
+        // behind the start of the JPEG, a segment of EXIF with one field, the orientation
+        let field = b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x03\0\0\0\0\0\0\0";
+        let bytes = std::fs::read(&path).unwrap();
+        let length = (field.len() as u16 + 2).to_be_bytes();
+        std::fs::write(&path, [&bytes[..2], &[0xff, 0xe1], &length, field, &bytes[2..]].concat()).unwrap();
+        assert_eq!(Image::orientation(&path), Orientation::Rotate180);
+        assert_eq!(Image::orientation(Path::new("no/such.jpg")), Orientation::NoTransforms);
+    }
+
+    #[test]
     fn a_crop_of_everything_is_the_image_and_outside_is_filled() {
         let image = Image::new(4, 4, 1, (0..16).map(|i| i * 16).collect());
         assert_eq!(image.crop(0.0, 0.0, 4.0, 4, 255), image);
