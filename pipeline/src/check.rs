@@ -7,7 +7,7 @@ use crate::executor::{By, Ended, Executor, Local, Report, Task};
 use crate::foresee::{Forecast, foresee};
 use crate::key::show;
 use crate::plan::{Plan, Work};
-use crate::run::{INTERRUPTS, Options, Prepared, With, sentence, write_with};
+use crate::run::{Constants, INTERRUPTS, Options, Prepared, With, sentence};
 use crate::selection::Part;
 use crate::stage::{UnitStage, Worker};
 use crate::task::{self, Order, Output};
@@ -74,6 +74,7 @@ struct Check<'a> {
     aside: Cache,
     root: PathBuf,
     forecasts: &'a [Forecast],
+    constants: Constants,
     with: HashMap<usize, With>,
     flights: HashMap<usize, Flight>,
     found: Vec<(usize, usize, Difference)>,
@@ -130,6 +131,7 @@ pub fn check(plan: &Plan, cache: &mut Cache, options: &Options, sample: Sample) 
         aside,
         root: root.clone(),
         forecasts: &forecasts,
+        constants: Constants::new(root.join("with")),
         with: HashMap::new(),
         flights: HashMap::new(),
         found: Vec::new(),
@@ -206,9 +208,8 @@ impl Check<'_> {
     fn start(&mut self, id: usize, stage: &UnitStage, flight: &Flight, executor: &mut Local) -> Result<Option<Ended>> {
         let node = flight.again.node;
         if !self.with.contains_key(&node) {
-            let dir = self.root.join(format!("with-{node}"));
             let table = |need: usize| Ok(self.forecasts[need].table.whole().expect("known units have known constants"));
-            let with = write_with(&self.plan.nodes[node], stage, &dir, self.cache, &table)?;
+            let with = self.constants.of(&self.plan.nodes[node], stage, self.cache, &table)?;
             self.with.insert(node, with);
         }
         let (prepared, _) = self.forecasts[node].units.as_ref().expect("its units were chosen from these");

@@ -4,6 +4,7 @@
 //! Knows what workers say, not what they do; prints nothing.
 
 mod active;
+mod constants;
 mod damage;
 mod errors;
 mod logs;
@@ -35,12 +36,12 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-pub use active::With;
+pub use constants::{Constants, With};
 pub use damage::Damaged;
 pub use errors::sentence;
 pub use logs::{Logged, logs};
 pub use outcome::{Done, Outcome, Tally};
-pub use tables::{Prepared, folder_digest, node_key, prepare, stage_head, table_key, write_with};
+pub use tables::{Prepared, folder_digest, node_key, prepare, stage_head, table_key};
 pub use transfers::Transfers;
 
 /// What a run may do.
@@ -104,6 +105,7 @@ pub struct Run<'a> {
     used: Memory,
     /// Tables that may not have reached the disk.
     new_tables: Vec<PathBuf>,
+    constants: Constants,
     flights: HashMap<usize, Flight>,
     in_flight: HashSet<Digest>,
     next_task: usize,
@@ -183,6 +185,7 @@ fn pass(
         used: Memory { stages: memory.stages.clone(), files: Vec::new() },
         memory,
         new_tables: Vec::new(),
+        constants: Constants::new(root.join("tasks/with")),
         flights: HashMap::new(),
         in_flight: HashSet::new(),
         next_task: next_task(&root.join("tasks")),
@@ -377,10 +380,7 @@ impl<'a> Run<'a> {
     }
 
     fn done(&self, i: usize) -> &Done {
-        match &self.states[i] {
-            State::Done(done) => done,
-            _ => unreachable!("a stage begins when all it needs is done"),
-        }
+        done(&self.states, i)
     }
 
     fn begin(&mut self, i: usize, node: &'a Node) -> Result<()> {
@@ -395,12 +395,8 @@ impl<'a> Run<'a> {
             self.emit(&Event::Warning { text: text.clone() });
         }
         let head = {
-            let (states, cache) = (&self.states, &mut *self.cache);
-            let table = |need: usize| match &states[need] {
-                State::Done(done) => done.table(),
-                _ => unreachable!("a stage begins when all it needs is done"),
-            };
-            stage_head(node, stage, cache, &table)
+            let states = &self.states;
+            stage_head(node, stage, self.cache, &|need| done(states, need).table())
         };
         let head = match head {
             Ok(head) => head,
@@ -444,8 +440,8 @@ impl<'a> Run<'a> {
                 self.sound(&node.name, &table, 0..table.len())?;
             }
         }
-        let dir = self.cache.root().join("tasks").join(format!("with-{i}"));
-        let with = tables::write_with(node, stage, &dir, self.cache, &|need| self.done(need).table());
+        let states = &self.states;
+        let with = self.constants.of(node, stage, self.cache, &|need| done(states, need).table());
         let with = match with {
             Ok(with) => with,
             Err(error) => return self.fail_whole(i, error),
@@ -568,6 +564,14 @@ impl<'a> Run<'a> {
         }
         self.warn();
         Ok(())
+    }
+}
+
+/// What a stage that has begun may ask for.
+fn done(states: &[State], i: usize) -> &Done {
+    match &states[i] {
+        State::Done(done) => done,
+        _ => unreachable!("a stage begins when all it needs is done"),
     }
 }
 

@@ -13,6 +13,7 @@ use cache::{Cache, OutRow, Take};
 use manifests::{Digest, Manifest, Schema, Type, Value, read_ipc, write_ipc};
 use protocol::{Grain, OF, TaskParams, UNIT};
 use std::collections::{BTreeMap, HashMap};
+use std::io::ErrorKind;
 use std::path::{Component, Path, PathBuf};
 
 /// What a worker is told that names no unit, or a wrong one.
@@ -150,7 +151,9 @@ fn write_in(dir: &Path, order: &Order<'_>, cache: &Cache) -> Result<Vec<Digest>>
     let rows: Vec<usize> = order.units.iter().flat_map(|unit| unit.iter().copied()).collect();
     let whole = rows.len() == order.table.len() && rows.iter().enumerate().all(|(i, row)| i == *row);
     let table = if whole { order.table.clone() } else { order.table.take(&rows) };
-    let (table, outside) = with_paths(&table, dir, cache)?;
+    // some programs put what they make in the place of what they read: they get links of their own
+    let links = if let Worker::Provider(_) = order.stage.worker { Links::Shared } else { Links::Own };
+    let (table, outside) = with_paths(&table, dir, links, cache)?;
     let units =
         order.units.iter().enumerate().flat_map(|(i, unit)| std::iter::repeat_n(Value::I64(i as i64), unit.len()));
     let unit_column = Manifest::from_columns(Schema::new([(UNIT, Type::I64)])?, rows.len(), &[units.collect()])?;
@@ -159,9 +162,18 @@ fn write_in(dir: &Path, order: &Order<'_>, cache: &Cache) -> Result<Vec<Digest>>
     Ok(outside)
 }
 
+/// Whose the links are by which files are read whose own names have no extension.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Links {
+    /// A task's.
+    Own,
+    /// The workspace's: made once, where most files are read more than once.
+    Shared,
+}
+
 /// The table with paths in place of files by digest, and the digests of those that lie outside of the workspace. `dir` gets
-/// links with the right extension, where the file itself has none.
-pub fn with_paths(table: &Manifest, dir: &Path, cache: &Cache) -> Result<(Manifest, Vec<Digest>)> {
+/// links with the right extension, where the file itself has none and there are no others.
+pub fn with_paths(table: &Manifest, dir: &Path, links: Links, cache: &Cache) -> Result<(Manifest, Vec<Digest>)> {
     let mut outside = Vec::new();
     let mut result = table.clone();
     for column in table.schema().columns().iter().filter(|column| column.ty == Type::Blob) {
@@ -172,7 +184,11 @@ pub fn with_paths(table: &Manifest, dir: &Path, cache: &Cache) -> Result<(Manife
                     if cache.is_referred(&blob.digest) {
                         outside.push(blob.digest);
                     }
-                    Value::Str(readable(dir, &blob, None, cache)?)
+                    let is_linked = links == Links::Shared && !blob.ext.is_empty() && cache.blobs().has(&blob);
+                    Value::Str(match is_linked {
+                        true => cache.blobs().link(&blob)?.display().to_string(),
+                        false => readable(dir, &blob, None, cache)?,
+                    })
                 }
                 other => other,
             });
@@ -204,11 +220,16 @@ fn readable(dir: &Path, blob: &manifests::Blob, name: Option<&str>, cache: &Cach
     let links = dir.join("blobs");
     let link =
         links.join(format!("{}.{}", name.map_or(blob.digest.to_string()[..24].to_string(), str::to_string), blob.ext));
-    std::fs::create_dir_all(&links).with_context(|| format!("cannot make {}", links.display()))?;
-    match std::os::unix::fs::symlink(&path, &link) {
-        Ok(()) => {}
-        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
-        Err(error) => return Err(error).with_context(|| format!("cannot make {}", link.display())),
+    let mut made = std::os::unix::fs::symlink(&path, &link);
+    if made.as_ref().is_err_and(|error| error.kind() == ErrorKind::NotFound) {
+        std::fs::create_dir_all(&links).with_context(|| format!("cannot make {}", links.display()))?;
+        made = std::os::unix::fs::symlink(&path, &link);
+    }
+    match made {
+        Err(error) if error.kind() != ErrorKind::AlreadyExists => {
+            return Err(error).with_context(|| format!("cannot make {}", link.display()));
+        }
+        _ => {}
     }
     Ok(link.display().to_string())
 }

@@ -1,5 +1,5 @@
 //! `select: FROM`: a choice of rows and columns, in this order: `where`, `every`, `distinct`, `limit` choose rows; `set` and
-//! `overrides` write constants; `rename: {new: old}` and `columns` choose columns.
+//! `overrides` write constants; `rename: {new: old}` and `columns`, or `drop`, choose columns.
 //!
 //! `every: n` keeps the first, the (n+1)th, ... row; with `by: [columns]`, of each group of rows equal there.
 
@@ -25,6 +25,7 @@ pub struct Select {
     overrides: Vec<(Filter, Vec<(String, Value)>)>,
     rename: Vec<(String, String)>,
     columns: Option<Vec<String>>,
+    drop: Vec<String>,
 }
 
 impl Select {
@@ -95,6 +96,19 @@ impl Select {
             }
             columns = kept;
         }
+        let dropped = fields.texts("drop").unwrap_or_default();
+        if let (true, Some((at, _))) = (chosen.is_some(), dropped.first()) {
+            fields.wrong(
+                *at,
+                "`columns` and `drop` are both given",
+                "`columns` says what stays, `drop` what goes: one will do",
+            );
+        }
+        for (at, name) in &dropped {
+            if require(fields, &columns, *at, name) {
+                columns.retain(|column| column.name != *name);
+            }
+        }
         let names = |texts: Vec<(At, String)>| texts.into_iter().map(|(_, name)| name).collect::<Vec<_>>();
         let select = Select {
             filter,
@@ -106,6 +120,7 @@ impl Select {
             overrides,
             rename,
             columns: chosen.map(names),
+            drop: names(dropped),
         };
         (select, columns)
     }
@@ -140,7 +155,11 @@ impl Select {
             write(&owner, set, facts);
         }
         self.rename.iter().for_each(|(new, old)| facts.text(&format!("rename {new}"), old));
-        let columns = self.columns.as_ref().map_or("all".into(), |columns| format!("only {}", columns.join(", ")));
+        let columns = match (&self.columns, self.drop.as_slice()) {
+            (Some(columns), _) => format!("only {}", columns.join(", ")),
+            (None, []) => "all".into(),
+            (None, dropped) => format!("all but {}", dropped.join(", ")),
+        };
         facts.text("columns", &columns);
     }
 
@@ -204,6 +223,10 @@ impl Select {
         }
         if let Some(columns) = &self.columns {
             table = table.select(&columns.iter().map(String::as_str).collect::<Vec<_>>())?;
+        } else if !self.drop.is_empty() {
+            let mut kept = table.schema().names();
+            kept.retain(|name| !self.drop.iter().any(|dropped| dropped == name));
+            table = table.select(&kept)?;
         }
         Ok(table)
     }
@@ -309,6 +332,26 @@ mod tests {
         let override_facts = ["override 1 where n: 3", "override 1 set n: 4"];
         let own = ["where n: at least 2", "every: 2 by g", "distinct: of n", "limit: 5"];
         assert_eq!(facts, [&own[..], &override_facts, &["columns: only n"]].concat());
+    }
+
+    #[test]
+    fn columns_that_are_dropped_are_there_and_are_not_chosen_as_well() {
+        let (facts, problems) = parsed("{ rename: { m: n }, drop: [m, path] }");
+        assert!(problems.is_empty(), "{problems:?}");
+        assert_eq!(facts.last().unwrap(), "columns: all but m, path");
+        for (yaml, message) in [
+            ("{ drop: [n, q] }", "there is no column `q` here"),
+            ("{ drop: [n, n] }", "there is no column `n` here"),
+            ("{ columns: [g], drop: n }", "`columns` and `drop` are both given"),
+        ] {
+            let (_, problems) = parsed(yaml);
+            assert!(problems.iter().any(|problem| problem.message == message), "{problems:?}");
+        }
+        let ints = |values: [i64; 2]| values.map(Value::I64).to_vec();
+        let schema = Schema::new([("n", Type::I64), ("g", Type::I64)]).unwrap();
+        let table = Manifest::from_columns(schema, 2, &[ints([1, 2]), ints([3, 4])]).unwrap();
+        let select = Select { drop: vec!["n".into()], ..Select::default() };
+        assert_eq!(select.evaluate(&table).unwrap(), table.select(&["g"]).unwrap());
     }
 
     #[test]

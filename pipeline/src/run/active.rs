@@ -4,7 +4,7 @@ use crate::builtin::fits;
 use crate::compare::Naming;
 use crate::key;
 use crate::memory::Prior;
-use crate::run::Prepared;
+use crate::run::{Prepared, With};
 use crate::stage::UnitStage;
 use crate::task::{Order, Output};
 use crate::units;
@@ -13,7 +13,7 @@ use cache::{Cache, OutRow, Unit};
 use manifests::{Digest, Manifest, Value};
 use rayon::prelude::*;
 use std::cell::OnceCell;
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -30,17 +30,6 @@ pub struct Slot {
     pub output: Option<Output>,
     pub failed: bool,
     pub seconds: f64,
-}
-
-/// A stage's constants as files.
-#[derive(Default)]
-pub struct With {
-    /// The Arrow file of each.
-    pub files: BTreeMap<String, PathBuf>,
-    /// Files outside of the workspace that they name.
-    pub outside: Vec<Digest>,
-    /// Files that its workers read at their own paths: those of parameters, and code.
-    pub read: Vec<PathBuf>,
 }
 
 /// A stage at work.

@@ -7,9 +7,8 @@ use crate::hints::hinted;
 use crate::key::Head;
 use crate::memory::{Prior, Remembered};
 use crate::plan::{Node, Work};
-use crate::run::{Done, FEW, Run, State, With};
+use crate::run::{Done, FEW, Run, State};
 use crate::stage::{UnitStage, Worker};
-use crate::task;
 use crate::units::Units;
 use anyhow::{Context, Result};
 use cache::Cache;
@@ -185,32 +184,6 @@ pub fn project(table: &Manifest, columns: &[String], declared: &[ColumnDef]) -> 
                     stage before write the column itself, or take it from an earlier stage by a `join:`";
         hinted(error.to_string(), hint)
     })
-}
-
-/// The Arrow files of a stage's constants, in `dir`: made once for all its tasks.
-///
-/// # Errors
-/// If a constant lacks a column, or the files cannot be written.
-pub fn write_with<'t>(
-    node: &Node,
-    stage: &UnitStage,
-    dir: &Path,
-    cache: &Cache,
-    table: &dyn Fn(usize) -> Result<&'t Manifest>,
-) -> Result<With> {
-    let mut with = With::default();
-    for ((name, need), columns) in node.with.iter().zip(&stage.with_reads) {
-        std::fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
-        let (table, outside) = task::with_paths(&project(table(*need)?, columns, stage.constant(name))?, dir, cache)?;
-        let path = dir.join(format!("{name}.arrow"));
-        manifests::write_ipc(&path, &table)?;
-        with.outside.extend(outside);
-        with.files.insert(name.clone(), path);
-    }
-    for (_, path) in named_files(stage) {
-        with.read.extend(cache.referred_below(&path));
-    }
-    Ok(with)
 }
 
 /// Cuts a stage's input into units and computes their keys.
