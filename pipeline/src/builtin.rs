@@ -20,7 +20,7 @@ pub enum Table {
     /// An inline table.
     Rows(rows::Inline),
     /// A choice of rows and columns.
-    Select(select::Select),
+    Select(Box<select::Select>),
     /// Two tables side by side.
     Join(join::Join),
     /// Tables below each other.

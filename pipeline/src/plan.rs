@@ -362,7 +362,7 @@ fn build(
         }
         Does::Select => {
             let (select, columns) = Select::parse(fields, tables.first()?);
-            (Work::Table(Table::Select(select)), columns)
+            (Work::Table(Table::Select(Box::new(select))), columns)
         }
         Does::Join => {
             let join = Join::parse(fields, &tables)?;
