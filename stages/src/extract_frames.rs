@@ -7,13 +7,13 @@
 //! A picture has the shape of those that its camera's calibration is for, and a matte that of its picture; sizes may differ.
 //! A row of the input is a video, and each of its frames taken is a row of the output; or it is a picture, and is taken if
 //! its number is that of a frame that would be. `timestep` is the number of the frame in the video. A video of mattes has as many frames as that of the
-//! pictures: with more or fewer it is of another recording, or one of both was cut. Without a matte, one is
-//! cut out against the picture of the background, if there is one. Knows nothing of people: what is in the picture, and
+//! pictures: with more or fewer it is of another recording, or one of both was cut. Without a matte, a picture's alpha channel is
+//! one, or it is cut out against the picture of the background, if there is one. Knows nothing of people: what is in the picture, and
 //! where, is for later stages.
 
 use crate::common::matting;
 use crate::common::media::{Frame, Image, Undistort, VideoReader, ensure_shape};
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use datasets::colour::Correction;
 use image::metadata::Orientation;
 use manifests::Type;
@@ -74,7 +74,7 @@ fn every() -> u32 {
 const TOGETHER: usize = 2;
 
 fn def() -> StageDef {
-    StageDef::new("extract_frames", 4, Grain::Row)
+    StageDef::new("extract_frames", 5, Grain::Row)
         .doc("Takes every n-th frame of each video, over white where there is a matte.")
         .may_read([("video", Type::Blob), ("image", Type::Blob), ("timestep", Type::I64), ("every", Type::I64)])
         .may_read([("matte_video", Type::Blob), ("matte", Type::Blob), ("background", Type::Blob)])
@@ -164,7 +164,10 @@ impl Treatment {
             ensure_shape(path.display(), (matte.width, matte.height), size, PICTURE)?;
             Ok(matte)
         };
-        let matte = row.maybe_path("matte")?.map(matte).transpose()?;
+        let matte = match row.maybe_path("matte")? {
+            Some(matte_of) => Some(matte(matte_of)?),
+            None => alpha(path)?,
+        };
         self.apply(image, matte)
     }
 
@@ -202,6 +205,12 @@ impl Treatment {
         let image = if self.over_white { image.over_white(&matte)? } else { image };
         Ok((image, Some(matte)))
     }
+}
+
+/// The matte that a picture carries as its alpha channel.
+fn alpha(picture: &Path) -> Result<Option<Image>> {
+    let found = datasets::views::alpha(picture).map_err(|error| anyhow!("{error}\nhint: {}", error.hint()))?;
+    Ok(found.map(|alpha| Image::new(alpha.width() as usize, alpha.height() as usize, 1, alpha.into_raw())))
 }
 
 /// A video of mattes beside a video of pictures, frame by frame.

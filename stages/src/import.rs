@@ -378,7 +378,8 @@ fn stanza(folder: &Path, one: Option<&str>, points: bool) -> String {
     let mut text = format!("in a recipe:\n  capture: {{ stage: source_nersemble, path: {folder}{one} }}");
     if points {
         // what was measured with all cameras at full size goes before stereo
-        text += &format!("\n  points: {{ stage: source_nersemble_clouds, path: {folder}{one} }}");
+        text += &format!("\n  scans: {{ stage: source_nersemble_clouds, path: {folder}{one} }}");
+        text += "\n  points: { stage: import_points, from: scans, by: [participant, sequence, timestep] }";
     }
     text
 }

@@ -5,7 +5,7 @@
 //!
 //! Intrinsics are for pictures of `width x height` px, distorted as the last two columns say. Knows where things lie and
 //! how the capture's world becomes ours (metres, +y up, the subject faces +z, the head near the origin), not what pictures
-//! show; the one thing decoded of them is an alpha channel, which becomes the matte.
+//! show.
 
 use crate::common::media::VideoReader;
 use anyhow::{Context, Result, anyhow, bail, ensure};
@@ -89,7 +89,7 @@ fn one() -> f64 {
 }
 
 fn def() -> StageDef {
-    StageDef::new("source_folder", 3, Grain::Whole)
+    StageDef::new("source_folder", 4, Grain::Whole)
         .doc("Lists the pictures or videos of a capture with transforms.json, a COLMAP model, or one plain video.")
         .source()
         .file_param("path")
@@ -119,12 +119,12 @@ struct SourceFolder {
 
 impl Stage for SourceFolder {
     fn run(&mut self, units: &[Unit<'_>], cx: &Cx<'_>) -> Result<Vec<Rows>> {
-        units.iter().map(|unit| self.list(unit, cx)).collect()
+        units.iter().map(|_| self.list(cx)).collect()
     }
 }
 
 impl SourceFolder {
-    fn list(&self, unit: &Unit<'_>, cx: &Cx<'_>) -> Result<Rows> {
+    fn list(&self, cx: &Cx<'_>) -> Result<Rows> {
         let (views, remarks) = self.params.views()?;
         remarks.iter().for_each(|remark| cx.warn(remark));
         let away = views::looking_away(&views);
@@ -135,22 +135,9 @@ impl SourceFolder {
             ));
         }
         ensure_one_rate(&views, cx)?;
-        let mut rows = Rows::new();
-        for (at, view) in views.iter().enumerate() {
-            let mut row = row(view).i64("participant", self.params.participant).str("sequence", &self.params.sequence);
-            let has_none = view.mask.is_none() && !view.is_video();
-            let alpha = if has_none { views::alpha(&view.file).map_err(hinted)? } else { None };
-            if let Some(alpha) = alpha {
-                let path = cx.file(unit, &format!("matte_{at:06}.png"));
-                alpha.save(&path).with_context(|| format!("cannot write {}", path.display()))?;
-                row = row.file("matte", &path);
-            }
-            rows.push(row);
-            if at % 100 == 0 {
-                cx.progress(at, views.len(), "");
-            }
-        }
-        Ok(rows)
+        let named =
+            |row: OutRow| row.i64("participant", self.params.participant).str("sequence", &self.params.sequence);
+        Ok(views.iter().map(|view| named(row(view))).collect())
     }
 }
 
