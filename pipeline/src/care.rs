@@ -12,6 +12,7 @@ use manifests::{Digest, Manifest, Type, Value};
 use serde::Deserialize;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// What is to be kept.
 #[derive(Clone, Copy, Debug)]
@@ -20,6 +21,9 @@ pub struct Wanted {
     pub keep_last: usize,
     /// The files together may take up so many bytes.
     pub max_bytes: Option<u64>,
+    /// Checkpoints of units that nobody has worked on for longer than this go: none of them if it is not given, for no run tells which of
+    /// them somebody will go on from.
+    pub checkpoints: Option<Duration>,
 }
 
 /// What could go.
@@ -39,6 +43,12 @@ pub struct Loose {
     pub tables: Vec<PathBuf>,
     /// Their bytes.
     pub table_bytes: u64,
+    /// Folders of checkpoints.
+    pub checkpoints: Vec<PathBuf>,
+    /// Their bytes.
+    pub checkpoint_bytes: u64,
+    /// Folders of checkpoints that stay.
+    pub of_unfinished: usize,
     keep: Keep,
 }
 
@@ -224,6 +234,20 @@ pub fn look(cache: &mut Cache, store: &Store, wanted: Wanted) -> Result<Option<L
         }
     }
     loose.tables.sort();
+    for entry in std::fs::read_dir(cache.root().join("scratch")).into_iter().flatten().flatten() {
+        let folder = entry.path();
+        let is_old = wanted.checkpoints.is_some_and(|most| idle(&folder).is_some_and(|idle| idle > most));
+        // what a remote or another workspace has finished needs none
+        let key = entry.file_name().to_str().and_then(|name| name.parse::<Digest>().ok());
+        let is_finished = key.and_then(|key| records.get(&key)).is_some_and(stays);
+        if is_old || is_finished {
+            loose.checkpoint_bytes += room(&folder);
+            loose.checkpoints.push(folder);
+        } else {
+            loose.of_unfinished += 1;
+        }
+    }
+    loose.checkpoints.sort();
     loose.keep = reach.keep;
     Ok(Some(loose))
 }
@@ -240,6 +264,10 @@ pub fn clean(cache: &mut Cache, loose: &Loose) -> Result<()> {
     for path in &loose.tables {
         // a table that stays costs room, nothing else
         let _ = std::fs::remove_file(path);
+    }
+    for folder in &loose.checkpoints {
+        // as above
+        let _ = std::fs::remove_dir_all(folder);
     }
     // of use only to whoever looks into why it broke
     let _ = std::fs::remove_dir_all(cache.root().join("index.broken"));
@@ -304,6 +332,14 @@ pub fn kept(cache: &Cache) -> Result<(BTreeMap<String, Kept>, Kept)> {
         kept.bytes += bytes;
     }
     Ok((stages, nobodys))
+}
+
+/// For how long nothing was written into a folder; none if nobody can tell.
+fn idle(folder: &Path) -> Option<Duration> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+    let written =
+        entries.chain([folder.to_owned()]).filter_map(|path| std::fs::metadata(path).ok()?.modified().ok()).max();
+    written?.elapsed().ok()
 }
 
 /// Bytes of all files below a folder.

@@ -165,6 +165,21 @@ fn so_many_runs_are_kept_and_no_more() {
 }
 
 #[test]
+fn checkpoints_stay_unless_they_are_said_to_be_old() {
+    let space = start();
+    let folder = space.path(&format!(".effigy/scratch/{}", "ab".repeat(32)));
+    std::fs::create_dir_all(&folder).expect("a folder");
+    std::fs::write(folder.join("step.safetensors"), [0; 1000]).expect("a file");
+    let told = space.effigy(&["cache", "gc"]);
+    assert!(told.out.contains("unfinished units that a run may go on from: 1;"), "{}", told.out);
+    assert_eq!(json(&space, &["gc", "--checkpoints", "1", "--delete"])["checkpoints"], 0);
+    assert!(folder.exists(), "it was written just now");
+    let gc = json(&space, &["gc", "--checkpoints", "0", "--delete"]);
+    assert_eq!((gc["checkpoints"].as_u64(), gc["checkpoint_bytes"].as_u64()), (Some(1), Some(1000)));
+    assert!(!folder.exists() && space.run() == (0, 8, 0));
+}
+
+#[test]
 fn files_take_up_so_much_room_and_no_more() {
     let space = start();
     let other = RECIPE.replace("recipe: cared", "recipe: other").replace("tr a-z A-Z", "tr a-z B-ZA");

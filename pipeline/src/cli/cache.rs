@@ -10,6 +10,7 @@ use anyhow::Result;
 use cache::Cache as Open;
 use clap::Subcommand;
 use serde_json::json;
+use std::time::Duration;
 
 /// Look after what is kept
 #[derive(clap::Args)]
@@ -71,6 +72,9 @@ enum Verb {
         /// Let files take up so much room at most, like 500M or 20G: what was reached longest ago goes first
         #[arg(long, value_name = "SIZE", value_parser = size)]
         max_size: Option<u64>,
+        /// Let checkpoints of unfinished units go that nobody has worked on for so many days
+        #[arg(long, value_name = "DAYS")]
+        checkpoints: Option<u64>,
         /// Print JSON
         #[arg(long)]
         json: bool,
@@ -93,8 +97,9 @@ impl Cache {
             }
             Verb::Push(all) => all.remote.move_all(&all.workspace, Direction::Push, all.json),
             Verb::Pull(all) => all.remote.move_all(&all.workspace, Direction::Pull, all.json),
-            Verb::Gc { delete, keep_last, max_size, json, workspace } => {
-                gc(&workspace, Wanted { keep_last, max_bytes: max_size }, delete, json)
+            Verb::Gc { delete, keep_last, max_size, checkpoints, json, workspace } => {
+                let checkpoints = checkpoints.map(|days| Duration::from_secs(days.saturating_mul(24 * 60 * 60)));
+                gc(&workspace, Wanted { keep_last, max_bytes: max_size, checkpoints }, delete, json)
             }
         }
     }
@@ -239,14 +244,25 @@ fn gc(workspace: &WorkspaceArgs, wanted: Wanted, delete: bool, json: bool) -> Re
     let (files, records, tables) = (loose.files.len(), loose.records, loose.tables.len());
     if json {
         let all = json!({"files": files, "bytes": loose.bytes, "reached": loose.reached, "records": records,
-            "tables": tables, "table_bytes": loose.table_bytes, "deleted": delete});
+            "tables": tables, "table_bytes": loose.table_bytes, "checkpoints": loose.checkpoints.len(),
+            "checkpoint_bytes": loose.checkpoint_bytes, "deleted": delete});
         print(&all.to_string());
         return Ok(DONE);
     }
     let verb = if delete { "removed" } else { "could be removed (--delete does it)" };
     let (bytes, of) = (room(loose.bytes), loose.of_records);
     let tables = format!("{tables} files of old tables ({})", room(loose.table_bytes));
-    print(&format!("{files} files ({bytes}), {records} of {of} records and {tables} {verb}"));
+    let checkpoints = match loose.checkpoints.len() {
+        0 => String::new(),
+        n => format!(", checkpoints of {n} units ({})", room(loose.checkpoint_bytes)),
+    };
+    print(&format!("{files} files ({bytes}){checkpoints}, {records} of {of} records and {tables} {verb}"));
+    if loose.of_unfinished > 0 {
+        let n = loose.of_unfinished;
+        print(&format!(
+            "  checkpoints that stay, of unfinished units that a run may go on from: {n}; --checkpoints DAYS lets older ones go"
+        ));
+    }
     if loose.reached > 0 {
         let verb = if delete { "were" } else { "are" };
         print(&format!(
