@@ -1,5 +1,4 @@
-//! Files by the digest of their content: `blobs/ab/cdef…`, read-only, each put in place by one rename. Programs go by extensions, which
-//! these names lack: links in `blobs/links/` have them, made when first asked for.
+//! Files by the digest of their content: `blobs/ab/cdef…`, read-only, each put in place by one rename.
 //!
 //! Whether a file is there is told by its name and length. Before it is worked on it is read and compared with its name, once
 //! in the life of a process; [`crate::Cache::verify`] reads them all. Knows no records.
@@ -10,7 +9,6 @@ use manifests::{Blob, Digest};
 use rayon::prelude::*;
 use std::collections::HashSet;
 use std::fs::{File, Permissions};
-use std::io::ErrorKind;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -58,31 +56,6 @@ impl Blobs {
         format!("{}/{}", &hex[..2], &hex[2..])
     }
 
-    /// A path with the blob's extension under which the file can be read, if we have it. The link stays: that of a small file costs as
-    /// much as the file, and its removal more.
-    ///
-    /// # Errors
-    /// If the link cannot be made.
-    pub fn link(&self, blob: &Blob) -> Result<PathBuf> {
-        let name = Blobs::name(&blob.digest);
-        let (link, target) = (self.links().join(format!("{name}.{}", blob.ext)), Path::new("../..").join(&name));
-        // whoever was given it may have put something else in its place
-        let is_there = || std::fs::read_link(&link).is_ok_and(|found| found == target);
-        if !is_there() {
-            let folder = link.parent().expect("a link lies in a folder");
-            std::fs::create_dir_all(folder).map_err(io("make", folder))?;
-            match std::fs::remove_file(&link) {
-                Err(error) if error.kind() != ErrorKind::NotFound => return Err(io("remove", &link)(error)),
-                _ => std::os::unix::fs::symlink(&target, &link).map_err(io("make", &link))?,
-            }
-        }
-        Ok(link)
-    }
-
-    fn links(&self) -> PathBuf {
-        self.root.join("links")
-    }
-
     /// Whether we have the file, at its full length.
     pub fn has(&self, blob: &Blob) -> bool {
         std::fs::metadata(self.path(&blob.digest)).is_ok_and(|meta| meta.len() == blob.len)
@@ -126,17 +99,19 @@ impl Blobs {
     /// If it cannot be read, or there is no room for it.
     pub fn ingest(&self, file: &Path, ext: &str, take: Take) -> Result<Blob> {
         let ext = if is_plain(ext) { ext } else { "" };
-        let shared = || std::fs::metadata(file).is_ok_and(|meta| meta.nlink() > 1);
-        if take == Take::Move && shared() {
+        let mut take = take;
+        if std::fs::metadata(file).is_ok_and(|meta| meta.nlink() > 1) {
             let (digest, len) = Digest::of_file(file).map_err(io("read", file))?;
-            let blob = Blob { digest, len, ext: ext.into() };
             // it may be a second name of a file of ours: then there is nothing to copy
             let inode = |path: &Path| std::fs::metadata(path).ok().map(|meta| (meta.dev(), meta.ino()));
             if inode(file).is_some_and(|file| Some(file) == inode(&self.path(&digest))) {
                 self.noted(digest);
-                return std::fs::remove_file(file).map_err(io("remove", file)).map(|()| blob);
+                if take == Take::Move {
+                    std::fs::remove_file(file).map_err(io("remove", file))?;
+                }
+                return Ok(Blob { digest, len, ext: ext.into() });
             }
-            return self.ingest(file, ext, Take::Copy);
+            take = Take::Copy;
         }
         let copy;
         let (source, temporary) = match take {
@@ -186,7 +161,7 @@ impl Blobs {
         std::fs::set_permissions(source, Permissions::from_mode(0o444)).map_err(io("protect", source))?;
         match std::fs::rename(source, &target) {
             Ok(()) => {}
-            Err(error) if error.kind() == ErrorKind::CrossesDevices => {
+            Err(error) if error.kind() == std::io::ErrorKind::CrossesDevices => {
                 let temporary = self.temporary()?;
                 std::fs::copy(source, &temporary).map_err(io("copy", source))?;
                 std::fs::rename(&temporary, &target).map_err(io("write", &target))?;
@@ -237,7 +212,7 @@ impl Blobs {
             for place in [path.as_path(), folder] {
                 match File::open(place).and_then(|file| file.sync_all()) {
                     // it was removed meanwhile: nobody will take its unit for known
-                    Err(error) if error.kind() == ErrorKind::NotFound => {}
+                    Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
                     synced => synced.map_err(io("sync", place))?,
                 }
             }
@@ -275,22 +250,16 @@ impl Blobs {
         Ok(found)
     }
 
-    /// Removes files that nobody needs, and links to what is gone; one that is gone already is no error.
+    /// Removes files that nobody needs; one that is gone already is no error.
     ///
     /// # Errors
     /// If one cannot be removed.
     pub fn remove(&self, digests: &[Digest]) -> Result<()> {
         for path in digests.iter().map(|digest| self.path(digest)) {
             match std::fs::remove_file(&path) {
-                Err(error) if error.kind() != ErrorKind::NotFound => return Err(io("remove", &path)(error)),
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(io("remove", &path)(error)),
                 _ => {}
             }
-        }
-        let entries =
-            |folder: &Path| std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
-        for link in entries(&self.links()).flat_map(|folder| entries(&folder)).filter(|link| !link.exists()) {
-            // one that stays leads nowhere, and costs next to nothing
-            let _ = std::fs::remove_file(link);
         }
         Ok(())
     }
@@ -330,28 +299,6 @@ mod tests {
             assert_eq!(blobs.ingest(&file, given, Take::Copy).unwrap().ext, ext);
         }
         assert!(is_plain(&"x".repeat(64)) && !is_plain(&"x".repeat(65)) && !is_plain("../x"));
-    }
-
-    #[test]
-    fn links_have_extensions_are_mended_and_go_with_their_files() {
-        let dir = tempfile::tempdir().unwrap();
-        let file = dir.path().join("a.png");
-        std::fs::write(&file, "hello").unwrap();
-        let blobs = Blobs::open(&dir.path().join("blobs")).unwrap();
-        let blob = blobs.ingest(&file, "png", Take::Copy).unwrap();
-        let link = blobs.link(&blob).unwrap();
-        assert!(link.extension().is_some_and(|ext| ext == "png") && std::fs::read(&link).unwrap() == b"hello");
-        assert_eq!(blobs.digest_of(&link.canonicalize().unwrap()), Some(blob.digest));
-        // as a program does that writes beside its input and renames
-        std::fs::write(&file, "jello").unwrap();
-        std::fs::rename(&file, &link).unwrap();
-        assert_eq!(std::fs::read(blobs.link(&blob).unwrap()).unwrap(), b"hello");
-        let other = blobs.link(&Blob { ext: "jpg".into(), ..blob.clone() }).unwrap();
-        assert_eq!(blobs.list().unwrap().len(), 1, "links are no files");
-        blobs.remove(&[]).unwrap();
-        assert!(link.exists() && other.exists());
-        blobs.remove(&[blob.digest]).unwrap();
-        assert!(!link.is_symlink() && !other.is_symlink());
     }
 
     #[test]

@@ -303,12 +303,8 @@ impl Cache {
             return Ok(Blob { digest, len, ext: ext.into() });
         }
         for path in [file, &real] {
-            let Some((digest, (_, seen))) =
-                self.by_path.get(path).and_then(|(digest, _)| Some((digest, self.elsewhere.get(digest)?)))
-            else {
-                continue;
-            };
-            if Fingerprint::of(path).is_ok_and(|now| now == *seen) {
+            let Some((digest, seen)) = self.by_path.get(path) else { continue };
+            if self.elsewhere.contains_key(digest) && Fingerprint::of(path).is_ok_and(|now| now == *seen) {
                 return Ok(Blob { digest: *digest, len: seen.size, ext: ext.into() });
             }
         }

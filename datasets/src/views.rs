@@ -346,7 +346,8 @@ pub fn focus(views: &[View]) -> Option<DVec3> {
     (matrix.determinant() > 1e-6 * (views.len() as f64).powi(3)).then(|| matrix.inverse() * right)
 }
 
-/// The matte that a picture carries as its alpha channel; none if it has no such channel or is opaque.
+/// The matte that a PNG picture carries as its alpha channel, turned as the picture is to be shown (EXIF); none if it has no such channel or is
+/// opaque.
 ///
 /// # Errors
 /// If the file cannot be decoded.
@@ -354,7 +355,7 @@ pub fn alpha(picture: &Path) -> Result<Option<image::GrayImage>, ViewError> {
     use image::ImageDecoder;
     let broken = |error: image::ImageError| ViewError::unreadable(picture, error);
     let open = image::ImageReader::open(picture).and_then(image::ImageReader::with_guessed_format);
-    let decoder = match open.map_err(|error| ViewError::unreadable(picture, error))?.into_decoder() {
+    let mut decoder = match open.map_err(|error| ViewError::unreadable(picture, error))?.into_decoder() {
         Ok(decoder) => decoder,
         // formats of OpenCV that are not known here have their own reader later
         Err(image::ImageError::Unsupported(_)) => return Ok(None),
@@ -363,7 +364,11 @@ pub fn alpha(picture: &Path) -> Result<Option<image::GrayImage>, ViewError> {
     if !decoder.color_type().has_alpha() {
         return Ok(None);
     }
-    let picture = image::DynamicImage::from_decoder(decoder).map_err(broken)?.into_rgba8();
+    // as everything that shows pictures does, OpenCV too
+    let orientation = decoder.orientation().map_err(broken)?;
+    let mut picture = image::DynamicImage::from_decoder(decoder).map_err(broken)?;
+    picture.apply_orientation(orientation);
+    let picture = picture.into_rgba8();
     let alpha: Vec<u8> = picture.pixels().map(|pixel| pixel.0[3]).collect();
     if alpha.iter().all(|value| *value == 255) {
         return Ok(None);

@@ -209,7 +209,7 @@ impl Check<'_> {
         let node = flight.again.node;
         if !self.with.contains_key(&node) {
             let table = |need: usize| Ok(self.forecasts[need].table.whole().expect("known units have known constants"));
-            let with = self.constants.of(&self.plan.nodes[node], stage, self.cache, &table)?;
+            let with = self.constants.of((node, &self.plan.nodes[node]), stage, self.cache, &table)?;
             self.with.insert(node, with);
         }
         let (prepared, _) = self.forecasts[node].units.as_ref().expect("its units were chosen from these");

@@ -80,7 +80,9 @@ impl Whole {
         while let Some(upper) = above.pop() {
             let stages = &whole.sections.stages;
             for (key, _) in upper.sections.stages.iter().filter(|(_, item)| item.node == Node::Null) {
-                if sound && !stages.iter().any(|(stage, _)| stage.name == key.name) {
+                let is_in_a_profile =
+                    || whole.profiles.iter().any(|(_, profile)| stages_of(profile).any(|name| name == key.name));
+                if sound && !stages.iter().any(|(stage, _)| stage.name == key.name) && !is_in_a_profile() {
                     let message = format!("`{}:` takes a stage away that {} does not have", key.name, whole.name);
                     let problem = Problem::at(&key.at.place(file), message);
                     problems.push(problem.did_you_mean(&key.name, stages.iter().map(|(stage, _)| stage.name.as_str())));
@@ -126,14 +128,17 @@ impl Whole {
         Ok((whole, top.finish()))
     }
 
-    /// These sections laid over those of a base: what has the same name replaces, a stanza of nothing takes away, also what the
-    /// base's profiles and report say of it, profiles of one name apply one after the other, and a report is there as a whole or is the base's.
+    /// These sections laid over those of a base: what has the same name replaces, also what the base's profiles say of a stage, a stanza of
+    /// nothing takes away, also what the base's report says of it, profiles of one name apply one after the other, and a report is there as a whole or is the base's.
     fn over(self, base: Whole) -> Whole {
         let Whole { name, sections, profiles, providers, report, bases, extends } = self;
-        let mut stages = laid(base.sections.stages, sections.stages);
         let (mut inherited, mut told) = (base.profiles, base.report);
+        // a profile of the base says how the base's stage is otherwise, not how this one is
+        for (own, _) in &sections.stages {
+            inherited.iter_mut().for_each(|(_, profile)| forget(profile, &own.name));
+        }
+        let mut stages = laid(base.sections.stages, sections.stages);
         for (gone, _) in stages.extract_if(.., |(_, item)| item.node == Node::Null) {
-            inherited.iter_mut().for_each(|(_, profile)| forget(profile, &gone.name));
             told.iter_mut().for_each(|report| leave_out(report, &gone.name));
         }
         Whole {
@@ -197,6 +202,14 @@ impl Whole {
         met.pop();
         Ok(())
     }
+}
+
+/// The stages of which a profile says something.
+fn stages_of(profile: &Item) -> impl Iterator<Item = &str> {
+    let sections = if let Node::Map(sections) = &profile.node { &sections[..] } else { &[] };
+    let stages = sections.iter().filter(|(key, _)| key.name == "stages");
+    let stages = stages.filter_map(|(_, item)| if let Node::Map(stages) = &item.node { Some(stages) } else { None });
+    stages.flatten().map(|(key, _)| key.name.as_str())
 }
 
 /// Takes what a profile says of a stage out of it.

@@ -41,7 +41,15 @@ impl Places {
     /// # Errors
     /// If the workspace's folder of files cannot be opened.
     pub fn new(root: &Path, memory: &Memory) -> Result<Places> {
-        let own = memory.files.iter().map(|(path, _, digest)| (*digest, path.clone())).collect();
+        let mut own: HashMap<Digest, PathBuf> = HashMap::new();
+        for (path, _, digest) in &memory.files {
+            let known = own.entry(*digest).or_insert_with(|| path.clone());
+            // of files with equal content one that is still there
+            if known != path && !known.exists() {
+                path.clone_into(known);
+            }
+        }
+        let root = std::path::absolute(root)?;
         Ok(Places { blobs: Blobs::open(&root.join("blobs"))?, own })
     }
 
@@ -49,7 +57,7 @@ impl Places {
     pub fn find(&self, blob: &Blob) -> Option<PathBuf> {
         match self.blobs.has(blob) {
             true => Some(self.blobs.path(&blob.digest)),
-            false => self.own.get(&blob.digest).cloned(),
+            false => self.own.get(&blob.digest).filter(|path| path.exists()).cloned(),
         }
     }
 

@@ -441,7 +441,7 @@ impl<'a> Run<'a> {
             }
         }
         let states = &self.states;
-        let with = self.constants.of(node, stage, self.cache, &|need| done(states, need).table());
+        let with = self.constants.of((i, node), stage, self.cache, &|need| done(states, need).table());
         let with = match with {
             Ok(with) => with,
             Err(error) => return self.fail_whole(i, error),

@@ -105,7 +105,15 @@ pub fn parameters(
                 let problem = Problem::at(&Place::command_line(), format!("`{name}` is an axis, not a parameter"));
                 problems.push(problem.hint(format!("`--variant {name}=VALUE` chooses one of its values")));
             }
-            Ok((name, value)) => set_param(&mut params, &name, value, problems),
+            Ok((name, mut value)) => {
+                let is_text = |(key, old): &(Key, Item)| key.name == name && matches!(old.node, Node::Text(_));
+                // a serial number is a name where the recipe has a name
+                if params.iter().any(is_text) && matches!(value.node, Node::Int(_) | Node::Float(_) | Node::Bool(_)) {
+                    let typed = text.split_once('=').map_or("", |(_, typed)| typed.trim());
+                    value.node = Node::Text(typed.into());
+                }
+                set_param(&mut params, &name, value, problems);
+            }
             Err(problem) => problems.push(problem),
         }
     }

@@ -473,6 +473,21 @@ stages:
         assert_eq!(size(&spec(RECIPE, &overrides).unwrap()), Node::Int(8));
     }
 
+    #[test]
+    fn a_text_of_the_recipe_stays_one() {
+        let text = "params: { size: cam03 }\nstages: { b: { stage: s, size: \"${size}\" } }";
+        let given = |value: &str| {
+            let overrides = Overrides { params: vec![format!("size={value}")], ..Overrides::default() };
+            size(&spec(text, &overrides).unwrap())
+        };
+        let as_typed = |value: &str| Node::Text(value.into());
+        assert_eq!([given("007"), given("1e3"), given("yes")], ["007", "1e3", "yes"].map(as_typed));
+        assert_eq!(
+            [given("~"), given("[1]")],
+            [Node::Null, Node::List(vec![Item { at: At::default(), node: Node::Int(1) }])]
+        );
+    }
+
     fn check(text: &str, expected: &[&str]) {
         let problems = spec(text, &Overrides::default()).unwrap_err().to_string();
         for part in expected {

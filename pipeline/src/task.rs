@@ -19,6 +19,9 @@ use std::path::{Component, Path, PathBuf};
 /// What a worker is told that names no unit, or a wrong one.
 const OF_IN: &str = "each row needs the `_unit` of the rows of `in.arrow` that it comes from";
 
+/// Where in a task's directory the files that it reads have names with extensions.
+const LINKS: &str = "blobs";
+
 /// What a task is made of.
 pub struct Order<'a> {
     /// The stage.
@@ -151,9 +154,7 @@ fn write_in(dir: &Path, order: &Order<'_>, cache: &Cache) -> Result<Vec<Digest>>
     let rows: Vec<usize> = order.units.iter().flat_map(|unit| unit.iter().copied()).collect();
     let whole = rows.len() == order.table.len() && rows.iter().enumerate().all(|(i, row)| i == *row);
     let table = if whole { order.table.clone() } else { order.table.take(&rows) };
-    // some programs put what they make in the place of what they read: they get links of their own
-    let links = if let Worker::Provider(_) = order.stage.worker { Links::Shared } else { Links::Own };
-    let (table, outside) = with_paths(&table, dir, links, cache)?;
+    let (table, outside) = with_paths(&table, dir, cache)?;
     let units =
         order.units.iter().enumerate().flat_map(|(i, unit)| std::iter::repeat_n(Value::I64(i as i64), unit.len()));
     let unit_column = Manifest::from_columns(Schema::new([(UNIT, Type::I64)])?, rows.len(), &[units.collect()])?;
@@ -162,18 +163,9 @@ fn write_in(dir: &Path, order: &Order<'_>, cache: &Cache) -> Result<Vec<Digest>>
     Ok(outside)
 }
 
-/// Whose the links are by which files are read whose own names have no extension.
-#[derive(Clone, Copy, PartialEq)]
-pub enum Links {
-    /// A task's.
-    Own,
-    /// The workspace's: made once, where most files are read more than once.
-    Shared,
-}
-
 /// The table with paths in place of files by digest, and the digests of those that lie outside of the workspace. `dir` gets
-/// links with the right extension, where the file itself has none and there are no others.
-pub fn with_paths(table: &Manifest, dir: &Path, links: Links, cache: &Cache) -> Result<(Manifest, Vec<Digest>)> {
+/// links with the right extension, where the file itself has none.
+pub fn with_paths(table: &Manifest, dir: &Path, cache: &Cache) -> Result<(Manifest, Vec<Digest>)> {
     let mut outside = Vec::new();
     let mut result = table.clone();
     for column in table.schema().columns().iter().filter(|column| column.ty == Type::Blob) {
@@ -184,11 +176,7 @@ pub fn with_paths(table: &Manifest, dir: &Path, links: Links, cache: &Cache) -> 
                     if cache.is_referred(&blob.digest) {
                         outside.push(blob.digest);
                     }
-                    let is_linked = links == Links::Shared && !blob.ext.is_empty() && cache.blobs().has(&blob);
-                    Value::Str(match is_linked {
-                        true => cache.blobs().link(&blob)?.display().to_string(),
-                        false => readable(dir, &blob, None, cache)?,
-                    })
+                    Value::Str(readable(dir, &blob, None, cache)?)
                 }
                 other => other,
             });
@@ -217,21 +205,32 @@ fn readable(dir: &Path, blob: &manifests::Blob, name: Option<&str>, cache: &Cach
     if blob.ext.is_empty() || ext == blob.ext {
         return Ok(path.display().to_string());
     }
-    let links = dir.join("blobs");
+    let links = dir.join(LINKS);
     let link =
         links.join(format!("{}.{}", name.map_or(blob.digest.to_string()[..24].to_string(), str::to_string), blob.ext));
-    let mut made = std::os::unix::fs::symlink(&path, &link);
+    let mut made = second_name(&path, &link, cache);
     if made.as_ref().is_err_and(|error| error.kind() == ErrorKind::NotFound) {
         std::fs::create_dir_all(&links).with_context(|| format!("cannot make {}", links.display()))?;
-        made = std::os::unix::fs::symlink(&path, &link);
+        made = second_name(&path, &link, cache);
     }
     match made {
         Err(error) if error.kind() != ErrorKind::AlreadyExists => {
-            return Err(error).with_context(|| format!("cannot make {}", link.display()));
+            Err(error).with_context(|| format!("cannot make {}", link.display()))
         }
-        _ => {}
+        _ => Ok(link.display().to_string()),
     }
-    Ok(link.display().to_string())
+}
+
+/// A file of ours gets a second name, which is made and removed ten times faster than a link to so long a path, but not by every file
+/// system; a user's file gets a link, as a second name would change its inode.
+fn second_name(path: &Path, name: &Path, cache: &Cache) -> std::io::Result<()> {
+    if cache.blobs().digest_of(path).is_some() {
+        match std::fs::hard_link(path, name) {
+            Err(error) if !matches!(error.kind(), ErrorKind::NotFound | ErrorKind::AlreadyExists) => {}
+            made => return made,
+        }
+    }
+    std::os::unix::fs::symlink(path, name)
 }
 
 /// Whether a name is that of a file in a folder, and leads nowhere else.
@@ -410,9 +409,11 @@ fn cell(
 
 fn take_in(dir: &Path, path: &Path, cache: &Cache) -> Result<manifests::Blob> {
     let ext = cache::extension(path);
-    // what lies elsewhere, be it behind a link or a `..`, is somebody's: it stays where it is
+    // what lies elsewhere, be it behind a link or a `..`, is somebody's and stays where it is, as do the files that the task was given: more of
+    // its rows may name them
     let real = dir.canonicalize().ok().zip(path.canonicalize().ok());
-    let take = if real.is_some_and(|(dir, path)| path.starts_with(dir)) { Take::Move } else { Take::Copy };
+    let is_made = real.is_some_and(|(dir, path)| path.starts_with(&dir) && !path.starts_with(dir.join(LINKS)));
+    let take = if is_made { Take::Move } else { Take::Copy };
     Ok(cache.ingest(path, &ext, take)?)
 }
 

@@ -133,7 +133,7 @@ pub fn parse(file: &str, source: &str) -> Result<Item, Problem> {
             "write it in quotes if it is a name, or with a point if it is a number"
         } else {
             "see the indentation here and above, and brackets and quotes that are not closed; text that holds `: ` or ` #`, \
-             or begins with `*`, `&`, `%`, `@`, `{` or `[`, needs quotes"
+             or begins with `*`, `&`, `%`, `@`, `{` or `[`, needs quotes, and so does `${name}` within `{ }` or `[ ]`"
         })
     })
 }

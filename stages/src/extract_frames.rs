@@ -7,7 +7,7 @@
 //! A picture has the shape of those that its camera's calibration is for, and a matte that of its picture; sizes may differ.
 //! A row of the input is a video, and each of its frames taken is a row of the output; or it is a picture, and is taken if
 //! its number is that of a frame that would be. `timestep` is the number of the frame in the video. A video of mattes has as many frames as that of the
-//! pictures: with more or fewer it is of another recording, or one of both was cut. Without a matte, a picture's alpha channel is
+//! pictures: with more or fewer it is of another recording, or one of both was cut. Without a matte, the alpha channel of a PNG is
 //! one, or it is cut out against the picture of the background, if there is one. Knows nothing of people: what is in the picture, and
 //! where, is for later stages.
 

@@ -95,6 +95,13 @@ mod tests {
                 );
                 if let Some(number) = default.and_then(Value::as_f64) {
                     assert!(!refuses(property, number), "`{name}` of {kind}: {property} refuses its default");
+                    // one of single precision is not what somebody types who sets it: another key for the same
+                    let single = number as f32;
+                    let typed = single.to_string().parse::<f64>().expect("a number");
+                    assert!(
+                        f64::from(single) != number || typed == number,
+                        "`{name}` of {kind}: {number} is {typed} as typed"
+                    );
                 }
             }
         }

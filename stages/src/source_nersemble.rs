@@ -7,7 +7,7 @@
 //! what they show (see `datasets::nersemble` for the layouts).
 
 use crate::common::media::VideoReader;
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use datasets::colour::Correction;
 use datasets::nersemble::{self, Calibrations, LayoutError, Recording};
 use manifests::Type;
@@ -79,7 +79,7 @@ impl Stage for SourceNersemble {
         let one = participant_of(&p.path, p.participant)?;
         let list = || -> Result<Rows> {
             let found = rows(&p.path, p.calibrated_size, &wanted)?;
-            anyhow::ensure!(
+            ensure!(
                 !found.is_empty(),
                 "none of the recordings in {} is of a sequence and camera that were asked for\n\
                  hint: `effigy import nersemble {}` lists what there is",
@@ -180,6 +180,14 @@ pub fn rows(
             Some(size) => size,
             None => size(&recording.pixels)?,
         };
+        let [cx, cy] = [camera.intrinsics[2], camera.intrinsics[5]];
+        ensure!(
+            (0.0..f64::from(width)).contains(&cx) && (0.0..f64::from(height)).contains(&cy),
+            "{}: the principal point of camera {} is ({cx}, {cy}) px, expected a place in its pictures of {width} x {height} px\n\
+             hint: a calibration is for pictures of one size, which `calibrated_size: [WIDTH, HEIGHT]` says",
+            recording.calibration.display(),
+            recording.camera
+        );
         let [pixels, matte] = if recording.timestep.is_some() { ["image", "matte"] } else { ["video", "matte_video"] };
         let mut row = OutRow::new()
             .str("camera", &recording.camera)

@@ -4,7 +4,8 @@
 //!              width, height
 //!
 //! The benchmark's captures have a cloud for each frame (`pointclouds/frame_*.pcd`), those of the paper's release depth maps for
-//! each picture: a row each. A sequence that has clouds is not searched for depth maps. Knows where files lie, and opens none of them.
+//! each picture: a row each. A sequence that has clouds is not searched for depth maps. Knows where files lie, not what is in them, but how
+//! large depth maps are where nothing says how large the calibrated pictures were.
 
 use crate::source_nersemble::{hinted, number, participant_of, size};
 use anyhow::{Context, Result, ensure};
@@ -68,14 +69,13 @@ impl Params {
             let participant = one.map_or_else(|| number(&person.participant), Ok)?;
             for sequence in &person.sequences {
                 let folder = person.folder.join("sequences").join(&sequence.name).join("pointclouds");
-                let mut found: Vec<OutRow> = frames(&folder)?
-                    .into_iter()
-                    .filter(|(timestep, _)| timestep.is_multiple_of(self.every))
-                    .map(|(timestep, path)| OutRow::new().i64("timestep", timestep).file("scan", &path))
-                    .collect();
-                if found.is_empty() && sequence.parts.contains_key(&Part::Depths) {
-                    found = self.depth_maps(&person, &sequence.name)?;
-                }
+                let clouds = frames(&folder)?;
+                let found: Vec<OutRow> = if clouds.is_empty() && sequence.parts.contains_key(&Part::Depths) {
+                    self.depth_maps(&person, &sequence.name)?
+                } else {
+                    let taken = clouds.into_iter().filter(|(timestep, _)| timestep.is_multiple_of(self.every));
+                    taken.map(|(timestep, path)| OutRow::new().i64("timestep", timestep).file("scan", &path)).collect()
+                };
                 let named = |row: OutRow| row.i64("participant", participant).str("sequence", &sequence.name);
                 rows.extend(found.into_iter().map(named));
             }

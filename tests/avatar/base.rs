@@ -15,7 +15,7 @@ pub fn recipe() -> String {
 }
 
 /// Sizes at which every stage still does its work, in a fraction of the smoke profile's time.
-const SMALL: [&str; 30] = [
+pub const SMALL: [&str; 30] = [
     "--profile",
     "smoke",
     "--param",

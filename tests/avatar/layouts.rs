@@ -1,6 +1,6 @@
 //! The same recording in NeRSemble's layouts: frames come out equal, whichever way they lie on disk.
 
-use crate::base::Trial;
+use crate::base::{SMALL, Trial};
 use crate::support::Space;
 use serde_json::{Map, Value, json};
 
@@ -124,6 +124,51 @@ fn frames_are_equal_in_all_layouts() {
         (0..16).all(|i| (number(a, i) - number(b, i)).abs() < 1e-9)
     };
     assert!(known.iter().zip(poses(&space)).all(|(a, b)| close(a, &b)), "poses survive Rodrigues vectors");
+}
+
+/// A sequence of the shared run as a folder of pictures and mattes with `transforms.json`: cameras look along -z there, y up.
+fn folder_of_ones_own() -> Space {
+    let (trial, space) = (Trial::finished(), Space::new());
+    let output = trial.command("show", &["frames", "--json", "--paths"]).output().expect("it starts");
+    let text = String::from_utf8_lossy(&output.stdout);
+    let rows = text.lines().map(|line| serde_json::from_str::<Value>(line).expect("a row a line"));
+    let mut frames = Vec::new();
+    for row in rows.filter(|row| row["sequence"] == "EXP-1-head") {
+        let name = format!("cam_{}/{:05}.png", path_of(&row, "camera"), row["timestep"].as_i64().expect("a number"));
+        for (column, folder) in [("image", "images"), ("matte", "masks")] {
+            let to = space.path(&format!("own/{folder}/{name}"));
+            std::fs::create_dir_all(to.parent().expect("it has one")).expect("a folder");
+            std::fs::copy(path_of(&row, column), to).expect("a copy");
+        }
+        let number = |column: &str, i: usize| row[column][i].as_f64().expect("a number");
+        let w2c = |r: usize, c: usize| number("world_to_cam", 4 * r + c);
+        let center = |i: usize| -(0..3).map(|r| w2c(r, i) * w2c(r, 3)).sum::<f64>();
+        let line = |i: usize| json!([w2c(0, i), -w2c(1, i), -w2c(2, i), center(i)]);
+        frames.push(json!({
+            "file_path": format!("images/{name}"), "mask_path": format!("masks/{name}"),
+            "transform_matrix": [line(0), line(1), line(2), [0, 0, 0, 1]],
+            "fl_x": number("intrinsics", 0), "fl_y": number("intrinsics", 4), "cx": number("intrinsics", 2), "cy": number("intrinsics", 5),
+            "w": row["width"], "h": row["height"],
+        }));
+    }
+    space.write("own/transforms.json", &json!({ "frames": frames }).to_string());
+    space
+}
+
+#[test]
+fn a_folder_of_ones_own_becomes_an_avatar() {
+    let space = folder_of_ones_own();
+    let own = format!("path={}", space.path("own").display());
+    let call = [&["--param", &own, "--param", "camera=222200037", "--param", "every=1"][..], &SMALL].concat();
+    let said = space.effigy_with_packages(&[&["run", "folder", "--json"], &call[..]].concat());
+    assert_eq!(said.code, 0, "{}\n{}", said.out, said.err);
+    assert!(said.counts().0 > 100 && space.path("out/report.html").exists());
+    let said = space.effigy_with_packages(&[&["show", "folder", "scores", "--json"], &call[..]].concat());
+    let rows: Vec<Value> = said.out.lines().map(|line| serde_json::from_str(line).expect("a row a line")).collect();
+    assert!(!rows.is_empty() && rows.iter().all(|row| row["camera"] == "222200037" && row["split"] == "view"));
+    // what only the run was told
+    let said = space.effigy_with_packages(&["show", "folder", "scores", "--profile", "smoke"]);
+    said.expect_error(2, &["`path` of stage `capture`", "the last run of this recipe was called with path="]);
 }
 
 #[test]

@@ -95,6 +95,41 @@ stages:
 }
 
 #[test]
+fn what_a_program_does_to_its_constants_no_other_stage_sees() {
+    let space = Space::new();
+    space.write(
+        "r.yaml",
+        "
+stages:
+  made: { run: 'echo content > {out}/file.txt', shell: true, writes: { file: blob } }
+  spoils: { run: 'for file in $(dirname {with.c})/blobs/*; do rm $file; echo spoilt > $file; done; rm {with.c}; echo {with.c} > {out}/table',
+            shell: true, with: { c: made }, writes: { table: blob } }
+  reads: { run: 'cat $(dirname {with.c})/blobs/* > {out}/seen && test -s {with.c}', shell: true, from: spoils, with: { c: made },
+           writes: { seen: blob } }
+",
+    );
+    assert_eq!(space.run(), (3, 0, 0));
+    assert_eq!(space.file("reads", 0, "seen"), "content\n");
+    assert_eq!(space.file("made", 0, "file"), "content\n");
+}
+
+#[test]
+fn rows_that_hand_on_one_file_all_have_it() {
+    let space = Space::new();
+    space.write(
+        "r.yaml",
+        "
+stages:
+  made: { run: 'echo content > {out}/file.txt', shell: true, writes: { file: blob } }
+  handed: { run: 'ln {file} {out}/first.txt && cp -l {file} {out}/second.txt', shell: true, from: made, writes: { first: blob, second: blob } }
+",
+    );
+    assert_eq!(space.run(), (2, 0, 0));
+    assert_eq!(["first", "second"].map(|column| space.file("handed", 0, column)), ["content\n", "content\n"]);
+    assert_eq!(space.effigy(&["cache", "verify"]).code, 0);
+}
+
+#[test]
 fn tables_are_chosen_from_and_put_together() {
     let space = Space::new();
     space.write(

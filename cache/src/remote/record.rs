@@ -4,7 +4,7 @@
 use crate::blobs::is_plain;
 use crate::codec::{Reader, put_u32};
 use crate::entry::{Entry, StageFacts, Unit};
-use manifests::Digest;
+use manifests::{Digest, Value};
 
 /// How every record begins; another number is another form.
 const HEAD: &[u8] = b"effigy record 1\n";
@@ -50,16 +50,25 @@ pub(crate) fn decode(bytes: &[u8], key: &Digest) -> Result<(Unit, StageFacts), S
     Ok((unit, facts))
 }
 
-/// Whether two units of the same key gave the same: when, how fast and under which name does not count.
+/// Whether two units of the same key gave the same: when, how fast and under which name does not count. A number that is none (NaN) is the
+/// same as itself.
 pub(crate) fn same(one: &Unit, other: &Unit) -> bool {
-    one.columns == other.columns && one.rows == other.rows
+    let encoded = |unit: &Unit| {
+        let mut bytes = Vec::new();
+        for row in &unit.rows {
+            Value::I64(row.of.map_or(-1, i64::from)).encode(&mut bytes);
+            row.values.iter().for_each(|value| value.encode(&mut bytes));
+        }
+        bytes
+    };
+    one.columns == other.columns && one.rows.len() == other.rows.len() && encoded(one) == encoded(other)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::entry::OutRow;
-    use manifests::{Blob, Type, Value};
+    use manifests::{Blob, Type};
 
     #[test]
     fn a_record_is_what_it_was_or_refused() {
@@ -94,5 +103,21 @@ mod tests {
         // the form is meant to last
         let digest = Digest::of_bytes(&bytes).to_string();
         assert_eq!(&digest[..16], "17566a35407db969");
+    }
+
+    #[test]
+    fn a_number_that_is_none_is_the_same_again() {
+        let unit = |value: f64| Unit {
+            key: Digest([1; 32]),
+            stage: Digest([2; 32]),
+            node: "a".into(),
+            columns: vec![("x".into(), Type::Floats(2))],
+            rows: vec![OutRow { of: Some(0), values: vec![Value::Floats(vec![value, 1.0])] }],
+            seconds: 0.0,
+            at: 0,
+            name: Default::default(),
+            inputs: Default::default(),
+        };
+        assert!(same(&unit(f64::NAN), &unit(f64::NAN)) && !same(&unit(f64::NAN), &unit(0.0)));
     }
 }

@@ -98,6 +98,19 @@ fn files_are_read_again_only_when_they_may_have_changed() {
     assert_eq!(cache.referred().len(), 1);
 }
 
+#[test]
+fn files_of_a_user_with_equal_content_are_all_recognised() {
+    let dir = tempfile::tempdir().unwrap();
+    let files = ["a.txt", "b.txt"].map(|name| dir.path().join(name));
+    files.iter().for_each(|file| std::fs::write(file, "same").unwrap());
+    let mut cache = Cache::open(&dir.path().join("ws"), "test").unwrap();
+    let digest = cache.refer(&files).unwrap()[0].0;
+    for file in &files {
+        assert_eq!(cache.ingest(file, "txt", Take::Copy).unwrap().digest, digest);
+    }
+    assert!(cache.blobs().list().unwrap().is_empty(), "nobody wants them twice");
+}
+
 /// Makes a workspace look as if another boot of the machine had written it: all that was not brought to the disk is in doubt.
 fn reboot(root: &Path) {
     for entry in std::fs::read_dir(root.join("records")).unwrap() {

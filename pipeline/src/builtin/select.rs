@@ -75,39 +75,15 @@ impl Select {
                 fields.wrong(at, format!("two columns would be called `{name}`"), "rename the other one as well");
             }
         }
-        let chosen = fields.texts("columns");
-        if let Some(chosen) = &chosen {
-            let mut kept = Vec::new();
-            for (at, name) in chosen {
-                let is_there = columns.iter().any(|column| column.name == *name);
-                if let Some((new, _)) = rename.iter().find(|(_, old)| old == name && !is_there) {
-                    let message = format!("there is no column `{name}` here any more");
-                    fields.wrong(*at, message, format!("it is `{new}` now: `columns:` comes after `rename:`"));
-                    continue;
-                }
-                if require(fields, &columns, *at, name) {
-                    let column = columns.iter().find(|column| column.name == *name).expect("it was just found");
-                    if kept.contains(column) {
-                        fields.wrong(*at, format!("`columns` names `{name}` twice"), "once is enough");
-                    } else {
-                        kept.push(column.clone());
-                    }
-                }
-            }
-            columns = kept;
-        }
-        let dropped = fields.texts("drop").unwrap_or_default();
-        if let (true, Some((at, _))) = (chosen.is_some(), dropped.first()) {
-            fields.wrong(
-                *at,
-                "`columns` and `drop` are both given",
-                "`columns` says what stays, `drop` what goes: one will do",
-            );
-        }
-        for (at, name) in &dropped {
-            if require(fields, &columns, *at, name) {
-                columns.retain(|column| column.name != *name);
-            }
+        let (chosen, dropped) = (fields.texts("columns"), fields.texts("drop").unwrap_or_default());
+        if let (Some(_), Some((at, _))) = (&chosen, dropped.first()) {
+            let hint = "`columns` says what stays, `drop` what goes: one will do";
+            fields.wrong(*at, "`columns` and `drop` are both given", hint);
+        } else if let Some(chosen) = &chosen {
+            columns = named(fields, "columns", chosen, &columns, &rename);
+        } else {
+            let dropped = named(fields, "drop", &dropped, &columns, &rename);
+            columns.retain(|column| !dropped.contains(column));
         }
         let names = |texts: Vec<(At, String)>| texts.into_iter().map(|(_, name)| name).collect::<Vec<_>>();
         let select = Select {
@@ -248,6 +224,34 @@ fn require(fields: &mut Fields<'_>, columns: &Columns, at: At, name: &str) -> bo
     found
 }
 
+/// The columns that a list names, each once and by its new name; complains of others.
+fn named(
+    fields: &mut Fields<'_>,
+    list: &str,
+    names: &[(At, String)],
+    columns: &Columns,
+    rename: &[(String, String)],
+) -> Columns {
+    let mut found = Columns::new();
+    for (at, name) in names {
+        let is_there = columns.iter().any(|column| column.name == *name);
+        if let Some((new, _)) = rename.iter().find(|(_, old)| old == name && !is_there) {
+            let message = format!("there is no column `{name}` here any more");
+            fields.wrong(*at, message, format!("it is `{new}` now: `{list}:` comes after `rename:`"));
+            continue;
+        }
+        if require(fields, columns, *at, name) {
+            let column = columns.iter().find(|column| column.name == *name).expect("it was just found");
+            if found.contains(column) {
+                fields.wrong(*at, format!("`{list}` names `{name}` twice"), "once is enough");
+            } else {
+                found.push(column.clone());
+            }
+        }
+    }
+    found
+}
+
 fn constants(fields: &mut Fields<'_>, items: Vec<(Key, Item)>) -> Vec<(String, Value)> {
     let mut set = Vec::new();
     for (key, item) in items {
@@ -341,11 +345,13 @@ mod tests {
         assert_eq!(facts.last().unwrap(), "columns: all but m, path");
         for (yaml, message) in [
             ("{ drop: [n, q] }", "there is no column `q` here"),
-            ("{ drop: [n, n] }", "there is no column `n` here"),
+            ("{ drop: [n, n] }", "`drop` names `n` twice"),
+            ("{ rename: { m: n }, drop: [n] }", "there is no column `n` here any more"),
             ("{ columns: [g], drop: n }", "`columns` and `drop` are both given"),
         ] {
             let (_, problems) = parsed(yaml);
-            assert!(problems.iter().any(|problem| problem.message == message), "{problems:?}");
+            let told: Vec<&str> = problems.iter().map(|problem| problem.message.as_str()).collect();
+            assert_eq!(told, [message]);
         }
         let ints = |values: [i64; 2]| values.map(Value::I64).to_vec();
         let schema = Schema::new([("n", Type::I64), ("g", Type::I64)]).unwrap();

@@ -63,6 +63,7 @@ impl Diff {
     /// Tells it.
     pub fn run(self) -> Result<u8> {
         let workspace = &self.workspace.workspace;
+        self.workspace.must_be_there()?;
         let records = record::all(workspace);
         let (old, new) = (record::find(&records, &self.old)?, record::find(&records, &self.new)?);
         let mut facts: HashMap<Digest, StageFacts> = HashMap::new();

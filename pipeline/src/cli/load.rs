@@ -1,7 +1,7 @@
 //! From arguments to a plan: finds the recipe and the providers, reads, plans.
 
-use super::{RecipeArgs, WorkspaceArgs, host};
-use crate::error::{Place, Problem};
+use super::{RecipeArgs, WorkspaceArgs, host, record};
+use crate::error::{Place, Problem, Problems};
 use crate::plan::{Plan, plan};
 use crate::provider::{self, Candidate, Provider};
 use crate::rest::Call;
@@ -25,6 +25,29 @@ pub struct Loaded {
 /// Reads and plans a recipe.
 pub fn load(args: &RecipeArgs) -> Result<Loaded> {
     let path = find(&args.recipe)?;
+    planned(args, &path).map_err(|error| match error.downcast::<Problems>() {
+        Ok(problems) => called_otherwise(problems, args, &path).into(),
+        Err(error) => error,
+    })
+}
+
+/// Tells what the last run of a recipe was called with that this call is not, if the recipe is not right as it is called.
+fn called_otherwise(mut problems: Problems, args: &RecipeArgs, path: &Path) -> Problems {
+    let recipe = path.canonicalize().unwrap_or(path.into());
+    let runs = record::names(&args.workspace.workspace);
+    let last = runs.iter().rev().filter_map(|run| record::read(&args.workspace.workspace, run));
+    let last = last.into_iter().find(|run| Path::new(&run.path) == recipe);
+    let asked = args.overrides();
+    let more: Vec<String> =
+        last.map_or(Vec::new(), |run| run.overrides.into_iter().filter(|text| !asked.contains(text)).collect());
+    if let (Some(problem), false) = (problems.0.last_mut(), more.is_empty()) {
+        let told = format!("the last run of this recipe was called with {} as well", more.join(" and "));
+        problem.hint = Some(problem.hint.take().map_or(told.clone(), |hint| format!("{hint}; {told}")));
+    }
+    problems
+}
+
+fn planned(args: &RecipeArgs, path: &Path) -> Result<Loaded> {
     let overrides = Overrides {
         profile: args.profile.clone(),
         params: args.params.clone(),
@@ -33,9 +56,9 @@ pub fn load(args: &RecipeArgs) -> Result<Loaded> {
         packages: packages_folder(),
         shipped: shipped_folder(),
     };
-    let recipe = path.canonicalize().unwrap_or(path.clone());
+    let recipe = path.canonicalize().unwrap_or(path.into());
     let mut seen = vec![(recipe.clone(), Fingerprint::of(&recipe).ok())];
-    let spec = read(&path, &overrides)?;
+    let spec = read(path, &overrides)?;
     seen.extend(spec.bases.iter().map(|base| (base.clone(), Fingerprint::of(base).ok())));
     // one that came with effigy is extended as long as none of its name lies beside the recipe
     let beside = spec.bases.iter().filter_map(|base| Some(spec.dir.join(base.file_name()?)));

@@ -1,7 +1,7 @@
 //! Records of runs: a JSON file for each, which `status`, `log`, `diff`, `trace` and `why` read. Holds provenance; nothing
 //! depends on it.
 
-use super::{RecipeArgs, host, run::runs_folder};
+use super::{RecipeArgs, run::runs_folder};
 use crate::error::{Place, Problem};
 use crate::finished::{HostInfo, NodeState};
 use crate::key::Printer;
@@ -236,7 +236,7 @@ pub fn write(
     (options, outcome): (&Options, &Outcome),
     workspace: &Path,
     id: &str,
-    started: u64,
+    (started, host): (u64, &HostInfo),
     seconds: f64,
 ) -> Result<()> {
     let (executed, cached, failed) = outcome.totals();
@@ -297,7 +297,6 @@ pub fn write(
             Work::Units(stage) => stage.params.clone(),
         },
     });
-    let host = host::info(&plan.spec.dir, &plan.providers);
     let record = Record {
         run: id.into(),
         recipe: plan.spec.name.clone(),
@@ -317,12 +316,12 @@ pub fn write(
         executed,
         cached,
         failed,
-        host: host.name,
-        cpu: host.cpu,
+        host: host.name.clone(),
+        cpu: host.cpu.clone(),
         threads: host.threads,
-        version: host.version,
-        software: host.software,
-        commit: host.commit,
+        version: host.version.clone(),
+        software: host.software.clone(),
+        commit: host.commit.clone(),
         jobs: outcome.jobs.clone(),
         stages: stages.collect(),
     };

@@ -7,7 +7,7 @@ use crate::check::{Sample, check};
 use crate::error::{Place, Problem, Problems};
 use crate::event::{Event, Reader};
 use crate::executor::{Left, Means};
-use crate::finished::{FinishedRun, NodeState};
+use crate::finished::{FinishedRun, HostInfo, NodeState};
 use crate::hints::hinted;
 use crate::kept::{self, Begun};
 use crate::memory::Store;
@@ -36,7 +36,7 @@ pub struct Run {
     quiet: bool,
     /// Threads for all tasks together [default: all]
     #[arg(long, short, value_name = "N")]
-    jobs: Option<usize>,
+    jobs: Option<std::num::NonZeroUsize>,
     /// Memory for all tasks together, MB [default: what the machine has]
     #[arg(long, value_name = "MB")]
     memory: Option<u64>,
@@ -92,7 +92,7 @@ impl Run {
         let selection = self.choice.selection(plan)?;
         let parts = selection.parts(plan);
         let whole = parts.iter().all(|part| *part != Part::Left);
-        let jobs = self.jobs.unwrap_or_else(host::threads).max(1);
+        let jobs = self.jobs.map_or_else(host::threads, usize::from).max(1);
         let root = std::path::absolute(&self.recipe.workspace.workspace)?;
         if root.to_str().is_none() {
             let message = format!("the workspace {} has a name that is not UTF-8", root.display());
@@ -138,6 +138,8 @@ impl Run {
             stages: plan.nodes.iter().map(|node| node.name.clone()).collect(),
         };
         kept::begin(cache.root(), &id, &begun)?;
+        // the commit is that at which it begins
+        let host = host::info(&plan.spec.dir, &plan.providers);
         let mut readers: Vec<Box<dyn Reader>> =
             vec![progress::reader(self.json, self.quiet), live::reader(cache.root(), plan, started)];
         let emit = |readers: &mut Vec<Box<dyn Reader>>, event: Event| {
@@ -154,14 +156,14 @@ impl Run {
         let (executed, cached, failed) = outcome.totals();
         let seconds = began.elapsed().as_secs_f64();
         // first of all: whatever goes wrong from now on, what was done is on record
-        super::record::write(&self.recipe, plan, (&options, &outcome), cache.root(), &id, started, seconds)?;
+        super::record::write(&self.recipe, plan, (&options, &outcome), cache.root(), &id, (started, &host), seconds)?;
         let is_done = |state: &NodeState| *state == NodeState::Done;
         let all = options.selection.is_all() && plan.spec.left_out.is_empty() && outcome.states.iter().all(is_done);
         kept::end(cache.root(), &id, &begun, all);
         // that of a run of some stages would say less than the one that is there
         let tells = whole && !outcome.interrupted && (outcome.states.is_empty() || outcome.states.iter().any(is_done));
         // one that cannot be written takes nothing else along, and is told last
-        let report = if tells { self.report(plan, &outcome, &cache, started, seconds) } else { Ok(None) };
+        let report = if tells { self.report(plan, &outcome, &cache, (started, &host), seconds) } else { Ok(None) };
         Transfers::default().send(&mut cache, &mut readers)?;
         for text in cache.take_warnings() {
             emit(&mut readers, Event::Warning { text });
@@ -249,7 +251,7 @@ impl Run {
         plan: &Plan,
         outcome: &Outcome,
         cache: &Cache,
-        started: u64,
+        begun: (u64, &HostInfo),
         seconds: f64,
     ) -> Result<Option<PathBuf>> {
         if plan.report.is_empty() {
@@ -267,7 +269,7 @@ impl Run {
         if same && idle && page.exists() {
             return Ok(Some(page));
         }
-        let finished = finished(plan, outcome, cache, started, seconds)?;
+        let finished = finished(plan, outcome, cache, begun, seconds)?;
         crate::report::write(&finished, &self.out).context("the report cannot be written")?;
         crate::memory::write(&mark, state.as_bytes())?;
         Ok(Some(page))
@@ -280,7 +282,13 @@ fn report_mark(workspace: &Path) -> PathBuf {
 }
 
 /// A finished run as plain data.
-pub fn finished(plan: &Plan, outcome: &Outcome, cache: &Cache, started: u64, seconds: f64) -> Result<FinishedRun> {
+pub fn finished(
+    plan: &Plan,
+    outcome: &Outcome,
+    cache: &Cache,
+    (started, host): (u64, &HostInfo),
+    seconds: f64,
+) -> Result<FinishedRun> {
     let nodes = (0..plan.nodes.len()).map(|i| outcome.node(plan, i)).collect::<Result<_>>()?;
     Ok(FinishedRun {
         recipe: plan.spec.name.clone(),
@@ -293,7 +301,7 @@ pub fn finished(plan: &Plan, outcome: &Outcome, cache: &Cache, started: u64, sec
         workspace: cache.root().to_path_buf(),
         started,
         seconds,
-        host: host::info(&plan.spec.dir, &plan.providers),
+        host: host.clone(),
         blob_path: Box::new(cache.places()),
     })
 }

@@ -31,7 +31,7 @@ pub struct Show {
     /// At most so many rows [default: all with --json, else 10]
     #[arg(long, value_name = "N")]
     limit: Option<usize>,
-    /// Only rows for which this holds: = != < <= > >=, *= for contains, `~` for no value (may be given more than once)
+    /// Only rows for which this holds: = != < <= > >=, *= for contains, =~ and !=~ for whether there is a value (may be given more than once)
     #[arg(long = "where", value_name = "COLUMN=VALUE")]
     conditions: Vec<String>,
     /// Only these columns [default: all with --json, else 8 of them]

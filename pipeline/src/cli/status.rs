@@ -150,6 +150,7 @@ impl Log {
         if let Some(stage) = &self.stage {
             return self.of_stage(stage);
         }
+        self.workspace.must_be_there()?;
         let mut records = record::all(&self.workspace.workspace);
         records.extend(record::unended(&self.workspace.workspace, &records)?);
         // names of runs are times

@@ -80,6 +80,14 @@ impl Table {
                         .with_context(|| format!("cannot make the folder {}", folder.display()))?;
                 }
                 memory::write(file, text.as_bytes())?;
+                // while a run has the workspace nobody can tell
+                if let Ok(Some(stage)) = self.changed(&run) {
+                    remark(&format!(
+                        "warning: {} has what the last run left, which was not of the whole recipe as it is: stage `{stage}` would run or come out otherwise now\n  hint: effigy run {}",
+                        file.display(),
+                        self.recipe.typed(None, run.profile.as_deref())
+                    ));
+                }
                 remark(&format!("tables: {}", file.display()));
             }
         }
