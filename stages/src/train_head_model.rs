@@ -28,7 +28,7 @@ use protocol::{Cx, Grain, OutRow, Rows, Stage, StageDef, Unit};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use tch::{Device, Tensor};
 
 /// Parameters.
@@ -172,10 +172,10 @@ impl TrainHeadModel {
     fn train(&self, unit: &Unit<'_>, cx: &Cx<'_>) -> Result<Rows> {
         let p = &self.params;
         let (mut scans, mut offsets): (Vec<Scan>, Vec<Tensor>) = (Vec::new(), Vec::new());
-        let mut learned: BTreeSet<PathBuf> = BTreeSet::new();
+        let mut learned: BTreeSet<(u64, u64)> = BTreeSet::new();
         for (identity, row) in unit.rows().into_iter().enumerate() {
             let path = row.path("scans")?;
-            learned.insert(content(&path));
+            learned.extend(content(&path));
             let more = read_scans(&path, identity as i64, scans.len() as i64)?;
             scans.extend(more);
             let meshes = read_meshes(&path)?;

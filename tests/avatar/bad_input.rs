@@ -138,9 +138,12 @@ fn pictures_and_mattes_of_another_shape() {
     recordings.space.write("r.yaml", &RECIPE.replace("[96, 140]", "[140, 96]"));
     let parts = ["stage `frames`", "cam_222200036.mp4: found 96 x 140 px", "calibrated pictures, 140 x 96 px", "hint:"];
     recordings.run().expect_error(1, &parts);
-    // of half the size they are of one shape
-    recordings.space.write("r.yaml", &RECIPE.replace("[96, 140]", "[48, 70]"));
+    // of twice the size they are of one shape, and of half the size their principal point is outside
+    recordings.space.write("r.yaml", &RECIPE.replace("[96, 140]", "[192, 280]"));
     assert_eq!(recordings.run().code, 0);
+    recordings.space.write("r.yaml", &RECIPE.replace("[96, 140]", "[48, 70]"));
+    let parts = ["stage `videos`", "(48, 70) px, expected a place in its pictures of 48 x 70 px", "`calibrated_size"];
+    recordings.run().expect_error(1, &parts);
 
     // and a picture with a matte of another one
     let space = &recordings.space;

@@ -49,6 +49,28 @@ fn what_it_does_not_say_is_its_bases() {
 }
 
 #[test]
+fn a_stage_of_its_own_is_not_replaced_by_the_bases_profiles() {
+    let own =
+        "  shout: { run: 'echo own >> ran.log; cat {x} > {out}/y', shell: true, from: say, writes: { y: blob } }\n";
+    let space = start(&format!("extends: base.yaml\nstages:\n{own}"));
+    assert_eq!(
+        ran(&space, &["--profile", "small"]),
+        ["own", "say one 1"],
+        "the profile's parameter holds, its stage does not"
+    );
+    // its own profile says what it likes
+    let murmur = own.replace("own", "murmur");
+    space.write("r.yaml", &format!("extends: base.yaml\nstages:\n{own}profiles:\n  small:\n    stages:\n    {murmur}"));
+    space.settle();
+    assert_eq!(ran(&space, &["--profile", "small"]), ["murmur"]);
+    // what only a profile has
+    space.write("base.yaml", &BASE.replace("stages: { shout:", "stages: { echo:"));
+    space.write("r.yaml", &format!("extends: base.yaml\nstages:\n  echo:\n{own}"));
+    space.settle();
+    assert!(ran(&space, &["--profile", "small"]).is_empty(), "it is away, and all else is known");
+}
+
+#[test]
 fn what_the_bases_report_shows_of_a_stage_goes_with_it() {
     let space = start("extends: base.yaml\nstages:\n  shout:\n");
     let shown = "  - { table: say, columns: [id], title: Said }\n  - { table: shout, columns: [id], title: Shouted }\n";

@@ -12,14 +12,15 @@ use models::nphm::validate::{Trial, validate};
 use protocol::Table;
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 
 /// The columns of the curve.
 const HEADER: &str = "step,loss,surface_mm,normals,correspondence_mm\n";
 
-/// A file by which its content is known: a worker's paths are links to where the content lies, another one in each table.
-pub fn content(path: &Path) -> PathBuf {
-    std::fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf())
+/// What a file is known by, device and inode, if it is there: a worker's paths are second names or links, others in each table.
+pub fn content(path: &Path) -> Option<(u64, u64)> {
+    std::fs::metadata(path).ok().map(|meta| (meta.dev(), meta.ino()))
 }
 
 /// The scans to try, and what came of it so far.
@@ -38,7 +39,7 @@ impl Validation {
     /// If it has no rows or shares a file with what is learned from, or a file is missing, damaged or of another kind of head.
     pub fn new(
         table: &Table,
-        learned: &BTreeSet<PathBuf>,
+        learned: &BTreeSet<(u64, u64)>,
         like: &Scan,
         scans: usize,
         trial: Trial,
@@ -51,7 +52,7 @@ impl Validation {
         for (identity, row) in table.rows().enumerate() {
             let path = row.path("scans")?;
             anyhow::ensure!(
-                !learned.contains(&content(&path)),
+                !content(&path).is_some_and(|file| learned.contains(&file)),
                 "the scans {} are learned from and validated on\nhint: `validation` is of people who are not among the stage's rows",
                 path.display()
             );
