@@ -166,6 +166,8 @@ fn a_folder_of_ones_own_becomes_an_avatar() {
     let said = space.effigy_with_packages(&[&["show", "folder", "scores", "--json"], &call[..]].concat());
     let rows: Vec<Value> = said.out.lines().map(|line| serde_json::from_str(line).expect("a row a line")).collect();
     assert!(!rows.is_empty() && rows.iter().all(|row| row["camera"] == "222200037" && row["split"] == "view"));
+    let said = space.effigy_with_packages(&["plan", "folder", "--param", &own, "--param", "camera=222200037"]);
+    assert_eq!(said.code, 0, "at the sizes of the default: {}", said.err);
     // what only the run was told
     let said = space.effigy_with_packages(&["show", "folder", "scores", "--profile", "smoke"]);
     said.expect_error(2, &["`path` of stage `capture`", "the last run of this recipe was called with path="]);
