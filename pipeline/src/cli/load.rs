@@ -35,8 +35,8 @@ pub fn load(args: &RecipeArgs) -> Result<Loaded> {
 fn called_otherwise(mut problems: Problems, args: &RecipeArgs, path: &Path) -> Problems {
     let recipe = path.canonicalize().unwrap_or(path.into());
     let runs = record::names(&args.workspace.workspace);
-    let last = runs.iter().rev().filter_map(|run| record::read(&args.workspace.workspace, run));
-    let last = last.into_iter().find(|run| Path::new(&run.path) == recipe);
+    let mut last = runs.iter().rev().filter_map(|run| record::read(&args.workspace.workspace, run));
+    let last = last.find(|run| Path::new(&run.path) == recipe);
     let asked = args.overrides();
     let more: Vec<String> =
         last.map_or(Vec::new(), |run| run.overrides.into_iter().filter(|text| !asked.contains(text)).collect());

@@ -92,7 +92,7 @@ impl Run {
         let selection = self.choice.selection(plan)?;
         let parts = selection.parts(plan);
         let whole = parts.iter().all(|part| *part != Part::Left);
-        let jobs = self.jobs.map_or_else(host::threads, usize::from).max(1);
+        let jobs = self.jobs.map_or_else(host::threads, usize::from);
         let root = std::path::absolute(&self.recipe.workspace.workspace)?;
         if root.to_str().is_none() {
             let message = format!("the workspace {} has a name that is not UTF-8", root.display());
