@@ -350,7 +350,7 @@ fn the_engine_asks_the_command_line_for_nothing_but_the_folders_of_programs() {
         let engine =
             source.file.starts_with("pipeline/src/") && !source.lies_in(&["pipeline/src/cli.rs", "pipeline/src/cli/"]);
         // a program of the user is looked up where it is started, as a shell would do it
-        let starts_programs = source.lies_in(&["pipeline/src/provider.rs", "pipeline/src/executor/local.rs"]);
+        let starts_programs = source.lies_in(&["pipeline/src/executor/process.rs"]);
         let code = match starts_programs {
             true => source.code.replace("crate::cli::path_dirs()", ""),
             false => source.code.replace("pub mod cli;", ""),

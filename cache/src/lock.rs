@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 
 /// How long a lock is waited for whose holder has ended.
 const GRACE: Duration = Duration::from_secs(1);
+/// How long any lock is waited for: [`is_locked`] has it for a moment.
+const MOMENT: Duration = Duration::from_millis(50);
 
 /// Held as long as it lives; the system frees it when the process ends, however it ends.
 pub(crate) struct Lock(#[expect(dead_code, reason = "the open file is the lock")] File);
@@ -24,7 +26,7 @@ impl Lock {
             .truncate(false)
             .open(&path)
             .map_err(io("open", &path))?;
-        let until = Instant::now() + GRACE;
+        let begun = Instant::now();
         loop {
             match file.try_lock() {
                 Ok(()) => break,
@@ -32,7 +34,8 @@ impl Lock {
                     let mut holder = String::new();
                     // the holder may be about to write its name
                     let _ = file.rewind().and_then(|()| file.read_to_string(&mut holder));
-                    if has_ended(&holder) && Instant::now() < until {
+                    let patience = if has_ended(&holder) { GRACE } else { MOMENT };
+                    if begun.elapsed() < patience {
                         std::thread::sleep(Duration::from_millis(5));
                         continue;
                     }
@@ -53,7 +56,7 @@ impl Lock {
 
 /// Whether a process has the workspace `root`, whatever it does there.
 pub fn is_locked(root: &Path) -> bool {
-    // for a moment it is ours: whoever wants it then waits, as for a holder that has ended
+    // for a moment it is ours: whoever wants it then waits so long
     File::open(root.join("lock")).is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
 }
 

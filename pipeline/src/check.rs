@@ -198,6 +198,11 @@ impl Check<'_> {
                     Report::Began(_) | Report::Remark(_) => {}
                     Report::Ended(ended, _) => {
                         let Some(flight) = self.flights.remove(&id) else { continue };
+                        if matches!(ended, Ended::Withdrawn) {
+                            remove(&flight.dir);
+                            waiting.push_back(flight.again);
+                            continue;
+                        }
                         self.ended(flight, ended);
                     }
                 }
@@ -268,7 +273,7 @@ impl Check<'_> {
             Ended::Died { how, tail, .. } => flight.error = Some(format!("it {how}: {tail}")),
             Ended::NotStarted(error) => flight.error = Some(error),
             Ended::Lost { how, .. } => flight.error = Some(how),
-            Ended::Withdrawn => flight.error = Some("it was not worked on".into()),
+            Ended::Withdrawn => unreachable!("whoever was told hands it in again"),
             Ended::TimedOut => flight.error = Some("it took longer than its `timeout:`".into()),
         }
         let (prepared, _) = self.forecasts[node].units.as_ref().expect("its units were chosen from these");

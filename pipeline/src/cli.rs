@@ -20,6 +20,7 @@ mod place;
 mod plan;
 mod progress;
 mod provider;
+mod recipes;
 mod record;
 mod remote;
 mod report;
@@ -76,6 +77,7 @@ enum Verb {
     Trace(trace::Trace),
     Graph(graph::Graph),
     Init(init::Init),
+    Recipes(recipes::Recipes),
     Stages(stages::Stages),
     Provider(provider::Provider),
     Import(import::Import),
@@ -133,6 +135,7 @@ pub fn main() -> ExitCode {
         Verb::Trace(verb) => verb.run(),
         Verb::Graph(verb) => verb.run(),
         Verb::Init(verb) => verb.run(),
+        Verb::Recipes(verb) => verb.run(),
         Verb::Stages(verb) => verb.run(),
         Verb::Provider(verb) => verb.run(),
         Verb::Import(verb) => verb.run(),

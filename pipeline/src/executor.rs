@@ -11,7 +11,7 @@ mod weight;
 
 pub use devices::{Gpus, VARIABLE as GPU_VARIABLE};
 pub use local::Local;
-pub use process::{kill, output_within, process};
+pub use process::{find, kill, output_within, process};
 pub use slurm::{Cluster, Left, Slurm, work};
 
 use protocol::{Event, Needs};
@@ -232,7 +232,7 @@ pub enum Ended {
         /// What to do about it.
         hint: String,
     },
-    /// It was taken back before it began.
+    /// It was taken back before it began, as far as anybody knows.
     Withdrawn,
 }
 

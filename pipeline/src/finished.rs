@@ -125,6 +125,8 @@ pub enum ReportItem {
         title: Option<String>,
         /// The blob column.
         column: String,
+        /// At most so many, spread evenly over the rows.
+        limit: Option<usize>,
     },
     /// How fast stages were.
     Rates {

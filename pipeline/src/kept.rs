@@ -10,10 +10,10 @@ use serde::{Deserialize, Serialize};
 use std::collections::{BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
 
-/// The tables of so many runs are kept.
-pub const RUNS: usize = 10;
+/// The tables of so many runs are kept that have some of their own: a run all of whose tables others have as well costs nothing and counts for none.
+pub const RUNS: usize = 50;
 /// As long as those that no last run needs take no more room than this, bytes.
-pub const ROOM: u64 = 256 << 20;
+pub const ROOM: u64 = 512 << 20;
 
 fn lists(root: &Path) -> PathBuf {
     root.join("runs/tables")
@@ -35,8 +35,8 @@ pub fn hold(root: &Path, named: &mut HashSet<String>) {
         std::fs::read_dir(lists(root)).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
     // names of runs are times
     runs.sort();
-    let (mut left, mut full) = (ROOM, false);
-    for (age, run) in runs.iter().rev().enumerate() {
+    let (mut left, mut full, mut held) = (ROOM, false, 0);
+    for run in runs.iter().rev() {
         let mut wanted = Vec::new();
         let mut size = 0;
         for digest in std::fs::read(run).unwrap_or_default().as_chunks().0 {
@@ -47,7 +47,8 @@ pub fn hold(root: &Path, named: &mut HashSet<String>) {
                 wanted.push(table);
             }
         }
-        full |= age >= RUNS || size > left;
+        held += usize::from(!wanted.is_empty());
+        full |= held > RUNS || size > left;
         if full {
             // a list that stays costs room, nothing else
             let _ = std::fs::remove_file(run);
@@ -169,6 +170,9 @@ mod tests {
         for run in 0..RUNS as u8 + 2 {
             note(root, &format!("run-{run:02}"), [Digest([run; 32]), Digest([200; 32])]).expect("it is writable");
         }
+        // one that failed at once, and one that found all that another had left
+        note(root, "run-98", []).expect("it is writable");
+        note(root, "run-99", [Digest([RUNS as u8; 32])]).expect("it is writable");
         let held = || {
             let mut named = HashSet::from(["memory".to_string()]);
             hold(root, &mut named);
@@ -177,7 +181,7 @@ mod tests {
         let named = held();
         assert!(named.contains("memory") && named.contains(&Digest([2; 32]).to_string()));
         assert!(!named.contains(&Digest([1; 32]).to_string()), "more than so many runs are not held");
-        assert_eq!(std::fs::read_dir(lists(root)).expect("a folder").count(), RUNS);
+        assert_eq!(std::fs::read_dir(lists(root)).expect("a folder").count(), RUNS + 2);
         // a table that is too large lets go of its run and of all before it
         let large = root.join("tables").join(format!("{}.arrow", Digest([8; 32])));
         std::fs::create_dir_all(large.parent().expect("a folder")).expect("it is writable");

@@ -29,25 +29,21 @@ impl Memory {
     }
 }
 
-/// Where the files of a recipe's rows can be read: in the workspace, or where the user has them, for those are not copied.
+/// Where the files of rows can be read: in the workspace, or where the user has them, for those are not copied.
 pub struct Places {
     blobs: Blobs,
-    own: HashMap<Digest, PathBuf>,
+    own: HashMap<Digest, Vec<(PathBuf, Fingerprint)>>,
 }
 
 impl Places {
-    /// Those that the last run of a recipe left.
+    /// Those of a workspace, and the user's own that a memory knows.
     ///
     /// # Errors
     /// If the workspace's folder of files cannot be opened.
-    pub fn new(root: &Path, memory: &Memory) -> Result<Places> {
-        let mut own: HashMap<Digest, PathBuf> = HashMap::new();
-        for (path, _, digest) in &memory.files {
-            let known = own.entry(*digest).or_insert_with(|| path.clone());
-            // of files with equal content one that is still there
-            if known != path && !known.exists() {
-                path.clone_into(known);
-            }
+    pub fn new(root: &Path, memory: Memory) -> Result<Places> {
+        let mut own: HashMap<Digest, Vec<(PathBuf, Fingerprint)>> = HashMap::new();
+        for (path, seen, digest) in memory.files {
+            own.entry(digest).or_default().push((path, seen));
         }
         let root = std::path::absolute(root)?;
         Ok(Places { blobs: Blobs::open(&root.join("blobs"))?, own })
@@ -57,8 +53,25 @@ impl Places {
     pub fn find(&self, blob: &Blob) -> Option<PathBuf> {
         match self.blobs.has(blob) {
             true => Some(self.blobs.path(&blob.digest)),
-            false => self.own.get(&blob.digest).filter(|path| path.exists()).cloned(),
+            false => self.own(&blob.digest),
         }
+    }
+
+    /// Where the user has a file of this content. One that has changed since is another file.
+    pub fn own(&self, digest: &Digest) -> Option<PathBuf> {
+        let is_still = |(path, seen): &&(PathBuf, Fingerprint)| match Fingerprint::of(path) {
+            Ok(now) if now == *seen => true,
+            // touched, or given another name: its times tell nothing of its content
+            Ok(now) => now.size == seen.size && Digest::of_file(path).is_ok_and(|(now, _)| now == *digest),
+            Err(_) => false,
+        };
+        self.own.get(digest)?.iter().find(is_still).map(|(path, _)| path.clone())
+    }
+
+    /// Where a file was that is not found: where the user had it, or its place in the workspace.
+    pub fn was(&self, blob: &Blob) -> PathBuf {
+        let own = self.own.get(&blob.digest).and_then(|all| all.first());
+        own.map_or_else(|| self.blobs.path(&blob.digest), |(path, _)| path.clone())
     }
 
     /// Where a file is, or would be in the workspace if it were not gone.

@@ -5,7 +5,7 @@
 //! a new workspace starts none either. One whose files nobody knows is asked for each time. Knows nothing of plans.
 
 use crate::error::{Place, Problem};
-use crate::executor::output_within;
+use crate::executor::{find, output_within};
 use cache::Fingerprint;
 use protocol::{Description, Finding, PROTOCOL, StageDef};
 use serde::{Deserialize, Serialize};
@@ -215,14 +215,9 @@ impl Named {
         let mut files = Vec::new();
         let mut script = None;
         for (i, word) in candidate.argv.iter().enumerate() {
-            let path = candidate.dir.join(word);
-            let found = if path.is_file() {
-                Some(path)
-            } else if i == 0 && !word.contains('/') {
-                which(word)
-            } else {
-                None
-            };
+            // what is started is what counts, not a file of that name beside the recipe
+            let path = if i == 0 { find(word, &candidate.dir).ok() } else { Some(candidate.dir.join(word)) };
+            let found = path.filter(|path| path.is_file());
             // a program that is called without a word more is no interpreter, and neither is a script
             if i > 0 || candidate.argv.len() == 1 || found.as_deref().is_some_and(is_script) {
                 script = found.clone().or(script);
@@ -254,10 +249,6 @@ fn is_script(path: &Path) -> bool {
     let mut head = [0; 2];
     let read = std::fs::File::open(path).and_then(|mut file| file.read_exact(&mut head));
     read.is_ok() && head == *b"#!"
-}
-
-fn which(name: &str) -> Option<PathBuf> {
-    crate::cli::path_dirs().into_iter().map(|dir| dir.join(name)).find(|path| path.is_file())
 }
 
 /// Asks a provider to describe itself, and waits for it so long.

@@ -204,15 +204,20 @@ fn item(run: &FinishedRun, item: &ReportItem, number: &str) -> anyhow::Result<Ve
             let (kind, prefix) = (media::Kind::Video, &prefix(column));
             media::media(run, manifest, &media::Asked { kind, column, caption, limit: *limit, prefix })?
         }
-        ReportItem::Curve { column, .. } => curves(run, manifest, column, &prefix(column))?,
+        ReportItem::Curve { column, limit, .. } => curves(run, manifest, (column, *limit), &prefix(column))?,
     });
     Ok(blocks)
 }
 
-/// Curves of the first so many rows; nobody compares more by eye.
+/// Curves of so many rows, unless a recipe says otherwise; nobody compares more by eye.
 const CURVES: usize = 8;
 
-fn curves(run: &FinishedRun, manifest: &Manifest, column: &str, prefix: &str) -> anyhow::Result<Vec<Block>> {
+fn curves(
+    run: &FinishedRun,
+    manifest: &Manifest,
+    (column, limit): (&str, Option<usize>),
+    prefix: &str,
+) -> anyhow::Result<Vec<Block>> {
     match manifest.schema().ty(column) {
         None => return Ok(vec![Block::Notice(table::absent(manifest, column))]),
         Some(Type::Blob) => {}
@@ -220,7 +225,9 @@ fn curves(run: &FinishedRun, manifest: &Manifest, column: &str, prefix: &str) ->
     }
     let naming = Naming::of(manifest);
     let mut blocks = Vec::new();
-    for row in 0..manifest.len().min(CURVES) {
+    let rows = manifest.len();
+    let shown = rows.min(limit.unwrap_or(CURVES));
+    for row in (0..shown).map(|i| i * rows / shown) {
         let Value::Blob(blob) = manifest.value(row, column)? else { continue };
         let Some(path) = (run.blob_path)(&blob) else {
             let digest = blob.digest.short();
@@ -245,8 +252,8 @@ fn curves(run: &FinishedRun, manifest: &Manifest, column: &str, prefix: &str) ->
             }
         }
     }
-    if manifest.len() > CURVES {
-        blocks.push(Block::Notice(format!("the first {CURVES} of {}", counted(manifest.len(), "row"))));
+    if rows > shown {
+        blocks.push(Block::Notice(format!("{shown} of {}, spread evenly", counted(rows, "row"))));
     }
     if blocks.is_empty() {
         blocks.push(Block::Notice(format!("not available: no row has a `{column}`")));

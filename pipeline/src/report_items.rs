@@ -75,11 +75,11 @@ fn one(item: &Item, nodes: &[Node], fields: &mut Fields<'_>) -> Option<ReportIte
             return None;
         }
     };
+    let limit = fields.count("limit").map(|(_, limit)| limit as usize);
     if kind == "curve" {
-        return Some(ReportItem::Curve { stage, title, column });
+        return Some(ReportItem::Curve { stage, title, column, limit });
     }
     let caption = fields.texts("caption").unwrap_or_default().into_iter().map(|(_, name)| name).collect();
-    let limit = fields.count("limit").map(|(_, limit)| limit as usize);
     if kind == "videos" {
         return Some(ReportItem::Videos { stage, title, column, caption, limit });
     }

@@ -168,6 +168,39 @@ fn stages_and_doctor_tell_what_is_there() {
 }
 
 #[test]
+fn recipes_that_came_along_are_listed_and_what_one_takes_is_told() {
+    let space = Space::new();
+    let all = space.effigy(&["recipes"]);
+    let line = all.out.lines().find(|line| line.starts_with("avatar ")).expect("a line").to_string();
+    assert!(line.contains("Multi-view video of a person to an animatable avatar"), "{line}");
+    let listed = space.effigy(&["recipes", "--json"]).json();
+    let listed = listed.as_array().expect("a list").clone();
+    let yaml = |entry: &std::fs::DirEntry| entry.path().extension().is_some_and(|ending| ending == "yaml");
+    let folder = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/pipeline/recipes")).expect("a folder");
+    assert_eq!(listed.len(), folder.flatten().filter(yaml).count());
+    assert!(listed.iter().all(|one| one["doc"].as_str().is_some_and(|doc| doc.len() > 20)), "each says what it is");
+    space.write(
+        "base.yaml",
+        "params:\n  size: 64   # px\n  path: a#b\nstages: { s: { rows: [] } }\nprofiles: { small: { size: 8 } }",
+    );
+    let own = "# Twice: or more.\nextends: base.yaml\nparams: { path: c }\nvariants: { a: {}, b: { size: 7 } }\n";
+    space.write("r.yaml", &format!("{own}stages: {{ s: {{ rows: [{{ x: \"${{size}}\" }}] }} }}"));
+    let told = space.effigy(&["recipes", "r.yaml", "--profile", "small"]);
+    for part in [
+        "  Twice: or more.\n",
+        "extends   base.yaml",
+        "profiles  small",
+        "variant   a, b",
+        "param     size = 8",
+        "  px\n",
+        "path = \"c\"\n",
+    ] {
+        assert!(told.out.contains(part), "{part:?} in {}", told.out);
+    }
+    space.effigy(&["recipes", "avatr"]).expect_error(2, &["there is no recipe `avatr`", "did you mean `avatar`?"]);
+}
+
+#[test]
 fn a_report_is_written_once_and_again_on_request() {
     let space = start();
     space.write("r.yaml", &format!("{RECIPE}report:\n  - text: Hello.\n  - table: few\n    columns: [path]\n"));

@@ -1,6 +1,6 @@
 //! Commands that look at what is there: graph, trace, diff, show with conditions, init, completions.
 
-use crate::support::Space;
+use crate::support::{Space, provider};
 use serde_json::Value;
 
 const RECIPE: &str = "
@@ -56,6 +56,23 @@ fn a_graph_shows_what_is_known_and_what_is_not() {
     let text = say(&space, &["graph", "r.yaml", "--format", "svg"]);
     assert!(text.contains("failed last time") && text.contains(">4 to run<") && !text.contains("var(--"), "{text}");
     assert_eq!(text.matches("<title>").count(), 7, "a box for each stage");
+}
+
+#[test]
+fn a_trace_names_the_files_of_parameters() {
+    let space = Space::new();
+    (space.write("in/1.txt", "one"), space.write("words/list.txt", "a"));
+    let stages = "stages:\n  src: { files: 'in/*.txt' }\n  n: { stage: count, from: src, log: log.txt, words: words/list.txt }\n";
+    space.write("r.yaml", &format!("providers: ['{}']\n{stages}", provider()));
+    space.run();
+    let text = say(&space, &["trace", "r.yaml", "n", "0"]);
+    let line = text.lines().find(|line| line.contains("file words = ")).expect("a line");
+    assert!(line.contains("/words/list.txt)"), "{line}");
+    let trace = json(&space, &["trace", "r.yaml", "n", "0"]);
+    assert!(
+        trace["steps"][0]["files"]["words"].as_str().is_some_and(|path| path.ends_with("/words/list.txt")),
+        "{trace}"
+    );
 }
 
 #[test]

@@ -49,6 +49,20 @@ fn all_grains_and_a_second_run_that_does_nothing() {
 }
 
 #[test]
+fn a_worker_that_leaves_after_each_task_fails_nothing() {
+    let space = start("", "  each: { stage: rank, from: count, by: [path], log: '{LOG}' }\n");
+    // the second task may already lie in the pipe when it leaves
+    let script = "#!/bin/sh\nif [ \"$1\" != worker ]; then exec PROVIDER \"$@\"; fi\nIFS= read -r task && echo \"$task\" | PROVIDER worker\nsleep 0.1\n";
+    space.write("one.sh", &script.replace("PROVIDER", &provider()));
+    std::fs::set_permissions(space.path("one.sh"), std::fs::Permissions::from_mode(0o755)).expect("it is ours");
+    space.write("r.yaml", &space.read("r.yaml").replace(&provider(), "./one.sh"));
+    assert_eq!(space.run(), (14, 1, 0), "one of the groups is the same as in `rank`");
+    assert_eq!(space.ran().len(), 6 + 2 + 4 + 5, "and none of it is done twice");
+    let check = space.effigy(&["run", "r.yaml", "--check=1"]);
+    assert_eq!(check.code, 0, "{}{}", check.out, check.err);
+}
+
+#[test]
 fn parameters_constants_and_files_are_facts() {
     let space = start("", "");
     space.run();

@@ -125,9 +125,10 @@ fn condition(item: &Item, column: &str, ty: Type, fields: &mut Fields<'_>) -> Op
             let not = own.take("not");
             let (low, high) = (own.number("min"), own.number("max"));
             let problems = own.finish();
-            for mut problem in problems {
-                problem.place = Some(fields.place(item.at));
-                fields.problems.push(problem);
+            if !problems.is_empty() {
+                let place = fields.place(item.at);
+                fields.problems.extend(problems.into_iter().map(|one| Problem { place: Some(place.clone()), ..one }));
+                return None;
             }
             match (not, low, high) {
                 (Some(item), None, None) => values(&item, column, ty, fields).map(Condition::NotIn),

@@ -6,12 +6,12 @@
 use super::{DONE, RecipeArgs, load, print, show};
 use crate::error::{Place, Problem};
 use crate::hints::hinted;
-use crate::memory::Store;
+use crate::memory::{Places, Store};
 use crate::rows_where;
 use anyhow::{Context, Result};
 use manifests::{Blob, Digest, Manifest, Type, Value};
 use rayon::prelude::*;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::{Component, Path, PathBuf};
 
@@ -56,10 +56,8 @@ impl Export {
             collect(&table, stage, &mut files)?;
         }
         let workspace = &self.recipe.workspace.workspace;
-        let blobs = cache::Blobs::open(&workspace.join("blobs"))?;
         let memory = Store::new(workspace).load(&loaded.recipe, loaded.plan.spec.profile.as_deref());
-        // files of the user are where they were
-        let own: HashMap<Digest, &PathBuf> = memory.files.iter().map(|(path, _, digest)| (*digest, path)).collect();
+        let places = Places::new(workspace, memory)?;
         let state =
             |(path, blob): (&PathBuf, &Blob)| Ok((self.to.join(path), blob.clone(), state(&self.to.join(path), blob)?));
         let states: Vec<(PathBuf, Blob, State)> = files.par_iter().map(state).collect::<Result<_>>()?;
@@ -76,9 +74,14 @@ impl Export {
             if *state == State::Equal {
                 return Ok(0);
             }
-            let kept = blobs.path(&blob.digest);
-            let source = if kept.is_file() { &kept } else { own.get(&blob.digest).copied().unwrap_or(&kept) };
-            copy(source, path, &blob.digest, &self.recipe)?;
+            let again = format!(
+                "effigy run {}, which makes damaged files again",
+                self.recipe.typed(None, self.recipe.profile.as_deref())
+            );
+            let source = places.find(blob).ok_or_else(|| {
+                hinted(format!("{} is gone, or has changed since the run", places.was(blob).display()), again.clone())
+            })?;
+            copy(&source, path, &blob.digest, &again)?;
             Ok(1)
         };
         let copied: usize = states.par_iter().map(copy).collect::<Result<Vec<usize>>>()?.into_iter().sum();
@@ -155,7 +158,7 @@ fn state(path: &Path, blob: &Blob) -> Result<State> {
 }
 
 /// Copies a file and gives it its name when it is complete and what it should be.
-fn copy(source: &Path, target: &Path, digest: &Digest, recipe: &RecipeArgs) -> Result<()> {
+fn copy(source: &Path, target: &Path, digest: &Digest, again: &str) -> Result<()> {
     let folder = target.parent().unwrap_or(Path::new("."));
     std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
     let name = target.file_name().unwrap_or_default().to_string_lossy();
@@ -167,9 +170,7 @@ fn copy(source: &Path, target: &Path, digest: &Digest, recipe: &RecipeArgs) -> R
             .with_context(|| format!("cannot copy {} to {}", source.display(), partial.display()))?;
         drop(to);
         if Digest::of_file(&partial)?.0 != *digest {
-            let again = recipe.typed(None, recipe.profile.as_deref());
-            let message = format!("{} is not what the run left", source.display());
-            return Err(hinted(message, format!("effigy run {again}, which makes damaged files again")));
+            return Err(hinted(format!("{} is not what the run left", source.display()), again));
         }
         std::fs::rename(&partial, target).with_context(|| format!("cannot make {}", target.display()))
     };

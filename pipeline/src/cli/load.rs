@@ -126,7 +126,7 @@ fn beside(path: &Path) -> Vec<String> {
 }
 
 /// The recipe's file: a path, or the name of one that came with effigy.
-fn find(name: &str) -> Result<PathBuf> {
+pub fn find(name: &str) -> Result<PathBuf> {
     let path = Path::new(name);
     if path.is_file() {
         return Ok(path.into());
@@ -144,24 +144,27 @@ fn find(name: &str) -> Result<PathBuf> {
     known.extend(beside(path));
     let problem = Problem::at(&Place::command_line(), format!("there is no recipe `{name}`"));
     let problem = problem.did_you_mean(name, known.iter().map(String::as_str));
-    Err(problem.or_hint("give the path of a YAML file, relative to the folder you are in").into())
+    Err(problem.or_hint("give the path of a YAML file, relative to the folder you are in; `effigy recipes` lists what came with effigy").into())
 }
 
 /// A path relative to where we are, if it lies below: messages are shorter so.
-fn nearer(path: &Path) -> PathBuf {
+pub fn nearer(path: &Path) -> PathBuf {
     let here = std::env::current_dir().ok();
     let relative = here.and_then(|here| path.strip_prefix(here).ok().map(Path::to_path_buf));
     relative.unwrap_or_else(|| path.to_path_buf())
 }
 
 /// `pipeline/recipes` of the tree that the program was built in.
-fn shipped_folder() -> Option<PathBuf> {
+pub fn shipped_folder() -> Option<PathBuf> {
     let exe = std::env::current_exe().ok()?;
     exe.ancestors().skip(1).map(|dir| dir.join("pipeline/recipes")).find(|folder| folder.is_dir())
 }
 
-fn shipped_names(folder: &Path) -> Vec<String> {
+/// The names of the recipes of that folder, in order.
+pub fn shipped_names(folder: &Path) -> Vec<String> {
     let names = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
     let yaml = names.filter(|path| path.extension().is_some_and(|ext| ext == "yaml"));
-    yaml.filter_map(|path| Some(path.file_stem()?.to_str()?.to_string())).collect()
+    let mut names: Vec<String> = yaml.filter_map(|path| Some(path.file_stem()?.to_str()?.to_string())).collect();
+    names.sort();
+    names
 }

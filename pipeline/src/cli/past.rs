@@ -90,7 +90,9 @@ impl<'a> Past<'a> {
             match told.state.as_str() {
                 "done" => {
                     recorded = told.table.map(|table| {
-                        let (head, worth, overrides) = (told.head, told.seconds, run.overrides.clone());
+                        // older records say only what ran then
+                        let (head, worth) = (told.head, told.worth.max(told.seconds));
+                        let overrides = run.overrides.clone();
                         Left { table, head, worth, overrides, is_earlier }
                     });
                     break;

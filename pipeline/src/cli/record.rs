@@ -94,6 +94,9 @@ pub struct StageRecord {
     pub failed: usize,
     /// Seconds of work in this run.
     pub seconds: f64,
+    /// Seconds of work that made its rows, in whichever run.
+    #[serde(default)]
+    pub worth: f64,
     /// Digest of kind, version, parameters and constants.
     pub head: Option<manifests::Digest>,
     /// Digest of its table.
@@ -270,6 +273,7 @@ pub fn write(
         cached: tally.cached,
         failed: tally.failed,
         seconds: tally.seconds,
+        worth: tally.worth,
         head: tally.head,
         table: tally.table,
         rows: tally.table.and(tally.rows),

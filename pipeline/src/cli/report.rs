@@ -71,7 +71,7 @@ pub fn last_run(recipe: &RecipeArgs, verb: &str) -> Result<Result<FinishedRun, u
         }
     };
     let nodes = found.iter().enumerate().map(node).collect();
-    let places = Places::new(workspace, &past.memory)?;
+    let places = Places::new(workspace, past.memory.clone())?;
     Ok(Ok(FinishedRun {
         recipe: plan.spec.name.clone(),
         file: plan.spec.file.clone(),

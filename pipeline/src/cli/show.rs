@@ -123,7 +123,7 @@ impl Show {
     fn places(&self, loaded: &load::Loaded) -> Result<Places> {
         let root = &self.recipe.workspace.workspace;
         let memory = Store::new(root).load(&loaded.recipe, loaded.plan.spec.profile.as_deref());
-        Places::new(root, &memory)
+        Places::new(root, memory)
     }
 
     /// Shows what a query found.

@@ -303,8 +303,11 @@ impl Told<'_> {
                 .iter()
                 .map(|(node, constant)| json!({"stage": name(*node), "as": if *constant { "with" } else { "from" }}))
                 .collect();
+            let files = facts.keys().filter_map(|name| name.strip_prefix("file "));
+            let files: serde_json::Map<String, Json> =
+                files.filter_map(|name| Some((name.into(), self.named(step.node, name)?.into()))).collect();
             told.push(json!({
-                "stage": name(step.node), "kind": self.plan.nodes[step.node].kind(), "facts": facts,
+                "files": files, "stage": name(step.node), "kind": self.plan.nodes[step.node].kind(), "facts": facts,
                 "rows_total": self.total(step), "rows_count": step.rows.len(), "rows": rows.collect::<Vec<_>>(),
                 "extends": step.extends.len(), "units_count": step.keys.len(), "units": units,
                 "seconds": self.seconds(step), "next": next, "lost": step.lost,
@@ -320,6 +323,12 @@ impl Told<'_> {
             .collect();
         json!({"recipe": self.plan.spec.name, "direction": if forward { "forward" } else { "back" }, "file": content,
                "steps": told, "runs": runs})
+    }
+
+    /// The file or folder that the recipe names in a parameter.
+    fn named(&self, node: usize, param: &str) -> Option<String> {
+        let Work::Units(stage) = &self.plan.nodes[node].work else { return None };
+        Some(stage.files.iter().find(|(name, _)| name == param)?.1.display().to_string())
     }
 
     /// What the report shows of a stage.
@@ -406,7 +415,9 @@ impl Told<'_> {
                 ["command", "param ", "file ", "with ", "code "].iter().any(|kind| name.starts_with(kind))
             };
             for (name, value) in self.facts(step).iter().filter(told) {
-                say(&format!("{line}{name} = {}", short(value)));
+                let place = name.strip_prefix("file ").and_then(|name| self.named(step.node, name));
+                let place = place.map_or(String::new(), |place| format!("  ({place})"));
+                say(&format!("{line}{name} = {}{place}", short(value)));
             }
         }
         for (row, name, cells) in self.shown(step) {

@@ -10,7 +10,7 @@ mod text;
 
 use crate::executor::devices::{Devices, Gpus, VARIABLE};
 use crate::executor::orphans::{MARK, Watch};
-use crate::executor::process::{LAST_WORDS, how, last_words, process};
+use crate::executor::process::{LAST_WORDS, find, how, last_words, process};
 use crate::executor::spawn::{Group, spawn};
 use crate::executor::{By, Ended, Executor, Report, Task, tail, weight};
 use ends::{not_started, room, silent};
@@ -19,7 +19,6 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{ChildStdin, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -138,6 +137,10 @@ struct Worker {
     group: Arc<Group>,
     stdin: ChildStdin,
     task: Option<usize>,
+    /// Whether it has finished a task.
+    proven: bool,
+    /// Whether it has said anything of the one that it has.
+    spoke: bool,
     /// The GPUs that it was told of when it began.
     devices: Vec<usize>,
     stage_key: String,
@@ -226,23 +229,15 @@ impl Local {
         Ok(group)
     }
 
-    /// Where a program lies. As a shell would have it: a name with a slash is a path (ours are relative to `dir`), one
-    /// without is looked up.
+    /// Where a program lies; one without a folder is looked up once.
     fn find(&mut self, name: &str, dir: &Path) -> std::io::Result<PathBuf> {
-        if name.contains('/') {
-            return Ok(dir.join(name));
-        }
         if let Some(known) = self.programs.get(name) {
             return Ok(known.clone());
         }
-        let executable = |path: &PathBuf| {
-            std::fs::metadata(path).is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
-        };
-        // an entry may be relative to where the program runs
-        let mut places = crate::cli::path_dirs().into_iter().map(|place| dir.join(place).join(name));
-        let nowhere = || std::io::Error::new(std::io::ErrorKind::NotFound, "it lies in no folder of PATH");
-        let found = places.find(executable).ok_or_else(nowhere)?;
-        self.programs.insert(name.into(), found.clone());
+        let found = find(name, dir)?;
+        if !name.contains('/') {
+            self.programs.insert(name.into(), found.clone());
+        }
         Ok(found)
     }
 
@@ -272,6 +267,7 @@ impl Local {
             log.tail.clear();
         }
         worker.task = Some(task.id);
+        worker.spoke = false;
         worker.stage_key = stage_key.into();
         if writeln!(worker.stdin, "{}", task.dir.display()).and_then(|()| worker.stdin.flush()).is_err() {
             // its reader reports one that is dead; one that lives would wait for its task for ever
@@ -318,7 +314,17 @@ impl Local {
             let words = tail(&end_log.lock().expect("no thread panics while it holds this").tail, LAST_WORDS);
             let _ = send.send(Heard::WorkerGone(id, status, words));
         });
-        let worker = Worker { argv: argv.into(), group, stdin, task: None, devices, stage_key: String::new(), log };
+        let worker = Worker {
+            argv: argv.into(),
+            group,
+            stdin,
+            task: None,
+            proven: false,
+            spoke: false,
+            devices,
+            stage_key: String::new(),
+            log,
+        };
         self.workers.insert(id, worker);
         Ok(id)
     }
@@ -338,8 +344,10 @@ impl Local {
             Heard::Worker(worker, event) => {
                 let worker = self.workers.get_mut(&worker)?;
                 let id = worker.task?;
+                worker.spoke = true;
                 if matches!(event, Event::Done) {
                     worker.task = None;
+                    worker.proven = true;
                     self.give_back(id);
                     return Some((id, Report::Ended(Ended::Done, Instant::now())));
                 }
@@ -349,6 +357,10 @@ impl Local {
                 let worker = self.workers.remove(&worker)?;
                 let id = worker.task?;
                 let running = self.give_back(id)?;
+                // it may have ended before it was given this one, whose fault that then is not; a fresh worker finds out
+                if worker.proven && !worker.spoke && !running.timed_out && running.too_heavy.is_none() {
+                    return Some((id, Report::Ended(Ended::Withdrawn, Instant::now())));
+                }
                 let said = words.clone();
                 let died = match ended(&running, status, words) {
                     Ended::Done => {

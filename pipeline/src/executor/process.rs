@@ -3,8 +3,9 @@
 use crate::executor::tail;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Output, Stdio};
 use std::sync::mpsc::channel;
 use std::time::Duration;
@@ -12,12 +13,31 @@ use std::time::Duration;
 /// Lines of a process's last words that are shown.
 pub const LAST_WORDS: usize = 12;
 
+/// Where a program lies. As a shell would have it: a name with a slash is a path (ours are relative to `dir`), one without is
+/// looked up.
+///
+/// # Errors
+/// If no folder of PATH has a file of that name that may be executed.
+pub fn find(name: &str, dir: &Path) -> std::io::Result<PathBuf> {
+    if name.contains('/') {
+        return Ok(dir.join(name));
+    }
+    let executable = |path: &PathBuf| {
+        std::fs::metadata(path).is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
+    };
+    // an entry may be relative to where the program runs
+    let mut places = crate::cli::path_dirs().into_iter().map(|place| dir.join(place).join(name));
+    let nowhere = || std::io::Error::new(std::io::ErrorKind::NotFound, "it lies in no folder of PATH");
+    places.find(executable).ok_or_else(nowhere)
+}
+
 /// A process of these words, in a group of its own, that dies when we die.
 pub fn process(argv: &[String], dir: &Path) -> Command {
     let program = argv.first().map_or("", String::as_str);
-    let local = dir.join(program);
-    // as a shell would: a name with a slash is a path (ours are relative to `dir`), one without is looked up
-    let mut command = if program.contains('/') { Command::new(local) } else { Command::new(program) };
+    // whoever starts it hears that there is none
+    let mut command = Command::new(find(program, dir).unwrap_or_else(|_| program.into()));
+    // some programs are told by their name what they are
+    command.arg0(program);
     command.args(argv.get(1..).unwrap_or_default()).current_dir(dir).process_group(0);
     let parent = std::process::id() as libc::pid_t;
     // SAFETY: only async-signal-safe system calls are made between fork and exec.

@@ -364,7 +364,7 @@ impl Slurm {
         }
         let words = if words.is_empty() { String::new() } else { format!(":\n{words}") };
         for task in given_up {
-            let how = format!("its job {job} is {state}, for the second time{words}");
+            let how = format!("its job {job} is {state}, after {} tries{words}", limit + 1);
             let hint = format!("`scontrol show job {job}` and the site's logs may tell why; run again to try again");
             self.told.push((task.id, Report::Ended(Ended::Lost { how, hint }, Instant::now())));
         }

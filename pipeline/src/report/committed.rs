@@ -1,7 +1,7 @@
 //! Whether a file that somebody committed still holds the tables that a run gives. Text around the tables is nobody's business
 //! here; what differs is told line by line. Knows no run.
 
-use super::splice::{fenced, heading};
+use super::splice::{fenced, heading, is_note};
 use super::writers::{Format, Titled, marks, tolerances, write};
 
 /// A cell of a file: its text without marks, and whether it is marked as the best.
@@ -25,6 +25,8 @@ struct Found {
     title: Option<String>,
     /// The first is its head.
     lines: Vec<Line>,
+    /// The line in italics below it, which says how it came about.
+    note: Option<String>,
 }
 
 /// Tells what differs between tables and a file, a line each, `-` for what the file has and `+` for what it should have; empty
@@ -61,7 +63,12 @@ pub fn differences(title: &str, tables: &[Titled], committed: &str, format: Form
         };
         let marks = marks(&titled.table, format);
         let [old, fresh] = [&there[at], own].map(|table| marked(&table.lines, &marks));
-        let lines = compare(&old, &fresh, &tolerances(&titled.table, format), titled.table.shared);
+        let mut lines = compare(&old, &fresh, &tolerances(&titled.table, format), titled.table.shared);
+        // a file may do without, but not say something else
+        if let Some(old) = there[at].note.as_ref().filter(|note| own.note.as_ref() != Some(*note)) {
+            lines.push(format!("- {old}"));
+            lines.extend(own.note.iter().map(|fresh| format!("+ {fresh}")));
+        }
         if !lines.is_empty() {
             found.push(format!("`{}` differs:", titled.title));
             found.extend(lines);
@@ -208,7 +215,8 @@ fn number_length(text: &str) -> usize {
 /// The tables of a file.
 fn parse(text: &str, format: Format) -> Vec<Found> {
     let mut tables: Vec<Found> = Vec::new();
-    let mut open = false;
+    // in a table, and right below one
+    let (mut open, mut below) = (false, false);
     let mut title = None;
     let lines: Vec<&str> = text.lines().collect();
     let code = if format == Format::Markdown { fenced(&lines) } else { vec![false; lines.len()] };
@@ -229,14 +237,21 @@ fn parse(text: &str, format: Format) -> Vec<Found> {
             Format::Html => matches!(line, "<thead>" | "</thead>" | "<tbody>"),
             _ => false,
         };
+        // the first line below it that is none
+        if format == Format::Markdown && !code && cells.is_none() && !line.is_empty() {
+            if let Some(last) = tables.last_mut().filter(|_| below) {
+                last.note = is_note(line).then(|| line.to_string());
+            }
+            below = false;
+        }
         match cells {
             None => open &= rule,
             Some(cells) if format == Format::Markdown && is_rule(&cells) => {}
             Some(cells) => {
                 if !open {
-                    tables.push(Found { title: title.take(), lines: Vec::new() });
+                    tables.push(Found { title: title.take(), lines: Vec::new(), note: None });
                 }
-                open = true;
+                (open, below) = (true, true);
                 let cells = cells.iter().map(|cell| plain(cell, format)).collect();
                 tables.last_mut().expect("one was put there").lines.push(Line { raw: raw.into(), cells });
             }

@@ -67,7 +67,7 @@ fn edit(lines: &[&str], code: &[bool], section: Range<usize>, body: String) -> (
 }
 
 /// Whether a line is all in italics, as notes are.
-fn is_note(line: &str) -> bool {
+pub(super) fn is_note(line: &str) -> bool {
     let inner = line.trim().strip_prefix('*').and_then(|text| text.strip_suffix('*'));
     inner.is_some_and(|text| !text.is_empty() && !text.starts_with([' ', '*']) && !text.ends_with([' ', '*']))
 }

@@ -224,7 +224,12 @@ fn sample() -> FinishedRun {
         table("By sequence", &["method", "sequence"], &["psnr", "ssim"]),
         images("sheets", "Truth, render, and what it was made from", "sheet", &["frame"]),
         images("renders", "Renders <of> the held-out sequence", "image", &["sequence", "frame"]),
-        ReportItem::Curve { stage: "avatar".into(), title: Some("Training".into()), column: "curve".into() },
+        ReportItem::Curve {
+            stage: "avatar".into(),
+            title: Some("Training".into()),
+            column: "curve".into(),
+            limit: None,
+        },
         ReportItem::Videos {
             stage: "videos".into(),
             title: None,

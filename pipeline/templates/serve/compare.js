@@ -51,7 +51,7 @@ export async function compare(place, _parts, fields, signal) {
     " ", h("a", { class: "aside", href: link(["compare"], { old: chosen.old, new: chosen.new }) }, "all stages")));
   const pair = pairs.find((one) => one.name === chosen.stage);
   if (!pair?.both) {
-    place.append(h("p", {}, "One of the two runs does not keep the rows of this stage."));
+    place.append(h("p", {}, "The rows of this stage are kept of one of the two runs at most: tables of the last 50 runs are, within 512 MB."));
     return;
   }
   const tables = { old: pair.old.table, new: pair.new.table };

@@ -2,10 +2,9 @@
 //! digest is all that a request can name, so there is no path to go astray.
 
 use super::asked::{Answer, Answered, Asked, Body, missing};
-use crate::memory::Store;
-use cache::{Blobs, Fingerprint};
+use crate::memory::{Memory, Places, Store};
+use cache::Blobs;
 use manifests::Digest;
-use std::collections::HashMap;
 use std::fs::File;
 use std::io::{Seek, SeekFrom};
 use std::path::{Path, PathBuf};
@@ -48,7 +47,7 @@ pub struct Files {
 #[derive(Default)]
 struct Elsewhere {
     of: Vec<(PathBuf, Option<SystemTime>)>,
-    files: HashMap<Digest, (PathBuf, Fingerprint)>,
+    places: Option<Places>,
 }
 
 impl Files {
@@ -69,14 +68,12 @@ impl Files {
         let mut now: Vec<_> = entries.map(|entry| stamp(entry.path())).map(|(time, path)| (path, time)).collect();
         now.sort();
         if elsewhere.of != now {
-            let files =
-                Store::new(&self.root).all().unwrap_or_default().into_iter().flat_map(|(memory, _)| memory.files);
-            elsewhere.files = files.map(|(path, print, digest)| (digest, (path, print))).collect();
+            let memories = Store::new(&self.root).all().unwrap_or_default();
+            let files = memories.into_iter().flat_map(|(memory, _)| memory.files).collect();
+            elsewhere.places = Places::new(&self.root, Memory { files, ..Memory::default() }).ok();
             elsewhere.of = now;
         }
-        let (path, print) = elsewhere.files.get(digest)?;
-        // one that has changed since is another file
-        Fingerprint::of(path).is_ok_and(|found| found == *print).then(|| path.clone())
+        elsewhere.places.as_ref()?.own(digest)
     }
 
     /// Answers for `/blob/DIGEST.EXT`; what stands behind the digest says how it is to be shown.
