@@ -31,7 +31,7 @@ pub use calibration::{
 };
 pub use colour::{read_colour, write_affine, write_colours};
 pub use depth::{DepthMap, read_depth, write_depth};
-pub use layout::{Layout, Part, Recording, Survey, SurveyedSequence, frame_folder, list, survey};
+pub use layout::{Layout, Part, Recording, Survey, SurveyedSequence, Wanted, frame_folder, list, published, survey};
 pub(crate) use numpy::c_order;
 pub use tracking::{FlameFrame, read_flame, write_flame};
 
@@ -53,6 +53,16 @@ pub enum LayoutError {
     #[error("{path}: found {found}, expected {expected}")]
     NoRecordings {
         /// The folder.
+        path: PathBuf,
+        /// What is there.
+        found: String,
+        /// What should be there.
+        expected: &'static str,
+    },
+    /// Recordings are there, and something that belongs to them is not, or is empty.
+    #[error("{path}: found {found}, expected {expected}")]
+    Lacking {
+        /// The file.
         path: PathBuf,
         /// What is there.
         found: String,
@@ -106,6 +116,9 @@ impl LayoutError {
             Self::Unreadable { .. } => "does it exist, and may you read it?",
             Self::NoRecordings { .. } => {
                 "give the folder that holds the participants, or one participant's; was a download cut short?"
+            }
+            Self::Lacking { .. } => {
+                "copy or download it again, or leave it out: `participants`, `sequences` and `cameras` of source_nersemble name those that are taken"
             }
             Self::Field { hint, .. } => hint,
         }

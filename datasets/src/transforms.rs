@@ -324,6 +324,16 @@ fn intrinsics(frame: &Fields<'_>, whole: &Fields<'_>, width: u32, height: u32) -
     let fy = fy.unwrap_or(fx);
     let cx = either(frame, whole, "cx")?.unwrap_or(w / 2.0);
     let cy = either(frame, whole, "cy")?.unwrap_or(h / 2.0);
+    // nobody has pictures whose middle is at pixel 1
+    if w.min(h) >= 16.0 && (cx.abs() <= 1.0 && cy.abs() <= 1.0 || fx.max(fy) <= 4.0) {
+        return Err(fault(
+            frame.path,
+            "fl_x, fl_y, cx, cy",
+            &format!("{fx}, {fy}, {cx}, {cy} for a picture of {width} x {height} px"),
+            "pixels",
+            "these are lengths relative to the picture: multiply fl_x and cx by its width, fl_y and cy by its height",
+        ));
+    }
     Ok([fx, 0.0, cx, 0.0, fy, cy, 0.0, 0.0, 1.0])
 }
 

@@ -237,6 +237,30 @@ pub fn move_view(view: &mut View, scale: f64, world: &DMat4) {
 /// How far from the middle of its picture a principal point may be and nothing is said of it, as a share of the side.
 const OFF_CENTRE: f64 = 0.2;
 
+/// A camera's principal point, px, and width and height of the pictures that it is said to be for.
+pub type Middle = ([f64; 2], (u32, u32));
+
+/// How far a principal point may be from the middle of its own pictures, as a share of the middle.
+const AROUND: f64 = 0.15;
+/// Pictures of another size differ from those that are meant by this factor at least.
+const ANOTHER: f64 = 1.25;
+
+/// Width and height of the pictures that intrinsics are for, px, if the principal points of all cameras agree that these are others than is said.
+pub fn of_another_size(cameras: &[Middle]) -> Option<[u32; 2]> {
+    let times = |([x, y], (width, height)): &Middle| [2.0 * x / f64::from(*width), 2.0 * y / f64::from(*height)];
+    let mut all: Vec<f64> = cameras.iter().flat_map(times).collect();
+    all.sort_by(f64::total_cmp);
+    let factor = *all.get(all.len() / 2)?;
+    let agree = all.iter().all(|times| (times / factor - 1.0).abs() <= AROUND);
+    let is_another = factor > 0.0 && factor.max(1.0 / factor) >= ANOTHER;
+    // one camera's pictures may be a cut-out of others
+    if !agree || !is_another || cameras.len() < 2 {
+        return None;
+    }
+    let (width, height) = cameras[0].1;
+    Some([width, height].map(|side| (f64::from(side) * factor).round() as u32))
+}
+
 /// What is to be said of principal points far from the middle: intrinsics are of pictures of another size, or pictures were cropped.
 pub fn off_centre(views: &[View]) -> Option<String> {
     let share = |view: &View| {
@@ -245,9 +269,13 @@ pub fn off_centre(views: &[View]) -> Option<String> {
     };
     let far = |view: &&View| share(view).iter().any(|share| share.abs() >= OFF_CENTRE);
     let first = views.iter().find(far)?;
+    let middle = |view: &View| ([view.intrinsics[2], view.intrinsics[5]], (view.width, view.height));
+    let another = of_another_size(&views.iter().map(middle).collect::<Vec<Middle>>());
+    let size = another.map_or("are intrinsics and pictures of one size?".to_owned(), |[width, height]| {
+        format!("these are the middle of pictures of about {width} x {height} px")
+    });
     Some(format!(
-        "{} of {} principal points are far from the middle of their picture, the first, ({:.1}, {:.1}) px of {} x {}, in {}; are intrinsics and \
-         pictures of one size?",
+        "{} of {} principal points are far from the middle of their picture, the first, ({:.1}, {:.1}) px of {} x {}, in {}; {size}",
         views.iter().filter(far).count(),
         views.len(),
         first.intrinsics[2],
@@ -307,25 +335,48 @@ pub fn check_directions(views: &[View]) -> Result<(), ViewError> {
         return Ok(());
     }
     let half_turn = DMat4::from_scale(DVec3::new(1.0, -1.0, -1.0));
-    // the camera's axes, on its own side and on the world's of a matrix that was meant the other way round
-    let turned: Vec<View> = views.iter().map(|view| with_pose(view, half_turn * view.pinhole().world_to_cam)).collect();
-    let inverted: Vec<View> = views.iter().map(|view| with_pose(view, view.pinhole().world_to_cam.inverse())).collect();
-    let sees = |views: &[View]| 2 * looking_away(views) < views.len();
-    let hint = if sees(&turned) {
-        "they would with y and z of each camera turned round: poses in `transforms.json` have OpenGL's axes (y up, z back), those of COLMAP OpenCV's \
-         (y down, z forward)"
-            .to_owned()
-    } else if sees(&inverted) {
-        "they would if each pose were inverted: poses in `transforms.json` take the camera to the world, those of COLMAP the world to the camera".to_owned()
-    } else {
+    let meant = |of: &dyn Fn(DMat4) -> DMat4| -> Vec<View> {
+        views.iter().map(|view| with_pose(view, of(view.pinhole().world_to_cam))).collect()
+    };
+    let axes = "they would with y and z of each camera turned round: poses in `transforms.json` have OpenGL's axes (y up, z back), those of COLMAP OpenCV's \
+         (y down, z forward)";
+    let inverse = "they would if each pose were inverted: poses in `transforms.json` take the camera to the world, those of COLMAP the world to the camera";
+    let others = [
+        (meant(&|pose| half_turn * pose), axes),
+        (meant(&|pose| pose.inverse()), inverse),
+        // a matrix with OpenGL's axes on both of its sides, which the reader has turned on one
+        (meant(&|pose| half_turn * pose.inverse() * half_turn), inverse),
+    ];
+    // several may have the head in their pictures; cameras stand upright, and look at it
+    let others = others.iter().filter(|(views, _)| 2 * looking_away(views) < views.len());
+    let score = |views: &[View]| (2 * upside_down(views) > views.len(), past(views));
+    let best = others.min_by(|(a, _), (b, _)| {
+        let (a, b) = (score(a), score(b));
+        a.0.cmp(&b.0).then(a.1.total_cmp(&b.1))
+    });
+    let hint = best.map(|(_, hint)| hint.to_string()).unwrap_or_else(|| {
         let focus = focus(views)
             .map_or(String::new(), |at| format!("; the cameras look at ({:.3}, {:.3}, {:.3})", at.x, at.y, at.z));
         format!("the head is at the origin: `world` moves it there{focus}")
-    };
+    });
     Err(ViewError::Unfit {
         what: format!("none of {} cameras has the origin in its picture, where the head is to be", views.len()),
         hint,
     })
+}
+
+/// How many cameras stand on their head where +y is up, as it is in our world.
+pub fn upside_down(views: &[View]) -> usize {
+    // the camera's y points down
+    views.iter().filter(|view| view.pinhole().world_to_cam.row(1).y > 0.0).count()
+}
+
+/// By how much most cameras look past the origin, degrees.
+fn past(views: &[View]) -> f64 {
+    let degrees = |view: &View| view.pinhole().world_to_cam.w_axis.truncate().angle_between(DVec3::Z).to_degrees();
+    let mut all: Vec<f64> = views.iter().map(degrees).collect();
+    all.sort_by(f64::total_cmp);
+    all.get(all.len() / 2).copied().unwrap_or(0.0)
 }
 
 fn with_pose(view: &View, pose: DMat4) -> View {
@@ -397,6 +448,18 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn intrinsics_of_another_size_are_found_where_all_cameras_agree() {
+        let size = (192, 280);
+        let of = |times: f64| [([96.0 * times, 140.0 * times], size), ([99.0 * times, 133.0 * times], size)];
+        assert_eq!((of_another_size(&of(1.0)), of_another_size(&of(1.2)), of_another_size(&[])), (None, None, None));
+        let [width, height] = of_another_size(&of(2.0)).unwrap();
+        assert!((372..=408).contains(&width) && (540..=580).contains(&height), "{width} x {height}");
+        assert!(of_another_size(&of(0.1)).is_some());
+        assert_eq!(of_another_size(&of(2.0)[..1]), None, "one may have been cut out");
+        assert_eq!(of_another_size(&[of(2.0)[0], of(1.0)[0]]), None);
+    }
+
+    #[test]
     fn cameras_of_which_none_sees_the_head_are_an_error_that_knows_conventions() {
         let sound = view("a.png", [0.1, 0.0, 1.0]);
         assert!(check_directions(std::slice::from_ref(&sound)).is_ok());
@@ -418,6 +481,17 @@ pub(crate) mod tests {
         let opencv = DMat4::from_mat3(axes) * DMat4::from_translation(-center);
         assert!(check_directions(&[with_pose(&sound, opencv)]).is_ok());
         assert!(hint(opencv.inverse()).contains("if each pose were inverted"), "{}", hint(opencv.inverse()));
+        // the same of a matrix with OpenGL's axes, by which the head would be in the picture of cameras that stand on their heads, too
+        let opengl = DMat4::from_scale(DVec3::new(1.0, -1.0, -1.0)) * pose;
+        let read = DMat4::from_scale(DVec3::new(1.0, -1.0, -1.0)) * opengl.inverse();
+        assert!(hint(read).contains("if each pose were inverted"), "{}", hint(read));
+        assert_eq!(
+            (
+                upside_down(&[with_pose(&sound, pose)]),
+                upside_down(&[with_pose(&sound, pose * DMat4::from_scale(DVec3::new(-1.0, -1.0, 1.0)))])
+            ),
+            (0, 1)
+        );
     }
 
     #[test]

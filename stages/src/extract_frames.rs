@@ -2,7 +2,7 @@
 //!
 //! reads: video or image with timestep, matte_video? or matte? or background?, color_transform? or color_polynomial?, every?,
 //! distortion? or distortion_fisheye? with intrinsics, width, height
-//! writes: timestep, image (RGB, PNG or JPEG), matte (grey PNG)
+//! writes: timestep, image (RGB, PNG or JPEG), matte (grey PNG); what was corrected by, as null, since it is done
 //!
 //! A picture has the shape of those that its camera's calibration is for, and a matte that of its picture; sizes may differ.
 //! A row of the input is a video, and each of its frames taken is a row of the output; or it is a picture, and is taken if
@@ -74,7 +74,7 @@ fn every() -> u32 {
 const TOGETHER: usize = 2;
 
 fn def() -> StageDef {
-    StageDef::new("extract_frames", 5, Grain::Row)
+    StageDef::new("extract_frames", 6, Grain::Row)
         .doc("Takes every n-th frame of each video, over white where there is a matte.")
         .may_read([("video", Type::Blob), ("image", Type::Blob), ("timestep", Type::I64), ("every", Type::I64)])
         .may_read([("matte_video", Type::Blob), ("matte", Type::Blob), ("background", Type::Blob)])
@@ -82,6 +82,13 @@ fn def() -> StageDef {
         .may_read([("distortion", Type::Floats(8)), ("distortion_fisheye", Type::Floats(4))])
         .may_read([("intrinsics", Type::Floats(9)), ("width", Type::I64), ("height", Type::I64)])
         .writes([("timestep", Type::I64), ("image", Type::Blob), ("matte", Type::Blob)])
+        // nobody is to correct the same a second time
+        .writes([
+            ("background", Type::Blob),
+            ("color_transform", Type::Floats(12)),
+            ("color_polynomial", Type::Floats(0)),
+        ])
+        .writes([("distortion", Type::Floats(8)), ("distortion_fisheye", Type::Floats(4))])
         .threads(TOGETHER)
         .batch(TOGETHER)
 }

@@ -8,6 +8,7 @@ use anyhow::{Context, Result, bail, ensure};
 use datasets::capture::{FRONTAL, SERIALS};
 use datasets::nersemble::{self, Layout, Part, Survey, SurveyedSequence};
 use datasets::split;
+use datasets::views;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
@@ -45,9 +46,10 @@ pub fn answer(arguments: &[String]) -> Result<String> {
     }
     let question = question(arguments)?;
     let surveys = nersemble::survey(&question.folder).map_err(hinted)?;
+    let published = nersemble::published(&question.folder);
     if surveys.iter().all(|survey| survey.sequences.is_empty()) {
         // says what it looked for
-        nersemble::list(&question.folder).map_err(hinted)?;
+        nersemble::list(&question.folder, &|_| true).map_err(hinted)?;
     }
     let mut written = Vec::new();
     if let Some(to) = &question.calibration_to {
@@ -56,12 +58,12 @@ pub fn answer(arguments: &[String]) -> Result<String> {
         }
     }
     if question.json {
-        let people: Vec<Value> = surveys.iter().map(as_json).collect();
+        let people: Vec<Value> = surveys.iter().map(|survey| as_json(survey, &published)).collect();
         return Ok(json!({ "participants": people, "written": written }).to_string());
     }
     let mut text = String::new();
     for survey in &surveys {
-        tell(survey, &mut text)?;
+        tell(survey, &published, &mut text)?;
     }
     for path in written {
         writeln!(text, "wrote {}", path.display())?;
@@ -106,7 +108,7 @@ fn convert(root: &Path, survey: &Survey, folder: &Path) -> Result<[PathBuf; 2]> 
 /// Width and height, px, that all pictures of a participant have: those that its calibration is for, where that says no size.
 fn picture_size(root: &Path, survey: &Survey) -> Result<(u32, u32)> {
     let mut first: BTreeMap<String, PathBuf> = BTreeMap::new();
-    let recordings = nersemble::list(root).map_err(hinted)?;
+    let recordings = nersemble::list(root, &|_| true).map_err(hinted)?;
     for recording in recordings.into_iter().filter(|recording| recording.calibration == survey.calibration) {
         first.entry(recording.camera).or_insert(recording.pixels);
     }
@@ -197,10 +199,20 @@ fn calibration(survey: &Survey) -> Result<Vec<String>, String> {
         return Err(format!("{} is missing", survey.calibration.display()));
     }
     let read = nersemble::read_calibration(&survey.calibration).map_err(|error| error.to_string())?;
+    // of pictures of a size that it does not say, `source_nersemble` will tell, which opens them
+    let middle = |size| read.cameras.values().map(move |camera| ([camera.intrinsics[2], camera.intrinsics[5]], size));
+    let another = read.size.and_then(|size| views::of_another_size(&middle(size).collect::<Vec<_>>()));
+    if let (Some((width, height)), Some([other_width, other_height])) = (read.size, another) {
+        return Err(format!(
+            "{}: its principal points are the middle of pictures of about {other_width} x {other_height} px, and those of this layout are for {width} x {height}; \
+             `calibrated_size` of source_nersemble says otherwise",
+            survey.calibration.display()
+        ));
+    }
     Ok(read.cameras.into_keys().collect())
 }
 
-fn tell(survey: &Survey, out: &mut String) -> Result<()> {
+fn tell(survey: &Survey, published: &Published, out: &mut String) -> Result<()> {
     writeln!(out, "participant {}: layout {}", survey.participant, survey.layout.name())?;
     match calibration(survey) {
         Ok(cameras) => writeln!(out, "  calibration   {} cameras", cameras.len())?,
@@ -221,7 +233,7 @@ fn tell(survey: &Survey, out: &mut String) -> Result<()> {
             writeln!(out, "{below}{problem}\n{below}so the capture cannot be read as it is")?;
         }
     }
-    for (what, prevents) in missing(survey) {
+    for (what, prevents) in missing(survey, published) {
         writeln!(out, "  missing: {what}: {prevents}")?;
     }
     for (what, files) in &survey.unused {
@@ -257,8 +269,32 @@ fn told(sequence: &SurveyedSequence, kind: Part, count: usize) -> String {
     }
 }
 
+/// The sequences that were published, by participant.
+type Published = BTreeMap<u32, Vec<String>>;
+
+/// The sequences that were published of a participant and are not here; and those of the paper's that are not.
+fn elsewhere(survey: &Survey, published: &Published) -> Vec<(String, String)> {
+    let is_here = |name: &str| survey.sequences.iter().any(|sequence| sequence.name == name && sequence.recordings > 0);
+    let mut list = Vec::new();
+    let all = survey.participant.parse().ok().and_then(|number: u32| published.get(&number));
+    let rest: Vec<&str> = all.into_iter().flatten().map(String::as_str).filter(|name| !is_here(name)).collect();
+    if !rest.is_empty() {
+        let prevents = "metadata_sequences.csv says that they were published; an avatar learns from what is here";
+        list.push((format!("sequences {}", rest.join(", ")), prevents.to_string()));
+    }
+    let untested: Vec<&str> = tested(survey).into_iter().flatten().filter(|name| !is_here(name)).collect();
+    if !untested.is_empty() {
+        let (noun, whole) = if untested.len() == 1 { ("sequence", "the other one") } else { ("sequences", "nothing") };
+        let prevents = format!(
+            "the paper tests on it; self-reenactment is scored on {whole} then, or on what `hold_out_sequences` names"
+        );
+        list.push((format!("{noun} {}", untested.join(", ")), prevents));
+    }
+    list
+}
+
 /// What is missing, and what that prevents.
-fn missing(survey: &Survey) -> Vec<(String, String)> {
+fn missing(survey: &Survey, published: &Published) -> Vec<(String, String)> {
     let mut list = Vec::new();
     let has = |sequence: &SurveyedSequence, kind: Part| sequence.parts.contains_key(&kind);
     // what there is beside recordings is no matter where there are none
@@ -334,10 +370,11 @@ fn missing(survey: &Survey) -> Vec<(String, String)> {
         };
         list.push((format!("{noun} {} in {whose}", serials.join(", ")), prevents.to_string()));
     }
+    list.extend(elsewhere(survey, published));
     list
 }
 
-fn as_json(survey: &Survey) -> Value {
+fn as_json(survey: &Survey, published: &Published) -> Value {
     let sequences: Vec<Value> = survey
         .sequences
         .iter()
@@ -353,8 +390,10 @@ fn as_json(survey: &Survey) -> Value {
         Ok(cameras) => json!({ "cameras": cameras.len() }),
         Err(problem) => json!({ "problem": problem }),
     };
-    let missing: Vec<Value> =
-        missing(survey).into_iter().map(|(what, prevents)| json!({ "what": what, "prevents": prevents })).collect();
+    let missing: Vec<Value> = missing(survey, published)
+        .into_iter()
+        .map(|(what, prevents)| json!({ "what": what, "prevents": prevents }))
+        .collect();
     let unused: Vec<Value> =
         survey.unused.iter().map(|(what, files)| json!({ "what": what, "files": files })).collect();
     json!({
@@ -377,9 +416,9 @@ fn stanza(folder: &Path, one: Option<&str>, points: bool) -> String {
     let folder = quoted(&folder.display().to_string());
     let mut text = format!("in a recipe:\n  capture: {{ stage: source_nersemble, path: {folder}{one} }}");
     if points {
-        // what was measured with all cameras at full size goes before stereo
-        text += &format!("\n  scans: {{ stage: source_nersemble_clouds, path: {folder}{one} }}");
-        text += "\n  points: { stage: import_points, from: scans, by: [participant, sequence, timestep] }";
+        // what was measured with all cameras at full size goes before stereo; no profile of a shipped recipe has a stage of this name
+        text += &format!("\n  supplied: {{ stage: source_nersemble_clouds, path: {folder}{one} }}");
+        text += "\n  points: { stage: import_points, from: supplied, by: [participant, sequence, timestep] }";
     }
     text
 }
@@ -451,6 +490,21 @@ mod tests {
         std::fs::remove_dir_all(&root).unwrap();
         let error = answer(&words(&format!("nersemble {}", root.display()))).unwrap_err().to_string();
         assert!(error.contains("No such file") && error.contains("hint:"), "{error}");
+    }
+
+    #[test]
+    fn sequences_that_were_published_and_are_not_here_are_told() {
+        let root = tempfile::tempdir().unwrap();
+        nersemble::write_calibration(root.path(), 18, &rig(&SERIALS[..2], 2200, 3208)).unwrap();
+        put(root.path(), &format!("018/sequences/EXP-1-head/images/cam_{}.mp4", SERIALS[0]));
+        let table = "ID,BACKGROUND,EXP-1-head,EXP-5-mouth,FREE\r\n018,x,x,m,x\r\n019,x,x,,\r\n";
+        std::fs::write(root.path().join("metadata_sequences.csv"), table).unwrap();
+        let told = || answer(&["nersemble".to_string(), root.path().join("018").display().to_string()]).unwrap();
+        assert!(told().contains("missing: sequences EXP-5-mouth, FREE: metadata_sequences.csv says"), "{}", told());
+        assert!(told().contains("missing: sequences EXP-5-mouth, EMO-3-angry+sad: the paper tests on"), "{}", told());
+        // a calibration for pictures of another size than the layout's
+        nersemble::write_calibration(root.path(), 18, &rig(&SERIALS[..2], 192, 280)).unwrap();
+        assert!(told().contains("pictures of about 192 x 280 px, and those of this layout are for 2200"), "{}", told());
     }
 
     #[test]

@@ -49,7 +49,8 @@ fn def() -> StageDef {
 }
 
 protocol::register!(Params, def, |params, _: &Cx<'_>| anyhow::Ok(LoadHeadModel { params }), |params: Params| {
-    Ok(vec![open(&params)?.1])
+    let (_, finding, doubt) = open(&params)?;
+    Ok(std::iter::once(finding).chain(doubt).collect())
 });
 
 struct LoadHeadModel {
@@ -64,8 +65,9 @@ impl Stage for LoadHeadModel {
 
 impl LoadHeadModel {
     fn load(&self, unit: &Unit<'_>, cx: &Cx<'_>) -> Result<Rows> {
-        let (loaded, finding) = open(&self.params)?;
+        let (loaded, finding, doubt) = open(&self.params)?;
         cx.log(&finding);
+        doubt.iter().for_each(|doubt| cx.warn(doubt));
         let (config, file) = (cx.file(unit, "head_config.json"), cx.file(unit, "head_weights.safetensors"));
         head_models::write(&config, &file, &loaded.model)?;
         let row = OutRow::new().file("head_config", &config).file("head_weights", &file);
@@ -78,8 +80,8 @@ impl LoadHeadModel {
     }
 }
 
-/// A head model all of whose files fit together, and a sentence about it.
-fn open(p: &Params) -> Result<(Published, String)> {
+/// A head model all of whose files fit together, a sentence about it, and what may be wrong with it.
+fn open(p: &Params) -> Result<(Published, String, Option<String>)> {
     let told = |loaded: &Published| {
         let facts: Vec<String> =
             published::facts(loaded).iter().map(|(name, value)| format!("{name} {value}")).collect();
@@ -95,7 +97,7 @@ fn open(p: &Params) -> Result<(Published, String)> {
         let model = head_models::of_files(&p.checkpoint.join("head.json"), &p.checkpoint.join("head.safetensors"))?;
         let own = Published { model, codes: Tensors::new(), left: Vec::new() };
         let finding = format!("a model of `train_head_model`: {}", told(&own));
-        return Ok((own, finding));
+        return Ok((own, finding, None));
     }
     let files: Vec<&Path> =
         [Some(&p.checkpoint), p.expression.as_ref()].into_iter().flatten().map(PathBuf::as_path).collect();
@@ -115,7 +117,8 @@ fn open(p: &Params) -> Result<(Published, String)> {
         n => format!("; left out: {n} tensors of the training, {} to {}", loaded.left[0], loaded.left[n - 1]),
     };
     let finding = format!("{}: {}{left}", published::generation(&loaded.model.config), told(&loaded));
-    Ok((loaded, finding))
+    let doubt = disordered(&anchors, loaded.model.config.identity.pairs);
+    Ok((loaded, finding, doubt.map(|doubt| format!("{}: {doubt}", places.display()))))
 }
 
 /// Checks that a file begins as a checkpoint does: what else there is to say of a file that is none misleads.
@@ -152,7 +155,43 @@ fn anchors(path: &Path) -> Result<Tensor> {
             numbers.shape
         );
     };
+    let extent = |axis: usize| {
+        let values = || numbers.values.iter().skip(axis).step_by(3).copied();
+        values().fold(f64::MIN, f64::max) - values().fold(f64::MAX, f64::min)
+    };
+    let extent = (0..3).map(extent).fold(0.0, f64::max);
+    anyhow::ensure!(
+        EXTENTS.contains(&extent),
+        "{}: the anchors reach over {extent:.4} units, expected {} to {}, those of a head in units of 25 cm\n\
+         hint: multiply metres by 4, millimetres by 0.004",
+        path.display(),
+        EXTENTS.start(),
+        EXTENTS.end()
+    );
     Ok(Tensor::from_slice(&numbers.values).reshape([count as i64, 3]).to_kind(Kind::Float))
+}
+
+/// How far from each other the anchors of a head can be along an axis, units of 25 cm.
+const EXTENTS: std::ops::RangeInclusive<f64> = 0.3..=3.0;
+/// How far an anchor of a pair may be from the other's mirror image, as a share of what is between the two.
+const MIRRORED: f64 = 0.5;
+
+/// What is to be said of anchors of which one of a pair is not where the other's mirror image is: they may be in another order.
+fn disordered(anchors: &Tensor, pairs: i64) -> Option<String> {
+    let places: Vec<Vec<f32>> = Vec::try_from(anchors).ok()?;
+    let off = |pair: &&[Vec<f32>]| {
+        let [a, b] = pair else { return false };
+        let mirrored = [a[0] + b[0], a[1] - b[1], a[2] - b[2]].iter().map(|x| x * x).sum::<f32>().sqrt();
+        let between = a.iter().zip(b).map(|(a, b)| (a - b).powi(2)).sum::<f32>().sqrt();
+        f64::from(mirrored) > MIRRORED * f64::from(between)
+    };
+    let wrong = places.chunks(2).take(pairs as usize).filter(off).count();
+    (wrong > 0).then(|| {
+        format!(
+            "{wrong} of {pairs} pairs of anchors are not mirror images of each other: rows 0 and 1, 2 and 3 and so on are to be, the others on \
+             the middle; are they in their order?"
+        )
+    })
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@
 //! show.
 
 use crate::common::media::VideoReader;
+use crate::common::video::ensure_one_rate;
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use datasets::views::{self, View, ViewError};
 use datasets::{colmap, names, transforms};
@@ -134,39 +135,11 @@ impl SourceFolder {
                 views.len()
             ));
         }
-        ensure_one_rate(&views, cx)?;
+        ensure_one_rate(views.iter().filter(|view| view.is_video()).map(|view| view.file.as_path()), cx)?;
         let named =
             |row: OutRow| row.i64("participant", self.params.participant).str("sequence", &self.params.sequence);
         Ok(views.iter().map(|view| named(row(view))).collect())
     }
-}
-
-/// Checks that the videos of a capture show the same moments under the same numbers.
-fn ensure_one_rate(views: &[View], cx: &Cx<'_>) -> Result<()> {
-    let mut first: Option<(&View, f64, usize)> = None;
-    for view in views.iter().filter(|view| view.is_video()) {
-        let video = VideoReader::open(&view.file)?;
-        let (rate, frames) = (video.rate()?, video.promised()?);
-        let Some((other, rate_of_other, frames_of_other)) = first else {
-            first = Some((view, rate, frames));
-            continue;
-        };
-        ensure!(
-            (rate - rate_of_other).abs() <= 0.01 * rate_of_other,
-            "{} has {rate:.3} frames a second, and {} {rate_of_other:.3}; a timestep is the number of a frame, so it would be another moment in each\n\
-             hint: bring the videos to one rate first, `ffmpeg -i in.mp4 -r {rate_of_other:.3} out.mp4`",
-            view.file.display(),
-            other.file.display()
-        );
-        if frames != frames_of_other && frames.min(frames_of_other) > 0 {
-            cx.warn(&format!(
-                "{} has {frames} frames, and {} {frames_of_other}; frames of the same number are taken for one moment",
-                view.file.display(),
-                other.file.display()
-            ));
-        }
-    }
-    Ok(())
 }
 
 fn hinted(error: ViewError) -> anyhow::Error {
@@ -262,6 +235,13 @@ impl Params {
             ));
         }
         remarks.extend(views::off_centre(&views));
+        let upside_down = views::upside_down(&views);
+        if 2 * upside_down > views.len() {
+            remarks.push(format!(
+                "{upside_down} of {} pictures are of cameras that stand on their heads, if +y is up, as it is to be here: `world` turns the capture",
+                views.len()
+            ));
+        }
         views::check_shapes(&views).map_err(hinted)?;
         views::check_distances(&views).map_err(hinted)?;
         views::check_directions(&views).map_err(hinted)?;
@@ -484,7 +464,8 @@ mod tests {
         std::fs::write(root.join("sparse/0/cameras.txt"), "1 PINHOLE 8 6 9 9 4 3\n").unwrap();
         std::fs::write(root.join("sparse/0/images.txt"), "1 1 0 0 0 0 0 1 1 cam_a/frame_1.png\n\n").unwrap();
         let (views, remarks) = params(&root, json!({})).views().unwrap();
-        assert_eq!((views.len(), remarks.len()), (1, 1), "{remarks:?}");
+        assert_eq!((views.len(), remarks.len()), (1, 2), "{remarks:?}");
+        assert!(remarks[1].starts_with("1 of 1 pictures are of cameras that stand on their heads"), "{}", remarks[1]);
         assert!(remarks[0].starts_with("1 of 2 pictures in") && remarks[0].contains("frame_2.png"), "{}", remarks[0]);
     }
 

@@ -7,9 +7,11 @@
 //! what they show (see `datasets::nersemble` for the layouts).
 
 use crate::common::media::VideoReader;
+use crate::common::video::ensure_one_rate;
 use anyhow::{Context, Result, bail, ensure};
 use datasets::colour::Correction;
-use datasets::nersemble::{self, Calibrations, LayoutError, Recording};
+use datasets::nersemble::{self, Calibrations, LayoutError, Recording, Wanted};
+use datasets::views::{self, Middle};
 use manifests::Type;
 use protocol::{Cx, Grain, OutRow, Rows, Stage, StageDef, Unit};
 use schemars::JsonSchema;
@@ -29,6 +31,9 @@ struct Params {
     /// Width and height of the images that the calibration is for, px; if absent, what the layout says.
     #[serde(default)]
     calibrated_size: Option<(u32, u32)>,
+    /// Only these participants, where `path` holds several; all if empty.
+    #[serde(default)]
+    participants: Vec<i64>,
     /// Only these sequences; all if empty.
     #[serde(default)]
     sequences: Vec<String>,
@@ -55,7 +60,7 @@ pub const COLUMNS: [(&str, Type); 13] = [
 ];
 
 fn def() -> StageDef {
-    StageDef::new("source_nersemble", 3, Grain::Whole)
+    StageDef::new("source_nersemble", 4, Grain::Whole)
         .doc("Lists the recordings of a NeRSemble capture.")
         .source()
         .file_param("path")
@@ -70,25 +75,49 @@ struct SourceNersemble {
 }
 
 impl Stage for SourceNersemble {
-    fn run(&mut self, units: &[Unit<'_>], _: &Cx<'_>) -> Result<Vec<Rows>> {
-        let p = &self.params;
-        let wanted = |r: &Recording| {
-            (p.sequences.is_empty() || p.sequences.contains(&r.sequence))
-                && (p.cameras.is_empty() || p.cameras.contains(&r.camera))
+    fn run(&mut self, units: &[Unit<'_>], cx: &Cx<'_>) -> Result<Vec<Rows>> {
+        units.iter().map(|_| self.params.list(cx)).collect()
+    }
+}
+
+impl Params {
+    fn list(&self, cx: &Cx<'_>) -> Result<Rows> {
+        let asked = |names: &[String], name: &str| names.is_empty() || names.iter().any(|other| other == name);
+        let one = participant_of(&self.path, self.participant)?;
+        let is_one_of = |participant: &str| {
+            let number = one.or_else(|| participant.parse().ok());
+            self.participants.is_empty() || number.is_some_and(|number| self.participants.contains(&number))
         };
-        let one = participant_of(&p.path, p.participant)?;
-        let list = || -> Result<Rows> {
-            let found = rows(&p.path, p.calibrated_size, &wanted)?;
-            ensure!(
-                !found.is_empty(),
-                "none of the recordings in {} is of a sequence and camera that were asked for\n\
-                 hint: `effigy import nersemble {}` lists what there is",
-                p.path.display(),
-                p.path.display()
-            );
-            found.into_iter().map(|(recording, row)| named(&recording, row, one)).collect()
-        };
-        units.iter().map(|_| list()).collect()
+        let found = rows(&self.path, self.calibrated_size, &|[participant, sequence, camera]| {
+            is_one_of(participant) && asked(&self.sequences, sequence) && asked(&self.cameras, camera)
+        })?;
+        ensure!(
+            !found.is_empty(),
+            "none of the recordings in {} is of a participant, sequence and camera that were asked for\n\
+             hint: `effigy import nersemble {}` lists what there is",
+            self.path.display(),
+            self.path.display()
+        );
+        for (what, names, of) in [
+            ("sequences", &self.sequences, (|r| &r.sequence) as fn(&Recording) -> &String),
+            ("cameras", &self.cameras, |r| &r.camera),
+        ] {
+            let is_absent = |name: &&String| found.iter().all(|(recording, _)| of(recording) != *name);
+            let absent: Vec<&str> = names.iter().filter(is_absent).map(String::as_str).collect();
+            if !absent.is_empty() {
+                cx.warn(&format!(
+                    "`{what}` asks for {}, of which there are no recordings that are taken; `effigy import nersemble {}` lists what there is",
+                    absent.join(", "),
+                    self.path.display()
+                ));
+            }
+        }
+        // the recordings of a sequence stand together
+        for group in found.chunk_by(|(a, _), (b, _)| (&a.participant, &a.sequence) == (&b.participant, &b.sequence)) {
+            let videos = group.iter().map(|(recording, _)| recording).filter(|recording| recording.timestep.is_none());
+            ensure_one_rate(videos.map(|recording| recording.pixels.as_path()), cx)?;
+        }
+        found.into_iter().map(|(recording, row)| named(&recording, row, one)).collect()
     }
 }
 
@@ -156,14 +185,12 @@ pub fn size(pixels: &Path) -> Result<(u32, u32)> {
 ///
 /// # Errors
 /// If there are none at all, or a calibration is unreadable or lacks a camera.
-pub fn rows(
-    root: &Path,
-    calibrated_size: Option<(u32, u32)>,
-    wanted: &dyn Fn(&Recording) -> bool,
-) -> Result<Vec<(Recording, OutRow)>> {
+pub fn rows(root: &Path, calibrated_size: Option<(u32, u32)>, wanted: Wanted<'_>) -> Result<Vec<(Recording, OutRow)>> {
     let mut calibrations: BTreeMap<PathBuf, Calibrations> = BTreeMap::new();
+    // principal points and sizes of pictures by calibration and camera
+    let mut middles: BTreeMap<PathBuf, BTreeMap<String, Middle>> = BTreeMap::new();
     let mut rows = Vec::new();
-    for recording in nersemble::list(root).map_err(hinted)?.into_iter().filter(wanted) {
+    for recording in nersemble::list(root, wanted).map_err(hinted)? {
         if !calibrations.contains_key(&recording.calibration) {
             let calibration = nersemble::read_calibration(&recording.calibration).map_err(hinted)?;
             calibrations.insert(recording.calibration.clone(), calibration);
@@ -188,6 +215,8 @@ pub fn rows(
             recording.calibration.display(),
             recording.camera
         );
+        let of_this = middles.entry(recording.calibration.clone()).or_default();
+        of_this.entry(recording.camera.clone()).or_insert(([cx, cy], (width, height)));
         let [pixels, matte] = if recording.timestep.is_some() { ["image", "matte"] } else { ["video", "matte_video"] };
         let mut row = OutRow::new()
             .str("camera", &recording.camera)
@@ -213,6 +242,18 @@ pub fn rows(
             },
         };
         rows.push((recording, row));
+    }
+    for (calibration, cameras) in &middles {
+        let all: Vec<Middle> = cameras.values().copied().collect();
+        if let Some([width, height]) = views::of_another_size(&all) {
+            bail!(
+                "{}: the principal points of its cameras are the middle of pictures of about {width} x {height} px, expected that of pictures of {} x {}\n\
+                 hint: a calibration is for pictures of one size, which `calibrated_size: [WIDTH, HEIGHT]` says",
+                calibration.display(),
+                all[0].1.0,
+                all[0].1.1
+            );
+        }
     }
     Ok(rows)
 }

@@ -93,9 +93,9 @@ impl Params {
     fn depth_maps(&self, person: &Survey, sequence: &str) -> Result<Vec<OutRow>> {
         let calibrations = nersemble::read_calibration(&person.calibration).map_err(hinted)?;
         let mut rows = Vec::new();
-        for recording in nersemble::list(&person.folder).map_err(hinted)? {
+        for recording in nersemble::list(&person.folder, &|[_, other, _]| other == sequence).map_err(hinted)? {
             let (Some(timestep), Some(depth)) = (recording.timestep, &recording.depth) else { continue };
-            if recording.sequence == sequence && timestep.is_multiple_of(self.every) {
+            if timestep.is_multiple_of(self.every) {
                 rows.push(self.depth_map(&recording, depth, &calibrations)?.i64("timestep", timestep));
             }
         }
@@ -186,7 +186,7 @@ mod tests {
         let told = crate::import::answer(&["nersemble".to_string(), root.path().display().to_string()]).unwrap();
         assert!(told.contains("FREE  1 cameras, 1 frames, mattes, depth maps\n"), "{told}");
         assert!(
-            told.contains("scans: { stage: source_nersemble_clouds") && !told.contains("missing: point clouds"),
+            told.contains("supplied: { stage: source_nersemble_clouds") && !told.contains("missing: point clouds"),
             "{told}"
         );
 

@@ -38,8 +38,9 @@ stages:
   views: { join: [pictures, cameras], on: [camera] }
   gbuffers: { stage: import_rendering_data, from: views, size: 48, crops: 0 }
   codes: { stage: source_nphm_tracking, path: data }
-  fits: { stage: source_nphm_tracking, path: data, meshes: true }
   flame: { stage: source_nersemble_flame, path: data/nersemble }
+  posed: { join: [codes, flame], on: [participant, sequence, timestep] }
+  fits: { stage: import_tracked_mesh, from: posed }
 ";
 
 /// A bent sheet of nine vertices, moved by `shift`, with canonical coordinates.
@@ -133,6 +134,14 @@ fn what_goes_out_comes_in_again() {
         assert_eq!(back.len(), 27);
         assert!(back.iter().zip(&made).all(|(a, b)| (a - b).abs() < 1e-5), "{back:?} is not {made:?}");
     }
+    // a frame whose mesh lacks its canonical coordinates has none, is told, and keeps its code
+    std::fs::remove_file(space.path(&format!("{folder}/00003_canonical_vertices_uint16.npz"))).expect("it is there");
+    space.settle();
+    let said = space.effigy(&["run", "in.yaml"]);
+    assert!(said.code == 0 && said.err.contains("none with canonical coordinates"), "{}", said.err);
+    let fits = rows(&space, "in.yaml", "fits");
+    assert_eq!(fits.iter().map(|row| row["mesh"].is_null()).collect::<Vec<_>>(), [false, true]);
+    assert_eq!(rows(&space, "in.yaml", "codes").len(), 2);
 }
 
 fn floats(value: &serde_json::Value) -> Vec<f64> {

@@ -36,9 +36,20 @@ pub fn read_colour(path: &Path, serial: &str) -> Result<Correction, LayoutError>
         let array = read_npy(path)?;
         let shape = array.shape.clone();
         let values = if shape == [3, 4] { array.values.try_into().ok() } else { None };
-        return values.map(Correction::Affine).ok_or_else(|| {
+        let values: [f64; 12] = values.ok_or_else(|| {
             LayoutError::field(path, "(array)", format!("shape {shape:?}"), "shape [3, 4], an affine colour transform")
-        });
+        })?;
+        // a shift by more than from black to white leaves nothing of a picture
+        if let Some(shift) = [values[3], values[7], values[11]].into_iter().find(|shift| shift.abs() > 1.0) {
+            return Err(LayoutError::field(
+                path,
+                "(array)",
+                format!("a colour shifted by {shift}"),
+                "at most 1, from black to white",
+            )
+            .advised("colours count from 0 to 1 here: divide the last column by 255 if they were bytes"));
+        }
+        return Ok(Correction::Affine(values));
     }
     let text = std::fs::read_to_string(path).map_err(|e| LayoutError::unreadable(path, e))?;
     let value: Value = serde_json::from_str(&text)

@@ -120,20 +120,23 @@ pub struct Survey {
     pub unused: Vec<(&'static str, usize)>,
 }
 
-/// All recordings below a folder, sorted by participant, sequence, camera and frame. The folder holds participants, is the
+/// Whether recordings of a participant, a sequence and a camera are wanted, as their folders and files are called.
+pub type Wanted<'a> = &'a dyn Fn([&str; 3]) -> bool;
+
+/// The recordings below a folder that are wanted, sorted by participant, sequence, camera and frame. The folder holds participants, is the
 /// benchmark's with `nvs` and `mono_flame_avatar` in it, or is one participant's own.
 ///
-/// Sequences without pictures of a person (like BACKGROUND) are passed over.
+/// Sequences without pictures of a person (like BACKGROUND) are passed over. What is wrong with others is no matter.
 ///
 /// # Errors
-/// If there are none, a participant has no calibration, or a matte lies there without its video.
-pub fn list(root: &Path) -> Result<Vec<Recording>, LayoutError> {
-    let mut recordings = Vec::new();
+/// If there are none at all, or of those that are wanted a participant has no calibration, or a matte lies there without its video.
+pub fn list(root: &Path, wanted: Wanted<'_>) -> Result<Vec<Recording>, LayoutError> {
+    let (mut recordings, mut is_empty) = (Vec::new(), true);
     for folder in participants(root)? {
         let participant = Participant::open(&folder)?;
-        let of_this = participant.recordings()?;
+        let of_this = participant.recordings(wanted, &mut is_empty)?;
         if !of_this.is_empty() && !participant.calibration.is_file() {
-            return Err(LayoutError::NoRecordings {
+            return Err(LayoutError::Lacking {
                 path: participant.calibration,
                 found: "no such file".to_owned(),
                 expected: "the calibration of the participant",
@@ -141,7 +144,7 @@ pub fn list(root: &Path) -> Result<Vec<Recording>, LayoutError> {
         }
         recordings.extend(of_this);
     }
-    if recordings.is_empty() {
+    if is_empty {
         let found = folders(root)?.iter().take(5).cloned().collect::<Vec<_>>().join(", ");
         return Err(LayoutError::NoRecordings {
             path: root.to_owned(),
@@ -159,6 +162,31 @@ pub fn list(root: &Path) -> Result<Vec<Recording>, LayoutError> {
 /// If the folder cannot be read.
 pub fn survey(root: &Path) -> Result<Vec<Survey>, LayoutError> {
     participants(root)?.iter().map(|folder| Participant::open(folder)?.survey()).collect()
+}
+
+/// The sequences that were published of each participant, as `metadata_sequences.csv` of a download says: a line for each, by its number, with
+/// `x` or `m` below the names of those there are. Nothing where there is no such file; pictures of the background are no sequence.
+pub fn published(root: &Path) -> BTreeMap<u32, Vec<String>> {
+    // beside the participants, also where one of them is asked for
+    let whole = root.canonicalize().unwrap_or(root.to_owned());
+    let text =
+        whole.ancestors().take(2).find_map(|folder| fs::read_to_string(folder.join("metadata_sequences.csv")).ok());
+    let text = text.unwrap_or_default();
+    let mut lines = text.trim_start_matches('\u{feff}').lines();
+    // neither names nor marks have commas or quotation marks in them
+    let names: Vec<&str> = lines.next().unwrap_or_default().split(',').map(str::trim).collect();
+    let mut all = BTreeMap::new();
+    for line in lines {
+        let cells: Vec<&str> = line.split(',').map(str::trim).collect();
+        let Some(participant) = cells.first().and_then(|number| number.parse().ok()) else { continue };
+        let there = names
+            .iter()
+            .zip(&cells)
+            .skip(1)
+            .filter(|(name, mark)| ["x", "m"].contains(*mark) && **name != "BACKGROUND");
+        all.insert(participant, there.map(|(name, _)| (*name).to_owned()).collect());
+    }
+    all
 }
 
 /// The participants' folders: those with numeric names and `sequences` in them.
@@ -188,11 +216,11 @@ struct Participant {
     sequences: Vec<String>,
 }
 
-/// What was found of a sequence's recordings, and what is wrong there.
+/// What was found of a sequence's recordings, and what is wrong there, each with the camera whose it is.
 #[derive(Default)]
 struct Found {
     recordings: Vec<Recording>,
-    problems: Vec<LayoutError>,
+    problems: Vec<(String, LayoutError)>,
 }
 
 impl Participant {
@@ -225,14 +253,16 @@ impl Participant {
         Ok(Participant { name, folder: folder.to_owned(), layout, calibration, sequences })
     }
 
-    fn recordings(&self) -> Result<Vec<Recording>, LayoutError> {
+    fn recordings(&self, wanted: Wanted<'_>, is_empty: &mut bool) -> Result<Vec<Recording>, LayoutError> {
         let mut all = Vec::new();
         for sequence in &self.sequences {
             let Found { recordings, problems } = self.recordings_of(sequence)?;
-            if let Some(problem) = problems.into_iter().next() {
+            let is_wanted = |camera: &str| wanted([&self.name, sequence, camera]);
+            if let Some((_, problem)) = problems.into_iter().find(|(camera, _)| is_wanted(camera)) {
                 return Err(problem);
             }
-            all.extend(recordings);
+            *is_empty &= recordings.is_empty();
+            all.extend(recordings.into_iter().filter(|recording| is_wanted(&recording.camera)));
         }
         Ok(all)
     }
@@ -276,20 +306,22 @@ impl Participant {
             Ok(names.iter().filter_map(camera).collect())
         };
         let (pictures, mut mattes) = (by_camera(images)?, by_camera(mattes)?);
-        let widow = |(camera, matte): (&String, &PathBuf)| LayoutError::NoRecordings {
-            path: images.join(format!("cam_{camera}.{}", endings[0])),
-            found: format!("no such file, though its matte {} is there", matte.display()),
-            expected: "a recording for every matte",
+        let widow = |(camera, matte): (&String, &PathBuf)| {
+            let problem = LayoutError::Lacking {
+                path: images.join(format!("cam_{camera}.{}", endings[0])),
+                found: format!("no such file, though its matte {} is there", matte.display()),
+                expected: "a recording for every matte",
+            };
+            (camera.clone(), problem)
         };
         found.problems.extend(mattes.iter().filter(|(camera, _)| !pictures.contains_key(*camera)).map(widow));
         let has_nothing = |path: &Path| path.metadata().is_ok_and(|file| file.len() == 0);
         // pictures are too many to be looked at, and who reads them will tell
         if timestep.is_none() {
-            let empty = pictures.values().chain(mattes.values()).filter(|path| has_nothing(path));
-            found.problems.extend(empty.map(|path| LayoutError::NoRecordings {
-                path: path.clone(),
-                found: "an empty file".to_owned(),
-                expected: "a video",
+            let empty = pictures.iter().chain(&mattes).filter(|(_, path)| has_nothing(path));
+            found.problems.extend(empty.map(|(camera, path)| {
+                let (found, expected) = ("an empty file".to_owned(), "a video");
+                (camera.clone(), LayoutError::Lacking { path: path.clone(), found, expected })
             }));
         }
         for (camera, pixels) in pictures {
@@ -324,8 +356,8 @@ impl Participant {
             // what cannot be read of one sequence says nothing of the others
             let found = self.recordings_of(name);
             let Found { recordings, problems } =
-                found.unwrap_or_else(|problem| Found { problems: vec![problem], ..Found::default() });
-            let problem = problems.first().map(|first| match problems.len() - 1 {
+                found.unwrap_or_else(|problem| Found { problems: vec![(String::new(), problem)], ..Found::default() });
+            let problem = problems.first().map(|(_, first)| match problems.len() - 1 {
                 0 => first.to_string(),
                 more => format!("{first}; and {more} more of this kind"),
             });

@@ -194,7 +194,7 @@ fn a_download_converts_to_the_calibration_of_diffusion_avatars_and_back() {
 #[test]
 fn lists_videos_and_says_what_it_expected() {
     let root = tempfile::tempdir().unwrap();
-    let empty = list(root.path()).unwrap_err().to_string();
+    let empty = list(root.path(), &|_| true).unwrap_err().to_string();
     assert!(empty.contains("cam_{serial}.mp4"), "{empty}");
     write_calibration(root.path(), 1, &rig(&SERIALS[..2], 64, 64)).unwrap();
     for (sequence, serial) in [("FREE", SERIALS[1]), ("EXP-1-head", SERIALS[0])] {
@@ -206,19 +206,31 @@ fn lists_videos_and_says_what_it_expected() {
     assert_eq!(survey(root.path()).unwrap()[0].layout, Layout::Download);
     let alpha = alpha_path(root.path(), 1, "FREE", SERIALS[1]);
     put(&alpha, b".");
-    let recordings = list(root.path()).unwrap();
+    let recordings = list(root.path(), &|_| true).unwrap();
     let found: Vec<_> =
         recordings.iter().map(|r| (r.participant.as_str(), r.sequence.as_str(), r.matte.is_some())).collect();
     assert_eq!(found, [("001", "EXP-1-head", false), ("001", "FREE", true)]);
     put(&alpha, b"");
-    let error = list(root.path()).unwrap_err().to_string();
-    assert!(error.contains(&alpha.display().to_string()) && error.contains("an empty file"), "{error}");
+    let error = list(root.path(), &|_| true).unwrap_err();
+    assert!(error.to_string().contains(&alpha.display().to_string()), "{error}");
+    assert!(error.to_string().contains("an empty file") && error.hint().contains("or leave it out"), "{error}");
+    // of what is not wanted nothing has to be whole
+    let others = list(root.path(), &|[_, sequence, _]| sequence != "FREE").unwrap();
+    assert_eq!(others.iter().map(|r| r.sequence.as_str()).collect::<Vec<_>>(), ["EXP-1-head"]);
+    assert!(list(root.path(), &|_| false).unwrap().is_empty());
+    put(&video_path(root.path(), 2, "FREE", SERIALS[0]), b".");
+    assert!(list(root.path(), &|[participant, ..]| participant == "002").is_err(), "it has no calibration");
+    assert_eq!(
+        list(root.path(), &|[participant, sequence, _]| participant == "001" && sequence != "FREE").unwrap(),
+        others
+    );
+    fs::remove_dir_all(root.path().join("002")).unwrap();
     put(&alpha, b".");
     assert_eq!(recordings[1].matte.as_deref(), Some(alpha.as_path()));
     assert_eq!((&recordings[0].background, &recordings[1].background), (&Some(background), &None));
     assert!(recordings.iter().all(|r| r.colour.is_some() && r.timestep.is_none()));
     // one participant's folder does as well, and so does the benchmark's folder
-    assert_eq!(list(&root.path().join("001")).unwrap()[0].participant, "001");
+    assert_eq!(list(&root.path().join("001"), &|_| true).unwrap()[0].participant, "001");
     let benchmark = tempfile::tempdir().unwrap();
     fs::create_dir(benchmark.path().join("nvs")).unwrap();
     fs::rename(root.path().join("001"), benchmark.path().join("nvs/001")).unwrap();
@@ -227,7 +239,7 @@ fn lists_videos_and_says_what_it_expected() {
     // a matte without its video
     let widow = benchmark.path().join(format!("nvs/001/sequences/FREE/alpha_maps/cam_{}.mp4", SERIALS[5]));
     put(&widow, b".");
-    let error = list(benchmark.path()).unwrap_err().to_string();
+    let error = list(benchmark.path(), &|_| true).unwrap_err().to_string();
     assert!(error.contains("no such file, though its matte"), "{error}");
     put(&benchmark.path().join("nvs/001/sequences/FREE/alpha_maps/cam_1.mp4"), b".");
     // the survey tells it and goes on; a sequence of which only tracking or clouds were published is one too
@@ -270,7 +282,7 @@ fn lists_folders_of_pictures_of_both_releases() {
     put(&annotations.join("color_correction/222200037.npy"), b".");
     put(&annotations.join("tracking/NPHM_temp_wNeck/00000_ex_code.npz"), b".");
     put(&annotations.join("tracking/FLAME2023_v2/tracked_flame_params.npz"), b".");
-    let recordings = list(root.path()).unwrap();
+    let recordings = list(root.path(), &|_| true).unwrap();
     let found: Vec<_> = recordings.iter().map(|r| (r.participant.as_str(), r.timestep)).collect();
     assert_eq!(found, [("018", Some(0)), ("018", Some(3)), ("030", Some(0)), ("030", Some(1)), ("030", Some(12))]);
     assert!(recordings.iter().all(|r| r.matte.is_some() && r.colour.is_some()));
@@ -302,7 +314,7 @@ fn lists_folders_of_pictures_of_both_releases() {
     assert_eq!(layouts, [Layout::Download, Layout::DiffusionAvatars, Layout::PaperRelease]);
     assert!(surveys[0].calibration.ends_with("017/calibration/camera_params.json") && surveys[0].sequences.len() == 1);
     fs::remove_dir_all(root.path().join("017")).unwrap();
-    let error = list(root.path()).unwrap_err().to_string();
+    let error = list(root.path(), &|_| true).unwrap_err().to_string();
     assert!(error.contains("calibration_result.json"), "{error}");
 }
 
@@ -346,7 +358,7 @@ fn depth_maps_are_in_metres_and_unknown_at_zero() {
 fn colours_of_both_releases_and_their_errors() {
     let root = tempfile::tempdir().unwrap();
     let path = root.path().join("222200037.npy");
-    let affine: [f64; 12] = std::array::from_fn(|i| i as f64 / 8.0);
+    let affine: [f64; 12] = std::array::from_fn(|i| i as f64 / 16.0);
     put(&path, npy("<f8", "(3, 4)", &f64s(&affine)));
     assert_eq!(read_colour(&path, "222200037").unwrap(), Correction::Affine(affine));
     let written = root.path().join("written.npy");
@@ -358,6 +370,11 @@ fn colours_of_both_releases_and_their_errors() {
         let error = read_colour(&path, "222200037").unwrap_err().to_string();
         assert!(error.contains(expected), "{error}");
     };
+    let mut bytes = affine;
+    bytes[7] = 25.5;
+    put(&path, npy("<f8", "(3, 4)", &f64s(&bytes)));
+    let error = read_colour(&path, "222200037").unwrap_err();
+    assert!(error.to_string().contains("a colour shifted by 25.5") && error.hint().contains("255"), "{error}");
     put(&path, npy("<f8", "(4, 3)", &f64s(&affine)));
     fails("found shape [4, 3], expected shape [3, 4]");
     put(&path, npy("<f8", "(3, 4)", &f64s(&affine[..7])));
@@ -386,7 +403,7 @@ fn colours_of_both_releases_and_their_errors() {
 #[test]
 fn arrays_that_were_transposed_before_they_were_saved_are_read() {
     // 3 x 4 whose columns lie one after the other
-    let affine: [f64; 12] = std::array::from_fn(|i| i as f64 / 8.0);
+    let affine: [f64; 12] = std::array::from_fn(|i| i as f64 / 16.0);
     let columns: [f64; 12] = std::array::from_fn(|i| affine[4 * (i % 3) + i / 3]);
     let root = tempfile::tempdir().unwrap();
     let path = root.path().join("222200037.npy");
@@ -480,7 +497,14 @@ fn flame_tracking_of_both_releases_and_its_errors() {
         (0, "shape", npy("<f4", "(2, 300)", &ramp(600)), "found shape [2, 300], expected one row"),
         (5, "scale", npy("<f4", "(1, 3)", &f32s(&[1.5, 1.5, 1.6])), "found [1.5, 1.5, 1.600"),
         (5, "scale", npy("<f4", "(2, 1)", &f32s(&[1.5, 1.5])), "found shape [2, 1]"),
-        (5, "scale", npy("<f4", "(1, 1)", &f32s(&[0.0])), "found [0.0], expected a scale above 0"),
+        (
+            2,
+            "rotation",
+            npy("<f4", "(2, 3)", &f32s(&[0.0, 45.0, 0.0, 0.0, 0.0, 0.0])),
+            "found an angle of 45, expected radians",
+        ),
+        (5, "scale", npy("<f4", "(1, 1)", &f32s(&[1000.0])), "found [1000.0], expected a scale from 0.05"),
+        (5, "scale", npy("<f4", "(1, 1)", &f32s(&[0.0])), "found [0.0], expected a scale from 0.05"),
     ] {
         let sound = std::mem::replace(&mut arrays[at], (name, array));
         npz(&path, &arrays);

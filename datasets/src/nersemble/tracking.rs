@@ -19,6 +19,10 @@ use std::path::Path;
 const ALIKE: f64 = 1e-3;
 /// A head is nearer to the middle of the rig than this, metres.
 const FARTHEST: f64 = 3.0;
+/// No angle of a head is larger, radians; some count on over a full turn.
+const TURNED: f64 = 7.0;
+/// Scales of a FLAME model in metres.
+const SCALES: std::ops::RangeInclusive<f64> = 0.05..=20.0;
 /// How far the scales of the three axes may be apart, relative to the largest: they are one number, stored three times with 24 bits.
 const UNIFORM: f64 = 1e-5;
 
@@ -66,6 +70,10 @@ pub fn read_flame(sequence: &Path) -> Result<Vec<FlameFrame>, LayoutError> {
         Ok(array.values)
     };
     let rotation = per_frame("rotation", rotation, 3)?;
+    if let Some(angle) = rotation.iter().find(|angle| angle.abs() > TURNED) {
+        let found = format!("an angle of {angle}");
+        return Err(LayoutError::field(&path, "rotation", found, "radians: are these degrees?"));
+    }
     let rotation = match optional("rotation_matrices")? {
         None => rotation,
         Some(matrices) if matrices.shape == [count, 3, 3] => angles(&path, rotation, &matrices.values)?,
@@ -128,7 +136,10 @@ fn uniform(path: &Path, array: NumpyArray) -> Result<f64, LayoutError> {
     if values.iter().any(|axis| (axis - scale).abs() > UNIFORM * scale.abs()) {
         return Err(wrong("the same scale for all three axes: this reader keeps one"));
     }
-    if scale > 0.0 { Ok(scale) } else { Err(wrong("a scale above 0")) }
+    match SCALES.contains(&scale) {
+        true => Ok(scale),
+        false => Err(wrong("a scale from 0.05 to 20, that of a model in metres")),
+    }
 }
 
 /// The frames' numbers as the file has them.

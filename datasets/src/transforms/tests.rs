@@ -196,6 +196,8 @@ fn errors_say_where_and_what() {
     check(json!({ "frame.file_path": 3 }), "field `frames[0].file_path`: found 3");
     check(json!({ "fl_x": "100" }), "field `fl_x`: found \"100\", expected a finite number");
     check(json!({ "fl_x": null, "fl_y": null, "camera_angle_x": 90.0 }), "expected an angle between 0 and pi");
+    let relative = "found 0.5, 0.5, 0.5, 0.5 for a picture of 200 x 100 px, expected pixels";
+    check(json!({ "fl_x": 0.5, "fl_y": 0.5, "cx": 0.5, "cy": 0.5 }), relative);
     check(json!({ "fl_x": -3.0 }), "field `fl_x`: found -3.0, expected a focal length above 0 px");
     check(json!({ "fl_y": 0 }), "field `fl_y`: found 0, expected a focal length above 0 px");
     check(json!({ "frame.fl_x": -80 }), "field `frames[0].fl_x`: found -80, expected a focal length above 0 px");
