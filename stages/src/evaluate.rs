@@ -1,11 +1,13 @@
 //! `evaluate`: how close a render is to the truth, for every frame.
 //!
-//! reads: target, render, gbuffer; landmarks3d?, intrinsics?, world_to_cam?, width?, height?, crop_rect?
-//! writes: mse, l1, psnr (dB), ssim, ssim_whole, ms_ssim, ms_ssim_whole, lpips, lpips_vgg; l1, psnr, ssim and lpips with _head, _mouth and _eyes
+//! reads: target, render; gbuffer?, matte?; landmarks3d?, intrinsics?, world_to_cam?, width?, height?, crop_rect?
+//! writes: mse, l1, psnr (dB), ssim, ssim_whole, ms_ssim, ms_ssim_whole, lpips, lpips_vgg; l1, psnr, ssim and lpips with _head, _mouth, _eyes and _matte
 //!
 //! All are of 8-bit pictures, values in [0, 1]; null where the target is blank (all black or all 128), which the paper's evaluator leaves out.
 //! - `psnr`, `mse`, `l1`: whole picture. `_head`, `_mouth`, `_eyes`: pixels of the region alone (`regions.rs`), since a white
 //!   background flatters; for SSIM the windows whose middle lies there, for LPIPS both pictures white elsewhere; null where the region is not seen.
+//! - `_matte`: whole picture, what the render shows outside of the person made white by the frame's matte, as the truth is: the paper's `masked_`
+//!   scores, but that shoulders are in them. Null without a matte.
 //! - `ssim`: 11-tap Gaussian, a border of 5 px left out (scikit-image, the usual value of papers); `ssim_whole`: borders reflected and counted (torchmetrics,
 //!   which the paper's evaluator uses). `ms_ssim` and `ms_ssim_whole` likewise at five scales, as pytorch-msssim and torchmetrics; null below 161 and
 //!   176 px, as `ssim` below 11.
@@ -23,7 +25,7 @@ use manifests::{Type, Value};
 use metrics::psnr::{l1, masked_l1, masked_mse, mse, psnr};
 use metrics::ssim::{Definition, masked_ssim, ms_ssim, ssim};
 use models::lpips::{Lpips, Net, load_from_sdist};
-use protocol::{Cx, Grain, OutRow, Rows, Stage, StageDef, Unit};
+use protocol::{Cx, Grain, OutRow, Row, Rows, Stage, StageDef, Unit};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use std::path::PathBuf;
@@ -41,7 +43,7 @@ struct Params {
 }
 
 /// What is measured, in the order of the columns; `evaluate_sequences` averages each.
-pub const METRICS: [&str; 21] = [
+pub const METRICS: [&str; 25] = [
     "mse",
     "l1",
     "psnr",
@@ -63,15 +65,20 @@ pub const METRICS: [&str; 21] = [
     "psnr_eyes",
     "ssim_eyes",
     "lpips_eyes",
+    "l1_matte",
+    "psnr_matte",
+    "ssim_matte",
+    "lpips_matte",
 ];
 
 /// LPIPS halves a picture five times.
 const LPIPS_SIDE: usize = 32;
 
 fn def() -> StageDef {
-    StageDef::new("evaluate", 6, Grain::Row)
+    StageDef::new("evaluate", 7, Grain::Row)
         .doc("PSNR, L1, SSIM, MS-SSIM and LPIPS of each render against the truth: whole picture, head, mouth, eyes.")
-        .reads([("target", Type::Blob), ("render", Type::Blob), ("gbuffer", Type::Blob)])
+        .reads([("target", Type::Blob), ("render", Type::Blob)])
+        .may_read([("gbuffer", Type::Blob), ("matte", Type::Blob)])
         .may_read(regions::MAY_READ)
         .writes(METRICS.map(|name| (name, Type::F64)))
         .file_param("lpips")
@@ -98,10 +105,15 @@ impl Evaluate {
     fn score(&self, unit: &Unit<'_>, cx: &Cx<'_>) -> Result<Rows> {
         let row = unit.row();
         let (target, render) = (Image::read(&row.path("target")?, 3)?, Image::read(&row.path("render")?, 3)?);
-        let gbuffer = gbuffers::read(&row.path("gbuffer")?)?;
+        let gbuffer = row.maybe_path("gbuffer")?.map(|path| gbuffers::read(&path)).transpose()?;
         let (w, h) = (target.width, target.height);
-        if (render.width, render.height) != (w, h) || gbuffer.mask.len() != w * h {
+        if (render.width, render.height) != (w, h) {
             bail!("the render is {} x {} px, the target {w} x {h}", render.width, render.height);
+        }
+        if let Some(gbuffer) =
+            gbuffer.as_ref().filter(|gbuffer| gbuffer.width as usize != w || gbuffer.mask.len() != w * h)
+        {
+            bail!("the G-buffer is {} px wide, the target {w} x {h}", gbuffer.width);
         }
         if is_blank(&target) {
             cx.warn("a target is all black or all grey: no picture was taken, and it has no scores");
@@ -109,7 +121,7 @@ impl Evaluate {
         }
         let (a, b) = (&target.data, &render.data);
         let fits = |definition: Definition| w.min(h) >= definition.least_side();
-        let alike = |definition| {
+        let alike = |b: &[u8], definition| {
             if fits(definition) { Value::F64(ssim(a, b, w, h, 3, definition)) } else { Value::Null }
         };
         let at_scales = |definition| ms_ssim(a, b, w, h, 3, definition).map_or(Value::Null, Value::F64);
@@ -120,21 +132,28 @@ impl Evaluate {
             _ => Value::Null,
         };
         let error = mse(a, b);
-        let faces = regions::Faces::of(&row, &gbuffer)?;
+        let faces = gbuffer.as_ref().map(|gbuffer| regions::Faces::of(&row, gbuffer)).transpose()?.flatten();
+        let cut = matte(&row, (w, h))?.map(|matte| cut_out(&render, &matte));
+        let of_cut = |value: &dyn Fn(&Image) -> Value| cut.as_ref().map_or(Value::Null, value);
         let mut row = OutRow::new()
             .f64("mse", error)
             .f64("l1", l1(a, b))
             .f64("psnr", psnr(error))
-            .set("ssim", alike(Definition::Gaussian))
-            .set("ssim_whole", alike(Definition::Torchmetrics))
+            .set("ssim", alike(b, Definition::Gaussian))
+            .set("ssim_whole", alike(b, Definition::Torchmetrics))
             .set("ms_ssim", at_scales(Definition::Gaussian))
             .set("ms_ssim_whole", at_scales(Definition::Torchmetrics))
             .set("lpips", lpips(&self.alex, &target, &render))
-            .set("lpips_vgg", lpips(&self.vgg, &target, &render));
+            .set("lpips_vgg", lpips(&self.vgg, &target, &render))
+            .set("l1_matte", of_cut(&|cut| Value::F64(l1(a, &cut.data))))
+            .set("psnr_matte", of_cut(&|cut| Value::F64(psnr(mse(a, &cut.data)))))
+            .set("ssim_matte", of_cut(&|cut| alike(&cut.data, Definition::Gaussian)))
+            .set("lpips_matte", of_cut(&|cut| lpips(&self.alex, &target, cut)));
+        let (gbuffer, faces) = (gbuffer.as_ref(), faces.as_ref());
         let regions = [
-            ("head", Some(gbuffer.mask.clone())),
-            ("mouth", faces.as_ref().and_then(|faces| faces.mouth(&gbuffer))),
-            ("eyes", faces.as_ref().and_then(|faces| faces.eyes(&gbuffer))),
+            ("head", gbuffer.map(|gbuffer| gbuffer.mask.clone())),
+            ("mouth", faces.zip(gbuffer).and_then(|(faces, gbuffer)| faces.mouth(gbuffer))),
+            ("eyes", faces.zip(gbuffer).and_then(|(faces, gbuffer)| faces.eyes(gbuffer))),
         ];
         for (name, mask) in regions {
             let mask = mask.filter(|mask| mask.contains(&true));
@@ -161,6 +180,30 @@ impl Evaluate {
     }
 }
 
+/// The matte of the part of its frame that the target shows, `size` px; none if there is none, or nobody knows which part.
+fn matte(row: &Row<'_>, (w, h): (usize, usize)) -> Result<Option<Image>> {
+    let Some(path) = row.maybe_path("matte")?.filter(|_| row.has("crop_rect") && row.has("width") && w == h) else {
+        return Ok(None);
+    };
+    let matte = Image::read(&path, 1)?;
+    // frames may be stored smaller than they were calibrated, and with them their mattes
+    let scale = matte.width as f64 / row.i64("width")? as f64;
+    let [x0, y0, side] = row.array("crop_rect")?.map(|px: f64| px * scale);
+    Ok(Some(matte.crop(x0, y0, side, w, 0)))
+}
+
+/// A picture laid over white by a matte of its size.
+fn cut_out(picture: &Image, matte: &Image) -> Image {
+    let mut out = picture.clone();
+    for (pixel, share) in out.data.chunks_exact_mut(3).zip(&matte.data) {
+        let share = u32::from(*share);
+        pixel
+            .iter_mut()
+            .for_each(|value| *value = ((u32::from(*value) * share + 255 * (255 - share) + 127) / 255) as u8);
+    }
+    out
+}
+
 /// Whether a picture is what a rig stores for a frame that a camera dropped: all black, or all 128 (specification section 7.1).
 fn is_blank(image: &Image) -> bool {
     [0, 128].iter().any(|grey| image.data.iter().all(|value| value == grey))
@@ -178,6 +221,15 @@ fn over_white(image: &Image, mask: &[bool]) -> Image {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_outside_of_a_matte_becomes_white() {
+        let picture = Image { width: 3, height: 1, channels: 3, data: vec![0, 50, 100, 0, 50, 100, 0, 50, 100] };
+        let matte = Image { width: 3, height: 1, channels: 1, data: vec![255, 0, 128] };
+        let cut = cut_out(&picture, &matte).data;
+        assert_eq!((&cut[..3], &cut[3..6]), (&[0, 50, 100][..], &[255; 3][..]));
+        assert_eq!(cut[6..], [127, 152, 177], "half of each");
+    }
 
     #[test]
     fn a_frame_that_was_dropped_is_blank_and_a_dark_one_is_not() {

@@ -1,13 +1,13 @@
 //! `evaluate_flicker`: how much a film flickers: what of each picture differs from the one before, the head's motion taken out.
 //!
-//! reads: timestep, render, gbuffer, target?   writes: flicker, flicker_target, flicker_share, flow_error, flow_error_target, flow_share
+//! reads: timestep, render, gbuffer?, target?   writes: flicker, flicker_target, flicker_share, flow_error, flow_error_target, flow_share
 //!
 //! A group is a film. `flicker` is the mean absolute difference in levels of 255 between a picture and the one before it (by timestep) at the places of
 //! the canonical head that both show (`metrics::flicker`), `flicker_share` the share of the head's pixels that these are, and
 //! `flicker_target` the same of the truth where there is one: what light, moving over a turning head, and a coarse picture come to
 //! by themselves. `flow_error` and the others are the same along optical flow (`metrics::flow_error`), found in the truth where there is one and else in
 //! the renders themselves: they see hair and shoulders too, and what flow at this size cannot follow. The white background is left out. Nulls for the first
-//! picture, and where nothing was seen twice. Reads no cameras.
+//! picture, and where nothing was seen twice; without G-buffers the first three are null. Reads no cameras.
 
 use crate::common::flow::flow;
 use crate::common::gbuffers;
@@ -30,10 +30,10 @@ const WHITE: u8 = 250;
 struct Params {}
 
 fn def() -> StageDef {
-    StageDef::new("evaluate_flicker", 2, Grain::Group)
+    StageDef::new("evaluate_flicker", 3, Grain::Group)
         .doc("Difference of each picture of a film from the one before, where both show the same place of the head.")
-        .reads([("timestep", Type::I64), ("render", Type::Blob), ("gbuffer", Type::Blob)])
-        .may_read([("target", Type::Blob)])
+        .reads([("timestep", Type::I64), ("render", Type::Blob)])
+        .may_read([("gbuffer", Type::Blob), ("target", Type::Blob)])
         .writes([("flicker", Type::F64), ("flicker_target", Type::F64), ("flicker_share", Type::F64)])
         .writes([("flow_error", Type::F64), ("flow_error_target", Type::F64), ("flow_share", Type::F64)])
 }
@@ -52,29 +52,33 @@ impl Stage for EvaluateFlicker {
 struct Shown {
     render: Image,
     target: Option<Image>,
-    surface: GBuffer,
+    surface: Option<GBuffer>,
 }
 
 impl Shown {
     fn read(row: &Row<'_>) -> Result<Shown> {
-        let surface = gbuffers::read(&row.path("gbuffer")?)?;
-        let size = (surface.width as usize, surface.height as usize);
-        let picture = |path: std::path::PathBuf| -> Result<Image> {
-            let image = Image::read(&path, 3)?;
-            let found = (image.width, image.height);
+        let surface = row.maybe_path("gbuffer")?.map(|path| gbuffers::read(&path)).transpose()?;
+        let path = row.path("render")?;
+        let render = Image::read(&path, 3)?;
+        let (width, height) = (render.width, render.height);
+        let fits = |what: &str, found: (usize, usize)| -> Result<()> {
             ensure!(
-                found == size,
-                "{} is {} x {} px, its G-buffer {} x {}",
+                found == (width, height),
+                "{} is {width} x {height} px, its {what} {} x {}",
                 path.display(),
                 found.0,
-                found.1,
-                size.0,
-                size.1
+                found.1
             );
-            Ok(image)
+            Ok(())
         };
-        let target = row.maybe_path("target")?.map(picture).transpose()?;
-        Ok(Shown { render: picture(row.path("render")?)?, target, surface })
+        if let Some(surface) = &surface {
+            fits("G-buffer", (surface.width as usize, surface.height as usize))?;
+        }
+        let target = row.maybe_path("target")?.map(|path| Image::read(&path, 3)).transpose()?;
+        if let Some(target) = &target {
+            fits("target", (target.width, target.height))?;
+        }
+        Ok(Shown { render, target, surface })
     }
 }
 
@@ -87,7 +91,9 @@ fn score(unit: &Unit<'_>, cx: &Cx<'_>) -> Result<Rows> {
         let now = Shown::read(&rows[i]).with_context(|| format!("timestep {timestep}"))?;
         let (mut render, mut target, mut flowing) = (None, None, [None; 2]);
         if let Some(before) = &before {
-            let error = |a: &Image, b: &Image| warping_error((&a.data, &before.surface), (&b.data, &now.surface));
+            let surfaces = before.surface.as_ref().zip(now.surface.as_ref());
+            let error =
+                |a: &Image, b: &Image| surfaces.and_then(|(old, new)| warping_error((&a.data, old), (&b.data, new)));
             render = error(&before.render, &now.render);
             target = before.target.as_ref().zip(now.target.as_ref()).and_then(|(a, b)| error(a, b));
             flowing = along_flow(before, &now)?;

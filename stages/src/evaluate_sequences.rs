@@ -39,7 +39,7 @@ fn scores() -> [&'static str; METRICS.len() + JOINED.len()] {
 }
 
 fn def() -> StageDef {
-    StageDef::new("evaluate_sequences", 4, Grain::Group)
+    StageDef::new("evaluate_sequences", 5, Grain::Group)
         .doc("Scores of a sequence from those of its frames, with PSNR pooled over chunks of frames.")
         .reads([("timestep", Type::I64)])
         .may_read(scores().map(|name| (name, Type::F64)))
@@ -95,7 +95,7 @@ mod tests {
     #[test]
     fn a_frame_without_an_error_does_not_hide_the_others() {
         let psnrs: Vec<&str> = scores().into_iter().filter(|name| name.contains("psnr")).collect();
-        assert_eq!(psnrs, ["psnr", "psnr_head", "psnr_mouth", "psnr_eyes"]);
+        assert_eq!(psnrs, ["psnr", "psnr_head", "psnr_mouth", "psnr_eyes", "psnr_matte"]);
         for name in psnrs {
             assert_eq!(mean(name, &[20.0, f64::INFINITY, 24.0]), Some(22.0));
             assert_eq!(mean(name, &[20.5, 24.0, 25.0]), Some((20.5 + 24.0 + 25.0) / 3.0));

@@ -247,9 +247,7 @@ impl TrainHeadModel {
             let losses = trainer.step(&batch, more.as_ref(), cosine(step, p.steps, 20, 0.02));
             let term = |name: &str| losses.terms.iter().find(|(n, _)| *n == name).map_or(f64::NAN, |(_, v)| *v);
             let total = losses.total.double_value(&[]);
-            if !total.is_finite() {
-                return Err(checkpoints.diverged(&format!("the loss is {total}"), step));
-            }
+            checkpoints.finite(total, &trainer.norms, step + 1)?;
             curve.push(step + 1, &[total, term("surface"), term("normals"), term("correspondence")]);
             let note = format!("loss {:.4}", curve.last());
             if step % 5 == 4 || step + 1 == p.steps {

@@ -173,8 +173,9 @@ impl TrainPrior {
             let part = |(from, n, share)| (share, (latents.narrow(0, from, n), draw.narrow(from, n)));
             optimiser.zero_grad();
             let loss = team.backward(&leader, cut(p.batch, p.parts).into_iter().map(part).collect());
-            anyhow::ensure!(loss[0].is_finite(), "the loss is {} at step {step}: try a lower learning rate", loss[0]);
-            optimiser.step(cosine(step, p.steps, 50, 0.01));
+            let norms = optimiser.norms();
+            checkpoints.finite(loss[0], &norms, step + 1)?;
+            optimiser.update(cosine(step, p.steps, 50, 0.01), &norms);
             average.update(&variables);
             curve.push(step + 1, &loss);
             if step % 10 == 9 || step + 1 == p.steps {

@@ -178,8 +178,9 @@ impl TrainVae {
             let part = |(from, n, share)| (share, (batch.narrow(0, from, n), noise.narrow(0, from, n)));
             optimiser.zero_grad();
             let terms = team.backward(&leader, cut(p.batch, p.parts).into_iter().map(part).collect());
-            anyhow::ensure!(terms[0].is_finite(), "the loss is {} at step {step}: try a lower learning rate", terms[0]);
-            optimiser.step(cosine(step, p.steps, 20, 0.01));
+            let norms = optimiser.norms();
+            checkpoints.finite(terms[0], &norms, step + 1)?;
+            optimiser.update(cosine(step, p.steps, 20, 0.01), &norms);
             average.update(&variables);
             curve.push(step + 1, &terms);
             if step % 10 == 9 || step + 1 == p.steps {

@@ -250,6 +250,32 @@ fn the_readmes_command_for_a_capture_plans_all_but_what_reads_the_truth() {
 }
 
 #[test]
+fn clouds_of_a_capture_take_the_place_of_stereo_in_every_profile() {
+    let space = Space::new();
+    space.write("018/calibration/camera_params.json", "{}");
+    space.write("018/sequences/EXP-1-head/images/cam_222200037.mp4", "");
+    space.write("018/sequences/EXP-1-head/pointclouds/frame_00000.pcd", "");
+    let folder = space.path("018").display().to_string();
+    // what `import` prints fits into the recipe as well
+    let printed = space.effigy_with_packages(&["import", "nersemble", &folder]).out;
+    let stages = printed.split_once("in a recipe:\n").expect("stages").1;
+    space.write("own.yaml", &format!("extends: capture.yaml\nstages:\n{stages}\n"));
+    let shipped = concat!(env!("CARGO_MANIFEST_DIR"), "/pipeline/recipes/capture_clouds.yaml");
+    let path = format!("path={folder}");
+    for (recipe, profile) in
+        [shipped, "own.yaml"].into_iter().flat_map(|r| ["default", "smoke", "paper"].map(|p| (r, p)))
+    {
+        let prior = concat!("prior=", env!("CARGO_MANIFEST_DIR"), "/datasets/weights/prior-64");
+        let words = ["plan", recipe, "--profile", profile, "--param", &path, "--param", prior, "--json"];
+        let planned = space.effigy_with_packages(&words);
+        assert_eq!(planned.code, 0, "{recipe} {profile}: {}", planned.err);
+        let plan = planned.json();
+        let kinds: Vec<_> = plan["stages"].as_array().expect("a list").iter().map(|one| one["kind"].clone()).collect();
+        assert!(kinds.contains(&json!("import_points")), "{recipe} {profile}: {kinds:?}");
+    }
+}
+
+#[test]
 fn tracking_reads_video_mattes_and_calibration_and_nothing_else() {
     let known = sorted(base().tables["tracked"].clone());
     assert_eq!(known.len(), 6);

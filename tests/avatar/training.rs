@@ -210,6 +210,20 @@ fn an_avatar_of_two_people_has_maps_for_each() {
 }
 
 #[test]
+fn another_person_is_filmed_and_tracked_alone_and_the_avatar_is_of_both() {
+    let trial = Trial::finished().of(concat!(env!("CARGO_MANIFEST_DIR"), "/pipeline/recipes/people.yaml"));
+    let ran = trial.run(&["--only", "avatar", "--param", "avatar_steps=4"]);
+    let of = |who: &str| ran.keys().filter(|stage| stage.ends_with(who)).cloned().collect::<Vec<_>>();
+    assert_eq!(of("@who=18"), Vec::<String>::new(), "all that was made of the first is known");
+    for stage in ["capture", "frames", "points", "person", "tracked", "eyeballs", "gbuffers", "latents"] {
+        assert!(of("@who=37").contains(&format!("{stage}@who=37")), "{stage} of {ran:?}");
+    }
+    let config = trial.paths("avatar")[0]["config"].as_str().expect("a path").to_string();
+    let config: Value = serde_json::from_slice(&std::fs::read(config).expect("a file")).expect("JSON");
+    assert_eq!(config["participants"], serde_json::json!([18, 37]));
+}
+
+#[test]
 fn codes_are_smoothed_within_their_sequence() {
     let trial = extended(
         "stages:

@@ -36,28 +36,36 @@ pub struct Tokenizer {
 }
 
 impl Tokenizer {
-    /// Opens a folder with `vocab.json` and `merges.txt`; `tokenizer_config.json` and `special_tokens_map.json` say which
+    /// Opens a folder with `vocab.json` and `merges.txt`, or with `tokenizer.json` alone, as transformers saves it since its fifth version; `tokenizer_config.json` and `special_tokens_map.json` say which
     /// tokens begin, end and pad a text, and how long it is. The first generation pads with the end, the second with `!`.
     pub fn open(dir: &Path) -> Result<Self, WeightsError> {
         let path = |name: &str| dir.join(name);
-        let bad = |place: &Path, reason: String| WeightsError::Config {
+        let bad = |place: &Path, reason: String| {
+            WeightsError::Config {
             place: place.display().to_string(),
             reason,
-            hint: "the tokenizer's folder of Stable Diffusion holds vocab.json, merges.txt and tokenizer_config.json"
+            hint: "the tokenizer's folder of Stable Diffusion holds vocab.json and merges.txt, or tokenizer.json, and tokenizer_config.json"
                 .into(),
-        };
-        let (vocabulary, merges) = (path("vocab.json"), path("merges.txt"));
-        for file in [&vocabulary, &merges] {
-            if !file.is_file() {
-                return Err(bad(file, "it is not there".into()));
-            }
         }
+        };
+        let (vocabulary, merges, whole) = (path("vocab.json"), path("merges.txt"), path("tokenizer.json"));
         let text = |file: &PathBuf| file.to_string_lossy().into_owned();
-        let model = BPE::from_file(&text(&vocabulary), &text(&merges))
-            .unk_token("<|endoftext|>".into())
-            .end_of_word_suffix("</w>".into())
-            .build()
-            .map_err(|error| bad(dir, format!("vocab.json and merges.txt are no tokenizer: {error}")))?;
+        let (model, vocabulary) = if !(vocabulary.is_file() && merges.is_file()) && whole.is_file() {
+            let model = read_json(&whole)?.get_mut("model").map(Value::take).unwrap_or_default();
+            let model: BPE = serde_json::from_str(&model.to_string())
+                .map_err(|error| bad(&whole, format!("its `model` is none of byte pairs, as CLIP's is: {error}")))?;
+            (model, whole)
+        } else {
+            if let Some(missing) = [&vocabulary, &merges].into_iter().find(|file| !file.is_file()) {
+                return Err(bad(missing, "it is not there".into()));
+            }
+            let model = BPE::from_file(&text(&vocabulary), &text(&merges))
+                .unk_token("<|endoftext|>".into())
+                .end_of_word_suffix("</w>".into())
+                .build()
+                .map_err(|error| bad(dir, format!("vocab.json and merges.txt are no tokenizer: {error}")))?;
+            (model, vocabulary)
+        };
         let library = |error: tokenizers::Error| bad(dir, error.to_string());
         let spaces = Replace::new(tokenizers::normalizers::replace::ReplacePattern::Regex(r"\s+".into()), " ");
         let words = Split::new(SplitPattern::Regex(WORDS.into()), SplitDelimiterBehavior::Removed, true);
@@ -130,4 +138,38 @@ impl Tokenizer {
 fn content<'a>(value: &'a Value, key: &str) -> Option<&'a str> {
     let token = value.get(key)?;
     token.as_str().or_else(|| token.get("content")?.as_str())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+    use std::fs;
+
+    #[test]
+    fn one_file_says_the_same_as_three() {
+        let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/releases/text_first/tokenizer");
+        let text = "A photo of a head, it's 2 heads!  <|endoftext|>";
+        let expected = Tokenizer::open(&shipped).unwrap().encode(text).unwrap();
+        let merges = fs::read_to_string(shipped.join("merges.txt")).unwrap();
+        let merges = merges.lines().filter(|line| !line.starts_with("#version") && !line.is_empty());
+        let pairs: Vec<Value> = merges.map(|line| json!(line.split(' ').collect::<Vec<_>>())).collect();
+        let dir = tempfile::tempdir().unwrap();
+        fs::copy(shipped.join("tokenizer_config.json"), dir.path().join("tokenizer_config.json")).unwrap();
+        let open = |model: &Value| {
+            fs::write(dir.path().join("tokenizer.json"), json!({ "model": model }).to_string()).unwrap();
+            Tokenizer::open(dir.path())
+        };
+        let vocabulary = read_json(&shipped.join("vocab.json")).unwrap();
+        let model = json!({ "type": "BPE", "unk_token": "<|endoftext|>", "end_of_word_suffix": "</w>", "vocab": vocabulary, "merges": pairs });
+        assert_eq!(open(&model).unwrap().encode(text).unwrap(), expected);
+        assert!(
+            expected.len() > 8 && expected.iter().collect::<std::collections::BTreeSet<_>>().len() > 5,
+            "{expected:?}"
+        );
+        let error = |found: Result<Tokenizer, WeightsError>| found.err().expect("it is none").to_string();
+        assert!(error(open(&json!({ "type": "WordLevel" }))).contains("is none of byte pairs"));
+        fs::remove_file(dir.path().join("tokenizer.json")).unwrap();
+        assert!(error(Tokenizer::open(dir.path())).contains("or tokenizer.json"));
+    }
 }

@@ -259,11 +259,33 @@ pub fn write(
 pub fn read_json(path: &Path) -> Result<serde_json::Value, WeightsError> {
     let text =
         std::fs::read_to_string(path).map_err(|source| WeightsError::Io { verb: "read", path: path.into(), source })?;
-    serde_json::from_str(&text).map_err(|e| WeightsError::Config {
+    let read = serde_json::from_str(&text).or_else(|error| serde_json::from_str(&quoted(&text)).map_err(|_| error));
+    read.map_err(|e| WeightsError::Config {
         place: path.display().to_string(),
         reason: format!("it is not JSON: {e}"),
         hint: "download the file again".into(),
     })
+}
+
+/// A text with the numbers that Python writes and JSON does not know (`NaN`, `Infinity`, `-Infinity`) as texts: where a number is needed they
+/// are told, elsewhere they are no matter.
+fn quoted(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let (mut rest, mut inside) = (text, false);
+    while let Some(c) = rest.chars().next() {
+        let word = ["-Infinity", "Infinity", "NaN"].into_iter().find(|word| !inside && rest.starts_with(word));
+        // behind a backslash a quotation mark ends no text
+        let taken = match (word, c) {
+            (Some(word), _) => word.len(),
+            (None, '\\') => 1 + rest[1..].chars().next().map_or(0, char::len_utf8),
+            (None, c) => c.len_utf8(),
+        };
+        inside ^= c == '"';
+        let mark = if word.is_some() { "\"" } else { "" };
+        out.extend([mark, &rest[..taken], mark]);
+        rest = &rest[taken..];
+    }
+    out
 }
 
 /// A network's variables, by name.
@@ -340,6 +362,21 @@ mod tests {
                 (n.to_string(), Tensor::arange(s.iter().product::<i64>(), (Kind::Float, Device::Cpu)).view(*s))
             })
             .collect()
+    }
+
+    #[test]
+    fn numbers_that_python_writes_are_no_matter_where_nobody_needs_them() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.json");
+        let read = |text: &str| {
+            std::fs::write(&path, text).unwrap();
+            read_json(&path)
+        };
+        let value = read(r#"{"a": -Infinity, "b": [NaN, Infinity, 1], "c": "NaN \" -Infinity é"}"#).unwrap();
+        let expected = serde_json::json!({"a": "-Infinity", "b": ["NaN", "Infinity", 1], "c": "NaN \" -Infinity é"});
+        assert_eq!(value, expected);
+        let error = read("{\"a\": NaN").unwrap_err().to_string();
+        assert!(error.contains("it is not JSON"), "{error}");
     }
 
     fn store(list: &[(&str, &[i64])]) -> VarStore {

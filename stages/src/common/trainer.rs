@@ -61,6 +61,20 @@ impl Checkpoints {
         Ok(0)
     }
 
+    /// Ends a training whose loss, or the norm of whose gradients, is no number any more, before a checkpoint of it is written.
+    ///
+    /// # Errors
+    /// See [`Checkpoints::diverged`].
+    pub fn finite(&self, loss: f64, norms: &[f64], step: u64) -> Result<()> {
+        if !loss.is_finite() {
+            return Err(self.diverged(&format!("the loss is {loss}"), step));
+        }
+        match norms.iter().find(|norm| !norm.is_finite()) {
+            Some(norm) => Err(self.diverged(&format!("the norm of a gradient is {norm}"), step)),
+            None => Ok(()),
+        }
+    }
+
     /// An error that ends a training whose numbers have become useless; the checkpoints stay.
     pub fn diverged(&self, what: &str, step: u64) -> anyhow::Error {
         let kept = match self.steps().unwrap_or_default().first() {
@@ -225,10 +239,21 @@ mod tests {
     }
 
     #[test]
+    fn numbers_that_are_none_end_a_training() {
+        let dir = tempfile::tempdir().unwrap();
+        let checkpoints = Checkpoints::new(dir.path());
+        checkpoints.save(4, |path| Ok(std::fs::write(path.join("state"), "good")?)).unwrap();
+        checkpoints.finite(0.5, &[1.0, 0.0], 5).unwrap();
+        for (loss, norm, what) in [(f64::NAN, 1.0, "the loss is NaN"), (0.5, f64::INFINITY, "a gradient is inf")] {
+            let error = checkpoints.finite(loss, &[1.0, norm], 5).unwrap_err().to_string();
+            assert!(error.contains(what) && error.contains("at step 5") && error.contains("step 4 is kept"), "{error}");
+        }
+    }
+
+    #[test]
     fn a_damaged_checkpoint_gives_way_to_the_one_before() {
-        let dir = std::env::temp_dir().join(format!("effigy-trainer-{}", std::process::id()));
-        std::fs::create_dir_all(&dir).unwrap();
-        let checkpoints = Checkpoints::new(&dir);
+        let dir = tempfile::tempdir().unwrap();
+        let checkpoints = Checkpoints::new(dir.path());
         for step in [10, 20, 30] {
             let text = if step == 30 { "broken" } else { "good" };
             checkpoints.save(step, |path| Ok(std::fs::write(path.join("state"), text)?)).unwrap();
@@ -239,7 +264,6 @@ mod tests {
             Ok(())
         };
         assert_eq!(checkpoints.resume(load, |_| ()).unwrap(), 20);
-        std::fs::remove_dir_all(&dir).unwrap();
     }
 
     #[test]

@@ -197,6 +197,8 @@ pub struct Trainer {
     pub weights: LossWeights,
     /// Learning rates.
     pub rates: Rates,
+    /// Norms of the gradients of the last step, of each network; ones that are not finite have spoilt it.
+    pub norms: Vec<f64>,
     optimizer: AdamW,
 }
 
@@ -218,7 +220,7 @@ impl Trainer {
         }
         let z_id = CodeTable::new(identities, identity.d_id(), 0.0, 1.0, 0);
         let z_ex = CodeTable::new(scans, deformation.d_ex, 0.0, 1.0, 0);
-        Self { model, z_id, z_ex, weights, rates, optimizer }
+        Self { model, z_id, z_ex, weights, rates, norms: Vec::new(), optimizer }
     }
 
     /// One update from one batch, and from the correspondences of `more` scans at the codes they have; `factor` multiplies every learning rate.
@@ -234,7 +236,7 @@ impl Trainer {
         }
         self.optimizer.zero_grad();
         losses.total.backward();
-        self.optimizer.step(factor);
+        self.norms = self.optimizer.step(factor);
         self.z_id.update(&id, self.rates.z_id * factor, self.rates.clip);
         self.z_ex.update(&ex, self.rates.z_ex * factor, self.rates.clip);
         losses

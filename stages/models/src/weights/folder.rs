@@ -30,6 +30,18 @@ impl ModelFolder {
 
     fn with_names(dir: &Path, safe: &str, checkpoint: &str) -> Result<Self, WeightsError> {
         let config_path = dir.join("config.json");
+        if !config_path.exists() {
+            let folder = dir.is_dir();
+            return Err(WeightsError::Config {
+                place: dir.display().to_string(),
+                reason: if folder { "there is no config.json in this folder" } else { "there is no such folder" }
+                    .into(),
+                hint:
+                    "name the folder of a model in the diffusers layout, with `unet/`, `vae/` and `scheduler/` in it; \
+                       in the cache of a download that is the one below `snapshots/`"
+                        .into(),
+            });
+        }
         let config = read_json(&config_path)?;
         let mut candidates = Vec::new();
         for (stem, extension) in [(safe, "safetensors"), (checkpoint, "bin")] {
@@ -52,5 +64,23 @@ impl ModelFolder {
                     .into(),
             }),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_folder_lacks_is_named_and_where_it_may_be() {
+        let dir = tempfile::tempdir().unwrap();
+        let error = |dir: &Path| ModelFolder::open(dir).err().expect("it is not whole").to_string();
+        let said = error(&dir.path().join("unet"));
+        assert!(said.contains("unet: there is no such folder") && said.contains("`snapshots/`"), "{said}");
+        assert!(error(dir.path()).contains("there is no config.json in this folder"));
+        std::fs::write(dir.path().join("config.json"), "{}").unwrap();
+        assert!(error(dir.path()).contains("there is no diffusion_pytorch_model.safetensors in this folder"));
+        std::fs::write(dir.path().join("config.json"), "{").unwrap();
+        assert!(error(dir.path()).contains("config.json: it is not JSON"));
     }
 }
