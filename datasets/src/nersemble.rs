@@ -29,7 +29,7 @@ pub use calibration::{
     Calibration, Calibrations, alpha_path, calibration_path, read_calibration, video_path, write_calibration,
     write_diffusion_avatars_calibration,
 };
-pub use colour::{read_colour, write_affine, write_colours};
+pub use colour::{read_colour, write_affine, write_boxes, write_colours};
 pub use depth::{DepthMap, read_depth, write_depth};
 pub use layout::{Layout, Part, Recording, Survey, SurveyedSequence, Wanted, frame_folder, list, published, survey};
 pub(crate) use numpy::c_order;

@@ -6,10 +6,10 @@
 
 use crate::kept::{self, Begun};
 use crate::memory::Store;
+use crate::record::{self, Record};
 use anyhow::Result;
 use cache::{Cache, Entry, Unit};
 use manifests::{Digest, Manifest, Type, Value};
-use serde::Deserialize;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -73,36 +73,9 @@ impl Keep {
     }
 }
 
-/// The part of a run's record that says what it reached.
-#[derive(Deserialize)]
-struct Ran {
-    run: String,
-    file: String,
-    #[serde(default)]
-    path: String,
-    profile: Option<String>,
-    started: u64,
-    stages: Vec<RanStage>,
-}
-
-impl Ran {
-    /// The recipe's file, absolute if its record says so.
-    fn recipe(&self) -> &str {
-        if self.path.is_empty() { &self.file } else { &self.path }
-    }
-}
-
-#[derive(Deserialize)]
-struct RanStage {
-    head: Option<Digest>,
-    table: Option<Digest>,
-}
-
 /// The records of runs, newest first. One that cannot be read is left out.
-fn runs(root: &Path) -> Vec<Ran> {
-    let entries = std::fs::read_dir(root.join("runs")).into_iter().flatten().flatten();
-    let json = entries.map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|ext| ext == "json"));
-    let mut runs: Vec<Ran> = json.filter_map(|path| serde_json::from_slice(&std::fs::read(path).ok()?).ok()).collect();
+fn runs(root: &Path) -> Vec<Record> {
+    let mut runs = record::all(root);
     runs.sort_by(|a, b| (b.started, &b.run).cmp(&(a.started, &a.run)));
     runs
 }
@@ -135,10 +108,10 @@ impl Reach {
                 let held: HashSet<Digest> = blobs(&found).collect();
                 held.into_iter().for_each(|digest| self.file(digest, at));
                 self.tables.insert(table);
-                let keys = store.keys(&table, &head);
+                let keys = store.unit_keys(&table, &head);
                 let known = self.keep.heads.entry(head).or_insert_with(|| Some(HashSet::new()));
                 match (keys, known.as_mut()) {
-                    (Some(keys), Some(known)) => known.extend(keys),
+                    (Some(keys), Some(known)) => known.extend(keys.into_iter().map(|(key, _)| key)),
                     // nobody noted which of its units are in the table
                     _ => *known = None,
                 }
@@ -169,7 +142,7 @@ pub fn look(cache: &mut Cache, store: &Store, wanted: Wanted) -> Result<Option<L
         kept::begun(cache.root()).into_iter().filter(|(name, _)| is_open(name)).map(|(_, begun)| begun).collect();
     let mut counts: HashMap<(&str, Option<&str>), usize> = HashMap::new();
     for run in &runs {
-        let count = counts.entry((run.recipe(), run.profile.as_deref())).or_default();
+        let count = counts.entry((run.recipe_file(), run.profile.as_deref())).or_default();
         *count += 1;
         if *count > wanted.keep_last {
             continue;

@@ -21,7 +21,6 @@ mod plan;
 mod progress;
 mod provider;
 mod recipes;
-mod record;
 mod remote;
 mod report;
 mod run;
@@ -231,6 +230,11 @@ impl RecipeArgs {
     /// `--param` and `--set`, as they were typed.
     fn overrides(&self) -> Vec<String> {
         self.params.iter().chain(&self.set).cloned().collect()
+    }
+
+    /// How a run of it is called for.
+    fn called(&self) -> crate::record::Called {
+        crate::record::Called { overrides: self.overrides(), variants: self.variants.clone() }
     }
 
     /// The recipe and all that was said of it, with this profile, as it is typed. A stage stands behind the recipe.

@@ -146,27 +146,8 @@ impl std::error::Error for Problems {}
 /// The known name that is nearest to a wrong one, if one is near enough to be meant.
 fn nearest<'a>(wrong: &str, known: &[&'a str]) -> Option<&'a str> {
     let limit = (wrong.chars().count() / 3).max(1);
-    let ranked = known.iter().map(|name| (distance(&wrong.to_lowercase(), &name.to_lowercase()), *name));
+    let ranked = known.iter().map(|name| (strsim::osa_distance(&wrong.to_lowercase(), &name.to_lowercase()), *name));
     ranked.filter(|(distance, _)| *distance <= limit).min().map(|(_, name)| name)
-}
-
-/// Edits (insert, remove, replace, swap neighbours) that lead from one word to another.
-fn distance(a: &str, b: &str) -> usize {
-    let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
-    let mut rows = vec![(0..=b.len()).collect::<Vec<_>>()];
-    for i in 1..=a.len() {
-        let mut row = vec![i];
-        for j in 1..=b.len() {
-            let mut best =
-                (rows[i - 1][j] + 1).min(row[j - 1] + 1).min(rows[i - 1][j - 1] + usize::from(a[i - 1] != b[j - 1]));
-            if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
-                best = best.min(rows[i - 2][j - 2] + 1);
-            }
-            row.push(best);
-        }
-        rows.push(row);
-    }
-    rows[a.len()][b.len()]
 }
 
 #[cfg(test)]
@@ -192,7 +173,6 @@ mod tests {
         assert_eq!(hint("x", &[]), None);
         let alone = Problem::new("").did_you_mean("x", []).or_hint("leave it out");
         assert_eq!(alone.or_hint("or not").hint.unwrap(), "leave it out");
-        assert_eq!(distance("kitten", "sitting"), 3);
     }
 
     #[test]

@@ -11,7 +11,7 @@ mod weight;
 
 pub use devices::{Gpus, VARIABLE as GPU_VARIABLE};
 pub use local::Local;
-pub use process::{find, kill, output_within, process};
+pub use process::{find, kill, lines, output_within, process};
 pub use slurm::{Cluster, Left, Slurm, work};
 
 use protocol::{Event, Needs};

@@ -31,6 +31,7 @@ pub mod memory;
 pub mod params;
 pub mod plan;
 pub mod provider;
+pub mod record;
 pub mod report;
 pub mod report_items;
 pub mod rest;

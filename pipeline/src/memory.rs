@@ -243,12 +243,6 @@ impl Store {
         json.map(read).collect()
     }
 
-    /// The keys of a table's units, if they were kept.
-    pub fn keys(&self, table: &Digest, head: &Digest) -> Option<Vec<Digest>> {
-        let bytes = std::fs::read(self.keys_path(table, head)).ok()?;
-        Some(bytes.chunks_exact(36).map(|unit| Digest(unit[..32].try_into().expect("so many"))).collect())
-    }
-
     /// Tells a cache of the files outside of the workspace that runs have read.
     pub fn refer_all(&self, cache: &mut cache::Cache) {
         for (memory, _) in self.all().unwrap_or_default() {

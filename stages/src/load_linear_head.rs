@@ -1,16 +1,18 @@
 //! `load_linear_head`: a linear head model of SMPL's kind, as FLAME is one, checked and brought into one form.
 //!
-//! no rows in   writes: linear_head (npz), mean_mesh (PLY), vertices, joints, shape_width, expression_width
+//! no rows in   writes: linear_head (npz), pca_model (safetensors), mean_mesh (PLY), vertices, joints, shape_width, expression_width
 //!
 //! Reads `.npz` files and the pickles that such models are published as, of which only numbers are taken. What comes out has the same
 //! fields, dense and in double precision, in metres, and is read by the same programs. A mean head that is not as large as a head is refused:
-//! files do not say their unit. `effigy doctor --recipe` asks for these checks alone. Knows no tracking.
+//! files do not say their unit. `pca_model` is the same head for `fit_pca_head`: linear offsets, in which a jaw is one of the expression's. `effigy doctor --recipe` asks for these checks alone. Knows no tracking.
 
+use crate::common::pca_heads;
 use anyhow::{Context, Result, ensure};
 use geometry::Mesh;
 use glam::Vec3;
 use manifests::Type;
 use models::linear::{LinearHead, files};
+use models::pca::PcaHead;
 use protocol::{Cx, Grain, OutRow, Rows, Stage, StageDef, Unit};
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -31,22 +33,38 @@ struct Params {
     #[serde(default = "one")]
     #[schemars(extend("exclusiveMinimum" = 0))]
     scale: f64,
+    /// Of its directions, counted from the first, so many of the shape and of the expression are in `pca_model`; a fit with all of FLAME's 400 takes
+    /// long, and few points tell them.
+    #[serde(default = "fitted")]
+    fitted: [usize; 2],
+    /// Which joint is the jaw; left out: 2 of five, as in FLAME, else none.
+    #[serde(default)]
+    jaw: Option<usize>,
+}
+
+fn fitted() -> [usize; 2] {
+    [60, 50]
 }
 
 fn one() -> f64 {
     1.0
 }
 
+/// FLAME's joints: the root, the neck, the jaw and the eyes.
+const FLAMES_JOINTS: i64 = 5;
+const FLAMES_JAW: usize = 2;
+
 /// The longest side of a mean head's bounding box, metres: a face mask is larger, a bust with its shoulders smaller.
 const SIZES: std::ops::RangeInclusive<f64> = 0.1..=0.8;
 
 fn def() -> StageDef {
-    StageDef::new("load_linear_head", 1, Grain::Whole)
+    StageDef::new("load_linear_head", 2, Grain::Whole)
         .doc("Loads and checks a linear head model such as FLAME.")
         .source()
         .file_param("path")
         .writes([
             ("linear_head", Type::Blob),
+            pca_heads::COLUMNS[0],
             ("mean_mesh", Type::Blob),
             ("vertices", Type::I64),
             ("joints", Type::I64),
@@ -81,11 +99,15 @@ impl LoadLinearHead {
         let (head, positions) = open(&self.params)?;
         let (file, mesh) = (cx.file(unit, "linear_head.npz"), cx.file(unit, "mean_mesh.ply"));
         std::fs::write(&file, files::pack(&head)).with_context(|| format!("cannot write {}", file.display()))?;
+        let pca = cx.file(unit, "pca_model.safetensors");
+        let jaw = self.params.jaw.or((head.joint_count() == FLAMES_JOINTS).then_some(FLAMES_JAW));
+        pca_heads::write(&pca, &PcaHead::of_linear(&head, self.params.fitted, jaw)?)?;
         geometry::ply::write_mesh(&mesh, &Mesh { positions, faces: head.faces.clone() }, &[])?;
         let [shapes, expressions] = head.widths();
         Ok(vec![
             OutRow::new()
                 .file("linear_head", &file)
+                .file("pca_model", &pca)
                 .file("mean_mesh", &mesh)
                 .i64("vertices", head.vertex_count())
                 .i64("joints", head.joint_count())

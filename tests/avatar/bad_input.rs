@@ -138,9 +138,11 @@ fn pictures_and_mattes_of_another_shape() {
     recordings.space.write("r.yaml", &RECIPE.replace("[96, 140]", "[140, 96]"));
     let parts = ["stage `frames`", "cam_222200036.mp4: found 96 x 140 px", "calibrated pictures, 140 x 96 px", "hint:"];
     recordings.run().expect_error(1, &parts);
-    // of twice the size they are of one shape, and of half the size their principal point is outside
+    // of twice the size they are of one shape, but no middle of theirs is where it would be, and of half the size it is outside
     recordings.space.write("r.yaml", &RECIPE.replace("[96, 140]", "[192, 280]"));
-    assert_eq!(recordings.run().code, 0);
+    let parts =
+        ["stage `videos`", "the middle of pictures of about 96 x 140 px, expected that of pictures of 192 x 280"];
+    recordings.run().expect_error(1, &parts);
     recordings.space.write("r.yaml", &RECIPE.replace("[96, 140]", "[48, 70]"));
     let parts = ["stage `videos`", "(48, 70) px, expected a place in its pictures of 48 x 70 px", "`calibrated_size"];
     recordings.run().expect_error(1, &parts);

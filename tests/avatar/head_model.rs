@@ -100,7 +100,8 @@ fn the_linear_model_goes_into_a_file_of_flames_format_and_comes_back() {
     assert_eq!(said.code, 0, "{}", said.err);
     let said = space.effigy_with_packages(&["export", "r.yaml", "flame", "--to", "out"]);
     assert_eq!(said.code, 0, "{}", said.err);
-    space.write("l.yaml", "recipe: l\nstages:\n  head: { stage: load_linear_head, path: out/model/ours.npz }\n");
+    let read = "  head: { stage: load_linear_head, path: out/model/ours.npz }\n";
+    space.write("l.yaml", &format!("recipe: l\nstages:\n{read}"));
     space.settle();
     let said = space.effigy(&["run", "l.yaml"]);
     assert_eq!(said.code, 0, "{}", said.err);
@@ -110,6 +111,19 @@ fn the_linear_model_goes_into_a_file_of_flames_format_and_comes_back() {
         assert_eq!(head[name], value, "{name}");
     }
     assert!(number(head, "vertices") > 5000.0, "{head}");
+    // and explains scans as it did before
+    let fit = |name: &str, model: &str| {
+        format!("  {name}: {{ stage: evaluate_head_model, from: scans, with: {{ pca_model: {model} }} }}\n")
+    };
+    space.write("r.yaml", &[MODELS, out, read, &fit("before", "pca"), &fit("after", "head")].concat());
+    let said = space.effigy_with_packages(&["run", "r.yaml", "--only", "before", "--only", "after"]);
+    assert_eq!(said.code, 0, "{}", said.err);
+    let [before, after] = ["before", "after"].map(|stage| rows(&space, &["r.yaml"], stage));
+    assert_eq!(before.len(), after.len());
+    for (before, after) in before.iter().zip(&after) {
+        let [a, b] = [before, after].map(|row| number(row, "head_chamfer_mm"));
+        assert!((a - b).abs() < 0.02 * a, "{a} {b}");
+    }
 }
 
 #[test]

@@ -48,10 +48,21 @@ fn sliders_move_the_surface_and_the_picture_follows() {
     assert!(picture.starts_with(b"\x89PNG"));
     assert_ne!(picture, get("render", "&about=0.8"), "the camera turns");
     assert_ne!(picture, get("render", "&along=2"), "the expression changes");
+    assert_ne!(picture, get("render", "&gaze=30,-20"), "the eyes turn");
+    assert_ne!(picture, get("render", "&lids=-1"), "the lids close");
+    assert_eq!(rest, get("mesh", "&gaze=30,-20&lids=-1"), "which are no part of the surface");
     assert_eq!(picture, get("render", ""), "nothing else does");
-    for fields in
-        ["&along=9", "&action=jawOpen:2", "&action=smile:1", "&row=100000", "&above=2", "&about=x", "&along=a"]
-    {
+    for fields in [
+        "&gaze=90,0",
+        "&lids=-2",
+        "&along=9",
+        "&action=jawOpen:2",
+        "&action=smile:1",
+        "&row=100000",
+        "&above=2",
+        "&about=x",
+        "&along=a",
+    ] {
         assert_eq!(server.get(&format!("/api/render?run={run}{fields}")).status, 400, "{fields}");
     }
     assert_eq!(server.get(&format!("/api/mesh?run={run}&avatar=x")).status, 404);
@@ -96,9 +107,16 @@ fn the_viewer_works_in_a_browser() {
     chrome.until(&format!("document.querySelector('.frame img').src !== {old} && {drawn}"));
     let (_, moved) = chrome.pixels(".frame canvas");
     assert!(moved != near, "the surface follows");
+    // eyes beside it, of which the surface knows nothing
+    let old = source(&mut chrome);
+    let [_, y, left, width] = chrome.place("input[name=sideways]");
+    chrome.drag([left + 0.5 * width, y], [left + 0.95 * width, y]);
+    chrome.until(&format!("document.querySelector('.frame img').src !== {old} && {drawn}"));
+    chrome.until("location.hash.includes('gaze=')");
     // the address has it all, and the camera too
     chrome.until("location.hash.includes('action=jawOpen') && location.hash.includes('about=')");
     chrome.call("Page.reload", json!({}));
     chrome.until("Number(document.querySelector('input[name=jawOpen]')?.value) > 0.1");
+    chrome.until("Number(document.querySelector('input[name=sideways]')?.value) > 10");
     assert!(chrome.complaints().is_empty(), "{:?}", chrome.complaints());
 }

@@ -1,4 +1,4 @@
-//! Colour calibration of a camera: where the releases keep it, in which form.
+//! Colour calibration of a camera, and the face boxes beside it: where the releases keep them, in which form.
 
 use super::LayoutError;
 use super::calibration::put;
@@ -24,6 +24,15 @@ pub fn write_colours(root: &Path, participant: u32, cameras: &[(String, [f64; 9]
 /// If the file cannot be written.
 pub fn write_affine(path: &Path, matrix: &[f64; 12]) -> Result<(), LayoutError> {
     write_npy(path, &[3, 4], matrix)
+}
+
+/// Writes face boxes as DiffusionAvatars has them for a camera and a sequence: left, top, width, height as shares of the picture, and a score; a row
+/// for each timestep, in their order.
+///
+/// # Errors
+/// If the file cannot be written.
+pub fn write_boxes(path: &Path, boxes: &[[f64; 5]]) -> Result<(), LayoutError> {
+    write_npy(path, &[boxes.len(), 5], boxes.as_flattened())
 }
 
 /// The correction of a camera's colours: `{serial: 3 x N}` of version 2 (JSON, polynomial), or a 3 x 4 array of version 1 and

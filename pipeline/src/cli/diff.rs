@@ -1,10 +1,10 @@
 //! `effigy diff`: two runs of a workspace against each other, from their records and the tables that are still kept.
 
-use super::record::{self, Record, StageRecord};
 use super::why::short;
 use super::{DONE, WorkspaceArgs, host, print, progress, say};
 use crate::compare::{Compared, compare};
 use crate::memory::Store;
+use crate::record::{self, Record, StageRecord};
 use crate::why::{Change, diff};
 use anyhow::Result;
 use cache::{Entry, StageFacts};

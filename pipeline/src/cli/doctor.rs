@@ -75,7 +75,9 @@ impl Doctor {
         let recipe = self.recipe.clone().map_or(Vec::new(), |recipe| self.recipe_findings(recipe));
         let findings: Vec<Finding> =
             [vec![machine()], provider_findings(), packages(), vec![room(workspace)], health(workspace), recipe]
-                .concat_all();
+                .into_iter()
+                .flatten()
+                .collect();
         let missing = findings.iter().any(|finding| finding.state == State::Missing);
         let word = |state: State| match state {
             State::Good => "ok",
@@ -142,16 +144,6 @@ impl Doctor {
             }));
         }
         findings
-    }
-}
-
-trait ConcatAll {
-    fn concat_all(self) -> Vec<Finding>;
-}
-
-impl<const N: usize> ConcatAll for [Vec<Finding>; N] {
-    fn concat_all(self) -> Vec<Finding> {
-        self.into_iter().flatten().collect()
     }
 }
 

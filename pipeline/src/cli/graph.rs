@@ -1,9 +1,10 @@
 //! `effigy graph`: the stages of a recipe as a diagram.
 
-use super::{DONE, RecipeArgs, load, print, record};
+use super::{DONE, RecipeArgs, load, print};
 use crate::foresee::{Forecast, Foreseen, foresee};
 use crate::graph::{self, Stage, State};
 use crate::plan::{Plan, Work};
+use crate::record;
 use crate::selection::Selection;
 use anyhow::Result;
 

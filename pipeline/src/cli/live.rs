@@ -1,10 +1,10 @@
 //! What a run that is on has come to, in a small file that `effigy status` and `effigy serve` read from other processes. Never
 //! the index: only the process that runs may open that.
 
-use super::record::Wiring;
 use crate::event::{Event, Reader};
 use crate::memory;
 use crate::plan::Plan;
+use crate::record::Wiring;
 use serde::{Deserialize, Serialize};
 use std::collections::{HashMap, VecDeque};
 use std::path::{Path, PathBuf};

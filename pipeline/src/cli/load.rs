@@ -1,9 +1,10 @@
 //! From arguments to a plan: finds the recipe and the providers, reads, plans.
 
-use super::{RecipeArgs, WorkspaceArgs, host, record};
+use super::{RecipeArgs, WorkspaceArgs, host};
 use crate::error::{Place, Problem, Problems};
 use crate::plan::{Plan, plan};
 use crate::provider::{self, Candidate, Provider};
+use crate::record;
 use crate::rest::Call;
 use crate::spec::{Does, Overrides, Spec, read};
 use anyhow::Result;

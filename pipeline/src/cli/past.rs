@@ -2,11 +2,11 @@
 //! became of a stage in the last run that was about it, the memory of the recipe which of its tables is the latest.
 
 use super::load::Loaded;
-use super::record::{self, Record, same};
 use super::{FAILED, RecipeArgs, remark};
 use crate::command::quote;
 use crate::finished::NodeState;
 use crate::memory::{Memory, Store};
+use crate::record::{self, Record, same};
 use crate::run::logs;
 use manifests::Digest;
 

@@ -1,10 +1,10 @@
 //! `effigy report`: the report of the last run once more, without running anything.
 
 use super::past::{Found, Past};
-use super::record::Record;
 use super::{DONE, RecipeArgs, host, load, print, remark};
 use crate::finished::{FinishedNode, FinishedRun, NodeState};
 use crate::memory::Places;
+use crate::record::Record;
 use anyhow::Result;
 use std::path::PathBuf;
 

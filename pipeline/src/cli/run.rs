@@ -156,7 +156,15 @@ impl Run {
         let (executed, cached, failed) = outcome.totals();
         let seconds = began.elapsed().as_secs_f64();
         // first of all: whatever goes wrong from now on, what was done is on record
-        super::record::write(&self.recipe, plan, (&options, &outcome), cache.root(), &id, (started, &host), seconds)?;
+        crate::record::write(
+            &self.recipe.called(),
+            plan,
+            (&options, &outcome),
+            cache.root(),
+            &id,
+            (started, &host),
+            seconds,
+        )?;
         let is_done = |state: &NodeState| *state == NodeState::Done;
         let all = options.selection.is_all() && plan.spec.left_out.is_empty() && outcome.states.iter().all(is_done);
         kept::end(cache.root(), &id, &begun, all);
@@ -278,7 +286,7 @@ impl Run {
 
 /// The file that says what the report shows.
 fn report_mark(workspace: &Path) -> PathBuf {
-    runs_folder(workspace).join("report")
+    crate::record::runs_folder(workspace).join("report")
 }
 
 /// A finished run as plain data.
@@ -321,9 +329,4 @@ pub fn catch_interrupts() {
         // as if killed: nothing is lost that was put, and what we have started is ended beside us
         _ => std::process::exit(i32::from(INTERRUPTED)),
     });
-}
-
-/// Where records of runs lie.
-pub fn runs_folder(workspace: &Path) -> PathBuf {
-    workspace.join("runs")
 }

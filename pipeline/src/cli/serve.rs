@@ -7,6 +7,7 @@
 mod api;
 mod asked;
 mod avatar;
+mod camera;
 mod compared;
 mod failures;
 mod files;

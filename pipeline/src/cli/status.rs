@@ -1,9 +1,9 @@
 //! `effigy status` and `effigy log`: what runs there were, and the one that is on.
 
-use super::record::{self, Record, StageRecord};
 use super::{DONE, WorkspaceArgs, host, live, print, progress};
 use crate::command::quote;
 use crate::error::{Place, Problem};
+use crate::record::{self, Record, StageRecord};
 use crate::run::logs;
 use anyhow::Result;
 use serde_json::json;
@@ -38,6 +38,11 @@ pub struct Log {
     workspace: WorkspaceArgs,
 }
 
+/// Where we are; files are told from there.
+fn here() -> std::path::PathBuf {
+    std::env::current_dir().unwrap_or_default()
+}
+
 impl Status {
     /// Shows it.
     pub fn run(self) -> Result<u8> {
@@ -45,7 +50,7 @@ impl Status {
         let current = live::current(workspace);
         let mut latest: Vec<Record> = Vec::new();
         let records = record::all(workspace);
-        let open = record::unended(workspace, &records)?;
+        let open = record::unended(workspace, &records, &here())?;
         let is_asked = |one: &Record| self.recipe.as_ref().is_none_or(|name| is_meant(one, name));
         for one in records.into_iter().filter(is_asked) {
             latest.retain(|old| !old.is_like(&one));
@@ -152,7 +157,7 @@ impl Log {
         }
         self.workspace.must_be_there()?;
         let mut records = record::all(&self.workspace.workspace);
-        records.extend(record::unended(&self.workspace.workspace, &records)?);
+        records.extend(record::unended(&self.workspace.workspace, &records, &here())?);
         // names of runs are times
         records.sort_by(|a, b| a.run.cmp(&b.run));
         for one in &records[records.len().saturating_sub(self.limit)..] {

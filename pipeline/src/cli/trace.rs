@@ -2,7 +2,6 @@
 
 use super::diff::{moment, run_at};
 use super::past::{Found, Past};
-use super::record::{self, Record};
 use super::why::short;
 use super::{DONE, RecipeArgs, load, print, progress, say};
 use crate::compare::{Naming, meant};
@@ -11,6 +10,7 @@ use crate::finished::ReportItem;
 use crate::key::show;
 use crate::lineage::{Computed, Left, Lineage, Step, computed};
 use crate::plan::{Plan, Work};
+use crate::record::{self, Record};
 use anyhow::Result;
 use manifests::{Digest, Manifest, Value};
 use serde_json::{Value as Json, json};

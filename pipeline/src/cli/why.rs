@@ -2,13 +2,13 @@
 
 use super::diff::run_at;
 use super::plan::equal;
-use super::record::{self, Record};
 use super::{DONE, RecipeArgs, host, load, print, progress, say};
 use crate::compare::{Naming, compare};
 use crate::error::{Place, Problem};
 use crate::foresee::{Forecast, foresee};
 use crate::memory::Store;
 use crate::plan::{Plan, Work};
+use crate::record::{self, Record};
 use crate::run::Prepared;
 use crate::selection::Selection;
 use crate::stage::UnitStage;

@@ -1,11 +1,11 @@
 //! Talking to a worker: a task in, all that it says until the task is over, within a time. Judges nothing.
 
 use super::{Fault, fault};
-use crate::executor::{kill, process, tail};
+use crate::executor::{kill, lines, process, tail};
 use crate::provider::Candidate;
 use anyhow::{Context, Result};
 use protocol::Event;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{Read, Write};
 use std::path::Path;
 use std::process::{Child, ChildStdin, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -157,8 +157,7 @@ pub(crate) fn said(words: &str) -> String {
 }
 
 fn listen(out: impl Read, send: &Sender<Vec<u8>>) {
-    for line in BufReader::new(out).split(b'\n') {
-        let Ok(line) = line else { return };
+    for line in lines(out) {
         if send.send(line).is_err() {
             return;
         }

@@ -10,14 +10,14 @@ mod text;
 
 use crate::executor::devices::{Devices, Gpus, VARIABLE};
 use crate::executor::orphans::{MARK, Watch};
-use crate::executor::process::{LAST_WORDS, find, how, last_words, process};
+use crate::executor::process::{LAST_WORDS, find, how, last_words, lines, process};
 use crate::executor::spawn::{Group, spawn};
 use crate::executor::{By, Ended, Executor, Report, Task, tail, weight};
 use ends::{not_started, room, silent};
 use protocol::{Event, Needs};
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{Read, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::{ChildStdin, ExitStatus, Stdio};
@@ -530,8 +530,7 @@ fn stay_for_a_while(group: &Group) {
 
 /// Hears what a worker says until it has closed its standard output. What it wrote to `err` before it said so is in the log then.
 fn listen(id: u64, out: impl Read, err: Option<OwnedFd>, log: &Mutex<Log>, send: &Sender<Heard>) {
-    for line in BufReader::new(out).split(b'\n') {
-        let Ok(line) = line else { break };
+    for line in lines(out) {
         match serde_json::from_slice(&line) {
             Ok(event) => {
                 if let (Event::Done | Event::Failed { .. }, Some(err)) = (&event, &err) {

@@ -2,7 +2,7 @@
 
 use crate::executor::tail;
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
+use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
@@ -12,6 +12,23 @@ use std::time::Duration;
 
 /// Lines of a process's last words that are shown.
 pub const LAST_WORDS: usize = 12;
+
+/// The longest line that is taken whole, bytes: an event of a worker is shorter by far.
+const LONGEST: u64 = 1 << 20;
+
+/// The lines that come from a process, until there are no more. Longer ones come in pieces, so that nobody who forgets to end a line takes all
+/// memory.
+pub fn lines(from: impl Read) -> impl Iterator<Item = Vec<u8>> {
+    let mut from = BufReader::new(from);
+    std::iter::from_fn(move || {
+        let mut line = Vec::new();
+        let read = from.by_ref().take(LONGEST).read_until(b'\n', &mut line);
+        if line.last() == Some(&b'\n') {
+            line.pop();
+        }
+        read.is_ok_and(|read| read > 0).then_some(line)
+    })
+}
 
 /// Where a program lies. As a shell would have it: a name with a slash is a path (ours are relative to `dir`), one without is
 /// looked up.
@@ -115,4 +132,17 @@ pub fn last_words(log: &Path) -> String {
         let _ = file.read_to_end(&mut text);
     }
     tail(&String::from_utf8_lossy(&text), LAST_WORDS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_without_an_end_comes_in_pieces() {
+        let long = vec![b'x'; LONGEST as usize + 3];
+        let text = [&b"a\n\n"[..], &long, b"\nb"].concat();
+        let found: Vec<usize> = lines(&text[..]).map(|line| line.len()).collect();
+        assert_eq!(found, [1, 0, LONGEST as usize, 3, 1]);
+    }
 }

@@ -104,19 +104,8 @@ pub(super) fn duration(seconds: f64) -> String {
 
 /// A moment, given in milliseconds since 1970 UTC, to the minute.
 pub(super) fn moment(milliseconds: u64) -> String {
-    let minutes = milliseconds / 60_000;
-    let days = (minutes / 1440) as i64;
-    // civil date from day number: years begin in March, so that the leap day is the last of its year
-    let shifted = days + 719_468;
-    let era = shifted.div_euclid(146_097);
-    let day_of_era = shifted.rem_euclid(146_097);
-    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month_from_march = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
-    let year = era * 400 + year_of_era + i64::from(month <= 2);
-    format!("{year}-{month:02}-{day:02} {:02}:{:02} UTC", minutes / 60 % 24, minutes % 60)
+    let time = i64::try_from(milliseconds).ok().and_then(chrono::DateTime::from_timestamp_millis);
+    time.unwrap_or_default().format("%F %R UTC").to_string()
 }
 
 /// A size in bytes.

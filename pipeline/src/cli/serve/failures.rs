@@ -3,8 +3,8 @@
 
 use super::site::Site;
 use crate::cli::live::Live;
-use crate::cli::record::{Record, StageRecord};
 use crate::compare::Naming;
+use crate::record::{Record, StageRecord};
 use crate::run::logs;
 use protocol::Grain;
 use serde_json::{Value as Json, json};

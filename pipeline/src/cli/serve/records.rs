@@ -1,7 +1,7 @@
 //! The records of a workspace's runs, newest first. A record is written once and never changes, so each is read once for the list of runs, and
 //! the few that are looked at stay in memory: what the avatar viewer asks for comes many times a second.
 
-use crate::cli::record::{self, Record};
+use crate::record::{self, Record};
 use serde_json::{Value as Json, json};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -73,7 +73,7 @@ mod tests {
     use super::*;
 
     fn write(records: &Records, run: &str, text: Option<&str>) {
-        let folder = crate::cli::run::runs_folder(&records.root);
+        let folder = crate::record::runs_folder(&records.root);
         std::fs::create_dir_all(&folder).unwrap();
         let record = Record { run: run.into(), recipe: "r".into(), ..Record::default() };
         let text = text.map_or_else(|| serde_json::to_string(&record).unwrap(), str::to_string);

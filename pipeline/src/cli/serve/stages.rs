@@ -1,7 +1,7 @@
 //! The stages of a run as a drawing, whether the run is over or on.
 
 use crate::cli::live::{Live, LiveStage};
-use crate::cli::record::{Record, StageRecord, Wiring};
+use crate::record::{Record, StageRecord, Wiring};
 use crate::report::graph::{Boxed, Look, draw_boxes};
 
 /// The drawing of a run that is over; `None` if its record says nothing of what takes what, as older ones do.

@@ -1,7 +1,6 @@
-//! Records of runs: a JSON file for each, which `status`, `log`, `diff`, `trace` and `why` read. Holds provenance; nothing
-//! depends on it.
+//! Records of runs: a JSON file for each, which `status`, `log`, `diff`, `trace`, `report` and `why` read, and by which `cache gc` tells
+//! what is still needed. What a run computes does not depend on it.
 
-use super::{RecipeArgs, run::runs_folder};
 use crate::error::{Place, Problem};
 use crate::finished::{HostInfo, NodeState};
 use crate::key::Printer;
@@ -15,7 +14,7 @@ use cache::{Entry, scan_units};
 use protocol::Grain;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// A run that is over.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -69,6 +68,20 @@ pub struct Record {
     pub jobs: Vec<String>,
     /// The stages.
     pub stages: Vec<StageRecord>,
+}
+
+/// How a run was called for, as it was typed.
+#[derive(Clone, Debug, Default)]
+pub struct Called {
+    /// `--param` and `--set`.
+    pub overrides: Vec<String>,
+    /// `--variant`.
+    pub variants: Vec<String>,
+}
+
+/// Where records of runs lie.
+pub fn runs_folder(workspace: &Path) -> PathBuf {
+    workspace.join("runs")
 }
 
 /// The outcome of a run that began and has left no record.
@@ -160,6 +173,11 @@ impl Record {
         self.started + (self.seconds * 1000.0).ceil() as u64
     }
 
+    /// The recipe's file, absolute if the record says so.
+    pub fn recipe_file(&self) -> &str {
+        if self.path.is_empty() { &self.file } else { &self.path }
+    }
+
     /// Its stage of this name.
     pub fn stage(&self, name: &str) -> Option<&StageRecord> {
         self.stages.iter().find(|stage| stage.name == name)
@@ -234,7 +252,7 @@ impl Record {
 /// Writes the record of a run. One that did nothing, and found what the last one had left, leaves none, or the log would be
 /// full of them.
 pub fn write(
-    args: &RecipeArgs,
+    called: &Called,
     plan: &Plan,
     (options, outcome): (&Options, &Outcome),
     workspace: &Path,
@@ -252,7 +270,7 @@ pub fn write(
     if executed + failed == 0
         && whole
         && !outcome.interrupted
-        && newest().is_some_and(|last| is_still(&last, args, plan, outcome, &parts))
+        && newest().is_some_and(|last| is_still(&last, called, plan, outcome, &parts))
     {
         return Ok(());
     }
@@ -307,8 +325,8 @@ pub fn write(
         file: plan.spec.file.clone(),
         path: options.recipe.to_string_lossy().into_owned(),
         profile: plan.spec.profile.clone(),
-        overrides: args.overrides(),
-        variants: args.variants.clone(),
+        overrides: called.overrides.clone(),
+        variants: called.variants.clone(),
         params: plan.spec.shown_params(),
         started,
         seconds,
@@ -336,13 +354,13 @@ pub fn write(
 }
 
 /// Whether the record of the last run says all that is to be said of a run that did nothing.
-fn is_still(last: &Record, args: &RecipeArgs, plan: &Plan, outcome: &Outcome, parts: &[Part]) -> bool {
+fn is_still(last: &Record, called: &Called, plan: &Plan, outcome: &Outcome, parts: &[Part]) -> bool {
     let told: HashMap<&str, &StageRecord> = last.stages.iter().map(|stage| (stage.name.as_str(), stage)).collect();
     let stages = plan.nodes.iter().zip(&outcome.tallies).zip(parts);
     let mut asked = stages.filter(|(_, part)| **part != Part::Left);
-    let called = same(&last.overrides, &args.overrides()) && same(&last.variants, &args.variants);
+    let as_before = same(&last.overrides, &called.overrides) && same(&last.variants, &called.variants);
     last.outcome == "done"
-        && called
+        && as_before
         && asked.all(|((node, tally), part)| {
             told.get(node.name.as_str()).is_some_and(|told| {
                 let head = *part == Part::Frozen || told.head == tally.head;
@@ -376,11 +394,11 @@ pub fn read(workspace: &Path, name: &str) -> Option<Record> {
 }
 
 /// The runs that began and are not among the `records`, because they were killed or an error ended them, oldest first; what they
-/// had finished are the units that ran. The one that is on is none of them.
+/// had finished are the units that ran. The one that is on is none of them. Files are told as seen from `here`.
 ///
 /// # Errors
 /// If the units that are kept cannot be read.
-pub fn unended(workspace: &Path, records: &[Record]) -> Result<Vec<Record>> {
+pub fn unended(workspace: &Path, records: &[Record], here: &Path) -> Result<Vec<Record>> {
     let mut notes = kept::begun(workspace);
     notes.retain(|(run, _)| records.iter().all(|one| one.run != *run));
     notes.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
@@ -405,7 +423,6 @@ pub fn unended(workspace: &Path, records: &[Record]) -> Result<Vec<Record>> {
             }
         }
     })?;
-    let here = std::env::current_dir().unwrap_or_default();
     let told = notes.into_iter().zip(units).map(|((run, note), executed)| {
         let path = Path::new(&note.recipe);
         let known = records.iter().rfind(|one| one.path == note.recipe).map(|one| one.recipe.clone());
@@ -413,7 +430,7 @@ pub fn unended(workspace: &Path, records: &[Record]) -> Result<Vec<Record>> {
         Record {
             run,
             recipe: known.unwrap_or_else(stem),
-            file: path.strip_prefix(&here).unwrap_or(path).display().to_string(),
+            file: path.strip_prefix(here).unwrap_or(path).display().to_string(),
             path: note.recipe.clone(),
             profile: note.profile,
             started: note.started,
