@@ -377,6 +377,7 @@ fn no_stage_after_the_capture_sees_how_a_person_was_made() {
             &[],
             vec![
                 "capture_truth",
+                "evaluate_expression",
                 "evaluate_eyes",
                 "evaluate_landmarks",
                 "evaluate_skin",
@@ -388,7 +389,14 @@ fn no_stage_after_the_capture_sees_how_a_person_was_made() {
         (
             &[],
             &["truth"],
-            vec!["capture_truth", "evaluate_eyes", "evaluate_landmarks", "evaluate_skin", "evaluate_tracking"],
+            vec![
+                "capture_truth",
+                "evaluate_expression",
+                "evaluate_eyes",
+                "evaluate_landmarks",
+                "evaluate_skin",
+                "evaluate_tracking",
+            ],
         ),
         (&[], &["head_pose"], vec!["capture_truth", "evaluate_poses"]),
         (&[], &["arkit", "action_mm"], vec!["capture_truth", "expression_actions", "probe_expression"]),

@@ -249,13 +249,13 @@ export function controls(told, state, changed, front, moved = changed) {
     h("h2", {}, "Directions"),
     told.directions.length ? h("p", { class: "note" }, "In which the tracked expressions vary most, in standard deviations, with their share of the variance.")
       : h("p", { class: "note" }, "The tracked expressions do not vary."),
+    told.directions.map((one, i) => slider([`${i + 1}`, `direction ${i + 1}, ${Math.round(100 * one.share)} % of the variance`], `${Math.round(100 * one.share)} %`, -told.reach, told.reach, state.along[i], (value) => { state.along[i] = value; changed(); })),
     told.eyes?.gaze || told.eyes?.lids ? [
       h("h2", {}, "Eyes"),
       h("p", { class: "note" }, "What the avatar is told of eyes beside the expression: they are no part of the surface."),
       (told.eyes.gaze ?? []).map((most, i) => slider([["sideways", "up and down"][i], `gaze, ${["sideways", "up and down"][i]}, degrees`], "", -most, most, state.gaze[i], (value) => { state.gaze[i] = value; moved(); })),
       told.eyes.lids ? slider(["lids", "lids, from closed to wide open"], "", ...told.eyes.lids, state.lids, (value) => { state.lids = value; moved(); }) : null,
     ] : null,
-    told.directions.map((one, i) => slider([`${i + 1}`, `direction ${i + 1}, ${Math.round(100 * one.share)} % of the variance`], `${Math.round(100 * one.share)} %`, -told.reach, told.reach, state.along[i], (value) => { state.along[i] = value; changed(); })),
     (told.actions ?? []).length ? [
       h("h2", {}, "ARKit actions"),
       h("p", { class: "note" }, "As the truth of this synthetic capture names them: what codes do, on average, when an action does."),
