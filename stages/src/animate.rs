@@ -13,10 +13,10 @@
 //! The pose is that of `rest`, followed by the driver's motion since the first frame, in the head's own frame: the avatar turns as
 //! the driver does, from where the avatar's person was filmed. `motion: none` keeps it still, `motion: world` copies the driver's pose. Knows no images.
 
+use crate::common::fit_defaults::{coarse, levels};
 use crate::common::head_models::{self, Person};
 use crate::common::timesteps::in_time;
 use crate::common::tracked;
-use crate::track_head::{coarse, levels};
 use anyhow::{Context, Result, ensure};
 use glam::{DMat4, DQuat, DVec3};
 use manifests::Type;

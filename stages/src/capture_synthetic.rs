@@ -7,9 +7,10 @@
 //! capture from a real one. The truth about it comes from `capture_truth` alone. A row of the input is a person in a
 //! sequence, so a new sequence films only itself.
 
+use crate::common::film::{cameras, moments, rig};
 use crate::common::media::Image;
+use crate::common::recordings;
 use crate::common::video::{VideoWriter, check_size};
-use crate::source_nersemble;
 use anyhow::{Context, Result};
 use datasets::capture;
 use datasets::heads::{Head, HeadAssets, Identity, Placed, PosedHead};
@@ -51,10 +52,6 @@ struct Params {
     supersample: u32,
 }
 
-/// All cameras of the rig.
-pub fn cameras() -> Vec<String> {
-    capture::SERIALS.map(str::to_string).to_vec()
-}
 fn width() -> u32 {
     192
 }
@@ -73,7 +70,7 @@ fn def() -> StageDef {
     StageDef::new("capture_synthetic", 5, Grain::Row)
         .doc("Films a synthetic person with the rig's cameras, in the NeRSemble layout.")
         .reads([("participant", Type::I64), ("identity", Type::I64), ("sequence", Type::Str)])
-        .writes(source_nersemble::COLUMNS)
+        .writes(recordings::COLUMNS)
         .file_param("assets")
         .threads(0)
         .memory_mb(1000)
@@ -93,24 +90,6 @@ impl Stage for CaptureSynthetic {
     fn run(&mut self, units: &[Unit<'_>], cx: &Cx<'_>) -> Result<Vec<Rows>> {
         units.iter().map(|unit| self.film(unit, cx)).collect()
     }
-}
-
-/// The moments of a sequence at which frames are taken: seconds.
-pub fn moments(name: &str, frames: usize) -> Result<Vec<f32>> {
-    let seconds = sequence(name)?.seconds;
-    // the middles of equal parts: a sequence begins and ends with the neutral face, which tells little
-    Ok((0..frames).map(|i| seconds * (i as f32 + 0.5) / frames as f32).collect())
-}
-
-/// The cameras with these serials.
-///
-/// # Errors
-/// If the rig does not have one of them.
-pub fn rig(serials: &[String], width: u32, height: u32) -> Result<Vec<(String, Camera)>> {
-    if let Some(unknown) = serials.iter().find(|serial| !capture::SERIALS.contains(&serial.as_str())) {
-        anyhow::bail!("the rig has no camera `{unknown}`; it has {}", capture::SERIALS.join(", "));
-    }
-    Ok(capture::rig(&serials.iter().map(String::as_str).collect::<Vec<_>>(), width, height))
 }
 
 impl CaptureSynthetic {
@@ -170,7 +149,7 @@ impl CaptureSynthetic {
             rig.iter().zip(&sensors).map(|((serial, _), sensor)| (serial.clone(), sensor.correction())).collect();
         nersemble::write_colours(&root, participant, &corrections)?;
         // what the importer of real captures would find
-        let found = source_nersemble::rows(&root, Some((p.width, p.height)), &|_| true)?;
+        let found = recordings::rows(&root, Some((p.width, p.height)), &|_| true)?;
         Ok(found.into_iter().map(|(_, row)| row).collect::<Vec<OutRow>>())
     }
 }

@@ -7,7 +7,7 @@
 //! this person's skin at full weight (root mean square over the region it moves, mm). Made again from the same numbers as the capture, in
 //! a manifest of its own that only evaluations take: no stage between video and avatar can see it.
 
-use crate::capture_synthetic::moments;
+use crate::common::film::moments;
 use anyhow::Result;
 use datasets::heads::{Head, HeadAssets, Identity};
 use datasets::sequences::expression_at;

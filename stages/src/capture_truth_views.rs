@@ -5,7 +5,7 @@
 //! The part of [`crate::capture_truth`] that depends on the camera, made again from the same numbers as the capture. For
 //! evaluation alone.
 
-use crate::capture_synthetic::{cameras, moments, rig};
+use crate::common::film::{cameras, moments, rig};
 use anyhow::{Context, Result};
 use datasets::capture::{self, PixelTruth, Region};
 use datasets::heads::{Head, HeadAssets, Identity};

@@ -8,7 +8,7 @@
 
 use crate::common::drawing::{Anchor, WHITE, below, beside, color_bar, place, plain, text, turbo};
 use crate::common::media::Image;
-use crate::contact_sheet::{NO_RENDER, Views, enlarge, heading, label, render_of, spread};
+use crate::common::sheets::{NO_RENDER, Views, enlarge, heading, label, render_of, spread};
 use anyhow::{Result, ensure};
 use manifests::Type;
 use metrics::psnr::l1;

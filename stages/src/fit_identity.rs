@@ -7,12 +7,12 @@
 //! head; without landmarks where the linear model `pca_model` finds it (`linear_start`), or else upright, facing +z of the rig, at `center`. They are first brought near by the mean shape alone. The size of the head
 //! is the model's, since rig and model are both metric, or that of its landmarks (`size`). Sees points and landmarks only.
 
+use crate::common::fit_defaults::{free_weight, hair_weight, landmark_weight, residual_mm};
 use crate::common::head_models::{self, Moment, Person, Throat, align, initial_frame};
 use crate::common::key_frames::{KeyChoice, choose};
 use crate::common::landmarks;
 use crate::common::linear_start::place;
 use crate::common::pca_heads;
-use crate::track_head::{free_weight, hair_weight, landmark_weight, residual_mm};
 use anyhow::{Context, Result};
 use manifests::Type;
 use models::nphm::fit::{Cloud, FitConfig, Frame, fit_identity};

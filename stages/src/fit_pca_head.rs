@@ -8,6 +8,7 @@
 //! a moment in which too little of a face was seen stays as the one before was, and is lost. Skin that was found again (`skin`, of `track_skin`) says where along the surface it is; its
 //! canonical places are of another model's surface of the `person`, which is laid on this one's. Sees points, landmarks and skin only.
 
+use crate::common::fit_defaults::{hair_weight, skin_weight};
 use crate::common::head_models::{self, Person, Throat, UNIT_MM, initial_frame};
 use crate::common::key_frames::spread;
 use crate::common::landmarks;
@@ -15,7 +16,6 @@ use crate::common::linear_start::place;
 use crate::common::pca_heads::{self, LinearHead, Moment, Place, Seen, Settings};
 use crate::common::skin::{self, SKIN};
 use crate::common::tracked;
-use crate::track_head::{hair_weight, skin_weight};
 use anyhow::{Context, Result};
 use geometry::Mesh;
 use geometry::distance::MeshDistance;

@@ -3,7 +3,7 @@
 //! No stage but a command: it computes nothing and writes nothing, unless it is asked for the calibration in the form that
 //! DiffusionAvatars reads. Knows layouts (`datasets::nersemble`) and what the stages want, no recipe.
 
-use crate::source_nersemble::hinted;
+use crate::common::recordings::hinted;
 use anyhow::{Context, Result, bail, ensure};
 use datasets::capture::{FRONTAL, SERIALS};
 use datasets::nersemble::{self, Layout, Part, Survey, SurveyedSequence};
@@ -114,7 +114,7 @@ fn picture_size(root: &Path, survey: &Survey) -> Result<(u32, u32)> {
     }
     let mut found: Option<((u32, u32), PathBuf)> = None;
     for path in first.into_values() {
-        let size = crate::source_nersemble::size(&path)?;
+        let size = crate::common::recordings::size(&path)?;
         match &found {
             None => found = Some((size, path)),
             Some((other, _)) if *other == size => {}

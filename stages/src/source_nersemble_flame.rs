@@ -9,7 +9,7 @@
 //!
 //! Reads numbers; evaluates no head model.
 
-use crate::source_nersemble::{hinted, number, participant_of};
+use crate::common::recordings::{hinted, number, participant_of};
 use anyhow::{Result, ensure};
 use datasets::nersemble::{read_flame, survey};
 use manifests::Type;

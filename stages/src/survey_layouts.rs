@@ -7,9 +7,9 @@
 //! stages read with; the cells say what came back. So the table is of this program, not of what a layout might hold besides.
 
 use crate::common::media::{Image, camera_of};
+use crate::common::recordings::{self, hinted};
 use crate::common::sample_layouts::{FOLDERS, NERSEMBLE, Sample};
-use crate::source_nersemble::hinted;
-use crate::{source_folder, source_nersemble};
+use crate::source_folder;
 use anyhow::{Context, Result, ensure};
 use datasets::colour::Correction;
 use datasets::nersemble::{self, Part};
@@ -111,7 +111,7 @@ fn nersemble_cells(root: &Path, size: (u32, u32)) -> Result<[String; 8]> {
         anyhow::bail!("{}: found {} participants, expected one", root.display(), surveys.len())
     };
     // as the stage lists them: a calibration or colours that cannot be read are errors here too
-    let listed = source_nersemble::rows(root, Some(size), &|_| true)?;
+    let listed = recordings::rows(root, Some(size), &|_| true)?;
     let count =
         |of: &dyn Fn(&nersemble::Recording) -> bool| listed.iter().filter(|(recording, _)| of(recording)).count();
     let videos = count(&|r| r.timestep.is_none());

@@ -14,7 +14,10 @@
 //! (`track_state`): a killed sequence goes on after the last frame that was finished, with the same bits. Sees points and landmarks, never an
 //! image or any truth.
 
-use crate::common::head_models::{self, Moment, Person, UNIT_MM, align, initial_frame};
+use crate::common::fit_defaults::{
+    coarse, free_weight, hair_weight, landmark_weight, levels, residual_mm, skin_weight,
+};
+use crate::common::head_models::{self, Moment, Person, align, initial_frame};
 use crate::common::landmarks;
 use crate::common::linear_start::place;
 use crate::common::pca_heads::{self, LinearHead};
@@ -128,34 +131,11 @@ fn smooth_motion() -> f64 {
 fn smooth_expression() -> f64 {
     FitConfig::frame().smooth_z_ex
 }
-/// Of landmarks in a fit.
-pub fn landmark_weight() -> f64 {
-    FitConfig::default().landmarks
-}
-pub fn skin_weight() -> f64 {
-    FitConfig::default().skin
-}
 fn expression_prior() -> f64 {
     FitConfig::frame().z_ex
 }
-/// Of free space in a fit.
-pub fn free_weight() -> f64 {
-    FitConfig::default().outside
-}
-/// Of hair in a fit.
-pub fn hair_weight() -> f64 {
-    FitConfig::default().covering
-}
 fn points() -> usize {
     5000
-}
-/// Of the grid that a surface is sought on.
-pub fn coarse() -> usize {
-    25
-}
-/// How often that is halved.
-pub fn levels() -> u32 {
-    2
 }
 
 fn def() -> StageDef {
@@ -416,11 +396,6 @@ impl TrackHead {
     }
 }
 
-/// A distance in model units in millimetres, for a head of size `scale` beside the model's.
-pub fn residual_mm(distance: f64, scale: f64) -> f64 {
-    distance * UNIT_MM * scale
-}
-
 /// Takes what is not refined over from `fitted`; moments without a face stay as the frame before now is.
 fn carry(refined: &mut Vec<Frame>, fitted: &[Frame]) {
     for frame in &fitted[refined.len()..] {
@@ -475,7 +450,7 @@ mod tests {
             assert!((residual_mm(0.01, scale) - 1000.0 * apart).abs() < 1e-3, "{scale}");
         }
         // where the size is the model's, it changes no bit
-        assert_eq!(residual_mm(0.0123, 1.0), 0.0123 * UNIT_MM);
+        assert_eq!(residual_mm(0.0123, 1.0), 0.0123 * head_models::UNIT_MM);
     }
 
     #[test]
