@@ -62,6 +62,8 @@ struct Again {
 struct Flight {
     again: Again,
     dir: PathBuf,
+    /// Files outside of the workspace that it may read.
+    outside: Vec<Digest>,
     output: Option<Output>,
     error: Option<String>,
 }
@@ -175,8 +177,8 @@ impl Check<'_> {
                 }
                 let again = waiting.pop_front().expect("it was just seen");
                 let dir = self.root.join(format!("{next:06}"));
-                let mut flight = Flight { again, dir, output: None, error: None };
-                let ended = match self.start(next, stage, &flight, executor) {
+                let mut flight = Flight { again, dir, outside: Vec::new(), output: None, error: None };
+                let ended = match self.start(next, stage, &mut flight, executor) {
                     Ok(ended) => ended,
                     Err(error) => {
                         flight.error = Some(sentence(&error));
@@ -210,7 +212,13 @@ impl Check<'_> {
         }
     }
 
-    fn start(&mut self, id: usize, stage: &UnitStage, flight: &Flight, executor: &mut Local) -> Result<Option<Ended>> {
+    fn start(
+        &mut self,
+        id: usize,
+        stage: &UnitStage,
+        flight: &mut Flight,
+        executor: &mut Local,
+    ) -> Result<Option<Ended>> {
         let node = flight.again.node;
         if !self.with.contains_key(&node) {
             let table = |need: usize| Ok(self.forecasts[need].table.whole().expect("known units have known constants"));
@@ -230,6 +238,7 @@ impl Check<'_> {
             scratch: Some(&scratch),
         };
         let made = task::make(&flight.dir, &order, self.cache)?;
+        flight.outside = made.outside;
         let by = match &stage.worker {
             Worker::Provider(provider) => {
                 let provider = &self.plan.providers[*provider];
@@ -277,6 +286,9 @@ impl Check<'_> {
             Ended::TimedOut => flight.error = Some("it took longer than its `timeout:`".into()),
         }
         let (prepared, _) = self.forecasts[node].units.as_ref().expect("its units were chosen from these");
+        if let (None, Some(path)) = (&flight.error, self.cache.changed(&flight.outside)) {
+            flight.error = Some(format!("the file {} changed while it was being read", path.display()));
+        }
         // only what differs is named: that reads the whole table
         let name = || units::name(stage, prepared.named(), prepared.units.rows(unit));
         let whole = |known: &str, now: String| Difference {

@@ -250,6 +250,10 @@ pub fn collect(
     sizes: &[usize],
     cache: &Cache,
 ) -> Result<Vec<(usize, Output)>> {
+    if !is_plain(file) {
+        let message = format!("it delivered the part `{file}`, which is no file of its task directory");
+        return Err(hinted(message, "a part is named by its file name: write it into the task directory itself"));
+    }
     let path = dir.join(file);
     let table = read_ipc(&path).map_err(|error| {
         let message = format!("what it put out cannot be used: {}", without_dir(&error.to_string(), dir));

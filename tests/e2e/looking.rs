@@ -61,7 +61,8 @@ fn a_graph_shows_what_is_known_and_what_is_not() {
 #[test]
 fn a_trace_names_the_files_of_parameters() {
     let space = Space::new();
-    (space.write("in/1.txt", "one"), space.write("words/list.txt", "a"));
+    space.write("in/1.txt", "one");
+    space.write("words/list.txt", "a");
     let stages = "stages:\n  src: { files: 'in/*.txt' }\n  n: { stage: count, from: src, log: log.txt, words: words/list.txt }\n";
     space.write("r.yaml", &format!("providers: ['{}']\n{stages}", provider()));
     space.run();
