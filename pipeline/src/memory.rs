@@ -9,6 +9,7 @@ use manifests::{Blob, Digest, Hasher, Manifest};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 /// The memory of a recipe.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -33,6 +34,8 @@ impl Memory {
 pub struct Places {
     blobs: Blobs,
     own: HashMap<Digest, Vec<(PathBuf, Fingerprint)>>,
+    /// Files that had to be read again because of their times alone, as they are now.
+    touched: Mutex<HashMap<PathBuf, Fingerprint>>,
 }
 
 impl Places {
@@ -46,7 +49,7 @@ impl Places {
             own.entry(digest).or_default().push((path, seen));
         }
         let root = std::path::absolute(root)?;
-        Ok(Places { blobs: Blobs::open(&root.join("blobs"))?, own })
+        Ok(Places { blobs: Blobs::open(&root.join("blobs"))?, own, touched: Mutex::default() })
     }
 
     /// Where a file is; `None` if nobody knows.
@@ -59,11 +62,18 @@ impl Places {
 
     /// Where the user has a file of this content. One that has changed since is another file.
     pub fn own(&self, digest: &Digest) -> Option<PathBuf> {
-        let is_still = |(path, seen): &&(PathBuf, Fingerprint)| match Fingerprint::of(path) {
-            Ok(now) if now == *seen => true,
+        let touched = || self.touched.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_still = |(path, seen): &&(PathBuf, Fingerprint)| {
+            let Ok(now) = Fingerprint::of(path) else { return false };
+            if now == *seen || touched().get(path) == Some(&now) {
+                return true;
+            }
             // touched, or given another name: its times tell nothing of its content
-            Ok(now) => now.size == seen.size && Digest::of_file(path).is_ok_and(|(now, _)| now == *digest),
-            Err(_) => false,
+            let is_same = now.size == seen.size && Digest::of_file(path).is_ok_and(|(now, _)| now == *digest);
+            if is_same {
+                touched().insert(path.clone(), now);
+            }
+            is_same
         };
         self.own.get(digest)?.iter().find(is_still).map(|(path, _)| path.clone())
     }

@@ -239,10 +239,11 @@ pub fn is_plain(name: &str) -> bool {
     matches!((parts.next(), parts.next()), (Some(Component::Normal(_)), None))
 }
 
-/// Reads what a worker put out: the outputs of some units, by their index in the task. Files are taken into the cache.
+/// Reads a part that a worker put out: the outputs of some units, by their index in the task. Files are taken into the cache.
 ///
 /// # Errors
-/// If the table is not readable, has other columns than the stage declares, or names files that are not there.
+/// If it is no file of the task directory itself, its table is not readable, has other columns than the stage declares, or names files that are
+/// not there.
 pub fn collect(
     dir: &Path,
     file: &str,
@@ -254,6 +255,16 @@ pub fn collect(
         let message = format!("it delivered the part `{file}`, which is no file of its task directory");
         return Err(hinted(message, "a part is named by its file name: write it into the task directory itself"));
     }
+    collect_table(dir, file, stage, sizes, cache)
+}
+
+fn collect_table(
+    dir: &Path,
+    file: &str,
+    stage: &UnitStage,
+    sizes: &[usize],
+    cache: &Cache,
+) -> Result<Vec<(usize, Output)>> {
     let path = dir.join(file);
     let table = read_ipc(&path).map_err(|error| {
         let message = format!("what it put out cannot be used: {}", without_dir(&error.to_string(), dir));
@@ -428,7 +439,7 @@ pub fn collect_program(dir: &Path, stage: &UnitStage, size: usize, cache: &Cache
     let is_column = stage.def.writes.iter().any(|column| column.ty == Type::Blob && column.name == "out");
     let outputs = match (dir.join("out/out.arrow").exists(), lines.exists() && !is_column) {
         (false, false) => None,
-        (true, false) => Some(collect(dir, "out/out.arrow", stage, &[size], cache)?),
+        (true, false) => Some(collect_table(dir, "out/out.arrow", stage, &[size], cache)?),
         (false, true) => Some(of_table(dir, &jsonl::read(&lines, &stage.def.writes)?, stage, &[size], cache)?),
         (true, true) => {
             let message = "the program wrote both {out}/out.arrow and {out}/out.jsonl; which one is meant?";

@@ -25,6 +25,7 @@ struct Params {
     #[serde(default)]
     hold_out_sequences: Vec<String>,
     /// Whether to hold out of each NeRSemble participant, as well, the two sequences that the paper tests them on, or the one of them that there is; needs `participant`.
+    /// Of somebody who is not in the paper `hold_out_sequences` alone are, and there have to be some.
     #[serde(default)]
     paper_sequences: bool,
 }
@@ -76,7 +77,8 @@ impl AssignSplit {
         let of_all: Vec<&str> = p.hold_out_sequences.iter().map(String::as_str).collect();
         let mut of_each: BTreeMap<i64, Vec<&str>> = BTreeMap::new();
         for (participant, filmed) in &filmed {
-            let tested = tested(*participant, filmed)?;
+            let is_others = split::paper_sequences(*participant).is_none() && !of_all.is_empty();
+            let tested = if is_others { Vec::new() } else { tested(*participant, filmed)?.to_vec() };
             of_each.insert(*participant, [&of_all[..], &tested].concat());
         }
         let split = |(at, row): (usize, Row<'_>)| -> Result<OutRow> {
@@ -104,7 +106,7 @@ fn known(parameter: &str, names: &[String], there: &BTreeSet<String>) -> Result<
 fn tested(participant: i64, filmed: &BTreeSet<String>) -> Result<[&'static str; 2]> {
     let tested = split::paper_sequences(participant).with_context(|| {
         format!(
-            "the paper has no participant {participant}\nhint: `paper_sequences: false`, and `hold_out_sequences` names what is held out"
+            "the paper has no participant {participant}, and nothing else is held out\nhint: `hold_out_sequences` names what is"
         )
     })?;
     ensure!(

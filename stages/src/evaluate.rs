@@ -147,7 +147,7 @@ impl Evaluate {
         };
         let error = mse(a, b);
         let faces = gbuffer.as_ref().map(|gbuffer| regions::Faces::of(&row, gbuffer)).transpose()?.flatten();
-        let cut = matte(&row, (w, h))?.map(|matte| cut_out(&render, &matte));
+        let cut = matte(&row, (w, h), cx)?.map(|matte| cut_out(&render, &matte));
         let of_cut = |value: &dyn Fn(&Image) -> Value| cut.as_ref().map_or(Value::Null, value);
         let mut row = OutRow::new()
             .f64("mse", error)
@@ -194,16 +194,21 @@ impl Evaluate {
     }
 }
 
-/// The matte of the part of its frame that the target shows, `size` px; none if there is none, or nobody knows which part.
-fn matte(row: &Row<'_>, (w, h): (usize, usize)) -> Result<Option<Image>> {
-    let Some(path) = row.maybe_path("matte")?.filter(|_| row.has("crop_rect") && row.has("width") && w == h) else {
-        return Ok(None);
-    };
+/// The matte of what the target shows, `size` px: of a crop that part of its frame's, else the whole, if it has the target's shape; none if there is none.
+fn matte(row: &Row<'_>, (w, h): (usize, usize), cx: &Cx<'_>) -> Result<Option<Image>> {
+    let Some(path) = row.maybe_path("matte")? else { return Ok(None) };
     let matte = Image::read(&path, 1)?;
-    // frames may be stored smaller than they were calibrated, and with them their mattes
-    let scale = matte.width as f64 / row.i64("width")? as f64;
-    let [x0, y0, side] = row.array("crop_rect")?.map(|px: f64| px * scale);
-    Ok(Some(matte.crop(x0, y0, side, w, 0)))
+    if row.has("crop_rect") && row.has("width") && w == h {
+        // frames may be stored smaller than they were calibrated, and with them their mattes
+        let scale = matte.width as f64 / row.i64("width")? as f64;
+        let [x0, y0, side] = row.array("crop_rect")?.map(|px: f64| px * scale);
+        return Ok(Some(matte.crop(x0, y0, side, w, 0)));
+    }
+    if matte.width * h == matte.height * w {
+        return matte.resized(w, h).map(Some);
+    }
+    cx.warn("a matte is of another shape than its target, and no `crop_rect` says which part of it that shows: scores by mattes are null");
+    Ok(None)
 }
 
 /// A picture laid over white by a matte of its size.

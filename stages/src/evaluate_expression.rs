@@ -1,20 +1,20 @@
 //! `evaluate_expression`: whether mouth and eyes in a render are as open as they truly were, on synthetic people, of whom that is known.
 //!
 //! reads: target, render, truth, intrinsics, world_to_cam, width, height, crop_rect
-//! writes: mouth_error, eyes_error, mouth_error_target, eyes_error_target (% of the distance between the outer corners of the eyes)
+//! writes: mouth_error, eyes_error, mouth_error_target, eyes_error_target (% of the distance between the outer corners of the eyes), face_found (0 or 1)
 //!
 //! Gaps of the face: between the lips and between the corners of the mouth, and between the lids of either eye. How wide each is in the picture,
 //! MediaPipe's face mesh finds in the render, and the true surface says by its vertices, projected by the row's camera; the errors are mean
 //! absolute differences. Gaps need no place and no size, and what the camera foreshortens it foreshortens of both. What the network means by a lip differs a
-//! little from the vertex: the same of the truth's own picture (`_target`) is what no render could be expected to go below. Null where the mesh is not sure of a
-//! face. `evaluate_faces` compares picture with picture; this one alone knows what was meant. Knows no tracking.
+//! little from the vertex: the same of the truth's own picture (`_target`) is what the detector comes to by itself. All are null where the mesh is not sure of a face in
+//! both pictures, so that a render in which none is found is not taken for a good one: `face_found` tells for how many frames the others speak. `evaluate_faces` compares picture with picture; this one alone knows what was meant. Knows no tracking.
 
 use crate::common::landmarks::{Face, refine, sure_face};
 use crate::common::media::camera_of;
 use anyhow::{Context, Result};
 use datasets::truth::{Truth, landmark};
 use geometry::Camera;
-use manifests::{Type, Value};
+use manifests::Type;
 use models::face_mesh::FaceMesh;
 use protocol::{Cx, Grain, OutRow, Rows, Stage, StageDef, Unit};
 use schemars::JsonSchema;
@@ -45,12 +45,13 @@ const EYES: [Gap; 2] =
 const OUTER: [&str; 2] = ["eyeOuterRight", "eyeOuterLeft"];
 
 fn def() -> StageDef {
-    StageDef::new("evaluate_expression", 1, Grain::Row)
+    StageDef::new("evaluate_expression", 2, Grain::Row)
         .doc("How far mouth and eyes of a render are from being as open as they truly were, on synthetic people.")
         .reads([("target", Type::Blob), ("render", Type::Blob), ("truth", Type::Blob)])
         .reads([("intrinsics", Type::Floats(9)), ("world_to_cam", Type::Floats(16))])
         .reads([("width", Type::I64), ("height", Type::I64), ("crop_rect", Type::Floats(3))])
         .writes(["mouth_error", "eyes_error", "mouth_error_target", "eyes_error_target"].map(|name| (name, Type::F64)))
+        .writes([("face_found", Type::F64)])
         .file_param("networks")
         .batch(16)
 }
@@ -76,19 +77,15 @@ impl EvaluateExpression {
         let row = unit.row();
         let truth = Truth::read(&row.path("truth")?)?;
         let [x0, y0, side] = row.array("crop_rect")?;
-        let mut out = OutRow::new();
-        for (column, ending) in [("render", ""), ("target", "_target")] {
-            let found = sure_face(&self.mesh, &row.path(column)?, self.params.refine)?;
-            let errors = found
-                .map(|(image, face)| {
-                    let camera = camera_of(&row, None)?.crop_resized(x0, y0, side, image.width as u32);
-                    let error = |gaps: &[Gap]| gap_error(gaps, &face, &truth, &camera);
-                    Ok::<_, anyhow::Error>([error(&MOUTH)?, error(&EYES)?])
-                })
-                .transpose()?;
-            for (i, name) in ["mouth_error", "eyes_error"].into_iter().enumerate() {
-                let value = errors.map_or(Value::Null, |errors| Value::F64(errors[i]));
-                out = out.set(&format!("{name}{ending}"), value);
+        let [render, target] =
+            ["render", "target"].map(|column| sure_face(&self.mesh, &row.path(column)?, self.params.refine));
+        let both = render?.zip(target?);
+        let mut out = OutRow::new().f64("face_found", u8::from(both.is_some()));
+        let faces = both.map(|(render, target)| [(render, ""), (target, "_target")]);
+        for ((image, face), ending) in faces.into_iter().flatten() {
+            let camera = camera_of(&row, None)?.crop_resized(x0, y0, side, image.width as u32);
+            for (name, gaps) in [("mouth_error", &MOUTH), ("eyes_error", &EYES)] {
+                out = out.f64(&format!("{name}{ending}"), gap_error(gaps, &face, &truth, &camera)?);
             }
         }
         Ok(vec![out])

@@ -2,7 +2,8 @@
 //!
 //! reads: video or image with timestep, matte_video? or matte? or background?, color_transform? or color_polynomial?, every?,
 //! distortion? or distortion_fisheye? with intrinsics, width, height
-//! writes: timestep, image (RGB, PNG or JPEG), matte (grey PNG); what was corrected by, as null, since it is done
+//! writes: timestep, image (RGB, PNG or JPEG), matte (grey PNG); colours, lens and background that it was corrected by, as null, since it is done. The matte stays:
+//! who extracts from what was extracted says `over_white: false`
 //!
 //! A picture has the shape of those that its camera's calibration is for, and a matte that of its picture; sizes may differ.
 //! A row of the input is a video, and each of its frames taken is a row of the output; or it is a picture, and is taken if

@@ -284,11 +284,10 @@ fn elsewhere(survey: &Survey, published: &Published) -> Vec<(String, String)> {
     }
     let untested: Vec<&str> = tested(survey).into_iter().flatten().filter(|name| !is_here(name)).collect();
     if !untested.is_empty() {
-        let (noun, whole) = if untested.len() == 1 { ("sequence", "the other one") } else { ("sequences", "nothing") };
-        let prevents = format!(
-            "the paper tests on it; self-reenactment is scored on {whole} then, or on what `hold_out_sequences` names"
-        );
-        list.push((format!("{noun} {}", untested.join(", ")), prevents));
+        let one = untested.len() == 1;
+        let [noun, them, rest] = if one { ["sequence", "it", "the other one"] } else { ["sequences", "them", "none"] };
+        let scored = format!("self-reenactment is scored on {rest} then, or on what `hold_out_sequences` names");
+        list.push((format!("{noun} {}", untested.join(", ")), format!("the paper tests on {them}; {scored}")));
     }
     list
 }
@@ -497,7 +496,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         nersemble::write_calibration(root.path(), 18, &rig(&SERIALS[..2], 2200, 3208)).unwrap();
         put(root.path(), &format!("018/sequences/EXP-1-head/images/cam_{}.mp4", SERIALS[0]));
-        let table = "ID,BACKGROUND,EXP-1-head,EXP-5-mouth,FREE\r\n018,x,x,m,x\r\n019,x,x,,\r\n";
+        let table = "ID,wears_glasses,BACKGROUND,EXP-1-head,EXP-5-mouth,FREE\r\n018,x,x,x,m,x\r\n019,,x,x,,\r\n";
         std::fs::write(root.path().join("metadata_sequences.csv"), table).unwrap();
         let told = || answer(&["nersemble".to_string(), root.path().join("018").display().to_string()]).unwrap();
         assert!(told().contains("missing: sequences EXP-5-mouth, FREE: metadata_sequences.csv says"), "{}", told());

@@ -40,6 +40,13 @@ struct Params {
     /// Which joint is the jaw; left out: 2 of five, as in FLAME, else none.
     #[serde(default)]
     jaw: Option<usize>,
+    /// Whether a jaw that is a joint is among the directions of `pca_model`; else it stays shut there.
+    #[serde(default = "yes")]
+    jaw_moves: bool,
+}
+
+fn yes() -> bool {
+    true
 }
 
 fn fitted() -> [usize; 2] {
@@ -101,6 +108,7 @@ impl LoadLinearHead {
         std::fs::write(&file, files::pack(&head)).with_context(|| format!("cannot write {}", file.display()))?;
         let pca = cx.file(unit, "pca_model.safetensors");
         let jaw = self.params.jaw.or((head.joint_count() == FLAMES_JOINTS).then_some(FLAMES_JAW));
+        let jaw = jaw.filter(|_| self.params.jaw_moves);
         pca_heads::write(&pca, &PcaHead::of_linear(&head, self.params.fitted, jaw)?)?;
         geometry::ply::write_mesh(&mesh, &Mesh { positions, faces: head.faces.clone() }, &[])?;
         let [shapes, expressions] = head.widths();

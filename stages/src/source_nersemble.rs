@@ -14,6 +14,7 @@ use manifests::Type;
 use protocol::{Cx, Grain, OutRow, Rows, Stage, StageDef, Unit};
 use schemars::JsonSchema;
 use serde::Deserialize;
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 /// Parameters.
@@ -78,12 +79,20 @@ impl Params {
             self.path.display(),
             self.path.display()
         );
-        for (what, names, of) in [
-            ("sequences", &self.sequences, (|r| &r.sequence) as fn(&Recording) -> &String),
-            ("cameras", &self.cameras, |r| &r.camera),
-        ] {
-            let is_absent = |name: &&String| found.iter().all(|(recording, _)| of(recording) != *name);
-            let absent: Vec<&str> = names.iter().filter(is_absent).map(String::as_str).collect();
+        self.warn_of_absent(&found, one, cx);
+        // the recordings of a sequence stand together
+        for group in found.chunk_by(|(a, _), (b, _)| (&a.participant, &a.sequence) == (&b.participant, &b.sequence)) {
+            let videos = group.iter().map(|(recording, _)| recording).filter(|recording| recording.timestep.is_none());
+            ensure_one_rate(videos.map(|recording| recording.pixels.as_path()), cx)?;
+        }
+        found.into_iter().map(|(recording, row)| named(&recording, row, one)).collect()
+    }
+
+    /// Tells what was asked for and is not there: participants, cameras, and of each participant sequences.
+    fn warn_of_absent(&self, found: &[(Recording, OutRow)], one: Option<i64>, cx: &Cx<'_>) {
+        let number = |recording: &Recording| one.or_else(|| recording.participant.parse().ok());
+        let there: BTreeSet<i64> = found.iter().filter_map(|(recording, _)| number(recording)).collect();
+        let asked = |what: &str, absent: Vec<String>| {
             if !absent.is_empty() {
                 cx.warn(&format!(
                     "`{what}` asks for {}, of which there are no recordings that are taken; `effigy import nersemble {}` lists what there is",
@@ -91,13 +100,19 @@ impl Params {
                     self.path.display()
                 ));
             }
+        };
+        let people = self.participants.iter().filter(|number| !there.contains(number));
+        asked("participants", people.map(i64::to_string).collect());
+        let has = |is_it: &dyn Fn(&Recording) -> bool| found.iter().any(|(recording, _)| is_it(recording));
+        let cameras = self.cameras.iter().filter(|name| !has(&|recording| recording.camera == **name));
+        asked("cameras", cameras.cloned().collect());
+        let mut sequences = Vec::new();
+        for &person in &there {
+            let of = |name: &String| has(&|recording| number(recording) == Some(person) && recording.sequence == *name);
+            let whose = if there.len() > 1 { format!(" of participant {person}") } else { String::new() };
+            sequences.extend(self.sequences.iter().filter(|name| !of(name)).map(|name| format!("{name}{whose}")));
         }
-        // the recordings of a sequence stand together
-        for group in found.chunk_by(|(a, _), (b, _)| (&a.participant, &a.sequence) == (&b.participant, &b.sequence)) {
-            let videos = group.iter().map(|(recording, _)| recording).filter(|recording| recording.timestep.is_none());
-            ensure_one_rate(videos.map(|recording| recording.pixels.as_path()), cx)?;
-        }
-        found.into_iter().map(|(recording, row)| named(&recording, row, one)).collect()
+        asked("sequences", sequences);
     }
 }
 

@@ -150,15 +150,20 @@ fn each_participant_is_tested_on_the_papers_sequences() {
              splits: {{ stage: assign_split, from: videos{more} }}\n"
         )
     };
-    let splits = |more: &str| {
-        space.write("r.yaml", &recipe(18, more));
+    let of = |who: i64, more: &str| {
+        space.write("r.yaml", &recipe(who, more));
         space.run();
         let of = |row: Value| row["split"].as_str().expect("a name").to_string();
         space.rows("splits").into_iter().map(of).collect::<Vec<String>>()
     };
+    let splits = |more: &str| of(18, more);
     assert_eq!(splits(""), ["train", "view", "view", "train"]);
     assert_eq!(splits(", paper_sequences: true"), ["sequence", "view", "both", "train"]);
     assert_eq!(splits(", paper_sequences: true, hold_out_sequences: [FREE]"), ["sequence", "view", "both", "sequence"]);
+    // of somebody whom the paper does not know what is named is held out, and something has to be
+    assert_eq!(of(19, ", paper_sequences: true, hold_out_sequences: [FREE]"), ["train", "view", "both", "sequence"]);
     space.write("r.yaml", &recipe(19, ", paper_sequences: true"));
-    space.effigy(&["run", "r.yaml"]).expect_error(1, &["the paper has no participant 19", "hint:"]);
+    space
+        .effigy(&["run", "r.yaml"])
+        .expect_error(1, &["the paper has no participant 19", "hint: `hold_out_sequences` names what is"]);
 }

@@ -164,6 +164,9 @@ pub fn survey(root: &Path) -> Result<Vec<Survey>, LayoutError> {
     participants(root)?.iter().map(|folder| Participant::open(folder)?.survey()).collect()
 }
 
+/// Columns of `metadata_sequences.csv` that are about no sequence of the person.
+const NO_SEQUENCES: [&str; 2] = ["BACKGROUND", "wears_glasses"];
+
 /// The sequences that were published of each participant, as `metadata_sequences.csv` of a download says: a line for each, by its number, with
 /// `x` or `m` below the names of those there are. Nothing where there is no such file; pictures of the background are no sequence.
 pub fn published(root: &Path) -> BTreeMap<u32, Vec<String>> {
@@ -183,7 +186,7 @@ pub fn published(root: &Path) -> BTreeMap<u32, Vec<String>> {
             .iter()
             .zip(&cells)
             .skip(1)
-            .filter(|(name, mark)| ["x", "m"].contains(*mark) && **name != "BACKGROUND");
+            .filter(|(name, mark)| ["x", "m"].contains(*mark) && !NO_SEQUENCES.contains(name));
         all.insert(participant, there.map(|(name, _)| (*name).to_owned()).collect());
     }
     all

@@ -357,8 +357,9 @@ impl Local {
                 let worker = self.workers.remove(&worker)?;
                 let id = worker.task?;
                 let running = self.give_back(id)?;
-                // it may have ended before it was given this one, whose fault that then is not; a fresh worker finds out
-                if worker.proven && !worker.spoke && !running.timed_out && running.too_heavy.is_none() {
+                // it may have left by itself before it was given this one, whose fault that then is not; a fresh worker finds out
+                let left = status.as_ref().is_ok_and(ExitStatus::success);
+                if left && worker.proven && !worker.spoke && !running.timed_out && running.too_heavy.is_none() {
                     return Some((id, Report::Ended(Ended::Withdrawn, Instant::now())));
                 }
                 let said = words.clone();

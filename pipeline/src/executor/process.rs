@@ -13,8 +13,8 @@ use std::time::Duration;
 /// Lines of a process's last words that are shown.
 pub const LAST_WORDS: usize = 12;
 
-/// The longest line that is taken whole, bytes: an event of a worker is shorter by far.
-const LONGEST: u64 = 1 << 20;
+/// The longest line that is taken whole, bytes: an event of a worker is shorter, even if it fails with a long story.
+const LONGEST: u64 = 16 << 20;
 
 /// The lines that come from a process, until there are no more. Longer ones come in pieces, so that nobody who forgets to end a line takes all
 /// memory.

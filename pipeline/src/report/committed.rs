@@ -1,7 +1,7 @@
 //! Whether a file that somebody committed still holds the tables that a run gives. Text around the tables is nobody's business
 //! here; what differs is told line by line. Knows no run.
 
-use super::splice::{fenced, heading, is_note};
+use super::splice::{fenced, heading, note_below};
 use super::writers::{Format, Titled, marks, tolerances, write};
 
 /// A cell of a file: its text without marks, and whether it is marked as the best.
@@ -215,14 +215,13 @@ fn number_length(text: &str) -> usize {
 /// The tables of a file.
 fn parse(text: &str, format: Format) -> Vec<Found> {
     let mut tables: Vec<Found> = Vec::new();
-    // in a table, and right below one
-    let (mut open, mut below) = (false, false);
+    let mut open = false;
     let mut title = None;
     let lines: Vec<&str> = text.lines().collect();
     let code = if format == Format::Markdown { fenced(&lines) } else { vec![false; lines.len()] };
-    for (raw, code) in lines.into_iter().zip(code) {
+    for (at, &raw) in lines.iter().enumerate() {
         let line = raw.trim();
-        if let Some(found) = titled(raw, format).filter(|_| !code) {
+        if let Some(found) = titled(raw, format).filter(|_| !code[at]) {
             title = Some(found);
         }
         let cells = match format {
@@ -237,12 +236,8 @@ fn parse(text: &str, format: Format) -> Vec<Found> {
             Format::Html => matches!(line, "<thead>" | "</thead>" | "<tbody>"),
             _ => false,
         };
-        // the first line below it that is none
-        if format == Format::Markdown && !code && cells.is_none() && !line.is_empty() {
-            if let Some(last) = tables.last_mut().filter(|_| below) {
-                last.note = is_note(line).then(|| line.to_string());
-            }
-            below = false;
+        if let (true, None, Format::Markdown, Some(last)) = (open, &cells, format, tables.last_mut()) {
+            last.note = note_below(&lines, &code, at).map(|note| lines[note].trim().to_string());
         }
         match cells {
             None => open &= rule,
@@ -251,7 +246,7 @@ fn parse(text: &str, format: Format) -> Vec<Found> {
                 if !open {
                     tables.push(Found { title: title.take(), lines: Vec::new(), note: None });
                 }
-                (open, below) = (true, true);
+                open = true;
                 let cells = cells.iter().map(|cell| plain(cell, format)).collect();
                 tables.last_mut().expect("one was put there").lines.push(Line { raw: raw.into(), cells });
             }
@@ -389,6 +384,22 @@ mod tests {
         let around =
             if format == Format::Markdown { format!("# Ablations\n\nWords.\n\n{text}\nMore.\n") } else { text };
         differences("t", &sample(new), &around, format).unwrap()
+    }
+
+    #[test]
+    fn a_note_that_says_something_else_is_told_and_other_words_are_nobodys_business() {
+        let tables = sample([20.0, 19.0]);
+        let written = write("t", &tables, Format::Markdown).unwrap();
+        assert!(written.contains("*a note*"), "{written}");
+        let told = |text: &str| differences("t", &tables, text, Format::Markdown).unwrap().join("\n");
+        assert_eq!(told(&written), "");
+        assert_eq!(told(&written.replace("*a note*", "")), "", "a file may do without");
+        let stale = told(&written.replace("*a note*", "*means of stuff*"));
+        assert!(stale.contains("- *means of stuff*") && stale.contains("+ *a note*"), "{stale}");
+        // neither is the place that a note is written to
+        for other in ["*In short:*\nwords", "```\ncode\n```\n\n*Measured here.*"] {
+            assert_eq!(told(&written.replace("*a note*", other)), "", "{other}");
+        }
     }
 
     #[test]

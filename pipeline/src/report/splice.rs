@@ -60,14 +60,20 @@ fn edit(lines: &[&str], code: &[bool], section: Range<usize>, body: String) -> (
         return (section.start..section.start, format!("{above}{body}{below}"));
     };
     let end = (start..section.end).find(|&i| !is_row(i)).unwrap_or(section.end);
-    let next = (end..section.end).find(|&i| !is_blank(i)).unwrap_or(section.end);
-    let alone = next + 1 >= section.end || is_blank(next + 1);
-    let noted = end < next && next < section.end && !code[next] && alone && is_note(lines[next]);
-    (start..if noted { next + 1 } else { end }, body)
+    let note = note_below(&lines[..section.end], code, end);
+    (start..note.map_or(end, |note| note + 1), body)
+}
+
+/// Which line is the note of a table that ends before line `end`: the first below it, in italics and alone between blank lines.
+pub(super) fn note_below(lines: &[&str], code: &[bool], end: usize) -> Option<usize> {
+    let is_blank = |i: usize| lines[i].trim().is_empty();
+    let next = (end..lines.len()).find(|&i| !is_blank(i))?;
+    let alone = next + 1 >= lines.len() || is_blank(next + 1);
+    (end < next && !code[next] && alone && is_note(lines[next])).then_some(next)
 }
 
 /// Whether a line is all in italics, as notes are.
-pub(super) fn is_note(line: &str) -> bool {
+fn is_note(line: &str) -> bool {
     let inner = line.trim().strip_prefix('*').and_then(|text| text.strip_suffix('*'));
     inner.is_some_and(|text| !text.is_empty() && !text.starts_with([' ', '*']) && !text.ends_with([' ', '*']))
 }

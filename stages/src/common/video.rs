@@ -31,10 +31,6 @@ const SMALLEST: usize = 16;
 /// The longer and the shorter side of the largest frames that it takes, px.
 const LARGEST: [usize; 2] = [3840, 2160];
 
-/// Writes a video of all of these frames, as [`VideoWriter`] does.
-///
-/// # Errors
-/// If there is no frame, and those of [`VideoWriter`].
 /// Checks that videos of one scene show the same moments under the same numbers of frames; other numbers of frames are told.
 ///
 /// # Errors
@@ -46,6 +42,10 @@ pub fn ensure_one_rate<'a>(videos: impl Iterator<Item = &'a Path>, cx: &Cx<'_>) 
         // one that is broken is told by whoever reads its frames, and keeps nothing else from being read
         let Ok(video) = VideoReader::open(path) else { continue };
         let (rate, frames) = (video.rate()?, video.promised()?);
+        // some containers tell none
+        if rate <= 0.0 {
+            continue;
+        }
         let Some((other, rate_of_other, frames_of_other)) = first else {
             first = Some((path, rate, frames));
             continue;
@@ -73,6 +73,10 @@ pub fn ensure_one_rate<'a>(videos: impl Iterator<Item = &'a Path>, cx: &Cx<'_>) 
     Ok(())
 }
 
+/// Writes a video of all of these frames, as [`VideoWriter`] does.
+///
+/// # Errors
+/// If there is no frame, and those of [`VideoWriter`].
 #[cfg(test)]
 pub fn write_video(path: &Path, fps: f64, frames: &[Image]) -> Result<()> {
     ensure!(!frames.is_empty(), "{}: a video needs at least one frame", path.display());
