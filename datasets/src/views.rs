@@ -367,8 +367,8 @@ pub fn check_directions(views: &[View]) -> Result<(), ViewError> {
 
 /// How many cameras stand on their head where +y is up, as it is in our world.
 pub fn upside_down(views: &[View]) -> usize {
-    // the camera's y points down
-    views.iter().filter(|view| view.pinhole().world_to_cam.row(1).y > 0.0).count()
+    // the camera's y points down; one that lies on its side stands on nothing
+    views.iter().filter(|view| view.pinhole().world_to_cam.row(1).y > 0.5).count()
 }
 
 /// By how much most cameras look past the origin, degrees.

@@ -63,6 +63,22 @@ fn a_worker_that_leaves_after_each_task_fails_nothing() {
 }
 
 #[test]
+fn a_worker_that_crashes_takes_its_task_along_and_is_told_of() {
+    let space = Space::new();
+    let script = "#!/bin/sh\nif [ \"$1\" != worker ]; then exec PROVIDER \"$@\"; fi\nIFS= read -r task && echo \"$task\" | PROVIDER worker\nIFS= read -r task && kill -SEGV $$\n";
+    space.write("two.sh", &script.replace("PROVIDER", &provider()));
+    std::fs::set_permissions(space.path("two.sh"), std::fs::Permissions::from_mode(0o755)).expect("it is ours");
+    let rows: Vec<String> = (0..4).map(|n| format!("{{ n: {n}, letters: {n}.5 }}")).collect();
+    let log = space.path("ran.log");
+    let rank = format!("  rank: {{ stage: rank, from: src, by: [n], log: '{}' }}\n", log.display());
+    space.write("r.yaml", &format!("providers: [./two.sh]\nstages:\n  src: {{ rows: [{}] }}\n{rank}", rows.join(", ")));
+    let said = space.effigy(&["run", "r.yaml", "--jobs", "1", "--json"]);
+    // each worker does one task and crashes over the next, which is not quietly given to another
+    assert_eq!((said.code, said.counts()), (1, (2, 0, 2)), "{}{}", said.out, said.err);
+    assert!(said.out.contains("signal 11"), "{}{}", said.out, said.err);
+}
+
+#[test]
 fn parameters_constants_and_files_are_facts() {
     let space = start("", "");
     space.run();
