@@ -371,33 +371,17 @@ fn no_stage_after_the_capture_sees_how_a_person_was_made() {
         "portraits_synthetic",
     ];
     let with = |more: &[&'static str]| [&films[..], more].concat();
+    let judges = [
+        "capture_truth",
+        "evaluate_expression",
+        "evaluate_eyes",
+        "evaluate_landmarks",
+        "evaluate_skin",
+        "evaluate_tracking",
+    ];
     let rules: [(&[&str], &[&str], Vec<&str>); 8] = [
-        (
-            &["truth"],
-            &[],
-            vec![
-                "capture_truth",
-                "evaluate_expression",
-                "evaluate_eyes",
-                "evaluate_landmarks",
-                "evaluate_skin",
-                "evaluate_tracking",
-                "expression_actions",
-                "probe_expression",
-            ],
-        ),
-        (
-            &[],
-            &["truth"],
-            vec![
-                "capture_truth",
-                "evaluate_expression",
-                "evaluate_eyes",
-                "evaluate_landmarks",
-                "evaluate_skin",
-                "evaluate_tracking",
-            ],
-        ),
+        (&["truth"], &[], [&judges[..], &["expression_actions", "probe_expression"]].concat()),
+        (&[], &["truth"], judges.to_vec()),
         (&[], &["head_pose"], vec!["capture_truth", "evaluate_poses"]),
         (&[], &["arkit", "action_mm"], vec!["capture_truth", "expression_actions", "probe_expression"]),
         (&[], &["gaze"], vec!["capture_truth", "evaluate_eyes"]),
