@@ -64,13 +64,15 @@ impl Places {
     pub fn own(&self, digest: &Digest) -> Option<PathBuf> {
         let touched = || self.touched.lock().unwrap_or_else(PoisonError::into_inner);
         let is_still = |(path, seen): &&(PathBuf, Fingerprint)| {
+            let begun = Fingerprint::now();
             let Ok(now) = Fingerprint::of(path) else { return false };
             if now == *seen || touched().get(path) == Some(&now) {
                 return true;
             }
             // touched, or given another name: its times tell nothing of its content
             let is_same = now.size == seen.size && Digest::of_file(path).is_ok_and(|(now, _)| now == *digest);
-            if is_same {
+            // one whose times are too young to tell of a later change is read again
+            if is_same && now.is_settled(begun) {
                 touched().insert(path.clone(), now);
             }
             is_same
