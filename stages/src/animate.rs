@@ -1,6 +1,6 @@
 //! `animate`: a person's face moved by another's: the expression codes and head poses of a tracked driver on this identity (cross-reenactment).
 //!
-//! reads: participant, timestep, expression, pose; with head_model, person (the avatar's), rest (one tracked row of the avatar's person)
+//! reads: participant, timestep, expression, pose, lost?; with head_model, person (the avatar's), rest (one tracked row of the avatar's person)
 //! writes: participant, driver, mesh, expression, pose
 //!
 //! A group is a sequence of the driver, who was tracked with the same head model. A row comes out for each frame, as `track_head` would put it out for the avatar's person:
@@ -8,7 +8,7 @@
 //!
 //! The paper copies expression codes plainly (`transfer: copy`). A code holds for the person it was fitted to: what tracking could
 //! not explain by the identity, and a face that is never quite neutral, are in it too, and move to the avatar. `transfer: change` adds to the avatar's code at rest how the driver's differs from
-//! the driver's first frame: better where that is a neutral face, worse where it is not.
+//! the driver's first frame that was not lost: better where that is a neutral face, worse where it is not.
 //!
 //! The pose is that of `rest`, followed by the driver's motion since the first frame, in the head's own frame: the avatar turns as
 //! the driver does, from where the avatar's person was filmed. `motion: none` keeps it still, `motion: world` copies the driver's pose. Knows no images.
@@ -71,10 +71,11 @@ enum Motion {
 }
 
 fn def() -> StageDef {
-    StageDef::new("animate", 2, Grain::Group)
+    StageDef::new("animate", 3, Grain::Group)
         .doc("Moves a person's head model by the tracked expressions and poses of another.")
         .reads([("participant", Type::I64), ("timestep", Type::I64)])
         .reads([("expression", Type::Floats(0)), ("pose", Type::Floats(6))])
+        .may_read([("lost", Type::Bool)])
         .with("head_model", head_models::COLUMNS)
         .with("person", [("participant", Type::I64), ("person", Type::Blob)])
         .with("rest", [("expression", Type::Floats(0)), ("pose", Type::Floats(6))])
@@ -132,7 +133,16 @@ impl Animate {
         let rows = unit.rows();
         let order = in_time(&rows)?;
         let moved = rows.iter().map(|row| Moved::read(row, "the driver")).collect::<Result<Vec<_>>>()?;
-        let first = &moved[order.first().context("a sequence of no frames")?.1];
+        // what a lost frame says of the head is what the tracker began with
+        let lost = |i: usize| -> Result<bool> { Ok(rows[i].has("lost") && rows[i].bool("lost")?) };
+        let mut first = order.first().context("a sequence of no frames")?.1;
+        for (_, i) in &order {
+            if !lost(*i)? {
+                first = *i;
+                break;
+            }
+        }
+        let first = &moved[first];
         let mut out = Rows::new();
         for (timestep, i) in order.iter().copied() {
             let frame = follow(p.transfer, p.motion, &self.rest, first, &moved[i]);

@@ -1,6 +1,6 @@
 //! `contact_sheet`: rows of pictures to look at: truth, renders, every G-buffer channel, tracked mesh over the image.
 //!
-//! reads: sequence, camera, timestep, target, gbuffer, render; method?   writes: sheet (RGB PNG)
+//! reads: sequence, camera, timestep, target, gbuffer, render; method?, participant?, crop?   writes: sheet (RGB PNG)
 //!
 //! One line of the sheet is one view, one column one picture of it: the truth, a render of each method, then the condition's
 //! channels (depth, canonical xyz, normals, ambient, mask) and the tracked mesh drawn over the truth. Views are spread
@@ -9,7 +9,7 @@
 use crate::common::drawing::{below, beside, plain};
 use crate::common::gbuffers;
 use crate::common::media::Image;
-use crate::common::sheets::{NO_RENDER, Views, enlarge, heading, label, render_of, spread};
+use crate::common::sheets::{self, NO_RENDER, Views, enlarge, heading, label, render_of, spread};
 use anyhow::Result;
 use geometry::gbuffer::GBuffer;
 use manifests::Type;
@@ -39,11 +39,12 @@ fn picture() -> usize {
 }
 
 fn def() -> StageDef {
-    StageDef::new("contact_sheet", 4, Grain::Whole)
+    StageDef::new("contact_sheet", 5, Grain::Whole)
         .doc("Truth, renders, G-buffer channels and mesh overlay of some views in one picture.")
         .reads([("sequence", Type::Str), ("camera", Type::Str), ("timestep", Type::I64)])
         .reads([("target", Type::Blob), ("gbuffer", Type::Blob), ("render", Type::Blob)])
         .may_read([("method", Type::Str)])
+        .may_read(sheets::MAY_READ)
         .writes([("sheet", Type::Blob)])
 }
 

@@ -30,7 +30,7 @@ struct Params {
 }
 
 fn def() -> StageDef {
-    StageDef::new("detect_landmarks", 2, Grain::Row)
+    StageDef::new("detect_landmarks", 3, Grain::Row)
         .doc("Finds the 468 landmarks of the face in each picture, and irises and lids.")
         .reads([("image", Type::Blob)])
         .may_read([("matte", Type::Blob), ("width", Type::I64), ("height", Type::I64)])

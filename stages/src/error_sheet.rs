@@ -1,6 +1,6 @@
 //! `error_sheet`: truth, render and where they differ, in one picture.
 //!
-//! reads: target, render, method?, sequence, camera, timestep (all rows at once)   writes: sheet (PNG)
+//! reads: target, render, method?, sequence, camera, timestep, participant?, crop? (all rows at once)   writes: sheet (PNG)
 //!
 //! A line per view, spread evenly over the views there are: the truth, then each method's render and the map of its error: mean absolute difference over
 //! red, green and blue, values in [0, 1], in turbo from 0 to `full`. The scale is a parameter and not that of the pictures, so that sheets of two runs
@@ -8,7 +8,7 @@
 
 use crate::common::drawing::{Anchor, WHITE, below, beside, color_bar, place, plain, text, turbo};
 use crate::common::media::Image;
-use crate::common::sheets::{NO_RENDER, Views, enlarge, heading, label, render_of, spread};
+use crate::common::sheets::{self, NO_RENDER, Views, enlarge, heading, label, render_of, spread};
 use anyhow::{Result, ensure};
 use manifests::Type;
 use metrics::psnr::l1;
@@ -45,11 +45,12 @@ fn full() -> f64 {
 }
 
 fn def() -> StageDef {
-    StageDef::new("error_sheet", 2, Grain::Whole)
+    StageDef::new("error_sheet", 3, Grain::Whole)
         .doc("Truth, renders and maps of their absolute error, of some views in one picture.")
         .reads([("sequence", Type::Str), ("camera", Type::Str), ("timestep", Type::I64)])
         .reads([("target", Type::Blob), ("render", Type::Blob)])
         .may_read([("method", Type::Str)])
+        .may_read(sheets::MAY_READ)
         .writes([("sheet", Type::Blob)])
 }
 

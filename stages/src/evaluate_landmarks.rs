@@ -19,10 +19,11 @@
 //! of the true surface: detected landmarks slide over the skin when a face moves, so it is not zero, and a tracker below it follows the detector rather than the head.
 
 use crate::common::head_models::HEAD_CENTER;
+use crate::common::head_validation::content;
 use crate::common::landmarks::{self, PLACES, TRIANGULATED};
 use crate::common::media::camera_of;
 use crate::common::tracked;
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use datasets::truth::Truth;
 use geometry::distance::{MeshDistance, closest_on_triangle};
 use geometry::{Camera, Mesh};
@@ -35,7 +36,7 @@ use protocol::{Cx, Grain, OutRow, Row, Rows, Stage, StageDef, Unit};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Parameters.
 #[derive(Deserialize, JsonSchema)]
@@ -194,34 +195,34 @@ impl Surface {
     }
 }
 
-/// A surface with the canonical places of the landmarks that were found.
-struct Marked {
-    surface: Surface,
-    places: Vec<Option<Place>>,
-}
-
-impl Marked {
-    fn new(surface: Surface, found: &[Option<DVec3>]) -> Marked {
-        Marked { places: surface.places_of(found), surface }
+impl Surface {
+    /// The tracked surface of a moment.
+    fn tracked(path: &Path) -> Result<Surface> {
+        let (mesh, canonical) = tracked::read_mesh(path)?;
+        Ok(Surface::new(mesh, canonical))
     }
 
     /// The true surface of a moment; its canonical coordinates are the neutral face.
-    fn truth(path: &Path, found: &[Option<DVec3>]) -> Result<Marked> {
+    fn truth(path: &Path) -> Result<Surface> {
         let truth = Truth::read(path)?;
         let center = Vec3::from(HEAD_CENTER);
         let canonical = truth.canonical.iter().map(|p| (*p * UNITS_PER_METRE as f32 + center).extend(0.0));
         let canonical = canonical.map(|p| [p.x, p.y, p.z, p.w, 0.0]).collect();
-        Ok(Marked::new(Surface::new(Mesh { positions: truth.positions, faces: truth.faces }, canonical), found))
+        Ok(Surface::new(Mesh { positions: truth.positions, faces: truth.faces }, canonical))
     }
 }
 
-/// A moment, and which rows are its views.
+/// A moment, without its surfaces: of all moments they would not fit into memory.
 struct Moment {
     sequence: String,
     timestep: i64,
     found: Vec<Option<DVec3>>,
-    tracked: Marked,
-    truth: Option<Marked>,
+    /// Canonical places of the landmarks, as the tracked surface has them.
+    places: Vec<Option<Place>>,
+    /// As the true one has them.
+    true_places: Option<Vec<Option<Place>>>,
+    mesh: PathBuf,
+    truth: Option<PathBuf>,
     views: Vec<(Camera, Vec<[f64; 2]>)>,
 }
 
@@ -242,18 +243,18 @@ impl EvaluateLandmarks {
         let mut own: BTreeMap<&str, (Vec<Option<Place>>, Vec<Option<Place>>)> = BTreeMap::new();
         let mut out = Rows::new();
         for (done, moment) in moments.iter().enumerate() {
-            let surface = &moment.tracked.surface;
+            let surface = Surface::tracked(&moment.mesh)?;
             let (places, true_places) = own.entry(&moment.sequence).or_insert_with_key(|without| {
                 (
-                    own_places(&moments, without, |m| Some(&m.tracked)),
-                    own_places(&moments, without, |m| m.truth.as_ref()),
+                    own_places(&moments, without, |m| Some(&m.places)),
+                    own_places(&moments, without, |m| m.true_places.as_ref()),
                 )
             });
             let own = surface.spots(places.iter().map(|p| p.as_ref().map(|p| p.as_slice())));
-            let truth = moment.truth.as_ref().map_or_else(
-                || vec![None; POINTS],
-                |truth| truth.surface.spots(true_places.iter().map(|p| p.as_ref().map(|p| p.as_slice()))),
-            );
+            let truth = match &moment.truth {
+                Some(path) => Surface::truth(path)?.spots(true_places.iter().map(|p| p.as_ref().map(|p| p.as_slice()))),
+                None => vec![None; POINTS],
+            };
             let mean = surface.spots(mean_places.iter().map(|p| p.as_ref().map(|p| p.as_slice())));
             // what was triangulated looks where the surface does there
             let triangulated: Vec<Option<Spot>> = moment
@@ -285,17 +286,25 @@ impl EvaluateLandmarks {
     }
 
     fn moment(&self, (sequence, timestep): (String, i64), rows: &[Row<'_>]) -> Result<Moment> {
-        let (mesh, canonical) = tracked::read_mesh(&rows[0].path("mesh")?)?;
+        let mesh = rows[0].path("mesh")?;
+        for row in rows {
+            ensure!(
+                content(&row.path("mesh")?) == content(&mesh),
+                "sequence {sequence} has several meshes at timestep {timestep}\nhint: `by: [participant]` keeps people apart"
+            );
+        }
         let found = landmarks::of_column(&rows[0].floats(TRIANGULATED.0)?);
-        let tracked = Marked::new(Surface::new(mesh, canonical), &found);
-        let truth = rows[0].has("truth").then(|| Marked::truth(&rows[0].path("truth")?, &found)).transpose()?;
+        let places = Surface::tracked(&mesh)?.places_of(&found);
+        let truth = rows[0].maybe_path("truth")?;
+        let true_places = truth.as_ref().map(|path| Ok::<_, anyhow::Error>(Surface::truth(path)?.places_of(&found)));
+        let true_places = true_places.transpose()?;
         let mut views = Vec::new();
         for row in rows {
             if row.f64("landmark_confidence")? >= self.params.min_confidence {
                 views.push((camera_of(row, None)?, row.floats("landmarks")?.as_chunks::<2>().0.to_vec()));
             }
         }
-        Ok(Moment { sequence, timestep, found, tracked, truth, views })
+        Ok(Moment { sequence, timestep, found, places, true_places, mesh, truth, views })
     }
 
     /// Mean error over views and the landmarks that count, per cent; none if there is nothing to compare. `facing` says which way the
@@ -332,10 +341,10 @@ impl EvaluateLandmarks {
 fn own_places<'a>(
     moments: &'a [Moment],
     without: &str,
-    of: impl Fn(&'a Moment) -> Option<&'a Marked>,
+    of: impl Fn(&'a Moment) -> Option<&'a Vec<Option<Place>>>,
 ) -> Vec<Option<Place>> {
-    let others: Vec<&Marked> = moments.iter().filter(|m| m.sequence != without).filter_map(of).collect();
-    (0..POINTS).map(|i| middle(&others.iter().filter_map(|m| m.places[i]).collect::<Vec<_>>())).collect()
+    let others: Vec<&Vec<Option<Place>>> = moments.iter().filter(|m| m.sequence != without).filter_map(of).collect();
+    (0..POINTS).map(|i| middle(&others.iter().filter_map(|places| places[i]).collect::<Vec<_>>())).collect()
 }
 
 /// The median, coordinate by coordinate.
@@ -446,18 +455,20 @@ mod tests {
             sequence: sequence.into(),
             timestep: 0,
             found: Vec::new(),
-            tracked: Marked::new(bowl(Vec3::ZERO), &points_beside(aside)),
+            places: bowl(Vec3::ZERO).places_of(&points_beside(aside)),
+            true_places: None,
+            mesh: PathBuf::new(),
             truth: None,
             views: Vec::new(),
         };
         let moments = [moment("a", 0.005), moment("b", 0.01), moment("b", 0.015), moment("c", 0.02)];
         let tracked = |moments: &[Moment], without: &str| {
-            let place = own_places(moments, without, |m| Some(&m.tracked))[7]?;
+            let place = own_places(moments, without, |m| Some(&m.places))[7]?;
             Some(f64::from(place[0]) / 4.0 - points()[7].unwrap().x)
         };
         assert!((tracked(&moments, "b").unwrap() - 0.0125).abs() < 1e-3, "half way between a and c");
         assert!((tracked(&moments, "a").unwrap() - 0.015).abs() < 1e-3, "of b, b and c the middle one");
         assert_eq!(tracked(&moments[..1], "a"), None);
-        assert!(own_places(&moments, "a", |m| m.truth.as_ref()).iter().all(Option::is_none));
+        assert!(own_places(&moments, "a", |m| m.true_places.as_ref()).iter().all(Option::is_none));
     }
 }

@@ -21,6 +21,7 @@ use models::nphm::pose::UNITS_PER_METRE;
 use protocol::{Cx, Grain, OutRow, Rows, Stage, StageDef, Unit};
 use schemars::JsonSchema;
 use serde::Deserialize;
+use std::collections::BTreeMap;
 
 /// Parameters: none.
 #[derive(Deserialize, JsonSchema)]
@@ -74,14 +75,16 @@ fn score(unit: &Unit<'_>) -> Result<Rows> {
     };
     let moments = unit.rows().iter().map(moment).collect::<Result<Vec<_>>>()?;
     let left = remaining(&moments)?;
-    let row = |i: usize| {
-        let jitter = jitter(&moments, &left, &moments[i].sequence);
+    let mut jitters: BTreeMap<&str, Option<f64>> = BTreeMap::new();
+    let mut row = |i: usize| {
+        let sequence = moments[i].sequence.as_str();
+        let jitter = *jitters.entry(sequence).or_insert_with(|| jitter(&moments, &left, sequence));
         OutRow::of(i)
             .f64("pose_degrees", left[i].degrees)
             .f64("pose_mm", left[i].shift.length() * 1000.0)
             .set("jitter_mm", jitter.map_or(Value::Null, |metres| Value::F64(metres * 1000.0)))
     };
-    Ok((0..moments.len()).map(row).collect())
+    Ok((0..moments.len()).map(&mut row).collect())
 }
 
 /// What remains of each moment after the offset that explains most of all.

@@ -13,6 +13,7 @@ use crate::common::key_frames::{KeyChoice, choose};
 use crate::common::landmarks;
 use crate::common::linear_start::place;
 use crate::common::pca_heads;
+use crate::common::timesteps::once;
 use anyhow::{Context, Result};
 use manifests::Type;
 use models::nphm::fit::{Cloud, FitConfig, Frame, fit_identity};
@@ -125,6 +126,7 @@ impl FitIdentity {
             .map(|row| Ok(((row.str("sequence")?, row.i64("timestep")?), row.path("cloud")?, row)))
             .collect::<Result<Vec<_>>>()?;
         rows.sort_by(|a, b| (&a.0, &a.1).cmp(&(&b.0, &b.1)));
+        once(rows.iter().map(|((sequence, timestep), ..)| (sequence.as_str(), *timestep)))?;
         let scale = match p.size {
             Size::Model => FitConfig::default().scale,
             Size::Landmarks => {

@@ -15,6 +15,7 @@ use crate::common::landmarks;
 use crate::common::linear_start::place;
 use crate::common::pca_heads::{self, LinearHead, Moment, Place, Seen, Settings};
 use crate::common::skin::{self, SKIN};
+use crate::common::timesteps::once;
 use crate::common::tracked;
 use anyhow::{Context, Result};
 use geometry::Mesh;
@@ -134,6 +135,7 @@ impl FitPcaHead {
         };
         let mut order = rows.iter().enumerate().map(when).collect::<Result<Vec<_>>>()?;
         order.sort_unstable();
+        once(order.iter().map(|(sequence, timestep, _)| (sequence.as_str(), *timestep)))?;
         let at = |sequence: &str, timestep: i64| format!("{sequence} timestep {timestep}").trim_start().to_string();
         let read = |i: usize| head_models::Moment::read(&rows[i]);
         let settings = Settings {

@@ -5,9 +5,8 @@
 //! One of our own is a folder with the two files that `train_head_model` put out, `head.json` and `head.safetensors`. Published
 //! checkpoints are as `torch.save` wrote them (`.tar`), or safetensors with the same names. The generation is told by the tensors, not by
 //! file names, and every dimension by their shapes. The anchors of the mean head are in no checkpoint; they are an asset
-//! of the public code. The fits and meshes of later stages take models that deform backward, as MonoNPHM does; NPHM's forward
-//! ones are loaded and checked, and can be taken by a program of one's own. `effigy doctor --recipe` asks for these checks alone. Knows no
-//! training.
+//! of the public code. The fits and meshes of later stages take models that deform backward, as MonoNPHM does, and forward ones, as NPHM is, which
+//! have no ambient coordinates. `effigy doctor --recipe` asks for these checks alone. Knows no training.
 
 use crate::common::head_models;
 use anyhow::{Context, Result, bail};

@@ -11,7 +11,7 @@
 //! paper's ablations, terms that the reference has and leaves off, and three stated departures for small priors (`prior: tuned`, cosine, standardised codes).
 
 use crate::common::avatar_description::Description;
-use crate::common::avatar_parameters::{EYE_COLUMNS, LrSchedule, Params, Precision};
+use crate::common::avatar_parameters::{EYE_COLUMNS, Params, Precision};
 use crate::common::avatar_samples::Samples;
 use crate::common::avatar_validation::Validation;
 use crate::common::backbone;
@@ -19,7 +19,7 @@ use crate::common::event_file::EventFile;
 use crate::common::trainer::{Checkpoints, LossCurve, batch, helpers};
 use anyhow::{Context, Result};
 use manifests::{Type, Value};
-use models::adamw::{AdamW, Ema, cosine};
+use models::adamw::{AdamW, Ema};
 use models::avatar::Avatar;
 use models::loss_scale::LossScale;
 use models::team::{Team, cut};
@@ -156,13 +156,7 @@ impl TrainAvatar {
             }
             let norms = state.optimiser.norms();
             match norms.iter().find(|norm| !norm.is_finite()) {
-                None => state.optimiser.update(
-                    match p.lr_schedule {
-                        LrSchedule::Cosine => cosine(step, p.steps, 20, 0.01),
-                        LrSchedule::Constant => 1.0,
-                    },
-                    &norms,
-                ),
+                None => state.optimiser.update(p.lr_factor(step), &norms),
                 // the scale was too high, and will be lower in the next step
                 Some(_) if state.scale.is_some_and(|scale| !scale.is_exhausted()) => {}
                 Some(norm) => return Err(checkpoints.diverged(&format!("the norm of a gradient is {norm}"), step + 1)),

@@ -3,8 +3,8 @@
 //! reads: identity, scans; with validation?
 //! writes: head_config (JSON), head_weights (safetensors), losses (CSV), validation (CSV; null without), multiply_adds, parameters
 //!
-//! The `mini` preset, or another of backward deformation with two ambient dimensions, with the losses of MonoNPHM's geometry (`models::nphm::train`); scans have no colours here, so that
-//! a colour branch is loaded and never trained, and forward deformation, which NPHM trains in a stage of its own, is only loaded. Expression codes start as principal coordinates of how the scans' vertices move; with
+//! Of backward deformation with two ambient dimensions and the losses of MonoNPHM's geometry (`models::nphm::train`), or of forward deformation as NPHM is: then the field is learned from neutral scans, and
+//! expressions from the correspondences of as many others in every step. Scans have no colours here, so that a colour branch is loaded and never trained. Expression codes start as principal coordinates of how the scans' vertices move; with
 //! `correspondence_scans` every step learns the correspondences of so many more scans, at the codes they have. All scans of all people are in memory; each step draws points from some of them. The loop stands
 //! here from top to bottom. `multiply_adds` are those of the field at one posed point. A killed training continues from its last checkpoint.
 //! `with: { validation: STAGE }` names scans of people who are not learned from: every so many steps codes are fitted to them, the networks at rest, and
@@ -19,7 +19,7 @@ use anyhow::Result;
 use manifests::{Type, Value};
 use models::adamw::cosine;
 use models::nphm::codes::principal_codes;
-use models::nphm::config::HeadConfig;
+use models::nphm::config::{Direction, HeadConfig};
 use models::nphm::field::HeadModel;
 use models::nphm::sample::{Counts, Scan, draw};
 use models::nphm::train::{Rates, Trainer};
@@ -64,6 +64,9 @@ struct Params {
     /// How large the networks are.
     #[serde(default)]
     preset: Preset,
+    /// Which way expressions map: that of the preset, unless it is said.
+    #[serde(default)]
+    direction: Option<Way>,
     /// What is trained: nphm (an ensemble of local networks) or npm (one network for the whole head at equal multiply-adds, with
     /// codes and everything else the same: its baseline).
     #[serde(default)]
@@ -103,6 +106,18 @@ enum Preset {
     Mononphm,
     /// As DiffusionAvatars' tracking had it: deformation 6 x 512, and 200 `expression_dims`.
     Da,
+    /// As NPHM was released: forward; members of 4 x 200, deformation 6 x 512, and 200 `expression_dims`.
+    Nphm,
+}
+
+/// Which way expressions map.
+#[derive(Clone, Copy, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+enum Way {
+    /// From the posed to the canonical head (MonoNPHM): a surface that opens and closes.
+    Backward,
+    /// From the canonical to the posed head (NPHM): one surface that moves.
+    Forward,
 }
 
 /// Which identity network.
@@ -190,6 +205,12 @@ impl TrainHeadModel {
                 "{} has other vertices than the scans before it\nhint: scans need the same vertices",
                 path.display()
             );
+            let (first, last) = (scans[0].anchors.len(), scans[scans.len() - 1].anchors.len());
+            anyhow::ensure!(
+                first == last,
+                "{} has {last} anchors, and the scans before it {first}\nhint: `anchors` of what makes scans has to be the same for all",
+                path.display()
+            );
         }
         anyhow::ensure!(!scans.is_empty(), "there are no scans to train on");
         let people = 1 + scans.iter().map(|scan| scan.identity).max().unwrap_or(0);
@@ -199,8 +220,14 @@ impl TrainHeadModel {
             Preset::Mini => HeadConfig::mini(p.anchor_pairs, middle),
             Preset::Mononphm => HeadConfig::mononphm().for_scans(p.anchor_pairs, middle),
             Preset::Da => HeadConfig::da().for_scans(p.anchor_pairs, middle),
+            Preset::Nphm => HeadConfig::nphm().for_scans(p.anchor_pairs, middle),
         };
         sized.deformation.d_ex = p.expression_dims;
+        let sized = match p.direction {
+            None => sized,
+            Some(Way::Backward) => sized.directed(Direction::Backward),
+            Some(Way::Forward) => sized.directed(Direction::Forward),
+        };
         let (config, anchors) = match p.kind {
             Kind::Nphm => (sized, anchors),
             Kind::Npm => (HeadConfig::npm(&sized), anchors.narrow(0, 0, 0)),
@@ -215,7 +242,12 @@ impl TrainHeadModel {
         };
         let mut trainer = begin()?;
         let counts = Counts { surface: 48, near: 160, far: 48, correspondences: 96 };
-        let pairs = Counts { surface: 0, near: 0, far: 0, correspondences: 100 };
+        let is_forward = config.deformation.direction == Direction::Forward;
+        // a forward model's field is that of neutral scans, and it learns expressions from as many others
+        let neutral: Vec<Scan> = scans.iter().filter(|scan| is_forward && scan.neutral).cloned().collect();
+        let seen = if is_forward { &neutral } else { &scans };
+        let (more, far) = if is_forward { (p.batch + p.correspondence_scans, 48) } else { (p.correspondence_scans, 0) };
+        let pairs = Counts { surface: 0, near: 0, far, correspondences: 100 };
         let names = ["loss", "surface", "normals", "correspondence"];
         let mut curve = LossCurve::new(&names, p.steps, 100);
         // training draws surfaces by the seed itself
@@ -241,14 +273,14 @@ impl TrainHeadModel {
         }
 
         for step in start..p.steps {
-            let batch = draw(&scans, p.batch, &counts, p.seed, step);
-            let more = p.correspondence_scans;
+            let batch = draw(seen, p.batch, &counts, p.seed, step);
             let more = (more > 0).then(|| draw(&scans, more, &pairs, !p.seed, step));
             let losses = trainer.step(&batch, more.as_ref(), cosine(step, p.steps, 20, 0.02));
             let term = |name: &str| losses.terms.iter().find(|(n, _)| *n == name).map_or(f64::NAN, |(_, v)| *v);
             let total = losses.total.double_value(&[]);
             checkpoints.finite(total, &trainer.norms, step + 1)?;
-            curve.push(step + 1, &[total, term("surface"), term("normals"), term("correspondence")]);
+            let moved = if is_forward { "more_correspondence" } else { "correspondence" };
+            curve.push(step + 1, &[total, term("surface"), term("normals"), term(moved)]);
             let note = format!("loss {:.4}", curve.last());
             if step % 5 == 4 || step + 1 == p.steps {
                 cx.progress(step as usize + 1, p.steps as usize, note);

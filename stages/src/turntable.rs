@@ -15,11 +15,11 @@ use datasets::capture::look_at;
 use geometry::{Camera, Mesh};
 use glam::{DVec3, Vec3};
 use manifests::Type;
-use protocol::{Cx, Grain, OutRow, Rows, Stage, StageDef, Unit};
+use protocol::{Cx, Grain, OutRow, Row, Rows, Stage, StageDef, Unit};
 use rayon::prelude::*;
 use schemars::JsonSchema;
 use serde::Deserialize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Parameters.
 #[derive(Deserialize, JsonSchema)]
@@ -87,6 +87,15 @@ struct Posed {
     colors: Vec<[f32; 3]>,
 }
 
+impl Posed {
+    fn read(timestep: i64, path: &Path) -> Result<Posed> {
+        let (mesh, canonical) = tracked::read_mesh(path)?;
+        let level = |c: &[f32; 5], k: usize| (c[k] - BOX[0][k]) / (BOX[1][k] - BOX[0][k]);
+        let color = |c: &[f32; 5]| std::array::from_fn(|k| 45.0 + 210.0 * level(c, k).clamp(0.0, 1.0));
+        Ok(Posed { timestep, mesh, colors: canonical.iter().map(color).collect() })
+    }
+}
+
 impl Stage for Turntable {
     fn run(&mut self, units: &[Unit<'_>], cx: &Cx<'_>) -> Result<Vec<Rows>> {
         units.iter().map(|unit| self.turn(unit, cx)).collect()
@@ -95,24 +104,27 @@ impl Stage for Turntable {
 
 impl Turntable {
     fn turn(&self, unit: &Unit<'_>, cx: &Cx<'_>) -> Result<Rows> {
-        let mut frames = Vec::new();
-        for row in unit.rows() {
-            let (mesh, canonical) = tracked::read_mesh(&row.path("mesh")?)?;
-            let level = |c: &[f32; 5], k: usize| (c[k] - BOX[0][k]) / (BOX[1][k] - BOX[0][k]);
-            let color = |c: &[f32; 5]| std::array::from_fn(|k| 45.0 + 210.0 * level(c, k).clamp(0.0, 1.0));
-            frames.push(Posed { timestep: row.i64("timestep")?, mesh, colors: canonical.iter().map(color).collect() });
-        }
-        frames.sort_by_key(|frame| frame.timestep);
-        let (center, radius) = reach(&frames).context("the meshes have no vertices")?;
+        let when = |row: &Row<'_>| -> Result<(i64, PathBuf)> { Ok((row.i64("timestep")?, row.path("mesh")?)) };
+        let mut files = unit.rows().iter().map(when).collect::<Result<Vec<_>>>()?;
+        files.sort_by_key(|(timestep, _)| *timestep);
+        // one mesh at a time, twice: all of a long sequence are gigabytes
+        let mesh = |(_, path): &(i64, PathBuf)| Ok(tracked::read_mesh(path)?.0);
+        let (center, radius) = reach(&files, mesh)?.context("the meshes have no vertices")?;
         let count = self.params.pictures;
-        let paths: Vec<_> = (0..count).map(|i| cx.file(unit, &format!("{i:05}.png"))).collect();
-        let draw = |(i, path): (usize, &PathBuf)| -> Result<OutRow> {
-            let frame = &frames[shown(i / self.params.hold, frames.len())];
-            let angle = std::f64::consts::TAU * i as f64 / count as f64;
-            picture(frame, &camera(center, radius, angle, self.params.size))?.write_png(path)?;
-            Ok(OutRow::new().i64("timestep", i as i64).file("render", path))
+        let held: Vec<usize> = (0..count).step_by(self.params.hold).collect();
+        let draw = |from: &usize| -> Result<Vec<OutRow>> {
+            let (timestep, path) = &files[shown(from / self.params.hold, files.len())];
+            let frame = Posed::read(*timestep, path)?;
+            let one = |i: usize| {
+                let path = cx.file(unit, &format!("{i:05}.png"));
+                let angle = std::f64::consts::TAU * i as f64 / count as f64;
+                picture(&frame, &camera(center, radius, angle, self.params.size))?.write_png(&path)?;
+                Ok(OutRow::new().i64("timestep", i as i64).file("render", &path))
+            };
+            (*from..(from + self.params.hold).min(count)).map(one).collect()
         };
-        paths.par_iter().enumerate().map(draw).collect()
+        let drawn = held.par_iter().map(draw).collect::<Result<Vec<_>>>()?;
+        Ok(drawn.into_iter().flatten().collect())
     }
 }
 
@@ -123,17 +135,26 @@ pub fn shown(i: usize, n: usize) -> usize {
     i.min(period - i).min(n - 1)
 }
 
-/// The middle of all frames, and a radius around it that they stay within: of a cylinder about the vertical as well as of its height.
-fn reach(frames: &[Posed]) -> Option<(DVec3, f64)> {
-    let bounds = frames.iter().filter_map(|frame| frame.mesh.bounds());
-    let (low, high) = bounds.reduce(|(low, high), (l, h)| (low.min(l), high.max(h)))?;
+/// The middle of all frames, and a radius around it that they stay within: of a cylinder about the vertical as well as of its height. None if no frame has a
+/// vertex.
+fn reach<F>(frames: &[F], mesh: impl Fn(&F) -> Result<Mesh>) -> Result<Option<(DVec3, f64)>> {
+    let mut bounds: Option<(Vec3, Vec3)> = None;
+    for frame in frames {
+        if let Some((low, high)) = mesh(frame)?.bounds() {
+            bounds = Some(bounds.map_or((low, high), |(l, h)| (l.min(low), h.max(high))));
+        }
+    }
+    let Some((low, high)) = bounds else { return Ok(None) };
     let center = (low + high) / 2.0;
     let away = |p: &Vec3| {
         let d = (*p - center).as_dvec3();
         d.x.hypot(d.z).max(d.y.abs())
     };
-    let radius = frames.iter().flat_map(|frame| &frame.mesh.positions).map(away).fold(0.0, f64::max);
-    Some((center.as_dvec3(), radius))
+    let mut radius = 0.0f64;
+    for frame in frames {
+        radius = mesh(frame)?.positions.iter().map(away).fold(radius, f64::max);
+    }
+    Ok(Some((center.as_dvec3(), radius)))
 }
 
 /// At an angle about the vertical from in front, to the right of the one who looks.
@@ -183,7 +204,7 @@ mod tests {
         let faces = quads.iter().flat_map(|[a, b, c, d]| [[*a, *b, *c], [*a, *c, *d]]).collect();
         let colors = corners.iter().map(|c| (*c * 200.0).to_array()).collect();
         let frame = Posed { timestep: 3, mesh: Mesh { positions, faces }, colors };
-        let (center, radius) = reach(std::slice::from_ref(&frame)).unwrap();
+        let (center, radius) = reach(std::slice::from_ref(&frame), |frame| Ok(frame.mesh.clone())).unwrap().unwrap();
         let mut pictures = Vec::new();
         for i in 0..8 {
             let camera = camera(center, radius, f64::from(i) * std::f64::consts::TAU / 8.0, 96);

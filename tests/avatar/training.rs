@@ -150,8 +150,10 @@ fn samplers_and_precisions_are_parameters() {
     };
     let plain = train(&[]);
     assert_eq!(train(&["--set", "avatar.gradient_checkpointing=true"]), plain, "less memory, the same bits");
-    for other in ["avatar.precision=bf16", "avatar.precision=f16", "avatar.code_noise=0.5"] {
-        assert_ne!(train(&["--set", other]), plain, "{other}");
+    let optimiser = ["weight_decay=0.5", "betas=[0.5, 0.9]", "max_grad_norm=1e-4", "warmup=0"];
+    let samples = ["precision=bf16", "precision=f16", "code_noise=0.5", "posterior=mean"];
+    for other in optimiser.iter().chain(&samples).map(|said| format!("avatar.{said}")) {
+        assert_ne!(train(&["--set", &other]), plain, "{other}");
     }
     assert_ne!(train(&["--param", "unet=tuned"]), plain);
     let path = trial.paths("avatar")[0]["checkpoint"].as_str().expect("a path").to_string();

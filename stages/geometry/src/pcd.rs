@@ -49,7 +49,8 @@ impl Field {
             (b'F', 4) => f32::from_le_bytes(b.try_into().ok()?),
             (b'F', 8) => f64::from_le_bytes(b.try_into().ok()?) as f32,
             (b'U', 1) => f32::from(b[0]),
-            (b'U' | b'I', 4) => u32::from_le_bytes(b.try_into().ok()?) as f32,
+            (b'U', 4) => u32::from_le_bytes(b.try_into().ok()?) as f32,
+            (b'I', 4) => i32::from_le_bytes(b.try_into().ok()?) as f32,
             _ => return None,
         })
     }

@@ -290,7 +290,9 @@ pub fn read(path: &Path) -> Result<Ply, PlyError> {
         let room = element.count.min(bytes.len());
         let mut columns: Vec<Vec<f64>> =
             element.properties.iter().map(|_| Vec::with_capacity(if is_vertex { room } else { 0 })).collect();
-        for index in 0..element.count {
+        // without properties there is nothing of them in the file, however many a header promises
+        let count = if element.properties.is_empty() { 0 } else { element.count };
+        for index in 0..count {
             for (p, property) in element.properties.iter().enumerate() {
                 let mut take = |kind: Scalar| {
                     form.next(kind, &bytes, &mut at).map_err(|found| match found {

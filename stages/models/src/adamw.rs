@@ -27,11 +27,6 @@ impl Group {
     pub fn network(name: &str, lr: f64) -> Self {
         Self { name: name.into(), lr, weight_decay: 0.01, max_grad_norm: Some(1.0) }
     }
-
-    /// Weight decay 0.01, not clipped: the published recipe for feature maps.
-    pub fn feature_maps(name: &str, lr: f64) -> Self {
-        Self { name: name.into(), lr, weight_decay: 0.01, max_grad_norm: None }
-    }
 }
 
 struct Parameter {
@@ -279,10 +274,15 @@ impl Ema {
     }
 }
 
+/// Learning-rate factor of a step while it rises to 1, over `warmup` steps.
+pub fn warming(step: u64, warmup: u64) -> f64 {
+    if step < warmup { (step + 1) as f64 / (warmup + 1) as f64 } else { 1.0 }
+}
+
 /// Learning-rate factor of step `step` of `total`: linear warm-up over `warmup` steps, then half a cosine down to `floor`.
 pub fn cosine(step: u64, total: u64, warmup: u64, floor: f64) -> f64 {
     if step < warmup {
-        return (step + 1) as f64 / (warmup + 1) as f64;
+        return warming(step, warmup);
     }
     let progress = (step - warmup) as f64 / (total.saturating_sub(warmup)).max(1) as f64;
     floor + (1.0 - floor) * 0.5 * (1.0 + (std::f64::consts::PI * progress.min(1.0)).cos())

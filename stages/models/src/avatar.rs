@@ -89,6 +89,12 @@ pub struct AvatarConfig {
     pub lr_networks: f64,
     /// Learning rate of the feature maps.
     pub lr_maps: f64,
+    /// Weight decay of all that learns.
+    pub weight_decay: f64,
+    /// Of AdamW: what stays of the gradients' moments from step to step.
+    pub betas: [f64; 2],
+    /// Largest norm of a network's gradient; the maps' is not clipped.
+    pub max_grad_norm: f64,
     /// Clip the gradient of the expression path too; the paper clips the ControlNet's only.
     pub clip_expression: bool,
     /// Terms beside the mean squared error; the paper has none.
@@ -112,6 +118,9 @@ impl Default for AvatarConfig {
             objective: Objective::Diffusion,
             lr_networks: 1e-4,
             lr_maps: 1e-2,
+            weight_decay: 0.01,
+            betas: [0.9, 0.999],
+            max_grad_norm: 1.0,
             clip_expression: false,
             terms: LossTerms::default(),
             gradient_checkpointing: false,
@@ -334,12 +343,15 @@ impl Avatar {
     pub fn optimiser(&self) -> AdamW {
         let c = &self.config;
         let mut optimiser = AdamW::default();
-        optimiser.add(Group::network("controlnet", c.lr_networks), &self.steering_vs);
-        let limit = c.clip_expression.then_some(1.0);
-        let expression = Group { max_grad_norm: limit, ..Group::network("expression", c.lr_networks) };
-        optimiser.add(expression, &self.expression_vs);
-        optimiser.add(Group::feature_maps("maps", c.lr_maps), &self.maps_vs);
-        optimiser.add(Group::network("unet", c.lr_networks), &self.unet_vs);
+        optimiser.betas = c.betas;
+        let group = |name: &str, lr: f64, clipped: bool| {
+            let max_grad_norm = clipped.then_some(c.max_grad_norm);
+            Group { name: name.into(), lr, weight_decay: c.weight_decay, max_grad_norm }
+        };
+        optimiser.add(group("controlnet", c.lr_networks, true), &self.steering_vs);
+        optimiser.add(group("expression", c.lr_networks, c.clip_expression), &self.expression_vs);
+        optimiser.add(group("maps", c.lr_maps, false), &self.maps_vs);
+        optimiser.add(group("unet", c.lr_networks, true), &self.unet_vs);
         optimiser
     }
 

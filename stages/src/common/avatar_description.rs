@@ -3,7 +3,7 @@
 //! No stage, but the common ground of `train_avatar`, which writes a description, and `render_avatar`, which builds the network
 //! again from it. Knows neither losses nor samplers.
 
-use crate::common::avatar_parameters::Params;
+use crate::common::avatar_parameters::{Params, Posterior};
 use crate::common::backbone;
 use anyhow::{Context, Result};
 use manifests::Type;
@@ -81,6 +81,11 @@ impl Description {
     /// Share of its deviation that a code is disturbed by in training.
     pub fn code_noise(&self) -> f64 {
         self.params.code_noise
+    }
+
+    /// What of the latents' posteriors is learned.
+    pub fn posterior(&self) -> Posterior {
+        self.params.posterior
     }
 
     /// Whose feature maps each of some rows is looked up in. An avatar of one person has no others, whatever a row says.

@@ -4,6 +4,7 @@
 
 use anyhow::Result;
 use manifests::Type;
+use models::adamw::{cosine, warming};
 use models::avatar::{self, AvatarConfig, ExpressionConfig, LossTerms};
 use models::schedule::ScheduleConfig;
 use models::triplane::{FeatureMapConfig, Layout};
@@ -35,9 +36,24 @@ pub struct Params {
     #[serde(default = "lr_maps")]
     #[schemars(extend("exclusiveMinimum" = 0))]
     pub lr_maps: f64,
-    /// Whether the learning rate stays (the paper) or falls along half a cosine (short trainings).
+    /// Whether the learning rate stays (the paper) or falls (short trainings).
     #[serde(default)]
     pub lr_schedule: LrSchedule,
+    /// Steps over which it rises before that; the paper has 0.
+    #[serde(default = "warmup")]
+    pub warmup: u64,
+    /// Weight decay of networks and maps (AdamW).
+    #[serde(default = "weight_decay")]
+    #[schemars(range(min = 0))]
+    pub weight_decay: f64,
+    /// How much of the means of gradients and of their squares stays from step to step (AdamW).
+    #[serde(default = "betas")]
+    #[schemars(inner(range(min = 0, max = 1)))]
+    pub betas: [f64; 2],
+    /// Largest norm of a network's gradient; larger ones are scaled down to it. Of maps none is.
+    #[serde(default = "max_grad_norm")]
+    #[schemars(extend("exclusiveMinimum" = 0))]
+    pub max_grad_norm: f64,
     /// Clip the expression path's gradient as well; the paper clips the ControlNet's only.
     #[serde(default = "yes")]
     pub clip_expression: bool,
@@ -90,6 +106,9 @@ pub struct Params {
     /// What the network learns to say.
     #[serde(default)]
     pub objective: Objective,
+    /// What of a latent's posterior is learned.
+    #[serde(default)]
+    pub posterior: Posterior,
     /// Weight of the error inside the mouth beside that of all; needs a column `mouth_mask` (`mask_regions` makes it). The paper
     /// has 0.
     #[serde(default)]
@@ -151,8 +170,21 @@ pub enum LrSchedule {
     /// Half a cosine down to a hundredth.
     #[default]
     Cosine,
+    /// It falls evenly, to nothing.
+    Linear,
     /// It stays.
     Constant,
+}
+
+/// What is taken of the distribution in which the auto-encoder has a latent.
+#[derive(Clone, Copy, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Posterior {
+    /// A sample, another one each time (the paper).
+    #[default]
+    Sampled,
+    /// The mean.
+    Mean,
 }
 
 /// Learned maps rigged to the surface.
@@ -298,6 +330,18 @@ fn lr_networks() -> f64 {
 fn lr_maps() -> f64 {
     1e-2
 }
+fn warmup() -> u64 {
+    20
+}
+fn weight_decay() -> f64 {
+    AvatarConfig::small(0).weight_decay
+}
+fn betas() -> [f64; 2] {
+    AvatarConfig::small(0).betas
+}
+fn max_grad_norm() -> f64 {
+    AvatarConfig::small(0).max_grad_norm
+}
 fn yes() -> bool {
     true
 }
@@ -390,9 +434,25 @@ impl Params {
             },
             lr_networks: self.lr_networks,
             lr_maps: self.lr_maps,
+            weight_decay: self.weight_decay,
+            betas: self.betas,
+            max_grad_norm: self.max_grad_norm,
             clip_expression: self.clip_expression,
             gradient_checkpointing: self.gradient_checkpointing,
             terms: self.terms(),
+        }
+    }
+
+    /// What the learning rates are multiplied by in a step.
+    pub fn lr_factor(&self, step: u64) -> f64 {
+        match self.lr_schedule {
+            LrSchedule::Cosine => cosine(step, self.steps, self.warmup, 0.01),
+            LrSchedule::Linear => {
+                let left =
+                    self.steps.saturating_sub(step) as f64 / self.steps.saturating_sub(self.warmup).max(1) as f64;
+                warming(step, self.warmup).min(left)
+            }
+            LrSchedule::Constant => warming(step, self.warmup),
         }
     }
 
@@ -406,6 +466,11 @@ impl Params {
     /// # Errors
     /// If two of them contradict each other.
     pub fn check(&self) -> Result<()> {
+        anyhow::ensure!(
+            self.betas.iter().all(|beta| *beta < 1.0),
+            "`betas` are {:?}, expected less than 1: of 1 no gradient would ever count",
+            self.betas
+        );
         let colorless = self.features == Features::None || self.map_channels < 3;
         anyhow::ensure!(
             self.color_weight <= 0.0 || !colorless,
@@ -435,3 +500,24 @@ const EYES: [(&str, u32); 2] = [("eyes", 6), ("lids", 2)];
 
 /// The same as columns.
 pub const EYE_COLUMNS: [(&str, Type); 2] = [(EYES[0].0, Type::Floats(EYES[0].1)), (EYES[1].0, Type::Floats(EYES[1].1))];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn learning_rates_rise_and_fall_as_said() {
+        let factors = |schedule: &str, warmup: u64, steps: [u64; 4]| {
+            let params = serde_json::json!({ "steps": 100, "lr_schedule": schedule, "warmup": warmup });
+            let params: Params = serde_json::from_value(params).unwrap();
+            steps.map(|step| (1e6 * params.lr_factor(step)).round() / 1e6)
+        };
+        // the paper's
+        assert_eq!(factors("constant", 0, [0, 1, 50, 99]), [1.0; 4]);
+        assert_eq!(factors("constant", 4, [0, 3, 4, 99]), [0.2, 0.8, 1.0, 1.0]);
+        assert_eq!(factors("linear", 4, [0, 4, 52, 100]), [0.2, 1.0, 0.5, 0.0]);
+        assert_eq!(factors("cosine", 4, [0, 4, 52, 100]), [0.2, 1.0, 0.505, 0.01]);
+        // longer than the training
+        assert_eq!(factors("linear", 200, [0, 1, 50, 98])[2], 0.253731);
+    }
+}

@@ -4,10 +4,11 @@
 //! network's inside.
 
 use crate::common::avatar_description::Description;
+use crate::common::avatar_parameters::Posterior;
 use crate::common::gbuffers;
 use crate::common::latents::read_posterior;
 use crate::common::media::Image;
-use crate::common::prior_training::{load_images, to_signed};
+use crate::common::prior_training::{read_images, to_signed};
 use anyhow::{Context, Result, ensure};
 use geometry::gbuffer::GBuffer;
 use models::avatar::{Batch, LossTerms};
@@ -36,12 +37,33 @@ pub struct Samples {
     codes: Tensor,
     /// Deviation of the noise that is added to them in training.
     disturbance: f64,
-    /// Where the mouth is, `[N, h, w]`.
+    /// What of the latents' posteriors is learned.
+    posterior: Posterior,
+    /// Where the mouth is, bytes `[N, h, w]`.
     mouth: Option<Tensor>,
-    /// Where the eyes are, `[N, h, w]`.
+    /// Where the eyes are, bytes `[N, h, w]`.
     eyes: Option<Tensor>,
+    colors: Option<Colors>,
+}
+
+/// Pictures.
+enum Colors {
     /// Bytes `[N, 3, H, W]`.
-    colors: Option<Tensor>,
+    Held(Tensor),
+    /// The file of each sample.
+    Filed(Vec<PathBuf>),
+}
+
+impl Colors {
+    /// Bytes `[n, 3, H, W]` of the samples at these places.
+    fn at(&self, at: &[usize]) -> Result<Tensor> {
+        match self {
+            Colors::Held(all) => {
+                Ok(all.index_select(0, &Tensor::from_slice(&at.iter().map(|&i| i as i64).collect::<Vec<_>>())))
+            }
+            Colors::Filed(paths) => read_images(&at.iter().map(|&i| paths[i].clone()).collect::<Vec<_>>()),
+        }
+    }
 }
 
 /// Latents and G-buffers.
@@ -58,11 +80,13 @@ enum Drawn {
 }
 
 impl Drawn {
-    /// Latent and G-buffer of each sample, in memory if they take no more than `held` bytes: the first one tells what all take.
-    fn of(files: Vec<[PathBuf; 2]>, held: usize) -> Result<Drawn> {
+    /// Latent and G-buffer of each sample, in memory if they, with `colors` a picture besides, take no more than `held` bytes: the first one tells what
+    /// all take.
+    fn of(files: Vec<[PathBuf; 2]>, colors: bool, held: usize) -> Result<Drawn> {
         let first = files.first().context("there are no rows to train on")?;
         let (latent, gbuffer) = (read_posterior(&first[0])?.mean.numel(), gbuffers::read(&first[1])?.mask.len());
-        if files.len() * (2 * 4 * latent + GBuffer::PIXEL_BYTES * gbuffer) > held {
+        let pixel = GBuffer::PIXEL_BYTES + if colors { 3 } else { 0 };
+        if files.len() * (2 * 4 * latent + pixel * gbuffer) > held {
             return Ok(Drawn::Filed(files));
         }
         let (means, deviations) = read_latents(&files)?;
@@ -95,7 +119,7 @@ impl Samples {
     pub fn load(rows: &[Row<'_>], description: &Description, terms: &LossTerms, vae: &Vae) -> Result<Samples> {
         let files =
             rows.iter().map(|row| Ok([row.path("latent")?, row.path("gbuffer")?])).collect::<Result<Vec<_>>>()?;
-        let drawn = Drawn::of(files, HELD)?;
+        let drawn = Drawn::of(files, terms.colors > 0.0, HELD)?;
         let (first, _, gbuffer) = drawn.at(&[0])?;
         let latent = first.size()[1..].to_vec();
         let channels = vae.config().latent_channels;
@@ -122,14 +146,17 @@ impl Samples {
             (weight > 0.0).then(|| load_masks(rows, name, [latent[1], latent[2]])).transpose()
         };
         let (mouth, eyes) = (region(terms.mouth, "mouth")?, region(terms.eyes, "eyes")?);
-        let colors = (terms.colors > 0.0).then(|| load_colors(rows)).transpose()?;
+        let is_held = matches!(drawn, Drawn::Held { .. });
+        let colors = (terms.colors > 0.0).then(|| load_colors(rows, is_held)).transpose()?;
         if let Some(colors) = &colors {
-            let (pictures, drawn) = (&colors.size()[2..], [i64::from(gbuffer[0].height), i64::from(gbuffer[0].width)]);
+            let size = colors.at(&[0])?.size();
+            let (pictures, drawn) = (&size[2..], [i64::from(gbuffer[0].height), i64::from(gbuffer[0].width)]);
             ensure!(pictures == drawn, "pictures of {pictures:?} px and G-buffers of {drawn:?} px cannot be compared");
         }
         let (whose, codes) = (description.whose(rows)?, description.codes(rows)?);
         let disturbance = description.code_noise() * deviation(&codes);
-        Ok(Samples { drawn, latent, whose, codes, disturbance, mouth, eyes, colors })
+        let posterior = description.posterior();
+        Ok(Samples { drawn, latent, whose, codes, disturbance, posterior, mouth, eyes, colors })
     }
 
     /// Number of samples.
@@ -137,13 +164,14 @@ impl Samples {
         self.codes.size()[0] as usize
     }
 
-    /// The samples at these places, their latents drawn from the posteriors and their codes disturbed: a function of `seed` and
-    /// `step`.
+    /// The samples at these places, their latents drawn from the posteriors, unless means are learned, and their codes disturbed: a function of
+    /// `seed` and `step`.
     pub fn batch(&self, at: &[usize], vae: &Vae, schedule: &Schedule, (seed, step): (u64, u64)) -> Result<Batch> {
         let n = at.len() as i64;
         // other streams than the diffusion noise of the same step
         let size = [&[n], &self.latent[..]].concat();
-        let mut batch = self.of(at, vae, schedule, Some(init::normal(seed ^ 0x9057, step, &size)), (seed, step))?;
+        let noise = (self.posterior == Posterior::Sampled).then(|| init::normal(seed ^ 0x9057, step, &size));
+        let mut batch = self.of(at, vae, schedule, noise, (seed, step))?;
         if self.disturbance > 0.0 {
             batch.codes += init::normal(seed ^ 0xC0DE, step, &batch.codes.size()) * self.disturbance;
         }
@@ -177,9 +205,13 @@ impl Samples {
             latents,
             gbuffer,
             codes: self.codes.index_select(0, &index),
-            mouth: self.mouth.as_ref().map(|mouth| mouth.index_select(0, &index)),
-            eyes: self.eyes.as_ref().map(|eyes| eyes.index_select(0, &index)),
-            colors: self.colors.as_ref().map(|colors| to_signed(&colors.index_select(0, &index))),
+            mouth: self.mouth.as_ref().map(|mouth| shares(&mouth.index_select(0, &index))),
+            eyes: self.eyes.as_ref().map(|eyes| shares(&eyes.index_select(0, &index))),
+            colors: self
+                .colors
+                .as_ref()
+                .map(|colors| Ok::<_, anyhow::Error>(to_signed(&colors.at(at)?)))
+                .transpose()?,
         })
     }
 }
@@ -204,7 +236,12 @@ fn read_latents(files: &[[PathBuf; 2]]) -> Result<(Tensor, Tensor)> {
     Ok((Tensor::f_stack(&means, 0)?, Tensor::f_stack(&deviations, 0)?))
 }
 
-/// Masks of a region at the latents' size, `[N, h, w]`: every so many pixels one, as the reference does.
+/// Bytes to [0, 1].
+fn shares(mask: &Tensor) -> Tensor {
+    mask.to_kind(Kind::Float) / 255.0
+}
+
+/// Masks of a region at the latents' size, bytes `[N, h, w]`: every so many pixels one, as the reference does.
 fn load_masks(rows: &[Row<'_>], region: &str, [h, w]: [i64; 2]) -> Result<Tensor> {
     let mask = |row: &Row<'_>| -> Result<Tensor> {
         let path = row.maybe_path(&format!("{region}_mask"))?.with_context(|| {
@@ -220,19 +257,20 @@ fn load_masks(rows: &[Row<'_>], region: &str, [h, w]: [i64; 2]) -> Result<Tensor
             "{} is {width} x {height} px, no multiple of the latents' {w} x {h}",
             path.display()
         );
-        let all = Tensor::from_slice(&image.data).view([height, width]).to_kind(Kind::Float) / 255.0;
+        let all = Tensor::from_slice(&image.data).view([height, width]);
         // a slice alone would keep the whole picture
         Ok(all.slice(0, 0, height, down).slice(1, 0, width, across).copy())
     };
     Ok(Tensor::stack(&rows.iter().map(mask).collect::<Result<Vec<_>>>()?, 0))
 }
 
-fn load_colors(rows: &[Row<'_>]) -> Result<Tensor> {
+fn load_colors(rows: &[Row<'_>], is_held: bool) -> Result<Colors> {
     ensure!(
         rows.iter().all(|row| row.has("target")),
         "`color_weight` needs a column `target`, the pictures that encode_latents puts out"
     );
-    load_images(rows, "target")
+    let paths = rows.iter().map(|row| row.path("target")).collect::<Result<Vec<_>>>()?;
+    Ok(if is_held { Colors::Held(read_images(&paths)?) } else { Colors::Filed(paths) })
 }
 
 #[cfg(test)]
@@ -273,7 +311,12 @@ mod tests {
                 [latent, gbuffer]
             })
             .collect();
-        let (held, filed) = (Drawn::of(files.clone(), 1 << 20).unwrap(), Drawn::of(files, 100).unwrap());
+        let of = |held| Drawn::of(files.clone(), false, held).unwrap();
+        let (held, filed) = (of(1 << 20), of(100));
+        // 2 latents of 4 numbers and 2 pixels each: 3 bytes a pixel more decide
+        let bytes = 3 * (2 * 4 * 4 + 2 * GBuffer::PIXEL_BYTES);
+        assert!(matches!(of(bytes), Drawn::Held { .. }));
+        assert!(matches!(Drawn::of(files.clone(), true, bytes).unwrap(), Drawn::Filed(_)));
         assert!(matches!((&held, &filed), (Drawn::Held { .. }, Drawn::Filed(_))));
         let (a, b) = (held.at(&[2, 0]).unwrap(), filed.at(&[2, 0]).unwrap());
         assert!(a.0 == b.0 && a.1 == b.1 && a.2 == b.2);

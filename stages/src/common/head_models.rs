@@ -13,7 +13,7 @@ use geometry::{Mesh, band};
 use glam::{DVec3, Vec3};
 use manifests::Type;
 use models::nphm::config::{Direction, HeadConfig};
-use models::nphm::field::{HeadModel, canonical, field_values};
+use models::nphm::field::{HeadModel, canonical, field_values, pushed};
 use models::nphm::fit::{Cloud, FitConfig, Frame, Known, fit_frame};
 use models::nphm::pose::Pose;
 use models::weights;
@@ -47,9 +47,25 @@ pub fn initial_frame(center: [f64; 3]) -> Frame {
     Frame { z_ex: Vec::new(), pose: Pose { rotation: [0.0; 3], translation }, residual: 0.0, kept: 0.0 }
 }
 
-/// The surface of a head in model space, sought in [`BOX`] on a grid of `coarse` points a side that is halved `levels` times around it; its
-/// largest part. It has no faces if the field has no surface there. Codes are `[d]` or `[1, d]`.
+/// The surface of a head with an expression in model space. Parameters are those of [`level_set`].
 pub fn surface(model: &HeadModel, z_id: &Tensor, z_ex: &Tensor, coarse: usize, levels: u32) -> Mesh {
+    let mesh = level_set(model, z_id, z_ex, coarse, levels);
+    match model.config.deformation.direction {
+        Direction::Backward => mesh,
+        Direction::Forward => {
+            let places = pushed(model, z_id, z_ex, &vertices(&mesh));
+            Mesh { positions: places.into_iter().map(Vec3::from).collect(), faces: mesh.faces }
+        }
+    }
+}
+
+fn vertices(mesh: &Mesh) -> Vec<[f32; 3]> {
+    mesh.positions.iter().map(|v| v.to_array()).collect()
+}
+
+/// Where the field is zero, sought in [`BOX`] on a grid of `coarse` points a side that is halved `levels` times around it; the
+/// largest part: of a forward model the canonical surface, which is the same for all expressions. It has no faces if the field has no surface there. Codes are `[d]` or `[1, d]`.
+fn level_set(model: &HeadModel, z_id: &Tensor, z_ex: &Tensor, coarse: usize, levels: u32) -> Mesh {
     let field = |points: &[Vec3]| {
         let flat: Vec<f32> = points.iter().flat_map(|p| p.to_array()).collect();
         field_values(model, z_id, z_ex, &flat)
@@ -90,13 +106,22 @@ pub fn posed(
 ) -> Result<(Mesh, Vec<[f32; 5]>)> {
     let z_id = Tensor::from_slice(&person.z_id).unsqueeze(0);
     let z_ex = Tensor::from_slice(z_ex).unsqueeze(0);
-    let surface = surface(model, &z_id, &z_ex, coarse, levels);
+    let surface = level_set(model, &z_id, &z_ex, coarse, levels);
     anyhow::ensure!(
         !surface.faces.is_empty(),
         "the fitted field has no surface: tracking failed\nhint: more `first_steps`, or a head model trained for longer"
     );
-    let vertices: Vec<[f32; 3]> = surface.positions.iter().map(|v| v.to_array()).collect();
-    let canonical = canonical(model, &z_id, &z_ex, &vertices);
+    let vertices = vertices(&surface);
+    let (vertices, canonical) = match model.config.deformation.direction {
+        Direction::Backward => {
+            let canonical = canonical(model, &z_id, &z_ex, &vertices);
+            (vertices, canonical)
+        }
+        Direction::Forward => {
+            let posed = pushed(model, &z_id, &z_ex, &vertices);
+            (posed, vertices.into_iter().map(|[x, y, z]| [x, y, z, 0.0, 0.0]).collect())
+        }
+    };
     let positions = vertices.iter().map(|v| Vec3::from(pose.to_world(*v, person.scale))).collect();
     let posed = Mesh { positions, faces: surface.faces };
     match &person.throat {
@@ -165,18 +190,10 @@ pub fn write(config: &Path, file: &Path, model: &HeadModel) -> Result<()> {
 /// Reads the head model of a table's only row, frozen, for fits to observed points.
 ///
 /// # Errors
-/// If a file is missing, the weights do not fit the dimensions, or the model deforms forward: fits and meshes ask for the field at
-/// posed points, which such a model has only as the root of an equation.
+/// If a file is missing, or the weights do not fit the dimensions.
 pub fn read(table: &Table) -> Result<HeadModel> {
     let row = table.only().context("a head model is one row")?;
-    let path = row.path("head_config")?;
-    let mut model = of_files(&path, &row.path("head_weights")?)?;
-    anyhow::ensure!(
-        model.config.deformation.direction == Direction::Backward,
-        "{} describes a model that deforms forward, from the canonical to the posed head, as NPHM does; fits and meshes need one \
-         that deforms backward\nhint: take a MonoNPHM, or a model of `train_head_model`",
-        path.display()
-    );
+    let mut model = of_files(&row.path("head_config")?, &row.path("head_weights")?)?;
     model.vs.freeze();
     Ok(model)
 }

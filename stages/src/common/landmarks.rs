@@ -40,6 +40,18 @@ pub struct Face {
     pub score: Option<f64>,
 }
 
+/// What opens in a face: points of the mesh on either side, and what the truth of synthetic people calls them. Between the lips, between the
+/// corners of the mouth, between the lids of the right and of the left eye.
+pub const GAPS: [[(usize, &str); 2]; 4] = [
+    [(13, "lipUpperInner"), (14, "lipLowerInner")],
+    [(61, "mouthCornerRight"), (291, "mouthCornerLeft")],
+    [(159, "eyeUpperRight"), (145, "eyeLowerRight")],
+    [(386, "eyeUpperLeft"), (374, "eyeLowerLeft")],
+];
+
+/// Columns of [`Face::gaps`].
+pub const GAP_WIDTHS: Type = Type::Floats(GAPS.len() as u32);
+
 /// How often the mesh looks again where its own points say, unless a recipe says otherwise.
 pub fn refine() -> usize {
     1
@@ -49,6 +61,14 @@ impl Face {
     /// The face, if the mesh is sure that it is one.
     pub fn sure(self) -> Option<Face> {
         (self.presence >= PRESENT).then_some(self)
+    }
+
+    /// How wide each of [`GAPS`] is, in shares of the width of the picture.
+    pub fn gaps(&self, width: usize) -> [f64; GAPS.len()] {
+        GAPS.map(|[(a, _), (b, _)]| {
+            let [a, b] = [a, b].map(|i| DVec2::from(self.points[i]));
+            a.distance(b) / width as f64
+        })
     }
 
     /// Landmarks with the network's guess of their depth, px.
@@ -115,7 +135,7 @@ fn padded(image: &Image) -> (Image, Square) {
     (Image::new(side, side, image.channels, data), Square { center, side: side as f64, angle: 0.0 })
 }
 
-/// The square at the top of what the matte covers, as wide as that; of the picture, if there is none.
+/// The square at the top of what the matte covers, as wide as that, px of the picture, which a matte may be larger or smaller than; of the picture, if there is none.
 fn matte_square(image: &Image, matte: Option<&Image>) -> Square {
     let (mut low, mut high) = ([usize::MAX; 2], [0; 2]);
     if let Some(matte) = matte {
@@ -130,8 +150,10 @@ fn matte_square(image: &Image, matte: Option<&Image>) -> Square {
         let side = image.width.min(image.height) as f64;
         return Square { center: [image.width as f64 / 2.0, image.height as f64 / 2.0], side, angle: 0.0 };
     }
-    let side = (high[0] - low[0]) as f64;
-    Square { center: [low[0] as f64 + side / 2.0, low[1] as f64 + side / 2.0], side, angle: 0.0 }
+    let (matte_width, matte_height) = matte.map_or((image.width, image.height), |matte| (matte.width, matte.height));
+    let [across, down] = [image.width as f64 / matte_width as f64, image.height as f64 / matte_height as f64];
+    let side = (high[0] - low[0]) as f64 * across;
+    Square { center: [low[0] as f64 * across + side / 2.0, low[1] as f64 * down + side / 2.0], side, angle: 0.0 }
 }
 
 /// Size of a face in a picture, px: the longer side of the box around its landmarks.
@@ -261,6 +283,20 @@ fn aligned(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_matte_of_another_size_shows_the_same_place() {
+        let image = Image::new(40, 60, 3, vec![0; 40 * 60 * 3]);
+        let matte = |scale: usize| {
+            let inside = |i: usize| (10..30).contains(&(i % (40 * scale) / scale)) && i / (40 * scale) / scale >= 20;
+            let data = (0..40 * 60 * scale * scale).map(|i| if inside(i) { 255 } else { 0 }).collect();
+            Image::new(40 * scale, 60 * scale, 1, data)
+        };
+        for scale in [1, 2] {
+            let square = matte_square(&image, Some(&matte(scale)));
+            assert_eq!((square.center, square.side), ([20.0, 30.0], 20.0), "{scale}");
+        }
+    }
 
     #[test]
     fn a_fit_starts_where_the_head_is() {

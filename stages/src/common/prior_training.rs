@@ -10,16 +10,20 @@ use models::adamw::{AdamW, Ema};
 use models::{init, weights};
 use protocol::Row;
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use tch::nn::VarStore;
 use tch::{Kind, Tensor};
 
 /// Images in a table, as one tensor `[N, 3, H, W]` of bytes.
 pub fn load_images(rows: &[Row<'_>], column: &str) -> Result<Tensor> {
-    let mut all = Vec::with_capacity(rows.len());
-    for row in rows {
-        let path = row.path(column)?;
-        let image = Image::read(&path, 3)?;
+    read_images(&rows.iter().map(|row| row.path(column)).collect::<Result<Vec<_>>>()?)
+}
+
+/// Images, as one tensor `[N, 3, H, W]` of bytes.
+pub fn read_images(paths: &[PathBuf]) -> Result<Tensor> {
+    let mut all = Vec::with_capacity(paths.len());
+    for path in paths {
+        let image = Image::read(path, 3)?;
         let (height, width) = (image.height as i64, image.width as i64);
         all.push(Tensor::from_slice(&image.data).view([height, width, 3]).permute([2, 0, 1]));
         if all[0].size() != all[all.len() - 1].size() {

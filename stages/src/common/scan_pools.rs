@@ -239,6 +239,16 @@ pub fn read_scans(path: &Path, identity: i64, first: i64) -> Result<Vec<sample::
             });
         }
         anyhow::ensure!(!scans.is_empty(), "it holds no scans");
+        for (i, scan) in scans.iter().enumerate() {
+            for (name, points) in
+                [("surface", &scan.surface), ("near", &scan.near), ("far", &scan.far), ("posed", &scan.posed)]
+            {
+                anyhow::ensure!(
+                    !points.is_empty(),
+                    "scan {i} has no points `{name}`\nhint: more `points` of what makes scans; hundreds are few"
+                );
+            }
+        }
         Ok(scans)
     };
     parse().with_context(|| format!("the scans {}", path.display()))

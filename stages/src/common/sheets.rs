@@ -5,8 +5,9 @@
 use crate::common::drawing::{Anchor, WHITE, plain, text, text_width};
 use crate::common::media::Image;
 use anyhow::Result;
+use manifests::Type;
 use protocol::Row;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Height of the strip above a line that says which view it is, px.
 const LABEL: usize = 18;
@@ -17,13 +18,13 @@ const CAPITALS: (f64, f64) = (10.0, 9.0);
 /// The colour of a view that a method has not rendered.
 pub const NO_RENDER: [u8; 3] = [230; 3];
 
-/// A view: sequence, camera and timestep.
-pub type View = (String, String, i64);
+/// Columns that tell views apart where there are several people, or crops of a frame.
+pub const MAY_READ: [(&str, Type); 2] = [("participant", Type::I64), ("crop", Type::I64)];
 
 /// What a sheet shows.
 pub struct Views<'a> {
-    /// Views and their rows, one of each method that has it, spread evenly over what there is.
-    pub spread: Vec<(View, Vec<Row<'a>>)>,
+    /// What views are called and their rows, one of each method that has it, spread evenly over what there is.
+    pub spread: Vec<(String, Vec<Row<'a>>)>,
     /// The methods, in the order in which they come.
     pub methods: Vec<String>,
 }
@@ -33,20 +34,32 @@ pub struct Views<'a> {
 /// # Errors
 /// If a row does not say what it shows.
 pub fn spread(rows: Vec<Row<'_>>, lines: usize) -> Result<Views<'_>> {
-    let mut views: BTreeMap<View, Vec<Row<'_>>> = BTreeMap::new();
+    let mut views: BTreeMap<_, Vec<Row<'_>>> = BTreeMap::new();
     let mut methods: Vec<String> = Vec::new();
     for row in rows {
         let method = method_of(&row)?;
         if !methods.contains(&method) {
             methods.push(method);
         }
-        views.entry((row.str("sequence")?, row.str("camera")?, row.i64("timestep")?)).or_default().push(row);
+        let [participant, crop] = MAY_READ.map(|(name, _)| row.has(name).then(|| row.i64(name)));
+        let view = (row.str("sequence")?, row.str("camera")?, row.i64("timestep")?);
+        views.entry((participant.transpose()?, view, crop.transpose()?)).or_default().push(row);
     }
+    let several = |count: usize| count > 1;
+    let people = several(views.keys().map(|(participant, ..)| participant).collect::<BTreeSet<_>>().len());
+    let crops = several(views.keys().map(|(_, _, crop)| crop).collect::<BTreeSet<_>>().len());
+    let named = |((participant, (sequence, camera, timestep), crop), rows)| {
+        let of = |prefix: &str, number: Option<i64>| number.map_or(String::new(), |number| format!("{prefix}{number}"));
+        let person = if people { of("", participant) + " / " } else { String::new() };
+        let crop = if crops { of(" / crop ", crop) } else { String::new() };
+        (format!("{person}{sequence} / {camera} / {timestep}{crop}"), rows)
+    };
     let all = views.len();
     let n = lines.clamp(1, all.max(1)).min(all);
     // the middles of n equal parts: neither always the first frame nor always the last
     let shown: Vec<usize> = (0..n).map(|i| (2 * i + 1) * all / (2 * n)).collect();
-    let spread = views.into_iter().enumerate().filter(|(i, _)| shown.contains(i)).map(|(_, view)| view).collect();
+    let spread =
+        views.into_iter().enumerate().filter(|(i, _)| shown.contains(i)).map(|(_, view)| named(view)).collect();
     Ok(Views { spread, methods })
 }
 
@@ -85,9 +98,9 @@ pub fn heading(names: &[&str], size: usize) -> Result<Image> {
 ///
 /// # Errors
 /// If a letter cannot be drawn.
-pub fn label((sequence, camera, timestep): &View, width: usize) -> Result<Image> {
+pub fn label(view: &str, width: usize) -> Result<Image> {
     let mut name = plain(width, LABEL, WHITE);
-    text(&mut name, &format!("{sequence} / {camera} / {timestep}"), (4, LABEL - 5), CAPITALS.1, Anchor::Left)?;
+    text(&mut name, view, (4, LABEL - 5), CAPITALS.1, Anchor::Left)?;
     Ok(name)
 }
 

@@ -310,12 +310,32 @@ impl HeadConfig {
             skip_layer: None,
             layout: Layout::Nphm,
             color: None,
+            // without anchors the Gaussian rule leaves nothing of the only member
+            blend: match like.identity.blend.clone() {
+                Blend::Gaussian { denominator, background, .. } => {
+                    Blend::Softmax { denominator, background, neighbors: 0 }
+                }
+                other => other,
+            },
             ..like.identity.clone()
         };
         let hidden = (1..=4096).min_by_key(|hidden| (one(*hidden).multiply_adds() - wanted).abs()).unwrap_or(1);
         let identity = one(hidden);
         let deformation = DeformationConfig { d_id: identity.d_id(), anchors: 0, ..like.deformation.clone() };
         Self { identity, deformation }
+    }
+
+    /// The same with an expression network of this direction: one from posed to canonical points says two ambient coordinates as well, one from
+    /// canonical to posed points none, as published.
+    pub fn directed(self, direction: Direction) -> Self {
+        let n_hyper = match direction {
+            Direction::Forward => 0,
+            Direction::Backward => 2,
+        };
+        Self {
+            identity: IdentityConfig { n_hyper, ..self.identity },
+            deformation: DeformationConfig { n_hyper, direction, ..self.deformation },
+        }
     }
 
     /// The same with other anchors, and without a colour branch: what scans of other anchors and no colours can train.
@@ -479,6 +499,14 @@ mod tests {
             assert_eq!((config.deformation.d_ex, config.identity.layout), (length, layout));
         }
         assert_eq!(HeadConfig::mini(16, 7).for_scans(4, 5), HeadConfig::mini(4, 5));
+        for config in [HeadConfig::nphm(), HeadConfig::mini(4, 5), HeadConfig::da()] {
+            let turned = match config.deformation.direction {
+                Direction::Forward => Direction::Backward,
+                Direction::Backward => Direction::Forward,
+            };
+            config.clone().directed(turned).for_scans(4, 5).check().unwrap();
+            assert_eq!(config.clone().directed(turned).directed(config.deformation.direction), config);
+        }
     }
 
     #[test]

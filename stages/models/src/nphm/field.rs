@@ -12,6 +12,9 @@ use tch::{Device, Kind, Tensor, nn};
 /// Points evaluated at once without gradients: large enough for the matrix products, small enough for the cache.
 const CHUNK: usize = 4096;
 
+/// How near a canonical point has to come to the posed one that it is sought for, model units: 2.5 micrometres, which f32 can tell.
+const REACHED: f64 = 1e-5;
+
 /// Both networks and their variables.
 pub struct HeadModel {
     /// Variables `id_decoder.*` and `ex_decoder.*`, as in MonoNPHM's checkpoints.
@@ -94,11 +97,25 @@ impl HeadModel {
         Person { z_id: z_id.shallow_clone(), z_app: z_app.map(Tensor::shallow_clone), anchors, compressed }
     }
 
-    /// Canonical queries `[B, N, 3 + n_hyper]` of posed points `x [B, N, 3]`: `[x + delta | omega]`. With a backward model.
+    /// Canonical queries `[B, N, 3 + n_hyper]` of posed points `x [B, N, 3]`: with a backward model `[x + delta | omega]`, with a forward one the points
+    /// that move to `x`, by root finding. A point for which none is found stays where it came nearest, and nothing is learned from it.
     pub fn query(&self, person: &Person, z_ex: &Tensor, x: &Tensor) -> Tensor {
-        debug_assert_eq!(self.config.deformation.direction, Direction::Backward);
-        let (delta, omega) = self.deformation.forward(x, &person.compressed, z_ex);
-        Tensor::cat(&[x + delta, omega], 2)
+        self.reached(person, z_ex, x).0
+    }
+
+    /// [`HeadModel::query`], and with a forward model for which points `[B, N]` it is right.
+    fn reached(&self, person: &Person, z_ex: &Tensor, x: &Tensor) -> (Tensor, Option<Tensor>) {
+        match self.config.deformation.direction {
+            Direction::Backward => {
+                let (delta, omega) = self.deformation.forward(x, &person.compressed, z_ex);
+                (Tensor::cat(&[x + delta, omega], 2), None)
+            }
+            Direction::Forward => {
+                let root = self.invert(person, z_ex, x, &roots::Options { converge: REACHED, ..Default::default() });
+                let x = root.x.where_self(&root.converged.unsqueeze(2), &root.x.detach());
+                (pad(&x, self.config.identity.n_hyper), Some(root.converged))
+            }
+        }
     }
 
     /// The field at canonical queries `q [B, N, 3 + n_hyper]`.
@@ -106,9 +123,16 @@ impl HeadModel {
         self.identity.forward(q, &person.z_id, person.z_app.as_ref(), &person.anchors, far)
     }
 
-    /// The field at posed points `x [B, N, 3]` under expressions `z_ex [B, d_ex]`. With a backward model.
+    /// The field at posed points `x [B, N, 3]` under expressions `z_ex [B, d_ex]`. With a forward model it is 1 unit where no canonical point was found, which a
+    /// fit takes for an outlier, and its spatial gradient is right while that gradient's own leaves out that the deformation's Jacobian depends on the codes (as the
+    /// published fit detaches it).
     pub fn posed_field(&self, person: &Person, z_ex: &Tensor, x: &Tensor, far: Far) -> Sample {
-        self.canonical_field(person, &self.query(person, z_ex, x), far)
+        let (q, reached) = self.reached(person, z_ex, x);
+        let sample = self.canonical_field(person, &q, far);
+        match reached {
+            None => sample,
+            Some(reached) => Sample { sdf: sample.sdf.masked_fill(&reached.logical_not(), 1.0), ..sample },
+        }
     }
 
     /// Posed points of canonical points `x [B, N, 3]`. With a forward model: `x + delta`. With a backward model by root finding;
@@ -143,8 +167,8 @@ pub fn gradient(sdf: &Tensor, x: &Tensor, create_graph: bool) -> Tensor {
 }
 
 /// Signed distances (model units, positive outside) at `points` (xyz triples in posed space), without gradients. For meshing.
-/// `z_id [d_id]` or `[1, d_id]`, `z_ex` likewise. A forward model's field is canonical and does not depend on `z_ex`: mesh it once and
-/// push the vertices with [`HeadModel::pose`].
+/// `z_id [d_id]` or `[1, d_id]`, `z_ex` likewise. A forward model's points are canonical, and its field does not depend on `z_ex`: mesh it once and
+/// push the vertices with [`pushed`].
 pub fn field_values(model: &HeadModel, z_id: &Tensor, z_ex: &Tensor, points: &[f32]) -> Vec<f32> {
     let far = far_for_extraction(&model.config.identity.blend);
     chunked(model, z_id, z_ex, points, 1, |person, z_ex, x| {
@@ -157,17 +181,19 @@ pub fn field_values(model: &HeadModel, z_id: &Tensor, z_ex: &Tensor, points: &[f
 }
 
 /// Canonical coordinate of each posed vertex: xyz and two ambient coordinates (0 where the model has fewer; only
-/// the first two of more). With a forward model the
-/// vertices are taken as canonical already.
+/// the first two of more).
 pub fn canonical(model: &HeadModel, z_id: &Tensor, z_ex: &Tensor, vertices: &[[f32; 3]]) -> Vec<[f32; 5]> {
-    let hyper = model.config.identity.n_hyper;
+    let hyper = model.config.identity.n_hyper.min(2);
     let flat = chunked(model, z_id, z_ex, vertices.as_flattened(), 5, |person, z_ex, x| {
-        match model.config.deformation.direction {
-            Direction::Forward => pad(x, 2),
-            Direction::Backward => pad(&model.query(person, z_ex, x).narrow(2, 0, 3 + hyper.min(2)), 2 - hyper.min(2)),
-        }
+        pad(&model.query(person, z_ex, x).narrow(2, 0, 3 + hyper), 2 - hyper)
     });
     flat.as_chunks::<5>().0.to_vec()
+}
+
+/// Where canonical vertices lie under an expression, posed space: with a forward model directly, with a backward one by root finding.
+pub fn pushed(model: &HeadModel, z_id: &Tensor, z_ex: &Tensor, vertices: &[[f32; 3]]) -> Vec<[f32; 3]> {
+    let flat = chunked(model, z_id, z_ex, vertices.as_flattened(), 3, |person, z_ex, x| model.pose(person, z_ex, x).x);
+    flat.as_chunks::<3>().0.to_vec()
 }
 
 fn pad(x: &Tensor, columns: i64) -> Tensor {
@@ -257,6 +283,61 @@ mod tests {
         assert_eq!(root.converged.all().int64_value(&[]), 1);
         let back = model.query(&person, &z_ex, &root.x).narrow(2, 0, 3);
         assert!((back - &person.anchors).abs().max().double_value(&[]) < 1e-5);
+    }
+
+    #[test]
+    fn a_forward_model_is_asked_at_posed_points_as_a_backward_one_is() {
+        let config = HeadConfig::mini(1, 1).directed(Direction::Forward);
+        config.check().unwrap();
+        let mut model = HeadModel::new(&config, &Tensor::zeros([3, 3], tch::kind::FLOAT_CPU), Device::Cpu).unwrap();
+        model.seed(3);
+        // a deformation of about a millimetre, as it is at the start of training, made thirty times as large
+        let mut last = model.vs.variables().remove("ex_decoder.defDeepSDF.lin4.weight").unwrap();
+        tch::no_grad(|| _ = last.g_mul_scalar_(30.0));
+        let (z_id, z_ex) = (init::normal(1, 1, &[1, config.identity.d_id()]) * 0.1, init::normal(1, 2, &[1, 16]) * 0.5);
+        let person = model.person(&z_id, None);
+        let neutral = init::normal(1, 3, &[1, 200, 3]) * 0.3;
+        let flat: Vec<f32> = Vec::try_from(neutral.reshape([-1])).unwrap();
+        let moved = pushed(&model, &z_id, &z_ex, flat.as_chunks::<3>().0);
+        let posed = Tensor::from_slice(moved.as_flattened()).reshape([1, -1, 3]);
+        assert!((&posed - &neutral).abs().max().double_value(&[]) > 0.005, "the expression moves points");
+        let off = |a: Tensor, b: &Tensor| (a - b).abs().max().double_value(&[]);
+        let at = model.posed_field(&person, &z_ex, &posed, Far::Learned).sdf;
+        assert!(off(at, &model.canonical_field(&person, &neutral, Far::Learned).sdf) < 2e-5);
+        let back = canonical(&model, &z_id, &z_ex, &moved);
+        let back = Tensor::from_slice(back.as_flattened()).reshape([1, -1, 5]);
+        assert!(
+            off(back.narrow(2, 0, 3), &neutral) < 2e-5 && back.narrow(2, 3, 2).abs().max().double_value(&[]) == 0.0
+        );
+        // codes get gradients through the root: a step against it makes the field of observed points smaller
+        let surface =
+            |z_ex: &Tensor| model.posed_field(&person, z_ex, &posed, Far::Learned).sdf.abs().mean(Kind::Float);
+        let free = z_ex.detach().copy().set_requires_grad(true);
+        let slope = Tensor::run_backward(&[surface(&free)], &[&free], false, false).remove(0);
+        let step = 1e-3 * &slope / slope.square().sum(Kind::Float).sqrt();
+        let numeric = (surface(&(&z_ex + &step)) - surface(&(&z_ex - &step))).double_value(&[]) / 2e-3;
+        let analytic = slope.square().sum(Kind::Float).sqrt().double_value(&[]);
+        assert!(analytic > 0.0 && (numeric / analytic - 1.0).abs() < 0.05, "{numeric} {analytic}");
+    }
+
+    #[test]
+    fn a_point_that_nothing_moves_to_is_an_outlier() {
+        let config = HeadConfig::mini(1, 1).directed(Direction::Forward);
+        let mut model = HeadModel::new(&config, &Tensor::zeros([3, 3], tch::kind::FLOAT_CPU), Device::Cpu).unwrap();
+        model.seed(3);
+        // so strong a deformation folds space
+        let mut last = model.vs.variables().remove("ex_decoder.defDeepSDF.lin4.weight").unwrap();
+        tch::no_grad(|| _ = last.g_mul_scalar_(3000.0));
+        let (z_id, z_ex) = (init::normal(1, 1, &[1, config.identity.d_id()]), init::normal(1, 2, &[1, 16]));
+        let person = model.person(&z_id, None);
+        let x = (init::normal(1, 3, &[1, 200, 3]) * 0.3).set_requires_grad(true);
+        let (_, reached) = model.reached(&person, &z_ex, &x);
+        let lost = reached.unwrap().logical_not();
+        assert!(lost.any().int64_value(&[]) == 1);
+        let sdf = model.posed_field(&person, &z_ex, &x, Far::Learned).sdf;
+        assert!(sdf.masked_select(&lost).eq(1.0).all().int64_value(&[]) == 1);
+        let slope = gradient(&sdf, &x, false);
+        assert!(slope.isfinite().all().int64_value(&[]) == 1);
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! Tracking: codes and rigid poses that explain point clouds of one person (NPHM's point-cloud fitting with a
-//! backward model, so that no roots are sought, and with a pose per frame). Knows no cameras, images or files. Clouds are in world
+//! Tracking: codes and rigid poses that explain point clouds of one person (NPHM's point-cloud fitting with a pose per frame; with a
+//! backward model no roots are sought, with a forward one as published). Knows no cameras, images or files. Clouds are in world
 //! metres; `x_world = R (s x_model / 4) + t`.
 
 mod terms;

@@ -22,7 +22,7 @@ pub mod validate;
 pub use codes::CodeTable;
 pub use config::{Blend, DeformationConfig, Direction, HeadConfig, IdentityConfig, Layout};
 pub use deform::Deformation;
-pub use field::{HeadModel, Person, canonical, field_values, gradient};
+pub use field::{HeadModel, Person, canonical, field_values, gradient, pushed};
 pub use fit::{Cloud, FitConfig, Frame, PersonFit, fit_frame, fit_frames, fit_identity};
 pub use identity::{Far, Identity, Sample};
 pub use pose::Pose;

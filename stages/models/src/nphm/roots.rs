@@ -56,10 +56,13 @@ pub fn solve(map: &dyn Fn(&Tensor) -> Tensor, target: &Tensor, start: &Tensor, o
 /// Value `[B, N, 3]` and inverse Jacobian `[B, N, 3, 3]` of `map` at `x`, detached.
 fn linearize(map: &dyn Fn(&Tensor) -> Tensor, x: &Tensor) -> (Tensor, Tensor) {
     let x = x.detach().copy().set_requires_grad(true);
-    let value = tch::with_grad(|| map(&x));
-    let rows: Vec<Tensor> = (0..3)
-        .map(|i| Tensor::run_backward(&[value.select(2, i).sum(value.kind())], &[&x], true, false).remove(0))
-        .collect();
+    // a caller may have gradients off, and without a graph of the sums libtorch crashes
+    let (value, sums) = tch::with_grad(|| {
+        let value = map(&x);
+        let sums = [0, 1, 2].map(|i| value.select(2, i).sum(value.kind()));
+        (value, sums)
+    });
+    let rows = sums.map(|sum| Tensor::run_backward(&[sum], &[&x], true, false).remove(0));
     (value.detach(), Tensor::linalg_inv(&Tensor::stack(&rows, 2)))
 }
 

@@ -1,5 +1,7 @@
-//! One joint training step of a backward head model: codes, identity and expression networks together (MonoNPHM section 3.4), with a
-//! signed far field and signed distances near the surface, which small models need. Knows no loop, files or schedules.
+//! One joint training step of a head model: codes, identity and expression networks together (of a backward one as in MonoNPHM, section 3.4; of a
+//! forward one in `forward`), with a signed far field and signed distances near the surface, which small models need. Knows no loop, files or schedules.
+
+pub(super) mod forward;
 
 use super::codes::{CodeTable, Picked};
 use super::config::{Direction, HeadConfig};
@@ -82,11 +84,17 @@ pub struct Losses {
     pub terms: Vec<(&'static str, f64)>,
 }
 
-/// Loss of a batch under the codes picked for it. With a backward model.
+/// Loss of a batch under the codes picked for it.
 ///
 /// Spatial gradients, which cost a second differentiation, are taken at surface points only, unless `eikonal_around` asks for more.
 pub fn training_step(model: &HeadModel, z_id: &Tensor, z_ex: &Tensor, batch: &Batch, weights: &LossWeights) -> Losses {
-    debug_assert_eq!(model.config.deformation.direction, Direction::Backward);
+    match model.config.deformation.direction {
+        Direction::Backward => backward_step(model, z_id, z_ex, batch, weights),
+        Direction::Forward => forward::step(model, z_id, z_ex, batch, weights),
+    }
+}
+
+fn backward_step(model: &HeadModel, z_id: &Tensor, z_ex: &Tensor, batch: &Batch, weights: &LossWeights) -> Losses {
     let mean = |t: Tensor| t.mean(None::<Kind>);
     let person = model.person(z_id, None);
 
@@ -125,12 +133,8 @@ pub fn training_step(model: &HeadModel, z_id: &Tensor, z_ex: &Tensor, batch: &Ba
         Tensor::zeros([], (surface.kind(), surface.device()))
     };
 
-    // a model without anchors is not asked for them
-    let anchors = match model.config.identity.anchors() {
-        0 => person.anchors.sum(None::<Kind>),
-        _ => person.anchors.mse_loss(&batch.anchors, Reduction::Mean),
-    };
-    let terms = [
+    let anchors = anchor_error(model, &person.anchors, batch);
+    weighted([
         ("surface", weights.surface, mean(surface.abs())),
         ("normals", weights.normals, mean(length(&(&slope - &batch.normals)))),
         ("eikonal", weights.eikonal, mean((length(&slope) - 1.0).abs())),
@@ -151,8 +155,20 @@ pub fn training_step(model: &HeadModel, z_id: &Tensor, z_ex: &Tensor, batch: &Ba
         ("z_id", weights.z_id, mean(z_id.square().sum_dim_intlist(1, false, None::<Kind>))),
         ("z_ex", weights.z_ex, mean(z_ex.square().sum_dim_intlist(1, false, None::<Kind>))),
         ("symmetry", weights.symmetry, model.identity.asymmetry(z_id)),
-    ];
-    let mut total = Tensor::zeros([], (surface.kind(), surface.device()));
+    ])
+}
+
+/// Mean squared error of predicted anchors `[B, K, 3]`; a model without any is not asked for them.
+fn anchor_error(model: &HeadModel, anchors: &Tensor, batch: &Batch) -> Tensor {
+    match model.config.identity.anchors() {
+        0 => anchors.sum(None::<Kind>),
+        _ => anchors.mse_loss(&batch.anchors, Reduction::Mean),
+    }
+}
+
+/// The sum of terms: name, weight and value of each. What has no weight is told and not learned from.
+fn weighted<const N: usize>(terms: [(&'static str, f64, Tensor); N]) -> Losses {
+    let mut total = Tensor::zeros([], (terms[0].2.kind(), terms[0].2.device()));
     let mut report = Vec::with_capacity(terms.len());
     for (name, weight, value) in terms {
         report.push((name, value.double_value(&[])));
@@ -223,28 +239,42 @@ impl Trainer {
         Self { model, z_id, z_ex, weights, rates, norms: Vec::new(), optimizer }
     }
 
-    /// One update from one batch, and from the correspondences of `more` scans at the codes they have; `factor` multiplies every learning rate.
+    /// One update from one batch, and from the correspondences of `more` scans: a backward model's at the codes they have, while a forward model learns
+    /// these codes, too, because its own batch had better be of neutral scans, where alone its field is seen. `factor` multiplies every learning rate.
     pub fn step(&mut self, batch: &Batch, more: Option<&Batch>, factor: f64) -> Losses {
         let id: Picked = self.z_id.pick(&batch.identities);
         let ex: Picked = self.z_ex.pick(&batch.expressions);
         let mut losses = training_step(&self.model, &id.codes, &ex.codes, batch, &self.weights);
+        let mut learned = None;
         if let Some(more) = more {
             let [z_id, z_ex] = [self.z_id.pick(&more.identities), self.z_ex.pick(&more.expressions)];
-            let error = self.correspondence_error(more, &z_id.codes.detach(), &z_ex.codes.detach());
+            let error = match self.model.config.deformation.direction {
+                Direction::Backward => {
+                    let error = self.correspondence_error(more, &z_id.codes.detach(), &z_ex.codes.detach());
+                    losses.total += &error * self.weights.correspondence;
+                    error
+                }
+                Direction::Forward => {
+                    let expressions = forward::expressions(&self.model, &z_id.codes, &z_ex.codes, more, &self.weights);
+                    losses.total += expressions.total;
+                    learned = Some(z_ex);
+                    expressions.error
+                }
+            };
             losses.terms.push(("more_correspondence", error.double_value(&[])));
-            losses.total += error * self.weights.correspondence;
         }
         self.optimizer.zero_grad();
         losses.total.backward();
         self.norms = self.optimizer.step(factor);
         self.z_id.update(&id, self.rates.z_id * factor, self.rates.clip);
-        self.z_ex.update(&ex, self.rates.z_ex * factor, self.rates.clip);
+        for ex in [Some(ex), learned].iter().flatten() {
+            self.z_ex.update(ex, self.rates.z_ex * factor, self.rates.clip);
+        }
         losses
     }
 
-    /// Mean squared error of the canonical places of a batch's points.
+    /// Mean squared error of the canonical places of a batch's points. With a backward model.
     fn correspondence_error(&self, batch: &Batch, z_id: &Tensor, z_ex: &Tensor) -> Tensor {
-        debug_assert_eq!(self.model.config.deformation.direction, Direction::Backward);
         let deformation = &self.model.deformation;
         let anchors = match self.model.config.deformation.anchors {
             0 => batch.anchors.narrow(1, 0, 0),

@@ -2,9 +2,10 @@
 //! loss is taken at other points of the same scans (NPHM's validation identities, whose codes are optimised while the decoders rest). Codes start
 //! from 0 every time, so that the numbers depend on the weights alone. Knows no loop, files or schedules of the training.
 
+use super::Direction;
 use super::codes::CodeTable;
 use super::sample::{Counts, Scan, draw};
-use super::train::{Losses, Trainer, halving, training_step};
+use super::train::{Losses, Trainer, forward, halving, training_step};
 
 /// How codes are fitted.
 #[derive(Clone, Debug, PartialEq)]
@@ -50,13 +51,23 @@ pub fn validate(trainer: &mut Trainer, scans: &[Scan], trial: &Trial) -> Losses 
     // nothing but the codes gets a gradient
     trainer.model.vs.freeze();
     let (model, weights, clip) = (&trainer.model, &trainer.weights, trainer.rates.clip);
+    // of a forward model neutral scans tell the field, and as many others expressions, as in training
+    let is_forward = config.deformation.direction == Direction::Forward;
+    let neutral: Vec<Scan> = scans.iter().filter(|scan| is_forward && scan.neutral).cloned().collect();
+    let seen = if neutral.is_empty() { scans } else { &neutral };
     for step in 0..trial.steps {
-        let batch = draw(scans, trial.batch, &trial.fitted, trial.seed, step);
+        let rate = trial.rate * halving(step, trial.steps);
+        let batch = draw(seen, trial.batch, &trial.fitted, trial.seed, step);
         let (id, ex) = (z_id.pick(&batch.identities), z_ex.pick(&batch.expressions));
         training_step(model, &id.codes, &ex.codes, &batch, weights).total.backward();
-        let rate = trial.rate * halving(step, trial.steps);
         z_id.update(&id, rate, clip);
         z_ex.update(&ex, rate, clip);
+        if is_forward {
+            let more = draw(scans, trial.batch, &trial.fitted, !trial.seed, step);
+            let (id, ex) = (z_id.pick(&more.identities), z_ex.pick(&more.expressions));
+            forward::expressions(model, &id.codes, &ex.codes, &more, weights).total.backward();
+            z_ex.update(&ex, rate, clip);
+        }
     }
     let batch = draw(scans, scans.len(), &trial.judged, trial.seed ^ 0x7A11D, 0);
     let (id, ex) = (z_id.pick(&batch.identities), z_ex.pick(&batch.expressions));

@@ -32,9 +32,13 @@ fn ball(identity: i64, expression: i64, bump: f32, squeeze: f32) -> Scan {
 }
 
 fn setting() -> (Vec<Scan>, Trainer) {
+    directed(Direction::Backward)
+}
+
+fn directed(direction: Direction) -> (Vec<Scan>, Trainer) {
     crate::runtime::prepare(1);
     let scans = vec![ball(0, 0, 0.02, 0.0), ball(0, 1, 0.02, 0.15), ball(1, 2, 0.1, 0.0), ball(1, 3, 0.1, 0.15)];
-    let mut config = HeadConfig::mini(1, 2);
+    let mut config = HeadConfig::mini(1, 2).directed(direction);
     (config.identity.hidden, config.deformation.hidden, config.deformation.layers) = (40, 48, 3);
     let anchors = Tensor::from_slice(scans[0].anchors.as_flattened()).reshape([-1, 3]);
     let mut model = HeadModel::new(&config, &anchors, Device::Cpu).unwrap();
@@ -75,6 +79,49 @@ fn training_and_tracking_work_on_bumpy_balls() {
     assert!(off(&fit.frames[0].pose) < 0.6 * off(&start), "{:?}", fit.frames[0]);
     let again = fit_identity(&trainer.model, &[(&cloud, frame)], &config, &mut |_, _| ());
     assert_eq!(fit.frames, again.frames);
+}
+
+#[test]
+fn a_forward_model_learns_the_field_from_neutral_scans_and_motion_from_all() {
+    let (scans, mut trainer) = directed(Direction::Forward);
+    let neutral: Vec<Scan> = scans.iter().filter(|scan| scan.neutral).cloned().collect();
+    let counts = Counts { surface: 24, near: 32, far: 16, correspondences: 24 };
+    let pairs = Counts { surface: 0, near: 0, far: 16, correspondences: 48 };
+    let step = |trainer: &mut Trainer, step: u64| {
+        trainer.step(&draw(&neutral, 4, &counts, 1, step), Some(&draw(&scans, 4, &pairs, 2, step)), 1.0)
+    };
+    let losses: Vec<Losses> = (0..250).map(|i| step(&mut trainer, i)).collect();
+    let mean = |name: &str, range: std::ops::Range<usize>| {
+        let of = |l: &Losses| l.terms.iter().find(|t| t.0 == name).unwrap().1;
+        losses[range.clone()].iter().map(of).sum::<f64>() / range.len() as f64
+    };
+    for (name, factor) in
+        [("surface", 0.6), ("near", 0.6), ("normals", 0.6), ("far", 0.3), ("more_correspondence", 0.1)]
+    {
+        let (early, late) = (mean(name, 0..5), mean(name, 245..250));
+        assert!(late < factor * early, "{name}: {early} -> {late}");
+    }
+    // of points seen with an expression the field is that of the neutral ones, at the code that was learned
+    let model = &trainer.model;
+    let [z_id, z_ex] = [trainer.z_id.weight.get(1), trainer.z_ex.weight.get(3)].map(|z| z.unsqueeze(0));
+    let x = Tensor::from_slice(scans[3].surface.as_flattened()).reshape([1, -1, 3]);
+    let off = |z_ex: &Tensor| {
+        let field = model.posed_field(&model.person(&z_id, None), z_ex, &x, Far::Learned).sdf;
+        field.abs().mean(Kind::Float).double_value(&[])
+    };
+    let (told, still) = (off(&z_ex), off(&z_ex.zeros_like()));
+    assert!(told < 0.6 * still, "{told}, without expression {still}");
+    // and a fit finds a code for them by the roots alone
+    let still = Pose { rotation: [0.0; 3], translation: [0.0; 3] };
+    let world = |p: &[f32; 3]| still.to_world(*p, 1.0);
+    let cloud = Cloud { points: scans[3].surface.iter().map(world).collect(), ..Cloud::default() };
+    let frame = Frame { z_ex: Vec::new(), pose: still, residual: 0.0, kept: 0.0 };
+    let fixed = FitConfig { rate_rotation: 0.0, rate_translation: 0.0, ..FitConfig::frame() };
+    let id: Vec<f32> = Vec::try_from(z_id.squeeze()).unwrap();
+    let person = crate::nphm::fit::Known { z_id: &id, landmarks: &[] };
+    let found = crate::nphm::fit_frame(model, &cloud, &frame, person, &FitConfig { steps: 60, ..fixed });
+    let found = off(&Tensor::from_slice(&found.z_ex).unsqueeze(0));
+    assert!(found < 0.6 * off(&z_ex.zeros_like()), "{found}");
 }
 
 #[test]
