@@ -86,15 +86,13 @@ impl Cache {
         Ok(verified)
     }
 
-    /// Removes damaged blobs, so that the units that made them run again, and damaged parts of the journal.
+    /// Removes damaged blobs, so that the units that made them run again, and from the journal damaged parts and units whose files are gone.
     ///
     /// # Errors
     /// If the journal cannot be written.
     pub fn discard(&mut self, damaged: &[Damage]) -> Result<()> {
         self.blobs().discard(&damaged.iter().filter_map(|damage| damage.digest).collect::<Vec<_>>());
-        if damaged.iter().any(|damage| damage.digest.is_none()) {
-            self.compact(&|_| true)?;
-        }
+        self.compact(&|_| true)?;
         Ok(())
     }
 }

@@ -328,7 +328,12 @@ impl Cache {
         for (path, stat) in paths.iter().zip(&stats) {
             let known = match self.files.get(path) {
                 Some((fingerprint, digest)) => (fingerprint == stat).then_some(*digest),
-                None => self.indexed(|index| index.file(path, *stat))?,
+                None => {
+                    let known = self.indexed(|index| index.file(path, *stat))?;
+                    // who asks what was referred to is told of it, too
+                    self.files.extend(known.map(|digest| (path.clone(), (*stat, digest))));
+                    known
+                }
             };
             digests.push(known);
         }

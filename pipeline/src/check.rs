@@ -10,7 +10,7 @@ use crate::plan::{Plan, Work};
 use crate::run::{Constants, INTERRUPTS, Options, Prepared, With, sentence};
 use crate::selection::Part;
 use crate::stage::{UnitStage, Worker};
-use crate::task::{self, Order, Output};
+use crate::task::{self, Lent, Order, Output};
 use crate::units;
 use anyhow::Result;
 use cache::{Cache, Unit};
@@ -64,6 +64,8 @@ struct Flight {
     dir: PathBuf,
     /// Files outside of the workspace that it may read.
     outside: Vec<Digest>,
+    /// Files of ours that its program was given.
+    lent: Vec<Lent>,
     output: Option<Output>,
     error: Option<String>,
 }
@@ -177,7 +179,8 @@ impl Check<'_> {
                 }
                 let again = waiting.pop_front().expect("it was just seen");
                 let dir = self.root.join(format!("{next:06}"));
-                let mut flight = Flight { again, dir, outside: Vec::new(), output: None, error: None };
+                let mut flight =
+                    Flight { again, dir, outside: Vec::new(), lent: Vec::new(), output: None, error: None };
                 let ended = match self.start(next, stage, &mut flight, executor) {
                     Ok(ended) => ended,
                     Err(error) => {
@@ -239,6 +242,7 @@ impl Check<'_> {
         };
         let made = task::make(&flight.dir, &order, self.cache)?;
         flight.outside = made.outside;
+        flight.lent = made.lent;
         let by = match &stage.worker {
             Worker::Provider(provider) => {
                 let provider = &self.plan.providers[*provider];
@@ -286,6 +290,9 @@ impl Check<'_> {
             Ended::TimedOut => flight.error = Some("it took longer than its `timeout:`".into()),
         }
         let (prepared, _) = self.forecasts[node].units.as_ref().expect("its units were chosen from these");
+        if let (None, Some(blob)) = (&flight.error, Lent::reclaim(&flight.lent, self.cache)) {
+            flight.error = Some(format!("the program changed a file that it was given ({})", blob.digest.short()));
+        }
         if let (None, Some(path)) = (&flight.error, self.cache.changed(&flight.outside)) {
             flight.error = Some(format!("the file {} changed while it was being read", path.display()));
         }

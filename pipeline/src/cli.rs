@@ -37,6 +37,7 @@ use crate::command::quote;
 use crate::error::{Place, Problem, Problems};
 use crate::hints::hint_of;
 use crate::memory::Store;
+use crate::spec::DEFAULT_PROFILE;
 use ::cache::{Cache, Error};
 use clap::{Args, Parser, Subcommand};
 use std::io::Write;
@@ -94,8 +95,8 @@ enum Verb {
 struct RecipeArgs {
     /// The recipe: a file, or the name of one that came with effigy
     recipe: String,
-    /// Apply this profile of the recipe
-    #[arg(long)]
+    /// Apply this profile of the recipe [default: default]
+    #[arg(long, value_name = "NAME")]
     profile: Option<String>,
     /// Set a parameter of the recipe (may be given more than once)
     #[arg(long = "param", value_name = "NAME=VALUE")]
@@ -232,6 +233,11 @@ impl RecipeArgs {
         self.params.iter().chain(&self.set).cloned().collect()
     }
 
+    /// The profile that what runs is kept under.
+    fn kept_profile(&self) -> Option<&str> {
+        self.profile.as_deref().filter(|profile| *profile != DEFAULT_PROFILE)
+    }
+
     /// How a run of it is called for.
     fn called(&self) -> crate::record::Called {
         crate::record::Called { overrides: self.overrides(), variants: self.variants.clone() }
@@ -252,7 +258,8 @@ impl RecipeArgs {
     /// profiles did run, by asking for that: what ran is remembered for each profile alone.
     fn not_run(&self, message: &str, verb: &str, stage: Option<&str>, loaded: &load::Loaded, store: &Store) -> u8 {
         let spec = &loaded.plan.spec;
-        let profiles = || std::iter::once(None).chain(spec.profiles.iter().map(|name| Some(name.as_str())));
+        let named = || spec.profiles.iter().map(String::as_str).filter(|name| *name != DEFAULT_PROFILE);
+        let profiles = || std::iter::once(None).chain(named().map(Some));
         let ran = |profile: Option<&str>| {
             let stages = store.load(&loaded.recipe, profile).stages;
             stage.map_or(!stages.is_empty(), |stage| stages.contains_key(stage))

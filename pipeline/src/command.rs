@@ -9,7 +9,11 @@ use crate::builtin::Columns;
 use crate::error::Problem;
 use crate::fields::Fields;
 use crate::key::Facts;
+use crate::shell;
 use crate::yaml::{At, Item, Node};
+use manifests::Type;
+use std::collections::BTreeMap;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 /// Words that mean something to a shell alone.
@@ -59,6 +63,8 @@ pub struct Command {
     pub code: Vec<(String, PathBuf)>,
     /// The command as written, which is a fact of the key.
     pub written: String,
+    /// Programs beside the recipe that it names and that are not under `code:`.
+    pub untold: Vec<String>,
     /// The length of each word, if one of them holds a blank: then the command as written does not tell where words end.
     lengths: Vec<usize>,
     /// Folder it runs in: the recipe's.
@@ -85,17 +91,20 @@ impl Command {
             code.push((name, path));
         }
         let words: Vec<Vec<Piece>> = texts.iter().map(|(_, text)| pieces(text)).collect();
-        if let (true, Some(piece)) = (shell, words.iter().find_map(|word| within_quotes(word))) {
-            let message = format!("`{piece}` stands within quotes of the shell, which would take its value apart");
-            let hint = format!(
-                "leave the quotes out around it: a value is always one word there, as in `'some text '{piece}`"
-            );
-            fields.wrong(what.at, message, hint);
+        if let (true, Some((piece, within))) = (shell, words.iter().find_map(|word| shell::astray(word))) {
+            let (stands, hint) = within.told(piece);
+            fields.wrong(what.at, format!("`{piece}` stands {stands}"), hint);
         }
+        let files = plain_words(&words, shell).filter(|word| {
+            let path = dir.join(word);
+            let is_told = code.iter().any(|(_, told): &(String, PathBuf)| path.starts_with(told));
+            !is_told && Path::new(word).is_relative() && is_program(&path)
+        });
+        let untold: Vec<String> = files.map(String::from).collect();
         let is_unclear = !shell && texts.iter().any(|(_, text)| text.contains([' ', '\u{1f}']));
         let lengths = if is_unclear { texts.iter().map(|(_, text)| text.len()).collect() } else { Vec::new() };
         let written = texts.into_iter().map(|(_, text)| text).collect::<Vec<_>>().join("\u{1f}");
-        Some(Command { words, shell, code, written, lengths, dir: dir.into() })
+        Some(Command { words, shell, code, untold, written, lengths, dir: dir.into() })
     }
 
     /// All its placeholders.
@@ -123,7 +132,7 @@ impl Command {
         &self,
         at: At,
         columns: &Columns,
-        (with, params, of_recipe): (&[String], &[String], &[(String, Item)]),
+        (with, params, of_recipe): (&[String], &BTreeMap<String, serde_json::Value>, &[(String, Item)]),
         many: bool,
         fields: &mut Fields<'_>,
     ) {
@@ -134,6 +143,19 @@ impl Command {
                 fields
                     .problems
                     .push(problem.hint("write it as a word of its own, or use `{in}`, the Arrow file of all rows"));
+            }
+        }
+        for piece in self.words.iter().filter(|_| self.shell).flat_map(|word| shell::counted(word)) {
+            let is_whole = match piece {
+                Piece::Column(name) => columns.iter().any(|column| column.name == *name && column.ty == Type::I64),
+                Piece::Param(name) => params.get(name).is_some_and(serde_json::Value::is_i64),
+                _ => false,
+            };
+            if !is_whole {
+                let message = format!(
+                    "`{piece}` stands within `$((…))` and is no whole number: the shell would execute parts of its value"
+                );
+                fields.wrong(at, message, format!("put it into a variable before: `n={piece}; echo $((n + 1))`"));
             }
         }
         for piece in self.pieces() {
@@ -156,8 +178,8 @@ impl Command {
                 Piece::With(name) if !with.contains(name) => {
                     (format!("`{{with.{name}}}` is not under `with:`"), with.to_vec())
                 }
-                Piece::Param(name) if !params.contains(name) => {
-                    (format!("`{{param.{name}}}` is not under `params:`"), params.to_vec())
+                Piece::Param(name) if !params.contains_key(name) => {
+                    (format!("`{{param.{name}}}` is not under `params:`"), params.keys().cloned().collect())
                 }
                 _ => continue,
             };
@@ -193,15 +215,40 @@ impl Command {
                 argv.extend(fill(piece));
                 continue;
             }
+            if self.shell {
+                let quoted = |piece: &Piece| fill(piece).iter().map(|text| quote(text)).collect::<Vec<_>>().join(" ");
+                argv.push(shell::filled(word, quoted));
+                continue;
+            }
             let text = word.iter().map(|piece| match piece {
                 Piece::Text(text) => text.clone(),
-                other if self.shell => fill(other).iter().map(|text| quote(text)).collect::<Vec<_>>().join(" "),
                 other => fill(other).join(" "),
             });
             argv.push(text.collect::<String>());
         }
         if self.shell { ["sh".into(), "-c".into()].into_iter().chain(argv).collect() } else { argv }
     }
+}
+
+/// Whether a file is a program, as far as its name and permissions tell.
+fn is_program(path: &Path) -> bool {
+    let is_script = path.extension().is_some_and(|ext| SCRIPTS.iter().any(|known| ext == *known));
+    let meta = std::fs::metadata(path).ok().filter(std::fs::Metadata::is_file);
+    meta.is_some_and(|meta| is_script || meta.permissions().mode() & 0o111 != 0)
+}
+
+/// Extensions of programs that others interpret.
+const SCRIPTS: [&str; 8] = ["py", "sh", "pl", "rb", "R", "jl", "js", "awk"];
+
+/// The words of a command that hold no placeholder; of a shell's line what stands between blanks.
+fn plain_words(words: &[Vec<Piece>], shell: bool) -> impl Iterator<Item = &str> {
+    let texts = words.iter().filter(move |word| shell || word.len() == 1).flatten();
+    let texts = texts.filter_map(|piece| if let Piece::Text(text) = piece { Some(text.as_str()) } else { None });
+    texts.flat_map(move |text| {
+        let apart: Box<dyn Iterator<Item = &str>> =
+            if shell { Box::new(text.split([' ', '\n', ';', '\'', '"'])) } else { Box::new(std::iter::once(text)) };
+        apart
+    })
 }
 
 /// What to do about a parameter of the recipe that a program is to be given.
@@ -215,31 +262,17 @@ pub fn quote(text: &str) -> String {
     if !text.is_empty() && text.chars().all(plain) { text.into() } else { format!("'{}'", text.replace('\'', "'\\''")) }
 }
 
-/// A word of a command line.
-#[derive(Debug, PartialEq)]
-struct Word {
-    text: String,
-    /// Nothing of it was quoted.
-    is_bare: bool,
-}
-
-impl Default for Word {
-    fn default() -> Word {
-        Word { text: String::new(), is_bare: true }
-    }
-}
-
 /// The words of a command with their places; only one if a shell takes it.
 fn texts(what: &Item, shell: bool, fields: &mut Fields<'_>) -> Option<Vec<(At, String)>> {
     let texts: Vec<(At, String)> = match &what.node {
         Node::Text(text) if shell => vec![(what.at, text.clone())],
-        Node::Text(text) => match split_words(text) {
+        Node::Text(text) => match shell::split_words(text) {
             Ok(words) => {
                 // `find` ends what it executes by one
                 let is_find = words.iter().any(|word| ["-exec", "-execdir", "-ok"].contains(&word.text.as_str()));
                 let is_operator = |text: &str| OPERATORS.contains(&text) && !(is_find && text == ";");
-                let operator = |word: &&Word| word.is_bare && is_operator(&word.text);
-                if let Some(Word { text, .. }) = words.iter().find(operator) {
+                let operator = |word: &&shell::Word| word.is_bare && is_operator(&word.text);
+                if let Some(shell::Word { text, .. }) = words.iter().find(operator) {
                     let message = format!("no shell sees `{text}`: the program gets it as one of its words");
                     fields.wrong(what.at, message, format!("add `shell: true`, or quote it: `'{text}'`"));
                 }
@@ -285,42 +318,8 @@ fn texts(what: &Item, shell: bool, fields: &mut Fields<'_>) -> Option<Vec<(At, S
     Some(texts)
 }
 
-/// Splits a command line at blanks; quotes hold words together.
-fn split_words(text: &str) -> Result<Vec<Word>, String> {
-    let (mut words, mut word, mut quoted) = (Vec::new(), None::<Word>, None);
-    let mut chars = text.chars();
-    while let Some(c) = chars.next() {
-        match (quoted, c) {
-            (None, '\'' | '"') => {
-                quoted = Some(c);
-                word.get_or_insert_default().is_bare = false;
-            }
-            (Some(quote), c) if c == quote => quoted = None,
-            (None | Some('"'), '\\') => {
-                let next = chars.next();
-                if next == Some('\n') {
-                    // the line goes on
-                    continue;
-                }
-                let word = word.get_or_insert_default();
-                word.is_bare = false;
-                if quoted.is_some() && !next.is_some_and(|next| "$`\"\\".contains(next)) {
-                    word.text.push('\\');
-                }
-                word.text.extend(next);
-            }
-            (None, c) if c.is_whitespace() => words.extend(word.take()),
-            (_, c) => word.get_or_insert_default().text.push(c),
-        }
-    }
-    if let Some(quote) = quoted {
-        return Err(format!("the command has a `{quote}` that is never closed"));
-    }
-    words.extend(word);
-    Ok(words)
-}
-
-fn pieces(text: &str) -> Vec<Piece> {
+/// A word's text and placeholders.
+pub fn pieces(text: &str) -> Vec<Piece> {
     let mut pieces = Vec::new();
     let mut plain = String::new();
     let mut rest = text;
@@ -354,58 +353,6 @@ fn pieces(text: &str) -> Vec<Piece> {
     pieces
 }
 
-/// What a shell is within, at a place of its line.
-enum Within {
-    Single,
-    Double,
-    Comment,
-    Backquotes,
-    /// `$(`, and so many parentheses that were opened since.
-    Parentheses(usize),
-}
-
-/// The first placeholder that a shell would not see as a word of its own: the quotes that are put around its value would end
-/// those it stands in, or be taken for text because of a backslash.
-fn within_quotes(pieces: &[Piece]) -> Option<&Piece> {
-    use Within::{Backquotes, Comment, Double, Parentheses, Single};
-    let (mut within, mut is_escaped, mut before) = (Vec::new(), false, ' ');
-    for piece in pieces {
-        let Piece::Text(text) = piece else {
-            if is_escaped || matches!(within.last(), Some(Single | Double)) {
-                return Some(piece);
-            }
-            before = 'x';
-            continue;
-        };
-        for c in text.chars() {
-            let was_escaped = std::mem::take(&mut is_escaped);
-            match (within.last_mut(), c) {
-                _ if was_escaped => {}
-                (Some(Single), '\'') | (Some(Comment), '\n') | (Some(Double), '"') | (Some(Backquotes), '`') => {
-                    within.pop();
-                }
-                (Some(Parentheses(0)), ')') => {
-                    within.pop();
-                }
-                (Some(Single | Comment), _) => {}
-                (_, '\\') => is_escaped = true,
-                (_, '"') => within.push(Double),
-                // within double quotes these begin a line of their own
-                (_, '`') => within.push(Backquotes),
-                (_, '(') if before == '$' => within.push(Parentheses(0)),
-                (Some(Double), _) => {}
-                (_, '\'') => within.push(Single),
-                (_, '#') if before.is_whitespace() || ";|&()".contains(before) => within.push(Comment),
-                (Some(Parentheses(open)), '(') => *open += 1,
-                (Some(Parentheses(open)), ')') => *open -= 1,
-                _ => {}
-            }
-            before = if was_escaped { 'x' } else { c };
-        }
-    }
-    None
-}
-
 fn piece(name: &str) -> Option<Piece> {
     let identifier = |name: &str| {
         name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
@@ -429,18 +376,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn words_are_split_as_people_expect() {
-        let split = |text: &str| split_words(text).unwrap().into_iter().map(|word| word.text).collect::<Vec<_>>();
-        let check = |text: &str, expected: &[&str]| assert_eq!(split(text), expected, "{text}");
-        check("python3 fit.py  {in} {out}", &["python3", "fit.py", "{in}", "{out}"]);
-        check(r#"echo "a b" 'c "d"' e\ f """#, &["echo", "a b", "c \"d\"", "e f", ""]);
-        // as POSIX has it: within double quotes a backslash is one, but before these
-        check(r#"grep "a\.b\n" "\$x \` \" \\""#, &["grep", r"a\.b\n", r#"$x ` " \"#]);
-        check("a \\\n  b\\\nc \"d\\\ne\"", &["a", "bc", "de"]);
-        assert!(split_words("echo 'a").unwrap_err().contains("never closed"));
-    }
-
-    #[test]
     fn placeholders_are_found_and_other_braces_left_alone() {
         let text = |text: &str| Piece::Text(text.into());
         assert_eq!(pieces("{out}/file"), [Piece::Out, text("/file")]);
@@ -452,7 +387,8 @@ mod tests {
     fn a_shell_sees_values_as_single_words() {
         let words = vec![pieces("cat {file} > {out}/x")];
         let (written, lengths) = (String::new(), Vec::new());
-        let command = Command { words, shell: true, code: vec![], written, lengths, dir: PathBuf::new() };
+        let (code, untold) = (Vec::new(), Vec::new());
+        let command = Command { words, shell: true, code, untold, written, lengths, dir: PathBuf::new() };
         let filled = command.fill(|piece| vec![if *piece == Piece::Out { "/o".into() } else { "it's a b".into() }]);
         assert_eq!(filled, ["sh", "-c", r"cat 'it'\''s a b' > /o/x"]);
     }
@@ -532,12 +468,27 @@ mod tests {
             "echo \"`cat {x}`\" {x}",
             "echo \\\"{x}",
             "echo '\\' {x}",
-            "echo $# {x} # it's {x}\necho {x}",
-            "echo $(( {x} + 1 ))",
+            "echo $(( {x} + 1 )) # {x}",
+            "echo $# {x} # it's\necho {x}",
         ] {
             let found = problems(line, ", shell: true");
             assert!(found.is_empty(), "{line}: {found:?}");
         }
+    }
+
+    #[test]
+    fn only_whole_numbers_are_counted_with() {
+        let problems = |ty: Type, param: serde_json::Value| {
+            let command = parsed("{ run: 'echo $(({x} + {param.n}))', shell: true }").0.unwrap();
+            let column = crate::builtin::PlannedColumn::sure("x", ty);
+            let mut fields = Fields::new("r", "it", At::default(), Vec::new());
+            let params = BTreeMap::from([("n".to_string(), param)]);
+            command.check(At::default(), &vec![column], (&[], &params, &[]), false, &mut fields);
+            fields.finish().len()
+        };
+        assert_eq!(problems(Type::I64, 3.into()), 0);
+        assert_eq!(problems(Type::Str, "3".into()), 2);
+        assert_eq!(problems(Type::F64, 0.5.into()), 2);
     }
 
     #[test]
@@ -587,7 +538,7 @@ mod tests {
         let columns = vec![crate::builtin::PlannedColumn::sure("x", manifests::Type::I64)];
         let command = parsed(stanza).0.unwrap();
         let mut fields = Fields::new("r", "it", At::default(), Vec::new());
-        command.check(At::default(), &columns, (&[], &[], &given), false, &mut fields);
+        command.check(At::default(), &columns, (&[], &BTreeMap::new(), &given), false, &mut fields);
         let problems = fields.finish();
         assert_eq!(problems.len(), 2, "{problems:?}");
         assert!(problems[0].message.contains("`{steps}` is no column of the rows, but a parameter"), "{}", problems[0]);

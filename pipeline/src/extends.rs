@@ -138,8 +138,10 @@ impl Whole {
             inherited.iter_mut().for_each(|(_, profile)| forget(profile, &own.name));
         }
         let mut stages = laid(base.sections.stages, sections.stages);
+        let mut variants = base.sections.variants;
         for (gone, _) in stages.extract_if(.., |(_, item)| item.node == Node::Null) {
             told.iter_mut().for_each(|report| leave_out(report, &gone.name));
+            variants.iter_mut().for_each(|(_, variant)| forget(variant, &gone.name));
         }
         Whole {
             name,
@@ -147,7 +149,7 @@ impl Whole {
                 params: laid(base.sections.params, sections.params),
                 stages,
                 matrix: laid(base.sections.matrix, sections.matrix),
-                variants: laid(base.sections.variants, sections.variants),
+                variants: laid(variants, sections.variants),
             },
             profiles: inherited.into_iter().chain(profiles).collect(),
             providers: base.providers.into_iter().chain(providers).collect(),
@@ -214,8 +216,10 @@ fn stages_of(profile: &Item) -> impl Iterator<Item = &str> {
 
 /// Takes what a profile says of a stage out of it.
 fn forget(profile: &mut Item, stage: &str) {
-    if let Node::Map(sections) = &mut profile.node
-        && let Some((_, stages)) = sections.iter_mut().find(|(key, _)| key.name == "stages")
+    let Node::Map(sections) = &mut profile.node else { return };
+    // a variant says it in one line
+    sections.retain(|(key, _)| key.name.strip_prefix(stage).is_none_or(|rest| !rest.starts_with('.')));
+    if let Some((_, stages)) = sections.iter_mut().find(|(key, _)| key.name == "stages")
         && let Node::Map(stages) = &mut stages.node
     {
         stages.retain(|(key, _)| key.name != stage);

@@ -8,7 +8,7 @@ use crate::memory::{Memory, Store};
 use crate::plan::{Node, Plan, Work};
 use crate::run::node_key;
 use crate::run::{Prepared, prepare, stage_head, table_key};
-use crate::selection::{Part, Selection, frozen};
+use crate::selection::{Part, Selection, frozen, refer};
 use crate::stage::UnitStage;
 use crate::task::Output;
 use crate::units::{assemble, fitted};
@@ -123,7 +123,9 @@ pub fn foresee_despite(
             _ if parts[i] == Part::Left => Forecast::of_table(Foreseen::Nothing(0), None),
             _ if parts[i] == Part::Frozen => {
                 let left = frozen(plan, i, &store, &memory)?;
-                Forecast::of_table(Foreseen::Whole(manifests::read_ipc(&store.table_path(&left.table))?), None)
+                let table = manifests::read_ipc(&store.table_path(&left.table))?;
+                refer(&node.name, &table, cache, &memory)?;
+                Forecast::of_table(Foreseen::Whole(table), None)
             }
             Work::Table(table) => {
                 let foreseen = of_table(node, table, &forecasts, cache, (&store, &memory));

@@ -39,6 +39,7 @@ pub mod rows_where;
 pub mod run;
 pub mod sections;
 pub mod selection;
+pub mod shell;
 pub mod spec;
 pub mod stage;
 pub mod task;

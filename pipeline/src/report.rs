@@ -47,6 +47,11 @@ pub struct Written {
     pub html: PathBuf,
 }
 
+/// Whether all parts of a report are in the folder of its page.
+pub fn is_whole(page: &Path) -> bool {
+    page.exists() && page.with_extension("md").exists() && page.with_file_name(FILES).is_dir()
+}
+
 /// Writes the report of a run into the folder `out`, which is made if it is not there.
 ///
 /// Each file is written under another name first, so that an interrupted report leaves the older one whole.
@@ -105,11 +110,11 @@ fn fill(document: &Document, folder: &Path) -> std::io::Result<()> {
     Ok(())
 }
 
-/// The tables that a recipe's report has of rows, with their headings; a sentence for one that cannot be made.
+/// The tables that a recipe's report has of rows, with their headings; a sentence for one that cannot be made. Of long ones the beginning, unless `whole`.
 ///
 /// # Errors
 /// If polars fails, which a manifest cannot make it do.
-pub fn tables(run: &FinishedRun) -> anyhow::Result<Vec<Result<writers::Titled, String>>> {
+pub fn tables(run: &FinishedRun, whole: bool) -> anyhow::Result<Vec<Result<writers::Titled, String>>> {
     let asked = run.report.iter().filter_map(|item| match item {
         ReportItem::Table(asked) => Some(asked),
         _ => None,
@@ -118,7 +123,7 @@ pub fn tables(run: &FinishedRun) -> anyhow::Result<Vec<Result<writers::Titled, S
         let title = asked.title.clone().unwrap_or_else(|| capital(&asked.stage));
         Ok(match rows(run, &asked.stage) {
             Err(why) => Err(format!("`{title}`: {why}")),
-            Ok(manifest) => match table::table(manifest, asked)? {
+            Ok(manifest) => match table::table(manifest, asked, if whole { usize::MAX } else { table::SHOWN })? {
                 Block::Table(table) => Ok(writers::Titled { title, table }),
                 Block::Notice(why) => Err(format!("`{title}`: {why}")),
                 other => unreachable!("a table is {other:?}"),
@@ -195,7 +200,7 @@ fn item(run: &FinishedRun, item: &ReportItem, number: &str) -> anyhow::Result<Ve
     let prefix = |column: &str| format!("{number}-{}-{}", file_name(stage), file_name(column));
     blocks.extend(match item {
         ReportItem::Text { .. } | ReportItem::Rates { .. } => Vec::new(),
-        ReportItem::Table(asked) => vec![table::table(manifest, asked)?],
+        ReportItem::Table(asked) => vec![table::table(manifest, asked, table::SHOWN)?],
         ReportItem::Images { column, caption, limit, .. } => {
             let (kind, prefix) = (media::Kind::Picture, &prefix(column));
             media::media(run, manifest, &media::Asked { kind, column, caption, limit: *limit, prefix })?
@@ -380,7 +385,7 @@ fn facts(run: &FinishedRun) -> Vec<(String, String)> {
     software.extend(host.software.iter().map(|(name, version)| format!("{name} {version}")));
     let mut facts = vec![
         ("Recipe", run.file.clone()),
-        ("Profile", run.profile.clone().unwrap_or_else(|| "none".into())),
+        ("Profile", run.profile.clone().unwrap_or_else(|| crate::spec::DEFAULT_PROFILE.into())),
         ("Begun", numbers::moment(run.started)),
         ("Machine", machine.join(", ")),
         ("Software", software.join(", ")),

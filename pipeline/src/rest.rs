@@ -142,7 +142,7 @@ impl Rest {
             ensure!(found == *seen, "{} has changed", path.display());
         }
         if let Some((page, mark, digest)) = &self.report {
-            ensure!(page.exists(), "{} is gone", page.display());
+            ensure!(crate::report::is_whole(page), "{} is gone, or what belongs to it", page.display());
             ensure!(Digest::of_bytes(&std::fs::read(mark)?) == *digest, "{} has changed", mark.display());
         }
         let blobs = Folder::open(&root.join("blobs"))?;

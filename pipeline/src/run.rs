@@ -23,7 +23,7 @@ use crate::hints::hinted;
 use crate::memory::{Memory, Remembered, Store};
 use crate::plan::{Node, Plan, Work};
 use crate::rest::Rest;
-use crate::selection::{Part, Selection, frozen};
+use crate::selection::{Part, Selection, frozen, refer};
 use crate::stage::UnitStage;
 use active::{Active, Flight};
 use anyhow::Result;
@@ -279,6 +279,9 @@ impl<'a> Run<'a> {
         for i in (0..parts.len()).filter(|&i| parts[i] == Part::Frozen) {
             let left = frozen(self.plan, i, &self.store, &self.memory)?;
             let path = self.store.table_path(&left.table);
+            if let Some(table) = self.store.table(&left.table) {
+                refer(&self.plan.nodes[i].name, &table, self.cache, &self.memory)?;
+            }
             self.tallies[i].table = Some(left.table);
             self.states[i] = State::Done(Done { digest: left.table, rows: left.rows, table: OnceCell::new(), path });
         }

@@ -92,8 +92,9 @@ impl Sections {
     }
 }
 
-/// Parameters with the command line applied.
+/// Parameters with the command line applied, and with one another in the place of `${name}`.
 pub fn parameters(
+    file: &str,
     mut params: Vec<(Key, Item)>,
     axes: &[Axis],
     overrides: &Overrides,
@@ -112,12 +113,97 @@ pub fn parameters(
                     let typed = text.split_once('=').map_or("", |(_, typed)| typed.trim());
                     value.node = Node::Text(typed.into());
                 }
+                if let Some(problem) = rounded("--param", text, &value) {
+                    problems.push(problem);
+                }
                 set_param(&mut params, &name, value, problems);
             }
             Err(problem) => problems.push(problem),
         }
     }
+    resolve(file, &mut params, axes, problems);
     params.into_iter().map(|(key, item)| (key.name, item)).collect()
+}
+
+/// The name in a text that is `${name}` and nothing else.
+fn reference(item: &Item) -> Option<&str> {
+    let Node::Text(text) = &item.node else { return None };
+    let name = text.strip_prefix("${")?.strip_suffix('}')?;
+    (!name.contains(['$', '{', '}'])).then_some(name)
+}
+
+/// The scalars of an item.
+fn scalars<'i>(item: &'i Item, found: &mut Vec<&'i Item>) {
+    match &item.node {
+        Node::List(items) => items.iter().for_each(|item| scalars(item, found)),
+        Node::Map(items) => items.iter().for_each(|(_, item)| scalars(item, found)),
+        _ => found.push(item),
+    }
+}
+
+/// The places and names of what stands as `${name}` in an item.
+fn references(item: &Item) -> Vec<(At, &str)> {
+    let mut found = Vec::new();
+    scalars(item, &mut found);
+    found.into_iter().filter_map(|item| Some((item.at, reference(item)?))).collect()
+}
+
+/// Puts values in the place of `${name}`.
+fn fill(item: &mut Item, known: &[(String, Node)]) {
+    match &mut item.node {
+        Node::List(items) => items.iter_mut().for_each(|item| fill(item, known)),
+        Node::Map(items) => items.iter_mut().for_each(|(_, item)| fill(item, known)),
+        _ => {
+            let value = reference(item).and_then(|name| known.iter().find(|(known, _)| known == name));
+            if let Some((_, node)) = value {
+                item.node = node.clone();
+            }
+        }
+    }
+}
+
+/// Puts parameters in the place of `${name}` in others.
+fn resolve(file: &str, params: &mut [(Key, Item)], axes: &[Axis], problems: &mut Vec<Problem>) {
+    let is_done = |item: &Item| references(item).is_empty();
+    // one more is done in each round, or none ever will be
+    loop {
+        let known: Vec<(String, Node)> = params
+            .iter()
+            .filter(|(_, item)| is_done(item))
+            .map(|(key, item)| (key.name.clone(), item.node.clone()))
+            .collect();
+        let is_ready = |item: &Item| {
+            let names = references(item);
+            !names.is_empty() && names.iter().all(|(_, name)| known.iter().any(|(known, _)| known == name))
+        };
+        let Some((_, item)) = params.iter_mut().find(|(_, item)| is_ready(item)) else { break };
+        fill(item, &known);
+    }
+    let names: Vec<&str> = params.iter().map(|(key, _)| key.name.as_str()).collect();
+    for (key, item) in &*params {
+        for (at, name) in references(item) {
+            let wrong = |message: String| Problem::at(&at.place(file), message);
+            problems.push(if axes.iter().any(|axis| axis.name == name) {
+                wrong(format!("`{name}` is an axis, and parameter `{}` is the same for all its values", key.name))
+                    .hint(format!("write `${{{name}}}` in the stages that vary"))
+            } else if names.contains(&name) {
+                wrong(format!("parameter `{}` waits for `${{{name}}}`, which has no value of its own", key.name))
+                    .hint("parameters that stand for one another need one with a value among them")
+            } else {
+                wrong(format!("`${{{name}}}` stands for no parameter of the recipe"))
+                    .did_you_mean(name, names.iter().copied())
+                    .or_hint(format!("give it a value, for example `params: {{ {name}: 64 }}`"))
+            });
+        }
+    }
+}
+
+/// What is wrong with a value of the command line that is written as a whole number and is none.
+pub fn rounded(option: &str, text: &str, value: &Item) -> Option<Problem> {
+    let typed = text.split_once('=').map_or("", |(_, typed)| typed.trim());
+    let wrong = matches!(value.node, Node::Float(_)) && yaml::is_whole(typed);
+    let message = || format!("the value in `{option} {text}`: {}", yaml::not_whole(typed));
+    wrong.then(|| Problem::at(&Place::command_line(), message()).hint(yaml::WHOLE))
 }
 
 /// `name=value` of the command line; the value is YAML. The example is one for this option.
@@ -127,7 +213,7 @@ pub fn assignment(option: &str, example: &str, text: &str) -> Result<(String, It
         let form = if option == "--set" { "STAGE.FIELD=VALUE" } else { "NAME=VALUE" };
         wrong(format!("`{option} {text}` is not of the form {form}")).hint(format!("for example `{option} {example}`"))
     })?;
-    let mut item = yaml::parse("command line", value).map_err(|problem| {
+    let mut item = yaml::parse_loosely("command line", value).map_err(|problem| {
         let hint = format!(
             "what holds `:`, `[`, `{{` or `#` needs quotes for YAML and for the shell: `{option} '{name}=\"...\"'`"
         );

@@ -4,6 +4,10 @@
 use crate::error::{Place, Problem};
 use crate::memory::{Memory, Remembered, Store};
 use crate::plan::{Plan, Work};
+use anyhow::Result as Outcome;
+use cache::{Cache, Fingerprint};
+use manifests::{Digest, Manifest, Type, Value};
+use std::collections::HashMap;
 
 /// What a command line says of the stages. By default it is about all of them.
 #[derive(Clone, Debug, Default)]
@@ -86,6 +90,43 @@ impl Selection {
         }
         parts
     }
+}
+
+/// Tells a cache where the user's files are that the table of such a stage names: nobody looks for them anew.
+///
+/// # Errors
+/// If one has changed since, or is gone.
+pub fn refer(name: &str, table: &Manifest, cache: &mut Cache, memory: &Memory) -> Outcome<()> {
+    let mut wanted = HashMap::new();
+    for column in table.schema().columns().iter().filter(|column| column.ty == Type::Blob) {
+        for value in table.column(&column.name)? {
+            if let Value::Blob(blob) = value
+                && !cache.has(&blob)
+            {
+                wanted.insert(blob.digest, cache.blobs().path(&blob.digest));
+            }
+        }
+    }
+    for (path, seen, digest) in &memory.files {
+        if !wanted.contains_key(digest) {
+            continue;
+        }
+        let is_still = Fingerprint::of(path).is_ok_and(|now| now == *seen)
+            || Digest::of_file(path).is_ok_and(|(now, _)| now == *digest);
+        if is_still {
+            cache.refer(std::slice::from_ref(path))?;
+            wanted.remove(digest);
+        } else {
+            wanted.insert(*digest, path.clone());
+        }
+    }
+    let Some(path) = wanted.values().min() else { return Ok(()) };
+    let message = format!(
+        "{} is gone, or has changed since stage `{name}` was run, which stands before `--from`",
+        path.display()
+    );
+    let hint = "leave `--from` out, so that what stands before it is run as well where it has to be";
+    Err(Problem::at(&Place::command_line(), message).hint(hint).into())
 }
 
 /// What the last run left of a stage that is not run this time.

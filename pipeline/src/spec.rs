@@ -9,9 +9,12 @@ use crate::error::{Place, Problem, Problems};
 use crate::extends::Whole;
 use crate::fields::elsewhere;
 use crate::matrix::{self, Axis, Written};
-use crate::sections::{Sections, assignment, parameters, set_field};
+use crate::sections::{Sections, assignment, parameters, rounded, set_field};
 use crate::yaml::{At, Item, Key, Node};
 use std::path::{Path, PathBuf};
+
+/// The profile that runs unless another is named. What a recipe says of it, if anything, is then said; what ran with it is kept as what ran without any.
+pub const DEFAULT_PROFILE: &str = "default";
 
 /// What the command line changes about a recipe.
 #[derive(Clone, Debug, Default)]
@@ -100,7 +103,7 @@ pub struct Spec {
     pub bases: Vec<PathBuf>,
     /// The recipe's name.
     pub name: String,
-    /// The profile that was applied.
+    /// The profile that was applied; none for the one that is unless another is named.
     pub profile: Option<String>,
     /// The names of all profiles it has.
     pub profiles: Vec<String>,
@@ -163,18 +166,17 @@ pub fn parse(file: &str, dir: PathBuf, text: String, overrides: &Overrides) -> R
         }
     }
     let mut sections = whole.sections.clone();
-    if let Some(wanted) = &overrides.profile {
-        if names.contains(wanted) {
-            for (key, item) in whole.chosen(file, wanted)? {
-                sections.apply(file, &format!("profile `{}`", key.name), &item, &mut problems);
-            }
-        } else {
-            problems.push(
-                Problem::at(&Place::command_line(), format!("{file} has no profile `{wanted}`"))
-                    .did_you_mean(wanted, names.iter().map(String::as_str))
-                    .or_hint("it has no `profiles:` at all: leave `--profile` out"),
-            );
+    let wanted = overrides.profile.as_deref().unwrap_or(DEFAULT_PROFILE);
+    if names.iter().any(|name| name == wanted) {
+        for (key, item) in whole.chosen(file, wanted)? {
+            sections.apply(file, &format!("profile `{}`", key.name), &item, &mut problems);
         }
+    } else if wanted != DEFAULT_PROFILE {
+        problems.push(
+            Problem::at(&Place::command_line(), format!("{file} has no profile `{wanted}`"))
+                .did_you_mean(wanted, names.iter().map(String::as_str))
+                .or_hint("it has no `profiles:` at all: leave `--profile` out"),
+        );
     }
     let Whole { name, providers, report, bases, .. } = whole;
     let beside = |(path, text): &(PathBuf, String)| {
@@ -195,7 +197,7 @@ pub fn parse(file: &str, dir: PathBuf, text: String, overrides: &Overrides) -> R
     }
     problems.extend(crate::params::overridden(&sections.params, &overrides.params));
     // the report, and whoever asks for the recipe's parameters, sees them without a variant
-    let params = parameters(sections.params.clone(), &axes, overrides, &mut Vec::new());
+    let params = parameters(file, sections.params.clone(), &axes, overrides, &mut Vec::new());
     let mut cases: Vec<Vec<Written>> = Vec::new();
     for case in sections.cases(file, &mut problems) {
         cases.push(written(file, case, &axes, overrides, &mut problems));
@@ -215,7 +217,7 @@ pub fn parse(file: &str, dir: PathBuf, text: String, overrides: &Overrides) -> R
     }
     let problems = if axes.is_empty() { problems } else { matrix::once(problems) };
     if problems.is_empty() {
-        let profile = overrides.profile.clone();
+        let profile = overrides.profile.clone().filter(|profile| profile != DEFAULT_PROFILE);
         let packages = overrides.packages.clone();
         Ok(Spec {
             file: file.into(),
@@ -246,10 +248,11 @@ fn written(
     problems: &mut Vec<Problem>,
 ) -> Vec<Written> {
     let Sections { params, mut stages, .. } = case;
-    let params = parameters(params, axes, overrides, problems);
+    let params = parameters(file, params, axes, overrides, problems);
     for text in &overrides.set {
         let command_line = Place::command_line();
         let outcome = assignment("--set", "stage.field=64", text).and_then(|(target, value)| {
+            rounded("--set", text, &value).map_or(Ok(()), Err)?;
             set_field(&mut stages, &target, value, At::default(), (&command_line, "`--set`"))
         });
         problems.extend(outcome.err());
@@ -458,6 +461,53 @@ stages:
     fn size(spec: &Spec) -> Node {
         let stage = spec.stages.iter().find(|stanza| stanza.name == "b").unwrap();
         stage.fields.iter().find(|(key, _)| key.name == "size").unwrap().1.node.clone()
+    }
+
+    #[test]
+    fn parameters_may_stand_for_one_another() {
+        let text = |params: &str| format!("params: {params}\nstages:\n  b: {{ stage: thing, size: \"${{size}}\" }}\n");
+        let read = |params: &str| spec(&text(params), &Overrides::default()).unwrap();
+        let size = |spec: &Spec| spec.stages[0].fields.iter().find(|(key, _)| key.name == "size").unwrap().1.to_json();
+        assert_eq!(size(&read("{ size: \"${all}\", all: [1, \"${one}\"], one: 2 }")), serde_json::json!([1, 2]));
+        let set = Overrides { params: vec!["one=3".into()], ..Overrides::default() };
+        assert_eq!(size(&spec(&text("{ size: \"${one}\", one: 2 }"), &set).unwrap()), 3);
+        // `${` amid a text is a shell's
+        assert_eq!(size(&read("{ size: \"a ${HOME}\" }")), "a ${HOME}");
+        check(
+            &text("{ size: \"${sise}\" }"),
+            &["r.yaml:1:17", "`${sise}` stands for no parameter", "did you mean `size`?"],
+        );
+        check(&text("{ size: \"${b}\", b: \"${size}\" }"), &["parameter `size` waits for `${b}`", "with a value"]);
+        let varied = format!("{}matrix: {{ seed: [1, 2] }}\n", text("{ size: \"${seed}\" }"));
+        check(&varied, &["`seed` is an axis", "in the stages that vary"]);
+    }
+
+    #[test]
+    fn whole_numbers_of_the_command_line_are_read_as_such() {
+        let set = |param: &str| Overrides { params: vec![param.into()], ..Overrides::default() };
+        let problem = spec(RECIPE, &set("size=018")).unwrap_err().to_string();
+        assert!(problem.contains("`--param size=018`") && problem.contains("in quotes"), "{problem}");
+        // where the recipe has a text it is one
+        let plain = spec(RECIPE, &set("device=018")).unwrap();
+        assert!(plain.params.iter().any(|(name, item)| name == "device" && item.node == Node::Text("018".into())));
+        let set = Overrides { set: vec!["b.size=007".into()], ..Overrides::default() };
+        assert!(spec(RECIPE, &set).unwrap_err().to_string().contains("`--set b.size=007`"));
+    }
+
+    #[test]
+    fn the_default_profile_is_what_runs_without_any() {
+        let named = |name: &str| Overrides { profile: Some(name.into()), ..Overrides::default() };
+        // a recipe that does not have it
+        let plain = spec(RECIPE, &named("default")).unwrap();
+        assert_eq!((size(&plain), plain.profile), (Node::Int(64), None));
+        // and one that does
+        let text = RECIPE.replace("profiles:", "profiles:\n  default: { size: 48 }");
+        for overrides in [Overrides::default(), named("default")] {
+            let plain = spec(&text, &overrides).unwrap();
+            assert_eq!((size(&plain), plain.profile), (Node::Int(48), None));
+        }
+        let smoke = spec(&text, &named("smoke")).unwrap();
+        assert_eq!((size(&smoke), smoke.profile.as_deref()), (Node::Int(32), Some("smoke")));
     }
 
     #[test]

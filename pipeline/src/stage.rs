@@ -225,8 +225,7 @@ impl UnitStage {
         let empty = Vec::new();
         let columns = inputs.from.unwrap_or(&empty);
         let names: Vec<String> = inputs.with.iter().map(|(name, ..)| name.clone()).collect();
-        let given: Vec<String> = params.keys().cloned().collect();
-        command.check(what.at, columns, (&names, &given, inputs.params), grain != Grain::Row, fields);
+        command.check(what.at, columns, (&names, &params, inputs.params), grain != Grain::Row, fields);
         let by = groups(fields, grain, inputs.from);
         let filter = inputs.from.and_then(|columns| Filter::parse(fields, columns));
         let declared = fields.texts("reads");
@@ -273,6 +272,13 @@ impl UnitStage {
             warnings: Vec::new(),
         };
         stage.common(fields);
+        if let Worker::Command(command) = &stage.worker {
+            for file in &command.untold {
+                stage.warnings.push(format!(
+                    "`{file}` is a file beside the recipe that the command names: what changes in it changes nothing here unless it is under `code:`"
+                ));
+            }
+        }
         let columns = columns_of(&stage, inputs.from);
         Some((stage, columns))
     }

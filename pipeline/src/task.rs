@@ -14,6 +14,7 @@ use manifests::{Digest, Manifest, Schema, Type, Value, read_ipc, write_ipc};
 use protocol::{Grain, OF, TaskParams, UNIT};
 use std::collections::{BTreeMap, HashMap};
 use std::io::ErrorKind;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 
 /// What a worker is told that names no unit, or a wrong one.
@@ -48,6 +49,35 @@ pub struct Made {
     pub argv: Vec<String>,
     /// Digests of files that it may read outside of the workspace.
     pub outside: Vec<Digest>,
+    /// For programs: our own files that it was given by name.
+    pub lent: Vec<Lent>,
+}
+
+/// A file of ours in the hands of a program, which may only read it, and may not care.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Lent {
+    blob: manifests::Blob,
+    /// Inode, length and time of the last change of content.
+    state: (u64, u64, i64, i64),
+}
+
+impl Lent {
+    fn of(blob: &manifests::Blob, cache: &Cache) -> Option<Lent> {
+        Some(Lent { blob: blob.clone(), state: Lent::state(blob, cache)? })
+    }
+
+    fn state(blob: &manifests::Blob, cache: &Cache) -> Option<(u64, u64, i64, i64)> {
+        let meta = std::fs::metadata(cache.blobs().path(&blob.digest)).ok()?;
+        Some((meta.ino(), meta.len(), meta.mtime(), meta.mtime_nsec()))
+    }
+
+    /// Takes the files out of the workspace that are not what they were; the first of them.
+    pub fn reclaim(lent: &[Lent], cache: &Cache) -> Option<manifests::Blob> {
+        let changed = |lent: &&Lent| Lent::state(&lent.blob, cache) != Some(lent.state);
+        let changed: Vec<&Lent> = lent.iter().filter(changed).collect();
+        cache.blobs().discard(&changed.iter().map(|lent| lent.blob.digest).collect::<Vec<_>>());
+        changed.first().map(|lent| lent.blob.clone())
+    }
 }
 
 /// A unit's output.
@@ -77,10 +107,10 @@ pub fn make(dir: &Path, order: &Order<'_>, cache: &Cache) -> Result<Made> {
                 let target = dir.join("with").join(format!("{name}.arrow"));
                 std::fs::hard_link(file, &target).with_context(|| format!("cannot make {}", target.display()))?;
             }
-            Ok(Made { argv: Vec::new(), outside })
+            Ok(Made { argv: Vec::new(), outside, lent: Vec::new() })
         }
         Worker::Command(command) => {
-            let mut outside = Vec::new();
+            let (mut outside, mut lent) = (Vec::new(), Vec::new());
             let mut values: HashMap<&str, Vec<String>> = HashMap::new();
             if command.pieces().any(|piece| *piece == Piece::In) {
                 outside = write_in(dir, order, cache)?;
@@ -98,9 +128,12 @@ pub fn make(dir: &Path, order: &Order<'_>, cache: &Cache) -> Result<Made> {
                             }
                             // the only row's file may bear the column's name, several need names of their own
                             let alone = order.units[0].len() == 1;
-                            readable(dir, &blob, alone.then_some(name), cache)?
+                            lent.extend(Lent::of(&blob, cache));
+                            readable(dir, &blob, (alone.then_some(name), true), cache)?
                         }
                         Value::Null => String::new(),
+                        // JSON has no such numbers, but programs do
+                        Value::F64(number) if !number.is_finite() => number.to_string().to_lowercase(),
                         other => show(&other),
                     });
                 }
@@ -119,7 +152,7 @@ pub fn make(dir: &Path, order: &Order<'_>, cache: &Cache) -> Result<Made> {
                 }],
                 Piece::With(name) => path(&order.with[name]),
             });
-            Ok(Made { argv, outside })
+            Ok(Made { argv, outside, lent })
         }
     }
 }
@@ -176,7 +209,7 @@ pub fn with_paths(table: &Manifest, dir: &Path, cache: &Cache) -> Result<(Manife
                     if cache.is_referred(&blob.digest) {
                         outside.push(blob.digest);
                     }
-                    Value::Str(readable(dir, &blob, None, cache)?)
+                    Value::Str(readable(dir, &blob, (None, false), cache)?)
                 }
                 other => other,
             });
@@ -198,16 +231,24 @@ pub fn is_as_new(dir: &Path) -> bool {
     entries.into_iter().all(ours) && std::fs::read_dir(dir.join("out")).is_ok_and(|mut out| out.next().is_none())
 }
 
-/// A path under which a blob can be read, with its extension: programs go by it.
-fn readable(dir: &Path, blob: &manifests::Blob, name: Option<&str>, cache: &Cache) -> Result<String> {
+/// A path under which a blob can be read, with its extension: programs go by it. If it `is_lent`, one of ours has it in the task's directory anyway: a
+/// program that puts another file in its place (`sed -i`) then does so there.
+fn readable(
+    dir: &Path,
+    blob: &manifests::Blob,
+    (name, is_lent): (Option<&str>, bool),
+    cache: &Cache,
+) -> Result<String> {
     let path = cache.path(blob)?;
     let ext = path.extension().and_then(|ext| ext.to_str()).unwrap_or_default();
-    if blob.ext.is_empty() || ext == blob.ext {
+    let is_ours = cache.blobs().digest_of(&path).is_some();
+    if (blob.ext.is_empty() || ext == blob.ext) && !(is_lent && is_ours) {
         return Ok(path.display().to_string());
     }
     let links = dir.join(LINKS);
-    let link =
-        links.join(format!("{}.{}", name.map_or(blob.digest.to_string()[..24].to_string(), str::to_string), blob.ext));
+    let dot = if blob.ext.is_empty() { "" } else { "." };
+    let name = name.map_or(blob.digest.to_string()[..24].to_string(), str::to_string);
+    let link = links.join(format!("{name}{dot}{}", blob.ext));
     let mut made = second_name(&path, &link, cache);
     if made.as_ref().is_err_and(|error| error.kind() == ErrorKind::NotFound) {
         std::fs::create_dir_all(&links).with_context(|| format!("cannot make {}", links.display()))?;

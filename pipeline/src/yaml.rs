@@ -102,11 +102,55 @@ impl Item {
     }
 }
 
+/// What to do about a number that is not read as it is written.
+pub const WHOLE: &str = "write it without zeros before it, or, if it is a name, in quotes";
+
+/// Says how whole numbers are read that begin with 0, or are too large.
+pub fn not_whole(digits: &str) -> String {
+    format!("`{digits}` would become a number with a point: it begins with 0, or is beyond 64 bits")
+}
+
+/// Whether a text is written as a whole number.
+pub fn is_whole(text: &str) -> bool {
+    let digits = text.strip_prefix(['+', '-']).unwrap_or(text);
+    !digits.is_empty() && digits.chars().all(|c| c.is_ascii_digit())
+}
+
+/// The first number with a point that is written without.
+fn rounded<'s>(item: &Item, lines: &mut Vec<&'s str>, source: &'s str) -> Option<(At, String)> {
+    match &item.node {
+        Node::Float(_) => {
+            if lines.is_empty() {
+                lines.extend(source.lines());
+            }
+            let line = lines.get((item.at.line as usize).checked_sub(1)?)?;
+            let number = line.chars().skip((item.at.column as usize).checked_sub(1)?);
+            let number: String = number.take_while(|c| c.is_ascii_alphanumeric() || "+-._".contains(*c)).collect();
+            is_whole(&number).then_some((item.at, number))
+        }
+        Node::List(items) => items.iter().find_map(|item| rounded(item, lines, source)),
+        Node::Map(items) => items.iter().find_map(|(_, item)| rounded(item, lines, source)),
+        _ => None,
+    }
+}
+
 /// Parses a file's text; `file` is its name in messages.
 ///
 /// # Errors
-/// If it is not YAML, has a key twice, or is absurdly large.
+/// If it is not YAML, has a key twice, is absurdly large, or has a whole number that is not read as one.
 pub fn parse(file: &str, source: &str) -> Result<Item, Problem> {
+    let item = parse_loosely(file, source)?;
+    match rounded(&item, &mut Vec::new(), source) {
+        Some((at, digits)) => Err(Problem::at(&at.place(file), not_whole(&digits)).hint(WHOLE)),
+        None => Ok(item),
+    }
+}
+
+/// The same, whatever numbers are read as.
+///
+/// # Errors
+/// If it is not YAML, has a key twice, or is absurdly large.
+pub fn parse_loosely(file: &str, source: &str) -> Result<Item, Problem> {
     let budget = serde_yaml::budget! { max_nodes: 20_000_000, max_events: 40_000_000, max_total_scalar_bytes: 1 << 30, max_depth: 200 };
     let options = serde_yaml::options! { budget: budget, strict_booleans: true, with_snippet: false };
     serde_yaml::from_str_with_options::<Item>(source, options).map_err(|error| {
@@ -281,6 +325,24 @@ mod tests {
         let text = |text: &str| Node::Text(text.into());
         assert_eq!(nodes, [text("x"), Node::Float(0.5), text("no"), Node::Bool(true), Node::Null]);
         assert_eq!(list[1].at, At { line: 4, column: 5, file: None });
+    }
+
+    #[test]
+    fn a_whole_number_is_read_as_one_or_told_of() {
+        let float = |text: &str| parse("r.yaml", text).map(|item| item.node);
+        for (text, line, digits) in [
+            ("a: 018\n", 1, "018"),
+            ("b: [1, 2]\na:\n- { x: 0.5, y: 007 }\n", 3, "007"),
+            ("a: -9223372036854775809\n", 1, "-9223372036854775809"),
+            ("a: 123456789012345678901234567890", 1, "123456789012345678901234567890"),
+        ] {
+            let problem = float(text).unwrap_err();
+            assert!(problem.place.as_ref().is_some_and(|place| place.line == line), "{problem}");
+            assert!(problem.message.starts_with(&format!("`{digits}`")), "{problem}");
+        }
+        for text in ["a: 0.5", "a: 1e3", "a: .5", "a: 5.", "a: \"018\"", "a: 0", "a: [1.5, -2.0e-3]", "a: 1_000.5"] {
+            assert!(float(text).is_ok(), "{text}");
+        }
     }
 
     #[test]

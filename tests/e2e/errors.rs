@@ -241,8 +241,8 @@ fn what_has_to_be_run_first_is_said_as_it_is_typed() {
     // the memory of what ran is one for each profile
     let run = ["run", "r.yaml", "--profile", "default", "--workspace", "other place"];
     assert_eq!(space.effigy(&run).code, 0);
-    let other = "since it was run with `--profile default`: effigy";
-    let rest = "--profile default --param n=2 --workspace 'other place'";
+    let other = "since it was run without `--profile`: effigy";
+    let rest = "--param n=2 --workspace 'other place'";
     check(&space, &show, 1, &[typed, &format!("{other} show r.yaml alpha {rest}")]);
     check(&space, &report, 1, &[typed, &format!("{other} report r.yaml {rest}")]);
     let column = ["show", "r.yaml", "alpha", "--profile", "default", "--workspace", "other place", "--select", "y"];

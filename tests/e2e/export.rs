@@ -60,6 +60,34 @@ fn files_go_where_their_rows_say() {
 }
 
 #[test]
+fn paths_can_be_made_of_columns() {
+    let space = start();
+    space.write("n.yaml", &RECIPE.replace("  out:", "  counted: { join: [upper, numbers], on: [name] }\n  numbers: { rows: [{ name: one, take: 7, good: true }, { name: two, take: 12, good: false }] }\n  out:"));
+    assert_eq!(space.effigy(&["run", "n.yaml"]).code, 0);
+    let export = |named: &[&str]| {
+        let words = named.iter().flat_map(|named| ["--as", named]);
+        space.effigy(&["export", "n.yaml", "counted", "--to", "to"].into_iter().chain(words).collect::<Vec<_>>())
+    };
+    let said = export(&["up={name}/{good}-{take:05}.txt", "file=all/{name}"]);
+    assert!(said.code == 0 && said.out.contains("4 files copied"), "{}{}", said.out, said.err);
+    let read = |path: &str| std::fs::read_to_string(space.path(path)).expect("it is there");
+    let texts = ["to/one/true-00007.txt", "to/two/false-00012.txt", "to/all/one", "to/all/two"].map(read);
+    assert_eq!(texts, ["ONE\na\n", "TWO\na\n", "one\n", "two\n"]);
+    let check = |named: &str, parts: &[&str]| {
+        let said = export(&[named]);
+        assert!(said.code == 2 && parts.iter().all(|part| said.err.contains(part)), "{named}: {}", said.err);
+    };
+    check("upp={name}", &["no column of files `upp`", "did you mean `up`?"]);
+    check("up={nam}", &["`{nam}` of `--as` is no column", "did you mean `name`?"]);
+    check("up={file}", &["`{file}` of `--as` is no column of text or numbers"]);
+    check("up=../{name}", &["row 0, --as up=../{name}: `../one` leads out of the folder"]);
+    check("up=same", &["two different files", "are to be `same`"]);
+    for wrong in ["up", "up={name", "up=", "={name}", "up={take:x}", "up=name}"] {
+        check(wrong, &["says no place for files", "{timestep:05}"]);
+    }
+}
+
+#[test]
 fn what_cannot_be_exported_is_said() {
     let space = start();
     let check = |stage: &str, code: i32, parts: &[&str]| {

@@ -5,6 +5,7 @@ use super::{DONE, WorkspaceArgs, host, print, progress, say};
 use crate::compare::{Compared, compare};
 use crate::memory::Store;
 use crate::record::{self, Record, StageRecord};
+use crate::spec::DEFAULT_PROFILE;
 use crate::why::{Change, diff};
 use anyhow::Result;
 use cache::{Entry, StageFacts};
@@ -75,10 +76,15 @@ impl Diff {
         let store = Store::new(workspace);
         let about = about(old, new);
         let mut stages = Vec::new();
-        let mut same = 0;
+        let (mut same, mut left_out) = (0, 0);
         for (a, b) in pairs(old, new) {
             let name = &a.or(b).expect("one of them is there").name;
             if !self.stage.is_empty() && !self.stage.contains(name) {
+                continue;
+            }
+            // a run that was not about a stage says nothing of it
+            if a.into_iter().chain(b).any(|one| one.left_out) {
+                left_out += 1;
                 continue;
             }
             let told = self.stage(name, (a, b), (old, new), &facts, &store)?;
@@ -95,7 +101,7 @@ impl Diff {
                        "outcome": one.outcome, "executed": one.executed, "cached": one.cached, "failed": one.failed})
             };
             print(
-                &json!({"old": run(old), "new": run(new), "run": about, "stages": stages, "same_stages": same})
+                &json!({"old": run(old), "new": run(new), "run": about, "stages": stages, "same_stages": same, "left_out": left_out})
                     .to_string(),
             );
             return Ok(DONE);
@@ -116,6 +122,12 @@ impl Diff {
         stages.iter().for_each(tell);
         if same > 0 {
             say(&format!("the same in both: {same} stage{}", if same == 1 { "" } else { "s" }));
+        }
+        if left_out > 0 {
+            let many = if left_out == 1 { "" } else { "s" };
+            say(&format!(
+                "not to be compared: {left_out} stage{many} that one of the runs was not about (`--only`, `--from`)"
+            ));
         }
         Ok(DONE)
     }
@@ -200,7 +212,7 @@ fn about(old: &Record, new: &Record) -> Vec<Change> {
     let facts = |one: &Record| {
         let mut facts: Vec<(String, String)> = vec![
             ("recipe".into(), one.file.clone()),
-            ("profile".into(), one.profile.clone().unwrap_or_else(|| "none".into())),
+            ("profile".into(), one.profile.clone().unwrap_or_else(|| DEFAULT_PROFILE.into())),
             ("overrides".into(), one.overrides.join(" ")),
             ("outcome".into(), one.outcome.clone()),
             ("commit".into(), one.commit.clone().unwrap_or_else(|| "none".into())),

@@ -1,6 +1,6 @@
 //! `effigy export`: the files of a stage's rows as a folder.
 //!
-//! A row's file in column X goes to the path in its text column `X_path`. Knows nothing of what the files are. They are
+//! A row's file in column X goes to the path in its text column `X_path`, or to what `--as` makes of other columns. Knows nothing of what the files are. They are
 //! copied (shared where the file system can), never linked: whoever changes a file in the folder changes none of ours.
 
 use super::{DONE, RecipeArgs, load, print, show};
@@ -18,21 +18,25 @@ use std::path::{Component, Path, PathBuf};
 /// What the name of a column of paths ends in.
 const ENDING: &str = "_path";
 
-/// Copy the files of stages into a folder, each to the path that its row names
+/// Copy the files of stages into a folder, each to the path that its row names, or that --as makes of its columns
 #[derive(clap::Args)]
 pub struct Export {
     #[command(flatten)]
     recipe: RecipeArgs,
-    /// The stages: a file of column X goes to the path in column `X_path`
+    /// The stages: a file of column X goes to the path in column `X_path`, unless --as says where
     #[arg(required = true)]
     stages: Vec<String>,
+    /// Where the files of a column go, and that only those of such columns do: 'render={sequence}/{camera}/{timestep:05}.png', text and numbers in
+    /// braces being columns, `:05` for five digits (may be given more than once)
+    #[arg(long = "as", value_name = "COLUMN=PATH")]
+    named: Vec<String>,
     /// The folder, which is made if it is not there
     #[arg(long, value_name = "DIR")]
     to: PathBuf,
     /// Replace files in the folder that are not equal to what is exported
     #[arg(long)]
     overwrite: bool,
-    /// Only rows for which this holds: = != < <= > >=, *= for contains, `~` for no value (may be given more than once)
+    /// Only rows for which this holds: = != < <= > >=, *= for contains, =~ and !=~ for whether there is a value (may be given more than once)
     #[arg(long = "where", value_name = "COLUMN=VALUE")]
     conditions: Vec<String>,
     /// Say what was done as a JSON object
@@ -44,6 +48,7 @@ impl Export {
     /// Copies them.
     pub fn run(self) -> Result<u8> {
         let loaded = load::load(&self.recipe)?;
+        let named = self.named.iter().map(|text| Named::parse(text)).collect::<Result<Vec<_>, Problem>>()?;
         let mut files: BTreeMap<PathBuf, Blob> = BTreeMap::new();
         for stage in &self.stages {
             let mut table = match show::kept(&self.recipe, &loaded, stage, "export")? {
@@ -53,7 +58,9 @@ impl Export {
             if !self.conditions.is_empty() {
                 table = table.take(&rows_where::rows(&table, &self.conditions)?);
             }
-            collect(&table, stage, &mut files)?;
+            for (column, paths, said_by) in columns(&table, stage, &named)? {
+                collect(&table, stage, (&column, paths, &said_by), &mut files)?;
+            }
         }
         let workspace = &self.recipe.workspace.workspace;
         let memory = Store::new(workspace).load(&loaded.recipe, loaded.plan.spec.profile.as_deref());
@@ -95,11 +102,96 @@ impl Export {
     }
 }
 
-/// The files of a table, by the paths its rows name.
-fn collect(table: &Manifest, stage: &str, files: &mut BTreeMap<PathBuf, Blob>) -> Result<()> {
+/// Where the files of a column go, as `--as` has it.
+struct Named {
+    column: String,
+    /// The text as it was given.
+    path: String,
+    parts: Vec<Part>,
+}
+
+enum Part {
+    Text(String),
+    /// What a column holds, in at least so many digits.
+    Column(String, usize),
+}
+
+impl Named {
+    fn parse(text: &str) -> Result<Named, Problem> {
+        let wrong = || {
+            let problem = Problem::at(&Place::command_line(), format!("`--as {text}` says no place for files"));
+            problem.hint("such as --as 'render={sequence}/{camera}/{timestep:05}.png', columns of the stage in braces")
+        };
+        let (column, path) = text.split_once('=').ok_or_else(wrong)?;
+        let mut parts = Vec::new();
+        let mut rest = path;
+        while let Some((before, after)) = rest.split_once('{') {
+            let (inside, after) = after.split_once('}').ok_or_else(wrong)?;
+            let (name, digits) = inside.split_once(':').unwrap_or((inside, "0"));
+            let digits = digits.parse().ok().filter(|digits| *digits <= 20).ok_or_else(wrong)?;
+            parts.extend([Part::Text(before.into()), Part::Column(name.into(), digits)]);
+            rest = after;
+        }
+        parts.push(Part::Text(rest.into()));
+        if column.is_empty() || path.is_empty() || rest.contains('}') {
+            return Err(wrong());
+        }
+        Ok(Named { column: column.into(), path: path.into(), parts })
+    }
+
+    /// The path of each row's file; none where a column that it names holds nothing.
+    fn paths(&self, table: &Manifest) -> Result<Vec<Option<String>>> {
+        let mut paths = vec![Some(String::new()); table.len()];
+        for part in &self.parts {
+            let values = match part {
+                Part::Text(text) => {
+                    paths.iter_mut().flatten().for_each(|path| path.push_str(text));
+                    continue;
+                }
+                Part::Column(name, digits) => (table.column(name)?, *digits),
+            };
+            for (path, value) in paths.iter_mut().zip(values.0) {
+                let said = match value {
+                    Value::Str(text) => Some(text),
+                    Value::I64(number) => Some(format!("{number:0width$}", width = values.1)),
+                    Value::F64(number) => Some(number.to_string()),
+                    Value::Bool(truth) => Some(truth.to_string()),
+                    _ => None,
+                };
+                *path = path.take().zip(said).map(|(path, said)| path + &said);
+            }
+        }
+        Ok(paths)
+    }
+}
+
+/// The columns of a table whose files are exported: name, the path of each row's file, and by which column or option.
+fn columns(table: &Manifest, stage: &str, named: &[Named]) -> Result<Vec<(String, Vec<Option<String>>, String)>> {
     let at = |message: String| Problem::at(&Place::command_line(), message);
     let ty = |name: &str| table.schema().columns().iter().find(|column| column.name == name).map(|column| column.ty);
     let blobs = table.schema().columns().iter().filter(|column| column.ty == Type::Blob);
+    if !named.is_empty() {
+        let mut found = Vec::new();
+        for one in named {
+            if ty(&one.column) != Some(Type::Blob) {
+                let message = format!("stage `{stage}` has no column of files `{}`", one.column);
+                return Err(at(message)
+                    .did_you_mean(&one.column, blobs.clone().map(|column| column.name.as_str()))
+                    .into());
+            }
+            for part in &one.parts {
+                let Part::Column(name, _) = part else { continue };
+                if matches!(ty(name), None | Some(Type::Blob | Type::Floats(_))) {
+                    let message = format!("`{{{name}}}` of `--as` is no column of text or numbers of stage `{stage}`");
+                    let others = table.schema().columns().iter();
+                    let others = others.filter(|column| !matches!(column.ty, Type::Blob | Type::Floats(_)));
+                    return Err(at(message).did_you_mean(name, others.map(|column| column.name.as_str())).into());
+                }
+            }
+            found.push((one.column.clone(), one.paths(table)?, format!("--as {}={}", one.column, one.path)));
+        }
+        return Ok(found);
+    }
     let pairs: Vec<(&str, String)> = blobs
         .map(|column| (column.name.as_str(), format!("{}{ENDING}", column.name)))
         .filter(|(_, path)| ty(path) == Some(Type::Str))
@@ -108,27 +200,40 @@ fn collect(table: &Manifest, stage: &str, files: &mut BTreeMap<PathBuf, Blob>) -
         let message = format!("no file of stage `{stage}` has a path to go to");
         return Err(at(message)
             .hint(format!(
-                "beside a column X of files it needs a text column `X{ENDING}`; it has {}",
+                "--as 'COLUMN={{sequence}}/{{timestep:05}}.png' makes paths of its columns; without it a column X of files needs a text column `X{ENDING}` \
+                 beside it. It has {}",
                 table.schema().names().join(", ")
             ))
             .into());
     }
-    for (column, paths) in pairs {
-        for (row, (blob, path)) in table.column(column)?.into_iter().zip(table.column(&paths)?).enumerate() {
-            let (Value::Blob(blob), Value::Str(path)) = (blob, path) else { continue };
-            let plain = |part: Component<'_>| matches!(part, Component::Normal(_));
-            if path.is_empty() || !Path::new(&path).components().all(plain) {
-                let message = format!("stage `{stage}`, row {row}, column `{paths}`: `{path}` leads out of the folder");
-                return Err(at(message).hint("a path is relative and has no `..`").into());
-            }
-            if let Some(other) =
-                files.insert(PathBuf::from(&path), blob.clone()).filter(|other| other.digest != blob.digest)
-            {
-                let [one, two] = [other.digest, blob.digest].map(|digest| digest.short());
-                let message =
-                    format!("stage `{stage}`, row {row}: two different files ({one}, {two}) are to be `{path}`");
-                return Err(at(message).hint("choose rows with --where, or name the paths apart").into());
-            }
+    let of_column = |(column, paths): (&str, String)| {
+        let text = |value| if let Value::Str(text) = value { Some(text) } else { None };
+        Ok((column.to_string(), table.column(&paths)?.into_iter().map(text).collect(), format!("column `{paths}`")))
+    };
+    pairs.into_iter().map(of_column).collect()
+}
+
+/// The files of a column by their paths, which `said_by` tells the origin of.
+fn collect(
+    table: &Manifest,
+    stage: &str,
+    (column, paths, said_by): (&str, Vec<Option<String>>, &str),
+    files: &mut BTreeMap<PathBuf, Blob>,
+) -> Result<()> {
+    let at = |message: String| Problem::at(&Place::command_line(), message);
+    for (row, (blob, path)) in table.column(column)?.into_iter().zip(paths).enumerate() {
+        let (Value::Blob(blob), Some(path)) = (blob, path) else { continue };
+        let plain = |part: Component<'_>| matches!(part, Component::Normal(_));
+        if path.is_empty() || !Path::new(&path).components().all(plain) {
+            let message = format!("stage `{stage}`, row {row}, {said_by}: `{path}` leads out of the folder");
+            return Err(at(message).hint("a path is relative and has no `..`").into());
+        }
+        if let Some(other) =
+            files.insert(PathBuf::from(&path), blob.clone()).filter(|other| other.digest != blob.digest)
+        {
+            let [one, two] = [other.digest, blob.digest].map(|digest| digest.short());
+            let message = format!("stage `{stage}`, row {row}: two different files ({one}, {two}) are to be `{path}`");
+            return Err(at(message).hint("choose rows with --where, or name the paths apart").into());
         }
     }
     Ok(())

@@ -2,7 +2,7 @@
 
 use super::{RecipeArgs, WorkspaceArgs, host};
 use crate::error::{Place, Problem, Problems};
-use crate::plan::{Plan, plan};
+use crate::plan::{Plan, Work, plan};
 use crate::provider::{self, Candidate, Provider};
 use crate::record;
 use crate::rest::Call;
@@ -34,7 +34,7 @@ pub fn load(args: &RecipeArgs) -> Result<Loaded> {
 
 /// Tells what the last run of a recipe was called with that this call is not, if the recipe is not right as it is called.
 fn called_otherwise(mut problems: Problems, args: &RecipeArgs, path: &Path) -> Problems {
-    let recipe = path.canonicalize().unwrap_or(path.into());
+    let recipe = place(path);
     let runs = record::names(&args.workspace.workspace);
     let mut last = runs.iter().rev().filter_map(|run| record::read(&args.workspace.workspace, run));
     let last = last.find(|run| Path::new(&run.path) == recipe);
@@ -57,7 +57,7 @@ fn planned(args: &RecipeArgs, path: &Path) -> Result<Loaded> {
         packages: packages_folder(),
         shipped: shipped_folder(),
     };
-    let recipe = path.canonicalize().unwrap_or(path.into());
+    let recipe = place(path);
     let mut seen = vec![(recipe.clone(), Fingerprint::of(&recipe).ok())];
     let spec = read(path, &overrides)?;
     seen.extend(spec.bases.iter().map(|base| (base.clone(), Fingerprint::of(base).ok())));
@@ -70,6 +70,17 @@ fn planned(args: &RecipeArgs, path: &Path) -> Result<Loaded> {
     }
     let can_rest = providers.iter().all(|provider| !provider.prints.is_empty());
     let plan = plan(spec, providers)?;
+    // a parameter's file is found beside a recipe that is extended as long as none of its name lies beside this one
+    for node in &plan.nodes {
+        let Work::Units(stage) = &node.work else { continue };
+        for (name, _) in &stage.files {
+            let Some(serde_json::Value::String(text)) = stage.params.get(name) else { continue };
+            let own = plan.spec.dir.join(text);
+            if !text.starts_with("package:") && !own.exists() {
+                seen.push((own, None));
+            }
+        }
+    }
     Ok(Loaded { plan, recipe, seen, can_rest })
 }
 
@@ -111,7 +122,14 @@ pub fn default_provider() -> Option<Candidate> {
 
 /// The recipe's file, absolute, if there is one.
 pub fn recipe(args: &RecipeArgs) -> Option<PathBuf> {
-    find(&args.recipe).ok()?.canonicalize().ok()
+    find(&args.recipe).ok().map(|path| place(&path)).filter(|path| path.exists())
+}
+
+/// Which recipe a path means, absolute: a link to a recipe is one of its own, because what it names lies beside the link.
+pub fn place(path: &Path) -> PathBuf {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let whole = || Some(folder.canonicalize().ok()?.join(path.file_name()?));
+    whole().unwrap_or(path.into())
 }
 
 /// The YAML files of the folder that a path is in, as they would be typed.

@@ -33,7 +33,18 @@ impl Report {
 
 /// The last run of a recipe; an exit code if there was none, which was said then. `verb` is the command that asks.
 pub fn last_run(recipe: &RecipeArgs, verb: &str) -> Result<Result<FinishedRun, u8>> {
-    let loaded = load::load(recipe)?;
+    let asked = load::load(recipe)?;
+    // stages are told with the parameters that the run had, if none are asked for
+    let then = Past::new(recipe, &asked).run(0).map(|last| last.overrides.clone()).unwrap_or_default();
+    let then = if recipe.overrides().is_empty() { then } else { Vec::new() };
+    let (set, params) =
+        then.into_iter().partition(|text| text.split('=').next().is_some_and(|name| name.contains('.')));
+    let as_then = RecipeArgs { params, set, ..recipe.clone() };
+    let loaded = match as_then.overrides().is_empty() {
+        true => asked,
+        // the recipe may not take them any more
+        false => load::load(&as_then).unwrap_or(asked),
+    };
     let plan = &loaded.plan;
     let workspace = &recipe.workspace.workspace;
     let mut past = Past::new(recipe, &loaded);
@@ -77,7 +88,8 @@ pub fn last_run(recipe: &RecipeArgs, verb: &str) -> Result<Result<FinishedRun, u
         file: plan.spec.file.clone(),
         text: plan.spec.text.clone(),
         profile: plan.spec.profile.clone(),
-        params: plan.spec.shown_params(),
+        // as they were for the run, whatever is asked for by now
+        params: last.as_ref().map_or_else(|| plan.spec.shown_params(), |last| last.params.clone()),
         nodes,
         report: plan.report.clone(),
         workspace: workspace.canonicalize().unwrap_or(workspace.clone()),

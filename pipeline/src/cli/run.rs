@@ -205,7 +205,7 @@ impl Run {
         }
         let recipe = load::recipe(&self.recipe)?;
         let call = load::call(&self.recipe, &recipe, &self.out)?;
-        let (root, profile) = (&self.recipe.workspace.workspace, self.recipe.profile.as_deref());
+        let (root, profile) = (&self.recipe.workspace.workspace, self.recipe.kept_profile());
         let rest = Rest::find(root, profile, &call)?;
         kept::rest(root, &recipe.to_string_lossy(), profile);
         Some(rest)
@@ -250,7 +250,7 @@ impl Run {
             }
             None => None,
         };
-        rest.keep(&Store::new(root), self.recipe.profile.as_deref(), &call, now)
+        rest.keep(&Store::new(root), self.recipe.kept_profile(), &call, now)
     }
 
     /// Writes the report, if the recipe has one and it would say something new. It tells of what failed, too.
@@ -274,7 +274,7 @@ impl Run {
         let same = std::fs::read_to_string(&mark).is_ok_and(|old| old == state);
         // units that ran anew to the same end still say when, where and by which version
         let idle = outcome.tallies.iter().all(|tally| tally.executed + tally.failed == 0);
-        if same && idle && page.exists() {
+        if same && idle && crate::report::is_whole(&page) {
             return Ok(Some(page));
         }
         let finished = finished(plan, outcome, cache, begun, seconds)?;

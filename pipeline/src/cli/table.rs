@@ -47,7 +47,8 @@ impl Table {
             ReportItem::Table(table) => Some(table.stage.as_str()),
             _ => None,
         });
-        let all = crate::report::tables(&run)?.into_iter().zip(asked);
+        // programs read CSV, and want all of it
+        let all = crate::report::tables(&run, format == Format::Csv)?.into_iter().zip(asked);
         let all = all.map(|(table, stage)| table.map_err(|why| format!("{why}\n  hint: {}", self.help(&run, stage))));
         for table in self.chosen(all.collect())? {
             match table {
@@ -69,7 +70,10 @@ impl Table {
             return check(&run.recipe, &tables, file, format);
         }
         match &self.to {
-            None => print(write(&run.recipe, &tables, format)?.trim_end()),
+            None => {
+                print(write(&run.recipe, &tables, format)?.trim_end());
+                self.warn_of_older(&run, "these tables have");
+            }
             Some(file) => {
                 let text = match kept(file, format)? {
                     Some(kept) => splice(&tables, &kept),
@@ -80,18 +84,22 @@ impl Table {
                         .with_context(|| format!("cannot make the folder {}", folder.display()))?;
                 }
                 memory::write(file, text.as_bytes())?;
-                // while a run has the workspace nobody can tell
-                if let Ok(Some(stage)) = self.changed(&run) {
-                    remark(&format!(
-                        "warning: {} has what the last run left, which was not of the whole recipe as it is: stage `{stage}` would run or come out otherwise now\n  hint: effigy run {}",
-                        file.display(),
-                        self.recipe.typed(None, run.profile.as_deref())
-                    ));
-                }
+                self.warn_of_older(&run, &format!("{} has", file.display()));
                 remark(&format!("tables: {}", file.display()));
             }
         }
         Ok(DONE)
+    }
+
+    /// Warns if a run would make other tables now.
+    fn warn_of_older(&self, run: &FinishedRun, who: &str) {
+        // while a run has the workspace nobody can tell
+        if let Ok(Some(stage)) = self.changed(run) {
+            remark(&format!(
+                "warning: {who} what the last run left, which was not of the whole recipe as it is: stage `{stage}` would run or come out otherwise now\n  hint: effigy run {}",
+                self.recipe.typed(None, run.profile.as_deref())
+            ));
+        }
     }
 
     /// What to do about a table that cannot be had: a run does not help if its stage is done.

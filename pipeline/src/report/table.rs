@@ -14,13 +14,13 @@ use std::collections::{HashMap, HashSet};
 const NOT_AVAILABLE: &str = "n/a";
 
 /// More rows than this are not read by anybody; the rest is counted.
-const SHOWN: usize = 200;
+pub(super) const SHOWN: usize = 200;
 
-/// The table asked for, or a notice that says why there is none.
+/// The table asked for, of its first `shown` rows or groups, or a notice that says why there is none.
 ///
 /// # Errors
 /// If polars fails, which a manifest cannot make it do.
-pub(super) fn table(manifest: &Manifest, asked: &TableItem) -> anyhow::Result<Block> {
+pub(super) fn table(manifest: &Manifest, asked: &TableItem, shown: usize) -> anyhow::Result<Block> {
     let needed = asked.by.iter().chain(&asked.per).chain(asked.filter.iter().map(|(column, _)| column));
     if let Some(missing) = needed.into_iter().find(|name| manifest.schema().position(name).is_none()) {
         return Ok(Block::Notice(absent(manifest, missing)));
@@ -32,9 +32,9 @@ pub(super) fn table(manifest: &Manifest, asked: &TableItem) -> anyhow::Result<Bl
     }
     let kept = manifest.take(&rows);
     let mut table = if asked.mean.is_empty() && (asked.by.is_empty() || !asked.columns.is_empty()) {
-        plain(&kept, asked)
+        plain(&kept, asked, shown)
     } else {
-        means(&kept, asked)?
+        means(&kept, asked, shown)?
     };
     if !asked.filter.is_empty() {
         let condition = |(column, values): &(String, Vec<Value>)| {
@@ -104,7 +104,7 @@ fn together(groups: Vec<Group>) -> Vec<Group> {
     ranked.into_iter().map(|(_, group)| group).collect()
 }
 
-fn means(manifest: &Manifest, asked: &TableItem) -> anyhow::Result<Table> {
+fn means(manifest: &Manifest, asked: &TableItem, shown: usize) -> anyhow::Result<Table> {
     let groups = together(grouped(manifest, asked).context("averaging a table of the report")?);
     let mut table = Table { shared: asked.by.len().saturating_sub(1), ..Table::default() };
     table.head.extend(asked.by.iter().map(|name| Head {
@@ -113,7 +113,7 @@ fn means(manifest: &Manifest, asked: &TableItem) -> anyhow::Result<Table> {
         ..Head::default()
     }));
     table.head.push(Head { text: "n".into(), number: true, ..Head::default() });
-    for group in groups.iter().take(SHOWN) {
+    for group in groups.iter().take(shown) {
         let mut row: Vec<Cell> = group.keys.iter().map(Cell::new).collect();
         row.push(Cell::faint(group.rows.to_string()));
         table.rows.push(row);
@@ -202,8 +202,8 @@ fn means(manifest: &Manifest, asked: &TableItem) -> anyhow::Result<Table> {
             None => notes.push(format!("there is no column `{name}`")),
         }
     }
-    if groups.len() > SHOWN {
-        notes.push(format!("the first {SHOWN} of {} groups", groups.len()));
+    if groups.len() > shown {
+        notes.push(format!("the first {shown} of {} groups", groups.len()));
     }
     table.note = (!notes.is_empty()).then(|| notes.join("; "));
     Ok(table)
@@ -373,13 +373,13 @@ fn best(numbers: impl Iterator<Item = f64>, direction: Option<bool>) -> Option<f
     numbers.into_iter().reduce(pick)
 }
 
-fn plain(manifest: &Manifest, asked: &TableItem) -> Table {
+fn plain(manifest: &Manifest, asked: &TableItem, shown: usize) -> Table {
     let all: Vec<String> = manifest.schema().names().iter().map(|name| name.to_string()).collect();
     let chosen: Vec<String> = match asked.columns.is_empty() {
         true => all,
         false => asked.by.iter().chain(&asked.columns).cloned().collect(),
     };
-    let shown = manifest.len().min(SHOWN);
+    let shown = manifest.len().min(shown);
     let mut table = Table { rows: vec![Vec::new(); shown], ..Table::default() };
     let mut notes = Vec::new();
     for name in &chosen {
@@ -461,7 +461,7 @@ mod tests {
         let filter = vec![("held_out".to_string(), vec![Value::Bool(true)])];
         let note = Some("LPIPS needs weights.".into());
         let held_out = TableItem { filter, note, ..asked("method", "psnr lpips ssim", "psnr", "") };
-        let (head, rows, note) = texts(table(&scores(), &held_out).unwrap());
+        let (head, rows, note) = texts(table(&scores(), &held_out, SHOWN).unwrap());
         assert_eq!(head, ["method", "n", "psnr ↑", "lpips", "ssim"]);
         // the deviation of 24 and 26 is the square root of 2
         assert_eq!(rows[0], ["ours", "2", "*25.00 ± 1.41*", "n/a", "n/a"]);
@@ -470,9 +470,9 @@ mod tests {
         let said = "n/a: no row has a value of `lpips`; if that is for want of weights, `effigy doctor` says how to get them; there is no column `ssim`; rows where held_out is yes; LPIPS needs weights.";
         assert!(note.as_ref().unwrap().ends_with(said), "{note:?}");
 
-        let (head, rows, _) = texts(table(&scores(), &asked("", "psnr", "", "psnr")).unwrap());
+        let (head, rows, _) = texts(table(&scores(), &asked("", "psnr", "", "psnr"), SHOWN).unwrap());
         assert_eq!((head[0].as_str(), &rows[0][..2]), ("n", &["5".to_string(), "inf (n = 4)".into()][..]));
-        let (_, rows, _) = texts(table(&scores(), &asked("method", "psnr", "", "psnr")).unwrap());
+        let (_, rows, _) = texts(table(&scores(), &asked("method", "psnr", "", "psnr"), SHOWN).unwrap());
         assert_eq!(
             rows.iter().map(|row| row[2].as_str()).collect::<Vec<_>>(),
             ["25.00 ± 1.41", "*18.50 (n = 1)*", "inf"]
@@ -494,11 +494,11 @@ mod tests {
         ];
         let manifest = Manifest::from_rows(schema, &rows).unwrap();
         let people = TableItem { per: names("person"), ..asked("method", "mm", "", "mm") };
-        let (_, rows, note) = texts(table(&manifest, &people).unwrap());
+        let (_, rows, note) = texts(table(&manifest, &people, SHOWN).unwrap());
         // the mean of 2 and 4, not that of 1, 3 and 4
         assert_eq!(rows, [["ours", "2", "*3.000 ± 1.414*"], ["mean", "2", "9.000 (n = 1)"]]);
         assert!(note.unwrap().contains("over n means, each over the rows of one person"));
-        let block = table(&manifest, &TableItem { per: names("nobody"), ..people }).unwrap();
+        let block = table(&manifest, &TableItem { per: names("nobody"), ..people }, SHOWN).unwrap();
         assert!(matches!(&block, Block::Notice(text) if text.contains("there is no column `nobody`")), "{block:?}");
     }
 
@@ -517,7 +517,7 @@ mod tests {
         let manifest = Manifest::from_rows(schema, &rows).unwrap();
         let against = Some("full".to_string());
         let paired = TableItem { per: names("seed"), against, ..asked("variant", "psnr", "psnr", "") };
-        let (head, rows, note) = texts(table(&manifest, &paired).unwrap());
+        let (head, rows, note) = texts(table(&manifest, &paired, SHOWN).unwrap());
         assert_eq!(head, ["variant", "n", "psnr ↑", "Δ psnr"]);
         // seeds differ by ten, pairs by half: the third seed has no partner
         let deltas: Vec<&str> = rows.iter().map(|row| row[3].as_str()).collect();
@@ -530,14 +530,15 @@ mod tests {
         assert!(note.contains("no best of `psnr` is marked among rows that do not have it of the same seed"), "{note}");
         // two seeds of both, and one of both
         for kept in [&[0, 1, 2, 3][..], &[1, 3]] {
-            let (_, rows, note) = texts(table(&manifest.take(kept), &paired).unwrap());
+            let (_, rows, note) = texts(table(&manifest.take(kept), &paired, SHOWN).unwrap());
             assert!(rows[0][2].starts_with('*') && !rows[1][2].contains('*'), "{rows:?}");
             assert!(!note.unwrap().contains("no best"));
         }
-        let (_, rows, note) = texts(table(&manifest, &TableItem { per: Vec::new(), ..paired.clone() }).unwrap());
+        let (_, rows, note) = texts(table(&manifest, &TableItem { per: Vec::new(), ..paired.clone() }, SHOWN).unwrap());
         assert_eq!((rows[0][3].as_str(), rows[2][3].as_str()), ("–", "+6.00"));
         assert!(note.unwrap().contains("difference from the mean of full"));
-        let (_, rows, note) = texts(table(&manifest, &TableItem { against: Some("all".into()), ..paired }).unwrap());
+        let (_, rows, note) =
+            texts(table(&manifest, &TableItem { against: Some("all".into()), ..paired }, SHOWN).unwrap());
         assert!(rows.iter().all(|row| row[3] == "n/a") && note.unwrap().contains("no row is called all"));
     }
 
@@ -549,7 +550,7 @@ mod tests {
         };
         let rows = [row("b", "ours", 20.0), row("a", "ours", 30.0), row("b", "mean", 10.0), row("a", "mean", 31.0)];
         let asked = asked("split method", "psnr", "psnr", "");
-        let (_, rows, _) = texts(table(&Manifest::from_rows(schema, &rows).unwrap(), &asked).unwrap());
+        let (_, rows, _) = texts(table(&Manifest::from_rows(schema, &rows).unwrap(), &asked, SHOWN).unwrap());
         let shown: Vec<String> = rows.iter().map(|row| [&row[..2], &row[3..]].concat().join(" ")).collect();
         assert_eq!(shown, ["b ours *20.00*", "b mean 10.00", "a ours 30.00", "a mean *31.00*"]);
     }
@@ -560,7 +561,7 @@ mod tests {
         let row = |method: &str, psnr| vec![Value::Str(method.into()), Value::F64(psnr)];
         let rows = [row("a", 20.0), row("b", 20.0), row("c", 10.0)];
         let manifest = Manifest::from_rows(schema, &rows).unwrap();
-        let (_, rows, _) = texts(table(&manifest, &asked("method", "psnr", "psnr", "")).unwrap());
+        let (_, rows, _) = texts(table(&manifest, &asked("method", "psnr", "psnr", ""), SHOWN).unwrap());
         assert_eq!(rows.iter().map(|row| row[2].as_str()).collect::<Vec<_>>(), ["*20.00*", "*20.00*", "10.00"]);
     }
 
@@ -568,10 +569,10 @@ mod tests {
     fn rows_as_they_are_and_tables_that_cannot_be() {
         let columns = names("method psnr");
         let plain = TableItem { columns: columns.clone(), ..asked("", "", "method psnr", "") };
-        let (_, rows, _) = texts(table(&scores(), &plain).unwrap());
+        let (_, rows, _) = texts(table(&scores(), &plain, SHOWN).unwrap());
         assert_eq!((rows[0][1].as_str(), rows[3][1].as_str(), rows[4][1].as_str()), ("24.0", "n/a", "*inf*"));
 
-        let Block::Notice(text) = table(&scores(), &TableItem { by: names("metod"), ..plain }).unwrap() else {
+        let Block::Notice(text) = table(&scores(), &TableItem { by: names("metod"), ..plain }, SHOWN).unwrap() else {
             panic!()
         };
         assert!(text.contains("`metod`") && text.contains("method"), "{text}");

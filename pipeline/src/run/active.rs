@@ -6,7 +6,7 @@ use crate::key;
 use crate::memory::Prior;
 use crate::run::{Prepared, With};
 use crate::stage::UnitStage;
-use crate::task::{Order, Output};
+use crate::task::{Lent, Order, Output};
 use crate::units;
 use anyhow::Result;
 use cache::{Cache, OutRow, Unit};
@@ -66,6 +66,7 @@ pub struct Flight {
     pub keys: Vec<Digest>,
     pub dir: PathBuf,
     pub outside: Vec<Digest>,
+    pub lent: Vec<Lent>,
     pub since: Instant,
     /// When it ended; not set while it is in work.
     pub until: Option<Instant>,
@@ -86,6 +87,7 @@ impl Flight {
             keys,
             dir,
             outside,
+            lent: Vec::new(),
             since: Instant::now(),
             until: None,
             within: 0.0,

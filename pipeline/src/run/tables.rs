@@ -198,7 +198,9 @@ pub fn prepare(stage: &UnitStage, head: Head, table: Option<Manifest>) -> Result
     let units = Units::cut(stage, table.as_ref())?;
     let projected = match &table {
         // a column that nothing carried on is not missed by a table without rows
-        Some(table) if table.is_empty() => Manifest::unit(0),
+        Some(table) if table.is_empty() => {
+            project(table, &stage.reads, &stage.def.reads).unwrap_or_else(|_| Manifest::unit(0))
+        }
         Some(table) => project(table, &stage.reads, &stage.def.reads)?,
         None => Manifest::unit(0),
     };

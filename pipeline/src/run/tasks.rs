@@ -8,12 +8,12 @@ use crate::hints::{hinted, of_death};
 use crate::plan::Work;
 use crate::provider;
 use crate::stage::{UnitStage, Worker};
-use crate::task;
+use crate::task::{self, Lent};
 use anyhow::Result;
 use manifests::Digest;
 use std::fs::OpenOptions;
-use std::io::Write;
-use std::path::Path;
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// So many failures of a stage are told one by one.
@@ -71,7 +71,8 @@ impl<'a> Run<'a> {
             }
             Worker::Command(command) => By::Program { argv: made.argv, dir: command.dir.clone() },
         };
-        let flight = Flight::new(i, slots, dir.clone(), made.outside, keys);
+        let mut flight = Flight::new(i, slots, dir.clone(), made.outside, keys);
+        flight.lent = made.lent;
         let keys = flight.keys.iter().map(Digest::to_string).collect();
         let task = Task { id, keys, dir, by, timeout: stage.timeout, needs: stage.def.needs, limit_mb: stage.limit_mb };
         if let Some(ended) = self.executors.at(stage.place).submit(&task) {
@@ -257,6 +258,8 @@ impl<'a> Run<'a> {
                 let tally = &mut self.tallies[i];
                 tally.seconds += seconds;
                 tally.longest = tally.longest.max(seconds);
+                // that it failed before is over
+                let _ = std::fs::remove_file(failed_log(self.cache.root(), &flight.keys[unit]));
                 // only now: what could not be kept has not been delivered, and the unit is not over
                 flight.delivered.insert(unit);
             }
@@ -266,7 +269,12 @@ impl<'a> Run<'a> {
 
     fn ended(&mut self, mut flight: Flight, ended: Ended) -> Result<()> {
         let Work::Units(stage) = &self.plan.nodes[flight.node].work else { return Ok(()) };
+        let spoilt = Lent::reclaim(&flight.lent, self.cache);
         let error = match ended {
+            Ended::Done if spoilt.is_some() => spoilt.map(|blob| {
+                let hint = "a program only reads what it is given, and writes below `{out}`; the file is made again when it is needed".into();
+                (format!("the program changed a file that it was given ({})", blob.digest.short()), Some(hint))
+            }),
             Ended::Done if matches!(stage.worker, Worker::Command(_)) => {
                 let State::Active(active) = &self.states[flight.node] else { return Ok(()) };
                 let size = active.sizes(&flight.slots)[0];
@@ -384,13 +392,60 @@ impl<'a> Run<'a> {
 
     /// Failed units leave their log behind, and in it what was said of them.
     fn keep_log(&self, log: &Path, key: &Digest, error: &str, hint: Option<&str>) -> Option<String> {
-        let target = self.cache.root().join("failed").join(format!("{}.txt", key.short()));
+        let target = failed_log(self.cache.root(), key);
         std::fs::create_dir_all(target.parent()?).ok()?;
         std::fs::rename(log, &target).ok()?;
+        // a program that never stops writing fills no disk after its end
+        let _ = shorten(&target);
         // what the run says of it is in no other file; the log is of use without
         let hint = hint.map_or(String::new(), |hint| format!("hint: {hint}\n"));
         let told = OpenOptions::new().append(true).open(&target);
         let _ = told.and_then(|mut file| write!(file, "error: {}\n{hint}", error.trim_end()));
         Some(target.display().to_string())
+    }
+}
+
+/// Where the log of a failed unit is kept.
+fn failed_log(root: &Path, key: &Digest) -> PathBuf {
+    root.join("failed").join(format!("{}.txt", key.short()))
+}
+
+/// Of a longer log this much is kept from its beginning and from its end, bytes.
+const KEPT: u64 = 1 << 20;
+
+/// Takes the middle out of a log that is much longer than anybody reads.
+fn shorten(path: &Path) -> std::io::Result<()> {
+    let mut file = OpenOptions::new().read(true).write(true).open(path)?;
+    let len = file.metadata()?.len();
+    if len <= 2 * KEPT {
+        return Ok(());
+    }
+    let mut end = Vec::new();
+    file.seek(SeekFrom::Start(len - KEPT))?;
+    file.take(KEPT).read_to_end(&mut end)?;
+    let mut file = OpenOptions::new().write(true).open(path)?;
+    file.set_len(KEPT)?;
+    file.seek(SeekFrom::End(0))?;
+    write!(file, "\n[… {} bytes left out]\n", len - 2 * KEPT)?;
+    file.write_all(&end)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_log_keeps_its_beginning_and_its_end() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log.txt");
+        std::fs::write(&path, "short\n").unwrap();
+        shorten(&path).unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "short\n");
+        let line = "a line of thirty-one characters\n";
+        std::fs::write(&path, format!("first\n{}last\n", line.repeat(200_000))).unwrap();
+        shorten(&path).unwrap();
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert!(text.starts_with("first\na line") && text.ends_with("characters\nlast\n") && text.len() < 2_100_000);
+        assert!(text.contains("\n[… 4302859 bytes left out]\n"), "{}", 6_400_011 - 2 * KEPT);
     }
 }

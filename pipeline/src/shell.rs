@@ -1,0 +1,316 @@
+//! Lines as a shell reads them: where words end, and what it makes of placeholders: their values are put in as quoted words, and only where a word
+//! may stand does it take them for what they are. Knows neither stanzas nor values.
+
+use crate::command::Piece;
+
+/// A word of a command line.
+#[derive(Debug, PartialEq)]
+pub struct Word {
+    /// What it says.
+    pub text: String,
+    /// Nothing of it was quoted.
+    pub is_bare: bool,
+}
+
+impl Default for Word {
+    fn default() -> Word {
+        Word { text: String::new(), is_bare: true }
+    }
+}
+
+/// Splits a command line at blanks; quotes hold words together.
+///
+/// # Errors
+/// If one is never closed.
+pub fn split_words(text: &str) -> Result<Vec<Word>, String> {
+    let (mut words, mut word, mut quoted) = (Vec::new(), None::<Word>, None);
+    let mut chars = text.chars();
+    while let Some(c) = chars.next() {
+        match (quoted, c) {
+            (None, '\'' | '"') => {
+                quoted = Some(c);
+                word.get_or_insert_default().is_bare = false;
+            }
+            (Some(quote), c) if c == quote => quoted = None,
+            (None | Some('"'), '\\') => {
+                let next = chars.next();
+                if next == Some('\n') {
+                    // the line goes on
+                    continue;
+                }
+                let word = word.get_or_insert_default();
+                word.is_bare = false;
+                if quoted.is_some() && !next.is_some_and(|next| "$`\"\\".contains(next)) {
+                    word.text.push('\\');
+                }
+                word.text.extend(next);
+            }
+            (None, c) if c.is_whitespace() => words.extend(word.take()),
+            (_, c) => word.get_or_insert_default().text.push(c),
+        }
+    }
+    if let Some(quote) = quoted {
+        return Err(format!("the command has a `{quote}` that is never closed"));
+    }
+    words.extend(word);
+    Ok(words)
+}
+
+/// What a shell is within, at a place of its line.
+#[derive(Clone, Debug)]
+pub enum Within {
+    /// `'`.
+    Single,
+    /// `"`.
+    Double,
+    /// `#` to the end of the line.
+    Comment,
+    /// `` ` ``, and whether others stand within.
+    Backquotes(bool),
+    /// `$(`, and so many parentheses that were opened since.
+    Parentheses(usize),
+    /// `$((`, likewise.
+    Arithmetic(usize),
+    /// What stands below a `<<` until its last line: that line, and the one that is being read.
+    Document(Document),
+}
+
+impl Within {
+    /// Where a placeholder stands that stands in this, and what to do.
+    pub fn told(&self, piece: &Piece) -> (&'static str, String) {
+        match self {
+            Within::Backquotes(_) => {
+                ("within backquotes in backquotes, which take its value apart", format!("write `$(…{piece}…)` instead"))
+            }
+            Within::Arithmetic(_) => (
+                "within `$((…))`, where the shell would execute parts of its value",
+                format!("put it into a variable before: `n={piece}; echo $((n + 1))`"),
+            ),
+            Within::Document(_) => (
+                "in a `<<` document, where the shell would execute parts of its value",
+                "let `printf '%s\\n' …` write it, or the program read `{params}` or `{in}`".into(),
+            ),
+            _ => (
+                "within quotes of the shell, which would take its value apart",
+                format!(
+                    "leave the quotes out around it: a value is always one word there, as in `'some text '{piece}`"
+                ),
+            ),
+        }
+    }
+}
+
+/// What a `<<` announces.
+#[derive(Clone, Debug, Default)]
+pub struct Document {
+    end: String,
+    /// Lines may begin with tabs (`<<-`).
+    is_indented: bool,
+    line: String,
+}
+
+/// The first placeholder that a shell would not see as a word of its own, and what that stands in: the quotes that are put around its value would end
+/// those it stands in, be taken for text because of a backslash, or not be seen as quotes.
+pub fn astray(pieces: &[Piece]) -> Option<(&Piece, Within)> {
+    stands(pieces).into_iter().find_map(|(piece, stand)| match stand {
+        Stand::Astray(within) => Some((piece, within)),
+        _ => None,
+    })
+}
+
+/// The placeholders within `$((…))`, where only the value of a whole number is one.
+pub fn counted(pieces: &[Piece]) -> Vec<&Piece> {
+    let counted = |(piece, stand)| if let Stand::InArithmetic = stand { Some(piece) } else { None };
+    stands(pieces).into_iter().filter_map(counted).collect()
+}
+
+/// A value as a shell's line has to have it in the place of each of the pieces, text as it is.
+pub fn filled(pieces: &[Piece], value: impl Fn(&Piece) -> String) -> String {
+    let mut stands = stands(pieces).into_iter();
+    let one = |piece: &Piece| match piece {
+        Piece::Text(text) => text.clone(),
+        piece => match stands.next() {
+            // which take one backslash away before the line within is read
+            Some((_, Stand::InBackquotes)) => value(piece).replace('\\', "\\\\").replace('`', "\\`"),
+            // which a line's end would end
+            Some((_, Stand::InComment)) => value(piece).replace('\n', " "),
+            _ => value(piece),
+        },
+    };
+    pieces.iter().map(one).collect()
+}
+
+/// How a placeholder stands in a line.
+enum Stand {
+    Word,
+    InBackquotes,
+    InComment,
+    InArithmetic,
+    Astray(Within),
+}
+
+/// The placeholders and how each stands.
+fn stands(pieces: &[Piece]) -> Vec<(&Piece, Stand)> {
+    use Within::{Arithmetic, Backquotes, Comment, Double, Parentheses, Single};
+    let mut found = Vec::new();
+    let (mut within, mut is_escaped, mut before): (Vec<Within>, bool, char) = (Vec::new(), false, ' ');
+    // documents that begin with the next line
+    let mut announced: Vec<Document> = Vec::new();
+    for piece in pieces {
+        let Piece::Text(text) = piece else {
+            let odd = within.last().filter(|one| !matches!(one, Parentheses(_) | Backquotes(_)));
+            let mut backquotes = within.iter().filter(|one| matches!(one, Backquotes(_)));
+            let stand = match (odd, backquotes.next(), backquotes.next()) {
+                _ if std::mem::take(&mut is_escaped) => Stand::Astray(Double),
+                (Some(Comment), ..) => Stand::InComment,
+                (Some(Arithmetic(_)), None, _) => Stand::InArithmetic,
+                (Some(odd), ..) => Stand::Astray(odd.clone()),
+                (None, Some(one @ Backquotes(true)), _) | (None, Some(one), Some(_)) => Stand::Astray(one.clone()),
+                (None, Some(_), None) => Stand::InBackquotes,
+                (None, None, _) => Stand::Word,
+            };
+            found.push((piece, stand));
+            before = 'x';
+            continue;
+        };
+        for (at, c) in text.char_indices() {
+            if let Some(Within::Document(document)) = within.last_mut() {
+                let line = if document.is_indented { document.line.trim_start_matches('\t') } else { &document.line };
+                if c != '\n' {
+                    document.line.push(c);
+                } else if line == document.end {
+                    within.pop();
+                    before = c;
+                } else {
+                    document.line.clear();
+                }
+                continue;
+            }
+            let was_escaped = std::mem::take(&mut is_escaped);
+            if c == '\n' && !was_escaped && !matches!(within.last(), Some(Single | Double)) {
+                if matches!(within.last(), Some(Comment)) {
+                    within.pop();
+                }
+                within.extend(announced.drain(..).rev().map(Within::Document));
+                before = c;
+                continue;
+            }
+            if c == '<' && before != '<' && !matches!(within.last(), Some(Single | Double | Comment | Arithmetic(_))) {
+                announced.extend(document(&text[at..]));
+            }
+            match (within.last_mut(), c) {
+                (Some(Backquotes(nested)), '`') if was_escaped => *nested = !*nested,
+                _ if was_escaped => {}
+                (Some(Single), '\'') | (Some(Double), '"') | (Some(Backquotes(_)), '`') => {
+                    within.pop();
+                }
+                (Some(Parentheses(0) | Arithmetic(0)), ')') => {
+                    within.pop();
+                }
+                (Some(Single | Comment), _) => {}
+                (_, '\\') => is_escaped = true,
+                (_, '"') => within.push(Double),
+                // within double quotes these begin a line of their own
+                (_, '`') => within.push(Backquotes(false)),
+                (_, '(') if before == '$' => {
+                    let is_arithmetic = text[at..].starts_with("((");
+                    within.push(if is_arithmetic { Arithmetic(0) } else { Parentheses(0) });
+                }
+                (Some(Double), _) => {}
+                (_, '\'') => within.push(Single),
+                (_, '#') if before.is_whitespace() || ";|&()".contains(before) => within.push(Comment),
+                (Some(Parentheses(open) | Arithmetic(open)), '(') => *open += 1,
+                (Some(Parentheses(open) | Arithmetic(open)), ')') => *open -= 1,
+                _ => {}
+            }
+            before = if was_escaped { 'x' } else { c };
+        }
+    }
+    found
+}
+
+/// The document that a `<<` announces; none if it is another operator.
+fn document(text: &str) -> Option<Document> {
+    let rest = text.strip_prefix("<<").filter(|rest| !rest.starts_with('<'))?;
+    let (rest, is_indented) = rest.strip_prefix('-').map_or((rest, false), |rest| (rest, true));
+    let (mut end, mut quote) = (String::new(), None);
+    for c in rest.trim_start_matches([' ', '\t']).chars() {
+        match (quote, c) {
+            (None, '\'' | '"') => quote = Some(c),
+            (Some(open), c) if open == c => quote = None,
+            (None, c) if c.is_whitespace() || ";|&()<>".contains(c) => break,
+            (None, '\\') => {}
+            _ => end.push(c),
+        }
+    }
+    (!end.is_empty()).then(|| Document { end, is_indented, line: String::new() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::command::pieces;
+
+    #[test]
+    fn words_are_split_as_people_expect() {
+        let split = |text: &str| split_words(text).unwrap().into_iter().map(|word| word.text).collect::<Vec<_>>();
+        let check = |text: &str, expected: &[&str]| assert_eq!(split(text), expected, "{text}");
+        check("python3 fit.py  {in} {out}", &["python3", "fit.py", "{in}", "{out}"]);
+        check(r#"echo "a b" 'c "d"' e\ f """#, &["echo", "a b", "c \"d\"", "e f", ""]);
+        // as POSIX has it: within double quotes a backslash is one, but before these
+        check(r#"grep "a\.b\n" "\$x \` \" \\""#, &["grep", r"a\.b\n", r#"$x ` " \"#]);
+        check("a \\\n  b\\\nc \"d\\\ne\"", &["a", "bc", "de"]);
+        assert!(split_words("echo 'a").unwrap_err().contains("never closed"));
+    }
+
+    #[test]
+    fn a_placeholder_where_a_shell_sees_no_words_is_astray() {
+        for (line, said) in [
+            ("echo `echo \\`cat {x}\\``", "within backquotes"),
+            ("echo `echo $(echo `cat {x}`)`", "within backquotes"),
+            ("echo `echo '{x}'`", "within quotes"),
+            ("echo `echo $(({x} + 1))`", "within `$((…))`"),
+            ("cat <<EOF\n{x}\nEOF", "in a `<<` document"),
+            ("cat > {out}/y <<-'EOF' && echo {x}\nit's {x}\n\tEOF", "in a `<<` document"),
+            ("cat <<A <<B\nB\nA\n{x}\nB", "in a `<<` document"),
+            ("cat <<\\A\n A\n{x}", "in a `<<` document"),
+        ] {
+            let pieces = pieces(line);
+            let (piece, within) = astray(&pieces).unwrap_or_else(|| panic!("{line}"));
+            assert!(within.told(piece).0.starts_with(said), "{line}: {}", within.told(piece).0);
+        }
+        for line in [
+            "echo $(( 1 + (2) )) {x} $((1)) $(( $(cat {x}) + 1 ))",
+            "cat <<EOF > {out}/y\nit's\nEOF\necho {x}",
+            "cat <<-'A B'; cat <<E\n'\n\tA B\n'\nE\necho {x}",
+            "grep a <<< {x}; echo '<<E' $((1 << 2))\necho {x}",
+            "echo `pwd` {x} # it's\necho {x}",
+            "echo `cat {x}` \"`cat {x}`\" `echo \\`pwd\\` $(cat {x})`",
+        ] {
+            assert!(astray(&pieces(line)).is_none(), "{line}");
+        }
+    }
+
+    #[test]
+    fn what_is_counted_with_is_known() {
+        let line = pieces("echo {a} $(( {x} + 1 )) $((1 + (2 + {param.n}))) $(($(cat {b}) + 1)) {c}");
+        assert_eq!(counted(&line), [&Piece::Column("x".into()), &Piece::Param("n".into())]);
+    }
+
+    #[test]
+    fn a_comment_stays_one() {
+        assert_eq!(filled(&pieces("true # {x}\necho"), |_| "'a\ntouch x'".into()), "true # 'a touch x'\necho");
+    }
+
+    #[test]
+    fn a_value_is_itself_in_backquotes_too() {
+        let value = "it's $(touch x) `touch x` \\ \\\\ \\' \" ; touch x";
+        let dir = tempfile::tempdir().unwrap();
+        for line in ["printf %s \"`printf %s {x}`\"", "printf %s \"$(printf %s \"`printf %s {x}`\")\""] {
+            let line = filled(&pieces(line), |_| crate::command::quote(value));
+            let out = std::process::Command::new("sh").args(["-c", &line]).current_dir(dir.path()).output().unwrap();
+            assert_eq!(String::from_utf8_lossy(&out.stdout), value, "{line}");
+        }
+        assert!(!dir.path().join("x").exists());
+    }
+}
