@@ -7,7 +7,7 @@ use crate::Result;
 use crate::error::io;
 use manifests::{Blob, Digest};
 use rayon::prelude::*;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fs::{File, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -25,14 +25,23 @@ pub enum Take {
     Copy,
 }
 
+/// What the file system says of a file of ours without reading it. Its names, of which tasks have others, are no part of that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct State {
+    ino: u64,
+    len: u64,
+    /// Of the last change of content: seconds and nanoseconds.
+    mtime: (i64, i64),
+}
+
 /// The folder of blobs.
 #[derive(Clone)]
 pub struct Blobs {
     root: PathBuf,
     /// What came in since the last sync, with the folder it lies in.
     fresh: std::sync::Arc<Mutex<HashSet<Digest>>>,
-    /// What this process has taken in or read: it is what its name says.
-    proven: std::sync::Arc<Mutex<HashSet<Digest>>>,
+    /// What this process has taken in or read, as it was then: it is what its name says as long as it looks like that.
+    proven: std::sync::Arc<Mutex<HashMap<Digest, State>>>,
 }
 
 impl Blobs {
@@ -72,15 +81,37 @@ impl Blobs {
     pub(crate) fn damaged<'b>(&self, blobs: impl Iterator<Item = &'b Blob>) -> Vec<Digest> {
         let unread: HashSet<Digest> = {
             let proven = self.proven.lock().expect("no thread panics while it holds this");
-            let unread = blobs.filter(|blob| !proven.contains(&blob.digest) || !self.has(blob));
-            unread.map(|blob| blob.digest).collect()
+            let is_proven = |blob: &&Blob| {
+                let now = self.state(&blob.digest).filter(|now| now.len == blob.len);
+                now.is_some() && proven.get(&blob.digest) == now.as_ref()
+            };
+            blobs.filter(|blob| !is_proven(blob)).map(|blob| blob.digest).collect()
         };
-        let read =
-            |digest: &Digest| Digest::of_file_at_rest(&self.path(digest)).is_ok_and(|(found, _)| found == *digest);
-        let (whole, mut damaged): (Vec<Digest>, Vec<Digest>) = unread.into_par_iter().partition(read);
+        // as it was before it is read: what is written meanwhile shows
+        let read = |digest: Digest| {
+            let state = self.state(&digest);
+            let is_whole = Digest::of_file_at_rest(&self.path(&digest)).is_ok_and(|(found, _)| found == digest);
+            (digest, state.filter(|_| is_whole))
+        };
+        let read: Vec<(Digest, Option<State>)> = unread.into_par_iter().map(read).collect();
+        let mut damaged: Vec<Digest> =
+            read.iter().filter(|(_, state)| state.is_none()).map(|(digest, _)| *digest).collect();
+        let whole = read.into_iter().filter_map(|(digest, state)| Some((digest, state?)));
         self.proven.lock().expect("no thread panics while it holds this").extend(whole);
         damaged.sort_unstable();
         damaged
+    }
+
+    /// How a file of ours looks; none if we do not have it.
+    pub fn state(&self, digest: &Digest) -> Option<State> {
+        let meta = std::fs::metadata(self.path(digest)).ok()?;
+        Some(State { ino: meta.ino(), len: meta.len(), mtime: (meta.mtime(), meta.mtime_nsec()) })
+    }
+
+    /// Whether a file of ours is what its name says: if it looks as it did then, or else if it reads right.
+    pub fn is_still(&self, digest: &Digest, then: &State) -> bool {
+        self.state(digest).as_ref() == Some(then)
+            || Digest::of_file(&self.path(digest)).is_ok_and(|(now, _)| now == *digest)
     }
 
     /// Removes files, so that the units that made them run again.
@@ -148,8 +179,8 @@ impl Blobs {
     /// Moves a file whose content is known into its place.
     fn place(&self, source: &Path, blob: &Blob) -> Result<()> {
         let target = self.path(&blob.digest);
-        let proven = self.proven.lock().expect("no thread panics while it holds this").contains(&blob.digest);
-        let known = proven && self.has(blob);
+        let proven = self.proven.lock().expect("no thread panics while it holds this").get(&blob.digest).copied();
+        let known = proven.is_some() && self.state(&blob.digest).filter(|now| now.len == blob.len) == proven;
         // an old file of that name may be the remains of a power failure: it is believed only if it reads right
         if known || Digest::of_file_at_rest(&target).is_ok_and(|(digest, _)| digest == blob.digest) {
             // it may lie there since a moment ago, by a process that was killed before its files reached the disk
@@ -174,7 +205,8 @@ impl Blobs {
     }
 
     fn noted(&self, digest: Digest) {
-        self.proven.lock().expect("no thread panics while it holds this").insert(digest);
+        let state = self.state(&digest).map(|state| (digest, state));
+        self.proven.lock().expect("no thread panics while it holds this").extend(state);
         self.still_fresh([digest]);
     }
 

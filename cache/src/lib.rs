@@ -21,7 +21,7 @@ mod seek;
 mod shared;
 mod store;
 
-pub use blobs::{Blobs, Take, extension, is_plain};
+pub use blobs::{Blobs, State, Take, extension, is_plain};
 pub use entry::{Entry, OutRow, StageFacts, Unit};
 pub use error::Error;
 pub use fingerprint::Fingerprint;

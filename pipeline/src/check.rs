@@ -290,8 +290,8 @@ impl Check<'_> {
             Ended::TimedOut => flight.error = Some("it took longer than its `timeout:`".into()),
         }
         let (prepared, _) = self.forecasts[node].units.as_ref().expect("its units were chosen from these");
-        if let (None, Some(blob)) = (&flight.error, Lent::reclaim(&flight.lent, self.cache)) {
-            flight.error = Some(format!("the program changed a file that it was given ({})", blob.digest.short()));
+        if let (None, Some(file)) = (&flight.error, Lent::reclaim(&flight.lent, self.cache)) {
+            flight.error = Some(format!("a file that the program was given ({}) changed meanwhile", file.short()));
         }
         if let (None, Some(path)) = (&flight.error, self.cache.changed(&flight.outside)) {
             flight.error = Some(format!("the file {} changed while it was being read", path.display()));

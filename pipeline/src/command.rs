@@ -95,12 +95,14 @@ impl Command {
             let (stands, hint) = within.told(piece);
             fields.wrong(what.at, format!("`{piece}` stands {stands}"), hint);
         }
-        let files = plain_words(&words, shell).filter(|word| {
+        let files = plain_words(&words, shell).enumerate().filter(|(i, word)| {
             let path = dir.join(word);
             let is_told = code.iter().any(|(_, told): &(String, PathBuf)| path.starts_with(told));
-            !is_told && Path::new(word).is_relative() && is_program(&path)
+            !is_told && Path::new(word).is_relative() && is_program(&path, *i == 0)
         });
-        let untold: Vec<String> = files.map(String::from).collect();
+        let mut untold: Vec<String> = files.map(|(_, word)| word.into()).collect();
+        untold.sort_unstable();
+        untold.dedup();
         let is_unclear = !shell && texts.iter().any(|(_, text)| text.contains([' ', '\u{1f}']));
         let lengths = if is_unclear { texts.iter().map(|(_, text)| text.len()).collect() } else { Vec::new() };
         let written = texts.into_iter().map(|(_, text)| text).collect::<Vec<_>>().join("\u{1f}");
@@ -145,7 +147,7 @@ impl Command {
                     .push(problem.hint("write it as a word of its own, or use `{in}`, the Arrow file of all rows"));
             }
         }
-        for piece in self.words.iter().filter(|_| self.shell).flat_map(|word| shell::counted(word)) {
+        for (piece, place) in self.words.iter().filter(|_| self.shell).flat_map(|word| shell::bare(word)) {
             let is_whole = match piece {
                 Piece::Column(name) => columns.iter().any(|column| column.name == *name && column.ty == Type::I64),
                 Piece::Param(name) => params.get(name).is_some_and(serde_json::Value::is_i64),
@@ -153,9 +155,12 @@ impl Command {
             };
             if !is_whole {
                 let message = format!(
-                    "`{piece}` stands within `$((…))` and is no whole number: the shell would execute parts of its value"
+                    "`{piece}` stands {place} and is no whole number: the shell would execute parts of its value"
                 );
-                fields.wrong(at, message, format!("put it into a variable before: `n={piece}; echo $((n + 1))`"));
+                let hint = format!(
+                    "put it into a variable before, `n={piece}`, and write `$n` there; or let the program read `{{params}}` or `{{in}}`"
+                );
+                fields.wrong(at, message, hint);
             }
         }
         for piece in self.pieces() {
@@ -216,8 +221,7 @@ impl Command {
                 continue;
             }
             if self.shell {
-                let quoted = |piece: &Piece| fill(piece).iter().map(|text| quote(text)).collect::<Vec<_>>().join(" ");
-                argv.push(shell::filled(word, quoted));
+                argv.push(shell::filled(word, &fill));
                 continue;
             }
             let text = word.iter().map(|piece| match piece {
@@ -230,11 +234,11 @@ impl Command {
     }
 }
 
-/// Whether a file is a program, as far as its name and permissions tell.
-fn is_program(path: &Path) -> bool {
+/// Whether a file is a program, as far as its name tells, or, of what a command begins with, its permissions.
+fn is_program(path: &Path, is_first: bool) -> bool {
     let is_script = path.extension().is_some_and(|ext| SCRIPTS.iter().any(|known| ext == *known));
     let meta = std::fs::metadata(path).ok().filter(std::fs::Metadata::is_file);
-    meta.is_some_and(|meta| is_script || meta.permissions().mode() & 0o111 != 0)
+    meta.is_some_and(|meta| is_script || is_first && meta.permissions().mode() & 0o111 != 0)
 }
 
 /// Extensions of programs that others interpret.

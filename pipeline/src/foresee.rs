@@ -124,7 +124,7 @@ pub fn foresee_despite(
             _ if parts[i] == Part::Frozen => {
                 let left = frozen(plan, i, &store, &memory)?;
                 let table = manifests::read_ipc(&store.table_path(&left.table))?;
-                refer(&node.name, &table, cache, &memory)?;
+                refer(&table, cache, &memory)?;
                 Forecast::of_table(Foreseen::Whole(table), None)
             }
             Work::Table(table) => {

@@ -3,6 +3,7 @@
 //!
 //! All of it can be thrown away: then every unit is looked up again.
 
+use crate::spec::DEFAULT_PROFILE;
 use anyhow::{Context, Result};
 use cache::{Blobs, Fingerprint};
 use manifests::{Blob, Digest, Hasher, Manifest};
@@ -151,14 +152,19 @@ impl Store {
 
     /// The memory of a recipe; empty if there is none or it is damaged.
     pub fn load(&self, recipe: &Path, profile: Option<&str>) -> Memory {
-        let bytes = std::fs::read(self.path(recipe, profile));
-        bytes.ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
+        // workspaces of before have what runs without a profile under the name of `default`, too
+        let older = || profile.is_none().then(|| std::fs::read(self.path(recipe, Some(DEFAULT_PROFILE))));
+        let bytes = std::fs::read(self.path(recipe, profile)).ok().or_else(|| older()?.ok());
+        bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
     }
 
     /// Keeps the memory of a recipe; what it speaks of has reached the disk.
     pub fn save(&self, recipe: &Path, profile: Option<&str>, memory: &Memory) -> Result<()> {
         // what was at rest is so no more
         let _ = std::fs::remove_file(self.rest_path(recipe, profile));
+        if profile.is_none() {
+            let _ = std::fs::remove_file(self.path(recipe, Some(DEFAULT_PROFILE)));
+        }
         put(&self.path(recipe, profile), &serde_json::to_vec(memory)?, true)
     }
 

@@ -8,6 +8,7 @@ use crate::memory::Store;
 use crate::plan::{Plan, Work};
 use crate::run::{Options, Outcome};
 use crate::selection::Part;
+use crate::spec::DEFAULT_PROFILE;
 use crate::{kept, memory};
 use anyhow::Result;
 use cache::{Entry, scan_units};
@@ -390,7 +391,11 @@ pub fn names(workspace: &Path) -> Vec<String> {
 
 /// The record of the run of this name, one of [`names`]; none if it cannot be read.
 pub fn read(workspace: &Path, name: &str) -> Option<Record> {
-    serde_json::from_slice(&std::fs::read(runs_folder(workspace).join(format!("{name}.json"))).ok()?).ok()
+    let mut record: Record =
+        serde_json::from_slice(&std::fs::read(runs_folder(workspace).join(format!("{name}.json"))).ok()?).ok()?;
+    // what runs without a profile; older records name it
+    record.profile = record.profile.filter(|profile| profile != DEFAULT_PROFILE);
+    Some(record)
 }
 
 /// The runs that began and are not among the `records`, because they were killed or an error ended them, oldest first; what they

@@ -129,6 +129,10 @@ pub struct Run<'a> {
     drained: bool,
     /// Something was damaged: what is in work is finished, then the plan is passed over once more.
     again: bool,
+    /// Files of the user's that are not there any more and that stages before `--from` handed on.
+    absent: HashMap<Digest, PathBuf>,
+    /// Keys of units that changed a file that they were given: they are not tried again.
+    careless: HashSet<Digest>,
 }
 
 /// Runs a plan.
@@ -137,8 +141,9 @@ pub struct Run<'a> {
 /// If the workspace cannot be used any more (no room, an I/O error). A stage that fails is no error here, but in the outcome.
 pub fn run(plan: &Plan, cache: &mut Cache, options: &Options, readers: &mut [Box<dyn Reader>]) -> Result<Outcome> {
     let mut earlier = vec![(0, 0.0); plan.nodes.len()];
+    let mut careless = HashSet::new();
     for _ in 0..damage::PASSES {
-        match pass(plan, cache, options, readers)? {
+        match pass(plan, cache, options, readers, &mut careless)? {
             Ok(mut outcome) => {
                 damage::add(&mut outcome, &earlier);
                 return Ok(outcome);
@@ -159,6 +164,7 @@ fn pass(
     cache: &mut Cache,
     options: &Options,
     readers: &mut [Box<dyn Reader>],
+    careless: &mut HashSet<Digest>,
 ) -> Result<Result<Outcome, Vec<(usize, f64)>>> {
     let store = Store::new(cache.root());
     let memory = store.load(&options.recipe, plan.spec.profile.as_deref());
@@ -200,8 +206,11 @@ fn pass(
         given_up: false,
         drained: false,
         again: false,
+        absent: HashMap::new(),
+        careless: std::mem::take(careless),
     };
     let outcome = run.all();
+    *careless = std::mem::take(&mut run.careless);
     run.executors.stop_all();
     run.close();
     // what was put is worth keeping whatever happened after
@@ -280,7 +289,7 @@ impl<'a> Run<'a> {
             let left = frozen(self.plan, i, &self.store, &self.memory)?;
             let path = self.store.table_path(&left.table);
             if let Some(table) = self.store.table(&left.table) {
-                refer(&self.plan.nodes[i].name, &table, self.cache, &self.memory)?;
+                self.absent.extend(refer(&table, self.cache, &self.memory)?);
             }
             self.tallies[i].table = Some(left.table);
             self.states[i] = State::Done(Done { digest: left.table, rows: left.rows, table: OnceCell::new(), path });

@@ -107,9 +107,8 @@ pub fn parameters(
                 problems.push(problem.hint(format!("`--variant {name}=VALUE` chooses one of its values")));
             }
             Ok((name, mut value)) => {
-                let is_text = |(key, old): &(Key, Item)| key.name == name && matches!(old.node, Node::Text(_));
                 // a serial number is a name where the recipe has a name
-                if params.iter().any(is_text) && matches!(value.node, Node::Int(_) | Node::Float(_) | Node::Bool(_)) {
+                if is_text(&params, &name) && matches!(value.node, Node::Int(_) | Node::Float(_) | Node::Bool(_)) {
                     let typed = text.split_once('=').map_or("", |(_, typed)| typed.trim());
                     value.node = Node::Text(typed.into());
                 }
@@ -123,6 +122,20 @@ pub fn parameters(
     }
     resolve(file, &mut params, axes, problems);
     params.into_iter().map(|(key, item)| (key.name, item)).collect()
+}
+
+/// Whether a parameter is a text, or stands for one that is.
+fn is_text(params: &[(Key, Item)], name: &str) -> bool {
+    let mut name = name;
+    // no chain of them is longer
+    for _ in 0..=params.len() {
+        let Some((_, item)) = params.iter().find(|(key, _)| key.name == name) else { return false };
+        match reference(item) {
+            Some(other) => name = other,
+            None => return matches!(item.node, Node::Text(_)),
+        }
+    }
+    false
 }
 
 /// The name in a text that is `${name}` and nothing else.
@@ -162,6 +175,9 @@ fn fill(item: &mut Item, known: &[(String, Node)]) {
     }
 }
 
+/// A parameter holds no more values than this, whatever it is made of.
+const MOST: usize = 1_000_000;
+
 /// Puts parameters in the place of `${name}` in others.
 fn resolve(file: &str, params: &mut [(Key, Item)], axes: &[Axis], problems: &mut Vec<Problem>) {
     let is_done = |item: &Item| references(item).is_empty();
@@ -169,15 +185,22 @@ fn resolve(file: &str, params: &mut [(Key, Item)], axes: &[Axis], problems: &mut
     loop {
         let known: Vec<(String, Node)> = params
             .iter()
-            .filter(|(_, item)| is_done(item))
+            .filter(|(key, item)| is_done(item) && !axes.iter().any(|axis| axis.name == key.name))
             .map(|(key, item)| (key.name.clone(), item.node.clone()))
             .collect();
         let is_ready = |item: &Item| {
             let names = references(item);
             !names.is_empty() && names.iter().all(|(_, name)| known.iter().any(|(known, _)| known == name))
         };
-        let Some((_, item)) = params.iter_mut().find(|(_, item)| is_ready(item)) else { break };
+        let Some((key, item)) = params.iter_mut().find(|(_, item)| is_ready(item)) else { break };
         fill(item, &known);
+        let mut found = Vec::new();
+        scalars(item, &mut found);
+        if found.len() > MOST {
+            let message = format!("parameter `{}` would hold more than {MOST} values", key.name);
+            problems.push(Problem::at(&key.at.place(file), message).hint("lists of lists of parameters grow fast"));
+            return;
+        }
     }
     let names: Vec<&str> = params.iter().map(|(key, _)| key.name.as_str()).collect();
     for (key, item) in &*params {
@@ -200,10 +223,14 @@ fn resolve(file: &str, params: &mut [(Key, Item)], axes: &[Axis], problems: &mut
 
 /// What is wrong with a value of the command line that is written as a whole number and is none.
 pub fn rounded(option: &str, text: &str, value: &Item) -> Option<Problem> {
-    let typed = text.split_once('=').map_or("", |(_, typed)| typed.trim());
-    let wrong = matches!(value.node, Node::Float(_)) && yaml::is_whole(typed);
-    let message = || format!("the value in `{option} {text}`: {}", yaml::not_whole(typed));
-    wrong.then(|| Problem::at(&Place::command_line(), message()).hint(yaml::WHOLE))
+    // one that was made a text is none any more
+    if matches!(value.node, Node::Text(_)) {
+        return None;
+    }
+    let (_, typed) = text.split_once('=')?;
+    let digits = yaml::rounded(&yaml::parse_loosely("command line", typed).ok()?, &mut Vec::new(), typed)?.1;
+    let message = format!("the value in `{option} {text}`: {}", yaml::not_whole(&digits));
+    Some(Problem::at(&Place::command_line(), message).hint(yaml::WHOLE))
 }
 
 /// `name=value` of the command line; the value is YAML. The example is one for this option.

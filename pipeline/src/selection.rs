@@ -8,6 +8,7 @@ use anyhow::Result as Outcome;
 use cache::{Cache, Fingerprint};
 use manifests::{Digest, Manifest, Type, Value};
 use std::collections::HashMap;
+use std::path::PathBuf;
 
 /// What a command line says of the stages. By default it is about all of them.
 #[derive(Clone, Debug, Default)]
@@ -92,11 +93,12 @@ impl Selection {
     }
 }
 
-/// Tells a cache where the user's files are that the table of such a stage names: nobody looks for them anew.
+/// Tells a cache where the user's files are that the table of such a stage names: nobody looks for them anew. Gives back where those were that
+/// are gone, or have changed since.
 ///
 /// # Errors
-/// If one has changed since, or is gone.
-pub fn refer(name: &str, table: &Manifest, cache: &mut Cache, memory: &Memory) -> Outcome<()> {
+/// If one cannot be looked at.
+pub fn refer(table: &Manifest, cache: &mut Cache, memory: &Memory) -> Outcome<HashMap<Digest, PathBuf>> {
     let mut wanted = HashMap::new();
     for column in table.schema().columns().iter().filter(|column| column.ty == Type::Blob) {
         for value in table.column(&column.name)? {
@@ -120,13 +122,7 @@ pub fn refer(name: &str, table: &Manifest, cache: &mut Cache, memory: &Memory) -
             wanted.insert(*digest, path.clone());
         }
     }
-    let Some(path) = wanted.values().min() else { return Ok(()) };
-    let message = format!(
-        "{} is gone, or has changed since stage `{name}` was run, which stands before `--from`",
-        path.display()
-    );
-    let hint = "leave `--from` out, so that what stands before it is run as well where it has to be";
-    Err(Problem::at(&Place::command_line(), message).hint(hint).into())
+    Ok(wanted)
 }
 
 /// What the last run left of a stage that is not run this time.

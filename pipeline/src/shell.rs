@@ -1,7 +1,7 @@
 //! Lines as a shell reads them: where words end, and what it makes of placeholders: their values are put in as quoted words, and only where a word
 //! may stand does it take them for what they are. Knows neither stanzas nor values.
 
-use crate::command::Piece;
+use crate::command::{Piece, quote};
 
 /// A word of a command line.
 #[derive(Debug, PartialEq)]
@@ -86,10 +86,6 @@ impl Within {
                 "within `$((…))`, where the shell would execute parts of its value",
                 format!("put it into a variable before: `n={piece}; echo $((n + 1))`"),
             ),
-            Within::Document(_) => (
-                "in a `<<` document, where the shell would execute parts of its value",
-                "let `printf '%s\\n' …` write it, or the program read `{params}` or `{in}`".into(),
-            ),
             _ => (
                 "within quotes of the shell, which would take its value apart",
                 format!(
@@ -106,6 +102,8 @@ pub struct Document {
     end: String,
     /// Lines may begin with tabs (`<<-`).
     is_indented: bool,
+    /// The shell takes its text as it is.
+    is_quoted: bool,
     line: String,
 }
 
@@ -118,18 +116,31 @@ pub fn astray(pieces: &[Piece]) -> Option<(&Piece, Within)> {
     })
 }
 
-/// The placeholders within `$((…))`, where only the value of a whole number is one.
-pub fn counted(pieces: &[Piece]) -> Vec<&Piece> {
-    let counted = |(piece, stand)| if let Stand::InArithmetic = stand { Some(piece) } else { None };
-    stands(pieces).into_iter().filter_map(counted).collect()
+/// The placeholders where no word is but only what a whole number, or a path of ours, can be put in as it is, and where that is: within `$((…))` or in a `<<`
+/// document.
+pub fn bare(pieces: &[Piece]) -> Vec<(&Piece, &'static str)> {
+    let is_path = |piece: &Piece| matches!(piece, Piece::In | Piece::Out | Piece::Params | Piece::With(_));
+    let bare = |(piece, stand)| match stand {
+        Stand::InArithmetic => Some((piece, "within `$((…))`")),
+        Stand::InDocument { .. } if !is_path(piece) => Some((piece, "in a `<<` document")),
+        _ => None,
+    };
+    stands(pieces).into_iter().filter_map(bare).collect()
 }
 
-/// A value as a shell's line has to have it in the place of each of the pieces, text as it is.
-pub fn filled(pieces: &[Piece], value: impl Fn(&Piece) -> String) -> String {
+/// A line with the values of its placeholders as the shell has to have them.
+pub fn filled(pieces: &[Piece], values: impl Fn(&Piece) -> Vec<String>) -> String {
     let mut stands = stands(pieces).into_iter();
+    let value = |piece: &Piece| values(piece).iter().map(|text| quote(text)).collect::<Vec<_>>().join(" ");
     let one = |piece: &Piece| match piece {
         Piece::Text(text) => text.clone(),
         piece => match stands.next() {
+            // where quotes would be text; what may stand here is asked before
+            Some((_, Stand::InDocument { is_quoted: true })) => values(piece).join(" "),
+            Some((_, Stand::InDocument { is_quoted: false })) => {
+                let escaped = |c: char| if "\\$`".contains(c) { vec!['\\', c] } else { vec![c] };
+                values(piece).join(" ").chars().flat_map(escaped).collect()
+            }
             // which take one backslash away before the line within is read
             Some((_, Stand::InBackquotes)) => value(piece).replace('\\', "\\\\").replace('`', "\\`"),
             // which a line's end would end
@@ -146,6 +157,7 @@ enum Stand {
     InBackquotes,
     InComment,
     InArithmetic,
+    InDocument { is_quoted: bool },
     Astray(Within),
 }
 
@@ -163,6 +175,7 @@ fn stands(pieces: &[Piece]) -> Vec<(&Piece, Stand)> {
             let stand = match (odd, backquotes.next(), backquotes.next()) {
                 _ if std::mem::take(&mut is_escaped) => Stand::Astray(Double),
                 (Some(Comment), ..) => Stand::InComment,
+                (Some(Within::Document(document)), ..) => Stand::InDocument { is_quoted: document.is_quoted },
                 (Some(Arithmetic(_)), None, _) => Stand::InArithmetic,
                 (Some(odd), ..) => Stand::Astray(odd.clone()),
                 (None, Some(one @ Backquotes(true)), _) | (None, Some(one), Some(_)) => Stand::Astray(one.clone()),
@@ -176,7 +189,10 @@ fn stands(pieces: &[Piece]) -> Vec<(&Piece, Stand)> {
         for (at, c) in text.char_indices() {
             if let Some(Within::Document(document)) = within.last_mut() {
                 let line = if document.is_indented { document.line.trim_start_matches('\t') } else { &document.line };
-                if c != '\n' {
+                // which the shell joins with the next one
+                let goes_on =
+                    !document.is_quoted && document.line.chars().rev().take_while(|c| *c == '\\').count() % 2 == 1;
+                if c != '\n' || goes_on {
                     document.line.push(c);
                 } else if line == document.end {
                     within.pop();
@@ -233,17 +249,17 @@ fn stands(pieces: &[Piece]) -> Vec<(&Piece, Stand)> {
 fn document(text: &str) -> Option<Document> {
     let rest = text.strip_prefix("<<").filter(|rest| !rest.starts_with('<'))?;
     let (rest, is_indented) = rest.strip_prefix('-').map_or((rest, false), |rest| (rest, true));
-    let (mut end, mut quote) = (String::new(), None);
+    let (mut end, mut quote, mut is_quoted) = (String::new(), None, false);
     for c in rest.trim_start_matches([' ', '\t']).chars() {
         match (quote, c) {
-            (None, '\'' | '"') => quote = Some(c),
+            (None, '\'' | '"') => (quote, is_quoted) = (Some(c), true),
             (Some(open), c) if open == c => quote = None,
             (None, c) if c.is_whitespace() || ";|&()<>".contains(c) => break,
-            (None, '\\') => {}
+            (None, '\\') => is_quoted = true,
             _ => end.push(c),
         }
     }
-    (!end.is_empty()).then(|| Document { end, is_indented, line: String::new() })
+    (!end.is_empty()).then(|| Document { end, is_indented, is_quoted, line: String::new() })
 }
 
 #[cfg(test)]
@@ -270,10 +286,6 @@ mod tests {
             ("echo `echo $(echo `cat {x}`)`", "within backquotes"),
             ("echo `echo '{x}'`", "within quotes"),
             ("echo `echo $(({x} + 1))`", "within `$((…))`"),
-            ("cat <<EOF\n{x}\nEOF", "in a `<<` document"),
-            ("cat > {out}/y <<-'EOF' && echo {x}\nit's {x}\n\tEOF", "in a `<<` document"),
-            ("cat <<A <<B\nB\nA\n{x}\nB", "in a `<<` document"),
-            ("cat <<\\A\n A\n{x}", "in a `<<` document"),
         ] {
             let pieces = pieces(line);
             let (piece, within) = astray(&pieces).unwrap_or_else(|| panic!("{line}"));
@@ -294,12 +306,35 @@ mod tests {
     #[test]
     fn what_is_counted_with_is_known() {
         let line = pieces("echo {a} $(( {x} + 1 )) $((1 + (2 + {param.n}))) $(($(cat {b}) + 1)) {c}");
-        assert_eq!(counted(&line), [&Piece::Column("x".into()), &Piece::Param("n".into())]);
+        let found: Vec<&Piece> = bare(&line).into_iter().map(|(piece, _)| piece).collect();
+        assert_eq!(found, [&Piece::Column("x".into()), &Piece::Param("n".into())]);
+        for line in [
+            "cat <<EOF\n{x}\nEOF",
+            "cat > {out}/y <<-'EOF' && echo {y}\nit's {x} in {out}\n\tEOF\n{y}",
+            "cat <<A <<B\nB\nA\n{x}\nB\n{y}",
+            "cat <<\\A\n A\n{x}\nA",
+            "cat <<A\nhi \\\nA\n{x}\nA",
+            "cat <<'A'\nhi \\\nA\n{y} <<A\n{x}",
+        ] {
+            let pieces = pieces(line);
+            let found: Vec<_> = bare(&pieces).into_iter().filter(|(_, place)| *place == "in a `<<` document").collect();
+            assert!(matches!(&found[..], [(Piece::Column(name), _)] if name == "x"), "{line}: {found:?}");
+        }
+    }
+
+    #[test]
+    fn a_path_in_a_document_is_itself() {
+        let path = "/a $b/`c` it's";
+        for (line, said) in [("cat <<E\n{out}\nE\n", path), ("cat <<'E'\n{out}\nE\n", path)] {
+            let line = filled(&pieces(line), |_| vec![path.into()]);
+            let out = std::process::Command::new("sh").args(["-c", &line]).output().unwrap();
+            assert_eq!(String::from_utf8_lossy(&out.stdout).trim_end(), said, "{line}");
+        }
     }
 
     #[test]
     fn a_comment_stays_one() {
-        assert_eq!(filled(&pieces("true # {x}\necho"), |_| "'a\ntouch x'".into()), "true # 'a touch x'\necho");
+        assert_eq!(filled(&pieces("true # {x}\necho"), |_| vec!["a\ntouch x".into()]), "true # 'a touch x'\necho");
     }
 
     #[test]
@@ -307,7 +342,7 @@ mod tests {
         let value = "it's $(touch x) `touch x` \\ \\\\ \\' \" ; touch x";
         let dir = tempfile::tempdir().unwrap();
         for line in ["printf %s \"`printf %s {x}`\"", "printf %s \"$(printf %s \"`printf %s {x}`\")\""] {
-            let line = filled(&pieces(line), |_| crate::command::quote(value));
+            let line = filled(&pieces(line), |_| vec![value.into()]);
             let out = std::process::Command::new("sh").args(["-c", &line]).current_dir(dir.path()).output().unwrap();
             assert_eq!(String::from_utf8_lossy(&out.stdout), value, "{line}");
         }

@@ -273,9 +273,10 @@ impl UnitStage {
         };
         stage.common(fields);
         if let Worker::Command(command) = &stage.worker {
-            for file in &command.untold {
+            // a version says the same in another way
+            for file in command.untold.iter().filter(|_| stage.def.version == 1) {
                 stage.warnings.push(format!(
-                    "`{file}` is a file beside the recipe that the command names: what changes in it changes nothing here unless it is under `code:`"
+                    "{owner}: what changes in `{file}`, which its command names, makes nothing run again\n  hint: `code: [{file}]` counts its content"
                 ));
             }
         }

@@ -9,12 +9,11 @@ use crate::hints::{hint_of, hinted};
 use crate::key::show;
 use crate::stage::{UnitStage, Worker};
 use anyhow::{Context, Result};
-use cache::{Cache, OutRow, Take};
+use cache::{Cache, OutRow, State, Take};
 use manifests::{Digest, Manifest, Schema, Type, Value, read_ipc, write_ipc};
 use protocol::{Grain, OF, TaskParams, UNIT};
 use std::collections::{BTreeMap, HashMap};
 use std::io::ErrorKind;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 
 /// What a worker is told that names no unit, or a wrong one.
@@ -56,27 +55,21 @@ pub struct Made {
 /// A file of ours in the hands of a program, which may only read it, and may not care.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Lent {
-    blob: manifests::Blob,
-    /// Inode, length and time of the last change of content.
-    state: (u64, u64, i64, i64),
+    digest: Digest,
+    state: State,
 }
 
 impl Lent {
     fn of(blob: &manifests::Blob, cache: &Cache) -> Option<Lent> {
-        Some(Lent { blob: blob.clone(), state: Lent::state(blob, cache)? })
-    }
-
-    fn state(blob: &manifests::Blob, cache: &Cache) -> Option<(u64, u64, i64, i64)> {
-        let meta = std::fs::metadata(cache.blobs().path(&blob.digest)).ok()?;
-        Some((meta.ino(), meta.len(), meta.mtime(), meta.mtime_nsec()))
+        Some(Lent { digest: blob.digest, state: cache.blobs().state(&blob.digest)? })
     }
 
     /// Takes the files out of the workspace that are not what they were; the first of them.
-    pub fn reclaim(lent: &[Lent], cache: &Cache) -> Option<manifests::Blob> {
-        let changed = |lent: &&Lent| Lent::state(&lent.blob, cache) != Some(lent.state);
-        let changed: Vec<&Lent> = lent.iter().filter(changed).collect();
-        cache.blobs().discard(&changed.iter().map(|lent| lent.blob.digest).collect::<Vec<_>>());
-        changed.first().map(|lent| lent.blob.clone())
+    pub fn reclaim(lent: &[Lent], cache: &Cache) -> Option<Digest> {
+        let changed = lent.iter().filter(|lent| !cache.blobs().is_still(&lent.digest, &lent.state));
+        let changed: Vec<Digest> = changed.map(|lent| lent.digest).collect();
+        cache.blobs().discard(&changed);
+        changed.first().copied()
     }
 }
 
@@ -98,7 +91,7 @@ pub fn make(dir: &Path, order: &Order<'_>, cache: &Cache) -> Result<Made> {
     std::fs::create_dir_all(&out).with_context(|| format!("cannot make {}", out.display()))?;
     match &order.stage.worker {
         Worker::Provider(_) => {
-            let outside = write_in(dir, order, cache)?;
+            let outside = write_in(dir, order, cache, None)?;
             write_params(dir, order, cache)?;
             if !order.with.is_empty() {
                 std::fs::create_dir_all(dir.join("with")).with_context(|| format!("cannot make {}", dir.display()))?;
@@ -113,7 +106,7 @@ pub fn make(dir: &Path, order: &Order<'_>, cache: &Cache) -> Result<Made> {
             let (mut outside, mut lent) = (Vec::new(), Vec::new());
             let mut values: HashMap<&str, Vec<String>> = HashMap::new();
             if command.pieces().any(|piece| *piece == Piece::In) {
-                outside = write_in(dir, order, cache)?;
+                outside = write_in(dir, order, cache, Some(&mut lent))?;
             }
             if command.pieces().any(|piece| *piece == Piece::Params) {
                 write_params(dir, order, cache)?;
@@ -183,11 +176,11 @@ fn write_params(dir: &Path, order: &Order<'_>, cache: &Cache) -> Result<()> {
     std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))
 }
 
-fn write_in(dir: &Path, order: &Order<'_>, cache: &Cache) -> Result<Vec<Digest>> {
+fn write_in(dir: &Path, order: &Order<'_>, cache: &Cache, lent: Option<&mut Vec<Lent>>) -> Result<Vec<Digest>> {
     let rows: Vec<usize> = order.units.iter().flat_map(|unit| unit.iter().copied()).collect();
     let whole = rows.len() == order.table.len() && rows.iter().enumerate().all(|(i, row)| i == *row);
     let table = if whole { order.table.clone() } else { order.table.take(&rows) };
-    let (table, outside) = with_paths(&table, dir, cache)?;
+    let (table, outside) = with_paths(&table, dir, cache, lent)?;
     let units =
         order.units.iter().enumerate().flat_map(|(i, unit)| std::iter::repeat_n(Value::I64(i as i64), unit.len()));
     let unit_column = Manifest::from_columns(Schema::new([(UNIT, Type::I64)])?, rows.len(), &[units.collect()])?;
@@ -197,8 +190,13 @@ fn write_in(dir: &Path, order: &Order<'_>, cache: &Cache) -> Result<Vec<Digest>>
 }
 
 /// The table with paths in place of files by digest, and the digests of those that lie outside of the workspace. `dir` gets
-/// links with the right extension, where the file itself has none.
-pub fn with_paths(table: &Manifest, dir: &Path, cache: &Cache) -> Result<(Manifest, Vec<Digest>)> {
+/// links with the right extension, where the file itself has none; if files are `lent`, of all that are ours.
+pub fn with_paths(
+    table: &Manifest,
+    dir: &Path,
+    cache: &Cache,
+    mut lent: Option<&mut Vec<Lent>>,
+) -> Result<(Manifest, Vec<Digest>)> {
     let mut outside = Vec::new();
     let mut result = table.clone();
     for column in table.schema().columns().iter().filter(|column| column.ty == Type::Blob) {
@@ -209,7 +207,8 @@ pub fn with_paths(table: &Manifest, dir: &Path, cache: &Cache) -> Result<(Manife
                     if cache.is_referred(&blob.digest) {
                         outside.push(blob.digest);
                     }
-                    Value::Str(readable(dir, &blob, (None, false), cache)?)
+                    lent.iter_mut().for_each(|lent| lent.extend(Lent::of(&blob, cache)));
+                    Value::Str(readable(dir, &blob, (None, lent.is_some()), cache)?)
                 }
                 other => other,
             });

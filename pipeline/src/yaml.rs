@@ -111,13 +111,13 @@ pub fn not_whole(digits: &str) -> String {
 }
 
 /// Whether a text is written as a whole number.
-pub fn is_whole(text: &str) -> bool {
+fn is_whole(text: &str) -> bool {
     let digits = text.strip_prefix(['+', '-']).unwrap_or(text);
     !digits.is_empty() && digits.chars().all(|c| c.is_ascii_digit())
 }
 
 /// The first number with a point that is written without.
-fn rounded<'s>(item: &Item, lines: &mut Vec<&'s str>, source: &'s str) -> Option<(At, String)> {
+pub fn rounded<'s>(item: &Item, lines: &mut Vec<&'s str>, source: &'s str) -> Option<(At, String)> {
     match &item.node {
         Node::Float(_) => {
             if lines.is_empty() {

@@ -51,7 +51,7 @@ fn min_points() -> usize {
 }
 
 fn def() -> StageDef {
-    StageDef::new("import_points", 1, Grain::Group)
+    StageDef::new("import_points", 2, Grain::Group)
         .doc("Takes the points that come with a capture: the cloud of a moment, or its depth maps as one.")
         .may_read([("scan", Type::Blob), ("depth", Type::Blob), ("matte", Type::Blob)])
         .may_read([("intrinsics", Type::Floats(9)), ("world_to_cam", Type::Floats(16))])

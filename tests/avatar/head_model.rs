@@ -47,6 +47,15 @@ fn three_head_models_are_compared_on_people_they_have_not_seen() {
     }
     let again = space.effigy_with_packages(&[&["run"], &recipe[..], &["--json"]].concat());
     assert_eq!(again.counts().0, 0, "nothing is left to do");
+
+    // one that deforms forward is trained, fitted and meshed alike
+    let forward = [&recipe[..], &["--set", "nphm.direction=forward"]].concat();
+    let said = space.effigy_with_packages(&[&["run"], &forward[..], &["--only", "nphm_fits"]].concat());
+    assert_eq!(said.code, 0, "{}", said.err);
+    let [backward, turned] = [&recipe[..], &forward[..]].map(|recipe| rows(&space, recipe, "nphm")[0].clone());
+    assert!(number(&turned, "multiply_adds") < number(&backward, "multiply_adds"), "no ambient coordinates");
+    let fits = rows(&space, &forward, "nphm_fits");
+    assert!(fits.len() == unknown.len() && fits.iter().all(|row| number(row, "head_chamfer_mm") < 40.0), "{fits:?}");
 }
 
 const MODELS: &str = "

@@ -37,7 +37,7 @@ fn what_stands_before_from_may_have_handed_on_files_of_the_users() {
     // one that has changed is not what the last run left
     space.write("in/2.txt", "three");
     run(&["--from", "a", "--param", "up=C"])
-        .expect_error(2, &["in/2.txt is gone, or has changed since stage `", "leave `--from` out"]);
+        .expect_error(2, &["in/2.txt is gone, or has changed since", "leave `--from` out"]);
     std::fs::remove_file(space.path("in/2.txt")).expect("it is there");
     run(&["--from", "a", "--param", "up=C"]).expect_error(2, &["in/2.txt is gone, or has changed"]);
 }
@@ -68,6 +68,8 @@ fn a_link_to_a_recipe_is_a_recipe_of_its_own() {
             let row: serde_json::Value = serde_json::from_str(said.out.lines().next().expect("a row")).expect("JSON");
             let path = row["y"].as_str().expect("a path");
             assert_eq!(std::fs::read_to_string(path).expect("a file"), format!("A-Z\n{text}"));
+            let said = space.effigy(&["status", recipe]);
+            assert!(said.out.starts_with(&format!("{recipe}: done at ")), "{}", said.out);
         }
     }
 }
@@ -94,13 +96,77 @@ fn a_program_that_writes_into_its_input_fails_and_spoils_nothing() {
     let space = Space::new();
     space.write("r.yaml", &CARELESS.replace("COMMAND", "chmod u+w {y}; echo more >> {y}"));
     let said = space.effigy(&["run", "r.yaml"]);
-    said.expect_error(1, &["the program changed a file that it was given", "writes below `{out}`"]);
+    said.expect_error(1, &["a file that the program was given (", "writes below `{out}`"]);
     let said = space.effigy(&["cache", "verify"]);
     assert!(said.out.contains("is missing") && !said.out.contains("has changed"), "{}{}", said.out, said.err);
     space.write("r.yaml", &CARELESS.replace("COMMAND", "true"));
     let said = space.effigy(&["run", "r.yaml", "--json"]);
     assert_eq!((said.code, said.counts()), (0, (3, 0, 0)), "{}", said.err);
     assert_eq!(space.file("c", 0, "w"), "hello\nhello\n");
+}
+
+#[test]
+fn one_careless_program_stops_no_other_and_is_not_tried_again_and_again() {
+    let space = Space::new();
+    let careless =
+        "echo b >> ran.log; chmod u+w {y}; printf J | dd of={y} conv=notrunc 2> dd.log; sleep 0.1; echo > {out}/z";
+    space.write(
+        "r.yaml",
+        &format!(
+            "recipe: two\nstages:\n  a: {{ run: 'echo a >> ran.log; echo hello > {{out}}/y', shell: true, writes: {{ y: blob }} }}\n  \
+             b: {{ run: '{careless}', shell: true, from: a, writes: {{ z: blob }} }}\n  \
+             c: {{ run: 'echo c >> ran.log; cat {{y}} > {{out}}/w', shell: true, from: a, writes: {{ w: blob }} }}\n"
+        ),
+    );
+    for jobs in ["1", "2"] {
+        let said = space.effigy(&["run", "r.yaml", "--jobs", jobs]);
+        said.expect_error(1, &["stage `b`", "changed meanwhile"]);
+        assert!(!said.err.contains("again and again"), "{}", said.err);
+        let ran = space.ran();
+        assert!(
+            ran.iter().filter(|name| *name == "b").count() == 1 && ran.iter().filter(|name| *name == "a").count() <= 2,
+            "{ran:?}"
+        );
+    }
+    // whatever became of c meanwhile, what is kept of it is right
+    assert_eq!(space.effigy(&["run", "r.yaml", "--only", "c"]).code, 0);
+    assert_eq!(space.file("c", 0, "w"), "hello\n");
+}
+
+#[test]
+fn a_file_that_was_only_touched_is_what_it_was() {
+    let space = Space::new();
+    space.write("r.yaml", &CARELESS.replace("COMMAND", "touch {y}"));
+    assert_eq!(space.run(), (3, 0, 0));
+    assert_eq!(space.run(), (0, 3, 0));
+}
+
+#[test]
+fn a_path_of_a_table_is_lent_as_well() {
+    let space = Space::new();
+    let recipe = CARELESS.replace(
+        "COMMAND; cp {y} {out}/z",
+        "f=$(strings {in} | grep -m 1 tasks/); sed -i s/hello/jello/ $f; cp $f {out}/z",
+    );
+    space.write("r.yaml", &recipe);
+    let said = space.effigy(&["run", "r.yaml"]);
+    assert_eq!(said.code, 0, "{}", said.err);
+    assert_eq!(space.file("c", 0, "w"), "hello\njello\n");
+}
+
+#[test]
+fn a_file_that_nobody_reads_may_be_gone() {
+    let space = Space::new();
+    space.write("in/1.txt", "one");
+    space.write(
+        "r.yaml",
+        "recipe: f\nparams: { k: 1 }\nstages:\n  src: { files: 'in/*.txt' }\n  a: { run: 'cat {file} > {out}/y', shell: true, from: src, writes: { y: blob } }\n  b: { run: 'cat {y} > {out}/z; echo {param.k} >> {out}/z', shell: true, from: a, params: { k: '${k}' }, writes: { z: blob } }\n",
+    );
+    space.settle();
+    assert_eq!(space.run(), (2, 0, 0));
+    std::fs::remove_file(space.path("in/1.txt")).expect("it is there");
+    let said = space.effigy(&["run", "r.yaml", "--from", "b", "--param", "k=2", "--json"]);
+    assert_eq!((said.code, said.counts()), (0, (1, 0, 0)), "{}", said.err);
 }
 
 #[test]
@@ -169,8 +235,64 @@ fn a_script_beside_the_recipe_that_is_no_code_is_told_of() {
     };
     space.write("r.yaml", &stage(""));
     let said = space.effigy(&["run", "r.yaml"]);
-    assert!(said.code == 0 && said.err.contains("`mk.sh` is a file beside the recipe"), "{}", said.err);
+    assert!(said.code == 0 && said.err.contains("what changes in `mk.sh`"), "{}", said.err);
     assert!(!said.err.contains("data.txt"), "{}", said.err);
     space.write("r.yaml", &stage(", code: [mk.sh]"));
-    assert!(!space.effigy(&["run", "r.yaml"]).err.contains("beside the recipe"));
+    assert!(!space.effigy(&["run", "r.yaml"]).err.contains("mk.sh"));
+}
+
+#[test]
+fn programs_get_numbers_and_columns_as_they_are() {
+    let space = Space::new();
+    space.write(
+        "r.yaml",
+        "recipe: n\nstages:\n  src: { rows: [{ x: .inf, s: a }, { x: -.inf, s: b }, { x: .nan, s: c }] }\n  \
+         w: { run: 'echo {x} > {out}/y', shell: true, from: src, writes: { y: blob } }\n  \
+         none: { select: src, where: { s: d } }\n  \
+         all: { run: 'strings {in} > {out}/y', shell: true, grain: whole, from: none, reads: [s], writes: { y: blob } }\n",
+    );
+    let said = space.effigy(&["run", "r.yaml"]);
+    assert_eq!(said.code, 0, "{}", said.err);
+    let texts: Vec<String> = (0..3).map(|row| space.file("w", row, "y")).collect();
+    assert_eq!(texts, ["inf\n", "-inf\n", "nan\n"]);
+}
+
+#[test]
+fn what_a_recipe_takes_away_its_bases_variants_do_not_speak_of() {
+    let space = Space::new();
+    space.write(
+        "base.yaml",
+        "recipe: base\nvariants: { plain: {}, odd: { b.version: 2, stages: { b: { rows: [{ x: 3 }] } } } }\nstages:\n  a: { rows: [{ x: 1 }] }\n  b: { rows: [{ x: 2 }] }\n",
+    );
+    space.write("r.yaml", "recipe: r\nextends: base.yaml\nstages:\n  b:\n");
+    let said = space.effigy(&["run", "r.yaml"]);
+    assert_eq!(said.code, 0, "{}", said.err);
+}
+
+#[test]
+fn a_diff_does_not_tell_of_stages_that_a_run_was_not_about() {
+    let space = Space::new();
+    let stage =
+        |name: &str| format!("  {name}: {{ run: 'echo {name} > {{out}}/y', shell: true, writes: {{ y: blob }} }}\n");
+    space.write("r.yaml", &format!("recipe: d\nstages:\n{}{}", stage("a"), stage("b")));
+    for more in [&["--only", "a"][..], &[]] {
+        assert_eq!(space.effigy(&[&["run", "r.yaml"], more].concat()).code, 0);
+    }
+    let said = space.effigy(&["diff", "last~1", "last"]);
+    assert!(!said.out.contains("skipped") && said.out.contains("not to be compared: 1 stage"), "{}", said.out);
+}
+
+#[test]
+fn rows_of_a_workspace_of_before_that_were_named_default_are_found() {
+    let space = start();
+    // as it was written then: the profile is named in record and memory
+    let runs = space.path(".effigy/runs");
+    for entry in std::fs::read_dir(&runs).expect("a folder").flatten() {
+        if entry.path().extension().is_some_and(|ext| ext == "json") {
+            let text = std::fs::read_to_string(entry.path()).expect("a record");
+            std::fs::write(entry.path(), text.replace("\"profile\":null", "\"profile\":\"default\"")).expect("written");
+        }
+    }
+    let said = space.effigy(&["show", "r.yaml", "a", "--json"]);
+    assert_eq!(said.out.lines().count(), 2, "{}", said.err);
 }

@@ -14,7 +14,6 @@ use anyhow::{Context, Result};
 use cache::Cache;
 use globset::{GlobBuilder, GlobMatcher};
 use manifests::{Blob, Manifest, Schema, Type, Value};
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// The stage.
@@ -156,24 +155,18 @@ impl Files {
             let deep = rest.contains("**");
             let depth = if deep { usize::MAX } else { rest.split('/').count() };
             let hidden = rest.split('/').any(|part| part.starts_with('.'));
-            walk(
-                &start,
-                Path::new(""),
-                (depth, hidden, workspace),
-                (glance, &mut Vec::new()),
-                &mut |relative, path| {
-                    // one that the pattern would not have may be called what it likes
-                    if matcher.is_match(relative) {
-                        let Some(relative) = relative.to_str() else {
-                            let message = format!("{place}: {} has a name that is not UTF-8", path.display());
-                            return Err(hinted(message, "rename it, or move it elsewhere"));
-                        };
-                        let name = if base.is_empty() { relative.to_string() } else { format!("{base}/{relative}") };
-                        found.push((name, path));
-                    }
-                    Ok(())
-                },
-            )?;
+            walk(&start, Path::new(""), (depth, hidden, workspace), glance, &mut |relative, path| {
+                // one that the pattern would not have may be called what it likes
+                if matcher.is_match(relative) {
+                    let Some(relative) = relative.to_str() else {
+                        let message = format!("{place}: {} has a name that is not UTF-8", path.display());
+                        return Err(hinted(message, "rename it, or move it elsewhere"));
+                    };
+                    let name = if base.is_empty() { relative.to_string() } else { format!("{base}/{relative}") };
+                    found.push((name, path));
+                }
+                Ok(())
+            })?;
             self.demand((place, pattern), found.len() > before)?;
         }
         found.sort();
@@ -243,16 +236,10 @@ fn walk(
     dir: &Path,
     relative: &Path,
     (depth, hidden, workspace): (usize, bool, &Path),
-    (glance, above): (&mut dyn FnMut(&Path), &mut Vec<(u64, u64)>),
+    glance: &mut dyn FnMut(&Path),
     found: &mut dyn FnMut(&Path, PathBuf) -> Result<()>,
 ) -> Result<()> {
     glance(dir);
-    // a link to a folder above would never end, unless depth is bounded
-    let own = std::fs::metadata(dir).map_or((0, 0), |meta| (meta.dev(), meta.ino()));
-    if depth == usize::MAX && above.contains(&own) {
-        return Ok(());
-    }
-    above.push(own);
     let entries = match std::fs::read_dir(dir) {
         Ok(entries) => entries,
         // no such folder: no such files
@@ -269,16 +256,17 @@ fn walk(
         let kind = entry.file_type()?;
         let is_dir = kind.is_dir() || kind.is_symlink() && entry.path().is_dir();
         if is_dir && depth > 1 {
-            if entry.path().canonicalize().ok().is_none_or(|real| real != workspace) {
+            // a link to a folder above would never end; its depth is bounded like any other
+            let is_endless = kind.is_symlink() && depth == usize::MAX;
+            if !is_endless && entry.path().canonicalize().ok().is_none_or(|real| real != workspace) {
                 let below = depth.saturating_sub(usize::from(depth < usize::MAX));
-                walk(&entry.path(), &path, (below, hidden, workspace), (glance, above), found)?;
+                walk(&entry.path(), &path, (below, hidden, workspace), glance, found)?;
             }
         } else if !is_dir && (kind.is_file() || kind.is_symlink()) {
             // a pipe or a device holds no picture, and would be read for ever
             found(&path, entry.path())?;
         }
     }
-    above.pop();
     Ok(())
 }
 

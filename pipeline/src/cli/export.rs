@@ -50,6 +50,7 @@ impl Export {
         let loaded = load::load(&self.recipe)?;
         let named = self.named.iter().map(|text| Named::parse(text)).collect::<Result<Vec<_>, Problem>>()?;
         let mut files: BTreeMap<PathBuf, Blob> = BTreeMap::new();
+        let mut unknown: Vec<usize> = (0..named.len()).collect();
         for stage in &self.stages {
             let mut table = match show::kept(&self.recipe, &loaded, stage, "export")? {
                 Ok(table) => table,
@@ -58,9 +59,21 @@ impl Export {
             if !self.conditions.is_empty() {
                 table = table.take(&rows_where::rows(&table, &self.conditions)?);
             }
-            for (column, paths, said_by) in columns(&table, stage, &named)? {
+            let known = |one: &Named| table.schema().columns().iter().any(|column| column.name == one.column);
+            unknown.retain(|i| !known(&named[*i]));
+            let own: Vec<&Named> = named.iter().filter(|one| self.stages.len() == 1 || known(one)).collect();
+            if own.is_empty() && !named.is_empty() {
+                continue;
+            }
+            for (column, paths, said_by) in columns(&table, stage, &own)? {
                 collect(&table, stage, (&column, paths, &said_by), &mut files)?;
             }
+        }
+        if let Some(i) = unknown.first() {
+            let message = format!("none of the stages has a column `{}`, which `--as` is about", named[*i].column);
+            return Err(Problem::at(&Place::command_line(), message)
+                .hint("`effigy show RECIPE STAGE` names its columns")
+                .into());
         }
         let workspace = &self.recipe.workspace.workspace;
         let memory = Store::new(workspace).load(&loaded.recipe, loaded.plan.spec.profile.as_deref());
@@ -166,7 +179,7 @@ impl Named {
 }
 
 /// The columns of a table whose files are exported: name, the path of each row's file, and by which column or option.
-fn columns(table: &Manifest, stage: &str, named: &[Named]) -> Result<Vec<(String, Vec<Option<String>>, String)>> {
+fn columns(table: &Manifest, stage: &str, named: &[&Named]) -> Result<Vec<(String, Vec<Option<String>>, String)>> {
     let at = |message: String| Problem::at(&Place::command_line(), message);
     let ty = |name: &str| table.schema().columns().iter().find(|column| column.name == name).map(|column| column.ty);
     let blobs = table.schema().columns().iter().filter(|column| column.ty == Type::Blob);

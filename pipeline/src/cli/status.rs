@@ -1,6 +1,6 @@
 //! `effigy status` and `effigy log`: what runs there were, and the one that is on.
 
-use super::{DONE, WorkspaceArgs, host, live, print, progress};
+use super::{DONE, WorkspaceArgs, host, live, load, print, progress};
 use crate::command::quote;
 use crate::error::{Place, Problem};
 use crate::record::{self, Record, StageRecord};
@@ -133,10 +133,11 @@ impl Status {
 /// Whether a run is of the recipe that somebody named: by its name, or by its file in whatever way.
 fn is_meant(one: &Record, name: &str) -> bool {
     let is_at = |path: &Path| match one.path.as_str() {
-        "" => Path::new(&one.file).canonicalize().is_ok_and(|file| file == path),
+        "" => load::place(Path::new(&one.file)) == path,
         known => known == path.to_string_lossy(),
     };
-    one.recipe == name || Path::new(name).canonicalize().map_or(one.file == name, |path| is_at(&path))
+    let path = Path::new(name);
+    one.recipe == name || if path.exists() { is_at(&load::place(path)) } else { one.file == name }
 }
 
 /// The length of the longest name.

@@ -80,7 +80,7 @@ impl Constants {
 
 fn write(dir: &Path, name: &str, table: &Manifest, cache: &Cache) -> Result<Written> {
     std::fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
-    let (table, outside) = with_paths(table, dir, cache)?;
+    let (table, outside) = with_paths(table, dir, cache, None)?;
     let path = dir.join(format!("{name}.arrow"));
     manifests::write_ipc(&path, &table)?;
     Ok((path, outside))

@@ -2,6 +2,7 @@
 //! finished and kept, and the run passes over the plan once more: what made the lost file is then a miss like any other.
 
 use super::{Outcome, Run, State};
+use crate::error::{Place, Problem};
 use crate::event::Event;
 use anyhow::{Result, bail};
 use manifests::{Manifest, Type, Value};
@@ -30,6 +31,14 @@ impl Run<'_> {
         }
         let damaged = self.cache.damaged(&blobs);
         let Some(first) = damaged.first() else { return Ok(()) };
+        if let Some(path) = damaged.iter().find_map(|digest| self.absent.get(digest)) {
+            let message = format!(
+                "{} is gone, or has changed since it was read for what stands before `--from`, and stage `{stage}` reads it",
+                path.display()
+            );
+            let hint = "leave `--from` out, so that what stands before it is run as well where it has to be";
+            return Err(Problem::at(&Place::command_line(), message).hint(hint).into());
+        }
         self.cache.blobs().discard(&damaged);
         let more = if damaged.len() > 1 { format!(" and {} more", damaged.len() - 1) } else { String::new() };
         let first = first.short();

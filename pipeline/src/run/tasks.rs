@@ -54,8 +54,12 @@ impl<'a> Run<'a> {
         let threads = self.executors.at(stage.place).threads(&stage.def.needs);
         let order = active.order(stage, &slots, threads);
         self.sound(&self.plan.nodes[i].name, order.table, order.units.iter().flat_map(|unit| unit.iter().copied()))?;
-        let made = task::make(&dir, &order, self.cache);
         let keys: Vec<Digest> = order.keys.clone();
+        if keys.iter().any(|key| self.careless.contains(key)) {
+            let flight = Flight::new(i, slots, dir, Vec::new(), keys);
+            return self.over(flight, Some(careless(None)));
+        }
+        let made = task::make(&dir, &order, self.cache);
         let stage_key = order.stage_key.to_string();
         let made = match made {
             Ok(made) => made,
@@ -271,10 +275,10 @@ impl<'a> Run<'a> {
         let Work::Units(stage) = &self.plan.nodes[flight.node].work else { return Ok(()) };
         let spoilt = Lent::reclaim(&flight.lent, self.cache);
         let error = match ended {
-            Ended::Done if spoilt.is_some() => spoilt.map(|blob| {
-                let hint = "a program only reads what it is given, and writes below `{out}`; the file is made again when it is needed".into();
-                (format!("the program changed a file that it was given ({})", blob.digest.short()), Some(hint))
-            }),
+            Ended::Done if spoilt.is_some() => {
+                self.careless.extend(&flight.keys);
+                Some(careless(spoilt))
+            }
             Ended::Done if matches!(stage.worker, Worker::Command(_)) => {
                 let State::Active(active) = &self.states[flight.node] else { return Ok(()) };
                 let size = active.sizes(&flight.slots)[0];
@@ -403,6 +407,17 @@ impl<'a> Run<'a> {
         let _ = told.and_then(|mut file| write!(file, "error: {}\n{hint}", error.trim_end()));
         Some(target.display().to_string())
     }
+}
+
+/// What is said of a unit while whose program was at work a file changed that it was given.
+fn careless(file: Option<Digest>) -> (String, Option<String>) {
+    let file = file.map_or(String::new(), |file| format!(" ({})", file.short()));
+    let hint =
+        "a program only reads what it is given, and writes below `{out}`; the file is made again when it is needed";
+    (
+        format!("a file that the program was given{file} changed meanwhile: by it, or by another that reads it"),
+        Some(hint.into()),
+    )
 }
 
 /// Where the log of a failed unit is kept.
