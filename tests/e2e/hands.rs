@@ -107,9 +107,17 @@ fn a_program_that_writes_into_its_input_fails_and_spoils_nothing() {
 
 #[test]
 fn one_careless_program_stops_no_other_and_is_not_tried_again_and_again() {
+    // however it ends
+    for ending in ["true", "false"] {
+        careless(ending);
+    }
+}
+
+fn careless(ending: &str) {
     let space = Space::new();
-    let careless =
-        "echo b >> ran.log; chmod u+w {y}; printf J | dd of={y} conv=notrunc 2> dd.log; sleep 0.1; echo > {out}/z";
+    let careless = format!(
+        "echo b >> ran.log; chmod u+w {{y}}; printf J | dd of={{y}} conv=notrunc 2> dd.log; sleep 0.1; echo > {{out}}/z; {ending}"
+    );
     space.write(
         "r.yaml",
         &format!(

@@ -274,11 +274,13 @@ impl<'a> Run<'a> {
     fn ended(&mut self, mut flight: Flight, ended: Ended) -> Result<()> {
         let Work::Units(stage) = &self.plan.nodes[flight.node].work else { return Ok(()) };
         let spoilt = Lent::reclaim(&flight.lent, self.cache);
-        let error = match ended {
-            Ended::Done if spoilt.is_some() => {
-                self.careless.extend(&flight.keys);
-                Some(careless(spoilt))
-            }
+        if spoilt.is_some() {
+            // however it ended: it would spoil what is made anew for it
+            self.careless.extend(&flight.keys);
+        }
+        let is_done = matches!(ended, Ended::Done);
+        let mut error = match ended {
+            Ended::Done if spoilt.is_some() => Some(careless(spoilt)),
             Ended::Done if matches!(stage.worker, Worker::Command(_)) => {
                 let State::Active(active) = &self.states[flight.node] else { return Ok(()) };
                 let size = active.sizes(&flight.slots)[0];
@@ -310,6 +312,9 @@ impl<'a> Run<'a> {
                 Some((format!("it took longer than its `timeout` of {limit} s and was stopped"), Some(hint.into())))
             }
         };
+        if let (Some((text, _)), Some(file), false) = (&mut error, spoilt, is_done) {
+            *text += &format!("\n{}", careless(Some(file)).0);
+        }
         self.over(flight, error)
     }
 
