@@ -517,5 +517,7 @@ mod tests {
         assert_eq!((npm.identity.d_id(), npm.identity.members()), (mini.identity.d_id(), 1));
         let ratio = npm.multiply_adds() as f64 / mini.multiply_adds() as f64;
         assert!((ratio - 1.0).abs() < 0.01, "{ratio}");
+        // one network alone has all the weight, also where the ensemble's fades away from anchors
+        assert!(matches!(HeadConfig::npm(&HeadConfig::nphm()).identity.blend, Blend::Softmax { .. }));
     }
 }
