@@ -14,6 +14,7 @@ mod error;
 mod fingerprint;
 mod fsck;
 mod index;
+pub mod layout;
 mod lock;
 mod records;
 mod remote;

@@ -1,6 +1,7 @@
 //! The lock of a workspace: one process at a time, and the others are told which. Knows nothing of what is in there.
 
 use crate::error::io;
+use crate::layout;
 use crate::{Error, Result};
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, Write};
@@ -18,7 +19,7 @@ pub(crate) struct Lock(#[expect(dead_code, reason = "the open file is the lock")
 impl Lock {
     /// Takes the lock of the workspace `root`, or says who has it.
     pub(crate) fn take(root: &Path) -> Result<Lock> {
-        let path = root.join("lock");
+        let path = root.join(layout::LOCK);
         let mut file = OpenOptions::new()
             .read(true)
             .write(true)
@@ -57,7 +58,8 @@ impl Lock {
 /// Whether a process has the workspace `root`, whatever it does there.
 pub fn is_locked(root: &Path) -> bool {
     // for a moment it is ours: whoever wants it then waits so long
-    File::open(root.join("lock")).is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
+    File::open(root.join(layout::LOCK))
+        .is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
 }
 
 /// Whether this holder was a process of this machine that is no more. A process that is killed while it starts another one

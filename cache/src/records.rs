@@ -8,6 +8,7 @@
 use crate::codec::{Odd, Reader, put_u32};
 use crate::entry::{COMMIT, Entry, Unit};
 use crate::error::io;
+use crate::layout;
 use crate::{Error, Result};
 use manifests::Digest;
 use std::collections::VecDeque;
@@ -282,7 +283,7 @@ pub fn scan_all(root: &Path, each: &mut dyn FnMut(Place, Entry)) -> Result<()> {
 
 /// The same; gives back where records are damaged in the middle: file, offset and bytes.
 pub(crate) fn gaps(root: &Path, each: &mut dyn FnMut(Place, Entry)) -> Result<Vec<(PathBuf, u64, u64)>> {
-    let dir = root.join("records");
+    let dir = root.join(layout::RECORDS);
     if !dir.exists() {
         return Ok(Vec::new());
     }

@@ -3,6 +3,7 @@
 
 use crate::Result;
 use crate::entry::{Entry, UNIT};
+use crate::layout;
 use crate::records::{scan_if, segment_path, segments};
 use manifests::Digest;
 use std::path::Path;
@@ -13,7 +14,7 @@ use std::path::Path;
 /// # Errors
 /// If a segment cannot be read.
 pub fn scan_units(root: &Path, wanted: &dyn Fn(&Digest) -> bool, each: &mut dyn FnMut(Entry)) -> Result<()> {
-    let dir = root.join("records");
+    let dir = root.join(layout::RECORDS);
     if !dir.exists() {
         return Ok(());
     }

@@ -5,6 +5,7 @@
 //! Knows neither what a remote is made of nor who shows how far it is.
 
 use crate::entry::{Entry, StageFacts, Unit};
+use crate::layout;
 use crate::remote::queue::Queue;
 use crate::remote::transfer::{Failed, Found, Job, Sent, fetch, look, send};
 use crate::remote::{Answer, Trouble, key_of};
@@ -161,7 +162,7 @@ impl Shared {
 }
 
 fn queue_path(root: &Path, remote: &str) -> PathBuf {
-    root.join("uploads").join(Digest::of_bytes(remote.as_bytes()).short())
+    root.join(layout::UPLOADS).join(Digest::of_bytes(remote.as_bytes()).short())
 }
 
 impl Cache {

@@ -5,6 +5,7 @@
 use crate::entry::{Entry, StageFacts, Unit};
 use crate::error::io;
 use crate::index::{Broken, Index};
+use crate::layout;
 use crate::lock::Lock;
 use crate::records::{Journal, Place};
 use crate::shared::Shared;
@@ -60,13 +61,13 @@ impl Cache {
         if !ignore.exists() {
             std::fs::write(&ignore, "*\n").map_err(io("write", &ignore))?;
         }
-        let blobs = Blobs::open(&root.join("blobs"))?;
+        let blobs = Blobs::open(&root.join(layout::BLOBS))?;
         blobs.sweep();
         // what a killed run was working on, unless somebody elsewhere still is
         if !root.join("tasks/slurm").join(LEFT).exists() {
-            let _ = std::fs::remove_dir_all(root.join("tasks"));
+            let _ = std::fs::remove_dir_all(root.join(layout::TASKS));
         }
-        let journal = Journal::open(&root.join("records"), program)?;
+        let journal = Journal::open(&root.join(layout::RECORDS), program)?;
         Ok(Cache {
             root,
             blobs,
@@ -367,11 +368,15 @@ impl Cache {
         self.files.entry(path).or_insert((fingerprint, digest));
     }
 
-    /// The files that were referred to, with fingerprints that prove something; sorted.
+    /// The files that were referred to; sorted. The fingerprint of one that may have changed since without showing it has no times: it
+    /// matches nothing, and the file is read again.
     pub fn referred(&self) -> Vec<(PathBuf, Fingerprint, Digest)> {
-        let known =
-            |path: &PathBuf| self.files.get(path).map(|&(fingerprint, digest)| (path.clone(), fingerprint, digest));
-        let mut referred: Vec<_> = self.by_path.keys().filter_map(known).collect();
+        let mut referred: Vec<_> = Vec::with_capacity(self.by_path.len());
+        for (path, (digest, seen)) in &self.by_path {
+            let unproven = (Fingerprint { mtime: 0, ctime: 0, ..*seen }, *digest);
+            let (fingerprint, digest) = self.files.get(path).copied().unwrap_or(unproven);
+            referred.push((path.clone(), fingerprint, digest));
+        }
         referred.sort_by(|a, b| a.0.cmp(&b.0));
         referred
     }
@@ -395,11 +400,11 @@ impl Cache {
         self.elsewhere.contains_key(digest)
     }
 
-    /// The first of these files outside of the workspace that is not what it was when [`Cache::refer`] saw it: what was
-    /// computed from it meanwhile cannot be kept.
-    pub fn changed(&self, digests: &[Digest]) -> Option<&Path> {
+    /// The first of these files outside of the workspace that is not what it was when [`Cache::refer`] saw it, or was written anew after
+    /// `since` ([`Fingerprint::now`]), if only to be what it had been: what was computed from it meanwhile cannot be kept.
+    pub fn changed(&self, digests: &[Digest], since: i64) -> Option<&Path> {
         let outside = digests.iter().filter_map(|digest| Some((digest, self.elsewhere.get(digest)?)));
-        let mut changed = outside.filter(|(digest, (path, seen))| !is_still(path, seen, digest));
+        let mut changed = outside.filter(|(digest, (path, seen))| !is_still(path, seen, digest, since));
         changed.next().map(|(_, (path, _))| path.as_path())
     }
 
@@ -413,15 +418,16 @@ impl Cache {
         below
     }
 
-    /// The first of these files that is not what it was when [`Cache::refer`] saw it at this very path.
-    pub fn changed_at<'p>(&self, paths: &'p [PathBuf]) -> Option<&'p Path> {
-        let same = |path: &PathBuf| self.by_path.get(path).is_none_or(|(digest, seen)| is_still(path, seen, digest));
+    /// The same of files that [`Cache::refer`] saw at these very paths.
+    pub fn changed_at<'p>(&self, paths: &'p [PathBuf], since: i64) -> Option<&'p Path> {
+        let known = |path: &PathBuf| self.by_path.get(path);
+        let same = |path: &PathBuf| known(path).is_none_or(|(digest, seen)| is_still(path, seen, digest, since));
         paths.iter().find(|path| !same(path)).map(PathBuf::as_path)
     }
 
     /// The folder in which a unit may keep checkpoints: it survives a kill, and is removed by [`Cache::drop_scratch`].
     pub fn scratch(&self, key: &Digest) -> PathBuf {
-        self.root.join("scratch").join(key.to_string())
+        self.root.join(layout::SCRATCH).join(key.to_string())
     }
 
     /// Removes a unit's checkpoints.
@@ -448,7 +454,7 @@ impl Cache {
     }
 
     fn set_aside(&self) -> Result<()> {
-        let (dir, aside) = (self.root.join("index"), self.root.join("index.broken"));
+        let (dir, aside) = (self.root.join(layout::INDEX), self.root.join(layout::INDEX_ASIDE));
         if dir.exists() {
             // only the latest is of interest
             let _ = std::fs::remove_dir_all(&aside);
@@ -482,7 +488,7 @@ impl Cache {
 
     /// Opens the index and brings it up to date with the journal.
     fn open_index(&self) -> Result<Index, Broken> {
-        let index = Index::open(&self.root.join("index"))?;
+        let index = Index::open(&self.root.join(layout::INDEX))?;
         let unreadable = |error: Error| Broken(error.to_string());
         for (segment, length) in self.journal.segments().map_err(unreadable)? {
             let from = index.segment(segment)?.unwrap_or(0);
@@ -509,11 +515,13 @@ impl Cache {
     }
 }
 
-/// Whether a file is what it was. One that was only touched, or has got another name (a hard link), is.
-fn is_still(path: &Path, seen: &Fingerprint, digest: &Digest) -> bool {
-    Fingerprint::of(path).is_ok_and(|now| {
-        now == *seen || now.size == seen.size && Digest::of_file(path).is_ok_and(|(now, _)| now == *digest)
-    })
+/// Whether a file is what it was, all the time since a moment. One that has got another name (a hard link) is, and one that was touched or
+/// put back before.
+fn is_still(path: &Path, seen: &Fingerprint, digest: &Digest, since: i64) -> bool {
+    let Ok(now) = Fingerprint::of(path) else { return false };
+    // a script that was edited and put back while it ran is what it was, and what it put out is not
+    let is_written = (now.ino, now.mtime) != (seen.ino, seen.mtime) && !now.is_settled(since);
+    now == *seen || !is_written && now.size == seen.size && Digest::of_file(path).is_ok_and(|(now, _)| now == *digest)
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use crate::kept::{self, Begun};
 use crate::memory::Store;
 use crate::record::{self, Record};
 use anyhow::Result;
+use cache::layout;
 use cache::{Cache, Entry, Unit};
 use manifests::{Digest, Manifest, Type, Value};
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -198,7 +199,7 @@ pub fn look(cache: &mut Cache, store: &Store, wanted: Wanted) -> Result<Option<L
     let stays = |(wanted, files): &(bool, Vec<Digest>)| *wanted && !files.iter().any(|file| going.contains(file));
     loose.records = records.values().filter(|record| !stays(record)).count();
     let named: HashSet<String> = reach.tables.iter().map(Digest::to_string).collect();
-    for entry in std::fs::read_dir(cache.root().join("tables")).into_iter().flatten().flatten() {
+    for entry in std::fs::read_dir(cache.root().join(layout::TABLES)).into_iter().flatten().flatten() {
         let name = entry.file_name();
         let table = name.to_str().and_then(|name| name.split('.').next()).unwrap_or_default();
         if !named.contains(table) {
@@ -207,7 +208,7 @@ pub fn look(cache: &mut Cache, store: &Store, wanted: Wanted) -> Result<Option<L
         }
     }
     loose.tables.sort();
-    for entry in std::fs::read_dir(cache.root().join("scratch")).into_iter().flatten().flatten() {
+    for entry in std::fs::read_dir(cache.root().join(layout::SCRATCH)).into_iter().flatten().flatten() {
         let folder = entry.path();
         let is_old = wanted.checkpoints.is_some_and(|most| idle(&folder).is_some_and(|idle| idle > most));
         // what a remote or another workspace has finished needs none
@@ -243,7 +244,7 @@ pub fn clean(cache: &mut Cache, loose: &Loose) -> Result<()> {
         let _ = std::fs::remove_dir_all(folder);
     }
     // of use only to whoever looks into why it broke
-    let _ = std::fs::remove_dir_all(cache.root().join("index.broken"));
+    let _ = std::fs::remove_dir_all(cache.root().join(layout::INDEX_ASIDE));
     Ok(())
 }
 
@@ -254,7 +255,7 @@ pub fn damaged_tables(store: &Store, root: &Path) -> Vec<(PathBuf, Option<String
         stages.extend(memory.stages.into_iter().map(|(name, stage)| (stage.table, name)));
     }
     let mut damaged = Vec::new();
-    for entry in std::fs::read_dir(root.join("tables")).into_iter().flatten().flatten() {
+    for entry in std::fs::read_dir(root.join(layout::TABLES)).into_iter().flatten().flatten() {
         let path = entry.path();
         let digest = path.file_stem().and_then(|stem| stem.to_str()).and_then(|stem| stem.parse::<Digest>().ok());
         let Some(digest) = digest.filter(|_| path.extension().is_some_and(|ext| ext == "arrow")) else { continue };

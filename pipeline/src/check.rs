@@ -13,6 +13,7 @@ use crate::stage::{UnitStage, Worker};
 use crate::task::{self, Lent, Order, Output};
 use crate::units;
 use anyhow::Result;
+use cache::layout;
 use cache::{Cache, Unit};
 use manifests::{Digest, Value};
 use serde::Serialize;
@@ -62,6 +63,8 @@ struct Again {
 struct Flight {
     again: Again,
     dir: PathBuf,
+    /// When it began, as files have it.
+    begun: i64,
     /// Files outside of the workspace that it may read.
     outside: Vec<Digest>,
     /// Files of ours that its program was given.
@@ -125,7 +128,7 @@ pub fn check(plan: &Plan, cache: &mut Cache, options: &Options, sample: Sample) 
         }
         checked.stages.push((node.name.clone(), waiting.len() - before, units.len()));
     }
-    let root = cache.root().join("tasks").join("check");
+    let root = cache.root().join(layout::TASKS).join("check");
     let _ = std::fs::remove_dir_all(&root);
     std::fs::create_dir_all(&root)?;
     let aside = Cache::open(&root.join("cache"), "check")?;
@@ -179,8 +182,15 @@ impl Check<'_> {
                 }
                 let again = waiting.pop_front().expect("it was just seen");
                 let dir = self.root.join(format!("{next:06}"));
-                let mut flight =
-                    Flight { again, dir, outside: Vec::new(), lent: Vec::new(), output: None, error: None };
+                let mut flight = Flight {
+                    again,
+                    dir,
+                    begun: cache::Fingerprint::now(),
+                    outside: Vec::new(),
+                    lent: Vec::new(),
+                    output: None,
+                    error: None,
+                };
                 let ended = match self.start(next, stage, &mut flight, executor) {
                     Ok(ended) => ended,
                     Err(error) => {
@@ -293,7 +303,7 @@ impl Check<'_> {
         if let (None, Some(file)) = (&flight.error, Lent::reclaim(&flight.lent, self.cache)) {
             flight.error = Some(format!("a file that the program was given ({}) changed meanwhile", file.short()));
         }
-        if let (None, Some(path)) = (&flight.error, self.cache.changed(&flight.outside)) {
+        if let (None, Some(path)) = (&flight.error, self.cache.changed(&flight.outside, flight.begun)) {
             flight.error = Some(format!("the file {} changed while it was being read", path.display()));
         }
         // only what differs is named: that reads the whole table

@@ -38,7 +38,7 @@ use crate::error::{Place, Problem, Problems};
 use crate::hints::hint_of;
 use crate::memory::Store;
 use crate::spec::DEFAULT_PROFILE;
-use ::cache::{Cache, Error};
+use ::cache::{Cache, Error, layout};
 use clap::{Args, Parser, Subcommand};
 use std::io::Write;
 use std::path::PathBuf;
@@ -218,7 +218,7 @@ impl WorkspaceArgs {
     /// Says so if there is no workspace: what only looks after one makes none.
     fn must_be_there(&self) -> Result<(), Problem> {
         // a folder of another kind is none, and does not become one
-        let is_one = ["records", "lock"].iter().any(|name| self.workspace.join(name).exists());
+        let is_one = [layout::RECORDS, layout::LOCK].iter().any(|name| self.workspace.join(name).exists());
         if is_one {
             return Ok(());
         }

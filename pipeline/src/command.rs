@@ -13,7 +13,6 @@ use crate::shell;
 use crate::yaml::{At, Item, Node};
 use manifests::Type;
 use std::collections::BTreeMap;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 /// Words that mean something to a shell alone.
@@ -63,7 +62,7 @@ pub struct Command {
     pub code: Vec<(String, PathBuf)>,
     /// The command as written, which is a fact of the key.
     pub written: String,
-    /// Programs beside the recipe that it names and that are not under `code:`.
+    /// Files beside the recipe that it names and that are not under `code:`.
     pub untold: Vec<String>,
     /// The length of each word, if one of them holds a blank: then the command as written does not tell where words end.
     lengths: Vec<usize>,
@@ -95,12 +94,18 @@ impl Command {
             let (stands, hint) = within.told(piece);
             fields.wrong(what.at, format!("`{piece}` stands {stands}"), hint);
         }
-        let files = plain_words(&words, shell).enumerate().filter(|(i, word)| {
+        let mut before = "";
+        let mut untold: Vec<String> = Vec::new();
+        for word in plain_words(&words, shell) {
             let path = dir.join(word);
             let is_told = code.iter().any(|(_, told): &(String, PathBuf)| path.starts_with(told));
-            !is_told && Path::new(word).is_relative() && is_program(&path, *i == 0)
-        });
-        let mut untold: Vec<String> = files.map(|(_, word)| word.into()).collect();
+            // what a shell writes is no input
+            let is_written = shell && before.ends_with('>');
+            if !is_told && !is_written && !word.is_empty() && Path::new(word).is_relative() && path.is_file() {
+                untold.push(word.into());
+            }
+            before = word;
+        }
         untold.sort_unstable();
         untold.dedup();
         let is_unclear = !shell && texts.iter().any(|(_, text)| text.contains([' ', '\u{1f}']));
@@ -230,19 +235,9 @@ impl Command {
             });
             argv.push(text.collect::<String>());
         }
-        if self.shell { ["sh".into(), "-c".into()].into_iter().chain(argv).collect() } else { argv }
+        if self.shell { ["sh".into(), "-ec".into()].into_iter().chain(argv).collect() } else { argv }
     }
 }
-
-/// Whether a file is a program, as far as its name tells, or, of what a command begins with, its permissions.
-fn is_program(path: &Path, is_first: bool) -> bool {
-    let is_script = path.extension().is_some_and(|ext| SCRIPTS.iter().any(|known| ext == *known));
-    let meta = std::fs::metadata(path).ok().filter(std::fs::Metadata::is_file);
-    meta.is_some_and(|meta| is_script || is_first && meta.permissions().mode() & 0o111 != 0)
-}
-
-/// Extensions of programs that others interpret.
-const SCRIPTS: [&str; 8] = ["py", "sh", "pl", "rb", "R", "jl", "js", "awk"];
 
 /// The words of a command that hold no placeholder; of a shell's line what stands between blanks.
 fn plain_words(words: &[Vec<Piece>], shell: bool) -> impl Iterator<Item = &str> {
@@ -394,7 +389,7 @@ mod tests {
         let (code, untold) = (Vec::new(), Vec::new());
         let command = Command { words, shell: true, code, untold, written, lengths, dir: PathBuf::new() };
         let filled = command.fill(|piece| vec![if *piece == Piece::Out { "/o".into() } else { "it's a b".into() }]);
-        assert_eq!(filled, ["sh", "-c", r"cat 'it'\''s a b' > /o/x"]);
+        assert_eq!(filled, ["sh", "-ec", r"cat 'it'\''s a b' > /o/x"]);
     }
 
     /// The command of a stanza, and what is wrong with it.

@@ -69,6 +69,16 @@ pub struct Naming {
     columns: Vec<String>,
 }
 
+/// A longer value than this names nothing to anybody.
+const NAMED: usize = 200;
+
+fn short(value: &str) -> String {
+    match value.char_indices().nth(NAMED) {
+        None => value.into(),
+        Some((end, _)) => format!("{}…", &value[..end]),
+    }
+}
+
 impl Naming {
     /// That of a table: by text and integers, and by truth values where these leave rows alike; by the first two of them if no
     /// column differs. Reads each column once at most.
@@ -113,7 +123,7 @@ impl Naming {
     /// The name of a row; its number if no column tells anything of it.
     pub fn name(&self, table: &Manifest, row: usize) -> String {
         let facts: Vec<String> =
-            self.facts(table, row).map(|(name, value)| format!("{name}={}", show(&value))).collect();
+            self.facts(table, row).map(|(name, value)| format!("{name}={}", short(&show(&value)))).collect();
         if facts.is_empty() { format!("row {row}") } else { facts.join(", ") }
     }
 

@@ -6,7 +6,7 @@
 use crate::error::{Problem, Problems};
 use crate::fields::Fields;
 use crate::sections::Sections;
-use crate::spec::A_STAGE;
+use crate::spec::{A_STAGE, DEFAULT_PROFILE};
 use crate::yaml::{self, At, Item, Key, Node};
 use std::path::{Path, PathBuf};
 
@@ -137,6 +137,11 @@ impl Whole {
         for (own, _) in &sections.stages {
             inherited.iter_mut().for_each(|(_, profile)| forget(profile, &own.name));
         }
+        // nor is a parameter that this one sets the base's when nobody chose a profile
+        for (own, _) in &sections.params {
+            let unchosen = inherited.iter_mut().filter(|(key, _)| key.name == DEFAULT_PROFILE);
+            unchosen.for_each(|(_, profile)| forget_param(profile, &own.name));
+        }
         let mut stages = laid(base.sections.stages, sections.stages);
         let mut variants = base.sections.variants;
         for (gone, _) in stages.extract_if(.., |(_, item)| item.node == Node::Null) {
@@ -223,6 +228,13 @@ fn forget(profile: &mut Item, stage: &str) {
         && let Node::Map(stages) = &mut stages.node
     {
         stages.retain(|(key, _)| key.name != stage);
+    }
+}
+
+/// Takes the value of a parameter out of a profile.
+fn forget_param(profile: &mut Item, name: &str) {
+    if let Node::Map(sections) = &mut profile.node {
+        sections.retain(|(key, _)| key.name != name);
     }
 }
 

@@ -217,7 +217,7 @@ fn of_units(
     let input_known = from.is_none_or(|from| from.table.whole().is_some());
     if !constants_known || !(input_known || in_part) {
         let rows = from.map_or(1, |from| from.table.expected());
-        let unknown = if stage.def.grain == Grain::Row && !stage.def.source { rows } else { 1 };
+        let unknown = if stage.def.is_row_wise() { rows } else { 1 };
         let table = Foreseen::Nothing(rows);
         return Ok(Forecast { unknown, ..Forecast::of_table(table, until) });
     }
@@ -277,7 +277,7 @@ fn of_units(
     let table = match misses + equal + missing {
         0 => Foreseen::Whole(table),
         // a unit of several rows may give any number of them
-        _ if stage.def.grain == Grain::Row && !stage.def.source => Foreseen::Part(table, misses + equal + missing),
+        _ if stage.def.is_row_wise() => Foreseen::Part(table, misses + equal + missing),
         _ => Foreseen::Nothing(prepared.projected.len().max(1)),
     };
     let until = until.or(waits);

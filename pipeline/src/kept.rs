@@ -5,6 +5,7 @@
 use crate::memory::write;
 use anyhow::Result;
 use cache::Unit;
+use cache::layout;
 use manifests::Digest;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeSet, HashSet};
@@ -16,7 +17,7 @@ pub const RUNS: usize = 50;
 pub const ROOM: u64 = 512 << 20;
 
 fn lists(root: &Path) -> PathBuf {
-    root.join("runs/tables")
+    root.join(layout::RUNS).join(layout::TABLES)
 }
 
 /// Notes which tables a run left, so that [`hold`] finds them. Digests lie in the list one after the other.
@@ -42,7 +43,7 @@ pub fn hold(root: &Path, named: &mut HashSet<String>) {
         for digest in std::fs::read(run).unwrap_or_default().as_chunks().0 {
             let table = Digest(*digest).to_string();
             if !named.contains(&table) {
-                let path = root.join("tables").join(format!("{table}.arrow"));
+                let path = root.join(layout::TABLES).join(format!("{table}.arrow"));
                 size += std::fs::metadata(path).map_or(0, |meta| meta.len());
                 wanted.push(table);
             }
@@ -83,7 +84,7 @@ impl Begun {
 const BEGUN: &str = "begun";
 
 fn begun_path(root: &Path, run: &str) -> PathBuf {
-    root.join("runs").join(format!("{run}.{BEGUN}"))
+    root.join(layout::RUNS).join(format!("{run}.{BEGUN}"))
 }
 
 /// Notes that a run begins.
@@ -120,7 +121,7 @@ pub fn rest(root: &Path, recipe: &str, profile: Option<&str>) {
 
 /// The notes that are there, with the names of their runs: of those that were killed, and of one that is on.
 pub fn begun(root: &Path) -> Vec<(String, Begun)> {
-    let entries = std::fs::read_dir(root.join("runs")).into_iter().flatten().flatten().map(|entry| entry.path());
+    let entries = std::fs::read_dir(root.join(layout::RUNS)).into_iter().flatten().flatten().map(|entry| entry.path());
     let notes = entries.filter(|path| path.extension().is_some_and(|ext| ext == BEGUN));
     let read = |path: PathBuf| {
         let note: Begun = serde_json::from_slice(&std::fs::read(&path).ok()?).ok()?;

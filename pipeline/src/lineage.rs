@@ -12,7 +12,6 @@ use crate::stage::UnitStage;
 use anyhow::Result;
 use cache::{Entry, StageFacts};
 use manifests::{Digest, Manifest};
-use protocol::Grain;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::Path;
 
@@ -146,7 +145,7 @@ impl<'a> Lineage<'a> {
                 }
                 Work::Units(stage) => match self.cut(i, node, stage, left) {
                     Ok(cut) => {
-                        let by_row = stage.def.grain == Grain::Row && !stage.def.source;
+                        let by_row = stage.def.is_row_wise();
                         let kept = by_row.then(|| store.unit_keys(&left.table, &left.head?)).flatten();
                         cuts.push((i, cut, kept));
                         continue;

@@ -5,6 +5,7 @@
 
 use crate::spec::DEFAULT_PROFILE;
 use anyhow::{Context, Result};
+use cache::layout;
 use cache::{Blobs, Fingerprint};
 use manifests::{Blob, Digest, Hasher, Manifest};
 use serde::{Deserialize, Serialize};
@@ -50,7 +51,7 @@ impl Places {
             own.entry(digest).or_default().push((path, seen));
         }
         let root = std::path::absolute(root)?;
-        Ok(Places { blobs: Blobs::open(&root.join("blobs"))?, own, touched: Mutex::default() })
+        Ok(Places { blobs: Blobs::open(&root.join(layout::BLOBS))?, own, touched: Mutex::default() })
     }
 
     /// Where a file is; `None` if nobody knows.
@@ -147,7 +148,7 @@ impl Store {
         let mut hasher = Hasher::new("recipe/1");
         hasher.bytes(recipe.as_os_str().as_encoded_bytes());
         hasher.bytes(profile.unwrap_or_default().as_bytes());
-        self.root.join("runs/last").join(format!("{}.json", hasher.finish().short()))
+        self.root.join(layout::RUNS).join(layout::LAST).join(format!("{}.json", hasher.finish().short()))
     }
 
     /// The memory of a recipe; empty if there is none or it is damaged.
@@ -182,7 +183,7 @@ impl Store {
 
     /// Where a table lies.
     pub fn table_path(&self, table: &Digest) -> PathBuf {
-        self.root.join("tables").join(Store::table_name(table))
+        self.root.join(layout::TABLES).join(Store::table_name(table))
     }
 
     /// The name of a table's file.
@@ -202,7 +203,7 @@ impl Store {
         if let Some(bytes) = length().ok().filter(|bytes| *bytes > 0) {
             return Ok((path, bytes));
         }
-        let folder = self.root.join("tables");
+        let folder = self.root.join(layout::TABLES);
         std::fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
         manifests::write_ipc(&path, table)?;
         let bytes = length().with_context(|| format!("cannot read {}", path.display()))?;
@@ -211,7 +212,7 @@ impl Store {
 
     fn keys_path(&self, table: &Digest, head: &Digest) -> PathBuf {
         // tables may be equal where keys are not
-        self.root.join("tables").join(format!("{table}.{}.keys", head.short()))
+        self.root.join(layout::TABLES).join(format!("{table}.{}.keys", head.short()))
     }
 
     /// Keeps the keys of a table's units, each with its number of rows, in order.
@@ -251,7 +252,8 @@ impl Store {
     /// All memories, each with the time at which it was of use last, milliseconds since 1970; `None` while one of them cannot
     /// be read.
     pub fn all(&self) -> Option<Vec<(Memory, u64)>> {
-        let entries = std::fs::read_dir(self.root.join("runs/last")).into_iter().flatten().flatten();
+        let entries =
+            std::fs::read_dir(self.root.join(layout::RUNS).join(layout::LAST)).into_iter().flatten().flatten();
         let json = entries.map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|ext| ext == "json"));
         let read = |path: PathBuf| {
             let used = std::fs::metadata(&path).and_then(|meta| meta.modified()).ok()?;
@@ -281,7 +283,7 @@ impl Store {
         named.extend(present.into_iter().map(|table| table.to_string()));
         crate::kept::hold(&self.root, &mut named);
         let table_of = |path: &Path| Some(path.file_name()?.to_str()?.split('.').next()?.to_string());
-        for entry in std::fs::read_dir(self.root.join("tables")).into_iter().flatten().flatten() {
+        for entry in std::fs::read_dir(self.root.join(layout::TABLES)).into_iter().flatten().flatten() {
             let path = entry.path();
             if table_of(&path).is_some_and(|table| !named.contains(&table)) {
                 // a table that stays costs room, nothing else

@@ -16,9 +16,6 @@ use std::time::Duration;
 /// The provider that comes with effigy: its program, and what it calls itself.
 pub const SHIPPED: &str = "effigy-stages";
 
-/// The file of a workspace that remembers what providers said.
-pub const MEMORY: &str = "providers.json";
-
 /// How long a provider may take to describe itself: heavy libraries on a slow disk take their time.
 pub const DESCRIBES_WITHIN: Duration = Duration::from_secs(120);
 
@@ -336,7 +333,7 @@ mod tests {
     #[test]
     fn what_nobody_can_see_change_is_not_remembered() {
         let dir = tempfile::tempdir().unwrap();
-        let memory = dir.path().join("ws").join(MEMORY);
+        let memory = dir.path().join("ws").join(cache::layout::PROVIDERS);
         // as `python3 -m words`: the words name an interpreter, and the stages lie somewhere else
         let hidden = candidate(dir.path(), &["sh", "-c", "cat said.json"]);
         says(dir.path(), "1", "");
@@ -357,7 +354,7 @@ mod tests {
     #[test]
     fn a_script_is_remembered_and_can_be_forgotten() {
         let dir = tempfile::tempdir().unwrap();
-        let memory = dir.path().join("ws").join(MEMORY);
+        let memory = dir.path().join("ws").join(cache::layout::PROVIDERS);
         std::fs::create_dir(dir.path().join("own")).unwrap();
         std::fs::write(dir.path().join("own/script"), "cat said.json\n").unwrap();
         std::fs::write(dir.path().join("own/more"), "").unwrap();
@@ -392,7 +389,7 @@ mod tests {
         };
         let asked = || std::fs::read(dir.path().join("asked")).map_or(0, |lines| lines.len());
         let shipped = candidate(Path::new("/"), &[program.to_str().unwrap()]);
-        let memory = |workspace: &str| dir.path().join(workspace).join(MEMORY);
+        let memory = |workspace: &str| dir.path().join(workspace).join(cache::layout::PROVIDERS);
         write("1");
         assert_eq!(version(&shipped, &memory("a")), ("1".into(), true));
         assert_eq!(version(&shipped, &memory("b")), ("1".into(), true));

@@ -11,6 +11,7 @@ use crate::selection::Part;
 use crate::spec::DEFAULT_PROFILE;
 use crate::{kept, memory};
 use anyhow::Result;
+use cache::layout;
 use cache::{Entry, scan_units};
 use protocol::Grain;
 use serde::{Deserialize, Serialize};
@@ -82,7 +83,7 @@ pub struct Called {
 
 /// Where records of runs lie.
 pub fn runs_folder(workspace: &Path) -> PathBuf {
-    workspace.join("runs")
+    workspace.join(layout::RUNS)
 }
 
 /// The outcome of a run that began and has left no record.

@@ -25,6 +25,7 @@ pub mod writers;
 
 use crate::compare::Naming;
 use crate::finished::{FinishedNode, FinishedRun, NodeState, ReportItem, TableItem};
+use crate::own_output::{FILES, MARK, MARKDOWN, PAGE};
 use anyhow::Context;
 use document::{Block, Cell, Document, Head, Table};
 use manifests::{Manifest, Type, Value};
@@ -33,7 +34,6 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The folder of pictures beside the Markdown; written anew each time.
-const FILES: &str = "report_files";
 
 /// The heading of a table of rates that has no other.
 pub(crate) const RATES: &str = "Rates";
@@ -63,7 +63,7 @@ pub fn write(run: &FinishedRun, out: &Path) -> anyhow::Result<Written> {
     let html = html::render(&document)?;
     fs::create_dir_all(out).with_context(|| format!("cannot make the folder {}", out.display()))?;
     write_files(&document, out)?;
-    let written = Written { markdown: out.join("report.md"), html: out.join("report.html") };
+    let written = Written { markdown: out.join(MARKDOWN), html: out.join(PAGE) };
     replace(&written.markdown, markdown::render(&document).as_bytes())?;
     replace(&written.html, html.as_bytes())?;
     Ok(written)
@@ -96,6 +96,7 @@ fn remove(folder: &Path) -> anyhow::Result<()> {
 
 fn fill(document: &Document, folder: &Path) -> std::io::Result<()> {
     fs::create_dir_all(folder)?;
+    fs::write(folder.join(MARK), "")?;
     for block in &document.blocks {
         match block {
             Block::Pictures(media, _) | Block::Videos(media, _) => {

@@ -7,6 +7,7 @@ use crate::memory::{self, Memory, Store};
 use crate::plan::{Plan, Work};
 use crate::run::Done;
 use anyhow::{Context, Result, ensure};
+use cache::layout;
 use cache::{Blobs, Cache, Fingerprint};
 use manifests::{Digest, Type, Value};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags};
@@ -145,9 +146,9 @@ impl Rest {
             ensure!(crate::report::is_whole(page), "{} is gone, or what belongs to it", page.display());
             ensure!(Digest::of_bytes(&std::fs::read(mark)?) == *digest, "{} has changed", mark.display());
         }
-        let blobs = Folder::open(&root.join("blobs"))?;
+        let blobs = Folder::open(&root.join(layout::BLOBS))?;
         self.blobs.iter().try_for_each(|(digest, len)| blobs.holds(&Blobs::name(digest), *len))?;
-        let tables = Folder::open(&root.join("tables"))?;
+        let tables = Folder::open(&root.join(layout::TABLES))?;
         self.tables.iter().try_for_each(|(digest, len)| tables.holds(&Store::table_name(digest), *len))
     }
 }

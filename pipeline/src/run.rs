@@ -39,9 +39,9 @@ use std::time::{Duration, Instant};
 pub use constants::{Constants, With};
 pub use damage::Damaged;
 pub use errors::sentence;
-pub use logs::{Logged, logs};
+pub use logs::{log_index, logs};
 pub use outcome::{Done, Outcome, Tally};
-pub use tables::{Prepared, folder_digest, node_key, prepare, stage_head, table_key};
+pub use tables::{Prepared, node_key, prepare, stage_head, table_key};
 pub use transfers::Transfers;
 
 /// What a run may do.
@@ -56,6 +56,8 @@ pub struct Options {
     pub selection: Selection,
     /// Whether the first failure ends the run; else everything is done that does not need what failed.
     pub fail_fast: bool,
+    /// Whether all units are tried, however many have failed.
+    pub keep_going: bool,
 }
 
 /// Fewer units than this are looked up one by one, and so few files are remembered by name.
@@ -521,7 +523,7 @@ impl<'a> Run<'a> {
             blobs: active.few_blobs(FEW),
             overrides: Vec::new(),
         };
-        let keep_keys = stage.def.grain == protocol::Grain::Row && !stage.def.source && units.len() >= FEW;
+        let keep_keys = stage.def.is_row_wise() && units.len() >= FEW;
         if whole && keep_keys {
             self.store.keep_keys(&remembered.table, &remembered.head, &units)?;
         }

@@ -101,17 +101,12 @@ pub fn parameters(
     problems: &mut Vec<Problem>,
 ) -> Vec<(String, Item)> {
     for text in &overrides.params {
-        match assignment("--param", "size=64", text) {
+        match as_text(&params, text).map_or_else(|| assignment("--param", "size=64", text), Ok) {
             Ok((name, _)) if axes.iter().any(|axis| axis.name == name) => {
                 let problem = Problem::at(&Place::command_line(), format!("`{name}` is an axis, not a parameter"));
                 problems.push(problem.hint(format!("`--variant {name}=VALUE` chooses one of its values")));
             }
-            Ok((name, mut value)) => {
-                // a serial number is a name where the recipe has a name
-                if is_text(&params, &name) && matches!(value.node, Node::Int(_) | Node::Float(_) | Node::Bool(_)) {
-                    let typed = text.split_once('=').map_or("", |(_, typed)| typed.trim());
-                    value.node = Node::Text(typed.into());
-                }
+            Ok((name, value)) => {
                 if let Some(problem) = rounded("--param", text, &value) {
                     problems.push(problem);
                 }
@@ -122,6 +117,16 @@ pub fn parameters(
     }
     resolve(file, &mut params, axes, problems);
     params.into_iter().map(|(key, item)| (key.name, item)).collect()
+}
+
+/// The value of a parameter that is a text, as it was typed: `Note: done` is no mapping there, and `#1` no comment. What begins like a list, a
+/// mapping or a quoted text is that, and `null` is nothing.
+fn as_text(params: &[(Key, Item)], text: &str) -> Option<(String, Item)> {
+    let (name, typed) = text.split_once('=')?;
+    let (name, typed) = (name.trim(), typed.trim());
+    let is_yaml = typed.starts_with(['[', '{', '"', '\'']) || ["null", "~"].contains(&typed) || typed.starts_with("${");
+    let item = || Item { at: At::default(), node: Node::Text(typed.into()) };
+    (is_text(params, name) && !is_yaml).then(|| (name.to_string(), item()))
 }
 
 /// Whether a parameter is a text, or stands for one that is.

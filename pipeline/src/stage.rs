@@ -86,7 +86,7 @@ pub struct Inputs<'a> {
 impl UnitStage {
     /// Whether each unit is a task of its own.
     pub fn is_alone(&self) -> bool {
-        matches!(self.worker, Worker::Command(_)) || self.def.grain != Grain::Row || self.def.source
+        matches!(self.worker, Worker::Command(_)) || !self.def.is_row_wise()
     }
 
     /// Its parameters as whoever does the work is given them: complete, with absolute paths.

@@ -145,9 +145,20 @@ pub fn make(dir: &Path, order: &Order<'_>, cache: &Cache) -> Result<Made> {
                 }],
                 Piece::With(name) => path(&order.with[name]),
             });
-            Ok(Made { argv, outside, lent })
+            Ok(Made { argv: in_a_file(argv, command.shell, dir)?, outside, lent })
         }
     }
+}
+
+/// The longest line that a shell is given in its words: systems take 128 KiB of one.
+const LINE: usize = 100 << 10;
+
+/// A shell's line that is longer than a word may be, written into a file that the shell reads.
+fn in_a_file(argv: Vec<String>, shell: bool, dir: &Path) -> Result<Vec<String>> {
+    let Some(line) = argv.last().filter(|line| shell && line.len() > LINE) else { return Ok(argv) };
+    let path = dir.join("command.sh");
+    std::fs::write(&path, line).with_context(|| format!("cannot write {}", path.display()))?;
+    Ok(vec!["sh".into(), "-e".into(), path.display().to_string()])
 }
 
 fn write_params(dir: &Path, order: &Order<'_>, cache: &Cache) -> Result<()> {
@@ -158,7 +169,7 @@ fn write_params(dir: &Path, order: &Order<'_>, cache: &Cache) -> Result<()> {
         // a program of the user's gets its parameters, nothing else
         Worker::Command(_) => serde_json::to_vec_pretty(&params)?,
         Worker::Provider(_) => {
-            let alone = stage.def.grain != Grain::Row || stage.def.source;
+            let alone = !stage.def.is_row_wise();
             serde_json::to_vec(&TaskParams {
                 kind: stage.def.kind.clone(),
                 version: stage.def.version,

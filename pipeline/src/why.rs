@@ -7,6 +7,7 @@ use crate::run::Prepared;
 use crate::stage::UnitStage;
 use crate::units;
 use anyhow::Result;
+use cache::layout;
 use cache::{Entry, StageFacts, Unit, scan_all};
 use manifests::{Digest, Manifest};
 use protocol::Grain;
@@ -176,7 +177,7 @@ impl History {
             _ => {}
         })?;
         history.order(&asked.present);
-        for entry in std::fs::read_dir(workspace.join("failed")).into_iter().flatten().flatten() {
+        for entry in std::fs::read_dir(workspace.join(layout::FAILED)).into_iter().flatten().flatten() {
             let path = entry.path();
             if let Some(key) = path.file_stem().and_then(|stem| stem.to_str()) {
                 history.failed.insert(key.into(), path.display().to_string());

@@ -71,7 +71,7 @@ enum Motion {
 }
 
 fn def() -> StageDef {
-    StageDef::new("animate", 3, Grain::Group)
+    StageDef::new("animate", 4, Grain::Group)
         .doc("Moves a person's head model by the tracked expressions and poses of another.")
         .reads([("participant", Type::I64), ("timestep", Type::I64)])
         .reads([("expression", Type::Floats(0)), ("pose", Type::Floats(6))])

@@ -11,7 +11,7 @@ use crate::common::eyes;
 use crate::common::landmarks::{find_face, refine};
 use crate::common::media::Image;
 use anyhow::Result;
-use manifests::{Type, Value};
+use manifests::Type;
 use models::face_mesh::{EYE_SIZE, FaceMesh, POINTS, Square};
 use protocol::{Cx, Grain, OutRow, Rows, Stage, StageDef, Unit};
 use schemars::JsonSchema;
@@ -79,7 +79,7 @@ impl DetectLandmarks {
             .floats(eyes::SEEN.0, eye_points.iter().flat_map(|p| [p[0] * scale[0], p[1] * scale[1]]))
             .floats("landmarks", face.points.iter().flat_map(|p| [p[0] * scale[0], p[1] * scale[1]]))
             .f64("landmark_confidence", face.presence)
-            .set("face_score", face.score.map_or(Value::Null, Value::F64));
+            .maybe_f64("face_score", face.score);
         Ok(vec![row])
     }
 }

@@ -138,7 +138,7 @@ impl Evaluate {
         let alike = |b: &[u8], definition| {
             if fits(definition) { Value::F64(ssim(a, b, w, h, 3, definition)) } else { Value::Null }
         };
-        let at_scales = |definition| ms_ssim(a, b, w, h, 3, definition).map_or(Value::Null, Value::F64);
+        let at_scales = |definition| ms_ssim(a, b, w, h, 3, definition);
         let lpips = |net: &Option<Lpips>, a: &Image, b: &Image| match net {
             Some(net) if w.min(h) >= LPIPS_SIDE => {
                 Value::F64(tch::no_grad(|| net.distance(&to_tensor(a), &to_tensor(b)).double_value(&[0])))
@@ -155,8 +155,8 @@ impl Evaluate {
             .f64("psnr", psnr(error))
             .set("ssim", alike(b, Definition::Gaussian))
             .set("ssim_whole", alike(b, Definition::Torchmetrics))
-            .set("ms_ssim", at_scales(Definition::Gaussian))
-            .set("ms_ssim_whole", at_scales(Definition::Torchmetrics))
+            .maybe_f64("ms_ssim", at_scales(Definition::Gaussian))
+            .maybe_f64("ms_ssim_whole", at_scales(Definition::Torchmetrics))
             .set("lpips", lpips(&self.alex, &target, &render))
             .set("lpips_vgg", lpips(&self.vgg, &target, &render))
             .set("l1_matte", of_cut(&|cut| Value::F64(l1(a, &cut.data))))

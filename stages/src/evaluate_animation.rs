@@ -20,7 +20,7 @@ use crate::evaluate_faces::described;
 use anyhow::{Context, Result};
 use geometry::align::robust_umeyama;
 use glam::{DQuat, DVec3};
-use manifests::{Type, Value};
+use manifests::Type;
 use models::face_descriptor::{FaceDescriptor, likeness};
 use models::face_mesh::FaceMesh;
 use protocol::{Cx, Grain, OutRow, Rows, Stage, StageDef, Unit};
@@ -96,17 +96,15 @@ impl EvaluateAnimation {
         let distances = distances(&avatar, &driver)?;
         let row = |(_, i): &(i64, usize)| {
             let known = found.iter().position(|f| f == i);
-            let value = |of: fn(&Distances) -> f64| {
-                known.and_then(|at| distances.get(at)).map_or(Value::Null, |d| Value::F64(of(d)))
-            };
-            let likeness = |side: usize| known.and_then(|at| alike[at][side]).map_or(Value::Null, Value::F64);
+            let value = |of: fn(&Distances) -> f64| known.and_then(|at| distances.get(at)).map(of);
+            let likeness = |side: usize| known.and_then(|at| alike[at][side]);
             OutRow::of(*i)
-                .set("expression_distance", value(|d| d.expression))
-                .set("expression_still", value(|d| d.expression_still))
-                .set("pose_distance", value(|d| d.pose))
-                .set("pose_still", value(|d| d.pose_still))
-                .set("csim", likeness(0))
-                .set("csim_driver", likeness(1))
+                .maybe_f64("expression_distance", value(|d| d.expression))
+                .maybe_f64("expression_still", value(|d| d.expression_still))
+                .maybe_f64("pose_distance", value(|d| d.pose))
+                .maybe_f64("pose_still", value(|d| d.pose_still))
+                .maybe_f64("csim", likeness(0))
+                .maybe_f64("csim_driver", likeness(1))
         };
         Ok(order.iter().map(row).collect())
     }

@@ -11,7 +11,7 @@ use crate::common::eyes::{CLOSED, angles};
 use anyhow::{Context, Result};
 use datasets::truth::{Truth, landmark};
 use glam::DVec3;
-use manifests::{Type, Value};
+use manifests::Type;
 use metrics::quantile::median;
 use protocol::{Cx, Grain, OutRow, Rows, Stage, StageDef, Unit};
 use schemars::JsonSchema;
@@ -65,10 +65,9 @@ fn score(unit: &Unit<'_>) -> Result<Rows> {
         truth.push(Look { angles: gaze, lids: [opening("Left")?, opening("Right")?] });
     }
     let rows = errors(&tracked, &truth).into_iter().enumerate().map(|(i, e)| {
-        let number = |value: Option<f64>| value.map_or(Value::Null, Value::F64);
         OutRow::of(i)
-            .set("gaze_degrees", number(e.gaze))
-            .set("gaze_still_degrees", number(e.still))
+            .maybe_f64("gaze_degrees", e.gaze)
+            .maybe_f64("gaze_still_degrees", e.still)
             .f64("lid_error", e.lids)
             .i64("eyes_open", e.open)
     });

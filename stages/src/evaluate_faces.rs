@@ -97,14 +97,13 @@ impl EvaluateFaces {
             }
             None => [Value::Null, Value::Null],
         };
-        let number = |value: Option<f64>| value.map_or(Value::Null, Value::F64);
         let row = OutRow::new()
             .f64("face_found", u8::from(both.is_some()))
-            .set("akd", number(distances.map(|d| d[0])))
-            .set("akd_inner", number(distances.map(|d| d[1])))
-            .set("expression_error", number(expression))
-            .set("csim", number(likeness.map(|(cosine, _)| cosine)))
-            .set("csim_l2", number(likeness.map(|(_, distance)| distance)))
+            .maybe_f64("akd", distances.map(|d| d[0]))
+            .maybe_f64("akd_inner", distances.map(|d| d[1]))
+            .maybe_f64("expression_error", expression)
+            .maybe_f64("csim", likeness.map(|(cosine, _)| cosine))
+            .maybe_f64("csim_l2", likeness.map(|(_, distance)| distance))
             .set("gaps", gaps)
             .set("gaps_target", gaps_target);
         Ok(vec![row])

@@ -95,7 +95,7 @@ const RED_MM: f32 = 5.0;
 
 fn def() -> StageDef {
     let measures = |names: [&'static str; 6]| names.map(|name| (name, Type::F64));
-    StageDef::new("evaluate_head_model", 4, Grain::Row)
+    StageDef::new("evaluate_head_model", 5, Grain::Row)
         .doc("Fits a head model to partial scans of people and compares it with the whole scans.")
         .reads([("identity", Type::I64), ("scans", Type::Blob)])
         .may_take("head_model", head_models::COLUMNS)

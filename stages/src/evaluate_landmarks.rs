@@ -28,7 +28,7 @@ use datasets::truth::Truth;
 use geometry::distance::{MeshDistance, closest_on_triangle};
 use geometry::{Camera, Mesh};
 use glam::{DVec2, DVec3, Vec3};
-use manifests::{Type, Value};
+use manifests::Type;
 use metrics::quantile::median;
 use models::face_mesh::POINTS;
 use models::nphm::pose::UNITS_PER_METRE;
@@ -267,17 +267,15 @@ impl EvaluateLandmarks {
                 own.iter().map(|spot| spot.map(|spot| Spot { height: 0.0, ..spot })).collect();
             // the same landmarks in the same views for all, as far as they are known
             let counted = |i: usize| triangulated[i].is_some() && (own[i].is_some() || own.iter().all(Option::is_none));
-            let error = |spots: &[Option<Spot>]| {
-                self.error(spots, &mean, &moment.views, &counted).map_or(Value::Null, Value::F64)
-            };
+            let error = |spots: &[Option<Spot>]| self.error(spots, &mean, &moment.views, &counted);
             let row = OutRow::new()
                 .str("sequence", &moment.sequence)
                 .i64("timestep", moment.timestep)
-                .set("reprojection", error(&own))
-                .set("reprojection_on_surface", error(&laid_down))
-                .set("reprojection_mean_places", error(&mean))
-                .set("reprojection_triangulated", error(&triangulated))
-                .set("reprojection_truth", error(&truth))
+                .maybe_f64("reprojection", error(&own))
+                .maybe_f64("reprojection_on_surface", error(&laid_down))
+                .maybe_f64("reprojection_mean_places", error(&mean))
+                .maybe_f64("reprojection_triangulated", error(&triangulated))
+                .maybe_f64("reprojection_truth", error(&truth))
                 .i64("landmark_views", moment.views.len());
             out.push(row);
             cx.progress(moments.len() + done + 1, total, "");

@@ -10,7 +10,7 @@
 
 use crate::evaluate::METRICS;
 use anyhow::Result;
-use manifests::{Type, Value};
+use manifests::Type;
 use metrics::psnr::{mean_psnr, pooled_psnr};
 use protocol::{Cx, Grain, OutRow, Row, Rows, Stage, StageDef, Unit};
 use schemars::JsonSchema;
@@ -69,12 +69,11 @@ impl EvaluateSequences {
             let present = rows.iter().filter(|(_, row)| row.has(name));
             present.map(|(_, row)| row.f64(name)).collect()
         };
-        let number = |value: Option<f64>| value.map_or(Value::Null, Value::F64);
         let mut out = OutRow::new()
             .i64("frames", rows.len())
-            .set("psnr_pooled", number(pooled_psnr(&values("mse")?, self.params.chunk)));
+            .maybe_f64("psnr_pooled", pooled_psnr(&values("mse")?, self.params.chunk));
         for name in scores() {
-            out = out.set(name, number(mean(name, &values(name)?)));
+            out = out.maybe_f64(name, mean(name, &values(name)?));
         }
         Ok(vec![out])
     }

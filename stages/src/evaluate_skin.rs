@@ -140,7 +140,8 @@ impl EvaluateSkin {
             found.push(along(Vec3::from(point)));
             tracked.push(along(had));
         }
-        let value = |values| median(values).map_or(Value::Null, Value::F64);
-        Ok(vec![OutRow::new().set("skin_error_mm", value(found)).set("skin_error_tracked_mm", value(tracked))])
+        Ok(vec![
+            OutRow::new().maybe_f64("skin_error_mm", median(found)).maybe_f64("skin_error_tracked_mm", median(tracked)),
+        ])
     }
 }

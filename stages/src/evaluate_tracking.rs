@@ -16,7 +16,7 @@ use datasets::capture::portrait_camera;
 use datasets::truth::{Truth, landmark};
 use geometry::{Mesh, raster};
 use glam::Vec3;
-use manifests::{Type, Value};
+use manifests::Type;
 use metrics::points::scan_to_mesh;
 use protocol::{Cx, Grain, OutRow, Row, Rows, Stage, StageDef, Unit};
 use schemars::JsonSchema;
@@ -36,7 +36,7 @@ struct Params {
 const RESOLUTION: u32 = 96;
 
 fn def() -> StageDef {
-    StageDef::new("evaluate_tracking", 5, Grain::Row)
+    StageDef::new("evaluate_tracking", 6, Grain::Row)
         .doc("Distance from the true face to the tracked mesh and to the mean shape.")
         .reads([("mesh", Type::Blob), ("truth", Type::Blob)])
         .may_read([landmarks::TRIANGULATED])
@@ -81,7 +81,7 @@ impl EvaluateTracking {
             .f64("scan_to_mesh_mm", tracked.mean * 1000.0)
             .f64("scan_to_mesh_median_mm", tracked.median * 1000.0)
             .f64("mean_shape_mm", untracked.mean * 1000.0)
-            .set("landmark_mm", corners_mm(&row, &truth)?.map_or(Value::Null, Value::F64));
+            .maybe_f64("landmark_mm", corners_mm(&row, &truth)?);
         Ok(vec![row])
     }
 }

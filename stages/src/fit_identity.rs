@@ -7,7 +7,7 @@
 //! head; without landmarks where the linear model `pca_model` finds it (`linear_start`), or else upright, facing +z of the rig, at `center`. They are first brought near by the mean shape alone. The size of the head
 //! is the model's, since rig and model are both metric, or that of its landmarks (`size`). Sees points and landmarks only.
 
-use crate::common::fit_defaults::{free_weight, hair_weight, landmark_weight, residual_mm};
+use crate::common::fit_defaults::{free_weight, hair_weight, landmark_weight, points, residual_mm};
 use crate::common::head_models::{self, Moment, Person, Throat, align, initial_frame};
 use crate::common::key_frames::{KeyChoice, choose};
 use crate::common::landmarks;
@@ -82,9 +82,6 @@ fn key_frames() -> usize {
 }
 fn steps() -> usize {
     300
-}
-fn points() -> usize {
-    5000
 }
 
 fn def() -> StageDef {

@@ -8,7 +8,7 @@
 //! a moment in which too little of a face was seen stays as the one before was, and is lost. Skin that was found again (`skin`, of `track_skin`) says where along the surface it is; its
 //! canonical places are of another model's surface of the `person`, which is laid on this one's. Sees points, landmarks and skin only.
 
-use crate::common::fit_defaults::{hair_weight, skin_weight};
+use crate::common::fit_defaults::{LOST, hair_weight, points, skin_weight};
 use crate::common::head_models::{self, Person, Throat, UNIT_MM, initial_frame};
 use crate::common::key_frames::spread;
 use crate::common::landmarks;
@@ -62,16 +62,11 @@ struct Params {
     throat: Option<Throat>,
 }
 
-/// A frame of which less is explained has lost the face, as in `track_head`.
-const LOST: f64 = 0.7;
 /// Distance (model units) up to which a point counts as explained: the last one of `track_head`'s trimming.
 const EXPLAINED: f32 = 0.02;
 
 fn key_frames() -> usize {
     8
-}
-fn points() -> usize {
-    5000
 }
 fn ridge() -> f64 {
     Settings::default().ridge
@@ -219,7 +214,7 @@ impl FitPcaHead {
                 .floats("pose", moment.pose.rotation.into_iter().chain(moment.pose.translation))
                 .set("residual", if residual.is_nan() { Value::Null } else { Value::F64(residual * UNIT_MM) })
                 .f64("kept", kept)
-                .set("lost", Value::Bool(kept < LOST));
+                .bool("lost", kept < LOST);
             out.push(row);
             last = Some(moment);
             cx.progress(done + 1, order.len(), "");

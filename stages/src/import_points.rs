@@ -15,7 +15,7 @@ use geometry::camera::Camera;
 use geometry::cloud::PointCloud;
 use geometry::{pcd, ply};
 use glam::Vec3;
-use manifests::{Type, Value};
+use manifests::Type;
 use protocol::{Cx, Grain, OutRow, Row, Rows, Stage, StageDef, Unit};
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -100,7 +100,7 @@ impl ImportPoints {
         }
         let to = cx.file(unit, "cloud.ply");
         ply::write_cloud(&to, &cloud)?;
-        Ok(vec![OutRow::new().file("cloud", &to).i64("points", found).set("too_few", Value::Bool(too_few))])
+        Ok(vec![OutRow::new().file("cloud", &to).i64("points", found).bool("too_few", too_few)])
     }
 
     /// One cloud of the depth maps of a moment.

@@ -36,7 +36,7 @@ fn levels() -> u32 {
 }
 
 fn def() -> StageDef {
-    StageDef::new("pose_head", 2, Grain::Row)
+    StageDef::new("pose_head", 3, Grain::Row)
         .doc("Extracts the surface of a person's head under expression codes and poses.")
         .reads([("expression", Type::Floats(0)), ("pose", Type::Floats(6))])
         .with("head_model", head_models::COLUMNS)

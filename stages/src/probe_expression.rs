@@ -19,7 +19,7 @@
 
 use anyhow::{Context, Result, ensure};
 use datasets::truth::ARKIT_NAMES;
-use manifests::{Type, Value};
+use manifests::Type;
 use protocol::{Cx, Grain, OutRow, Rows, Stage, StageDef, Unit};
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -119,12 +119,12 @@ impl ProbeExpression {
                 moved.iter().zip(&blocks).filter(|(mm, _)| **mm > self.params.visible_mm).map(|(_, b)| *b).collect();
             shown.dedup();
             let of = |values: &[[f64; ACTIONS]]| values.iter().map(|v| v[action]).collect::<Vec<f64>>();
-            let share = |guessed: &[[f64; ACTIONS]]| r2(&of(&weights), &of(guessed)).map_or(Value::Null, Value::F64);
+            let share = |guessed: &[[f64; ACTIONS]]| r2(&of(&weights), &of(guessed));
             OutRow::new()
                 .str("action", ARKIT_NAMES[action])
-                .set("r2", share(&guessed))
-                .set("r2_of_truth", share(&best))
-                .set("visible", Value::Bool(shown.len() >= 2))
+                .maybe_f64("r2", share(&guessed))
+                .maybe_f64("r2_of_truth", share(&best))
+                .bool("visible", shown.len() >= 2)
                 .i64("blocks", shown.len())
                 .f64("reach_mm", moved.iter().copied().fold(0.0, f64::max))
         });

@@ -11,7 +11,7 @@ use crate::common::media::{Image, camera_of, ensure_shape};
 use anyhow::{Context, Result, bail};
 use geometry::stereo::{StereoConfig, View, reconstruct};
 use glam::Vec3;
-use manifests::{Type, Value};
+use manifests::Type;
 use protocol::{Cx, Grain, OutRow, Rows, Stage, StageDef, Unit};
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -104,6 +104,6 @@ impl ReconstructPoints {
         }
         let path = cx.file(unit, "cloud.ply");
         geometry::ply::write_cloud(&path, &cloud)?;
-        Ok(vec![OutRow::new().file("cloud", &path).i64("points", found).set("too_few", Value::Bool(too_few))])
+        Ok(vec![OutRow::new().file("cloud", &path).i64("points", found).bool("too_few", too_few)])
     }
 }

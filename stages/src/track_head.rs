@@ -15,7 +15,7 @@
 //! image or any truth.
 
 use crate::common::fit_defaults::{
-    coarse, free_weight, hair_weight, landmark_weight, levels, residual_mm, skin_weight,
+    LOST, coarse, free_weight, hair_weight, landmark_weight, levels, points, residual_mm, skin_weight,
 };
 use crate::common::head_models::{self, Moment, Person, align, initial_frame};
 use crate::common::landmarks;
@@ -104,8 +104,6 @@ struct Params {
 const START: [&str; 2] = ["start_expression", "start_pose"];
 /// Whether it had lost the face; nothing starts from there.
 const START_LOST: &str = "start_lost";
-/// A fit that keeps a smaller share of the points has lost the face.
-const LOST: f64 = 0.7;
 /// Frames that are refined together at most, for the memory they take.
 const TOGETHER: usize = 32;
 /// Frames of the part before that stay as they are when a longer motion is refined part by part: as many as a second difference needs.
@@ -134,12 +132,9 @@ fn smooth_expression() -> f64 {
 fn expression_prior() -> f64 {
     FitConfig::frame().z_ex
 }
-fn points() -> usize {
-    5000
-}
 
 fn def() -> StageDef {
-    StageDef::new("track_head", 10, Grain::Group)
+    StageDef::new("track_head", 11, Grain::Group)
         .doc("Tracks the head model through a sequence of point clouds and extracts its meshes.")
         .reads([("timestep", Type::I64), ("cloud", Type::Blob)])
         .may_read(Moment::MAY_READ)
@@ -227,7 +222,7 @@ impl TrackHead {
             // before a face was seen there is nothing to go on from but the reason why
             if done.fitted.iter().any(|frame| frame.kept > 0.0) {
                 state.save(&done)?;
-                cx.go_on(cx.should_stop())?;
+                cx.stop_if(cx.should_stop())?;
             }
         }
         if let Some(error) = trouble.filter(|_| done.fitted.iter().all(|frame| frame.kept == 0.0)) {
@@ -257,7 +252,7 @@ impl TrackHead {
                 }
                 (Err(error), _) => return Err(error),
             };
-            cx.go_on(cx.should_stop())?;
+            cx.stop_if(cx.should_stop())?;
             let path = cx.file(unit, &name);
             std::fs::copy(&mesh, &path).with_context(|| format!("cannot write {}", path.display()))?;
             let pose = frame.pose.rotation.into_iter().chain(frame.pose.translation);
@@ -268,7 +263,7 @@ impl TrackHead {
                 .floats("pose", pose)
                 .set("residual", if residual.is_nan() { Value::Null } else { Value::F64(residual) })
                 .f64("kept", frame.kept)
-                .set("lost", Value::Bool(frame.kept < LOST));
+                .bool("lost", frame.kept < LOST);
             out.push(row);
             meshed = Some((mesh, frame));
             cx.progress(rows.len() + out.len(), 2 * rows.len(), "");
@@ -389,7 +384,7 @@ impl TrackHead {
             let refined = fit_frames(&self.model, &together, self.person.known(), &config, &mut |_, _| ());
             done.refined.extend(refined.into_iter().skip(held));
             state.save(done)?;
-            cx.go_on(cx.should_stop())?;
+            cx.stop_if(cx.should_stop())?;
         }
         carry(&mut done.refined, &done.fitted);
         Ok(())

@@ -24,7 +24,7 @@ use geometry::Camera;
 use geometry::raster::{Raster, rasterize};
 use geometry::triangulate::{Agreement, View, triangulate};
 use glam::{DVec2, Vec2, Vec3};
-use manifests::{Type, Value};
+use manifests::Type;
 use metrics::quantile::median;
 use protocol::{Cx, Grain, OutRow, Row, Rows, Stage, StageDef, Unit};
 use rayon::prelude::*;
@@ -177,8 +177,7 @@ impl TrackSkin {
         let moved = median(all().filter_map(mm).collect());
         let path = cx.file(unit, "skin.safetensors");
         skin::write(&path, &skin)?;
-        let moved = moved.map_or(Value::Null, Value::F64);
-        Ok(vec![OutRow::new().file(SKIN.0, &path).i64("skin_found", skin.len()).set("skin_moved_mm", moved)])
+        Ok(vec![OutRow::new().file(SKIN.0, &path).i64("skin_found", skin.len()).maybe_f64("skin_moved_mm", moved)])
     }
 
     fn find(&self, now: &Tracked) -> Result<Found> {

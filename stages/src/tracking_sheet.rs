@@ -20,7 +20,7 @@ use geometry::distance::MeshDistance;
 use geometry::nearest::KdTree;
 use geometry::{Camera, Mesh};
 use glam::Vec3;
-use manifests::{Type, Value};
+use manifests::Type;
 use models::nphm::pose::Pose;
 use protocol::{Cx, Grain, OutRow, Row, Rows, Stage, StageDef, Unit};
 use rayon::prelude::*;
@@ -146,8 +146,7 @@ impl TrackingSheet {
         let path = cx.file(unit, "sheet.png");
         draw(&moments, legend)?.write_png(&path)?;
         let row = OutRow::new().file("sheet", &path).f64("legend_mm", legend);
-        let value = |v: Option<f64>| v.map_or(Value::Null, Value::F64);
-        Ok(vec![row.set("median_mm", value(median)).set("p90_mm", value(p90))])
+        Ok(vec![row.maybe_f64("median_mm", median).maybe_f64("p90_mm", p90)])
     }
 
     fn moment(&self, name: String, rows: &[Row<'_>]) -> Result<Moment> {

@@ -179,11 +179,7 @@ impl TrainAvatar {
             if done.is_multiple_of(p.validate_every) || done == p.steps {
                 state.validate(done, &vae, scratch)?;
             }
-            let stop = done < p.steps && cx.should_stop();
-            if done.is_multiple_of(p.checkpoint_every) || stop {
-                checkpoints.save(done, |dir| state.save(dir))?;
-            }
-            cx.go_on(stop)?;
+            checkpoints.after(cx, done, (p.checkpoint_every, p.steps), |dir| state.save(dir))?;
         }
         state.put_out(unit, cx, &description, &live)
     }

@@ -291,17 +291,13 @@ impl TrainHeadModel {
             {
                 validation.run(after, &mut trainer);
             }
-            let stop = step + 1 < p.steps && cx.should_stop();
-            if (step + 1) % p.checkpoint_every == 0 || stop {
-                checkpoints.save(step + 1, |dir| {
-                    trainer.save(dir)?;
-                    if let Some(validation) = &validation {
-                        validation.write(&dir.join("validation.csv"))?;
-                    }
-                    curve.save(&dir.join("losses.csv"))
-                })?;
-            }
-            cx.go_on(stop)?;
+            checkpoints.after(cx, after, (p.checkpoint_every, p.steps), |dir| {
+                trainer.save(dir)?;
+                if let Some(validation) = &validation {
+                    validation.write(&dir.join("validation.csv"))?;
+                }
+                curve.save(&dir.join("losses.csv"))
+            })?;
         }
 
         let (multiply_adds, parameters) = (config.multiply_adds(), models::weights::count(&trainer.model.vs));

@@ -22,6 +22,7 @@ use protocol::{Cx, Grain, OutRow, Rows, Stage, StageDef, Table, Unit};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use std::collections::BTreeMap;
+use std::path::Path;
 use tch::nn::VarStore;
 use tch::{Device, Tensor};
 
@@ -181,11 +182,8 @@ impl TrainPrior {
             if step % 10 == 9 || step + 1 == p.steps {
                 cx.progress(step as usize + 1, p.steps as usize, format!("loss {:.4}", curve.last()));
             }
-            let stop = step + 1 < p.steps && cx.should_stop();
-            if (step + 1) % p.checkpoint_every == 0 || stop {
-                checkpoints.save(step + 1, |dir| save_state(dir, vs, &optimiser, &average, &curve))?;
-            }
-            cx.go_on(stop)?;
+            let save = |dir: &Path| save_state(dir, vs, &optimiser, &average, &curve);
+            checkpoints.after(cx, step + 1, (p.checkpoint_every, p.steps), save)?;
         }
 
         let plain = BTreeMap::new();

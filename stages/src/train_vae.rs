@@ -186,12 +186,8 @@ impl TrainVae {
             if step % 10 == 9 || step + 1 == p.steps {
                 cx.progress(step as usize + 1, p.steps as usize, format!("loss {:.4}", curve.last()));
             }
-            let stop = step + 1 < p.steps && cx.should_stop();
-            if (step + 1) % p.checkpoint_every == 0 || stop {
-                let save = |dir: &Path| save_state(dir, vs, &optimiser, &average, &curve);
-                checkpoints.save(step + 1, save)?;
-            }
-            cx.go_on(stop)?;
+            let save = |dir: &Path| save_state(dir, vs, &optimiser, &average, &curve);
+            checkpoints.after(cx, step + 1, (p.checkpoint_every, p.steps), save)?;
         }
 
         weights::load_tensors(vs, average.tensors(), "the moving average")?;

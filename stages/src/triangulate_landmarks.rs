@@ -14,7 +14,7 @@ use crate::common::landmarks::{TRIANGULATED, disagreement, face_size, to_column,
 use crate::common::media::camera_of;
 use anyhow::Result;
 use geometry::triangulate::{Agreement, View};
-use manifests::{Type, Value};
+use manifests::Type;
 use models::face_mesh::POINTS;
 use protocol::{Cx, Grain, OutRow, Rows, Stage, StageDef, Unit};
 use schemars::JsonSchema;
@@ -103,7 +103,7 @@ impl TriangulateLandmarks {
             .floats(eyes::TRIANGULATED.0, eye_points)
             .floats(eyes::IRIS_VIEWS.0, iris_views)
             .i64("landmarks_found", points.iter().flatten().count())
-            .set("landmark_error", disagreement(&points).map_or(Value::Null, Value::F64));
+            .maybe_f64("landmark_error", disagreement(&points));
         Ok(vec![row])
     }
 }

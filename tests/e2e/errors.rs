@@ -338,7 +338,7 @@ fn tables_of_programs_that_cannot_be_used() {
         let space = Space::new();
         space.write("in/a.txt", "a");
         std::fs::write(space.path("table"), bytes).expect("a file");
-        space.write("r.yaml", "stages:\n  src: { files: 'in/*' }\n  s: { run: 'cp table {out}/out.arrow', from: src, writes: { y: f64 } }");
+        space.write("r.yaml", "stages:\n  src: { files: 'in/*' }\n  s: { run: 'cp table {out}/out.arrow', code: [table], from: src, writes: { y: f64 } }");
         let said = space.effigy(&["run", "r.yaml"]);
         match expected {
             Some(parts) => {

@@ -122,6 +122,17 @@ fn profiles_of_one_name_apply_after_each_other_and_one_may_begin_with_another() 
 }
 
 #[test]
+fn what_a_base_is_when_no_profile_is_chosen_its_parameters_are_replaced_in_as_well() {
+    let space = Space::new();
+    let base = BASE.replace("profiles:\n", "profiles:\n  default: { word: usual, times: 7 }\n");
+    space.write("base.yaml", &base);
+    space.write("r.yaml", "extends: base.yaml\nparams: { word: two }\nstages: { shout: }\n");
+    space.settle();
+    assert_eq!(ran(&space, &[]), ["say two 7"], "its own word, and what else the base's `default` says");
+    assert_eq!(ran(&space, &["--profile", "small"]), ["say two 1"]);
+}
+
+#[test]
 fn axes_of_its_own_vary_its_bases_stages() {
     let space = start(
         "extends: base.yaml\nmatrix: { word: [a, b] }\nvariants: { full: {}, once: { times: 1 } }\nstages: { all: { gather: shout } }\n",

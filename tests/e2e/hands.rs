@@ -234,7 +234,7 @@ fn a_failure_that_is_over_leaves_no_log() {
 }
 
 #[test]
-fn a_script_beside_the_recipe_that_is_no_code_is_told_of() {
+fn a_file_beside_the_recipe_that_is_no_code_is_told_of() {
     let space = Space::new();
     space.write("mk.sh", "echo 1 > \"$1/y\"\n");
     space.write("data.txt", "x");
@@ -244,9 +244,12 @@ fn a_script_beside_the_recipe_that_is_no_code_is_told_of() {
     space.write("r.yaml", &stage(""));
     let said = space.effigy(&["run", "r.yaml"]);
     assert!(said.code == 0 && said.err.contains("what changes in `mk.sh`"), "{}", said.err);
-    assert!(!said.err.contains("data.txt"), "{}", said.err);
+    assert!(said.err.contains("what changes in `data.txt`"), "{}", said.err);
     space.write("r.yaml", &stage(", code: [mk.sh]"));
-    assert!(!space.effigy(&["run", "r.yaml"]).err.contains("mk.sh"));
+    let said = space.effigy(&["run", "r.yaml"]);
+    assert!(!said.err.contains("mk.sh") && said.err.contains("data.txt"), "{}", said.err);
+    space.write("r.yaml", &stage(", code: [mk.sh, data.txt]"));
+    assert!(!space.effigy(&["run", "r.yaml"]).err.contains("warning"));
 }
 
 #[test]

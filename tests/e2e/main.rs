@@ -17,6 +17,7 @@ mod export;
 mod extends;
 mod flags;
 mod gpus;
+mod habits;
 mod hands;
 mod looking;
 #[path = "../support/network.rs"]

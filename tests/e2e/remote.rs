@@ -289,8 +289,10 @@ fn what_was_evicted_is_computed_and_sent_again() {
 fn another_result_for_the_same_key_is_told_and_the_first_stays() {
     let (share, one, two) = (Share::new(), Space::new(), Space::new());
     for space in [&one, &two] {
-        space
-            .write("r.yaml", "stages:\n  dice: { run: 'cat own > {out}/file', shell: true, writes: { file: blob } }\n");
+        space.write(
+            "r.yaml",
+            "stages:\n  dice: { run: 'cat \"$PWD/own\" > {out}/file', shell: true, writes: { file: blob } }\n",
+        );
     }
     one.write("own", "first");
     two.write("own", "second");

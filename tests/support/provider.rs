@@ -182,7 +182,7 @@ impl Stage for Train {
             std::fs::write(&temporary, (step + 1).to_string())?;
             std::fs::rename(&temporary, &checkpoint)?;
             cx.progress(step as usize + 1, self.steps as usize, "");
-            cx.go_on(step + 1 < self.steps && cx.should_stop())?;
+            cx.stop_if(step + 1 < self.steps && cx.should_stop())?;
         }
         Ok(vec![vec![OutRow::new().f64("total", sum * f64::from(self.steps) + bias)]])
     }

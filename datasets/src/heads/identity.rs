@@ -30,18 +30,6 @@ pub enum HairStyle {
     TiedBack,
 }
 
-/// All styles, for drawing one.
-pub const HAIR_STYLES: [HairStyle; 8] = [
-    HairStyle::Buzz,
-    HairStyle::Crop,
-    HairStyle::SideParted,
-    HairStyle::SweptBack,
-    HairStyle::Bob,
-    HairStyle::Wavy,
-    HairStyle::Coils,
-    HairStyle::TiedBack,
-];
-
 /// A person, as numbers. Fields may be changed freely within the ranges given.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Identity {

@@ -3,7 +3,6 @@
 //! The wheel is a zip file. Nothing here knows what a head is or which entries a head needs; every error names the
 //! entry, and the line where there is one. Nothing is cached on disk.
 
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
@@ -240,16 +239,6 @@ pub fn parse_target(entry: &str, bytes: &[u8], keep: &[u32]) -> Result<Target, H
         }
     }
     Ok(target)
-}
-
-/// Parses the vertex groups: name -> inclusive index ranges.
-pub fn parse_groups(entry: &str, bytes: &[u8]) -> Result<BTreeMap<String, Vec<[u32; 2]>>, HeadError> {
-    serde_json::from_slice(bytes).map_err(|e| HeadError::Broken {
-        entry: entry.to_owned(),
-        line: e.line(),
-        found: e.to_string(),
-        expected: "an object of lists of [first, last] vertex indices",
-    })
 }
 
 /// A grey picture addressed by texture coordinates.

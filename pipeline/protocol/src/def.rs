@@ -145,6 +145,11 @@ fn one() -> usize {
 }
 
 impl StageDef {
+    /// Whether each row is a unit: a source has none to cut.
+    pub fn is_row_wise(&self) -> bool {
+        self.grain == Grain::Row && !self.source
+    }
+
     /// A stage of this kind, version and grain that reads and writes nothing yet.
     pub fn new(kind: &str, version: u32, grain: Grain) -> StageDef {
         StageDef {

@@ -225,6 +225,16 @@ impl OutRow {
         self.set(column, Value::F64(value.into()))
     }
 
+    /// Sets a float column, or leaves it empty.
+    pub fn maybe_f64(self, column: &str, value: Option<f64>) -> OutRow {
+        self.set(column, value.map_or(Value::Null, Value::F64))
+    }
+
+    /// Sets a column of truth values.
+    pub fn bool(self, column: &str, value: bool) -> OutRow {
+        self.set(column, Value::Bool(value))
+    }
+
     /// Sets a text column.
     pub fn str(self, column: &str, value: impl Into<String>) -> OutRow {
         self.set(column, Value::Str(value.into()))
@@ -289,7 +299,7 @@ impl Cx<'_> {
     ///
     /// # Errors
     /// If it is to `stop`. It is begun again, and goes on from the checkpoint.
-    pub fn go_on(&self, stop: bool) -> Result<()> {
+    pub fn stop_if(&self, stop: bool) -> Result<()> {
         if stop {
             bail!("stopped after a checkpoint, because its time is up\nhint: run again, and it goes on from there");
         }

@@ -9,6 +9,7 @@ use crate::error::{Place, Problem};
 use crate::fields::Fields;
 use crate::hints::hinted;
 use crate::key::Facts;
+use crate::own_output;
 use crate::yaml::{At, Item};
 use anyhow::{Context, Result};
 use cache::Cache;
@@ -246,10 +247,11 @@ fn walk(
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(error).with_context(|| format!("cannot read the folder {}", dir.display())),
     };
+    let has_report = own_output::has_report(dir);
     for entry in entries {
         let entry = entry.with_context(|| format!("cannot read the folder {}", dir.display()))?;
         let name = entry.file_name();
-        if name.as_encoded_bytes().starts_with(b".") && !hidden {
+        if name.as_encoded_bytes().starts_with(b".") && !hidden || own_output::is_report(&name, has_report) {
             continue;
         }
         let path = relative.join(name);
@@ -258,7 +260,8 @@ fn walk(
         if is_dir && depth > 1 {
             // a link to a folder above would never end; its depth is bounded like any other
             let is_endless = kind.is_symlink() && depth == usize::MAX;
-            if !is_endless && entry.path().canonicalize().ok().is_none_or(|real| real != workspace) {
+            let is_ours = || own_output::is_workspace(&entry.path());
+            if !is_endless && entry.path().canonicalize().ok().is_none_or(|real| real != workspace) && !is_ours() {
                 let below = depth.saturating_sub(usize::from(depth < usize::MAX));
                 walk(&entry.path(), &path, (below, hidden, workspace), glance, found)?;
             }

@@ -39,6 +39,10 @@ impl Select {
         }
         let by = fields.texts("by").unwrap_or_default();
         let distinct = fields.texts("distinct");
+        if let (Some((at, _)), None) = (by.first(), &every) {
+            let hint = "`every: 2` with it keeps every other row of each group; of `limit` and `distinct` a group is no matter";
+            fields.wrong(*at, "`by` says what groups `every` counts in, and there is no `every`", hint);
+        }
         for (at, name) in by.iter().chain(distinct.iter().flatten()) {
             require(fields, &columns, *at, name);
         }

@@ -8,6 +8,7 @@ use crate::hints::hinted;
 use crate::memory::Store;
 use anyhow::Result;
 use cache::Cache as Open;
+use cache::layout;
 use clap::Subcommand;
 use serde_json::json;
 use std::time::Duration;
@@ -189,11 +190,13 @@ fn stats(workspace: &WorkspaceArgs, json: bool) -> Result<u8> {
     let seconds = stages.values().map(|kept| kept.seconds).sum::<f64>() + 0.0;
     let folder = |name: &str| care::room(&cache.root().join(name));
     let beside = [
-        ("records", folder("records")),
-        ("tables", folder("tables")),
-        ("index", folder("index") + folder("index.broken")),
-        ("checkpoints", folder("scratch")),
-        ("logs", folder("failed")),
+        ("records", folder(layout::RECORDS)),
+        ("tables", folder(layout::TABLES)),
+        ("runs", folder(layout::RUNS)),
+        ("index", folder(layout::INDEX) + folder(layout::INDEX_ASIDE)),
+        ("checkpoints", folder(layout::SCRATCH)),
+        ("uploads", folder(layout::UPLOADS)),
+        ("logs", folder(layout::FAILED) + folder(layout::LOGS)),
     ];
     if json {
         let stages: Vec<_> = stages

@@ -7,6 +7,7 @@ use crate::plan::Work;
 use crate::provider;
 use crate::stage::Worker;
 use anyhow::Result;
+use cache::layout;
 use serde_json::json;
 use std::path::Path;
 
@@ -242,14 +243,14 @@ fn health(workspace: &Path) -> Vec<Finding> {
             hint: Some("`effigy cache verify` reads everything and says more".into()),
         },
     });
-    if workspace.join("index.broken").exists() {
+    if workspace.join(layout::INDEX_ASIDE).exists() {
         findings.push(Finding {
             what: "index",
             state: State::Lacking,
             text: "the index was damaged once and was rebuilt".into(),
             hint: Some(format!(
                 "nothing was lost; `rm -r {}` when you are done with it",
-                workspace.join("index.broken").display()
+                workspace.join(layout::INDEX_ASIDE).display()
             )),
         });
     }

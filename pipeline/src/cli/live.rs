@@ -5,6 +5,7 @@ use crate::event::{Event, Reader};
 use crate::memory;
 use crate::plan::Plan;
 use crate::record::Wiring;
+use cache::layout;
 use serde::{Deserialize, Serialize};
 use std::collections::{HashMap, VecDeque};
 use std::path::{Path, PathBuf};
@@ -88,7 +89,7 @@ pub fn current(workspace: &Path) -> Option<Live> {
 }
 
 fn path(workspace: &Path) -> PathBuf {
-    workspace.join("runs").join("current")
+    workspace.join(layout::RUNS).join("current")
 }
 
 impl Writer {

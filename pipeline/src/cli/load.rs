@@ -9,6 +9,7 @@ use crate::rest::Call;
 use crate::spec::{Does, Overrides, Spec, read};
 use anyhow::Result;
 use cache::Fingerprint;
+use cache::layout;
 use std::path::{Path, PathBuf};
 
 /// A planned recipe.
@@ -105,7 +106,7 @@ pub fn providers(spec: &Spec, workspace: &WorkspaceArgs) -> Result<Vec<Provider>
     let mut candidates: Vec<Candidate> =
         spec.providers.iter().map(|(at, words)| provider::of_words(words, &spec.dir, spec.place(*at))).collect();
     candidates.extend(default_provider());
-    Ok(provider::ask_all(&candidates, &workspace.workspace.join("providers.json"))?)
+    Ok(provider::ask_all(&candidates, &workspace.workspace.join(layout::PROVIDERS))?)
 }
 
 /// Where `make setup` puts data packages.

@@ -73,6 +73,30 @@ fn failure(stage: &str, unit: &str, error: &str, hint: Option<&String>, log: Opt
     text
 }
 
+/// So many failures of a stage are told one by one.
+const TOLD: usize = 10;
+
+/// How many units of each stage have failed.
+#[derive(Default)]
+struct Failures(HashMap<String, usize>);
+
+impl Failures {
+    /// What is said of another one; nothing if that is too many.
+    fn another(&mut self, stage: &str, unit: &str, error: &str, told: [Option<&String>; 2]) -> Option<String> {
+        let count = self.0.entry(stage.into()).or_default();
+        *count += 1;
+        (*count <= TOLD).then(|| failure(stage, unit, error, told[0], told[1]))
+    }
+
+    /// What is said behind the last one of a stage.
+    fn rest(&mut self, stage: &str) -> Option<String> {
+        let more = self.0.remove(stage)?.checked_sub(TOLD + 1)? + 1;
+        Some(format!(
+            "error: stage `{stage}`: {more} more have failed\n  hint: `effigy log {stage}` has what they wrote"
+        ))
+    }
+}
+
 /// JSON lines on standard output.
 struct Json;
 
@@ -88,6 +112,7 @@ impl Reader for Json {
 #[derive(Default)]
 struct Lines {
     quiet: bool,
+    failures: Failures,
     said: HashMap<String, Instant>,
 }
 
@@ -96,6 +121,9 @@ const EVERY: Duration = Duration::from_secs(10);
 
 impl Reader for Lines {
     fn hear(&mut self, event: &Event) {
+        if let Event::Finished { stage, .. } = event {
+            self.failures.rest(stage).iter().for_each(|text| remark(text));
+        }
         match event {
             Event::Stage { stage, units, cached, equal } if !self.quiet => {
                 self.said.insert(stage.clone(), Instant::now());
@@ -127,7 +155,8 @@ impl Reader for Lines {
                 remark(&format!("{stage}: skipped, because a stage that it needs failed"));
             }
             Event::Failed { stage, unit, error, hint, log } => {
-                remark(&failure(stage, unit, error, hint.as_ref(), log.as_ref()));
+                let told = self.failures.another(stage, unit, error, [hint.as_ref(), log.as_ref()]);
+                told.iter().for_each(|text| remark(text));
             }
             Event::Warning { text } => remark(&format!("warning: {text}")),
             Event::Done { executed, cached, failed, seconds } if !self.quiet => {
@@ -147,6 +176,7 @@ struct Bars {
     bars: HashMap<String, ProgressBar>,
     /// Room for the stages' names.
     width: usize,
+    failures: Failures,
 }
 
 /// Longer names of stages are cut.
@@ -245,6 +275,7 @@ impl Reader for Bars {
                 }
             }
             Event::Finished { stage, state, executed, cached, failed, seconds: taken, rows } => {
+                self.failures.rest(stage).iter().for_each(|text| self.say(text));
                 if let Some(bar) = self.bars.remove(stage) {
                     bar.finish_and_clear();
                     self.all.remove(&bar);
@@ -261,7 +292,8 @@ impl Reader for Bars {
                 }
             }
             Event::Failed { stage, unit, error, hint, log } => {
-                self.say(&failure(stage, unit, error, hint.as_ref(), log.as_ref()));
+                let told = self.failures.another(stage, unit, error, [hint.as_ref(), log.as_ref()]);
+                told.iter().for_each(|text| self.say(text));
             }
             Event::Warning { text } => self.say(&format!("warning: {text}")),
             Event::Done { executed, cached, failed, seconds } => {

@@ -54,7 +54,8 @@ pub struct Run {
     #[arg(long, value_name = "N|P%", num_args = 0..=1, require_equals = true, default_missing_value = "5",
           value_parser = super::check::sample, conflicts_with_all = ["dry_run", "force", "keep_going", "fail_fast"])]
     check: Option<Sample>,
-    /// After a failure, do everything that does not need what failed: the default
+    /// After a failure, do everything that does not need what failed: the default. Said, it has all units of a stage tried even if none
+    /// of the first few succeeds
     #[arg(long, short, conflicts_with = "fail_fast")]
     keep_going: bool,
     /// After a failure, finish only what has begun
@@ -108,12 +109,12 @@ impl Run {
         }
         catch_interrupts();
         let memory_mb = self.memory.unwrap_or_else(host::memory_mb).max(1);
-        let fail_fast = self.fail_fast && !self.keep_going;
         let id = run_id(started);
         let (place, cluster) = self.work.read(&loaded.recipe, &id)?;
         let means = Means { jobs, memory_mb, gpus: host::gpus(self.gpus)?, place, cluster };
         let overrides = self.recipe.overrides();
-        let options = Options { means, recipe: loaded.recipe.clone(), overrides, selection, fail_fast };
+        let (fail_fast, keep_going) = (self.fail_fast, self.keep_going);
+        let options = Options { means, recipe: loaded.recipe.clone(), overrides, selection, fail_fast, keep_going };
         if let Some(sample) = self.check {
             let checked = check(plan, &mut cache, &options, sample)?;
             if checked.stages.iter().all(|(_, units, _)| *units == 0) && !checked.stages.is_empty() {
@@ -265,7 +266,7 @@ impl Run {
         if plan.report.is_empty() {
             return Ok(None);
         }
-        let page = self.out.join("report.html");
+        let page = self.out.join(crate::own_output::PAGE);
         let mark = report_mark(cache.root());
         let state: Vec<String> =
             outcome.tallies.iter().map(|tally| tally.table.map_or(String::new(), |table| table.to_string())).collect();

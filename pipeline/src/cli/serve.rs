@@ -22,12 +22,13 @@ mod workers;
 use super::{DONE, WorkspaceArgs, print};
 use crate::error::{Problem, Problems};
 use anyhow::{Context, Result};
+use cache::layout;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 /// What only a workspace has; any of these is enough.
-const MARKS: [&str; 5] = ["runs", "records", "index", "blobs", "providers.json"];
+const MARKS: [&str; 5] = [layout::RUNS, layout::RECORDS, layout::INDEX, layout::BLOBS, layout::PROVIDERS];
 
 /// Show a workspace in a browser on this machine: runs, graphs, tables with pictures, the avatar
 ///

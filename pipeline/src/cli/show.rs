@@ -192,6 +192,13 @@ pub fn kept(recipe: &RecipeArgs, loaded: &load::Loaded, stage: &str, verb: &str)
     } else if !overrides.is_empty() {
         remark(&format!("these rows are of the last run, which was with {}", overrides.join(" and ")));
     }
+    // a stage that gathers variants has the rows of those that ran
+    if recipe.variants.is_empty()
+        && let Some(last) = past.run(0).filter(|last| !last.variants.is_empty())
+        && stages.iter().any(|&i| last.stage(&loaded.plan.nodes[i].name).is_some())
+    {
+        remark(&format!("these rows are of the last run, which was of {} alone", last.variants.join(" and ")));
+    }
     Ok(Ok(crate::builtin::concat::below_each_other(&tables.iter().collect::<Vec<_>>())?))
 }
 

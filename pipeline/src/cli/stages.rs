@@ -5,6 +5,7 @@ use crate::error::{Place, Problem};
 use crate::params::{plain, resolve};
 use crate::provider;
 use anyhow::Result;
+use cache::layout;
 use protocol::{ColumnDef, StageDef};
 use serde_json::Value;
 
@@ -30,7 +31,7 @@ impl Stages {
         let named = self.providers.iter().map(|words| provider::of_words(words, &here, Place::command_line()));
         let mut candidates: Vec<_> = named.collect();
         candidates.extend(load::default_provider());
-        let providers = provider::ask_all(&candidates, &self.workspace.workspace.join("providers.json"))?;
+        let providers = provider::ask_all(&candidates, &self.workspace.workspace.join(layout::PROVIDERS))?;
         let all: Vec<&StageDef> = providers.iter().flat_map(|provider| &provider.description.stages).collect();
         let chosen: Vec<&StageDef> = match &self.kind {
             None => all,

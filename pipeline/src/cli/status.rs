@@ -6,6 +6,7 @@ use crate::error::{Place, Problem};
 use crate::record::{self, Record, StageRecord};
 use crate::run::logs;
 use anyhow::Result;
+use cache::layout;
 use serde_json::json;
 use std::path::Path;
 
@@ -192,7 +193,12 @@ impl Log {
 
     /// Prints what is there of a stage's logs.
     fn of_stage(&self, stage: &str) -> Result<u8> {
-        let mut logs = logs(&self.workspace.workspace, stage);
+        let root = &self.workspace.workspace;
+        let mut logs = logs(root, stage);
+        // `STAGE` means all its variants
+        for variant in variants(root, stage) {
+            logs.extend(crate::run::logs(root, &variant));
+        }
         if let Some(row) = self.row {
             logs.retain(|one| one.units.contains(&row));
         }
@@ -216,4 +222,13 @@ impl Log {
         }
         Ok(DONE)
     }
+}
+
+/// The variants of a stage of which there are logs.
+fn variants(root: &Path, stage: &str) -> Vec<String> {
+    let entries = std::fs::read_dir(root.join(layout::LOGS)).into_iter().flatten().flatten();
+    let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+    let mut all: Vec<String> = names.filter(|name| name.split_once('@').is_some_and(|(own, _)| own == stage)).collect();
+    all.sort();
+    all
 }

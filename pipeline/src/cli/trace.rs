@@ -12,6 +12,7 @@ use crate::lineage::{Computed, Left, Lineage, Step, computed};
 use crate::plan::{Plan, Work};
 use crate::record::{self, Record};
 use anyhow::Result;
+use cache::layout;
 use manifests::{Digest, Manifest, Value};
 use serde_json::{Value as Json, json};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -258,7 +259,7 @@ impl Told<'_> {
 
     /// The log of a unit's failure, if it is there.
     fn failure(&self, key: &Digest) -> Option<String> {
-        let log = self.root.join("failed").join(format!("{}.txt", key.short()));
+        let log = self.root.join(layout::FAILED).join(format!("{}.txt", key.short()));
         log.exists().then(|| log.display().to_string())
     }
 

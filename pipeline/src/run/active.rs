@@ -47,8 +47,8 @@ pub struct Active {
     /// How its units are called, once somebody has to call one.
     naming: OnceCell<Naming>,
     pub with: With,
-    /// In which round its constants and code were seen to be what they were.
-    sound_in: Option<u64>,
+    /// In which round its constants and code were seen to be what they were, and since when.
+    sound_in: Option<(u64, i64)>,
     pub executed: usize,
     /// Failures the user was told of.
     pub told: usize,
@@ -68,6 +68,8 @@ pub struct Flight {
     pub outside: Vec<Digest>,
     pub lent: Vec<Lent>,
     pub since: Instant,
+    /// When it began, as files have it ([`cache::Fingerprint::now`]).
+    pub begun: i64,
     /// When it ended; not set while it is in work.
     pub until: Option<Instant>,
     pub within: f64,
@@ -89,6 +91,7 @@ impl Flight {
             outside,
             lent: Vec::new(),
             since: Instant::now(),
+            begun: cache::Fingerprint::now(),
             until: None,
             within: 0.0,
             note: String::new(),
@@ -331,15 +334,15 @@ impl Active {
         Ok(())
     }
 
-    /// The first file of its constants and of its code that is not what it was: what was made meanwhile cannot be kept. All
-    /// that is heard in one round was made before it, so one look at them is enough for all of that.
-    pub fn changed_constant(&mut self, round: u64, cache: &Cache) -> Option<PathBuf> {
-        if self.sound_in == Some(round) {
+    /// The first file of its constants and of its code that is not what it was since a task was begun: what was made meanwhile cannot be
+    /// kept. All that is heard in one round was made before it, so one look at them is enough for all that was begun no earlier.
+    pub fn changed_constant(&mut self, (round, begun): (u64, i64), cache: &Cache) -> Option<PathBuf> {
+        if self.sound_in.is_some_and(|(sound, since)| sound == round && since <= begun) {
             return None;
         }
-        let changed = cache.changed(&self.with.outside).or_else(|| cache.changed_at(&self.with.read));
+        let changed = cache.changed(&self.with.outside, begun).or_else(|| cache.changed_at(&self.with.read, begun));
         if changed.is_none() {
-            self.sound_in = Some(round);
+            self.sound_in = Some((round, begun));
         }
         changed.map(PathBuf::from)
     }
@@ -487,15 +490,19 @@ mod tests {
         let seen = cache.refer(&[code.clone(), model.clone()]).unwrap();
         let mut active = of_one_unit();
         active.with = With { outside: vec![seen[1].0], read: vec![code.clone()], ..With::default() };
-        assert_eq!(active.changed_constant(1, &cache), None);
+        assert_eq!(active.changed_constant((1, i64::MAX), &cache), None);
         std::fs::write(&model, "another").unwrap();
-        assert_eq!(active.changed_constant(1, &cache), None, "what was heard then was made before");
-        assert_eq!(active.changed_constant(2, &cache), Some(model.clone()));
-        assert_eq!(active.changed_constant(2, &cache), Some(model.clone()), "the next unit hears of it too");
+        assert_eq!(active.changed_constant((1, i64::MAX), &cache), None, "what was heard then was made before");
+        assert_eq!(active.changed_constant((2, i64::MAX), &cache), Some(model.clone()));
+        assert_eq!(
+            active.changed_constant((2, i64::MAX), &cache),
+            Some(model.clone()),
+            "the next unit hears of it too"
+        );
         std::fs::write(&model, model.to_str().unwrap()).unwrap();
-        assert_eq!(active.changed_constant(3, &cache), None);
+        assert_eq!(active.changed_constant((3, i64::MAX), &cache), None);
         std::fs::write(&code, "another").unwrap();
-        assert_eq!(active.changed_constant(4, &cache), Some(code));
+        assert_eq!(active.changed_constant((4, i64::MAX), &cache), Some(code));
     }
 
     #[test]

@@ -2,10 +2,11 @@
 //! A line for each task, in a file for each stage. Knows nothing of what is in a log but the lines by which a stage warns; prints
 //! nothing.
 
+use cache::layout;
 use serde::{Deserialize, Serialize};
 use std::collections::{HashMap, HashSet};
 use std::fs::{File, OpenOptions};
-use std::io::{Read, Write};
+use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 /// How a line of a log begins that whoever runs the recipe should see.
@@ -26,6 +27,9 @@ pub struct Logged {
     pub log: PathBuf,
 }
 
+/// The file that names the logs of a stage, beside them.
+const INDEX: &str = "index";
+
 /// The logs of a run.
 pub struct Logs {
     dir: PathBuf,
@@ -37,7 +41,7 @@ pub struct Logs {
 impl Logs {
     /// Those of a workspace.
     pub fn new(root: &Path) -> Logs {
-        Logs { dir: root.join("logs"), stages: HashMap::new(), kept: 0 }
+        Logs { dir: root.join(layout::LOGS), stages: HashMap::new(), kept: 0 }
     }
 
     /// Notes where the log of these units is from now on.
@@ -51,7 +55,7 @@ impl Logs {
         }
         let line = serde_json::to_vec(&Logged { units, log: log.into() });
         // a log that is not found is no reason to stop the work; closed at once, for stages may outnumber what may be open
-        let file = OpenOptions::new().create(true).append(true).open(dir.join("index"));
+        let file = OpenOptions::new().create(true).append(true).open(dir.join(INDEX));
         if let (Ok(mut file), Ok(mut line)) = (file, line) {
             line.push(b'\n');
             let _ = file.write_all(&line);
@@ -68,6 +72,8 @@ impl Logs {
         let target = self.dir.join(stage).join(format!("{:06}.txt", self.kept));
         self.kept += 1;
         if std::fs::rename(log, &target).is_ok() {
+            // a program that never stops writing fills no disk after its end
+            let _ = shorten(&target);
             self.note(stage, units, &target);
         }
         warned
@@ -99,9 +105,14 @@ impl Logs {
     }
 }
 
+/// Where it is noted which units' logs there are of a stage.
+pub fn log_index(root: &Path, stage: &str) -> PathBuf {
+    root.join(layout::LOGS).join(stage).join(INDEX)
+}
+
 /// The logs of a stage that are there, one for each group of units that were worked on together, the latest of each unit.
 pub fn logs(root: &Path, stage: &str) -> Vec<Logged> {
-    let text = std::fs::read_to_string(root.join("logs").join(stage).join("index")).unwrap_or_default();
+    let text = std::fs::read_to_string(log_index(root, stage)).unwrap_or_default();
     let lines = text.lines().filter_map(|line| serde_json::from_str::<Logged>(line).ok());
     let mut all: Vec<Logged> = lines.filter(|one| one.log.exists()).collect();
     let mut latest: HashMap<usize, usize> = HashMap::new();
@@ -116,9 +127,47 @@ pub fn logs(root: &Path, stage: &str) -> Vec<Logged> {
     all
 }
 
+/// Of a longer log this much is kept from its beginning and from its end, bytes.
+const KEPT: u64 = 1 << 20;
+
+/// Takes the middle out of a log that is much longer than anybody reads.
+///
+/// # Errors
+/// If it cannot be read or written.
+pub fn shorten(path: &Path) -> std::io::Result<()> {
+    let mut file = OpenOptions::new().read(true).write(true).open(path)?;
+    let len = file.metadata()?.len();
+    if len <= 2 * KEPT {
+        return Ok(());
+    }
+    let mut end = Vec::new();
+    file.seek(SeekFrom::Start(len - KEPT))?;
+    file.take(KEPT).read_to_end(&mut end)?;
+    let mut file = OpenOptions::new().write(true).open(path)?;
+    file.set_len(KEPT)?;
+    file.seek(SeekFrom::End(0))?;
+    write!(file, "\n[… {} bytes left out]\n", len - 2 * KEPT)?;
+    file.write_all(&end)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_log_keeps_its_beginning_and_its_end() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log.txt");
+        std::fs::write(&path, "short\n").unwrap();
+        shorten(&path).unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "short\n");
+        let line = "a line of thirty-one characters\n";
+        std::fs::write(&path, format!("first\n{}last\n", line.repeat(200_000))).unwrap();
+        shorten(&path).unwrap();
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert!(text.starts_with("first\na line") && text.ends_with("characters\nlast\n") && text.len() < 2_100_000);
+        assert!(text.contains("\n[… 4302859 bytes left out]\n"), "{}", 6_400_011 - 2 * KEPT);
+    }
 
     #[test]
     fn warnings_of_a_stage_are_shown_once_each_and_few_of_them() {

@@ -6,6 +6,7 @@ use crate::event::Event;
 use crate::hints::hinted;
 use crate::key::Head;
 use crate::memory::{Prior, Remembered};
+use crate::own_output;
 use crate::plan::{Node, Work};
 use crate::run::{Done, FEW, Run, State};
 use crate::stage::{UnitStage, Worker};
@@ -17,6 +18,7 @@ use protocol::ColumnDef;
 use std::cell::OnceCell;
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
+use std::ffi::OsStr;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -129,9 +131,11 @@ fn list((root, relative): (&Path, &Path), passed_over: &[&str], cache: &mut Cach
     let is_link = |entry: &std::fs::DirEntry| entry.file_type().is_ok_and(|kind| kind.is_symlink());
     let mut entries: Vec<_> = entries.into_iter().map(|entry| (is_link(&entry), entry.file_name(), entry)).collect();
     entries.sort_by(|one, other| (one.0, &one.1).cmp(&(other.0, &other.1)));
+    let has_report = own_output::has_report(&dir);
     for (is_link, own, entry) in entries {
         // Python leaves these beside its sources the first time it reads them: they follow from what is hashed anyway
-        if own == "__pycache__" || passed_over.iter().any(|name| own == *name) {
+        let is_passed_over = own == "__pycache__" || is_of_an_editor(&own) || own_output::is_report(&own, has_report);
+        if is_passed_over || passed_over.iter().any(|name| own == *name) {
             continue;
         }
         let (name, path) = (relative.join(&own), entry.path());
@@ -153,7 +157,7 @@ fn list((root, relative): (&Path, &Path), passed_over: &[&str], cache: &mut Cach
             return Err(hinted(message, "remove it"));
         }
         // what each run writes is no part of what it reads
-        if real.is_some_and(|real| real == cache.root()) {
+        if real.is_some_and(|real| real == cache.root()) || own_output::is_workspace(&path) {
             continue;
         }
         match found.folders.entry(folder) {
@@ -167,6 +171,14 @@ fn list((root, relative): (&Path, &Path), passed_over: &[&str], cache: &mut Cach
         }
     }
     Ok(())
+}
+
+/// Whether a file is there only while somebody edits another: locks of Emacs, which lead nowhere, swap files of Vim, and backups.
+fn is_of_an_editor(name: &OsStr) -> bool {
+    let name = name.as_encoded_bytes();
+    name.starts_with(b".#")
+        || name.starts_with(b".") && (name.ends_with(b".swp") || name.ends_with(b".swo"))
+        || name.ends_with(b"~")
 }
 
 /// Some columns of a table, which a stage declares. The plan promises more than a table may keep, as rows that stand alone carry
@@ -247,7 +259,7 @@ impl<'a> Run<'a> {
     /// The last run's table of a stage of grain row, whose rows need not be looked up one by one.
     pub(super) fn prior(&self, i: usize, stage: &UnitStage) -> Option<Prior> {
         let remembered = self.memory.stages.get(&self.plan.nodes[i].name)?;
-        if stage.def.grain != protocol::Grain::Row || stage.def.source || remembered.units < FEW {
+        if !stage.def.is_row_wise() || remembered.units < FEW {
             return None;
         }
         self.store.prior(remembered)

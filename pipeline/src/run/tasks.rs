@@ -10,14 +10,15 @@ use crate::provider;
 use crate::stage::{UnitStage, Worker};
 use crate::task::{self, Lent};
 use anyhow::Result;
+use cache::layout;
 use manifests::Digest;
 use std::fs::OpenOptions;
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// So many failures of a stage are told one by one.
-const TOLD: usize = 10;
+/// So many failures of a stage leave a log.
+const LOGGED: usize = 1000;
 /// Where more tasks are in work than these, readers are not told of every word of each.
 const MANY: usize = 64;
 /// They are told of a stage no more often than this then.
@@ -45,7 +46,7 @@ impl<'a> Run<'a> {
     fn start(&mut self, i: usize, stage: &'a UnitStage, slots: Vec<usize>) -> Result<()> {
         let id = self.next_task;
         self.next_task += 1;
-        let dir = self.cache.root().join("tasks").join(format!("{id:06}"));
+        let dir = self.cache.root().join(layout::TASKS).join(format!("{id:06}"));
         if let Some(spare) = self.spare.pop() {
             // one that cannot be had is made
             let _ = std::fs::rename(spare, &dir);
@@ -139,6 +140,7 @@ impl<'a> Run<'a> {
                 if let Some(flight) = self.flights.get_mut(&id) {
                     // what it waited for a place is no work
                     flight.since = Instant::now();
+                    flight.begun = cache::Fingerprint::now();
                     if flight.dir != dir
                         && let State::Active(active) = &self.states[flight.node]
                     {
@@ -203,7 +205,7 @@ impl<'a> Run<'a> {
         if let Work::Units(stage) = &self.plan.nodes[i].work
             && let Worker::Provider(provider) = &stage.worker
         {
-            provider::forget(&self.plan.providers[*provider], &self.cache.root().join(provider::MEMORY));
+            provider::forget(&self.plan.providers[*provider], &self.cache.root().join(layout::PROVIDERS));
         }
     }
 
@@ -244,8 +246,8 @@ impl<'a> Run<'a> {
     fn put(&mut self, stage: &UnitStage, flight: &mut Flight, outputs: Vec<(usize, task::Output)>) -> Result<()> {
         let i = flight.node;
         let State::Active(active) = &mut self.states[i] else { return Ok(()) };
-        let own = self.cache.changed(&flight.outside).map(Path::to_path_buf);
-        if let Some(path) = own.or_else(|| active.changed_constant(self.round, self.cache)) {
+        let own = self.cache.changed(&flight.outside, flight.begun).map(Path::to_path_buf);
+        if let Some(path) = own.or_else(|| active.changed_constant((self.round, flight.begun), self.cache)) {
             let message = format!("the file {} changed while it was being read", path.display());
             return Err(hinted(message, "run again when nobody writes it any more"));
         }
@@ -256,7 +258,7 @@ impl<'a> Run<'a> {
             if !flight.delivered.contains(&unit) {
                 let slot = flight.slots[unit];
                 active.put(slot, output, seconds, (&self.plan.nodes[i].name, stage), self.cache)?;
-                if stage.def.grain != protocol::Grain::Row || stage.def.source {
+                if !stage.def.is_row_wise() {
                     self.cache.drop_scratch(&flight.keys[unit]);
                 }
                 let tally = &mut self.tallies[i];
@@ -339,12 +341,10 @@ impl<'a> Run<'a> {
                 }
                 active.fail(slot);
                 active.told += 1;
-                if active.told > TOLD {
-                    continue;
-                }
+                let is_logged = active.told <= LOGGED;
                 let Work::Units(stage) = &self.plan.nodes[i].work else { break };
                 let name = active.name(stage, slot);
-                let log = Some(flight.dir.join("log.txt")).filter(|log| log.exists());
+                let log = Some(flight.dir.join("log.txt")).filter(|log| is_logged && log.exists());
                 let units = active.unit_numbers(&[slot]);
                 // a provider need not give a hint
                 let described = || format!("`effigy stages {}` tells what the stage reads and takes", stage.def.kind);
@@ -390,12 +390,19 @@ impl<'a> Run<'a> {
         let State::Active(active) = &mut self.states[i] else { return };
         let Work::Units(stage) = &self.plan.nodes[i].work else { return };
         let (failed, left) = (active.told, active.waiting_units());
-        if failed < HOPELESS || left == 0 || active.has_some() || !active.failed_more_than(stage.allow_failures) {
+        if self.options.keep_going
+            || failed < HOPELESS
+            || left == 0
+            || active.has_some()
+            || !active.failed_more_than(stage.allow_failures)
+        {
             return;
         }
         active.abandon();
         let stage = &self.plan.nodes[i].name;
-        let text = format!("stage `{stage}`: {failed} units failed and none succeeded; the other {left} are not tried");
+        let text = format!(
+            "stage `{stage}`: {failed} units failed and none succeeded; the other {left} are not tried\n  hint: `--keep-going` tries them all"
+        );
         self.emit(&Event::Warning { text });
     }
 
@@ -405,7 +412,7 @@ impl<'a> Run<'a> {
         std::fs::create_dir_all(target.parent()?).ok()?;
         std::fs::rename(log, &target).ok()?;
         // a program that never stops writing fills no disk after its end
-        let _ = shorten(&target);
+        let _ = super::logs::shorten(&target);
         // what the run says of it is in no other file; the log is of use without
         let hint = hint.map_or(String::new(), |hint| format!("hint: {hint}\n"));
         let told = OpenOptions::new().append(true).open(&target);
@@ -427,45 +434,5 @@ fn careless(file: Option<Digest>) -> (String, Option<String>) {
 
 /// Where the log of a failed unit is kept.
 fn failed_log(root: &Path, key: &Digest) -> PathBuf {
-    root.join("failed").join(format!("{}.txt", key.short()))
-}
-
-/// Of a longer log this much is kept from its beginning and from its end, bytes.
-const KEPT: u64 = 1 << 20;
-
-/// Takes the middle out of a log that is much longer than anybody reads.
-fn shorten(path: &Path) -> std::io::Result<()> {
-    let mut file = OpenOptions::new().read(true).write(true).open(path)?;
-    let len = file.metadata()?.len();
-    if len <= 2 * KEPT {
-        return Ok(());
-    }
-    let mut end = Vec::new();
-    file.seek(SeekFrom::Start(len - KEPT))?;
-    file.take(KEPT).read_to_end(&mut end)?;
-    let mut file = OpenOptions::new().write(true).open(path)?;
-    file.set_len(KEPT)?;
-    file.seek(SeekFrom::End(0))?;
-    write!(file, "\n[… {} bytes left out]\n", len - 2 * KEPT)?;
-    file.write_all(&end)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_log_keeps_its_beginning_and_its_end() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("log.txt");
-        std::fs::write(&path, "short\n").unwrap();
-        shorten(&path).unwrap();
-        assert_eq!(std::fs::read_to_string(&path).unwrap(), "short\n");
-        let line = "a line of thirty-one characters\n";
-        std::fs::write(&path, format!("first\n{}last\n", line.repeat(200_000))).unwrap();
-        shorten(&path).unwrap();
-        let text = std::fs::read_to_string(&path).unwrap();
-        assert!(text.starts_with("first\na line") && text.ends_with("characters\nlast\n") && text.len() < 2_100_000);
-        assert!(text.contains("\n[… 4302859 bytes left out]\n"), "{}", 6_400_011 - 2 * KEPT);
-    }
+    root.join(layout::FAILED).join(format!("{}.txt", key.short()))
 }

@@ -22,7 +22,7 @@ fn told(dir: &Path, recipe: &str) -> Vec<Event> {
     let gpus = Gpus::These(Vec::new());
     let means = Means { jobs: 1, memory_mb: 1000, gpus, place: Place::Local, cluster: Cluster::default() };
     let (recipe, selection) = (dir.join("r.yaml"), Selection::default());
-    let options = Options { means, recipe, overrides: Vec::new(), selection, fail_fast: false };
+    let options = Options { means, recipe, overrides: Vec::new(), selection, fail_fast: false, keep_going: false };
     let events = Rc::default();
     let mut readers: Vec<Box<dyn Reader>> = vec![Box::new(Ear(Rc::clone(&events)))];
     run(&plan, &mut cache, &options, &mut readers).unwrap();

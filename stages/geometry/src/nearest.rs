@@ -7,7 +7,6 @@ use std::cmp::Ordering;
 use std::collections::BinaryHeap;
 
 use glam::Vec3;
-use rayon::prelude::*;
 
 pub use crate::distance::{Closest, MeshDistance, SurfaceSample, sample_surface};
 
@@ -72,11 +71,6 @@ impl KdTree {
             best.squared
         });
         if best.index == u32::MAX { (usize::MAX, f32::INFINITY) } else { (best.index as usize, best.squared.sqrt()) }
-    }
-
-    /// [`KdTree::nearest`] for many points, in parallel.
-    pub fn nearest_all(&self, queries: &[Vec3]) -> Vec<(usize, f32)> {
-        queries.par_iter().with_min_len(256).map(|p| self.nearest(*p)).collect()
     }
 
     /// The `k` points nearest to `p`, nearest first, as (index, distance); fewer if there are fewer points.

@@ -53,8 +53,6 @@ use std::f64::consts::{FRAC_PI_3, PI};
 pub const DEPTH: Quantizer<1> = Quantizer { min: [0.0], max: [2.0], bits: 16, mask_bin: true };
 /// Normalised canonical coordinates, 16 bits.
 pub const UV: Quantizer<3> = Quantizer { min: [0.0; 3], max: [1.0; 3], bits: 16, mask_bin: true };
-/// Texture coordinates of the mesh 3DMM, 16 bits; stored with a third channel of 0.
-pub const UV2: Quantizer<2> = Quantizer { min: [0.0; 2], max: [1.0; 2], bits: 16, mask_bin: true };
 /// Normalised ambient coordinates, 8 bits; stored with a third channel of 0.
 pub const AMBIENT: Quantizer<2> = Quantizer { min: [0.0; 2], max: [1.0; 2], bits: 8, mask_bin: true };
 /// Normals as (r, theta, phi), 8 bits, as in all rendered data. Use [`encode_normals`].

@@ -253,7 +253,9 @@ impl Window {
     fn each_row(&self, plane: &Plane, mut each: impl FnMut(usize, &[f64])) {
         let (width, height, radius) = (plane.width, plane.height, self.taps.radius());
         let size = 2 * radius + 1;
-        assert!(width >= size && height >= size, "an image of {width} x {height} px is smaller than the window");
+        // of a picture that is reflected at its ends each end has to be long enough for that
+        let least = if self.border == 0 { radius + 1 } else { size };
+        assert!(width.min(height) >= least, "an image of {width} x {height} px is smaller than the window");
         // the last rows, blurred across: means of both, mean of the sum of squares, mean of the product
         let mut rows = vec![vec![0f64; 4 * width]; size];
         let mut scratch = Scratch::new(width, radius);

@@ -3,6 +3,14 @@
 use crate::common::head_models::UNIT_MM;
 use models::nphm::fit::FitConfig;
 
+/// A frame of whose points a fit explains a smaller share has lost the face.
+pub const LOST: f64 = 0.7;
+
+/// Points of a moment that are fitted to.
+pub fn points() -> usize {
+    5000
+}
+
 /// Of landmarks in a fit.
 pub fn landmark_weight() -> f64 {
     FitConfig::default().landmarks

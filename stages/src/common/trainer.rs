@@ -6,6 +6,7 @@
 //! Knows nothing of what is trained.
 
 use anyhow::{Context, Result};
+use protocol::Cx;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use tch::Device;
@@ -84,6 +85,24 @@ impl Checkpoints {
         anyhow::anyhow!(
             "{what} at step {step}: training has diverged and stops; {kept}\nhint: try a lower learning rate"
         )
+    }
+
+    /// Behind a step: a checkpoint where one is due, every so many steps or because the task should stop, and then the task stops.
+    ///
+    /// # Errors
+    /// If a file cannot be written, or the task is to stop; it is begun again, and goes on from the checkpoint.
+    pub fn after(
+        &self,
+        cx: &Cx<'_>,
+        step: u64,
+        (every, last): (u64, u64),
+        save: impl FnOnce(&Path) -> Result<()>,
+    ) -> Result<()> {
+        let stop = step < last && cx.should_stop();
+        if step.is_multiple_of(every) || stop {
+            self.save(step, save)?;
+        }
+        cx.stop_if(stop)
     }
 
     /// Writes the checkpoint of a step with `save`, and drops those that are older than the last few.

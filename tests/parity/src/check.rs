@@ -81,6 +81,24 @@ impl Checks {
         self.weighted(what, got, want, tolerance, |want| want.abs().clamp_min(1.0));
     }
 
+    /// The same of what a difference is more than `slack`, which is what the reference's own rounding comes to.
+    pub fn scaled_beyond(
+        &mut self,
+        what: impl Into<String>,
+        got: &Tensor,
+        want: &Tensor,
+        tolerance: f64,
+        slack: &Tensor,
+    ) {
+        let excess = if got.size() == want.size() {
+            let off = got - want;
+            want + off.sign() * (off.abs() - slack).clamp_min(0.0)
+        } else {
+            got.shallow_clone()
+        };
+        self.scaled(what, &excess, want, tolerance);
+    }
+
     /// Largest difference in units of max(1, the reference's root mean square): what cancels in a sum is as large as its terms.
     pub fn by_rms(&mut self, what: impl Into<String>, got: &Tensor, want: &Tensor, tolerance: f64) {
         let unit =
@@ -129,12 +147,18 @@ impl Report {
         // A panic in a network (libtorch's way of refusing a shape) is that case's failure, not the end of the run.
         let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run(&mut checks)));
         let outcome = outcome.unwrap_or_else(|_| Err(anyhow::anyhow!("it panicked (message above)")));
-        let worst = checks.all.iter().max_by(|a, b| a.share().total_cmp(&b.share()));
+        // the first of those that are equally far off
+        let worst = checks.all.iter().rev().max_by(|a, b| a.share().total_cmp(&b.share()));
         match (outcome, worst) {
             (Err(error), _) => self.fail(name, &format!("{error:#}")),
             (Ok(()), None) => self.fail(name, "it checked nothing"),
             (Ok(()), Some(c)) if c.share() > 1.0 => {
-                self.fail(name, &format!("error {:.3e}, tolerance {:.1e}, at {}", c.error, c.tolerance, c.what));
+                let over = checks.all.iter().filter(|check| check.share() > 1.0).count();
+                let said = match c.error {
+                    f64::INFINITY if c.tolerance == 0.0 => format!("does not hold: {}", c.what),
+                    error => format!("error {error:.3e}, tolerance {:.1e}, at {}", c.tolerance, c.what),
+                };
+                self.fail(name, &format!("{said} ({over} of {} checks fail)", checks.all.len()));
             }
             (Ok(()), Some(c)) => {
                 self.passed += 1;

@@ -149,7 +149,9 @@ fn grid(name: &str, about: &Value, stored: Option<&Tensor>, checks: &mut Checks)
         checks.error("distance to the surface", off, 1e-6 + 1.01 * number(want, "max_vertex_dist_to_surface")?);
     }
     mesh.positions = places.iter().map(|p| p.as_vec3()).collect();
-    sizes(&mesh, want, f64::from(values[0]) >= level, checks)
+    // an axis that runs backwards mirrors the mesh
+    let is_mirrored = (hi - lo).to_array().iter().filter(|extent| **extent < 0.0).count() % 2 == 1;
+    sizes(&mesh, want, (f64::from(values[0]) >= level) != is_mirrored, checks)
 }
 
 /// Area, and what only a closed surface has: a volume, and a side that looks outwards. That is the side where the field is

@@ -98,6 +98,15 @@ fn pair(images: &Case, name: &str, want: &Value, checks: &mut Checks) -> Result<
         ("ssim_skimage_gaussian", Definition::Gaussian),
         ("ssim_skimage_uniform7", Definition::Uniform7),
     ] {
+        let window = match definition {
+            Definition::Torchmetrics => 6,
+            Definition::Uniform7 => 7,
+            Definition::Gaussian => 11,
+        };
+        if height.min(width) < window && want.get(key).is_none_or(Value::is_null) {
+            checks.remark(&format!("{name} {key}: the picture is smaller than its window, and the reference has none"));
+            continue;
+        }
         let got = ssim(&a, &b, width as usize, height as usize, channels as usize, definition);
         checks.error(format!("{name} {key}"), (got - number(want, key)?).abs(), 2e-5);
     }

@@ -12,6 +12,7 @@ use super::workers::{Desk, Task, text};
 use crate::provider::Candidate;
 use crate::record::{Record, StageRecord};
 use anyhow::{Result, anyhow};
+use cache::layout;
 use manifests::{Digest, Manifest, Schema, Type, Value};
 use serde_json::{Map, Value as Json, json};
 use std::collections::{HashSet, VecDeque};
@@ -133,9 +134,14 @@ type Mesh = (String, PathBuf);
 
 /// Computes what the viewer shows.
 pub struct Viewer {
-    /// Where heads are posed and directions found, where they are rasterised, where pictures are drawn, and where surfaces are sketched, which must
-    /// not wait for the others.
-    desks: [Mutex<Desk>; 4],
+    /// Where heads are posed and directions found.
+    heads: Mutex<Desk>,
+    /// Where surfaces are sketched, which must not wait for the others.
+    sketches: Mutex<Desk>,
+    /// Where heads are rasterised.
+    gbuffers: Mutex<Desk>,
+    /// Where pictures are drawn.
+    pictures: Mutex<Desk>,
     meshes: Mutex<VecDeque<Mesh>>,
     directions: Mutex<Vec<(Digest, Arc<Vec<Direction>>)>>,
     folder: PathBuf,
@@ -153,10 +159,13 @@ struct Direction {
 impl Viewer {
     /// Over a workspace, with the provider that has the stages, and an empty folder.
     pub fn new(root: &Path, provider: Option<Candidate>, folder: &Path) -> Viewer {
-        let memory = root.join("providers.json");
+        let memory = root.join(layout::PROVIDERS);
         let desk = |name: &str| Mutex::new(Desk::new(folder.join(name), provider.clone(), &memory));
         Viewer {
-            desks: [desk("heads"), desk("gbuffers"), desk("pictures"), desk("sketches")],
+            heads: desk("heads"),
+            sketches: desk("sketches"),
+            gbuffers: desk("gbuffers"),
+            pictures: desk("pictures"),
             meshes: Mutex::default(),
             directions: Mutex::default(),
             folder: folder.into(),
@@ -244,7 +253,7 @@ impl Viewer {
             ("height", Type::I64, Value::I64(size)),
         ];
         let drawn = {
-            let mut desk = self.desk(1);
+            let mut desk = hold(&self.gbuffers);
             let task = Task { kind: RASTERS, params, with: &[], rows: table_of(&row)?, stage: "viewer".into() };
             desk.work(site, &task)?
         };
@@ -259,14 +268,10 @@ impl Viewer {
         let stage = format!("{avatar} {backbone}");
         let task =
             Task { kind: RENDERS, params: with_params(&render.params, &[]), with: &with, rows: table_of(&row)?, stage };
-        let picture = self.desk(2).work(site, &task)?;
+        let picture = hold(&self.pictures).work(site, &task)?;
         let bytes = std::fs::read(picture.file(0, "render")?)
             .map_err(|error| anyhow!("the picture cannot be read: {error}"))?;
         Ok(Answer::bytes("image/png", bytes))
-    }
-
-    fn desk(&self, i: usize) -> MutexGuard<'_, Desk> {
-        self.desks[i].lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     /// Code and pose of a request: those of a tracked moment, or the mean code, and steps along the directions from there.
@@ -337,8 +342,13 @@ impl Viewer {
         if let Some((_, known)) = lock().iter().find(|(known, _)| *known == table) {
             return Ok(known.clone());
         }
+        let mut desk = hold(&self.heads);
+        // whoever waited for the desk may have waited for these
+        if let Some((_, known)) = lock().iter().find(|(known, _)| *known == table) {
+            return Ok(known.clone());
+        }
         let task = Task { kind, params: Map::new(), with: &[], rows: rows()?, stage: "viewer".into() };
-        let found = self.desk(0).work(site, &task)?.table;
+        let found = desk.work(site, &task)?.table;
         let number = |row: usize, column: &str| match found.value(row, column) {
             Ok(Value::F64(number)) => Some(number),
             _ => None,
@@ -367,7 +377,7 @@ impl Viewer {
         let what = format!("{stage} {code:?} {pose:?}");
         let lock = || self.meshes.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         // whoever waited for the desk may have waited for this very mesh
-        let mut desk = self.desk(if sketch { 3 } else { 0 });
+        let mut desk = hold(if sketch { &self.sketches } else { &self.heads });
         if let Some((_, path)) = lock().iter().find(|(known, _)| *known == what) {
             return Ok(path.clone());
         }
@@ -389,6 +399,11 @@ impl Viewer {
         }
         Ok(path)
     }
+}
+
+/// A desk for oneself, until whoever works at it is done.
+fn hold(desk: &Mutex<Desk>) -> MutexGuard<'_, Desk> {
+    desk.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
 /// The camera of a request. Focal length and distance are those of the first camera that pictures were drawn for; without any, of one that

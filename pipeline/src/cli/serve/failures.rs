@@ -5,7 +5,8 @@ use super::site::Site;
 use crate::cli::live::Live;
 use crate::compare::Naming;
 use crate::record::{Record, StageRecord};
-use crate::run::logs;
+use crate::run::{log_index, logs};
+use cache::layout;
 use protocol::Grain;
 use serde_json::{Value as Json, json};
 use std::fs::File;
@@ -21,7 +22,7 @@ const WORDS: (usize, u64) = (12, 8 << 10);
 /// The failures of a stage of a run: unit, row, and the last words of its log. Logs are those of the last run that had work for the stage;
 /// of an older one nothing is left.
 pub fn of(site: &Site, record: &Record, stage: &StageRecord) -> Vec<Json> {
-    let folder = site.root.join("failed");
+    let folder = site.root.join(layout::FAILED);
     let begun = moment(record.started);
     let of_this_run =
         |path: &Path| written(path).is_some_and(|time| time >= begun && time <= moment(record.ended() + 2000));
@@ -58,11 +59,11 @@ pub fn of(site: &Site, record: &Record, stage: &StageRecord) -> Vec<Json> {
 /// Units of a stage that somebody works on now; the others of a stage that is running wait for their turn.
 pub fn working(root: &Path, live: &Live, stage: &str) -> usize {
     // what an earlier run noted says nothing of this one
-    let index = root.join("logs").join(stage).join("index");
+    let index = log_index(root, stage);
     if written(&index).is_none_or(|time| time < moment(live.started)) {
         return 0;
     }
-    let over = [root.join("failed"), root.join("logs")];
+    let over = [root.join(layout::FAILED), root.join(layout::LOGS)];
     let open = logs(root, stage).into_iter().filter(|one| !over.iter().any(|folder| one.log.starts_with(folder)));
     open.map(|one| one.units.len()).sum()
 }

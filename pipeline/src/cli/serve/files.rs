@@ -4,11 +4,12 @@
 use super::asked::{Answer, Answered, Asked, Body, missing};
 use crate::memory::{Memory, Places, Store};
 use cache::Blobs;
+use cache::layout;
 use manifests::Digest;
 use std::fs::File;
 use std::io::{Seek, SeekFrom};
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
 /// What browsers show by themselves, by the ending of the name. All else is handed out as a download: a page that a stage made
@@ -47,7 +48,7 @@ pub struct Files {
 #[derive(Default)]
 struct Elsewhere {
     of: Vec<(PathBuf, Option<SystemTime>)>,
-    places: Option<Places>,
+    places: Option<Arc<Places>>,
 }
 
 impl Files {
@@ -58,22 +59,26 @@ impl Files {
 
     /// Where the file of a digest can be read.
     pub fn path(&self, digest: &Digest) -> Option<PathBuf> {
-        let own = self.root.join("blobs").join(Blobs::name(digest));
+        let own = self.root.join(layout::BLOBS).join(Blobs::name(digest));
         if own.is_file() {
             return Some(own);
         }
         let mut elsewhere = self.elsewhere.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let entries = std::fs::read_dir(self.root.join("runs/last")).into_iter().flatten().flatten();
+        let entries =
+            std::fs::read_dir(self.root.join(layout::RUNS).join(layout::LAST)).into_iter().flatten().flatten();
         let stamp = |path: PathBuf| (std::fs::metadata(&path).and_then(|meta| meta.modified()).ok(), path);
         let mut now: Vec<_> = entries.map(|entry| stamp(entry.path())).map(|(time, path)| (path, time)).collect();
         now.sort();
         if elsewhere.of != now {
             let memories = Store::new(&self.root).all().unwrap_or_default();
             let files = memories.into_iter().flat_map(|(memory, _)| memory.files).collect();
-            elsewhere.places = Places::new(&self.root, Memory { files, ..Memory::default() }).ok();
+            elsewhere.places = Places::new(&self.root, Memory { files, ..Memory::default() }).ok().map(Arc::new);
             elsewhere.of = now;
         }
-        elsewhere.places.as_ref()?.own(digest)
+        let places = elsewhere.places.clone()?;
+        // a file that was touched is read whole, and meanwhile others are asked for
+        drop(elsewhere);
+        places.own(digest)
     }
 
     /// Answers for `/blob/DIGEST.EXT`; what stands behind the digest says how it is to be shown.
