@@ -13,7 +13,8 @@
 //! where, is for later stages.
 
 use crate::common::matting;
-use crate::common::media::{Frame, Image, Undistort, VideoReader, ensure_shape};
+use crate::common::media::{Image, Undistort, ensure_shape};
+use crate::common::video_reader::{Frame, VideoReader};
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use datasets::colour::Correction;
 use image::metadata::Orientation;
@@ -75,7 +76,7 @@ fn every() -> u32 {
 const TOGETHER: usize = 2;
 
 fn def() -> StageDef {
-    StageDef::new("extract_frames", 6, Grain::Row)
+    StageDef::new("extract_frames", 7, Grain::Row)
         .doc("Takes every n-th frame of each video, over white where there is a matte.")
         .may_read([("video", Type::Blob), ("image", Type::Blob), ("timestep", Type::I64), ("every", Type::I64)])
         .may_read([("matte_video", Type::Blob), ("matte", Type::Blob), ("background", Type::Blob)])
@@ -295,6 +296,9 @@ impl ExtractFrames {
         }
         let path = row.maybe_path("video")?.context("a row has neither `video` nor `image`")?;
         let mut video = VideoReader::open(&path)?;
+        if let Some(remark) = video.remark()? {
+            cx.warn(&remark);
+        }
         let mattes = row.maybe_path("matte_video")?;
         let mut mattes = mattes.map(|mattes| Mattes::open(mattes, &path)).transpose()?;
         for timestep in 0.. {

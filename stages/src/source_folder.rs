@@ -7,8 +7,8 @@
 //! how the capture's world becomes ours (metres, +y up, the subject faces +z, the head near the origin), not what pictures
 //! show.
 
-use crate::common::media::VideoReader;
 use crate::common::video::ensure_one_rate;
+use crate::common::video_reader::VideoReader;
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use datasets::views::{self, View, ViewError};
 use datasets::{colmap, names, transforms};

@@ -1,8 +1,7 @@
-//! What several stages need: images and videos through OpenCV, cameras from rows.
+//! What several stages need: images through OpenCV, cameras from rows.
 //!
-//! Knows file formats and column names of cameras, and no stage. Videos are written by `video`.
+//! Knows file formats and column names of cameras, and no stage. Videos are read by `video_reader` and written by `video`.
 
-use crate::common::container::{self, Length};
 use crate::common::jpeg;
 use anyhow::{Context, Result, bail};
 use geometry::camera::same_shape;
@@ -13,7 +12,7 @@ use image::{ExtendedColorType, ImageDecoder, ImageEncoder, ImageReader};
 use models::face_mesh::Square;
 use opencv::core::{BORDER_CONSTANT, Mat, Scalar, Size};
 use opencv::prelude::*;
-use opencv::{imgcodecs, imgproc, videoio};
+use opencv::{imgcodecs, imgproc};
 use protocol::Row;
 use std::fmt::Display;
 use std::path::Path;
@@ -216,31 +215,14 @@ impl Image {
     }
 }
 
-/// A frame as the decoder gave it. Most of the cost of a large picture is in copies, and what is only written needs none.
-pub struct Frame<'a>(&'a Mat);
-
-impl Frame<'_> {
-    /// Its pixels, RGB.
-    pub fn image(&self) -> Result<Image> {
-        Image::from_mat(self.0)
-    }
-
-    /// Width and height, px.
-    pub fn size(&self) -> (usize, usize) {
-        (self.0.cols() as usize, self.0.rows() as usize)
-    }
-
-    /// Writes a JPEG of this quality, 1 to 100: the same bytes as by way of [`Frame::image`].
-    ///
-    /// # Errors
-    /// If the file cannot be written.
-    pub fn write_jpeg(&self, path: &Path, quality: u32) -> Result<()> {
-        write_jpeg(path, quality, self.0.data_bytes()?, self.size(), PixelFormat::BGR)
-    }
-}
-
 /// Writes 8-bit samples as a JPEG of this quality, 1 to 100, with colour at half the resolution, as OpenCV does.
-fn write_jpeg(path: &Path, quality: u32, pixels: &[u8], size: (usize, usize), format: PixelFormat) -> Result<()> {
+pub(super) fn write_jpeg(
+    path: &Path,
+    quality: u32,
+    pixels: &[u8],
+    size: (usize, usize),
+    format: PixelFormat,
+) -> Result<()> {
     let mut compressor = Compressor::new()?;
     compressor.set_quality(quality as i32)?;
     compressor.set_subsamp(if format == PixelFormat::GRAY { Subsamp::Gray } else { Subsamp::Sub2x2 })?;
@@ -248,101 +230,6 @@ fn write_jpeg(path: &Path, quality: u32, pixels: &[u8], size: (usize, usize), fo
     let jpeg =
         compressor.compress_to_vec(image).with_context(|| format!("cannot encode a {} x {} JPEG", size.0, size.1))?;
     std::fs::write(path, jpeg).with_context(|| format!("cannot write {}", path.display()))
-}
-
-/// Reads frames of a video one after the other.
-pub struct VideoReader {
-    capture: videoio::VideoCapture,
-    /// The last frame; its memory is that of the next.
-    mat: Mat,
-    path: String,
-    length: Length,
-    read: usize,
-}
-
-impl VideoReader {
-    /// Opens a video.
-    ///
-    /// # Errors
-    /// If the file is missing or no decoder takes it; the message names it.
-    pub fn open(path: &Path) -> Result<VideoReader> {
-        if !path.exists() {
-            bail!("there is no video {}\nhint: was it moved, or the download cut short?", path.display());
-        }
-        let text = path.display().to_string();
-        let length = container::length(path)?;
-        if length == Length::Cut {
-            bail!(
-                "the video {text} breaks off: parts of it go on beyond the end of the file\nhint: copy or download it again"
-            );
-        }
-        let capture = videoio::VideoCapture::from_file(path, videoio::CAP_FFMPEG)?;
-        if !capture.is_opened()? {
-            bail!(
-                "cannot decode the video {text}: it is damaged, truncated or in no format that ffmpeg knows\n\
-                 hint: copy or download it again; does a video player show it?"
-            );
-        }
-        Ok(VideoReader { capture, mat: Mat::default(), path: text, length, read: 0 })
-    }
-
-    /// Width and height of its frames, px.
-    pub fn size(&self) -> Result<(u32, u32)> {
-        let side = |property: i32| -> Result<u32> { Ok(self.capture.get(property)?.max(0.0) as u32) };
-        Ok((side(videoio::CAP_PROP_FRAME_WIDTH)?, side(videoio::CAP_PROP_FRAME_HEIGHT)?))
-    }
-
-    /// Frames a second, by the container; 0 if it does not say.
-    pub fn rate(&self) -> Result<f64> {
-        Ok(self.capture.get(videoio::CAP_PROP_FPS)?.max(0.0))
-    }
-
-    /// The number of frames that the container promises; 0 if it does not count them.
-    pub fn promised(&self) -> Result<usize> {
-        match self.length {
-            Length::Counted => Ok(self.capture.get(videoio::CAP_PROP_FRAME_COUNT)?.max(0.0) as usize),
-            Length::Whole | Length::Cut => Ok(0),
-        }
-    }
-
-    /// The next frame, RGB; none at the end.
-    ///
-    /// # Errors
-    /// If the video ends before the number of frames its container promises.
-    pub fn next_frame(&mut self) -> Result<Option<Image>> {
-        self.next_raw()?.map(|frame| frame.image()).transpose()
-    }
-
-    /// The next frame as it was decoded; none at the end.
-    ///
-    /// # Errors
-    /// As [`VideoReader::next_frame`].
-    pub fn next_raw(&mut self) -> Result<Option<Frame<'_>>> {
-        let found = self.capture.read(&mut self.mat)? && !self.mat.empty();
-        Ok(self.counted(found)?.then_some(Frame(&self.mat)))
-    }
-
-    /// Passes over the next frame, which spares its conversion; false at the end.
-    ///
-    /// # Errors
-    /// As [`VideoReader::next_frame`].
-    pub fn skip_frame(&mut self) -> Result<bool> {
-        let found = self.capture.grab()?;
-        self.counted(found)
-    }
-
-    fn counted(&mut self, found: bool) -> Result<bool> {
-        self.read += usize::from(found);
-        let promised = if found { 0 } else { self.promised()? };
-        if self.read < promised {
-            bail!(
-                "the video {} breaks off after {} of {promised} frames\nhint: copy or download it again",
-                self.path,
-                self.read
-            );
-        }
-        Ok(found)
-    }
 }
 
 /// The camera of a row, for an image of this size: columns `intrinsics` (row-major, for a `width x height` image, px) and
@@ -442,7 +329,6 @@ impl Undistort {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::common::video::write_video;
     use opencv::core::Vector;
 
     fn scratch(name: &str) -> std::path::PathBuf {
@@ -455,49 +341,6 @@ mod tests {
     fn film(frames: usize) -> Vec<Image> {
         let picture = |t: usize| (0..64 * 48 * 3).map(|i| ((i * 7 + t * 13 + i / 192 * 5) % 256) as u8).collect();
         (0..frames).map(|t| Image::new(64, 48, 3, picture(t))).collect()
-    }
-
-    #[test]
-    fn frames_passed_over_are_those_between() {
-        let (path, whole, straight) = (scratch("every.mp4"), scratch("whole.jpg"), scratch("straight.jpg"));
-        write_video(&path, 24.0, &film(7)).unwrap();
-        let (mut all, mut some) = (VideoReader::open(&path).unwrap(), VideoReader::open(&path).unwrap());
-        for i in 0..7 {
-            let expected = all.next_frame().unwrap().unwrap();
-            if i % 3 != 0 {
-                assert!(some.skip_frame().unwrap());
-                continue;
-            }
-            let found = some.next_raw().unwrap().unwrap();
-            assert_eq!((found.image().unwrap(), found.size()), (expected.clone(), (64, 48)), "frame {i}");
-            expected.write_jpeg(&whole, 95).unwrap();
-            found.write_jpeg(&straight, 95).unwrap();
-            assert_eq!(std::fs::read(&whole).unwrap(), std::fs::read(&straight).unwrap(), "frame {i}");
-        }
-        assert!(!some.skip_frame().unwrap() && all.next_frame().unwrap().is_none());
-    }
-
-    #[test]
-    fn missing_and_broken_videos_are_named() {
-        let error = VideoReader::open(Path::new("no/such.mp4")).err().unwrap().to_string();
-        assert!(error.contains("no/such.mp4"), "{error}");
-
-        let path = scratch("cut.mp4");
-        write_video(&path, 24.0, &film(30)).unwrap();
-        let bytes = std::fs::read(&path).unwrap();
-        for keep in [0, bytes.len() / 3, bytes.len() / 2] {
-            std::fs::write(&path, &bytes[..keep]).unwrap();
-            let read = || -> Result<usize> {
-                let mut video = VideoReader::open(&path)?;
-                let mut count = 0;
-                while video.next_frame()?.is_some() {
-                    count += 1;
-                }
-                Ok(count)
-            };
-            let error = read().expect_err("a cut video is no video").to_string();
-            assert!(error.contains("cut.mp4"), "{keep} bytes: {error}");
-        }
     }
 
     #[test]

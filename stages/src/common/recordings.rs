@@ -2,7 +2,7 @@
 //!
 //! No stage, but what the sources of such captures and the film of a synthetic one have in common. Knows where things lie, not what they show.
 
-use crate::common::media::VideoReader;
+use crate::common::video_reader::VideoReader;
 use anyhow::{Context, Result, bail, ensure};
 use datasets::colour::Correction;
 use datasets::nersemble::{self, Calibrations, LayoutError, Recording, Wanted};

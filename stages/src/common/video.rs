@@ -2,9 +2,10 @@
 //!
 //! Not through OpenCV: the encoder behind it, x264, estimates by its macroblock tree from memory that nobody has written, so
 //! that the same frames give other bytes in another process. OpenH264 is built from source with one thread and without
-//! assembler, so that neither the host's codecs nor its processor have a say. Knows no stage; videos are read by `media`.
+//! assembler, so that neither the host's codecs nor its processor have a say. Knows no stage; videos are read by `video_reader`.
 
-use crate::common::media::{Image, VideoReader};
+use crate::common::media::Image;
+use crate::common::video_reader::VideoReader;
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use openh264::OpenH264API;
 use openh264::encoder::{Encoder, EncoderConfig, FrameType, IntraFramePeriod, Profile, QpRange, RateControlMode};
@@ -245,7 +246,7 @@ fn planes(frame: &Image, width: usize, height: usize) -> YUVBuffer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::common::media::VideoReader;
+    use crate::common::video_reader::VideoReader;
     use std::path::PathBuf;
     use std::process::Command;
 
