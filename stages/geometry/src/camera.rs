@@ -95,14 +95,17 @@ impl Camera {
     }
 }
 
-/// Whether pictures of these widths and heights, px, can be of the same camera, one of them made smaller: sides are rounded then, and
-/// a hundredth is forgiven.
+/// Whether pictures of these widths and heights, px, can be of the same camera, one of them made smaller: sides are rounded then, by up to a
+/// pixel of the smaller one. More is a rim that was cut off or added, and shifts the middle.
 pub fn same_shape(one: (u32, u32), other: (u32, u32)) -> bool {
     let [width, height] = [one.0, one.1].map(u64::from);
     let [across, along] = [other.0, other.1].map(u64::from);
-    // where they are equal, so are these; a pixel of one picture is a side of the other
-    let (a, b) = (width * along, height * across);
-    100 * a.abs_diff(b) <= a.max(100 * width.max(height).max(across).max(along))
+    // codecs take even sides, and nothing was made smaller there
+    if width == across || height == along {
+        return width.abs_diff(across) <= 1 && height.abs_diff(along) <= 1;
+    }
+    // a pixel of one picture is a side of the other
+    (width * along).abs_diff(height * across) <= width.max(height).max(across).max(along)
 }
 
 #[cfg(test)]
@@ -131,10 +134,13 @@ mod tests {
             assert!(same_shape(small, (2200, 3208)) && same_shape((2200, 3208), small), "{small:?}");
         }
         // turned, another camera's, cropped to a square, and by a tenth
-        for other in [(3208, 2200), (160, 110), (512, 512), (1100, 1444)] {
+        for other in [(3208, 2200), (160, 110), (512, 512), (1100, 1444), (2200, 3224), (2176, 3208), (1100, 1612)] {
             assert!(!same_shape(other, (2200, 3208)) && !same_shape((2200, 3208), other), "{other:?}");
         }
         assert!(!same_shape((8, 6), (16, 16)));
+        // an encoder's even sides, and a rim of four
+        assert!(same_shape((275, 402), (274, 402)) && same_shape((101, 67), (100, 66)));
+        assert!(!same_shape((512, 384), (512, 388)) && !same_shape((1920, 1080), (1920, 1088)));
     }
 
     #[test]
