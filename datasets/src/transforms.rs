@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! {"camera_model": "OPENCV", "fl_x", "fl_y", "cx", "cy", "w", "h", "k1" ... "k4", "p1", "p2"     for all frames, or in each frame
+//!  "distortion_params": [k1, k2, k3, k4, p1, p2]                      in place of these
 //!  "camera_angle_x", "camera_angle_y"                                 radians, in place of fl_x, fl_y
 //!  "applied_transform": 3 x 4, "applied_scale"                        what a tool did to the capture's world; undone here
 //!  "frames": [{"file_path", "transform_matrix": 4 x 4,                camera to world, OpenGL axes: x right, y up, z back
@@ -15,7 +16,7 @@
 //! OpenCV and wrote its `cx` here is half a pixel off, which no file tells.
 //! This file reads names and numbers; it decodes no picture, except for the size of one where `w` and `h` are missing.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -23,7 +24,7 @@ use geometry::Distortion;
 use glam::DMat4;
 use serde_json::Value;
 
-use crate::views::{View, ViewError, rotation_fault};
+use crate::views::{View, ViewError, is_video, rotation_fault};
 
 /// The files of a folder that are read: `transforms.json`, or else those of the three parts of NeRF-synthetic.
 pub fn find(root: &Path) -> Vec<PathBuf> {
@@ -39,20 +40,22 @@ pub fn find(root: &Path) -> Vec<PathBuf> {
 }
 
 /// Reads the files of a capture ([`find`]); views are in their order, and in the units and the world that the capture had before
-/// `applied_transform`. Times that are fractions are counted over all files: they are parts of one recording.
+/// `applied_transform`. Times that are fractions are counted over all files: they are parts of one recording. Beside them, what is to be said of
+/// how they were read, a sentence each.
 ///
 /// # Errors
 /// If a field is missing, has another shape, or says what this reader does not know.
-pub fn read(paths: &[PathBuf]) -> Result<Vec<View>, ViewError> {
+pub fn read(paths: &[PathBuf]) -> Result<(Vec<View>, Vec<String>), ViewError> {
     let values = paths.iter().map(|path| json_of(path)).collect::<Result<Vec<Value>, ViewError>>()?;
     let files = paths.iter().zip(&values).map(|(path, value)| Fields { path, prefix: String::new(), value });
     let files: Vec<Fields<'_>> = files.collect();
     let frames = files.iter().map(frames_of).collect::<Result<Vec<&[Value]>, ViewError>>()?;
+    check_one_way(&files, &frames)?;
     let times = Times::new(frames.iter().copied().flatten());
     let parts = files.iter().zip(frames).map(|(whole, frames)| views_of(whole, frames, &times));
     let mut parts = parts.collect::<Result<Vec<Vec<View>>, ViewError>>()?;
     name_parts(paths, &mut parts);
-    Ok(parts.concat())
+    Ok((parts.concat(), times.remark().into_iter().collect()))
 }
 
 fn json_of(path: &Path) -> Result<Value, ViewError> {
@@ -270,11 +273,20 @@ fn size(frame: &Fields<'_>, whole: &Fields<'_>, file: &Path) -> Result<(u32, u32
     if let (Some(width), Some(height)) = given {
         return Ok((width, height));
     }
+    let missing = format!("{}{}", frame.prefix, if given.0.is_none() { "w" } else { "h" });
+    if is_video(file) {
+        return Err(fault(
+            frame.path,
+            &missing,
+            &format!("nothing, and {} is a video", file.display()),
+            "width and height of its pictures, px",
+            "write `w` and `h` into the file, of the pictures that `fl_x` holds for: no video is opened to find its size",
+        ));
+    }
     let picture = image::image_dimensions(file).map_err(|error| {
-        let missing = if given.0.is_none() { "w" } else { "h" };
         fault(
             frame.path,
-            &format!("{}{missing}", frame.prefix),
+            &missing,
             &format!("nothing, and the size of {} cannot be read ({error})", file.display()),
             "the picture's size in pixels",
             "write `w` and `h` into the file, or copy the pictures beside it",
@@ -341,6 +353,45 @@ fn intrinsics(frame: &Fields<'_>, whole: &Fields<'_>, width: u32, height: u32) -
 const UNKNOWN: [&str; 9] =
     ["k5", "k6", "ftheta_p0", "ftheta_p1", "ftheta_p2", "ftheta_p3", "ftheta_p4", "equirectangular", "rolling_shutter"];
 
+/// nerfstudio's list of coefficients, in the order of [`COEFFICIENTS`].
+const LIST: &str = "distortion_params";
+const COEFFICIENTS: [&str; 6] = ["k1", "k2", "k3", "k4", "p1", "p2"];
+
+/// The coefficients that a frame or a file gives, by name or as a list.
+fn coefficients(place: &Fields<'_>, is_fisheye: bool) -> Result<[Option<f64>; 6], ViewError> {
+    let mut found = [None; 6];
+    if let Some(value) = place.get(LIST) {
+        let wrong = || {
+            place.fault(
+                LIST,
+                "the six finite numbers k1, k2, k3, k4, p1, p2, or the four of a fisheye lens",
+                "OpenCV's own order is another one, k1, k2, p1, p2, k3: give those by their names",
+            )
+        };
+        let list = value.as_array().ok_or_else(wrong)?;
+        let numbers = list.iter().map(|x| x.as_f64().filter(|x| x.is_finite())).collect::<Option<Vec<f64>>>();
+        let numbers = numbers.ok_or_else(wrong)?;
+        // four numbers of any other lens are likely to be OpenCV's k1, k2, p1, p2
+        if numbers.len() != 6 && !(numbers.len() == 4 && is_fisheye) {
+            return Err(wrong());
+        }
+        found.iter_mut().zip(numbers).for_each(|(to, number)| *to = Some(number));
+    }
+    for (to, name) in found.iter_mut().zip(COEFFICIENTS) {
+        let Some(number) = place.number(name)? else { continue };
+        if to.is_some_and(|listed| listed != number) {
+            let expected = format!("{} as in {LIST}", to.unwrap_or_default());
+            return Err(place.fault(
+                name,
+                &expected,
+                "take out what does not hold: a lens has one set of coefficients",
+            ));
+        }
+        *to = Some(number);
+    }
+    Ok(found)
+}
+
 fn distortion(frame: &Fields<'_>, whole: &Fields<'_>) -> Result<Option<Distortion>, ViewError> {
     fn is_nothing(value: &Value) -> bool {
         match value {
@@ -359,23 +410,24 @@ fn distortion(frame: &Fields<'_>, whole: &Fields<'_>) -> Result<Option<Distortio
             ));
         }
     }
-    let k = |name: &str| Ok::<f64, ViewError>(either(frame, whole, name)?.unwrap_or(0.0));
-    let (k1, k2, k3, k4, p1, p2) = (k("k1")?, k("k2")?, k("k3")?, k("k4")?, k("p1")?, k("p2")?);
     let place = if frame.get("camera_model").is_some() { frame } else { whole };
     let model = place.text("camera_model")?;
     // instant-ngp's way of saying it
     let is_fisheye =
         [frame, whole].iter().any(|place| place.get("is_fisheye").is_some_and(|x| x.as_bool() == Some(true)));
     let model = model.as_deref().unwrap_or(if is_fisheye { "OPENCV_FISHEYE" } else { "OPENCV" });
+    let [of_frame, of_whole] = [frame, whole].map(|place| coefficients(place, model == "OPENCV_FISHEYE"));
+    let (of_frame, of_whole) = (of_frame?, of_whole?);
+    let [k1, k2, k3, k4, p1, p2] = [0, 1, 2, 3, 4, 5].map(|at| of_frame[at].or(of_whole[at]).unwrap_or(0.0));
     let bends = [k1, k2, k3, k4, p1, p2].iter().any(|k| *k != 0.0);
     match model {
         "OPENCV_FISHEYE" => Ok(Some(Distortion::Fisheye([k1, k2, k3, k4]))),
         // the coefficients have names, so the simpler models of COLMAP are this one, too
         "OPENCV" | "SIMPLE_RADIAL" | "RADIAL" if k4 != 0.0 => {
-            let place = if frame.get("k4").is_some() { frame } else { whole };
+            let place = if of_frame[3].is_some() { frame } else { whole };
             Err(place.fault(
-                "k4",
-                "0 for a lens that is not OPENCV_FISHEYE",
+                if place.get("k4").is_some() { "k4" } else { LIST },
+                "0 as k4 of a lens that is not OPENCV_FISHEYE",
                 "programs disagree on what it means: undistort the pictures first, or calibrate without it",
             ))
         }
@@ -396,8 +448,11 @@ fn distortion(frame: &Fields<'_>, whole: &Fields<'_>) -> Result<Option<Distortio
     }
 }
 
+/// What a camera's name is called.
+const CAMERA: [&str; 3] = ["camera_label", "camera_id", "camera_index"];
+
 fn camera(frame: &Fields<'_>) -> Result<String, ViewError> {
-    for name in ["camera_label", "camera_id", "camera_index"] {
+    for name in CAMERA {
         match frame.get(name) {
             None => {}
             Some(Value::String(text)) if !text.is_empty() => return Ok(text.clone()),
@@ -408,24 +463,88 @@ fn camera(frame: &Fields<'_>) -> Result<String, ViewError> {
     Ok(String::new())
 }
 
+/// What the number of a moment is called.
+const INDEX: [&str; 2] = ["timestep_index", "timestep_id"];
+
+/// Checks that all pictures tell their moments in one way: numbers of the file and those of paths, or of a clock, do not count the same.
+fn check_one_way(files: &[Fields<'_>], frames: &[&[Value]]) -> Result<(), ViewError> {
+    let way = |frame: &Value| {
+        let has = |name: &&str| frame.get(name).is_some_and(|value| !value.is_null());
+        if INDEX.iter().any(|name| has(&name)) { Some(INDEX[0]) } else { has(&"time").then_some("time") }
+    };
+    let is_picture =
+        |frame: &Value| frame.get("file_path").and_then(Value::as_str).is_some_and(|file| !is_video(Path::new(file)));
+    let all = files.iter().zip(frames).flat_map(|(file, frames)| frames.iter().enumerate().map(move |at| (file, at)));
+    let all: Vec<_> = all.filter(|(_, (_, frame))| is_picture(frame)).collect();
+    let Some(first) = all.iter().find_map(|(_, (_, frame))| way(frame)) else { return Ok(()) };
+    match all.iter().find(|(_, (_, frame))| way(frame) != Some(first)) {
+        None => Ok(()),
+        Some((file, (at, frame))) => Err(fault(
+            file.path,
+            &format!("frames[{at}].{first}"),
+            &way(frame).map_or("nothing".to_owned(), |other| format!("`{other}`")),
+            &format!("`{first}`, as other frames have it"),
+            "all frames have the number of their moment, or a time, or none has",
+        )),
+    }
+}
+
 /// Times that are so much of the recording apart are one: a millionth of an hour is less than the time of a frame.
 const SAME: f64 = 2e-6;
+/// And those of several cameras that are so much of the time between two frames apart: their clocks differ.
+const CLOCKS: f64 = 0.1;
 
 /// The distinct times of a capture, for those that are no integers: then the timestep is the place in their order.
-struct Times(Vec<f64>);
+struct Times {
+    times: Vec<f64>,
+    /// By how much clocks differ, at most, where they differ by more than digits.
+    apart: Option<f64>,
+}
 
 impl Times {
     fn new<'a>(frames: impl Iterator<Item = &'a Value>) -> Times {
-        let mut times: Vec<f64> = frames.filter_map(|frame| frame.get("time")?.as_f64()).collect();
+        let mut cameras: BTreeMap<String, Vec<f64>> = BTreeMap::new();
+        for frame in frames {
+            let Some(time) = frame.get("time").and_then(Value::as_f64) else { continue };
+            // as a text or a number, and nothing for those without a name
+            let camera = CAMERA.iter().find_map(|name| frame.get(name).filter(|name| !name.is_null()));
+            cameras.entry(camera.map(Value::to_string).unwrap_or_default()).or_default().push(time);
+        }
+        let mut gaps = Vec::new();
+        for times in cameras.values_mut() {
+            times.sort_by(f64::total_cmp);
+            gaps.extend(times.windows(2).map(|two| two[1] - two[0]).filter(|gap| *gap > 0.0));
+        }
+        gaps.sort_by(f64::total_cmp);
+        let mut times = cameras.into_values().flatten().collect::<Vec<f64>>();
         times.sort_by(f64::total_cmp);
-        // clocks of several cameras, or texts of so many digits, do not agree to the last one
+        // texts of so many digits do not agree to the last one
         let length = times.last().zip(times.first()).map_or(0.0, |(last, first)| last - first);
-        times.dedup_by(|later, earlier| *later - *earlier <= SAME * length);
-        Times(times)
+        let digits = SAME * length;
+        // no camera has two pictures at one moment
+        let clocks = gaps.first().map_or(0.0, |least| (CLOCKS * gaps[gaps.len() / 2]).min(0.5 * least));
+        let is_whole = times.iter().all(|time| time.fract() == 0.0);
+        let forgiven = if is_whole { digits } else { digits.max(clocks) };
+        let mut apart = 0.0f64;
+        times.dedup_by(|later, earlier| {
+            let same = *later - *earlier <= forgiven;
+            apart = if same { apart.max(*later - *earlier) } else { apart };
+            same
+        });
+        Times { times, apart: (apart > digits).then_some(apart) }
+    }
+
+    /// What is to be said of clocks that differ.
+    fn remark(&self) -> Option<String> {
+        self.apart.map(|apart| {
+            format!(
+                "clocks of cameras are up to {apart:.6} apart; `time` that differs by no more is taken for one moment"
+            )
+        })
     }
 
     fn of(&self, frame: &Fields<'_>) -> Result<Option<i64>, ViewError> {
-        for name in ["timestep_index", "timestep_id"] {
+        for name in INDEX {
             let Some(value) = frame.get(name) else { continue };
             // texts like frame_00012
             let trailing = |text: &str| text[text.trim_end_matches(|c: char| c.is_ascii_digit()).len()..].parse().ok();
@@ -435,11 +554,11 @@ impl Times {
             });
         }
         let Some(time) = frame.number("time")? else { return Ok(None) };
-        if self.0.iter().all(|time| time.fract() == 0.0 && time.abs() < 1e15) {
+        if self.times.iter().all(|time| time.fract() == 0.0 && time.abs() < 1e15) {
             return Ok(Some(time as i64));
         }
         // each stands for those up to the next
-        Ok(i64::try_from(self.0.partition_point(|found| *found <= time)).ok().map(|after| after - 1))
+        Ok(i64::try_from(self.times.partition_point(|found| *found <= time)).ok().map(|after| after - 1))
     }
 }
 

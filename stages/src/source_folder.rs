@@ -90,7 +90,7 @@ fn one() -> f64 {
 }
 
 fn def() -> StageDef {
-    StageDef::new("source_folder", 4, Grain::Whole)
+    StageDef::new("source_folder", 5, Grain::Whole)
         .doc("Lists the pictures or videos of a capture with transforms.json, a COLMAP model, or one plain video.")
         .source()
         .file_param("path")
@@ -210,7 +210,9 @@ impl Params {
             Format::Videos | Format::Auto => return self.video().map(|view| (vec![view], remarks)),
             Format::Transforms => {
                 let first = jsons.first().with_context(|| nothing(root, "transforms.json"))?;
-                (transforms::read(&jsons).map_err(hinted)?, first.clone())
+                let (views, told) = transforms::read(&jsons).map_err(hinted)?;
+                remarks.extend(told);
+                (views, first.clone())
             }
             Format::Colmap => {
                 let model = model.with_context(|| nothing(root, "sparse/0/cameras.bin and images.bin"))?;

@@ -11,7 +11,7 @@ fn written(value: &Value) -> (tempfile::TempDir, Result<Vec<View>, ViewError>) {
     let root = tempfile::tempdir().unwrap();
     let path = root.path().join("transforms.json");
     fs::write(&path, value.to_string()).unwrap();
-    let views = read(&[path]);
+    let views = read(&[path]).map(|(views, _)| views);
     (root, views)
 }
 
@@ -70,7 +70,7 @@ fn nerf_synthetic_has_angles_and_no_extensions() {
         "frames": [{ "file_path": "./train/r_0", "rotation": 0.01, "transform_matrix": IDENTITY }] });
     fs::write(&path, text.to_string()).unwrap();
     assert_eq!(find(root.path()), std::slice::from_ref(&path));
-    let views = read(std::slice::from_ref(&path)).unwrap();
+    let views = read(std::slice::from_ref(&path)).unwrap().0;
     assert_eq!(views[0].file, root.path().join("train/r_0.png"));
     let expected = [40.0, 0.0, 40.0, 0.0, 40.0, 30.0, 0.0, 0.0, 1.0];
     assert!(views[0].intrinsics.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-9), "{:?}", views[0].intrinsics);
@@ -123,7 +123,7 @@ fn parts_of_one_recording_have_one_clock() {
             let text = json!({ "camera_angle_x": 0.7, "w": 80, "h": 60, "frames": frames }).to_string();
             fs::write(root.path().join(format!("transforms_{part}.json")), text).unwrap();
         }
-        let views = read(&find(root.path())).unwrap();
+        let views = read(&find(root.path())).unwrap().0;
         views.into_iter().map(|view| (view.camera, view.timestep.unwrap())).collect::<Vec<_>>()
     };
     let named = |list: [(&str, i64); 7]| list.map(|(camera, timestep)| (camera.to_owned(), timestep)).to_vec();
@@ -138,7 +138,7 @@ fn parts_of_one_recording_have_one_clock() {
     fs::write(&path, fs::read_to_string(&path).unwrap().replace("\"time\":0.0", "\"time\":2.5")).unwrap();
     let text = fs::read_to_string(&path).unwrap().replace("\"time\":0.5", "\"time\":3.5");
     fs::write(&path, text.replace("\"camera_index\":2,", "")).unwrap();
-    let views = read(&find(root.path())).unwrap();
+    let views = read(&find(root.path())).unwrap().0;
     let last: Vec<_> = views[4..].iter().map(|view| (view.camera.as_str(), view.timestep)).collect();
     assert_eq!(last, [("", Some(5)), ("", Some(6)), ("", Some(4))]);
 }
@@ -153,7 +153,7 @@ fn one_side_of_the_calibrated_picture_tells_the_other() {
         let mut value = whole(json!({ "w": w, "h": h }));
         value["cx"] = Value::Null;
         fs::write(&path, value.to_string()).unwrap();
-        let view = read(std::slice::from_ref(&path)).unwrap().remove(0);
+        let view = read(std::slice::from_ref(&path)).unwrap().0.remove(0);
         (view.width, view.height, view.intrinsics[2])
     };
     assert_eq!(sides(json!(160), Value::Null), (160, 120, 80.0));
@@ -171,6 +171,80 @@ fn lenses() {
     assert_eq!(lens(json!({ "k1": 0.1, "k4": 0.4, "camera_model": "OPENCV_FISHEYE" })), fisheye);
     assert_eq!(lens(json!({ "k1": 0.1, "k4": 0.4, "is_fisheye": true })), fisheye);
     assert_eq!(lens(json!({ "camera_model": "PINHOLE" })), None);
+}
+
+#[test]
+fn lenses_of_nerfstudio_are_lists() {
+    let lens = |more: Value| written(&whole(more)).1.map(|views| views[0].distortion);
+    let list = json!([0.1, 0.2, 0.3, 0.0, 0.5, 0.6]);
+    let expected = Some(Distortion::Rational([0.1, 0.2, 0.5, 0.6, 0.3, 0.0, 0.0, 0.0]));
+    assert_eq!(lens(json!({ "distortion_params": list })).unwrap(), expected);
+    // a frame's goes before the file's, whichever way each is given
+    assert_eq!(lens(json!({ "frame.distortion_params": list, "k1": 7.0, "k2": 0.0 })).unwrap(), expected);
+    assert_eq!(lens(json!({ "distortion_params": list, "k1": 0.1 })).unwrap(), expected, "said twice, and the same");
+    let own = lens(json!({ "distortion_params": list, "frame.k1": 0.7 })).unwrap();
+    assert_eq!(own, Some(Distortion::Rational([0.7, 0.2, 0.5, 0.6, 0.3, 0.0, 0.0, 0.0])));
+    let fisheye = |list: Value| json!({ "camera_model": "OPENCV_FISHEYE", "frame.distortion_params": list });
+    let expected = Some(Distortion::Fisheye([0.1, 0.2, 0.3, 0.4]));
+    assert_eq!(lens(fisheye(json!([0.1, 0.2, 0.3, 0.4]))).unwrap(), expected);
+    assert_eq!(lens(fisheye(json!([0.1, 0.2, 0.3, 0.4, 0, 0]))).unwrap(), expected);
+    let error = |more: Value| lens(more).unwrap_err().to_string();
+    assert!(
+        error(json!({ "distortion_params": list, "k1": 0.0 })).contains("`k1`: found 0.0, expected 0.1 as in dist")
+    );
+    let four = json!({ "frame.distortion_params": [0.1, 0.2, 0.3, 0.4] });
+    assert!(error(four).contains("`frames[0].distortion_params`: found a list of 4, expected the six"));
+    assert!(error(json!({ "distortion_params": [0, 0, 0, 0.1, 0, 0] })).contains("`distortion_params`: found a list"));
+    assert!(error(json!({ "distortion_params": list, "camera_model": "PINHOLE" })).contains("expected OPENCV, as k1"));
+}
+
+/// Frames of these fields.
+fn frames(fields: &[Value]) -> Value {
+    let mut value = whole(json!({}));
+    let plain = value["frames"][0].clone();
+    let frame = |fields: &Value| {
+        let mut frame = plain.clone();
+        frame.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+        frame
+    };
+    value["frames"] = fields.iter().map(frame).collect();
+    value
+}
+
+#[test]
+fn clocks_of_cameras_differ() {
+    let read = |fields: &[Value]| {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("transforms.json");
+        fs::write(&path, frames(fields).to_string()).unwrap();
+        let (views, told) = read(&[path]).unwrap();
+        (views.into_iter().map(|view| view.timestep.unwrap()).collect::<Vec<_>>(), told)
+    };
+    let rig = |late: f64| -> Vec<Value> {
+        let at = |i: usize| json!({ "camera_label": (["a", "b", "c"][i % 3]), "time": ((i / 3) as f64 / 25.0 + late * (i % 3) as f64) });
+        (0..9).map(at).collect()
+    };
+    let (found, told) = read(&rig(0.0005));
+    assert_eq!(found, [0, 0, 0, 1, 1, 1, 2, 2, 2]);
+    assert!(told.len() == 1 && told[0].contains("up to 0.001000 apart"), "{told:?}");
+    assert_eq!(read(&rig(0.0)), (vec![0, 0, 0, 1, 1, 1, 2, 2, 2], vec![]));
+    // half a frame is another moment
+    assert_eq!(read(&rig(0.02)).0, [0, 1, 2, 2, 3, 4, 4, 5, 6]);
+    // one camera has no clocks, however its pictures lie
+    let one: Vec<Value> = [0.0, 0.4, 0.41, 0.9].map(|time| json!({ "time": time })).to_vec();
+    assert_eq!(read(&one), (vec![0, 1, 2, 3], vec![]));
+}
+
+#[test]
+fn moments_are_told_in_one_way() {
+    let error = |fields: &[Value]| written(&frames(fields)).1.unwrap_err().to_string();
+    let some = error(&[json!({ "timestep_index": 3 }), json!({}), json!({ "timestep_id": 4 })]);
+    assert!(some.contains("`frames[1].timestep_index`: found nothing, expected `timestep_index`, as"), "{some}");
+    let mixed = error(&[json!({ "timestep_id": "f3" }), json!({ "time": 0.5 })]);
+    assert!(mixed.contains("`frames[1].timestep_index`: found `time`, expected"), "{mixed}");
+    // a video has no moment of its own
+    let video = json!({ "file_path": "a.mp4" });
+    assert!(written(&frames(&[json!({ "timestep_index": 3 }), video])).1.is_ok());
 }
 
 #[test]
@@ -203,6 +277,8 @@ fn errors_say_where_and_what() {
     check(json!({ "frame.fl_x": -80 }), "field `frames[0].fl_x`: found -80, expected a focal length above 0 px");
     check(json!({ "w": 0.5 }), "field `w`: found 0.5");
     check(json!({ "h": null }), "field `frames[0].h`: found nothing, and the size of");
+    let video = json!({ "w": null, "frame.file_path": "videos/cam_a.mp4" });
+    check(video, "field `frames[0].w`: found nothing, and ");
     check(json!({ "frames": [] }), "field `frames`: found a list of 0, expected at least one frame");
     let root = tempfile::tempdir().unwrap();
     let path = root.path().join("transforms.json");
