@@ -1,6 +1,6 @@
 //! Which camera took a picture, and when: what the paths of a capture tell where its calibration does not.
 //!
-//! Knows names, and of poses only whether two are the same; no file is opened.
+//! Knows names, and of poses only which of them are nearly the same; no file is opened.
 
 use crate::views::{View, ViewError};
 use std::collections::{BTreeMap, BTreeSet};
@@ -28,22 +28,25 @@ pub fn name_moments(views: &mut [View]) {
         .for_each(|view| view.camera = "0".to_owned());
 }
 
-/// Gives a camera and a timestep to views that have none, and sorts: by camera, then by time. Answers what was guessed, if it is not certain.
+/// Gives a camera and a timestep to views that have none, and sorts: by camera, then by time. Answers what was guessed and is not certain, a
+/// sentence each.
 ///
 /// `cam_{name}/frame_{n}.png` tells both. Else one of folder and file is the camera and the other one the moment: the folder where files are
-/// numbered or called the same in several folders, and the file if poses say so (a camera that stands still has one), or a name that begins
-/// with `cam`. In one folder, `cam{name}_{n}.png` tells both. All else is taken for pictures of one moving camera, `0`, whose timesteps are
-/// their places in the order of paths, numbers in them by value. A view that knows its camera and not its time gets the number in its
-/// path, or else its place among those of its camera.
+/// numbered or called the same in several folders, and the file if poses say so (a camera that stands still has nearly one), or a name that begins
+/// with `cam`. In one folder, `cam{name}_{n}.png` tells both, and so do `{name}_{n}.png` and `{n}_{name}.png` if poses bear it out. All else is taken
+/// for pictures of one moving camera, `0`, whose timesteps are their places in the order of paths, numbers in them by value. Where cameras are
+/// known and times are not, the part of the paths tells moments that no camera has twice and that cameras share most; if there is none,
+/// pictures are counted for each camera.
 ///
 /// # Errors
 /// If a picture is there twice, two views have the same camera and timestep, or two videos the same camera.
-pub fn name_views(root: &Path, views: &mut [View]) -> Result<Option<String>, ViewError> {
+pub fn name_views(root: &Path, views: &mut [View]) -> Result<Vec<String>, ViewError> {
     views.sort_by_cached_key(|view| natural(&view.file));
     check_pictures_differ(views)?;
     let nameless: Vec<usize> = places(views, |view| view.camera.is_empty());
     let pictures: Vec<Picture> = nameless.iter().map(|&at| (below(root, &views[at]), views[at].world_to_cam)).collect();
     let (of_paths, guess) = of_paths(&pictures);
+    let mut told: Vec<String> = guess.into_iter().collect();
     for (&at, name) in nameless.iter().zip(of_paths) {
         let (camera, timestep) = name.map_or(("0".to_owned(), None), |(camera, timestep)| (camera, Some(timestep)));
         views[at].camera = camera;
@@ -52,22 +55,13 @@ pub fn name_views(root: &Path, views: &mut [View]) -> Result<Option<String>, Vie
     for view in views.iter_mut().filter(|view| view.camera.is_empty()) {
         view.camera = stem(&view.file);
     }
-    // what is left has a camera and no time
-    let timeless = places(views, |view| view.timestep.is_none());
-    let numbers: Option<Vec<i64>> = timeless
-        .iter()
-        .map(|&at| below(root, &views[at]))
-        .map(|path| cam_frame(&path).or_else(|| name_number(&path)).map(|(_, n)| n))
-        .collect();
-    let mut seen: BTreeMap<String, i64> = BTreeMap::new();
-    for (place, &at) in timeless.iter().enumerate() {
-        let count = seen.entry(views[at].camera.clone()).or_default();
-        views[at].timestep = Some(numbers.as_ref().map_or(*count, |numbers| numbers[place]));
-        *count += 1;
-    }
+    told.extend(name_times(root, views));
     views.sort_by(|a, b| (&a.camera, a.timestep, &a.file).cmp(&(&b.camera, b.timestep, &b.file)));
     let twice = views.windows(2).find(|two| (&two[0].camera, two[0].timestep) == (&two[1].camera, two[1].timestep));
-    let Some(two) = twice else { return Ok(guess) };
+    let Some(two) = twice else {
+        told.extend(apart(views));
+        return Ok(told);
+    };
     let when = two[0].timestep.map_or("as a video".to_owned(), |timestep| format!("at timestep {timestep}"));
     Err(ViewError::Unfit {
         what: format!(
@@ -79,6 +73,120 @@ pub fn name_views(root: &Path, views: &mut [View]) -> Result<Option<String>, Vie
         hint:
             "give cameras names and pictures numbers: cam_{name}/frame_{number}.png, or camera_label and timestep_index"
                 .to_owned(),
+    })
+}
+
+/// Gives a timestep to pictures that have a camera and none; answers what was guessed.
+fn name_times(root: &Path, views: &mut [View]) -> Option<String> {
+    let timeless = places(views, |view| view.timestep.is_none());
+    let pictures: Vec<Taken> = timeless.iter().map(|&at| (views[at].camera.clone(), below(root, &views[at]))).collect();
+    let (numbers, guess) = moments(&pictures);
+    timeless.into_iter().zip(numbers).for_each(|(at, number)| views[at].timestep = Some(number));
+    guess
+}
+
+/// The camera of a picture, and its path below the root.
+type Taken = (String, PathBuf);
+
+/// The timesteps of pictures whose cameras are known, and what was guessed.
+fn moments(pictures: &[Taken]) -> (Vec<i64>, Option<String>) {
+    let mut counts: BTreeMap<&str, i64> = BTreeMap::new();
+    let mut counted = Vec::with_capacity(pictures.len());
+    for (camera, _) in pictures {
+        let count = counts.entry(camera).or_default();
+        counted.push(*count);
+        *count += 1;
+    }
+    let numbers =
+        |of: &dyn Fn(&Path) -> Option<i64>| pictures.iter().map(|(_, path)| of(path)).collect::<Option<Vec<i64>>>();
+    let certain = |path: &Path| cam_frame(path).map(|(_, number)| number);
+    if let Some(numbers) = numbers(&certain) {
+        return (numbers, None);
+    }
+    if counts.len() < 2 {
+        // no other camera has moments that these would have to be
+        let numbers = numbers(&|path| certain(path).or_else(|| name_number(path).map(|(_, number)| number)));
+        return (numbers.unwrap_or(counted), None);
+    }
+    if counts.values().all(|count| *count == 1) {
+        let guess = format!("{} pictures, each of a camera of its own, are taken for one moment", pictures.len());
+        return (counted, Some(guess));
+    }
+    // of the parts that no camera has twice, that which most cameras share
+    let part = |part: Part| {
+        let names = pictures.iter().map(|(_, path)| part.of(path)).collect::<Option<Vec<String>>>()?;
+        let distinct = names.iter().collect::<BTreeSet<_>>().len();
+        let once = pictures.iter().zip(&names).map(|((camera, _), name)| (camera, name)).collect::<BTreeSet<_>>();
+        (once.len() == names.len() && distinct < names.len()).then_some((distinct, part, names))
+    };
+    let Some((_, part, names)) = PARTS.into_iter().filter_map(part).min_by_key(|(distinct, ..)| *distinct) else {
+        let guess = format!(
+            "nothing in their paths tells the moments of {} pictures of {} cameras, which are counted for each camera: where one lacks a picture, its later moments are wrong",
+            pictures.len(),
+            counts.len()
+        );
+        return (counted, Some(guess));
+    };
+    let times = times(names.iter().map(String::as_str));
+    let numbers: Vec<i64> = names.iter().map(|name| times[name]).collect();
+    let example = pictures.first().zip(numbers.first()).map_or(String::new(), |((camera, path), number)| {
+        format!(": {} is camera `{camera}`, timestep {number}", path.display())
+    });
+    (numbers, Some(format!("{} are taken for moments{example}", part.called())))
+}
+
+/// A part of a path that may tell a moment.
+#[derive(Clone, Copy)]
+enum Part {
+    /// A number in the file's name, counted from its end.
+    Number(usize),
+    /// The file's name.
+    File,
+    /// A folder, counted from the file.
+    Folder(usize),
+}
+
+const PARTS: [Part; 7] =
+    [Part::Number(0), Part::Number(1), Part::Number(2), Part::File, Part::Folder(1), Part::Folder(2), Part::Folder(3)];
+
+impl Part {
+    fn of(self, path: &Path) -> Option<String> {
+        let stem = path.file_stem()?.to_str()?;
+        match self {
+            Part::Number(at) => {
+                let number = stem.rsplit(|c: char| !c.is_ascii_digit()).filter(|run| !run.is_empty()).nth(at)?;
+                Some(digits(number)?.to_string())
+            }
+            Part::File => Some(stem.to_owned()),
+            Part::Folder(at) => Some(path.ancestors().nth(at)?.file_name()?.to_str()?.to_owned()),
+        }
+    }
+
+    fn called(self) -> &'static str {
+        match self {
+            Part::Number(_) => "numbers in the names of files",
+            Part::File => "names of files",
+            Part::Folder(_) => "folders",
+        }
+    }
+}
+
+/// What is to be said of pictures of several cameras of which no two have a moment in common.
+fn apart(views: &[View]) -> Option<String> {
+    let pictures = views.iter().filter(|view| !view.is_video());
+    let mut first: BTreeMap<i64, &str> = BTreeMap::new();
+    let mut cameras: BTreeSet<&str> = BTreeSet::new();
+    for view in pictures {
+        cameras.insert(&view.camera);
+        if *first.entry(view.timestep?).or_insert(&view.camera) != view.camera {
+            return None;
+        }
+    }
+    (cameras.len() > 1).then(|| {
+        format!(
+            "no two of {} cameras have a picture of the same moment, of which points need several: do their clocks or their numbers differ?",
+            cameras.len()
+        )
     })
 }
 
@@ -114,8 +222,7 @@ fn of_paths(pictures: &[Picture]) -> Named {
     if let Some(certain) = certain {
         return (certain, None);
     }
-    let folders: Option<Vec<[String; 2]>> = pictures.iter().map(|(path, _)| folder_and_file(path)).collect();
-    if let Some(axes) = folders.filter(|axes| is_grid(axes)) {
+    if let Some(axes) = folders_and_files(pictures).filter(|axes| is_grid(axes)) {
         let files_are_cameras = files_are_cameras(pictures, &axes);
         let (camera, moment) = if files_are_cameras { (1, 0) } else { (0, 1) };
         let times = times(axes.iter().map(|axes| axes[moment].as_str()));
@@ -130,7 +237,7 @@ fn of_paths(pictures: &[Picture]) -> Named {
     };
     let several =
         |flat: &Vec<_>| count(|name| name.0.clone(), flat) > 1 && count(|name| name.1.to_string(), flat) < flat.len();
-    if let Some(flat) = flat.filter(several) {
+    if let Some(flat) = flat.filter(several).or_else(|| in_one_folder(pictures)) {
         return told(pictures, flat, "the names of files are taken for a camera and a moment");
     }
     let guess = (pictures.len() > 1).then(|| {
@@ -154,10 +261,73 @@ fn told(pictures: &[Picture], named: Vec<Option<(String, i64)>>, text: &str) -> 
 /// Folders that pictures of all cameras lie in.
 const COMMON: [&str; 8] = ["images", "image", "input", "rgb", "frames", "train", "test", "val"];
 
+fn is_common(folder: &str) -> bool {
+    // nerfstudio's copies made smaller
+    COMMON.contains(&folder) || folder.strip_prefix("images_").and_then(digits).is_some()
+}
+
 fn folder_and_file(path: &Path) -> Option<[String; 2]> {
     let folder = path.parent()?.file_name()?.to_str()?;
     let file = path.file_stem()?.to_str()?;
-    (!COMMON.contains(&folder)).then(|| [folder.to_owned(), file.to_owned()])
+    (!is_common(folder)).then(|| [folder.to_owned(), file.to_owned()])
+}
+
+/// Folder and file of all pictures; the folder above `images` and the like if there are several of these, as in `cam01/images/00001.png`.
+fn folders_and_files(pictures: &[Picture]) -> Option<Vec<[String; 2]>> {
+    let above = |path: &Path| {
+        let name = |folder: &Path| folder.file_name().and_then(|name| name.to_str()).map(str::to_owned);
+        let folder = path.ancestors().skip(1).filter_map(name).find(|folder| !is_common(folder))?;
+        Some([folder, path.file_stem()?.to_str()?.to_owned()])
+    };
+    let direct: Option<Vec<_>> = pictures.iter().map(|(path, _)| folder_and_file(path)).collect();
+    direct.or_else(|| {
+        let axes = pictures.iter().map(|(path, _)| above(path)).collect::<Option<Vec<_>>>()?;
+        (axes.iter().map(|[folder, _]| folder).collect::<BTreeSet<_>>().len() > 1).then_some(axes)
+    })
+}
+
+/// Camera and moment of pictures in one folder, `{camera}_{n}.png` or `{n}_{camera}.png`: each camera has most of the moments, and stands still or is
+/// called so.
+fn in_one_folder(pictures: &[Picture]) -> Option<Vec<Option<(String, i64)>>> {
+    let separators = ['_', '-', '.', ' '];
+    let stems: Vec<&str> = pictures.iter().map(|(path, _)| path.file_stem()?.to_str()).collect::<Option<_>>()?;
+    if pictures.windows(2).any(|two| two[0].0.parent() != two[1].0.parent()) {
+        return None;
+    }
+    let named = |camera: &str, number: &str| {
+        let camera = unprefixed(camera.trim_matches(separators));
+        Some((camera, digits(number)?)).filter(|(camera, _)| !camera.is_empty())
+    };
+    let ends = |stem: &&str| {
+        let (front, number) = stem.split_at(stem.trim_end_matches(|c: char| c.is_ascii_digit()).len());
+        if number.is_empty() { None } else { named(front, number) }
+    };
+    // what stands before the number is the same in all
+    let begin = stems.first()?.find(|c: char| c.is_ascii_digit()).map(|at| &stems[0][..at]);
+    let begins = |stem: &&str| {
+        let rest = stem.strip_prefix(begin?)?;
+        let (number, behind) = rest.split_at(rest.find(|c: char| !c.is_ascii_digit())?);
+        if number.is_empty() { None } else { named(behind, number) }
+    };
+    let fits = |names: &Vec<(String, i64)>| {
+        let mut cameras: BTreeMap<&str, usize> = BTreeMap::new();
+        names.iter().for_each(|(camera, _)| *cameras.entry(camera).or_default() += 1);
+        let moments = names.iter().map(|(_, number)| number).collect::<BTreeSet<_>>().len();
+        let once = names.iter().collect::<BTreeSet<_>>().len() == names.len();
+        once && cameras.len() > 1 && moments < names.len() && cameras.values().all(|count| 2 * count >= moments)
+    };
+    let is_rig = |names: &Vec<(String, i64)>| {
+        let cameras: Vec<&str> = names.iter().map(|(camera, _)| camera.as_str()).collect();
+        let moments: Vec<String> = names.iter().map(|(_, number)| number.to_string()).collect();
+        let moments: Vec<&str> = moments.iter().map(String::as_str).collect();
+        match steadier(pictures, [&cameras, &moments]) {
+            Some(axis) => axis == 0,
+            None => cameras.iter().all(|camera| camera.to_ascii_lowercase().starts_with("cam")),
+        }
+    };
+    let all = |of: &dyn Fn(&&str) -> Option<(String, i64)>| stems.iter().map(of).collect::<Option<Vec<_>>>();
+    let found = [all(&ends), all(&begins)].into_iter().flatten().find(|names| fits(names) && is_rig(names))?;
+    Some(found.into_iter().map(Some).collect())
 }
 
 /// Whether folder and file are a camera and a moment, either way: files are numbers, or have one and lie in several folders, or are called the
@@ -172,29 +342,66 @@ fn is_grid(axes: &[[String; 2]]) -> bool {
 
 /// Whether it is the file that names the camera, and not the folder.
 fn files_are_cameras(pictures: &[Picture], axes: &[[String; 2]]) -> bool {
-    // cameras that stand still have one pose, whatever the moment; moments of several cameras do not
-    let still = |axis: usize| {
-        let mut first: BTreeMap<&str, &[f64; 16]> = BTreeMap::new();
-        let mut again = false;
-        let same = pictures.iter().zip(axes).all(|((_, pose), axes)| match first.insert(&axes[axis], pose) {
-            None => true,
-            Some(other) => {
-                again = true;
-                let apart = |(a, b): (&f64, &f64)| (a - b).abs();
-                pose.iter().zip(other).map(apart).all(|apart| apart < 1e-6)
-            }
-        });
-        same && again
-    };
+    let [folders, files] = [0, 1].map(|axis| axes.iter().map(|axes| axes[axis].as_str()).collect::<Vec<&str>>());
     let starts = |axis: usize, with: &[&str]| {
         let begins = |name: &str| with.iter().any(|with| name.to_ascii_lowercase().starts_with(with));
         axes.iter().all(|axes| begins(&axes[axis]))
     };
-    match (still(0), still(1)) {
-        (false, true) => true,
-        (true, false) => false,
-        _ => !starts(0, &["cam"]) && (starts(1, &["cam"]) || starts(0, &["frame", "time"])),
+    match steadier(pictures, [&folders, &files]) {
+        Some(axis) => axis == 1,
+        None => !starts(0, &["cam"]) && (starts(1, &["cam"]) || starts(0, &["frame", "time"])),
     }
+}
+
+/// By how much pictures of one name stand and look more alike than those of another, squared, for the name to be that of a camera that stands still:
+/// who calibrates each picture by itself finds a fixed camera in many places, a millimetre apart or so.
+const STEADIER: f64 = 0.01;
+
+/// Which of two names of each picture is that of a camera, by poses: cameras that stand still have nearly one, whatever the moment, and moments of
+/// several cameras do not. None if poses do not tell.
+fn steadier(pictures: &[Picture], names: [&[&str]; 2]) -> Option<usize> {
+    // the camera's axes, and its place in units of the rig
+    let mut poses: Vec<[f64; 12]> = pictures.iter().map(|(_, pose)| placed(pose)).collect();
+    let all: Vec<&[f64; 12]> = poses.iter().collect();
+    let middle = mean(&all);
+    let size = poses.iter().map(|pose| (9..12).map(|i| (pose[i] - middle[i]).powi(2)).sum::<f64>()).sum::<f64>();
+    let size = (size / poses.len() as f64).sqrt();
+    if size > 0.0 {
+        poses.iter_mut().for_each(|pose| pose[9..].iter_mut().for_each(|x| *x /= size));
+    }
+    let spread = |names: &[&str]| {
+        let mut groups: BTreeMap<&str, Vec<&[f64; 12]>> = BTreeMap::new();
+        names.iter().zip(&poses).for_each(|(name, pose)| groups.entry(name).or_default().push(pose));
+        groups.retain(|_, group| group.len() > 1);
+        let square =
+            |pose: &[f64; 12], middle: &[f64; 12]| pose.iter().zip(middle).map(|(a, b)| (a - b).powi(2)).sum::<f64>();
+        let of_group = |group: &Vec<&[f64; 12]>| {
+            let middle = mean(group);
+            group.iter().map(|pose| square(pose, &middle)).sum::<f64>()
+        };
+        let count = groups.values().map(Vec::len).sum::<usize>();
+        (count > 0).then(|| groups.values().map(of_group).sum::<f64>() / count as f64)
+    };
+    // all of them the same, to the digits of a file
+    let still = |spread: f64| spread < 1e-10;
+    match names.map(spread) {
+        [Some(a), Some(b)] if a < STEADIER * b && !still(b) => Some(0),
+        [Some(a), Some(b)] if b < STEADIER * a && !still(a) => Some(1),
+        [Some(a), None] if still(a) => Some(0),
+        [None, Some(b)] if still(b) => Some(1),
+        _ => None,
+    }
+}
+
+fn mean(poses: &[&[f64; 12]]) -> [f64; 12] {
+    std::array::from_fn(|i| poses.iter().map(|pose| pose[i]).sum::<f64>() / poses.len() as f64)
+}
+
+/// The rotation of a pose from world to camera, and where the camera is.
+fn placed(pose: &[f64; 16]) -> [f64; 12] {
+    let rotation = |row: usize, column: usize| pose[4 * row + column];
+    let center = |i: usize| -(0..3).map(|row| rotation(row, i) * pose[4 * row + 3]).sum::<f64>();
+    std::array::from_fn(|i| if i < 9 { rotation(i / 3, i % 3) } else { center(i - 9) })
 }
 
 /// Timesteps of moments by their names: the numbers in them if these tell all of them apart, else their places in order.
@@ -267,115 +474,4 @@ fn natural(path: &Path) -> (Vec<(String, u128)>, PathBuf) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// A picture whose camera stands at this place.
-    fn view(file: &str, x: f64) -> View {
-        crate::views::tests::view(file, [x, 0.0, 1.0])
-    }
-
-    /// Cameras that all move: no two pictures have one pose.
-    fn named(files: &[&str]) -> (Vec<(String, Option<i64>)>, Option<String>) {
-        standing(&files.iter().enumerate().map(|(x, file)| (*file, x as f64)).collect::<Vec<_>>())
-    }
-
-    fn standing(files: &[(&str, f64)]) -> (Vec<(String, Option<i64>)>, Option<String>) {
-        let mut views: Vec<View> = files.iter().map(|(file, x)| view(file, *x)).collect();
-        let guess = name_views(Path::new("root"), &mut views).unwrap();
-        (views.into_iter().map(|view| (view.camera, view.timestep)).collect(), guess)
-    }
-
-    fn pairs(list: &[(&str, i64)]) -> Vec<(String, Option<i64>)> {
-        list.iter().map(|(camera, timestep)| ((*camera).to_owned(), Some(*timestep))).collect()
-    }
-
-    #[test]
-    fn paths_tell_camera_and_time() {
-        let rig = ["images/cam_b/frame_00003.png", "images/cam_a/frame_00010.jpg", "images/cam_a/frame_00003.png"];
-        assert_eq!(named(&rig), (pairs(&[("a", 3), ("a", 10), ("b", 3)]), None));
-        let videos = ["videos/cam_12.mp4", "videos/cam_11.mp4"];
-        assert_eq!(named(&videos), (vec![("11".into(), None), ("12".into(), None)], None));
-        let told = |files: &[&str], expected: &[(&str, i64)], word: &str| {
-            let (found, guess) = named(files);
-            assert_eq!(found, pairs(expected), "{files:?}");
-            assert!(guess.as_ref().is_some_and(|guess| guess.contains(word)), "{files:?}: {guess:?}");
-        };
-        told(&["left/0002.png", "right/0001.png"], &[("left", 2), ("right", 1)], "folders are taken for cameras");
-        told(
-            &["l/IMG_7.png", "r/IMG_7.png", "l/IMG_10.png"],
-            &[("l", 7), ("l", 10), ("r", 7)],
-            "l/IMG_7.png is camera `l`, timestep 7",
-        );
-        told(&["l/a.png", "r/a.png", "l/b.png"], &[("l", 0), ("l", 1), ("r", 0)], "folders are taken for cameras");
-        told(
-            &["images/cam00_0001.png", "images/cam00_0002.png", "images/cam01_0001.png"],
-            &[("cam00", 1), ("cam00", 2), ("cam01", 1)],
-            "names of files",
-        );
-        told(&["cam_a-frame_3.png", "cam_b-frame_3.png"], &[("a", 3), ("b", 3)], "names of files");
-        // one moving camera
-        told(&["train/r_1.png", "train/r_0.png"], &[("0", 0), ("0", 1)], "one moving camera");
-        told(&["images/0007.png", "images/0009.png"], &[("0", 0), ("0", 1)], "one moving camera");
-        told(&["left/0002.png", "odd.png"], &[("0", 0), ("0", 1)], "one moving camera");
-        told(&["images/cam00_1.png", "images/cam00_2.png"], &[("0", 0), ("0", 1)], "one moving camera");
-    }
-
-    #[test]
-    fn a_camera_that_stands_still_has_one_pose() {
-        let files = ["0000/00.png", "0000/01.png", "0001/00.png", "0001/01.png"];
-        let at = |x: [f64; 4]| standing(&files.into_iter().zip(x).collect::<Vec<_>>());
-        let (found, guess) = at([1.0, 2.0, 1.0, 2.0]);
-        assert_eq!(found, pairs(&[("00", 0), ("00", 1), ("01", 0), ("01", 1)]));
-        assert!(guess.unwrap().contains("files are taken for cameras"));
-        assert_eq!(at([1.0, 1.0, 2.0, 2.0]).0, pairs(&[("0000", 0), ("0000", 1), ("0001", 0), ("0001", 1)]));
-        // poses do not tell, and the names do
-        let moving = named(&["frame_3/cam1.png", "frame_3/cam2.png", "frame_4/cam1.png"]);
-        assert_eq!(moving.0, pairs(&[("cam1", 3), ("cam1", 4), ("cam2", 3)]));
-    }
-
-    #[test]
-    fn numbers_are_sorted_by_value() {
-        let files = ["f10.png", "f2.png", "f1.png", "f01.png"];
-        let mut views: Vec<View> = files.map(|file| view(file, 0.0)).to_vec();
-        name_views(Path::new("root"), &mut views).unwrap();
-        let order: Vec<&str> = views.iter().map(|view| view.file.file_name().unwrap().to_str().unwrap()).collect();
-        assert_eq!(order, ["f01.png", "f1.png", "f2.png", "f10.png"]);
-    }
-
-    #[test]
-    fn pictures_that_do_not_tell_are_what_one_says_they_are() {
-        let named = |files: &[&str], say: fn(&mut [View])| {
-            let mut views: Vec<View> = files.iter().map(|file| view(file, 0.0)).collect();
-            say(&mut views);
-            let guess = name_views(Path::new("root"), &mut views).map_err(|error| error.to_string())?;
-            assert_eq!(guess, None);
-            Ok::<_, String>(views.into_iter().map(|view| (view.camera, view.timestep)).collect::<Vec<_>>())
-        };
-        let flat = ["images/cam01.png", "images/cam_02.png"];
-        assert_eq!(named(&flat, name_cameras).unwrap(), pairs(&[("02", 0), ("cam01", 0)]));
-        assert_eq!(named(&flat, name_moments).unwrap(), pairs(&[("0", 0), ("0", 1)]));
-        let error = named(&["a/1.png", "b/1.png"], name_cameras).unwrap_err();
-        assert!(error.contains("camera `1` is there twice at timestep 0"), "{error}");
-        assert_eq!(named(&["a/1.png", "b/2.png"], name_moments).unwrap(), pairs(&[("0", 1), ("0", 2)]));
-        let error = named(&["a/1.png", "a/1.png"], name_moments).unwrap_err();
-        assert_eq!(error, "root/a/1.png is there twice in the calibration");
-    }
-
-    #[test]
-    fn fields_go_before_paths_and_nothing_is_there_twice() {
-        let labelled = |files: [&str; 2], cameras: [&str; 2]| {
-            let mut views = files.map(|file| view(file, 0.0));
-            views.iter_mut().zip(cameras).for_each(|(view, camera)| view.camera = camera.into());
-            name_views(Path::new("root"), &mut views).map(|_| views.map(|view| (view.camera, view.timestep)))
-        };
-        let numbered = labelled(["left/0002.png", "left/0004.png"], ["A", "B"]).unwrap();
-        assert_eq!(numbered.to_vec(), pairs(&[("A", 2), ("B", 4)]));
-        // labels without any time: each camera has its first picture
-        assert_eq!(labelled(["x.png", "y.png"], ["A", "B"]).unwrap().to_vec(), pairs(&[("A", 0), ("B", 0)]));
-        let error = labelled(["a/0001.png", "b/0001.png"], ["A", "A"]).unwrap_err();
-        let expected = "camera `A` is there twice at timestep 1: root/a/0001.png and root/b/0001.png";
-        assert_eq!(error.to_string(), expected);
-        assert!(error.hint().contains("cam_{name}/frame_{number}.png"));
-    }
-}
+mod tests;
