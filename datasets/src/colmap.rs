@@ -33,6 +33,10 @@ pub struct Lens {
     pub distortion: Option<Distortion>,
 }
 
+/// Cameras by their numbers. One that is of a model which is not known here is an error only for who needs it: models of COLMAP keep cameras that no
+/// picture is left of.
+pub type Lenses = BTreeMap<u32, Result<Lens, ViewError>>;
+
 /// A picture of the model.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Posed {
@@ -59,9 +63,9 @@ fn both(folder: &Path, ext: &str) -> Option<(PathBuf, PathBuf)> {
 /// Reads the model in `folder`, whose pictures lie below `root` in `images`, `input` or `rgb`, or in `root` itself.
 ///
 /// # Errors
-/// If there is no model, a file is damaged, or a camera's model is not one of those with a name in [`lens`].
+/// If there is no model, a file is damaged, or the model of a camera that took a picture is not one of those with a name in [`lens`].
 pub fn read(root: &Path, folder: &Path) -> Result<Vec<View>, ViewError> {
-    let (lenses, posed, images) = if let Some((cameras, images)) = both(folder, "bin") {
+    let (mut lenses, posed, images) = if let Some((cameras, images)) = both(folder, "bin") {
         (read_cameras_bin(&cameras)?, read_images_bin(&images)?, images)
     } else if let Some((cameras, images)) = both(folder, "txt") {
         (read_cameras_txt(&cameras)?, read_images_txt(&images)?, images)
@@ -82,7 +86,10 @@ pub fn read(root: &Path, folder: &Path) -> Result<Vec<View>, ViewError> {
     posed
         .into_iter()
         .map(|posed| {
-            let lens = lenses.get(&posed.camera).ok_or_else(|| {
+            if lenses.get(&posed.camera).is_some_and(Result::is_err) {
+                lenses.remove(&posed.camera).transpose()?;
+            }
+            let lens = lenses.get(&posed.camera).and_then(|lens| lens.as_ref().ok()).ok_or_else(|| {
                 let (place, found) = (format!("picture `{}`", posed.name), format!("camera {}", posed.camera));
                 fault(&images, &place, &found, "a camera of the cameras file", "do both files belong to one model?")
             })?;
@@ -104,7 +111,7 @@ pub fn read(root: &Path, folder: &Path) -> Result<Vec<View>, ViewError> {
 }
 
 /// What of a capture the model in `folder` leaves out, a sentence each: models beside it, as COLMAP writes one for each group of pictures that it cannot
-/// connect, and pictures that it did not place. `views` are those that [`read`] found there.
+/// connect, pictures that it did not place, and masks that are called otherwise than pictures. `views` are those that [`read`] found there.
 ///
 /// # Errors
 /// If a folder cannot be listed.
@@ -138,6 +145,21 @@ pub fn left_out(root: &Path, folder: &Path, views: &[View]) -> Result<Vec<String
                 pictures.len(),
                 images.display(),
                 first.display()
+            ));
+        }
+    }
+    let masks = root.join("masks");
+    if masks.is_dir() && views.iter().all(|view| view.mask.is_none()) {
+        let mut files = Vec::new();
+        pictures_below(&masks, &mut files)?;
+        if let Some((first, view)) = files.first().zip(views.first()) {
+            let name = view.file.file_name().unwrap_or_default().to_string_lossy();
+            told.push(format!(
+                "none of {} files in {} is used, as none is called as a picture is: the first is {}, and that of {} would be {name}.png in the same folder of `masks`",
+                files.len(),
+                masks.display(),
+                first.display(),
+                view.file.display()
             ));
         }
     }
@@ -182,7 +204,7 @@ fn fault(path: &Path, place: &str, found: &str, expected: &str, hint: &'static s
 }
 
 /// COLMAP's models by number, with how many parameters each has.
-const MODELS: [(&str, usize); 11] = [
+const MODELS: [(&str, usize); 12] = [
     ("SIMPLE_PINHOLE", 3),
     ("PINHOLE", 4),
     ("SIMPLE_RADIAL", 4),
@@ -194,6 +216,7 @@ const MODELS: [(&str, usize); 11] = [
     ("SIMPLE_RADIAL_FISHEYE", 4),
     ("RADIAL_FISHEYE", 5),
     ("THIN_PRISM_FISHEYE", 12),
+    ("RAD_TAN_THIN_PRISM_FISHEYE", 16),
 ];
 
 /// Intrinsics and distortion of one of the models SIMPLE_PINHOLE, PINHOLE, SIMPLE_RADIAL, RADIAL, OPENCV, FULL_OPENCV, OPENCV_FISHEYE,
@@ -223,20 +246,31 @@ pub fn lens(model: &str, params: &[f64]) -> Option<([f64; 9], Option<Distortion>
     Some(([fx, 0.0, cx, 0.0, fy, cy, 0.0, 0.0, 1.0], distortion))
 }
 
-fn checked(path: &Path, place: &str, model: &str, size: [u64; 2], params: &[f64]) -> Result<Lens, ViewError> {
+/// A camera; within it an error if its model is not known here.
+fn checked(
+    path: &Path,
+    place: &str,
+    model: &str,
+    size: [u64; 2],
+    params: &[f64],
+) -> Result<Result<Lens, ViewError>, ViewError> {
     let Some((intrinsics, distortion)) = lens(model, params) else {
-        return Err(match MODELS.iter().find(|(name, _)| *name == model) {
-            Some((_, count)) if *count != params.len() => {
-                fault(path, place, &format!("{} parameters", params.len()), &format!("{count} for {model}"), DAMAGED)
-            }
-            _ => fault(
+        return match MODELS.iter().find(|(name, _)| *name == model) {
+            Some((_, count)) if *count != params.len() => Err(fault(
+                path,
+                place,
+                &format!("{} parameters", params.len()),
+                &format!("{count} for {model}"),
+                DAMAGED,
+            )),
+            _ => Ok(Err(fault(
                 path,
                 place,
                 &format!("the camera model {model}"),
                 "SIMPLE_PINHOLE, PINHOLE, SIMPLE_RADIAL, RADIAL, OPENCV, FULL_OPENCV, OPENCV_FISHEYE, SIMPLE_RADIAL_FISHEYE or RADIAL_FISHEYE",
                 "run `colmap image_undistorter`, which makes pictures and a model of PINHOLE cameras, or calibrate as OPENCV",
-            ),
-        });
+            ))),
+        };
     };
     let [width, height] = size.map(|side| u32::try_from(side).ok().filter(|side| (1..=65536).contains(side)));
     let (Some(width), Some(height)) = (width, height) else {
@@ -251,7 +285,7 @@ fn checked(path: &Path, place: &str, model: &str, size: [u64; 2], params: &[f64]
             DAMAGED,
         ));
     }
-    Ok(Lens { width, height, intrinsics, distortion })
+    Ok(Ok(Lens { width, height, intrinsics, distortion }))
 }
 
 fn posed(path: &Path, name: String, camera: u32, pose: [f64; 7]) -> Result<Posed, ViewError> {
@@ -272,7 +306,7 @@ fn posed(path: &Path, name: String, camera: u32, pose: [f64; 7]) -> Result<Posed
     Ok(Posed { name, camera, world_to_cam: matrix.transpose().to_cols_array() })
 }
 
-fn keep(path: &Path, id: u32, lens: Lens, lenses: &mut BTreeMap<u32, Lens>) -> Result<(), ViewError> {
+fn keep(path: &Path, id: u32, lens: Result<Lens, ViewError>, lenses: &mut Lenses) -> Result<(), ViewError> {
     match lenses.insert(id, lens) {
         None => Ok(()),
         Some(_) => Err(fault(path, &format!("camera {id}"), "it twice", "each camera once", DAMAGED)),
@@ -288,8 +322,8 @@ fn text(path: &Path) -> Result<String, ViewError> {
 /// Reads `cameras.txt`: number -> camera.
 ///
 /// # Errors
-/// If a line is not one of a camera, or of a model that is not known here.
-pub fn read_cameras_txt(path: &Path) -> Result<BTreeMap<u32, Lens>, ViewError> {
+/// If a line is not one of a camera.
+pub fn read_cameras_txt(path: &Path) -> Result<Lenses, ViewError> {
     let mut lenses = BTreeMap::new();
     for (at, line) in text(path)?.lines().enumerate() {
         let words: Vec<&str> = line.split_whitespace().collect();
@@ -444,12 +478,12 @@ impl<'a> Bytes<'a> {
 /// Reads `cameras.bin`: number -> camera.
 ///
 /// # Errors
-/// If the file is damaged, or has a model that is not known here.
-pub fn read_cameras_bin(path: &Path) -> Result<BTreeMap<u32, Lens>, ViewError> {
+/// If the file is damaged, or has a model of which not even the number of parameters is known here.
+pub fn read_cameras_bin(path: &Path) -> Result<Lenses, ViewError> {
     parse_cameras(path, &fs::read(path).map_err(|e| ViewError::unreadable(path, e))?)
 }
 
-fn parse_cameras(path: &Path, all: &[u8]) -> Result<BTreeMap<u32, Lens>, ViewError> {
+fn parse_cameras(path: &Path, all: &[u8]) -> Result<Lenses, ViewError> {
     let mut bytes = Bytes { path, all, at: 0 };
     let mut lenses = BTreeMap::new();
     for _ in 0..bytes.count(4 + 4 + 8 + 8 + 3 * 8, "the number of cameras")? {
@@ -458,7 +492,8 @@ fn parse_cameras(path: &Path, all: &[u8]) -> Result<BTreeMap<u32, Lens>, ViewErr
         let number = bytes.u32("a camera's model")?;
         let size = [bytes.u64("a width")?, bytes.u64("a height")?];
         let Some((model, count)) = usize::try_from(number).ok().and_then(|number| MODELS.get(number)) else {
-            return checked(path, &place, &format!("number {number}"), size, &[]).map(|_| lenses);
+            // and how long it is, nobody knows
+            return checked(path, &place, &format!("number {number}"), size, &[])?.map(|_| lenses);
         };
         let params = (0..*count).map(|_| bytes.f64("a parameter")).collect::<Result<Vec<f64>, _>>()?;
         keep(path, id, checked(path, &place, model, size, &params)?, &mut lenses)?;

@@ -110,7 +110,32 @@ fn what_a_model_leaves_out_is_told() {
     let told = left_out(root, &folder, &views).unwrap();
     assert_eq!(told.len(), 2, "{told:?}");
     assert!(told[0].contains("sparse/0 is read") && told[0].ends_with("sparse/1"), "{}", told[0]);
+    let mask = root.join("masks/cam_a/frame_00001_mask.png");
+    fs::create_dir_all(mask.parent().unwrap()).unwrap();
+    fs::write(&mask, b"").unwrap();
+    let of_masks = left_out(root, &folder, &views).unwrap().pop().unwrap();
+    assert!(
+        of_masks.starts_with("none of 1 files in") && of_masks.contains("would be frame_00001.png.png"),
+        "{of_masks}"
+    );
     assert!(told[1].starts_with("1 of 3 pictures") && told[1].ends_with("cam_a/frame_00002.JPG"), "{}", told[1]);
+}
+
+#[test]
+fn cameras_that_took_no_picture_may_be_of_any_model() {
+    for model in ["77 FOV 640 480 500 500 320 240 0.9\n", "78 ODD 1 1 2\n"] {
+        assert_eq!(text_model(&[CAMERAS, model].concat(), IMAGES).1.unwrap().len(), 3, "{model}");
+    }
+    let error = text_model("1 FOV 2 2 1 1 1 1 1\n", IMAGES).1.unwrap_err().to_string();
+    assert!(error.contains("line 1: found the camera model FOV"), "{error}");
+    // of COLMAP's binary models the length is known
+    let mut bytes = cameras_bin();
+    bytes[..8].copy_from_slice(&3u64.to_le_bytes());
+    bytes.extend([77u32, 7].into_iter().flat_map(u32::to_le_bytes));
+    bytes.extend([640u64, 480].into_iter().flat_map(u64::to_le_bytes));
+    bytes.extend([500.0f64, 500.0, 320.0, 240.0, 0.9].into_iter().flat_map(f64::to_le_bytes));
+    let lenses = parse_cameras(Path::new("x.bin"), &bytes).unwrap();
+    assert!(lenses[&1].is_ok() && lenses[&2].is_ok() && lenses[&77].is_err());
 }
 
 #[test]
