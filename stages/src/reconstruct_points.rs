@@ -3,16 +3,17 @@
 //! reads: image, matte, intrinsics, world_to_cam, width, height   writes: cloud (PLY: metres, normals, colours), points, too_few
 //!
 //! A group is what was filmed at one moment (`by: [participant, sequence, timestep]`). The search volume is a sphere in
-//! the world frame, where the rig is calibrated to have the head. A moment of which fewer than `min_points` were found is marked `too_few` and is no
-//! error: somebody walked out of the picture, or a light went off. Its cloud has what was found, nothing perhaps; identities are fitted without it, and
+//! the world frame, where the rig is calibrated to have the head. A moment of which fewer than `min_points` were found, or that fewer than two
+//! cameras saw, is marked `too_few` and is no error: somebody walked out of the picture, a light went off, or cameras dropped a frame. Its cloud has what was found, nothing perhaps; identities are fitted without it, and
 //! `track_head` marks it `lost`. If all moments are like that, the error comes from there. Knows no head model: any object would do.
 
 use crate::common::media::{Image, camera_of, ensure_shape};
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
+use geometry::cloud::PointCloud;
 use geometry::stereo::{StereoConfig, View, reconstruct};
 use glam::Vec3;
 use manifests::Type;
-use protocol::{Cx, Grain, OutRow, Rows, Stage, StageDef, Unit};
+use protocol::{Cx, Grain, OutRow, Row, Rows, Stage, StageDef, Unit};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -72,19 +73,21 @@ impl ReconstructPoints {
         let mut seen = Vec::new();
         for row in unit.rows() {
             let image = Image::read(&row.path("image")?, 3)?;
-            let path = row.path("matte").context("stereo needs mattes to tell the head from the background")?;
+            let path = row.maybe_path("matte")?.with_context(|| missing(&unit.rows()))?;
             let matte = Image::read(&path, 1)?;
             let size = (image.width, image.height);
             ensure_shape(path.display(), (matte.width, matte.height), size, "its picture")?;
             let matte = matte.resized(size.0, size.1)?;
             seen.push((camera_of(&row, Some((image.width, image.height)))?, image, matte));
         }
+        // others may have dropped this frame, and that is no reason to have none of the rest
         if seen.len() < 2 {
-            bail!(
-                "stereo needs at least two cameras, this timestep has {}\n\
-                 hint: were too many held out? Stills of a rig that `source_folder` took for one moving camera: give it `views: cameras`",
+            cx.warn(&format!(
+                "stereo needs at least two cameras, and this moment has {}: it is marked. If all are like that: were too many cameras held out? \
+                 Stills of a rig that `source_folder` took for one moving camera: give it `views: cameras`",
                 seen.len()
-            );
+            ));
+            return written(unit, cx, &PointCloud::default(), true);
         }
         let views: Vec<View<'_>> =
             seen.iter().map(|(camera, image, matte)| View { camera, rgb: &image.data, mask: &matte.data }).collect();
@@ -94,7 +97,7 @@ impl ReconstructPoints {
             config.min_agreeing = seen.len() - 1;
         }
         let cloud = reconstruct(&views, &config);
-        let found = cloud.positions.len();
+        let found = cloud.len();
         let too_few = found < self.params.min_points;
         if too_few {
             cx.warn(&format!(
@@ -102,8 +105,30 @@ impl ReconstructPoints {
                 self.params.min_points
             ));
         }
-        let path = cx.file(unit, "cloud.ply");
-        geometry::ply::write_cloud(&path, &cloud)?;
-        Ok(vec![OutRow::new().file("cloud", &path).i64("points", found).bool("too_few", too_few)])
+        written(unit, cx, &cloud, too_few)
     }
+}
+
+/// The row of a moment.
+fn written(unit: &Unit<'_>, cx: &Cx<'_>, cloud: &PointCloud, too_few: bool) -> Result<Rows> {
+    let path = cx.file(unit, "cloud.ply");
+    geometry::ply::write_cloud(&path, cloud)?;
+    Ok(vec![OutRow::new().file("cloud", &path).i64("points", cloud.len()).bool("too_few", too_few)])
+}
+
+/// Which cameras of a moment have no matte, by where they are: their names are none of this stage's columns.
+fn missing(rows: &[Row<'_>]) -> String {
+    let without: Vec<&Row<'_>> = rows.iter().filter(|row| !row.has("matte")).collect();
+    let place = |row: &&Row<'_>| {
+        let at = camera_of(row, None).ok()?.center();
+        Some(format!("({:.3}, {:.3}, {:.3})", at.x, at.y, at.z))
+    };
+    let places: Vec<String> = without.iter().filter_map(place).collect();
+    format!(
+        "{} of {} cameras of this moment have no matte, by which stereo tells the head from the background: those at {} m\n\
+         hint: give all pictures masks, or hold these cameras out",
+        without.len(),
+        rows.len(),
+        places.join(", ")
+    )
 }
