@@ -1,15 +1,15 @@
 //! `extract_frames`: frames of videos, and pictures, resized, colour-corrected, without distortion, laid over white by a matte.
 //!
-//! reads: video or image with timestep, matte_video? or matte? or background?, color_transform? or color_polynomial?, every?,
+//! reads: video or image with timestep and moment?, matte_video? or matte? or background?, color_transform? or color_polynomial?, every?,
 //! distortion? or distortion_fisheye? with intrinsics, width, height
 //! writes: timestep, image (RGB, PNG or JPEG), matte (grey PNG); colours, lens and background that it was corrected by, as null, since it is done. The matte stays:
 //! who extracts from what was extracted says `over_white: false`
 //!
 //! A picture has the shape of those that its camera's calibration is for, and a matte that of its picture; sizes may differ.
 //! A row of the input is a video, and each of its frames taken is a row of the output; or it is a picture, and is taken if
-//! its number is that of a frame that would be. `timestep` is the number of the frame in the video. A video of mattes has as many frames as that of the
-//! pictures: with more or fewer it is of another recording, or one of both was cut. Without a matte, the alpha channel of a PNG is
-//! one, or it is cut out against the picture of the background, if there is one. Knows nothing of people: what is in the picture, and
+//! its number is that of a frame that would be: its `moment`, which counts those that are there, or else its `timestep`. `timestep` is the number of the frame in the video. A video of mattes has as many frames as that of the
+//! pictures: with more or fewer it is of another recording, or one of both was cut. Without a matte, the alpha channel of a picture is
+//! one, of TIFF and WebP too, or it is cut out against the picture of the background, if there is one. Knows nothing of people: what is in the picture, and
 //! where, is for later stages.
 
 use crate::common::matting;
@@ -28,8 +28,8 @@ use std::path::{Path, PathBuf};
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Params {
-    /// Take every n-th frame of a video, the first included, and of pictures those whose timestep is a multiple of n; a column `every` of a
-    /// row goes before. The paper takes every 3rd of 73 frames a second.
+    /// Take every n-th frame of a video, the first included, and of pictures those whose `moment`, or else their timestep, is a multiple of n; a
+    /// column `every` of a row goes before. The paper takes every 3rd of 73 frames a second.
     #[serde(default = "every")]
     #[schemars(range(min = 1))]
     every: u32,
@@ -79,6 +79,7 @@ fn def() -> StageDef {
     StageDef::new("extract_frames", 7, Grain::Row)
         .doc("Takes every n-th frame of each video, over white where there is a matte.")
         .may_read([("video", Type::Blob), ("image", Type::Blob), ("timestep", Type::I64), ("every", Type::I64)])
+        .may_read([("moment", Type::I64)])
         .may_read([("matte_video", Type::Blob), ("matte", Type::Blob), ("background", Type::Blob)])
         .may_read([("color_transform", Type::Floats(12)), ("color_polynomial", Type::Floats(0))])
         .may_read([("distortion", Type::Floats(8)), ("distortion_fisheye", Type::Floats(4))])
@@ -154,7 +155,7 @@ impl Treatment {
     }
 
     /// A picture that is no frame of a video, finished, and its matte.
-    fn picture(&mut self, path: &Path, row: &Row<'_>) -> Result<(Image, Option<Image>)> {
+    fn picture(&mut self, path: &Path, row: &Row<'_>, cx: &Cx<'_>) -> Result<(Image, Option<Image>)> {
         // looked for only where it matters: it takes the file's contents once more
         let orientation = self.calibrated.map_or(Orientation::NoTransforms, |_| Image::orientation(path));
         ensure!(
@@ -169,15 +170,29 @@ impl Treatment {
         let size = (image.width, image.height);
         self.fits(path, size)?;
         let matte = |path: PathBuf| -> Result<Image> {
-            let matte = Image::read(&path, 1)?;
+            let (matte, remark) = matte_of(&path)?;
             ensure_shape(path.display(), (matte.width, matte.height), size, PICTURE)?;
+            remark.iter().for_each(|remark| cx.warn(remark));
             Ok(matte)
         };
-        let matte = match row.maybe_path("matte")? {
-            Some(matte_of) => Some(matte(matte_of)?),
-            None => alpha(path)?,
-        };
-        self.apply(image, matte)
+        match row.maybe_path("matte")? {
+            Some(path) => self.apply(image, Some(matte(path)?)),
+            None => self.cut_out(image, alpha(path)?),
+        }
+    }
+
+    /// The finished picture, and the matte that it brought along: what is hidden by that has colours that nobody meant, black mostly, and has no
+    /// part in what is resampled.
+    fn cut_out(&mut self, image: Image, alpha: Option<Image>) -> Result<(Image, Option<Image>)> {
+        match alpha {
+            Some(alpha) if self.resamples(image.width) => self.finish(image.weighted(&alpha)?, Some(alpha), true),
+            alpha => self.apply(image, alpha),
+        }
+    }
+
+    /// Whether pixels of a picture of this width are mixed.
+    fn resamples(&self, width: usize) -> bool {
+        self.undistort.is_some() || (self.width != 0 && self.width != width)
     }
 
     /// Whether a frame without a matte is finished as it came.
@@ -193,33 +208,59 @@ impl Treatment {
             (None, Some(background)) => Some(matting::matte(&frame, background)?),
             (matte, _) => matte,
         };
+        self.finish(frame, matte, false)
+    }
+
+    /// The frame without distortion, in its size and colours, and its matte. One that is weighted by its matte is so no more.
+    fn finish(&mut self, frame: Image, matte: Option<Image>, weighted: bool) -> Result<(Image, Option<Image>)> {
         let (frame, matte) = match &mut self.undistort {
             None => (frame, matte),
             Some(undistort) => {
                 let matte = matte.map(|matte| undistort.apply(&matte, 0)).transpose()?;
-                (undistort.apply(&frame, 255)?, matte)
+                (undistort.apply(&frame, if weighted { 0 } else { 255 })?, matte)
             }
         };
         let width = if self.width == 0 { frame.width } else { self.width };
         let height = (frame.height * width).div_ceil(frame.width);
         let mut image =
             if (width, height) == (frame.width, frame.height) { frame } else { frame.resized(width, height)? };
+        let matte = matte.map(|matte| {
+            let green = matte.data.chunks_exact(matte.channels).map(|pixel| pixel[matte.channels / 2]).collect();
+            Image::new(matte.width, matte.height, 1, green).resized(width, height)
+        });
+        let matte = matte.transpose()?;
+        if let Some(matte) = matte.as_ref().filter(|_| weighted) {
+            image = image.unweighted(matte)?;
+        }
         // on the smaller picture, as the published readers do
         if let Some(colour) = &self.colour {
             colour.apply(&mut image.data);
         }
         let Some(matte) = matte else { return Ok((image, None)) };
-        let green = matte.data.chunks_exact(matte.channels).map(|pixel| pixel[matte.channels / 2]).collect();
-        let matte = Image::new(matte.width, matte.height, 1, green).resized(width, height)?;
         let image = if self.over_white { image.over_white(&matte)? } else { image };
         Ok((image, Some(matte)))
     }
 }
 
+/// A matte that is a file of its own, and what is to be said of it.
+fn matte_of(path: &Path) -> Result<(Image, Option<&'static str>)> {
+    let mut matte = Image::read(path, 1)?;
+    // written as truth values, which nerfstudio takes as they are meant
+    if matte.data.iter().max() == Some(&1) {
+        matte.data.iter_mut().for_each(|value| *value *= 255);
+    }
+    let Some(alpha) = alpha(path)? else { return Ok((matte, None)) };
+    // the same of all: thousands of sentences would hide others
+    Ok((matte.weighted(&alpha)?, Some("masks have an alpha channel: what is transparent in them is outside, too")))
+}
+
 /// The matte that a picture carries as its alpha channel.
 fn alpha(picture: &Path) -> Result<Option<Image>> {
     let found = datasets::views::alpha(picture).map_err(|error| anyhow!("{error}\nhint: {}", error.hint()))?;
-    Ok(found.map(|alpha| Image::new(alpha.width() as usize, alpha.height() as usize, 1, alpha.into_raw())))
+    match found {
+        Some(alpha) => Ok(Some(Image::new(alpha.width() as usize, alpha.height() as usize, 1, alpha.into_raw()))),
+        None => Image::other_alpha(picture),
+    }
 }
 
 /// A video of mattes beside a video of pictures, frame by frame.
@@ -287,9 +328,11 @@ impl ExtractFrames {
         let mut rows = Rows::new();
         if let Some(path) = row.maybe_path("image")? {
             let timestep = usize::try_from(row.i64("timestep")?).context("`timestep` must not be negative")?;
-            if timestep % every == 0 {
+            // timesteps may begin at 1, or be those of every third frame already
+            let moment = if row.has("moment") { row.i64("moment")? } else { row.i64("timestep")? };
+            if usize::try_from(moment).context("`moment` must not be negative")? % every == 0 {
                 // the file is one of thousands, and lies where its contents name it
-                let done = treatment.picture(&path, &row).with_context(|| format!("timestep {timestep}"))?;
+                let done = treatment.picture(&path, &row, cx).with_context(|| format!("timestep {timestep}"))?;
                 rows.push(self.put(unit, cx, timestep, done)?);
             }
             return Ok(rows);
@@ -358,6 +401,49 @@ impl ExtractFrames {
 mod tests {
     use super::*;
     use crate::common::video::write_video;
+
+    #[test]
+    fn masks_of_truth_values_and_of_alpha_are_mattes() {
+        let root = std::env::temp_dir().join(format!("effigy-masks-{}", std::process::id()));
+        std::fs::create_dir_all(&root).unwrap();
+        let path = root.join("mask.png");
+        let read = |values: [u8; 3]| {
+            Image::new(3, 1, 1, values.to_vec()).write_png(&path).unwrap();
+            matte_of(&path).unwrap()
+        };
+        assert_eq!(read([0, 1, 1]).0.data, [0, 255, 255]);
+        assert_eq!((read([0, 1, 2]).0.data, read([0, 0, 0]).0.data), (vec![0, 1, 2], vec![0; 3]));
+        assert_eq!(read([0, 100, 255]), (Image::new(3, 1, 1, vec![0, 100, 255]), None));
+        // white all over, and cut out
+        let pixel = |x: u32| image::Rgba([255, 255, 255, [0, 100, 255][x as usize]]);
+        image::RgbaImage::from_fn(3, 1, |x, _| pixel(x)).save(&path).unwrap();
+        let (matte, remark) = matte_of(&path).unwrap();
+        assert_eq!(matte.data, [0, 100, 255]);
+        assert!(remark.unwrap().contains("have an alpha channel"));
+        std::fs::remove_dir_all(&root).unwrap();
+    }
+
+    #[test]
+    fn what_alpha_hides_leaves_no_rim() {
+        // a grey square over black that is not there
+        let shows = |i: usize| i % 9 < 5;
+        let image = || Image::new(9, 9, 3, (0..81).flat_map(|i| [if shows(i) { 100 } else { 0 }; 3]).collect());
+        let alpha = || Some(Image::new(9, 9, 1, (0..81).map(|i| if shows(i) { 255 } else { 0 }).collect()));
+        let done = |width: usize, over_white: bool| {
+            let mut treatment =
+                Treatment { calibrated: None, undistort: None, colour: None, background: None, width, over_white };
+            treatment.cut_out(image(), alpha()).unwrap()
+        };
+        let (found, matte) = done(3, true);
+        // two thirds of the middle column are shown
+        assert_eq!(matte.unwrap().data[1], 170);
+        let expected = 100.0 * 170.0 / 255.0 + 255.0 * 85.0 / 255.0;
+        assert!((f64::from(found.data[3]) - expected).abs() <= 2.0, "{} is not {expected}", found.data[3]);
+        assert!(done(3, false).0.data[3].abs_diff(100) <= 1);
+        // as it was, where no pixels are mixed
+        assert_eq!(done(0, false).0, image());
+        assert_eq!(done(9, true).0, image().over_white(&alpha().unwrap()).unwrap());
+    }
 
     #[test]
     fn mattes_are_as_many_as_pictures() {

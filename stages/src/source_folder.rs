@@ -1,7 +1,7 @@
 //! `source_folder`: a capture of one's own, a row per picture or video: `transforms.json`, a COLMAP model, or one plain video.
 //!
-//! no rows in   writes: participant, sequence, camera, timestep, video, image, matte_video, matte, intrinsics, world_to_cam,
-//! width, height, distortion, distortion_fisheye (floats as OpenCV orders them); columns that do not apply are null
+//! no rows in   writes: participant, sequence, camera, timestep, moment, video, image, matte_video, matte, intrinsics, world_to_cam,
+//! width, height, distortion, distortion_fisheye (floats as OpenCV orders them); columns that do not apply are null. `moment` counts the timesteps of pictures that are there
 //!
 //! Intrinsics are for pictures of `width x height` px, distorted as the last two columns say. Knows where things lie and
 //! how the capture's world becomes ours (metres, +y up, the subject faces +z, the head near the origin), not what pictures
@@ -17,6 +17,7 @@ use manifests::Type;
 use protocol::{Cx, Grain, OutRow, Rows, Stage, StageDef, Unit};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// Parameters.
@@ -99,6 +100,7 @@ fn def() -> StageDef {
             ("sequence", Type::Str),
             ("camera", Type::Str),
             ("timestep", Type::I64),
+            ("moment", Type::I64),
             ("video", Type::Blob),
             ("image", Type::Blob),
             ("matte_video", Type::Blob),
@@ -138,7 +140,15 @@ impl SourceFolder {
         ensure_one_rate(views.iter().filter(|view| view.is_video()).map(|view| view.file.as_path()), cx)?;
         let named =
             |row: OutRow| row.i64("participant", self.params.participant).str("sequence", &self.params.sequence);
-        Ok(views.iter().map(|view| named(row(view))).collect())
+        let timesteps: BTreeSet<i64> = views.iter().filter_map(|view| view.timestep).collect();
+        let moments: BTreeMap<i64, usize> =
+            timesteps.into_iter().enumerate().map(|(at, timestep)| (timestep, at)).collect();
+        let moment = |view: &View| view.timestep.and_then(|timestep| moments.get(&timestep).copied());
+        let counted = |view: &View| match moment(view) {
+            Some(moment) => row(view).i64("moment", moment),
+            None => row(view),
+        };
+        Ok(views.iter().map(|view| named(counted(view))).collect())
     }
 }
 

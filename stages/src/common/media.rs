@@ -10,11 +10,13 @@ use image::codecs::png::{CompressionType, FilterType, PngEncoder};
 use image::metadata::Orientation;
 use image::{ExtendedColorType, ImageDecoder, ImageEncoder, ImageReader};
 use models::face_mesh::Square;
-use opencv::core::{BORDER_CONSTANT, Mat, Scalar, Size};
+use opencv::core::{BORDER_CONSTANT, CV_8U, CV_16U, Mat, Scalar, Size, extract_channel};
 use opencv::prelude::*;
 use opencv::{imgcodecs, imgproc};
 use protocol::Row;
 use std::fmt::Display;
+use std::fs::File;
+use std::io::Read;
 use std::path::Path;
 use turbojpeg::{Compressor, PixelFormat, Subsamp};
 
@@ -62,6 +64,29 @@ impl Image {
         // OpenCV makes the rest of a picture that was cut short grey, and says nothing
         jpeg::ensure_whole(path)?;
         Image::from_mat(&mat)
+    }
+
+    /// The alpha channel of a TIFF or WebP file, if it has one that is not opaque; of other formats it is for `datasets`.
+    ///
+    /// # Errors
+    /// If the file cannot be read.
+    pub fn other_alpha(path: &Path) -> Result<Option<Image>> {
+        let mut head = [0u8; 12];
+        let whole = File::open(path).and_then(|mut file| file.read_exact(&mut head));
+        let is_other = head.starts_with(b"II*\0") || head.starts_with(b"MM\0*") || &head[8..] == b"WEBP";
+        if whole.is_err() || !is_other {
+            return Ok(None);
+        }
+        let mat = imgcodecs::imread(path, imgcodecs::IMREAD_UNCHANGED)?;
+        if mat.channels() != 4 {
+            return Ok(None);
+        }
+        let (mut deep, mut alpha) = (Mat::default(), Mat::default());
+        extract_channel(&mat, &mut deep, 3)?;
+        let scale = if deep.depth() == CV_16U { 1.0 / 257.0 } else { 1.0 };
+        deep.convert_to(&mut alpha, CV_8U, scale, 0.0)?;
+        let alpha = Image::from_mat(&alpha)?;
+        Ok(alpha.data.iter().any(|value| *value < 255).then_some(alpha))
     }
 
     /// How the camera was held, if the file of a picture says so (EXIF): [`Image::read`] turns the picture by it, and whatever else reads
@@ -196,20 +221,44 @@ impl Image {
         }
     }
 
+    /// Times a matte of the same size: what is to be resampled without the colours that the matte hides.
+    ///
+    /// # Errors
+    /// If the sizes differ.
+    pub fn weighted(&self, matte: &Image) -> Result<Image> {
+        self.by(matte, |value, alpha| ((u32::from(value) * u32::from(alpha) + 127) / 255) as u8)
+    }
+
+    /// What [`Image::weighted`] was made of; white where the matte shows nothing.
+    ///
+    /// # Errors
+    /// If the sizes differ.
+    pub fn unweighted(&self, matte: &Image) -> Result<Image> {
+        self.by(matte, |value, alpha| match u32::from(alpha) {
+            0 => 255,
+            alpha => ((u32::from(value) * 255 + alpha / 2) / alpha).min(255) as u8,
+        })
+    }
+
     /// Laid over white by a matte of the same size.
     ///
     /// # Errors
     /// If the sizes differ.
     pub fn over_white(&self, matte: &Image) -> Result<Image> {
+        self.by(matte, |value, alpha| {
+            let (value, alpha) = (u32::from(value), u32::from(alpha));
+            ((value * alpha + 255 * (255 - alpha) + 127) / 255) as u8
+        })
+    }
+
+    /// Each sample, made another one by the matte's value there.
+    fn by(&self, matte: &Image, of: impl Fn(u8, u8) -> u8) -> Result<Image> {
         if (self.width, self.height, 1) != (matte.width, matte.height, matte.channels) {
             bail!("a {} x {} matte does not fit a {} x {} image", matte.width, matte.height, self.width, self.height);
         }
         let mut out = self.clone();
         for (pixel, &alpha) in out.data.chunks_exact_mut(self.channels).zip(&matte.data) {
-            let alpha = u32::from(alpha);
-            for sample in pixel {
-                *sample = ((u32::from(*sample) * alpha + 255 * (255 - alpha) + 127) / 255) as u8;
-            }
+            pixel.iter_mut().for_each(|sample| *sample = of(*sample, alpha));
         }
         Ok(out)
     }
@@ -364,6 +413,19 @@ mod tests {
         assert_eq!(image.crop(10.0, 10.0, 4.0, 2, 255).data, [255; 4]);
         // two by two means
         assert_eq!(image.crop(0.0, 0.0, 4.0, 2, 255).data, [40, 72, 168, 200]);
+    }
+
+    #[test]
+    fn alpha_of_tiff_is_found() {
+        let path = scratch("alpha.tif");
+        for (alpha, expected) in [(40, Some(vec![40])), (255, None)] {
+            let pixel = [9u8, 9, 9, alpha];
+            let flat = Mat::from_slice(&pixel).unwrap();
+            assert!(imgcodecs::imwrite(&path, &flat.reshape(4, 1).unwrap(), &Vector::new()).unwrap());
+            assert_eq!(Image::other_alpha(&path).unwrap().map(|alpha| alpha.data), expected);
+        }
+        film(1)[0].write_png(&path).unwrap();
+        assert_eq!(Image::other_alpha(&path).unwrap(), None);
     }
 
     #[test]
