@@ -290,6 +290,7 @@ fn foreign_libraries_are_named_by_leaf_files() {
             &["opencv"],
             &[
                 "stages/src/common/media.rs",
+                "stages/src/common/video_reader.rs",
                 "stages/src/common/matting.rs",
                 "stages/src/common/drawing.rs",
                 "stages/src/common/flow.rs",

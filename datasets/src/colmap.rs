@@ -99,6 +99,7 @@ pub fn read(root: &Path, folder: &Path) -> Result<Vec<View>, ViewError> {
                 file: pictures.join(&posed.name),
                 mask: masks.into_iter().find(|mask| mask.is_file()),
                 camera: String::new(),
+                lens: Some(posed.camera),
                 timestep: None,
                 intrinsics: lens.intrinsics,
                 world_to_cam: posed.world_to_cam,

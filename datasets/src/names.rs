@@ -44,7 +44,8 @@ pub fn name_views(root: &Path, views: &mut [View]) -> Result<Vec<String>, ViewEr
     views.sort_by_cached_key(|view| natural(&view.file));
     check_pictures_differ(views)?;
     let nameless: Vec<usize> = places(views, |view| view.camera.is_empty());
-    let pictures: Vec<Picture> = nameless.iter().map(|&at| (below(root, &views[at]), views[at].world_to_cam)).collect();
+    let picture = |at: &usize| (below(root, &views[*at]), views[*at].world_to_cam, views[*at].lens);
+    let pictures: Vec<Picture> = nameless.iter().map(picture).collect();
     let (of_paths, guess) = of_paths(&pictures);
     let mut told: Vec<String> = guess.into_iter().collect();
     for (&at, name) in nameless.iter().zip(of_paths) {
@@ -211,14 +212,14 @@ fn check_pictures_differ(views: &[View]) -> Result<(), ViewError> {
     }
 }
 
-/// The path of a picture below the root, and its pose.
-type Picture = (PathBuf, [f64; 16]);
+/// The path of a picture below the root, its pose, and the number of its lens.
+type Picture = (PathBuf, [f64; 16], Option<u32>);
 
 /// Camera and timestep of each, and what is to be said of them; none for pictures of one moving camera.
 type Named = (Vec<Option<(String, i64)>>, Option<String>);
 
 fn of_paths(pictures: &[Picture]) -> Named {
-    let certain: Option<Vec<_>> = pictures.iter().map(|(path, _)| cam_frame(path).map(Some)).collect();
+    let certain: Option<Vec<_>> = pictures.iter().map(|(path, ..)| cam_frame(path).map(Some)).collect();
     if let Some(certain) = certain {
         return (certain, None);
     }
@@ -231,7 +232,7 @@ fn of_paths(pictures: &[Picture]) -> Named {
         let (cameras, moments) = if files_are_cameras { ("files", "folders") } else { ("folders", "files") };
         return told(pictures, named, &format!("{cameras} are taken for cameras and {moments} for moments"));
     }
-    let flat: Option<Vec<_>> = pictures.iter().map(|(path, _)| cam_number(path).map(Some)).collect();
+    let flat: Option<Vec<_>> = pictures.iter().map(|(path, ..)| cam_number(path).map(Some)).collect();
     let count = |of: fn(&(String, i64)) -> String, named: &[Option<(String, i64)>]| {
         named.iter().flatten().map(of).collect::<BTreeSet<_>>().len()
     };
@@ -251,7 +252,7 @@ fn of_paths(pictures: &[Picture]) -> Named {
 
 /// Names, and the sentence about them with an example.
 fn told(pictures: &[Picture], named: Vec<Option<(String, i64)>>, text: &str) -> Named {
-    let example = pictures.iter().zip(&named).find_map(|((path, _), name)| {
+    let example = pictures.iter().zip(&named).find_map(|((path, ..), name)| {
         name.as_ref()
             .map(|(camera, timestep)| format!(": {} is camera `{camera}`, timestep {timestep}", path.display()))
     });
@@ -279,9 +280,9 @@ fn folders_and_files(pictures: &[Picture]) -> Option<Vec<[String; 2]>> {
         let folder = path.ancestors().skip(1).filter_map(name).find(|folder| !is_common(folder))?;
         Some([folder, path.file_stem()?.to_str()?.to_owned()])
     };
-    let direct: Option<Vec<_>> = pictures.iter().map(|(path, _)| folder_and_file(path)).collect();
+    let direct: Option<Vec<_>> = pictures.iter().map(|(path, ..)| folder_and_file(path)).collect();
     direct.or_else(|| {
-        let axes = pictures.iter().map(|(path, _)| above(path)).collect::<Option<Vec<_>>>()?;
+        let axes = pictures.iter().map(|(path, ..)| above(path)).collect::<Option<Vec<_>>>()?;
         (axes.iter().map(|[folder, _]| folder).collect::<BTreeSet<_>>().len() > 1).then_some(axes)
     })
 }
@@ -290,7 +291,7 @@ fn folders_and_files(pictures: &[Picture]) -> Option<Vec<[String; 2]>> {
 /// called so.
 fn in_one_folder(pictures: &[Picture]) -> Option<Vec<Option<(String, i64)>>> {
     let separators = ['_', '-', '.', ' '];
-    let stems: Vec<&str> = pictures.iter().map(|(path, _)| path.file_stem()?.to_str()).collect::<Option<_>>()?;
+    let stems: Vec<&str> = pictures.iter().map(|(path, ..)| path.file_stem()?.to_str()).collect::<Option<_>>()?;
     if pictures.windows(2).any(|two| two[0].0.parent() != two[1].0.parent()) {
         return None;
     }
@@ -322,6 +323,7 @@ fn in_one_folder(pictures: &[Picture]) -> Option<Vec<Option<(String, i64)>>> {
         let moments: Vec<&str> = moments.iter().map(String::as_str).collect();
         match steadier(pictures, [&cameras, &moments]) {
             Some(axis) => axis == 0,
+            None if of_lenses(pictures, [&cameras, &moments]) == Some(0) => true,
             None => cameras.iter().all(|camera| camera.to_ascii_lowercase().starts_with("cam")),
         }
     };
@@ -347,7 +349,7 @@ fn files_are_cameras(pictures: &[Picture], axes: &[[String; 2]]) -> bool {
         let begins = |name: &str| with.iter().any(|with| name.to_ascii_lowercase().starts_with(with));
         axes.iter().all(|axes| begins(&axes[axis]))
     };
-    match steadier(pictures, [&folders, &files]) {
+    match steadier(pictures, [&folders, &files]).or_else(|| of_lenses(pictures, [&folders, &files])) {
         Some(axis) => axis == 1,
         None => !starts(0, &["cam"]) && (starts(1, &["cam"]) || starts(0, &["frame", "time"])),
     }
@@ -361,7 +363,7 @@ const STEADIER: f64 = 0.01;
 /// several cameras do not. None if poses do not tell.
 fn steadier(pictures: &[Picture], names: [&[&str]; 2]) -> Option<usize> {
     // the camera's axes, and its place in units of the rig
-    let mut poses: Vec<[f64; 12]> = pictures.iter().map(|(_, pose)| placed(pose)).collect();
+    let mut poses: Vec<[f64; 12]> = pictures.iter().map(|(_, pose, _)| placed(pose)).collect();
     let all: Vec<&[f64; 12]> = poses.iter().collect();
     let middle = mean(&all);
     let size = poses.iter().map(|pose| (9..12).map(|i| (pose[i] - middle[i]).powi(2)).sum::<f64>()).sum::<f64>();
@@ -391,6 +393,17 @@ fn steadier(pictures: &[Picture], names: [&[&str]; 2]) -> Option<usize> {
         [None, Some(b)] if still(b) => Some(1),
         _ => None,
     }
+}
+
+/// Which of two names of each picture has a lens of its own for each; none if both have, or neither.
+fn of_lenses(pictures: &[Picture], names: [&[&str]; 2]) -> Option<usize> {
+    let lenses = pictures.iter().map(|(.., lens)| *lens).collect::<Option<Vec<u32>>>()?;
+    let distinct = lenses.iter().collect::<BTreeSet<_>>().len();
+    let [first, second] = names.map(|names| {
+        let pairs = names.iter().zip(&lenses).collect::<BTreeSet<_>>().len();
+        distinct > 1 && pairs == distinct && names.iter().collect::<BTreeSet<_>>().len() == distinct
+    });
+    (first != second).then_some(usize::from(second))
 }
 
 fn mean(poses: &[&[f64; 12]]) -> [f64; 12] {

@@ -99,6 +99,7 @@ fn views_of(whole: &Fields<'_>, frames: &[Value], times: &Times) -> Result<Vec<V
         views.push(View {
             mask: mask.map(|mask| resolve(path, &mask)),
             camera: camera(&frame)?,
+            lens: None,
             timestep: times.of(&frame)?,
             intrinsics: intrinsics(&frame, whole, width, height)?,
             world_to_cam: pose(&frame, &undo)?,

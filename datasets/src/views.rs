@@ -81,6 +81,8 @@ pub struct View {
     pub mask: Option<PathBuf>,
     /// The camera's name; empty as long as only the path can tell.
     pub camera: String,
+    /// The number of the lens that took it, where a calibration counts these: most cameras have one of their own.
+    pub lens: Option<u32>,
     /// When it was taken; none for a video, or as long as only the path can tell.
     pub timestep: Option<i64>,
     /// Row-major 3 x 3, pixels of a `width x height` picture.
@@ -438,6 +440,7 @@ pub(crate) mod tests {
             file: Path::new("root").join(file),
             mask: None,
             camera: String::new(),
+            lens: None,
             timestep: None,
             intrinsics: [100.0, 0.0, 50.0, 0.0, 100.0, 50.0, 0.0, 0.0, 1.0],
             world_to_cam: [1., 0., 0., -x, 0., -1., 0., y, 0., 0., -1., z, 0., 0., 0., 1.],

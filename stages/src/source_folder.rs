@@ -300,6 +300,7 @@ impl Params {
             file: video.clone(),
             mask: matte.is_file().then_some(matte),
             camera: "0".to_owned(),
+            lens: None,
             timestep: None,
             intrinsics: [focal, 0.0, f64::from(width) / 2.0, 0.0, focal, f64::from(height) / 2.0, 0.0, 0.0, 1.0],
             world_to_cam: [1., 0., 0., 0., 0., -1., 0., 0., 0., 0., -1., self.distance, 0., 0., 0., 1.],

@@ -79,6 +79,23 @@ fn a_camera_that_was_calibrated_again_and_again_stands_nearly_still() {
 }
 
 #[test]
+fn a_camera_that_moves_is_told_by_its_lens() {
+    let read = |files: [&str; 4], lenses: [u32; 4]| {
+        let place = |i: usize| View { lens: Some(lenses[i]), ..view(files[i], i as f64) };
+        let mut views: Vec<View> = (0..4).map(place).collect();
+        name_views(Path::new("root"), &mut views).unwrap();
+        views.into_iter().map(|view| (view.camera, view.timestep)).collect::<Vec<_>>()
+    };
+    let folders = ["0001/00.png", "0001/01.png", "0002/00.png", "0002/01.png"];
+    assert_eq!(read(folders, [7, 8, 7, 8]), pairs(&[("00", 1), ("00", 2), ("01", 1), ("01", 2)]));
+    assert_eq!(read(folders, [7, 7, 8, 8])[0], ("0001".to_owned(), Some(0)));
+    // a lens of its own for each picture, as COLMAP gives them unless it is told, says nothing
+    assert_eq!(read(folders, [5, 6, 7, 8])[0], ("0001".to_owned(), Some(0)));
+    let flat = ["images/l_1.png", "images/r_1.png", "images/l_2.png", "images/r_2.png"];
+    assert_eq!(read(flat, [7, 8, 7, 8]), pairs(&[("l", 1), ("l", 2), ("r", 1), ("r", 2)]));
+}
+
+#[test]
 fn rigs_lie_in_many_ways() {
     let check = |path: &dyn Fn(usize, usize) -> String, cameras: [&str; 2]| {
         let all: Vec<(String, f64)> = (0..6).map(|i| (path(i % 2, i / 2 + 1), (i % 2) as f64)).collect();
