@@ -2,8 +2,10 @@
 //!
 //! Read from MP4 and MOV alone (ISO/IEC 14496-12: `mvhd`, `tkhd`, `colr`), which phones and cameras write. Not left to OpenCV: 4.6, which
 //! Debian has, turns 90 and 270 degrees the wrong way, and 4.11 not at all (opencv/opencv#22088 and #26876); and whatever a file says, it
-//! takes colours for those of BT.601. What a codec's own stream says of colours is not looked for. Knows no codec and decodes nothing.
+//! takes colours for those of BT.601. What the stream says of colours goes before what the container says, as with ffmpeg, and is read by
+//! `stream_colours`. Knows no codec and decodes nothing.
 
+use crate::common::stream_colours::{self, Told};
 use anyhow::{Context, Result};
 use std::fs::File;
 use std::io::{BufReader, ErrorKind, Read, Seek, SeekFrom};
@@ -119,6 +121,23 @@ fn of_tables(tables: &[u8]) -> Option<Display> {
     Some(Display { mirrored, quarters, colours: entry.and_then(colours) })
 }
 
+/// What the parts of an entry say, the stream's own head first; none if neither says anything.
+fn colours(parts: &[u8]) -> Option<Colours> {
+    let h264 = inside(parts, &[b"avcC"]).and_then(stream_colours::of_h264);
+    let stream = h264.or_else(|| inside(parts, &[b"hvcC"]).and_then(stream_colours::of_hevc));
+    let container = of_container(parts);
+    let known = |number: fn(&Told) -> u16| {
+        let all = [&stream, &container].into_iter().flatten().map(number);
+        all.into_iter().find(|number| *number != UNTOLD).unwrap_or(UNTOLD)
+    };
+    let full_range = [&stream, &container].into_iter().flatten().any(|told| told.full_range);
+    let found = Colours { transfer: known(|told| told.transfer), matrix: known(|told| told.matrix), full_range };
+    (stream.is_some() || container.is_some()).then_some(found)
+}
+
+/// What is not told.
+const UNTOLD: u16 = 2;
+
 const UPRIGHT: [f64; 4] = [1.0, 0.0, 0.0, 1.0];
 
 /// The upper left of a matrix, `[a b; c d]`: a place `(x, y)`, y down, is shown at `(a x + c y, b x + d y)`. Versions 0 and 1 of a head have it at
@@ -156,7 +175,7 @@ fn turned([a, b, c, d]: [f64; 4]) -> Option<(bool, u8)> {
 }
 
 /// The box `colr`, of MP4 (`nclx`) or of QuickTime (`nclc`, which tells no range: it is the limited one then); others have an ICC profile.
-fn colours(parts: &[u8]) -> Option<Colours> {
+fn of_container(parts: &[u8]) -> Option<Told> {
     let all = boxes(parts).into_iter().filter(|(name, _)| name == b"colr");
     all.into_iter().find_map(|(_, colours)| {
         let (kind, numbers) = colours.split_first_chunk::<4>()?;
@@ -166,7 +185,7 @@ fn colours(parts: &[u8]) -> Option<Colours> {
             b"nclc" => false,
             _ => return None,
         };
-        Some(Colours { transfer: u16::from_be_bytes([a, b]), matrix: u16::from_be_bytes([c, d]), full_range })
+        Some(Told { transfer: u16::from_be_bytes([a, b]), matrix: u16::from_be_bytes([c, d]), full_range })
     })
 }
 
