@@ -192,7 +192,7 @@ fn of_container(parts: &[u8]) -> Option<Told> {
 impl Colours {
     /// What takes colours that were read as those of BT.601, R'G'B', to what they are, rows first: none if they are those, or of no matrix that is
     /// known here. Both ranges have the same: it is a matrix of luma and colour differences. Greys stay.
-    pub fn from_bt601(&self) -> Option<[[f64; 3]; 3]> {
+    pub fn out_of_bt601(&self) -> Option<[[f64; 3]; 3]> {
         // shares of red and blue in luma
         let (red, blue) = match self.matrix {
             1 => (0.2126, 0.0722),
@@ -291,8 +291,8 @@ mod tests {
     #[test]
     fn colours_read_as_bt601_become_what_they_were() {
         let colours = |matrix: u16| Colours { transfer: 1, matrix, full_range: false };
-        assert_eq!([2, 5, 6].map(|matrix| colours(matrix).from_bt601()), [None; 3]);
-        let rows = colours(1).from_bt601().unwrap();
+        assert_eq!([2, 5, 6].map(|matrix| colours(matrix).out_of_bt601()), [None; 3]);
+        let rows = colours(1).out_of_bt601().unwrap();
         // BT.709, 3: E'Y = 0.2126 R + 0.7152 G + 0.0722 B, and differences over 1.8556 and 1.5748
         let [r, g, b] = [0.8f64, 0.5, 0.4];
         let luma = 0.2126 * r + 0.7152 * g + 0.0722 * b;

@@ -91,7 +91,10 @@ impl VideoReader {
     pub fn size(&self) -> Result<(u32, u32)> {
         let side = |property: i32| -> Result<u32> { Ok(self.capture.get(property)?.max(0.0) as u32) };
         let (width, height) = (side(videoio::CAP_PROP_FRAME_WIDTH)?, side(videoio::CAP_PROP_FRAME_HEIGHT)?);
-        Ok(if self.display.quarters % 2 == 0 { (width, height) } else { (height, width) })
+        Ok(match self.display.quarters {
+            1 | 3 => (height, width),
+            _ => (width, height),
+        })
     }
 
     /// Frames a second, by the container; 0 if it does not say.
@@ -201,7 +204,7 @@ fn rotation(quarters: u8) -> Option<i32> {
 
 /// What takes B'G'R' that OpenCV took for colours of BT.601 to what they are.
 fn colours(display: &Display) -> Result<Option<Mat>> {
-    let Some(rows) = display.colours.and_then(|colours| colours.from_bt601()) else { return Ok(None) };
+    let Some(rows) = display.colours.and_then(|colours| colours.out_of_bt601()) else { return Ok(None) };
     let mut flat: Vec<f32> = rows.as_flattened().iter().map(|k| *k as f32).collect();
     // both sides the other way round
     flat.reverse();
@@ -267,7 +270,7 @@ mod tests {
         let bt709 = display::Colours { transfer: 1, matrix: 1, full_range: false };
         let display = Display { colours: Some(bt709), ..Display::default() };
         let matrix = colours(&display).unwrap().unwrap();
-        let rows = bt709.from_bt601().unwrap();
+        let rows = bt709.out_of_bt601().unwrap();
         // blue of red
         assert_eq!(*matrix.at_2d::<f32>(0, 2).unwrap(), rows[2][0] as f32);
     }
