@@ -1,10 +1,10 @@
 //! `contact_sheet`: rows of pictures to look at: truth, renders, every G-buffer channel, tracked mesh over the image.
 //!
-//! reads: sequence, camera, timestep, target, gbuffer, render; method?, participant?, crop?   writes: sheet (RGB PNG)
+//! reads: sequence, camera, timestep, target, gbuffer, render; method?, participant?, crop?, split?   writes: sheet (RGB PNG)
 //!
 //! One line of the sheet is one view, one column one picture of it: the truth, a render of each method, then the condition's
-//! channels (depth, canonical xyz, normals, ambient, mask) and the tracked mesh drawn over the truth. Views are spread
-//! evenly over what there is. Knows no scores.
+//! channels (depth, canonical xyz, normals, ambient, mask) and the tracked mesh drawn over the truth. Each split has
+//! as many lines as the others, its views spread evenly over what there is. Knows no scores.
 
 use crate::common::drawing::{below, beside, plain};
 use crate::common::gbuffers;
@@ -39,7 +39,7 @@ fn picture() -> usize {
 }
 
 fn def() -> StageDef {
-    StageDef::new("contact_sheet", 5, Grain::Whole)
+    StageDef::new("contact_sheet", 6, Grain::Whole)
         .doc("Truth, renders, G-buffer channels and mesh overlay of some views in one picture.")
         .reads([("sequence", Type::Str), ("camera", Type::Str), ("timestep", Type::I64)])
         .reads([("target", Type::Blob), ("gbuffer", Type::Blob), ("render", Type::Blob)])

@@ -7,6 +7,7 @@
 //! Knows nothing of what the pictures show.
 
 use crate::common::drawing::{Anchor, WHITE, below, beside, plain, text, text_width};
+use crate::common::lettering::lettered;
 use crate::common::media::Image;
 use anyhow::{Result, bail, ensure};
 use manifests::Type;
@@ -27,7 +28,7 @@ struct Params {
     /// At most so many lines, spread evenly over what there is; 0 shows all.
     #[serde(default)]
     limit: usize,
-    /// Width of each picture, px; 0 leaves them as they are.
+    /// Width of each picture, px; 0 leaves them as they are, but that small ones are enlarged by a whole number, pixel by pixel, so that there is room for names.
     #[serde(default)]
     #[schemars(range(max = 16384))]
     width: usize,
@@ -47,12 +48,14 @@ const LABELS: [(&str, Type); 7] = [
 /// Size of the text, of OpenCV's font; a line of it is [`LINE`] px high.
 const SIZE: f64 = 8.5;
 const LINE: usize = 16;
+/// Narrower pictures are enlarged, px.
+const NARROW: usize = 96;
 /// White between pictures, and between groups of columns, px.
 const SPACE: usize = 2;
 const GAP: usize = 12;
 
 fn def() -> StageDef {
-    StageDef::new("image_grid", 1, Grain::Whole)
+    StageDef::new("image_grid", 2, Grain::Whole)
         .doc("Lays the pictures of rows out as a labelled grid, in one picture.")
         .reads([("image", Type::Blob)])
         .may_read(LABELS)
@@ -138,8 +141,13 @@ impl ImageGrid {
             pictures.push(of_line);
         }
         let (width, height) = size.unwrap_or((1, 1));
-        let names: Vec<Label> = order.iter().map(|&column| columns[column].clone()).collect();
-        let labels: Vec<String> = shown.iter().map(|&line| lines[line].join(" ")).collect();
+        let times = if self.params.width == 0 { NARROW.div_ceil(width.max(1)) } else { 1 };
+        let (width, height) = (times * width, times * height);
+        let above =
+            |column: usize| columns[column].iter().zip(&self.params.columns).map(|(value, name)| called(name, value));
+        let names: Vec<Label> = order.iter().map(|&column| above(column).collect()).collect();
+        let said = |line: usize| lines[line].iter().zip(&self.params.lines).map(|(value, name)| called(name, value));
+        let labels: Vec<String> = shown.iter().map(|&line| said(line).collect::<Vec<_>>().join(" ")).collect();
         let margin = labels
             .iter()
             .map(|label| text_width(label, SIZE))
@@ -156,7 +164,7 @@ impl ImageGrid {
             for (column, picture) in of_line.into_iter().enumerate() {
                 line.push(plain(space(&names, column), height, WHITE));
                 line.push(match picture {
-                    Some(picture) => picture,
+                    Some(picture) => enlarged(picture, times),
                     None => missing(width, height)?,
                 });
             }
@@ -174,6 +182,19 @@ impl ImageGrid {
         let width = if self.params.width == 0 { image.width } else { self.params.width };
         image.resized(width, (image.height * width).div_ceil(image.width))
     }
+}
+
+/// Every pixel a block of so many on a side.
+fn enlarged(image: Image, times: usize) -> Image {
+    if times == 1 {
+        return image;
+    }
+    let (width, height) = (image.width * times, image.height * times);
+    let pixel = |i: usize| {
+        let at = (i / width / times * image.width + i % width / times) * 3;
+        [image.data[at], image.data[at + 1], image.data[at + 2]]
+    };
+    Image::new(width, height, 3, (0..width * height).flat_map(pixel).collect())
 }
 
 /// Where a label stands in a list, at whose end it is put if it is new.
@@ -199,6 +220,14 @@ fn label(row: &Row<'_>, columns: &[String]) -> Result<Label> {
     columns.iter().map(value).collect()
 }
 
+/// A value as it is written: a number of which nobody would know what it counts, with a letter before it.
+fn called(column: &str, value: &str) -> String {
+    match column {
+        "timestep" => format!("t {value}"),
+        _ => value.into(),
+    }
+}
+
 /// What is left white before a column: more where a group begins of those that share all values but the last.
 fn space(names: &[Label], column: usize) -> usize {
     let group = |column: usize| &names[column][..names[column].len() - 1];
@@ -209,8 +238,8 @@ fn space(names: &[Label], column: usize) -> usize {
     }
 }
 
-/// The values above the columns: one line of text for each column that is named, one that goes for several pictures
-/// written once.
+/// The values above the columns, all in one size: for each column that is named as many lines of text as its longest value takes; a value that goes for
+/// several pictures is written once.
 fn heading(names: &[Label], margin: usize, width: usize) -> Result<Image> {
     let levels = names.iter().map(Vec::len).max().unwrap_or(0);
     let lefts: Vec<usize> = (0..names.len())
@@ -221,7 +250,9 @@ fn heading(names: &[Label], margin: usize, width: usize) -> Result<Image> {
         })
         .collect();
     let right = lefts.last().map_or(margin, |left| left + width);
-    let mut image = plain(right, levels * LINE + 4, WHITE);
+    // level and column of each value that is written, and the room it has
+    let mut places: Vec<(usize, usize)> = Vec::new();
+    let mut rooms: Vec<(&str, usize)> = Vec::new();
     for level in 0..levels {
         for column in 0..names.len() {
             let same = |other: usize| names[other][..=level] == names[column][..=level];
@@ -234,11 +265,21 @@ fn heading(names: &[Label], margin: usize, width: usize) -> Result<Image> {
             } else {
                 (column..names.len()).take_while(|&other| same(other)).last().unwrap_or(column)
             };
-            let name = &names[column][level];
-            let room = (lefts[end] + width - lefts[column]).saturating_sub(6) as f64;
-            // a name that is too long is written smaller, never cut
-            let size = SIZE * (room / text_width(name, SIZE)?.max(1) as f64).min(1.0);
-            text(&mut image, name, (lefts[column] + 3, (level + 1) * LINE - 4), size, Anchor::Left)?;
+            places.push((level, column));
+            rooms.push((&names[column][level], (lefts[end] + width - lefts[column]).saturating_sub(6)));
+        }
+    }
+    let found = lettered(&rooms, SIZE, &text_width)?;
+    let mut high = vec![1; levels];
+    for ((level, _), lines) in places.iter().zip(&found.lines) {
+        high[*level] = lines.len().max(high[*level]);
+    }
+    let mut image = plain(right, high.iter().sum::<usize>() * LINE + 4, WHITE);
+    for ((level, column), lines) in places.iter().zip(&found.lines) {
+        // values of few lines stand right above what they name
+        let first = high[..=*level].iter().sum::<usize>() - lines.len();
+        for (k, line) in lines.iter().enumerate() {
+            text(&mut image, line, (lefts[*column] + 3, (first + k + 1) * LINE - 4), found.size, Anchor::Left)?;
         }
     }
     Ok(image)
@@ -249,4 +290,19 @@ fn missing(width: usize, height: usize) -> Result<Image> {
     let mut image = plain(width, height, WHITE);
     text(&mut image, "none", (4, height / 2), SIZE, Anchor::Left)?;
     Ok(image)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn small_pictures_grow_by_blocks() {
+        let image = Image::new(2, 1, 3, vec![1, 2, 3, 4, 5, 6]);
+        let large = enlarged(image.clone(), 2);
+        assert_eq!((large.width, large.height), (4, 2));
+        let row = [1, 2, 3, 1, 2, 3, 4, 5, 6, 4, 5, 6];
+        assert_eq!(large.data, [row, row].concat());
+        assert_eq!(enlarged(image, 1).width, 2);
+    }
 }

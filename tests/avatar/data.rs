@@ -22,11 +22,11 @@ fn the_default_data_are_shown_timed_and_read_in_every_layout() {
     let said = space.effigy_with_packages(&[&["run"], &RECIPE[..], &["--json"]].concat());
     assert_eq!(said.code, 0, "{}", said.err);
 
-    // two people in a line each, nine pictures of 48 px across
+    // two people in a line each, nine pictures of 48 px across, which are enlarged to 96
     let png = std::fs::read(rows(&space, "sheet")[0]["grid"].as_str().expect("a path")).expect("a picture");
     let number = |at: usize| u32::from_be_bytes(png[at..at + 4].try_into().expect("four bytes"));
     assert!(
-        (9 * 48..9 * 48 + 150).contains(&number(16)) && (140..200).contains(&number(20)),
+        (9 * 96..9 * 96 + 150).contains(&number(16)) && (280..350).contains(&number(20)),
         "{} x {}",
         number(16),
         number(20)
