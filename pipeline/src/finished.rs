@@ -114,6 +114,8 @@ pub enum ReportItem {
         column: String,
         /// Columns written below each picture, or a fixed text if it names no column.
         caption: Vec<String>,
+        /// Rows that are equal in these columns are shown together or not at all.
+        groups: Vec<String>,
         /// At most so many, spread evenly over the rows.
         limit: Option<usize>,
     },
@@ -147,6 +149,8 @@ pub enum ReportItem {
         column: String,
         /// Columns written below each video.
         caption: Vec<String>,
+        /// Rows that are equal in these columns are shown together or not at all.
+        groups: Vec<String>,
         /// At most so many, evenly spaced over the rows.
         limit: Option<usize>,
     },

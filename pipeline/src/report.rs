@@ -6,6 +6,7 @@
 
 pub mod committed;
 mod curve;
+mod curves;
 mod document;
 mod fold;
 pub mod graph;
@@ -23,17 +24,19 @@ mod table;
 mod tests;
 pub mod writers;
 
-use crate::compare::Naming;
 use crate::finished::{FinishedNode, FinishedRun, NodeState, ReportItem, TableItem};
 use crate::own_output::{FILES, MARK, MARKDOWN, PAGE};
 use anyhow::Context;
 use document::{Block, Cell, Document, Head, Table};
-use manifests::{Manifest, Type, Value};
+use manifests::Manifest;
 use numbers::{counted, duration};
 use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The folder of pictures beside the Markdown; written anew each time.
+
+/// Of more stages than these, their list and their graph are folded away.
+const MANY: usize = 120;
 
 /// The heading of a table of rates that has no other.
 pub(crate) const RATES: &str = "Rates";
@@ -162,11 +165,19 @@ fn document(run: &FinishedRun) -> anyhow::Result<Document> {
         blocks.extend(self::item(run, item, &format!("{:02}", i + 1))?);
     }
     blocks.push(Block::Heading(2, "How it was made".into()));
+    // a long list, and a drawing of as many boxes, are looked at by few who read what the recipe shows
+    let many = run.nodes.len() > MANY;
+    let mut add = |title: &str, block: Block, titled: bool| {
+        let title = match many {
+            true => Some(Block::Fold(title.into())),
+            false => titled.then(|| Block::Heading(3, title.into())),
+        };
+        blocks.extend(title.into_iter().chain([block]).chain(many.then_some(Block::Unfold)));
+    };
     if let Some((drawing, legend)) = graph::draw(&run.nodes) {
-        blocks.push(Block::Drawings(vec![drawing], Some(legend)));
+        add("Graph of the stages", Block::Drawings(vec![drawing], Some(legend)), false);
     }
-    blocks.push(Block::Heading(3, "Stages".into()));
-    blocks.push(Block::Table(stages(&run.nodes)));
+    add("Stages", Block::Table(stages(&run.nodes)), true);
     if let Some(parameters) = parameters(run) {
         blocks.push(Block::Listing("Parameters".into(), parameters));
     }
@@ -177,6 +188,8 @@ fn document(run: &FinishedRun) -> anyhow::Result<Document> {
 /// The blocks of one item of the recipe's `report:`.
 fn item(run: &FinishedRun, item: &ReportItem, number: &str) -> anyhow::Result<Vec<Block>> {
     let (stage, title) = match item {
+        // one whose text a parameter gives may have nothing to say
+        ReportItem::Text { text } if text.trim().is_empty() => return Ok(Vec::new()),
         ReportItem::Text { text } => return Ok(vec![Block::Prose(text.clone())]),
         ReportItem::Rates { stages, title, count } => {
             let title = title.as_deref().unwrap_or(RATES);
@@ -202,76 +215,17 @@ fn item(run: &FinishedRun, item: &ReportItem, number: &str) -> anyhow::Result<Ve
     blocks.extend(match item {
         ReportItem::Text { .. } | ReportItem::Rates { .. } => Vec::new(),
         ReportItem::Table(asked) => vec![table::table(manifest, asked, table::SHOWN)?],
-        ReportItem::Images { column, caption, limit, .. } => {
+        ReportItem::Images { column, caption, groups, limit, .. } => {
             let (kind, prefix) = (media::Kind::Picture, &prefix(column));
-            media::media(run, manifest, &media::Asked { kind, column, caption, limit: *limit, prefix })?
+            media::media(run, manifest, &media::Asked { kind, column, caption, groups, limit: *limit, prefix })?
         }
-        ReportItem::Videos { column, caption, limit, .. } => {
+        ReportItem::Videos { column, caption, groups, limit, .. } => {
             let (kind, prefix) = (media::Kind::Video, &prefix(column));
-            media::media(run, manifest, &media::Asked { kind, column, caption, limit: *limit, prefix })?
+            media::media(run, manifest, &media::Asked { kind, column, caption, groups, limit: *limit, prefix })?
         }
-        ReportItem::Curve { column, limit, .. } => curves(run, manifest, (column, *limit), &prefix(column))?,
+        ReportItem::Curve { column, limit, .. } => curves::curves(run, manifest, (column, *limit), &prefix(column))?,
     });
     Ok(blocks)
-}
-
-/// Curves of so many rows, unless a recipe says otherwise; nobody compares more by eye.
-const CURVES: usize = 8;
-
-fn curves(
-    run: &FinishedRun,
-    manifest: &Manifest,
-    (column, limit): (&str, Option<usize>),
-    prefix: &str,
-) -> anyhow::Result<Vec<Block>> {
-    match manifest.schema().ty(column) {
-        None => return Ok(vec![Block::Notice(table::absent(manifest, column))]),
-        Some(Type::Blob) => {}
-        Some(ty) => return Ok(vec![Block::Notice(format!("not available: column `{column}` is {ty}, not blob"))]),
-    }
-    let naming = Naming::of(manifest);
-    let mut blocks = Vec::new();
-    let rows = manifest.len();
-    let shown = rows.min(limit.unwrap_or(CURVES));
-    for row in (0..shown).map(|i| i * rows / shown) {
-        let Value::Blob(blob) = manifest.value(row, column)? else { continue };
-        let Some(path) = (run.blob_path)(&blob) else {
-            let digest = blob.digest.short();
-            blocks.push(Block::Notice(format!(
-                "not available: the file of row {row}, {digest}, is no longer in the cache"
-            )));
-            continue;
-        };
-        let text = fs::read(&path).with_context(|| format!("reading {} for the report", path.display()))?;
-        match curve::read(&String::from_utf8_lossy(&text)) {
-            Err(reason) => blocks.push(Block::Notice(format!("not available: the file of row {row}: {reason}"))),
-            Ok(log) => {
-                let mut notes = row_name(&naming, manifest, row).into_iter().collect::<Vec<_>>();
-                if log.terms.iter().any(|(_, points)| curve::is_noisy(points)) {
-                    notes.push("thin: every step; bold: moving average".into());
-                }
-                if log.dropped > 0 {
-                    notes.push(format!("{} not drawn: text, NaN or infinite", counted(log.dropped, "value")));
-                }
-                let note = (!notes.is_empty()).then(|| notes.join("; "));
-                blocks.push(Block::Drawings(curve::draw(&log, &format!("{prefix}-{:02}", row + 1))?, note));
-            }
-        }
-    }
-    if rows > shown {
-        blocks.push(Block::Notice(format!("{shown} of {}, spread evenly", counted(rows, "row"))));
-    }
-    if blocks.is_empty() {
-        blocks.push(Block::Notice(format!("not available: no row has a `{column}`")));
-    }
-    Ok(blocks)
-}
-
-/// What tells a row from the others; `None` if it is the only one.
-fn row_name(naming: &Naming, manifest: &Manifest, row: usize) -> Option<String> {
-    let parts: Vec<String> =
-        naming.facts(manifest, row).map(|(name, value)| format!("{name} {}", numbers::value(&value))).collect();
-    (manifest.len() > 1 && !parts.is_empty()).then(|| parts.join(" · "))
 }
 
 /// A stage's name as a heading; of one that varies, that of all its variants.
@@ -302,11 +256,14 @@ fn stages(nodes: &[FinishedNode]) -> Table {
         ("key", false),
     ];
     let count = |n: usize| if n == 0 { Cell::faint("0") } else { Cell::new(n.to_string()) };
+    // what was known took time once, and that is worth knowing
+    let once = |node: &FinishedNode| {
+        node.state != NodeState::Skipped && node.executed == 0 && node.seconds < 0.05 && node.worth >= 0.05
+    };
     let row = |node: &FinishedNode| {
         let time = match (node.state, node.seconds) {
             (NodeState::Skipped, _) => Cell::faint("skipped"),
-            // what was known took time once, and that is worth knowing
-            (_, seconds) if node.executed == 0 && seconds < 0.05 && node.worth >= 0.05 => {
+            _ if once(node) => {
                 Cell { text: format!("once {}", duration(node.worth)), faint: true, ..Cell::duration(node.worth) }
             }
             (_, seconds) => Cell::duration(seconds),
@@ -324,12 +281,16 @@ fn stages(nodes: &[FinishedNode]) -> Table {
             Cell::faint(&node.key),
         ]
     };
+    let mut note = "time: work in this run, summed over its tasks".to_string();
+    if nodes.iter().any(once) {
+        note += "; once: work in the run that made the rows";
+    }
     Table {
         head: head
             .map(|(text, number)| Head { text: text.into(), number, code: text == "key", ..Head::default() })
             .into(),
         rows: nodes.iter().map(row).collect(),
-        note: Some("time: work in this run, summed over its tasks; once: work in the run that made the rows".into()),
+        note: Some(note),
         ..Table::default()
     }
 }
@@ -354,10 +315,7 @@ fn summary(run: &FinishedRun) -> String {
     let units = counted(ran + cached + failed, "unit");
     let stages = counted(run.nodes.len(), "stage");
     let ending = if failed > 0 { format!(", {failed} failed") } else { String::new() };
-    format!(
-        "{stages}, {units} of work: {ran} ran, {cached} known from earlier runs{ending}. {}.",
-        duration(run.seconds)
-    )
+    format!("{stages}, {units} of work: {ran} ran, {cached} known{ending}. {}.", duration(run.seconds))
 }
 
 fn trouble(run: &FinishedRun) -> Vec<String> {

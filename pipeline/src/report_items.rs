@@ -79,11 +79,12 @@ fn one(item: &Item, nodes: &[Node], fields: &mut Fields<'_>) -> Option<ReportIte
     if kind == "curve" {
         return Some(ReportItem::Curve { stage, title, column, limit });
     }
+    let groups = columns(fields, node, "groups", false).into_iter().map(|(_, name)| name).collect();
     let caption = fields.texts("caption").unwrap_or_default().into_iter().map(|(_, name)| name).collect();
     if kind == "videos" {
-        return Some(ReportItem::Videos { stage, title, column, caption, limit });
+        return Some(ReportItem::Videos { stage, title, column, caption, groups, limit });
     }
-    Some(ReportItem::Images { stage, title, column, caption, limit })
+    Some(ReportItem::Images { stage, title, column, caption, groups, limit })
 }
 
 /// Stages by the names they have in the recipe: one that varies means all of its variants.

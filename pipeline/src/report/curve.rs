@@ -1,10 +1,13 @@
 //! Curves from CSV files: one panel for each column over the first, drawn by plotters.
 //!
 //! Training logs have terms of very different size, so each has a panel and an axis of its own; a logarithmic one where
-//! the values, all positive, span more than a decade and a half. Knows no page.
+//! the values, all positive, span more than a decade and a half. Curves of several files lie over each other, each in a
+//! colour of its own that a line above names. Knows no page.
 
 use super::document::Drawing;
+use super::graph::text_width;
 use super::numbers::{Style, number};
+use super::prose::escape;
 use plotters::coord::Shift;
 use plotters::coord::ranged1d::{AsRangedCoord, ValueFormatter};
 use plotters::prelude::*;
@@ -57,18 +60,72 @@ pub(super) fn read(csv: &str) -> Result<Log, String> {
     Ok(log)
 }
 
-/// Draws each term of a log; `name` begins the files' names.
+/// A curve of a panel: its points, and which of the logs it is of.
+type Line<'a> = (usize, &'a [(f64, f64)]);
+
+/// Draws each term of some logs, the same one of all in one panel; of several, what the colours mean comes first. `name` begins
+/// the files' names. At most as many logs as there are [`SERIES`], each with what it is called.
 ///
 /// # Errors
 /// If plotters fails.
-pub(super) fn draw(log: &Log, name: &str) -> anyhow::Result<Vec<Drawing>> {
-    let size = if log.terms.len() == 1 { (1036, 320) } else { (510, 250) };
-    let draw = |(i, (term, points)): (usize, &(String, Vec<(f64, f64)>))| {
-        let alt = format!("{term} over {}", log.step);
-        let svg = panel(&log.step, term, points, size, &alt)?;
-        Ok(Drawing { name: format!("{name}-{:02}.svg", i + 1), svg, size, alt })
-    };
-    log.terms.iter().enumerate().map(draw).collect()
+pub(super) fn draw(logs: &[(String, &Log)], name: &str) -> anyhow::Result<Vec<Drawing>> {
+    let mut terms: Vec<(&str, Vec<Line<'_>>)> = Vec::new();
+    for (i, (_, log)) in logs.iter().enumerate() {
+        for (term, points) in &log.terms {
+            match terms.iter_mut().find(|(known, _)| known == term) {
+                Some((_, lines)) => lines.push((i, points)),
+                None => terms.push((term, vec![(i, points)])),
+            }
+        }
+    }
+    let step = logs.first().map_or("", |(_, log)| &log.step);
+    let size = if terms.len() == 1 { (WIDTH, 320) } else { (510, 250) };
+    let several = logs.len() > 1;
+    let mut drawings = Vec::new();
+    if several {
+        drawings.push(legend(logs, format!("{name}-00.svg")));
+    }
+    for (i, (term, lines)) in terms.iter().enumerate() {
+        let of = if several { format!(", of {} rows", lines.len()) } else { String::new() };
+        let alt = format!("{term} over {step}{of}");
+        let svg = panel((step, term), lines, several, size, &alt)?;
+        drawings.push(Drawing { name: format!("{name}-{:02}.svg", i + 1), svg, size, alt });
+    }
+    Ok(drawings)
+}
+
+/// Width of what takes the whole page, px.
+const WIDTH: u32 = 1036;
+
+/// What the colours mean: names behind strokes, as many in a line as there is room for.
+fn legend(logs: &[(String, &Log)], file: String) -> Drawing {
+    const SIZE: f64 = 13.0;
+    let (mut x, mut y) = (0.0, 16.0);
+    let mut body = String::new();
+    for ((name, _), (_, color)) in logs.iter().zip(SERIES) {
+        let long = 34.0 + text_width(name, SIZE);
+        if x > 0.0 && x + long > f64::from(WIDTH) {
+            (x, y) = (0.0, y + 21.0);
+        }
+        body += &format!(
+            "<line x1=\"{x:.0}\" x2=\"{:.0}\" y1=\"{:.0}\" y2=\"{:.0}\" stroke=\"var(--{color})\" stroke-width=\"3\"/>\
+             <text x=\"{:.0}\" y=\"{y:.0}\" font-size=\"{SIZE}\" fill=\"var(--ink)\">{}</text>\n",
+            x + 20.0,
+            y - 4.5,
+            y - 4.5,
+            x + 27.0,
+            escape(name)
+        );
+        x += long + 14.0;
+    }
+    let names: Vec<&str> = logs.iter().map(|(name, _)| name.as_str()).collect();
+    let (height, alt) = ((y + 8.0) as u32, format!("Colours of: {}", names.join("; ")));
+    let svg = format!(
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{WIDTH}\" height=\"{height}\" viewBox=\"0 0 {WIDTH} {height}\" \
+         role=\"img\" aria-label=\"{}\" font-family=\"system-ui, 'Segoe UI', Roboto, 'DejaVu Sans', Arial, sans-serif\">\n{body}</svg>",
+        escape(&alt)
+    );
+    Drawing { name: file, svg, size: (WIDTH, height), alt }
 }
 
 /// plotters counts in whole units; drawn this much larger and shown smaller, curves are smooth.
@@ -90,12 +147,32 @@ const GRID: RGBColor = STAND_INS[2].0;
 const CURVE: RGBColor = STAND_INS[3].0;
 const RAW: RGBColor = STAND_INS[4].0;
 
-fn panel(step: &str, term: &str, points: &[(f64, f64)], size: (u32, u32), alt: &str) -> anyhow::Result<String> {
+/// The same of curves that lie over each other.
+pub(super) const SERIES: [(RGBColor, &str); 8] = [
+    (RGBColor(3, 254, 1), "series1"),
+    (RGBColor(3, 254, 3), "series2"),
+    (RGBColor(3, 254, 5), "series3"),
+    (RGBColor(3, 254, 7), "series4"),
+    (RGBColor(3, 254, 9), "series5"),
+    (RGBColor(3, 254, 11), "series6"),
+    (RGBColor(3, 254, 13), "series7"),
+    (RGBColor(3, 254, 15), "series8"),
+];
+
+/// `several`: whether there are curves of several logs, though this panel may have one of them alone.
+fn panel(
+    (step, term): (&str, &str),
+    lines: &[Line<'_>],
+    several: bool,
+    size: (u32, u32),
+    alt: &str,
+) -> anyhow::Result<String> {
+    let points = || lines.iter().flat_map(|(_, points)| points.iter());
     let bounds = |values: &mut dyn Iterator<Item = f64>| {
         values.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), x| (low.min(x), high.max(x)))
     };
-    let x = widened(bounds(&mut points.iter().map(|p| p.0)), 0.0);
-    let (low, high) = bounds(&mut points.iter().map(|p| p.1));
+    let x = widened(bounds(&mut points().map(|p| p.0)), 0.0);
+    let (low, high) = bounds(&mut points().map(|p| p.1));
     let logarithmic = low > 0.0 && high / low > 30.0;
     let mut svg = String::new();
     {
@@ -103,27 +180,22 @@ fn panel(step: &str, term: &str, points: &[(f64, f64)], size: (u32, u32), alt: &
         let title = if logarithmic { format!("{term} (logarithmic)") } else { term.into() };
         if logarithmic {
             let range = (low / 1.15..high * 1.15).log_scale();
-            chart(&root, step, &title, points, x, range, &number)?;
+            chart(&root, (step, &title), (lines, several), x, range, &number)?;
         } else {
             let (low, high) = widened((low, high), 0.06);
             let style = Style::of([low, high]);
             let label = |value: f64| tidy(style.write(value));
-            chart(&root, step, &title, points, x, low..high, &label)?;
+            chart(&root, (step, &title), (lines, several), x, low..high, &label)?;
         }
         root.present()?;
     }
-    for (color, name) in STAND_INS {
+    for (color, name) in STAND_INS.into_iter().chain(SERIES) {
         let RGBColor(r, g, b) = color;
         svg = svg.replace(&format!("#{r:02X}{g:02X}{b:02X}"), &format!("var(--{name})"));
     }
     // the size it is shown at, and words for those who cannot see it
     let (w, h) = (size.0 * FINE, size.1 * FINE);
-    let shown = format!(
-        "<svg width=\"{}\" height=\"{}\" role=\"img\" aria-label=\"{}\"",
-        size.0,
-        size.1,
-        super::prose::escape(alt)
-    );
+    let shown = format!("<svg width=\"{}\" height=\"{}\" role=\"img\" aria-label=\"{}\"", size.0, size.1, escape(alt));
     Ok(svg.replacen(&format!("<svg width=\"{w}\" height=\"{h}\""), &shown, 1))
 }
 
@@ -145,9 +217,8 @@ fn tidy(text: String) -> String {
 
 fn chart<'a, Y>(
     root: &DrawingArea<SVGBackend<'a>, Shift>,
-    step: &str,
-    title: &str,
-    points: &[(f64, f64)],
+    (step, title): (&str, &str),
+    (lines, several): (&[Line<'_>], bool),
     x: (f64, f64),
     y: Y,
     label: &dyn Fn(f64) -> String,
@@ -187,17 +258,19 @@ where
     let line = |points: Vec<(f64, f64)>, color: &RGBColor, width: u32| {
         LineSeries::new(points, color.stroke_width(width)).point_size(0)
     };
-    if is_noisy(points) {
-        let window = points.len() / SMOOTH;
-        chart.draw_series(line(extremes(points), &RAW, FINE)).map_err(|error| fail(&error))?;
-        chart.draw_series(line(smoothed(points, window), &CURVE, 2 * FINE)).map_err(|error| fail(&error))?;
-    } else {
-        chart.draw_series(line(points.to_vec(), &CURVE, 2 * FINE)).map_err(|error| fail(&error))?;
-    }
-    if points.len() == 1 {
-        chart
-            .draw_series(points.iter().map(|&point| Circle::new(point, 3 * unit, CURVE.filled())))
-            .map_err(|error| fail(&error))?;
+    for &(i, points) in lines {
+        // of several the course alone: what is thin of one would hide the others
+        let color = if several { &SERIES[i % SERIES.len()].0 } else { &CURVE };
+        let course = if is_noisy(points) { smoothed(points, points.len() / SMOOTH) } else { points.to_vec() };
+        if is_noisy(points) && !several {
+            chart.draw_series(line(extremes(points), &RAW, FINE)).map_err(|error| fail(&error))?;
+        }
+        chart.draw_series(line(course, color, 2 * FINE)).map_err(|error| fail(&error))?;
+        if points.len() == 1 {
+            chart
+                .draw_series(points.iter().map(|&point| Circle::new(point, 3 * unit, color.filled())))
+                .map_err(|error| fail(&error))?;
+        }
     }
     Ok(())
 }
@@ -261,7 +334,7 @@ mod tests {
     fn panels_hold_names_safely_and_name_only_palette_colours() {
         let points: Vec<(f64, f64)> = (0..2000).map(|i| (f64::from(i), f64::from(1 + i % 2 * 99))).collect();
         let log = Log { step: "step".into(), terms: vec![("a<b&\"c\"".into(), points)], dropped: 0 };
-        let svg = &draw(&log, "x").unwrap()[0].svg;
+        let svg = &draw(&[(String::new(), &log)], "x").unwrap()[0].svg;
         assert!(svg.contains("a&lt;b&amp;") && !svg.contains("a<b"), "names are escaped");
         assert!(svg.contains("(logarithmic)") && svg.contains("var(--curve)") && svg.contains("var(--raw)"));
         assert!(!svg.contains("\"#"), "a colour outside the palette");
@@ -283,7 +356,22 @@ mod tests {
     fn one_point_and_constant_curves_are_drawn() {
         for points in [vec![(5.0, 0.0)], vec![(0.0, 3.0), (1.0, 3.0)]] {
             let log = Log { step: "step".into(), terms: vec![("loss".into(), points)], dropped: 0 };
-            assert!(draw(&log, "x").unwrap()[0].svg.contains("var(--curve)"));
+            assert!(draw(&[(String::new(), &log)], "x").unwrap()[0].svg.contains("var(--curve)"));
         }
+    }
+
+    #[test]
+    fn curves_of_several_rows_share_panels_and_the_first_drawing_names_them() {
+        let log = |terms: &[&str]| {
+            let terms = terms.iter().map(|term| (term.to_string(), vec![(0.0, 1.0), (9.0, 2.0)])).collect();
+            Log { step: "step".into(), terms, dropped: 0 }
+        };
+        let (both, one) = (log(&["loss", "rate"]), log(&["loss"]));
+        let drawn = draw(&[("seed <1>".into(), &both), ("seed 2".into(), &one)], "x").unwrap();
+        let names: Vec<&str> = drawn.iter().map(|drawing| drawing.name.as_str()).collect();
+        assert_eq!(names, ["x-00.svg", "x-01.svg", "x-02.svg"]);
+        assert!(drawn[0].svg.contains("seed &lt;1&gt;") && drawn[0].svg.contains("var(--series2)"), "{}", drawn[0].svg);
+        let colours = |i: usize| ["series1", "series2"].map(|name| drawn[i].svg.contains(&format!("var(--{name})")));
+        assert_eq!((colours(1), colours(2)), ([true, true], [true, false]));
     }
 }

@@ -37,6 +37,10 @@ pub(super) enum Block {
     Videos(Vec<Media>, Option<String>),
     /// Drawings side by side, and a line about them.
     Drawings(Vec<Drawing>, Option<String>),
+    /// What follows is folded away under this title where the page can do that, up to [`Block::Unfold`].
+    Fold(String),
+    /// The end of what is folded away.
+    Unfold,
     /// Text as it is, folded away where the page can do that: a title and the text.
     Listing(String, String),
 }

@@ -24,7 +24,7 @@ const TYPE: (f64, f64) = (12.5, 11.0);
 pub enum Look {
     /// Something ran.
     Ran,
-    /// All was known.
+    /// All was known, or there was nothing to compute.
     Known,
     /// Units failed.
     Failed,
@@ -85,7 +85,7 @@ pub(super) fn draw(nodes: &[FinishedNode]) -> Option<(Drawing, String)> {
         with: node.with.clone(),
     };
     let drawn = draw_boxes(&nodes.iter().map(boxed).collect::<Vec<_>>())?;
-    let mut legend = vec!["Green stages ran, grey ones were known from earlier runs."];
+    let mut legend = vec!["Green stages ran, grey ones were known or had nothing to compute."];
     legend.push("Solid lines: a stage works through the other's rows.");
     if drawn.parts.0 {
         legend.push("Dashed lines: it takes them as a whole.");
@@ -258,7 +258,7 @@ fn shortened(name: &str) -> String {
 }
 
 /// About how wide a text is in a common sans-serif face; a little too wide rather than too narrow.
-fn text_width(text: &str, size: f64) -> f64 {
+pub(super) fn text_width(text: &str, size: f64) -> f64 {
     let of = |c: char| match c {
         'i' | 'j' | 'l' | 't' | 'f' | 'r' | 'I' | '.' | ',' | ':' | '|' | '\'' | ' ' | '(' | ')' | '·' => 0.36,
         'm' | 'w' | 'M' | 'W' | '@' | '…' => 0.93,

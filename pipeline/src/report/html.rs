@@ -10,6 +10,10 @@ use base64::engine::general_purpose::STANDARD;
 
 /// Width of the text column, px; wider drawings may use the whole window.
 const COLUMN: u32 = 1040;
+/// Room on a sheet of paper, px.
+const PAPER: (u32, u32) = (680, 870);
+/// Large pictures that stand below each other; of more nobody looks at each by itself.
+const FEW: usize = 6;
 
 #[derive(Template)]
 #[template(path = "report.html")]
@@ -38,6 +42,12 @@ enum Part<'a> {
         /// Where links to it lead.
         id: String,
     },
+    /// What follows is folded away, and left out on paper.
+    Fold {
+        title: &'a str,
+        id: String,
+    },
+    Unfold,
     /// Made by us from the author's Markdown, already escaped.
     Prose(String),
     Notice(&'a str),
@@ -50,12 +60,16 @@ enum Part<'a> {
     Media {
         figures: Vec<Figure<'a>>,
         videos: bool,
+        /// Whether there are so many that they are shown in two columns.
+        pairs: bool,
         note: Option<&'a str>,
     },
     Drawings {
         drawings: &'a [Drawing],
         note: Option<&'a str>,
         wide: bool,
+        /// Whether nobody could read it on paper.
+        dense: bool,
     },
 }
 
@@ -81,7 +95,7 @@ pub(super) fn render(document: &Document) -> anyhow::Result<String> {
     let mut heading = document.title.as_str();
     for block in &document.blocks {
         inner |= matches!(block, Block::Heading(2, _));
-        if let Block::Heading(_, text) | Block::Listing(text, _) = block {
+        if let Block::Heading(_, text) | Block::Listing(text, _) | Block::Fold(text) = block {
             heading = text;
             let inner = inner && !matches!(block, Block::Heading(2, _));
             contents.push(Entry { id: id(text, &contents), text: text.clone(), inner });
@@ -109,19 +123,28 @@ fn part<'a>(block: &'a Block, inner: bool, heading: (&str, &str)) -> anyhow::Res
         Block::Heading(level, text) => {
             Part::Heading { level: if inner { *level } else { 2 }, text, item: *level == 3, id: heading.1.into() }
         }
+        Block::Fold(title) => Part::Fold { title, id: heading.1.into() },
+        Block::Unfold => Part::Unfold,
         Block::Prose(markdown) => Part::Prose(prose::html(markdown)),
         Block::Notice(text) => Part::Notice(text),
         Block::Table(table) => Part::Table(table),
         Block::Listing(title, text) => Part::Listing { title, text, id: heading.1.into() },
         Block::Pictures(media, note) => {
-            Part::Media { figures: embedded(media, heading.0)?, videos: false, note: note.as_deref() }
+            let figures = embedded(media, heading.0)?;
+            let large = |figure: &Figure<'_>| figure.size.is_some_and(|(width, _)| width > COLUMN / 2);
+            let pairs = figures.len() > FEW && figures.iter().any(large);
+            Part::Media { figures, videos: false, pairs, note: note.as_deref() }
         }
         Block::Videos(media, note) => {
-            Part::Media { figures: embedded(media, heading.0)?, videos: true, note: note.as_deref() }
+            Part::Media { figures: embedded(media, heading.0)?, videos: true, pairs: false, note: note.as_deref() }
         }
         Block::Drawings(drawings, note) => {
             let wide = drawings.iter().any(|drawing| drawing.size.0 > COLUMN);
-            Part::Drawings { drawings, note: note.as_deref(), wide }
+            let scale = |(width, height): (u32, u32)| {
+                f64::min(f64::from(PAPER.0) / f64::from(width), f64::from(PAPER.1) / f64::from(height))
+            };
+            let dense = drawings.iter().any(|drawing| scale(drawing.size) < 0.5);
+            Part::Drawings { drawings, note: note.as_deref(), wide, dense }
         }
     })
 }

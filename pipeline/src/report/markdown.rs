@@ -20,6 +20,8 @@ pub(super) fn render(document: &Document) -> String {
 fn block(block: &Block, out: &mut String) {
     match block {
         Block::Heading(level, text) => *out += &format!("{} {}\n\n", "#".repeat(usize::from(*level)), escape(text)),
+        Block::Fold(title) => *out += &format!("### {}\n\n", escape(title)),
+        Block::Unfold => {}
         Block::Prose(markdown) => *out += &format!("{}\n\n", markdown.trim_end()),
         Block::Notice(text) => *out += &format!("*{}*\n\n", with_code(text)),
         Block::Table(table) => *out += &self::table(table),

@@ -5,9 +5,11 @@
 use super::document::{Block, Media};
 use super::numbers::{bytes, counted, value};
 use super::table::absent;
+use crate::compare::Naming;
 use crate::finished::FinishedRun;
 use anyhow::Context;
 use manifests::{Manifest, Type, Value};
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
@@ -42,6 +44,8 @@ pub(super) struct Asked<'a> {
     pub column: &'a str,
     /// Columns for the caption, or texts.
     pub caption: &'a [String],
+    /// Columns in which rows are equal that are shown together or not at all.
+    pub groups: &'a [String],
     /// At most so many.
     pub limit: Option<usize>,
     /// How the files' names begin.
@@ -65,11 +69,18 @@ pub(super) fn media(run: &FinishedRun, manifest: &Manifest, asked: &Asked<'_>) -
         return notice(format!("not available: no row has a `{}`", asked.column));
     }
     let most = asked.limit.unwrap_or(if asked.kind == Kind::Picture { PICTURES } else { VIDEOS });
+    if let Some(missing) = asked.groups.iter().find(|name| manifest.schema().position(name).is_none()) {
+        return notice(absent(manifest, missing));
+    }
+    let chosen = match asked.groups {
+        [] => spread(&present, most),
+        groups => whole_groups(manifest, &present, groups, most),
+    };
+    let captions = captions(manifest, &chosen, asked.caption);
     let mut shown = Vec::new();
     let mut blocks = Vec::new();
-    for &row in &spread(&present, most) {
+    for (&row, caption) in chosen.iter().zip(captions) {
         let Value::Blob(blob) = &values[row] else { continue };
-        let caption = caption(manifest, row, asked.caption);
         let Some(source) = (run.blob_path)(blob) else {
             let what =
                 format!("not available: the file of row {row}, {}, is no longer in the cache", blob.digest.short());
@@ -98,8 +109,13 @@ pub(super) fn media(run: &FinishedRun, manifest: &Manifest, asked: &Asked<'_>) -
     for media in &mut shown {
         media.zoom = media.size.map_or(1, |size| zoom(size, legible, alone));
     }
-    let count = format!("{} of {}, evenly spread", shown.len(), counted(present.len(), "row"));
-    let some_only = (present.len() > most).then_some(count);
+    let of = if asked.groups.is_empty() {
+        String::new()
+    } else {
+        format!(", those of one {} together", asked.groups.join(", "))
+    };
+    let count = format!("{} of {}, evenly spread{of}", shown.len(), counted(present.len(), "row"));
+    let some_only = (present.len() > chosen.len()).then_some(count);
     if !shown.is_empty() {
         let block = match asked.kind {
             Kind::Picture => Block::Pictures(shown, some_only),
@@ -118,6 +134,46 @@ fn spread(rows: &[usize], most: usize) -> Vec<usize> {
     (0..most)
         .map(|i| rows[(i * (rows.len() - 1) + most.saturating_sub(1) / 2) / most.saturating_sub(1).max(1)])
         .collect()
+}
+
+/// As many groups of rows as have together at most `most` rows, but one at least; evenly spread likewise.
+fn whole_groups(manifest: &Manifest, rows: &[usize], columns: &[String], most: usize) -> Vec<usize> {
+    let mut places: HashMap<Vec<String>, usize> = HashMap::new();
+    let mut groups: Vec<Vec<usize>> = Vec::new();
+    for &row in rows {
+        let values =
+            columns.iter().map(|name| manifest.value(row, name).map_or(String::new(), |value| value.to_json_text()));
+        let place = *places.entry(values.collect()).or_insert(groups.len());
+        if place == groups.len() {
+            groups.push(Vec::new());
+        }
+        groups[place].push(row);
+    }
+    let all: Vec<usize> = (0..groups.len()).collect();
+    let of = |count: usize| spread(&all, count).into_iter().flat_map(|i| groups[i].iter().copied()).collect::<Vec<_>>();
+    (2..=groups.len()).rev().map(of).find(|chosen| chosen.len() <= most).unwrap_or_else(|| of(1))
+}
+
+/// The captions of rows. Those that would read alike begin with what tells them apart, such as the person.
+fn captions(manifest: &Manifest, rows: &[usize], parts: &[String]) -> Vec<String> {
+    let mut all: Vec<String> = rows.iter().map(|&row| caption(manifest, row, parts)).collect();
+    let mut alike: HashMap<&str, Vec<usize>> = HashMap::new();
+    all.iter().enumerate().for_each(|(i, text)| alike.entry(text).or_default().push(i));
+    let alike: Vec<Vec<usize>> = alike.into_values().filter(|places| places.len() > 1).collect();
+    if parts.is_empty() || alike.is_empty() {
+        return all;
+    }
+    let naming = Naming::of(manifest);
+    for places in alike {
+        let value = |i: usize, name: &String| manifest.value(rows[i], name).ok();
+        let tells =
+            |name: &&String| !parts.contains(name) && places.iter().any(|&i| value(i, name) != value(places[0], name));
+        let telling: Vec<String> = naming.columns().iter().filter(tells).cloned().collect();
+        for i in places.iter().copied().filter(|_| !telling.is_empty()) {
+            all[i] = format!("{} · {}", caption(manifest, rows[i], &telling), all[i]);
+        }
+    }
+    all
 }
 
 fn caption(manifest: &Manifest, row: usize, parts: &[String]) -> String {
@@ -238,6 +294,30 @@ mod tests {
         assert_eq!(spread(&rows, 1), [10]);
         assert!(spread(&rows, 0).is_empty());
         assert_eq!(spread(&rows[..3], 4), [10, 11, 12]);
+    }
+
+    #[test]
+    fn groups_stay_whole_and_captions_that_read_alike_say_more() {
+        use manifests::{Manifest, Schema};
+        let columns = [("participant", Type::I64), ("film", Type::Str), ("channel", Type::Str)];
+        let text = |text: &str| Value::Str(text.into());
+        let row = |person: i64, film: &str, channel: &str| vec![Value::I64(person), text(film), text(channel)];
+        let films = [(18, "orbit"), (18, "driven"), (37, "orbit"), (37, "driven")];
+        let rows: Vec<_> = films.iter().flat_map(|(p, f)| ["truth", "render"].map(|c| row(*p, f, c))).collect();
+        let manifest = Manifest::from_rows(Schema::new(columns).unwrap(), &rows).unwrap();
+        let all: Vec<usize> = (0..8).collect();
+        let names = |names: &[&str]| names.iter().map(|name| name.to_string()).collect::<Vec<_>>();
+        let groups = names(&["participant", "film"]);
+        assert_eq!(whole_groups(&manifest, &all, &groups, 5), [0, 1, 6, 7]);
+        assert_eq!(whole_groups(&manifest, &all, &groups, 8), all);
+        // a limit smaller than any group shows one of them
+        assert_eq!(whole_groups(&manifest, &all, &groups, 1), [0, 1]);
+        let parts = names(&["film", "channel"]);
+        assert_eq!(
+            captions(&manifest, &[0, 4], &parts),
+            ["participant 18 · orbit · truth", "participant 37 · orbit · truth"]
+        );
+        assert_eq!(captions(&manifest, &[0, 6], &parts), ["orbit · truth", "driven · truth"]);
     }
 
     #[test]

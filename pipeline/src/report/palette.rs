@@ -11,7 +11,7 @@ pub(super) struct Color {
 }
 
 /// All colours. Drawings name them as `var(--NAME)`.
-pub(super) const PALETTE: [Color; 16] = [
+pub(super) const PALETTE: [Color; 24] = [
     color("ground", "#fdfdfb", "#17191b"),
     color("panel", "#f5f5f1", "#1f2225"),
     color("line", "#dddcd6", "#363a3e"),
@@ -28,6 +28,14 @@ pub(super) const PALETTE: [Color; 16] = [
     color("bad-ground", "#fbecea", "#35201f"),
     color("curve", "#235f94", "#86b6de"),
     color("raw", "#b5cbe0", "#36506a"),
+    color("series1", "#235f94", "#86b6de"),
+    color("series2", "#d9730d", "#f2a65e"),
+    color("series3", "#2f8f57", "#67c08d"),
+    color("series4", "#a3347f", "#e08cc6"),
+    color("series5", "#7a5a1e", "#c9a866"),
+    color("series6", "#1aa0b0", "#5cd0dd"),
+    color("series7", "#c22b22", "#f0857c"),
+    color("series8", "#63676d", "#b3b8bf"),
 ];
 
 const fn color(name: &'static str, light: &'static str, dark: &'static str) -> Color {

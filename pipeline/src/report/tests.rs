@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::finished::{HostInfo, TableItem};
-use manifests::{Blob, Digest, Schema};
+use manifests::{Blob, Digest, Schema, Type, Value};
 use std::collections::HashMap;
 
 /// A picture as a PNG file: `color` gives red, green and blue at column and row. Stored, not compressed.
@@ -214,6 +214,7 @@ fn sample() -> FinishedRun {
         title: Some(title.into()),
         column: column.into(),
         caption: strings(caption),
+        groups: Vec::new(),
         limit: None,
     };
     let report = vec![
@@ -235,6 +236,7 @@ fn sample() -> FinishedRun {
             title: None,
             column: "video".into(),
             caption: strings(&["at 25 fps"]),
+            groups: Vec::new(),
             limit: None,
         },
         images("surfaces", "Surfaces", "image", &[]),
@@ -362,4 +364,21 @@ fn a_second_report_replaces_the_first_and_failures_are_on_top() {
     assert!(html.contains("stage <code>scores</code>: something it needs failed"));
     let left: Vec<_> = fs::read_dir(out.path().join(FILES)).unwrap().map(|file| file.unwrap().file_name()).collect();
     assert_eq!(left.iter().filter(|name| *name != MARK).collect::<Vec<_>>(), ["stages.svg"]);
+}
+
+#[test]
+fn long_lists_are_folded_and_what_is_not_there_is_not_explained() {
+    let mut run = sample();
+    let (_out, markdown, html) = written(&run);
+    assert!(!html.contains("class=\"folded\"") && markdown.contains("; once: work in the run that made the rows"));
+    assert!(markdown.contains(" known. "), "{markdown}");
+    run.report.push(ReportItem::Text { text: " ".into() });
+    run.nodes.extend((0..MANY).map(|i| node(&format!("more{i}"), "select", "", "", [1, 0, 0], 0.0)));
+    run.nodes.iter_mut().for_each(|node| node.worth = node.seconds);
+    let (_out, markdown, html) = written(&run);
+    assert_eq!(html.matches("class=\"folded\"").count(), 2);
+    assert_eq!(html.matches("<details").count(), html.matches("</details>").count());
+    assert!(markdown.contains("\n### Graph of the stages\n") && markdown.contains("\n### Stages\n"));
+    assert!(!markdown.contains("once: work"), "no row says once");
+    assert_eq!(html.matches("<div class=\"prose\">").count(), 1, "a text without words is none");
 }
