@@ -1,6 +1,7 @@
 //! Records of runs: a JSON file for each, which `status`, `log`, `diff`, `trace`, `report` and `why` read, and by which `cache gc` tells
 //! what is still needed. What a run computes does not depend on it.
 
+use crate::command::quote;
 use crate::error::{Place, Problem};
 use crate::finished::{HostInfo, NodeState};
 use crate::key::Printer;
@@ -79,6 +80,11 @@ pub struct Called {
     pub overrides: Vec<String>,
     /// `--variant`.
     pub variants: Vec<String>,
+}
+
+/// The option by which an override is given: fields of stages are named `STAGE.FIELD`, parameters have no point.
+pub fn option_of(text: &str) -> &'static str {
+    if text.split('=').next().is_some_and(|name| name.contains('.')) { "--set" } else { "--param" }
 }
 
 /// Where records of runs lie.
@@ -246,8 +252,10 @@ impl Record {
     /// How it was called for, as one types it.
     pub fn typed(&self) -> String {
         let profile = self.profile.as_ref().map_or(String::new(), |profile| format!(" --profile {profile}"));
-        let overrides: String = self.overrides.iter().chain(&self.variants).map(|text| format!(" {text}")).collect();
-        format!("{}{profile}{overrides}", self.file)
+        let word = |option: &str, text: &String| format!(" {option} {}", quote(text));
+        let overrides: String = self.overrides.iter().map(|text| word(option_of(text), text)).collect();
+        let variants: String = self.variants.iter().map(|text| word("--variant", text)).collect();
+        format!("{}{profile}{overrides}{variants}", quote(&self.file))
     }
 }
 

@@ -112,7 +112,7 @@ fn runs_are_recorded() {
     assert_eq!((&runs[0]["executed"], &runs[1]["cached"]), (&9.into(), &4.into()));
     assert_eq!(runs[1]["overrides"][0], "suffix=b");
     let status = space.effigy(&["status"]).out;
-    assert!(status.contains("r.yaml suffix=b: done"), "{status}");
+    assert!(status.contains("r.yaml --param suffix=b: done"), "{status}");
 }
 
 #[test]
@@ -392,9 +392,17 @@ stages:
     for name in ["r.yaml", "./r.yaml", "demo", own.as_str()] {
         let said = space.effigy(&["status", name]);
         assert!(said.out.starts_with("r.yaml: done at "), "{name}: {}", said.out);
-        let states: Vec<_> = said.out.lines().skip(1).map(|line| line.find(" done ")).collect();
-        assert!(states.len() == 2 && states[0].is_some() && states[0] == states[1], "{}", said.out);
+        let told: Vec<_> = said.out.lines().skip(1).collect();
+        assert_eq!(told, ["  2 stages done (`--json` names them)"], "{}", said.out);
     }
+    // what is not done is named, one stage below the other
+    let good = space.read("r.yaml");
+    space.write("r.yaml", &good.replace("echo >", "false >"));
+    assert_eq!(space.effigy(&["run", "r.yaml"]).code, 1);
+    let said = space.effigy(&["status", "r.yaml"]);
+    let states = [" failed ", " skipped "].map(|word| said.out.lines().skip(1).find_map(|line| line.find(word)));
+    assert!(states[0].is_some() && states[0] == states[1] && said.out.lines().count() == 3, "{}", said.out);
+    space.write("r.yaml", &good);
     let said = space.effigy(&["status", "q.yaml"]);
     assert_eq!(said.out, "no run of `q.yaml` is recorded in .effigy (`effigy log` lists all)\n");
     // another name of the same file is no other recipe

@@ -90,7 +90,7 @@ pub fn tell(loaded: &load::Loaded, selection: &Selection, cache: &mut Cache, jso
         }
         if parts.is_empty() {
             let rows = match &one.table {
-                crate::foresee::Foreseen::Whole(table) => format!("{} rows", table.len()),
+                crate::foresee::Foreseen::Whole(table) => super::progress::rows(table.len()),
                 _ => "rows unknown yet".into(),
             };
             parts.push(rows);

@@ -149,7 +149,8 @@ impl Reader for Lines {
                 if *executed > 0 && !self.quiet =>
             {
                 let taken = seconds(*taken);
-                remark(&format!("{stage}: done, {executed} run, {cached} known, {rows} rows ({taken} of work)"));
+                let rows = self::rows(*rows);
+                remark(&format!("{stage}: done, {executed} run, {cached} known, {rows} ({taken} of work)"));
             }
             Event::Finished { stage, state: "skipped", .. } => {
                 remark(&format!("{stage}: skipped, because a stage that it needs failed"));
@@ -179,8 +180,23 @@ struct Bars {
     failures: Failures,
 }
 
-/// Longer names of stages are cut.
+/// Room for the names of stages beside bars; longer ones are shortened there.
 const NAMES: (usize, usize) = (12, 24);
+
+/// So many rows, in words.
+pub fn rows(count: usize) -> String {
+    if count == 1 { "1 row".into() } else { format!("{count} rows") }
+}
+
+/// A name in so many letters: of a longer one the middle goes, because what tells variants apart stands at its end.
+fn shortened(name: &str, width: usize) -> String {
+    let count = name.chars().count();
+    if count <= width {
+        return name.into();
+    }
+    let end = width / 2;
+    name.chars().take(width.saturating_sub(end + 1)).chain(['…']).chain(name.chars().skip(count - end)).collect()
+}
 
 impl Bars {
     fn say(&self, text: &str) {
@@ -188,11 +204,7 @@ impl Bars {
     }
 
     fn name(&self, stage: &str) -> String {
-        let shown: String = match stage.chars().count() {
-            n if n > self.width => stage.chars().take(self.width - 1).chain(['…']).collect(),
-            _ => stage.into(),
-        };
-        format!("{shown:>width$}", width = self.width)
+        format!("{:>width$}", shortened(stage, self.width), width = self.width)
     }
 
     fn bar(&mut self, stage: &str) -> ProgressBar {
@@ -256,8 +268,12 @@ impl Reader for Bars {
                     rate => format!("  {:.1}/min", rate * 60.0),
                 };
                 let note = if note.is_empty() { String::new() } else { format!("  {}", clean(note)) };
-                let cached = self.cached.get(stage).copied().unwrap_or(0);
-                bar.set_message(format!("{ran}/{of}, {cached} known{rate}{note}"));
+                // of what has to run; what was known comes on top of it
+                let known = match self.cached.get(stage) {
+                    None | Some(0) => String::new(),
+                    Some(cached) => format!(", {cached} more known"),
+                };
+                bar.set_message(format!("{ran}/{of}{known}{rate}{note}"));
             }
             Event::Transfer { stage, verb, units, open, bytes, over } => {
                 self.width = self.width.max(NAMES.0);
@@ -282,11 +298,13 @@ impl Reader for Bars {
                 }
                 if *executed > 0 || *failed > 0 || *state != "done" {
                     let failed = if *failed > 0 { format!(", {failed} failed") } else { String::new() };
-                    let (name, taken) = (self.name(stage), seconds(*taken));
+                    // a line that stays has the whole name
+                    let (name, taken) = (format!("{stage:>width$}", width = self.width), seconds(*taken));
                     self.say(&match *state {
                         "skipped" => format!("{name} skipped, because a stage that it needs failed"),
                         _ => format!(
-                            "{name} {state}: {executed} run, {cached} known{failed}, {rows} rows ({taken} of work)"
+                            "{name} {state}: {executed} run, {cached} known{failed}, {} ({taken} of work)",
+                            self::rows(*rows)
                         ),
                     });
                 }
@@ -306,6 +324,14 @@ impl Reader for Bars {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_tells_variants_apart_is_not_cut() {
+        let seeds = ["avatar@no_expression@seed=1", "avatar@no_expression@seed=2"].map(|name| shortened(name, 16));
+        assert_eq!(seeds, ["avatar@…n@seed=1", "avatar@…n@seed=2"]);
+        assert_eq!(shortened("avatar", 12), "avatar");
+        assert_eq!([rows(1), rows(2)], ["1 row", "2 rows"]);
+    }
 
     #[test]
     fn times_are_short_and_nothing_is_foretold_from_nothing() {
@@ -334,8 +360,8 @@ mod tests {
     }
 
     #[test]
-    fn names_stand_flush_and_long_ones_are_cut() {
+    fn names_stand_flush_and_long_ones_lose_their_middle() {
         let bars = Bars { width: 6, ..Bars::default() };
-        assert_eq!((bars.name("ab").as_str(), bars.name("abcdefgh").as_str()), ("    ab", "abcde…"));
+        assert_eq!((bars.name("ab").as_str(), bars.name("abcdefgh").as_str()), ("    ab", "ab…fgh"));
     }
 }

@@ -4,7 +4,7 @@ use super::past::{Found, Past};
 use super::{DONE, RecipeArgs, host, load, print, remark};
 use crate::finished::{FinishedNode, FinishedRun, NodeState};
 use crate::memory::Places;
-use crate::record::Record;
+use crate::record::{Record, option_of};
 use anyhow::Result;
 use std::path::PathBuf;
 
@@ -37,8 +37,7 @@ pub fn last_run(recipe: &RecipeArgs, verb: &str) -> Result<Result<FinishedRun, u
     // stages are told with the parameters that the run had, if none are asked for
     let then = Past::new(recipe, &asked).run(0).map(|last| last.overrides.clone()).unwrap_or_default();
     let then = if recipe.overrides().is_empty() { then } else { Vec::new() };
-    let (set, params) =
-        then.into_iter().partition(|text| text.split('=').next().is_some_and(|name| name.contains('.')));
+    let (set, params) = then.into_iter().partition(|text| option_of(text) == "--set");
     let as_then = RecipeArgs { params, set, ..recipe.clone() };
     let loaded = match as_then.overrides().is_empty() {
         true => asked,

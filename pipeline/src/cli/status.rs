@@ -1,4 +1,4 @@
-//! `effigy status` and `effigy log`: what runs there were, and the one that is on.
+//! `effigy status` and `effigy log`: what runs there were, and the one that is on. Of a run that is over, stages that are done are counted alone.
 
 use super::{DONE, WorkspaceArgs, host, live, load, print, progress};
 use crate::command::quote;
@@ -103,14 +103,18 @@ impl Status {
                 one.failed,
                 progress::seconds(one.seconds)
             ));
-            let units = |stage: &StageRecord| stage.executed + stage.cached + stage.failed;
-            let told = |stage: &&StageRecord| !stage.left_out && (units(stage) > 0 || stage.state != "done");
-            let stages = || one.stages.iter().filter(told);
-            let width = width(stages().map(|stage| stage.name.as_str()));
-            for stage in stages() {
+            let (open, whole): (Vec<&StageRecord>, Vec<&StageRecord>) =
+                (one.stages.iter().filter(|stage| !stage.left_out))
+                    .partition(|stage| stage.state != "done" || stage.failed > 0);
+            let width = width(open.iter().map(|stage| stage.name.as_str()));
+            for stage in &open {
                 let state = one.state_of(stage);
                 let (name, ran, known, failed) = (&stage.name, stage.executed, stage.cached, stage.failed);
                 print(&format!("  {name:width$} {state:11} {ran} run, {known} known, {failed} failed"));
+            }
+            if !whole.is_empty() {
+                let stages = if whole.len() == 1 { "stage" } else { "stages" };
+                print(&format!("  {} {stages} done (`--json` names them)", whole.len()));
             }
         }
         for one in &unended {

@@ -1,5 +1,6 @@
 //! `effigy table`: the tables of the last run's report as files of their own, and whether a committed file still holds them.
 
+use super::past::Past;
 use super::report::last_run;
 use super::{DONE, FAILED, RecipeArgs, load, print, remark};
 use crate::error::{Place, Problem};
@@ -95,10 +96,24 @@ impl Table {
     fn warn_of_older(&self, run: &FinishedRun, who: &str) {
         // while a run has the workspace nobody can tell
         if let Ok(Some(stage)) = self.changed(run) {
+            let with = self.overrides_of_last();
+            let which = match &with[..] {
+                [] => "not of the whole recipe as it is".to_string(),
+                with => format!("with {}", with.join(" and ")),
+            };
             remark(&format!(
-                "warning: {who} what the last run left, which was not of the whole recipe as it is: stage `{stage}` would run or come out otherwise now\n  hint: effigy run {}",
+                "warning: {who} what the last run left, which was {which}: stage `{stage}` would run or come out otherwise now\n  hint: effigy run {}",
                 self.recipe.typed(None, run.profile.as_deref())
             ));
+        }
+    }
+
+    /// What the last run was called with, if nothing is asked for now.
+    fn overrides_of_last(&self) -> Vec<String> {
+        let Ok(loaded) = load::load(&self.recipe) else { return Vec::new() };
+        match self.recipe.overrides().is_empty() {
+            true => Past::new(&self.recipe, &loaded).run(0).map_or_else(Vec::new, |last| last.overrides.clone()),
+            false => Vec::new(),
         }
     }
 
