@@ -146,7 +146,7 @@ impl Reader for Writer {
                 }
             }
             Event::Failed { stage, unit, error, .. } => self.remark(format!("{stage}, {unit}: {error}")),
-            Event::Warning { text } => self.remark(text.clone()),
+            Event::Warning { text } => self.remark(format!("warning: {text}")),
             Event::Transfer { .. } | Event::Done { .. } => {}
         }
     }

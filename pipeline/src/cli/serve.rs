@@ -8,6 +8,7 @@ mod api;
 mod asked;
 mod avatar;
 mod camera;
+mod cast;
 mod compared;
 mod failures;
 mod files;

@@ -92,16 +92,17 @@ function paged(place, page, state, go, digest) {
   return [turning, table([h("th", { class: "number" }, "row"), ...order.map((i) => heading(page.columns[i]))], page.rows.map(row), { class: "rows" })];
 }
 
-/** In which order columns stand, whatever rows and conditions: pictures, names, numbers, films, other files, lists, and last what is the same in
-    all rows of the table. What was added last comes first among its like, being the stage's own. */
+/** In which order columns stand, whatever rows and conditions: what rows are called by, pictures, numbers, films, texts, other files, lists, and
+    last what is the same in all rows of the table; each kind in the order of the table. */
 function arranged(columns) {
-  const rank = ([, type, { constant, ext }]) => {
+  const rank = ([, type, { constant, ext, names }]) => {
     if (ext && isPicture({ blob: true, ext })) return 1;
-    if (constant) return 7;
-    return { str: 0, f64: 2, i64: 3, bool: 3 }[type] ?? (ext ? (isVideo({ blob: true, ext }) ? 4 : 5) : 6);
+    if (constant) return 8;
+    if (names) return 0;
+    return { f64: 2, i64: 3, bool: 3, str: 5 }[type] ?? (ext ? (isVideo({ blob: true, ext }) ? 4 : 6) : 7);
   };
   const ranks = columns.map(rank);
-  return columns.map((_, i) => i).sort((a, b) => ranks[a] - ranks[b] || (ranks[a] === 0 ? a - b : b - a));
+  return columns.map((_, i) => i).sort((a, b) => ranks[a] - ranks[b] || a - b);
 }
 
 /** A value as it is seen, small or large. */

@@ -103,6 +103,7 @@ function progress() {
     write(endedTitle, `${counted(done.length, "stage")} over in this run`);
     ended.show([...done].reverse());
     remarks.hidden = !live.remarks.length;
+    remarks.className = live.remarks.every((text) => text.startsWith("warning: ")) ? "trouble mild" : "trouble";
     if (remarks.children.length !== live.remarks.length || remarks.lastChild?.textContent !== live.remarks.at(-1)) put(remarks, live.remarks.map((text) => h("p", {}, text)));
     if (svg) {
       const [left, fresh] = [picture.scrollLeft, drawing(svg)];

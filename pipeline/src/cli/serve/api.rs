@@ -151,6 +151,6 @@ fn run(site: &Site, record: &Record) -> Answered<Json> {
     }
     told["svg"] = stages::of_record(record).into();
     told["typed"] = record.typed().into();
-    told["avatar"] = super::avatar::Cast::all(record).is_ok().into();
+    told["avatar"] = super::cast::Cast::all(record).is_ok().into();
     Ok(told)
 }

@@ -1,32 +1,29 @@
 //! The avatar viewer: heads under codes that nobody has tracked, and what the avatar makes of them.
 //!
 //! The rows and weights are those of a finished run; the work is that of the provider's own stages, on task directories in a
-//! temporary folder. Nothing that is computed here enters the workspace. Apart from `RECIPE`s, this is the only place in the engine
-//! that knows stages of the provider by name: which of them belong together is what makes a viewer of an avatar.
+//! temporary folder. Nothing that is computed here enters the workspace. Apart from `RECIPE`s, this and `cast` are the only places in the engine
+//! that know stages of the provider by name: which of them belong together is what makes a viewer of an avatar.
 
 use super::api::Fields;
 use super::asked::{Answer, Answered, Refusal, missing, wrong};
 use super::camera::{Camera, view};
+use super::cast::{Cast, RASTERS, RENDERS};
 use super::site::Site;
 use super::workers::{Desk, Task, text};
 use crate::provider::Candidate;
-use crate::record::{Record, StageRecord};
+use crate::record::Record;
 use anyhow::{Result, anyhow};
 use cache::layout;
 use manifests::{Digest, Manifest, Schema, Type, Value};
 use serde_json::{Map, Value as Json, json};
-use std::collections::{HashSet, VecDeque};
+use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-/// What a pose is sought in and drawn with; the names that this file knows of the provider.
-const TRACKS: &str = "track_head";
-const RASTERS: &str = "raster_gbuffer";
-const RENDERS: &str = "render_avatar";
+/// What poses a head and finds directions; the other names are `cast`'s.
 const POSES: &str = "pose_head";
 const DIRECTIONS: &str = "expression_directions";
 const ACTIONS: &str = "expression_actions";
-const TRUTH: &str = "capture_truth";
 
 /// What a picture takes of its moment besides the code: turns of the eyes about the head's axes (left, then right; radians), how far the lids are
 /// open (1: as usual), and whose features.
@@ -42,91 +39,11 @@ const REACH: f64 = 3.0;
 /// Levels of refinement that a sketch of the surface does without.
 const COARSER: i64 = 1;
 
-/// The stages of a run that an avatar is made of.
-#[derive(Clone)]
-pub struct Cast {
-    /// The stage of the pictures, or of the tracking if there are no pictures.
-    pub name: String,
-    tracked: StageRecord,
-    /// Tracked rows beside what was really shown, of a synthetic capture.
-    truth: Option<Digest>,
-    head_model: Digest,
-    person: Digest,
-    /// What draws pictures: the G-buffers' parameters, and stage and constants of the avatar.
-    render: Option<(StageRecord, StageRecord, Digest, Digest)>,
-}
-
-impl Cast {
-    /// All avatars of a run; if it has none, the heads that it tracked.
-    ///
-    /// # Errors
-    /// What is missing, in a sentence.
-    pub fn all(record: &Record) -> Result<Vec<Cast>, String> {
-        let is = |kind: &'static str| move |stage: &&StageRecord| stage.kind == kind && stage.table.is_some();
-        let renders = record.stages.iter().filter(is(RENDERS)).filter_map(|stage| Cast::of_render(record, stage));
-        let mut casts: Vec<Cast> = renders.collect();
-        if casts.is_empty() {
-            casts.extend(record.stages.iter().filter(is(TRACKS)).filter_map(|stage| Cast::of_tracked(record, stage)));
-        }
-        if casts.is_empty() {
-            return Err(format!("this run tracked no head: it has no finished stage of kind `{TRACKS}`"));
-        }
-        Ok(casts)
-    }
-
-    /// The avatar of this name, or the first.
-    fn find(record: &Record, fields: &Fields) -> Answered<Cast> {
-        let mut casts = Cast::all(record).map_err(missing)?;
-        let place = fields.get("avatar").map_or(Some(0), |name| casts.iter().position(|cast| cast.name == name));
-        Ok(casts.swap_remove(place.ok_or_else(|| missing("this run has no avatar of this name"))?))
-    }
-
-    fn of_tracked(record: &Record, tracked: &StageRecord) -> Option<Cast> {
-        Some(Cast {
-            name: tracked.name.clone(),
-            tracked: tracked.clone(),
-            truth: beside_truth(record, tracked),
-            head_model: constant(record, tracked, "head_model")?,
-            person: constant(record, tracked, "person")?,
-            render: None,
-        })
-    }
-
-    fn of_render(record: &Record, render: &StageRecord) -> Option<Cast> {
-        let gbuffer = before(record, render, RASTERS)?;
-        let cast = Cast::of_tracked(record, before(record, gbuffer, TRACKS)?)?;
-        let (avatar, backbone) = (constant(record, render, "avatar")?, constant(record, render, "backbone")?);
-        Some(Cast {
-            name: render.name.clone(),
-            render: Some((gbuffer.clone(), render.clone(), avatar, backbone)),
-            ..cast
-        })
-    }
-}
-
-/// The nearest stage of a kind that a stage's rows went through.
-fn before<'r>(record: &'r Record, stage: &StageRecord, kind: &str) -> Option<&'r StageRecord> {
-    let (mut open, mut seen) = (VecDeque::from([stage.name.as_str()]), HashSet::new());
-    while let Some(name) = open.pop_front() {
-        let Some(found) = record.stage(name).filter(|_| seen.insert(name)) else { continue };
-        if found.kind == kind && found.table.is_some() {
-            return Some(found);
-        }
-        open.extend(found.wiring.from.iter().map(String::as_str));
-    }
-    None
-}
-
-/// The rows of a stage joined with the truth.
-fn beside_truth(record: &Record, tracked: &StageRecord) -> Option<Digest> {
-    let is = |name: &String| record.stage(name).is_some_and(|stage| stage.kind == TRUTH);
-    let joins = |from: &[String]| from.contains(&tracked.name) && from.iter().any(is);
-    record.stages.iter().find(|stage| joins(&stage.wiring.from) && stage.table.is_some())?.table
-}
-
-fn constant(record: &Record, stage: &StageRecord, own: &str) -> Option<Digest> {
-    let (_, name) = stage.wiring.with.iter().find(|(known, _)| known == own)?;
-    record.stage(name)?.table
+/// The avatar of this name, or the first.
+fn find(record: &Record, fields: &Fields) -> Answered<Cast> {
+    let mut casts = Cast::all(record).map_err(missing)?;
+    let place = fields.get("avatar").map_or(Some(0), |name| casts.iter().position(|cast| cast.name == name));
+    Ok(casts.swap_remove(place.ok_or_else(|| missing("this run has no avatar of this name"))?))
 }
 
 /// A mesh that was computed, by what decides it.
@@ -213,7 +130,7 @@ impl Viewer {
     /// # Errors
     /// If a field is wrong, or the stage fails.
     pub fn mesh(&self, site: &Site, record: &Record, fields: &Fields) -> Answered {
-        let cast = Cast::find(record, fields)?;
+        let cast = find(record, fields)?;
         let (code, pose) = self.asked_for(site, &cast, fields)?;
         let path = self.posed(site, &cast, &code, &pose, fields.get("sketch").is_some())?;
         let bytes = std::fs::read(path).map_err(|error| anyhow!("the mesh cannot be read: {error}"))?;
@@ -225,7 +142,7 @@ impl Viewer {
     /// # Errors
     /// If a field is wrong, there is no avatar, or a stage fails.
     pub fn render(&self, site: &Site, record: &Record, fields: &Fields) -> Answered {
-        let cast = Cast::find(record, fields)?;
+        let cast = find(record, fields)?;
         let (gbuffer, render, avatar, backbone) =
             cast.render.clone().ok_or_else(|| missing("this run tracked a head and trained no avatar of it"))?;
         let (code, pose) = self.asked_for(site, &cast, fields)?;

@@ -57,7 +57,7 @@ impl Records {
         let line = json!({
             "run": one.run, "recipe": one.recipe, "typed": one.typed(), "profile": one.profile, "started": one.started,
             "seconds": one.seconds, "outcome": one.outcome, "executed": one.executed, "cached": one.cached,
-            "failed": one.failed, "avatar": super::avatar::Cast::all(&one).is_ok(),
+            "failed": one.failed, "avatar": super::cast::Cast::all(&one).is_ok(),
         });
         locked(&self.lines).insert(name.into(), line.clone());
         Some(line)

@@ -95,10 +95,11 @@ impl Tables {
     }
 }
 
-/// What a page needs of columns to show them the same way whatever rows it holds: whether all rows are equal, the kind of files, and how
-/// numbers are written.
+/// What a page needs of columns to show them the same way whatever rows it holds: whether all rows are equal, the kind of files, whether rows are
+/// called by it, and how numbers are written.
 fn columns(table: &Manifest) -> Answered<Json> {
     let mut told = Vec::new();
+    let naming = crate::compare::Naming::of(table);
     for column in table.schema().columns() {
         let values = table.column(&column.name).map_err(anyhow::Error::from)?;
         let constant = values.windows(2).all(|pair| pair[0] == pair[1])
@@ -115,6 +116,7 @@ fn columns(table: &Manifest) -> Answered<Json> {
         let facts = json!({
             "constant": constant,
             "ext": ext,
+            "names": naming.columns().contains(&column.name),
             "largest": numbers().map(f64::abs).reduce(f64::max),
             "decimals": numbers().map(decimals).max(),
         });
@@ -205,7 +207,11 @@ mod tests {
         assert_eq!((&found["total"], &found["matching"]), (&json!(4), &json!(3)));
         assert_eq!(found["rows"][0][1][2], json!({"floats": 20, "first": [0.5, 0.5, 0.5, 0.5]}));
         let told = columns(&table).unwrap();
-        assert_eq!(told[1], json!(["x", "f64", {"constant": false, "ext": null, "largest": 3.0, "decimals": 0}]));
+        assert_eq!(
+            told[1],
+            json!(["x", "f64", {"constant": false, "ext": null, "names": false, "largest": 3.0, "decimals": 0}])
+        );
+        assert_eq!(told[0][2]["names"], json!(true));
         assert_eq!((&told[2][2]["constant"], &told[0][2]["constant"]), (&json!(true), &json!(false)));
         assert_eq!(page(&table, &Query { conditions: vec!["m>1".into()], ..query }).unwrap_err().status, 400);
     }
