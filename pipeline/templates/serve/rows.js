@@ -92,14 +92,14 @@ function paged(place, page, state, go, digest) {
   return [turning, table([h("th", { class: "number" }, "row"), ...order.map((i) => heading(page.columns[i]))], page.rows.map(row), { class: "rows" })];
 }
 
-/** In which order columns stand, whatever rows and conditions: what rows are called by, pictures, numbers, films, texts, other files, lists, and
+/** In which order columns stand, whatever rows and conditions: what rows are called by, texts, pictures, numbers, films, other files, lists, and
     last what is the same in all rows of the table; each kind in the order of the table. */
 function arranged(columns) {
   const rank = ([, type, { constant, ext, names }]) => {
-    if (ext && isPicture({ blob: true, ext })) return 1;
+    if (ext && isPicture({ blob: true, ext })) return 2;
     if (constant) return 8;
     if (names) return 0;
-    return { f64: 2, i64: 3, bool: 3, str: 5 }[type] ?? (ext ? (isVideo({ blob: true, ext }) ? 4 : 6) : 7);
+    return { str: 1, f64: 3, i64: 4, bool: 4 }[type] ?? (ext ? (isVideo({ blob: true, ext }) ? 5 : 6) : 7);
   };
   const ranks = columns.map(rank);
   return columns.map((_, i) => i).sort((a, b) => ranks[a] - ranks[b] || a - b);
