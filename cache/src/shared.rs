@@ -134,7 +134,7 @@ impl Shared {
         self.told += 1;
         match self.told {
             ..=TOLD => warnings.push(text),
-            n if n == TOLD + 1 => warnings.push("more of that kind is not told".into()),
+            n if n == TOLD + 1 => warnings.push("further warnings of this kind are not shown".into()),
             _ => {}
         }
     }

@@ -301,7 +301,8 @@ impl Check<'_> {
         }
         let (prepared, _) = self.forecasts[node].units.as_ref().expect("its units were chosen from these");
         if let (None, Some(file)) = (&flight.error, Lent::reclaim(&flight.lent, self.cache)) {
-            flight.error = Some(format!("a file that the program was given ({}) changed meanwhile", file.short()));
+            flight.error =
+                Some(format!("a file that the program was given ({}) changed while it was in use", file.short()));
         }
         if let (None, Some(path)) = (&flight.error, self.cache.changed(&flight.outside, flight.begun)) {
             flight.error = Some(format!("the file {} changed while it was being read", path.display()));

@@ -1,5 +1,6 @@
 //! What happens during a run, as values. Who shows it, and how, is somebody else's business.
 
+use crate::finished::NodeState;
 use serde::Serialize;
 
 /// Something that happened.
@@ -59,8 +60,8 @@ pub enum Event {
     Finished {
         /// The stage.
         stage: String,
-        /// `done`, `failed` or `skipped`.
-        state: &'static str,
+        /// How it ended.
+        state: NodeState,
         /// Units that ran.
         executed: usize,
         /// Units that were known.

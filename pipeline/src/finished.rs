@@ -1,6 +1,7 @@
 //! A finished run as plain data: what reports are made of. Knows nothing of how it was run.
 
 use manifests::{Blob, Manifest, Value};
+use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
 /// Everything a report may tell of a run.
@@ -66,8 +67,9 @@ pub struct FinishedNode {
     pub manifest: Option<Manifest>,
 }
 
-/// How a stage ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// How a stage ended. Events, records and pages have it as its word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum NodeState {
     /// All its rows are there.
     Done,
@@ -75,6 +77,23 @@ pub enum NodeState {
     Failed,
     /// Something it needs failed.
     Skipped,
+}
+
+impl NodeState {
+    /// Its word.
+    pub fn word(self) -> &'static str {
+        match self {
+            NodeState::Done => "done",
+            NodeState::Failed => "failed",
+            NodeState::Skipped => "skipped",
+        }
+    }
+}
+
+impl std::fmt::Display for NodeState {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.word())
+    }
 }
 
 /// Where a run took place, and with what.

@@ -43,7 +43,7 @@ pub fn of_death(status: Option<ExitStatus>, is_worker: bool, spoke: bool) -> &'s
             "a program that its line names may not be executed: see `ls -l`, and `chmod +x`"
         }
         (Some(127), _) if !is_worker => "a program that its line names is not installed, or its path is wrong",
-        _ if spoke => "its last words stand above, all that it wrote in its log",
+        _ if spoke => "its last lines stand above, and all of them in its log",
         _ if is_worker => {
             "a crash of the provider: run again with `--jobs 1`, and report it to whoever provides the stage"
         }

@@ -102,8 +102,8 @@ pub struct StageRecord {
     pub name: String,
     /// Its kind.
     pub kind: String,
-    /// `done`, `failed` or `skipped`.
-    pub state: String,
+    /// How it ended.
+    pub state: NodeState,
     /// The run was not about it (`--only`, `--from`), so it says nothing of it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub left_out: bool,
@@ -192,11 +192,11 @@ impl Record {
     }
 
     /// How a stage of its ended: whoever stopped a run stopped it amid the stages that had begun.
-    pub fn state_of<'a>(&self, stage: &'a StageRecord) -> &'a str {
+    pub fn state_of(&self, stage: &StageRecord) -> &'static str {
         let begun = stage.executed + stage.cached + stage.failed > 0 || stage.head.is_some();
-        match (self.outcome.as_str(), stage.state.as_str()) {
-            ("interrupted", "skipped") if begun => "interrupted",
-            (_, state) => state,
+        match (self.outcome.as_str(), stage.state) {
+            ("interrupted", NodeState::Skipped) if begun => "interrupted",
+            (_, state) => state.word(),
         }
     }
 
@@ -229,7 +229,7 @@ impl Record {
                     continue;
                 }
                 match self.stage(need) {
-                    Some(stage) if stage.state == "failed" => failed.push(need.clone()),
+                    Some(stage) if stage.state == NodeState::Failed => failed.push(need.clone()),
                     _ => open.push(need.as_str()),
                 }
             }
@@ -286,16 +286,11 @@ pub fn write(
     }
     // from now on the last run is this one, whatever an earlier one has found to be at rest
     let _ = std::fs::remove_file(Store::new(workspace).rest_path(&options.recipe, plan.spec.profile.as_deref()));
-    let word = |state: &NodeState| match state {
-        NodeState::Done => "done",
-        NodeState::Failed => "failed",
-        NodeState::Skipped => "skipped",
-    };
     let told = plan.nodes.iter().zip(&outcome.tallies).zip(&outcome.states).enumerate();
     let stages = told.map(|(i, ((node, tally), state))| StageRecord {
         name: node.name.clone(),
         kind: node.kind().into(),
-        state: word(state).into(),
+        state: *state,
         left_out: parts[i] == Part::Left,
         executed: tally.executed,
         cached: tally.cached,
@@ -374,7 +369,7 @@ fn is_still(last: &Record, called: &Called, plan: &Plan, outcome: &Outcome, part
         && asked.all(|((node, tally), part)| {
             told.get(node.name.as_str()).is_some_and(|told| {
                 let head = *part == Part::Frozen || told.head == tally.head;
-                told.state == "done" && told.table == tally.table && head
+                told.state == NodeState::Done && told.table == tally.table && head
             })
         })
 }

@@ -156,7 +156,7 @@ pub fn run(plan: &Plan, cache: &mut Cache, options: &Options, readers: &mut [Box
             }),
         }
     }
-    let message = format!("files in {} were damaged again and again", cache.root().display());
+    let message = format!("files in {} keep getting damaged", cache.root().display());
     Err(hinted(message, "see the disk (`dmesg`), or use another one with --workspace"))
 }
 
@@ -338,27 +338,27 @@ impl<'a> Run<'a> {
     /// The only place where a stage changes its state.
     fn set(&mut self, i: usize, state: State) {
         let tally = &self.tallies[i];
-        let (word, rows) = match &state {
+        let (ended, rows) = match &state {
             State::Waiting => unreachable!("no stage goes back to waiting"),
             State::Active(_) => {
                 self.active.insert(i);
                 self.states[i] = state;
                 return;
             }
-            State::Done(done) => ("done", done.rows),
-            State::Failed => ("failed", 0),
-            State::Skipped => ("skipped", 0),
+            State::Done(done) => (NodeState::Done, done.rows),
+            State::Failed => (NodeState::Failed, 0),
+            State::Skipped => (NodeState::Skipped, 0),
         };
         let event = Event::Finished {
             stage: self.plan.nodes[i].name.clone(),
-            state: word,
+            state: ended,
             executed: tally.executed,
             cached: tally.cached,
             failed: tally.failed,
             rows,
             seconds: tally.seconds,
         };
-        if word == "done" {
+        if ended == NodeState::Done {
             self.tallies[i].rows = Some(rows);
         }
         self.states[i] = state;

@@ -276,7 +276,7 @@ impl UnitStage {
             // a version says the same in another way
             for file in command.untold.iter().filter(|_| stage.def.version == 1) {
                 stage.warnings.push(format!(
-                    "{owner}: what changes in `{file}`, which its command names, makes nothing run again\n  hint: `code: [{file}]` counts its content"
+                    "{owner}: changes of `{file}`, which its command names, make nothing run again\n  hint: `code: [{file}]` counts its content"
                 ));
             }
         }

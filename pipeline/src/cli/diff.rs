@@ -17,7 +17,7 @@ use std::collections::HashMap;
 /// Tell what differs between two runs: parameters, versions, counts, the rows of tables, software, times
 #[derive(clap::Args)]
 pub struct Diff {
-    /// The earlier run: its name, a beginning of it that no other run has, `last`, or `last~1` for the one before
+    /// The earlier run: its name, the beginning of it that is no other's, `last`, or `last~1` for the one before
     #[arg(value_name = "RUN", default_value = "last~1")]
     old: String,
     /// The later run

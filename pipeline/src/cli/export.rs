@@ -26,8 +26,8 @@ pub struct Export {
     /// The stages: a file of column X goes to the path in column `X_path`, unless --as says where
     #[arg(required = true)]
     stages: Vec<String>,
-    /// Where the files of a column go, and that only those of such columns do: 'render={sequence}/{camera}/{timestep:05}.png', text and numbers in
-    /// braces being columns, `:05` for five digits (may be given more than once)
+    /// Make the paths of a column's files of other columns, and export only columns named so: 'render={sequence}/{camera}/{timestep:05}.png',
+    /// where `:05` stands for five digits (may be given more than once)
     #[arg(long = "as", value_name = "COLUMN=PATH")]
     named: Vec<String>,
     /// The folder, which is made if it is not there

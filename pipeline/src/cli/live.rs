@@ -139,7 +139,7 @@ impl Reader for Writer {
             Event::Finished { stage, state, executed, cached, .. } => {
                 let (ran, cached) = (*executed as f64, *cached);
                 let stage = self.stage(stage);
-                (stage.state, stage.ran, stage.cached) = ((*state).into(), ran, cached);
+                (stage.state, stage.ran, stage.cached) = (state.word().into(), ran, cached);
                 // a run in which nothing runs leaves no trace
                 if self.written.is_some() {
                     self.write();

@@ -87,8 +87,8 @@ impl<'a> Past<'a> {
             back += 1;
             let Some(told) = run.stage(name).filter(|told| !told.left_out) else { continue };
             let lost = |state, because| Found::Lost(Lost { state, because, overrides: run.overrides.clone() });
-            match told.state.as_str() {
-                "done" => {
+            match told.state {
+                NodeState::Done => {
                     recorded = told.table.map(|table| {
                         // older records say only what ran then
                         let (head, worth) = (told.head, told.worth.max(told.seconds));
@@ -97,8 +97,8 @@ impl<'a> Past<'a> {
                     });
                     break;
                 }
-                "failed" => return lost(NodeState::Failed, vec![name.to_string()]),
-                _ => {}
+                NodeState::Failed => return lost(NodeState::Failed, vec![name.to_string()]),
+                NodeState::Skipped => {}
             }
             let because = run.failed_before(name);
             if !because.is_empty() {
@@ -107,7 +107,7 @@ impl<'a> Past<'a> {
             // older records, which have no path, do not say which stages a run was not about
             if run.outcome == "failed" && !run.path.is_empty() {
                 // it needs nothing of what failed, but that ended the run
-                let failed = run.stages.iter().filter(|stage| stage.state == "failed");
+                let failed = run.stages.iter().filter(|stage| stage.state == NodeState::Failed);
                 return lost(NodeState::Skipped, failed.map(|stage| stage.name.clone()).collect());
             }
             is_earlier |= run.outcome == "interrupted" && !run.path.is_empty();

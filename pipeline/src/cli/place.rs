@@ -17,7 +17,7 @@ pub struct PlaceArgs {
     /// A file that describes the cluster: partition, account, how many jobs [default: cluster.yaml beside the recipe, if it is there]
     #[arg(long, value_name = "FILE")]
     cluster: Option<PathBuf>,
-    /// Interrupted, leave the jobs on the cluster: `effigy attach` goes on
+    /// On Ctrl-C, leave the jobs on the cluster running; `effigy attach` goes on
     #[arg(long)]
     detach: bool,
 }

@@ -21,7 +21,7 @@ pub struct Plan {
     choice: Choice,
     #[command(flatten)]
     remote: RemoteArgs,
-    /// Print JSON: hits, misses, equal (to a miss, so that they do not run) and unknown for each stage and in total
+    /// Print JSON: hits, misses, equal (to a miss, and computed with it) and unknown for each stage and in total
     #[arg(long)]
     json: bool,
 }

@@ -2,6 +2,7 @@
 
 use super::{clean, remark};
 use crate::event::{Event, Reader};
+use crate::finished::NodeState;
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 use std::collections::HashMap;
 use std::io::{IsTerminal, Write};
@@ -145,14 +146,14 @@ impl Reader for Lines {
                     remark(&transfer(stage, verb, *units, *open, *bytes, *over));
                 }
             }
-            Event::Finished { stage, state: "done", executed, cached, rows, seconds: taken, .. }
+            Event::Finished { stage, state: NodeState::Done, executed, cached, rows, seconds: taken, .. }
                 if *executed > 0 && !self.quiet =>
             {
                 let taken = seconds(*taken);
                 let rows = self::rows(*rows);
                 remark(&format!("{stage}: done, {executed} run, {cached} known, {rows} ({taken} of work)"));
             }
-            Event::Finished { stage, state: "skipped", .. } => {
+            Event::Finished { stage, state: NodeState::Skipped, .. } => {
                 remark(&format!("{stage}: skipped, because a stage that it needs failed"));
             }
             Event::Failed { stage, unit, error, hint, log } => {
@@ -296,12 +297,12 @@ impl Reader for Bars {
                     bar.finish_and_clear();
                     self.all.remove(&bar);
                 }
-                if *executed > 0 || *failed > 0 || *state != "done" {
+                if *executed > 0 || *failed > 0 || *state != NodeState::Done {
                     let failed = if *failed > 0 { format!(", {failed} failed") } else { String::new() };
                     // a line that stays has the whole name
                     let (name, taken) = (format!("{stage:>width$}", width = self.width), seconds(*taken));
                     self.say(&match *state {
-                        "skipped" => format!("{name} skipped, because a stage that it needs failed"),
+                        NodeState::Skipped => format!("{name} skipped, because a stage that it needs failed"),
                         _ => format!(
                             "{name} {state}: {executed} run, {cached} known{failed}, {} ({taken} of work)",
                             self::rows(*rows)

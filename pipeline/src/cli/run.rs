@@ -222,7 +222,7 @@ impl Run {
                 let (stage, cached, rows) = (stage.clone(), *units, *rows);
                 reader.hear(&Event::Finished {
                     stage,
-                    state: "done",
+                    state: NodeState::Done,
                     executed: 0,
                     cached,
                     failed: 0,

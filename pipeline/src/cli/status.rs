@@ -3,6 +3,7 @@
 use super::{DONE, WorkspaceArgs, host, live, load, print, progress};
 use crate::command::quote;
 use crate::error::{Place, Problem};
+use crate::finished::NodeState;
 use crate::record::{self, Record, StageRecord};
 use crate::run::logs;
 use anyhow::Result;
@@ -10,7 +11,7 @@ use cache::layout;
 use serde_json::json;
 use std::path::Path;
 
-/// Show the last run of each recipe, and the one that is on
+/// Show the last run of each recipe, and the one in progress
 #[derive(clap::Args)]
 pub struct Status {
     /// Only this recipe
@@ -105,7 +106,7 @@ impl Status {
             ));
             let (open, whole): (Vec<&StageRecord>, Vec<&StageRecord>) =
                 (one.stages.iter().filter(|stage| !stage.left_out))
-                    .partition(|stage| stage.state != "done" || stage.failed > 0);
+                    .partition(|stage| stage.state != NodeState::Done || stage.failed > 0);
             let width = width(open.iter().map(|stage| stage.name.as_str()));
             for stage in &open {
                 let state = one.state_of(stage);

@@ -512,6 +512,7 @@ mod tests {
         active.executed = 1;
         assert_eq!(active.barren("a", 0).unwrap(), "stage `a`: put out no row from 1 unit");
         assert_eq!(active.barren("a", 1), None);
+        active.open = active.slots.len();
         active.fail(0);
         assert_eq!(active.barren("a", 0), None, "failures speak for themselves");
     }

@@ -427,7 +427,9 @@ fn careless(file: Option<Digest>) -> (String, Option<String>) {
     let hint =
         "a program only reads what it is given, and writes below `{out}`; the file is made again when it is needed";
     (
-        format!("a file that the program was given{file} changed meanwhile: by it, or by another that reads it"),
+        format!(
+            "a file that the program was given{file} changed while it was in use: by this program, or by another that was given it"
+        ),
         Some(hint.into()),
     )
 }

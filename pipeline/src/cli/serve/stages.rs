@@ -1,6 +1,7 @@
 //! The stages of a run as a drawing, whether the run is over or on.
 
 use crate::cli::live::{Live, LiveStage};
+use crate::finished::NodeState;
 use crate::record::{Record, StageRecord, Wiring};
 use crate::report::graph::{Boxed, Look, draw_boxes};
 
@@ -11,10 +12,10 @@ pub fn of_record(record: &Record) -> Option<String> {
         return None;
     }
     let boxed = |stage: &StageRecord| {
-        let look = match stage.state.as_str() {
+        let look = match stage.state {
             _ if stage.failed > 0 => Look::Failed,
-            "failed" => Look::Failed,
-            "skipped" => Look::Skipped,
+            NodeState::Failed => Look::Failed,
+            NodeState::Skipped => Look::Skipped,
             _ if stage.executed > 0 => Look::Ran,
             _ => Look::Known,
         };
@@ -22,10 +23,10 @@ pub fn of_record(record: &Record) -> Option<String> {
         let mut parts: Vec<String> =
             counts.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}")).collect();
         if parts.is_empty() {
-            parts.push(match (stage.state.as_str(), stage.rows) {
-                ("done", Some(1)) => "1 row".into(),
-                ("done", Some(rows)) => format!("{rows} rows"),
-                _ => stage.state.clone(),
+            parts.push(match (stage.state, stage.rows) {
+                (NodeState::Done, Some(1)) => "1 row".into(),
+                (NodeState::Done, Some(rows)) => format!("{rows} rows"),
+                (state, _) => state.to_string(),
             });
         }
         if stage.seconds >= 0.05 {
