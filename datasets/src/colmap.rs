@@ -156,7 +156,7 @@ pub fn left_out(root: &Path, folder: &Path, views: &[View]) -> Result<Vec<String
         if let Some((first, view)) = files.first().zip(views.first()) {
             let name = view.file.file_name().unwrap_or_default().to_string_lossy();
             told.push(format!(
-                "none of {} files in {} is used, as none is called as a picture is: the first is {}, and that of {} would be {name}.png in the same folder of `masks`",
+                "none of {} files in {} is used, as none has the name of a picture: the first is {}, and that of {} would be {name}.png in the same folder of `masks`",
                 files.len(),
                 masks.display(),
                 first.display(),

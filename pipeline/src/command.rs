@@ -99,12 +99,14 @@ impl Command {
         for word in plain_words(&words, shell) {
             let path = dir.join(word);
             let is_told = code.iter().any(|(_, told): &(String, PathBuf)| path.starts_with(told));
-            // what a shell writes is no input
-            let is_written = shell && before.ends_with('>');
+            // what is written is no input
+            let is_written = shell && before.ends_with('>') || WRITES.contains(&before);
             if !is_told && !is_written && !word.is_empty() && Path::new(word).is_relative() && path.is_file() {
                 untold.push(word.into());
             }
-            before = word;
+            if !word.is_empty() {
+                before = word;
+            }
         }
         untold.sort_unstable();
         untold.dedup();
@@ -238,6 +240,9 @@ impl Command {
         if self.shell { ["sh".into(), "-ec".into()].into_iter().chain(argv).collect() } else { argv }
     }
 }
+
+/// Behind these, programs are told where to write.
+const WRITES: [&str; 4] = ["tee", "-o", "--out", "--output"];
 
 /// The words of a command that hold no placeholder; of a shell's line what stands between blanks.
 fn plain_words(words: &[Vec<Piece>], shell: bool) -> impl Iterator<Item = &str> {

@@ -6,18 +6,19 @@
 use cache::layout;
 use std::path::Path;
 
-/// The page of a report, its Markdown, and the folder of its pictures; what they are called while they are written.
+/// The page of a report.
 pub const PAGE: &str = "report.html";
-/// The Markdown.
+/// Its Markdown.
 pub const MARKDOWN: &str = "report.md";
-/// The folder of pictures, films and drawings.
+/// The folder of its pictures, films and drawings.
 pub const FILES: &str = "report_files";
 /// The file in that folder that tells it from one of the user's.
 pub const MARK: &str = ".effigy-report";
 
 /// Whether a folder is a workspace, of whatever name.
 pub fn is_workspace(folder: &Path) -> bool {
-    folder.join(layout::RECORDS).is_dir() && folder.join(layout::LOCK).is_file()
+    [layout::RECORDS, layout::BLOBS].iter().all(|name| folder.join(name).is_dir())
+        && folder.join(layout::LOCK).is_file()
 }
 
 /// Whether a name in a folder is that of a part of a report; `has_report` says whether the folder has one.

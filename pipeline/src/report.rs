@@ -33,8 +33,6 @@ use numbers::{counted, duration};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// The folder of pictures beside the Markdown; written anew each time.
-
 /// Of more stages than these, their list and their graph are folded away.
 const MANY: usize = 120;
 
@@ -52,7 +50,7 @@ pub struct Written {
 
 /// Whether all parts of a report are in the folder of its page.
 pub fn is_whole(page: &Path) -> bool {
-    page.exists() && page.with_extension("md").exists() && page.with_file_name(FILES).is_dir()
+    page.exists() && page.with_extension("md").exists() && page.with_file_name(FILES).join(MARK).is_file()
 }
 
 /// Writes the report of a run into the folder `out`, which is made if it is not there.

@@ -124,7 +124,9 @@ pub fn parameters(
 fn as_text(params: &[(Key, Item)], text: &str) -> Option<(String, Item)> {
     let (name, typed) = text.split_once('=')?;
     let (name, typed) = (name.trim(), typed.trim());
-    let is_yaml = typed.starts_with(['[', '{', '"', '\'']) || ["null", "~"].contains(&typed) || typed.starts_with("${");
+    let is_yaml = typed.starts_with(['[', '{', '"', '\''])
+        || ["null", "Null", "NULL", "~"].contains(&typed)
+        || typed.starts_with("${");
     let item = || Item { at: At::default(), node: Node::Text(typed.into()) };
     (is_text(params, name) && !is_yaml).then(|| (name.to_string(), item()))
 }

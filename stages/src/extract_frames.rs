@@ -245,8 +245,12 @@ impl Treatment {
 /// A matte that is a file of its own, and what is to be said of it.
 fn matte_of(path: &Path) -> Result<(Image, Option<&'static str>)> {
     let mut matte = Image::read(path, 1)?;
-    // written as truth values, which nerfstudio takes as they are meant
-    if matte.data.iter().max() == Some(&1) {
+    // written as truth values, which nerfstudio takes as they are meant; a few ones are the noise of a mask in which nobody is, and JPEG has none
+    // but noise
+    let ones = matte.data.iter().filter(|value| **value == 1).count();
+    let is_lossy =
+        path.extension().is_some_and(|ext| ext.eq_ignore_ascii_case("jpg") || ext.eq_ignore_ascii_case("jpeg"));
+    if matte.data.iter().max() == Some(&1) && 200 * ones >= matte.data.len() && !is_lossy {
         matte.data.iter_mut().for_each(|value| *value *= 255);
     }
     let Some(alpha) = alpha(path)? else { return Ok((matte, None)) };

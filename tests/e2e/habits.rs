@@ -103,7 +103,7 @@ fn all_failures_are_told_to_programs_and_counted_for_people() {
     assert_eq!(said.err.matches("error: stage `a`, i=").count(), 10, "{}", said.err);
     assert!(said.err.contains("stage `a`: 4 more have failed") && said.err.contains("`effigy log a`"), "{}", said.err);
     let why = space.effigy(&["why", "r.yaml", "a", "i=13"]);
-    assert!(!why.out.contains("nothing like it"), "{}", why.out);
+    assert!(why.code == 0 && why.out.contains("failed") && !why.out.contains("nothing like it"), "{}", why.out);
     let json = space.effigy(&["run", "r.yaml", "--keep-going", "--json"]);
     assert_eq!(json.out.matches("\"event\":\"failed\"").count(), 14, "{}", json.out);
 }

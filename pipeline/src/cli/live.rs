@@ -67,6 +67,8 @@ struct Writer {
     live: Live,
     /// Where each stage stands in the list.
     places: HashMap<String, usize>,
+    /// How many units of each stage have failed.
+    failed: HashMap<String, usize>,
     /// When it was written last, and how long that took.
     written: Option<(Instant, Duration)>,
 }
@@ -77,7 +79,7 @@ pub fn reader(workspace: &Path, plan: &Plan, started: u64) -> Box<dyn Reader> {
     let graph = graph.map(|(i, node)| (node.name.clone(), node.kind().to_string(), Wiring::of(plan, i))).collect();
     let profile = plan.spec.profile.clone();
     let live = Live { pid: std::process::id(), started, profile, graph, ..Live::default() };
-    Box::new(Writer { path: path(workspace), live, places: HashMap::new(), written: None })
+    Box::new(Writer { path: path(workspace), live, places: HashMap::new(), failed: HashMap::new(), written: None })
 }
 
 /// The run that is on in a workspace, if there is one.
@@ -145,7 +147,14 @@ impl Reader for Writer {
                     self.write();
                 }
             }
-            Event::Failed { stage, unit, error, .. } => self.remark(format!("{stage}, {unit}: {error}")),
+            Event::Failed { stage, unit, error, .. } => {
+                let failed = self.failed.entry(stage.clone()).or_default();
+                *failed += 1;
+                // more of them would leave no room for what others have to say
+                if *failed <= super::progress::TOLD {
+                    self.remark(format!("{stage}, {unit}: {error}"));
+                }
+            }
             Event::Warning { text } => self.remark(format!("warning: {text}")),
             Event::Transfer { .. } | Event::Done { .. } => {}
         }

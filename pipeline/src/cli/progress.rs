@@ -75,7 +75,7 @@ fn failure(stage: &str, unit: &str, error: &str, hint: Option<&String>, log: Opt
 }
 
 /// So many failures of a stage are told one by one.
-const TOLD: usize = 10;
+pub const TOLD: usize = 10;
 
 /// How many units of each stage have failed.
 #[derive(Default)]
@@ -87,6 +87,12 @@ impl Failures {
         let count = self.0.entry(stage.into()).or_default();
         *count += 1;
         (*count <= TOLD).then(|| failure(stage, unit, error, told[0], told[1]))
+    }
+
+    /// The same of all stages that did not come to their end.
+    fn all(&mut self) -> Vec<String> {
+        let stages: Vec<String> = self.0.keys().cloned().collect();
+        stages.iter().filter_map(|stage| self.rest(stage)).collect()
     }
 
     /// What is said behind the last one of a stage.
@@ -122,8 +128,10 @@ const EVERY: Duration = Duration::from_secs(10);
 
 impl Reader for Lines {
     fn hear(&mut self, event: &Event) {
-        if let Event::Finished { stage, .. } = event {
-            self.failures.rest(stage).iter().for_each(|text| remark(text));
+        match event {
+            Event::Finished { stage, .. } => self.failures.rest(stage).iter().for_each(|text| remark(text)),
+            Event::Done { .. } => self.failures.all().iter().for_each(|text| remark(text)),
+            _ => {}
         }
         match event {
             Event::Stage { stage, units, cached, equal } if !self.quiet => {
@@ -316,6 +324,7 @@ impl Reader for Bars {
             }
             Event::Warning { text } => self.say(&format!("warning: {text}")),
             Event::Done { executed, cached, failed, seconds } => {
+                self.failures.all().iter().for_each(|text| self.say(text));
                 self.all.suspend(|| last(&summary(*executed, *cached, *failed, *seconds)));
             }
         }

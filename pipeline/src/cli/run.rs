@@ -54,8 +54,8 @@ pub struct Run {
     #[arg(long, value_name = "N|P%", num_args = 0..=1, require_equals = true, default_missing_value = "5",
           value_parser = super::check::sample, conflicts_with_all = ["dry_run", "force", "keep_going", "fail_fast"])]
     check: Option<Sample>,
-    /// After a failure, do everything that does not need what failed: the default. Said, it has all units of a stage tried even if none
-    /// of the first few succeeds
+    /// After a failure, do everything that does not need what failed: the default. Given explicitly, all units of a stage are
+    /// tried, even if the first few all fail
     #[arg(long, short, conflicts_with = "fail_fast")]
     keep_going: bool,
     /// After a failure, finish only what has begun

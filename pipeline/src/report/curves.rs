@@ -51,7 +51,8 @@ pub(super) fn curves(
     // of more than there are colours, several drawings
     for some in logs.chunks(CURVES) {
         let name = |row| row_name(&naming, manifest, row);
-        let named: Vec<_> = some.iter().map(|(row, log)| (name(*row).unwrap_or_default(), log)).collect();
+        let named: Vec<_> =
+            some.iter().map(|(row, log)| (name(*row).unwrap_or_else(|| format!("row {row}")), log)).collect();
         let noisy = some.iter().flat_map(|(_, log)| &log.terms).any(|(_, points)| curve::is_noisy(points));
         let mut notes = Vec::new();
         if let [(row, _)] = some {

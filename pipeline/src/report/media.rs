@@ -151,7 +151,7 @@ fn whole_groups(manifest: &Manifest, rows: &[usize], columns: &[String], most: u
     }
     let all: Vec<usize> = (0..groups.len()).collect();
     let of = |count: usize| spread(&all, count).into_iter().flat_map(|i| groups[i].iter().copied()).collect::<Vec<_>>();
-    (2..=groups.len()).rev().map(of).find(|chosen| chosen.len() <= most).unwrap_or_else(|| of(1))
+    (2..=groups.len().min(most)).rev().map(of).find(|chosen| chosen.len() <= most).unwrap_or_else(|| of(1))
 }
 
 /// The captions of rows. Those that would read alike begin with what tells them apart, such as the person.

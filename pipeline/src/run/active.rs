@@ -68,7 +68,7 @@ pub struct Flight {
     pub outside: Vec<Digest>,
     pub lent: Vec<Lent>,
     pub since: Instant,
-    /// When it began, as files have it ([`cache::Fingerprint::now`]).
+    /// When it was handed in, as files have it ([`cache::Fingerprint::now`]): it began no earlier.
     pub begun: i64,
     /// When it ended; not set while it is in work.
     pub until: Option<Instant>,

@@ -111,6 +111,9 @@ impl<'a> Run<'a> {
             let outside = active.outside(&slots, self.cache);
             let mut flight = Flight::new(i, slots, task.dir, outside, keys);
             flight.is_adopted = true;
+            // it began when it was handed in; what says nothing of that began before anything was written
+            let handed_in = cache::Fingerprint::of(&flight.dir.join("params.json"));
+            flight.begun = handed_in.map_or(0, |seen| seen.mtime);
             flight.delivered = (0..flight.slots.len()).filter(|unit| active.is_known(flight.slots[*unit])).collect();
             self.adopted = true;
             taken.extend(&flight.slots);
@@ -140,7 +143,6 @@ impl<'a> Run<'a> {
                 if let Some(flight) = self.flights.get_mut(&id) {
                     // what it waited for a place is no work
                     flight.since = Instant::now();
-                    flight.begun = cache::Fingerprint::now();
                     if flight.dir != dir
                         && let State::Active(active) = &self.states[flight.node]
                     {
@@ -344,7 +346,12 @@ impl<'a> Run<'a> {
                 let is_logged = active.told <= LOGGED;
                 let Work::Units(stage) = &self.plan.nodes[i].work else { break };
                 let name = active.name(stage, slot);
-                let log = Some(flight.dir.join("log.txt")).filter(|log| is_logged && log.exists());
+                let log = Some(flight.dir.join("log.txt")).filter(|log| log.exists());
+                if let Some(log) = log.as_ref().filter(|_| !is_logged) {
+                    // of thousands nobody reads them all, and each may be two megabytes
+                    let _ = std::fs::remove_file(log);
+                }
+                let log = log.filter(|_| is_logged);
                 let units = active.unit_numbers(&[slot]);
                 // a provider need not give a hint
                 let described = || format!("`effigy stages {}` tells what the stage reads and takes", stage.def.kind);

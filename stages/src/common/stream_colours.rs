@@ -277,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn damaged_streams_say_nothing() {
+    fn no_damaged_stream_stops_the_reader() {
         for (hex, of) in [(H264, of_h264 as fn(&[u8]) -> Option<Told>), (HEVC, of_hevc)] {
             let whole = bytes(hex);
             for length in 0..whole.len() {

@@ -207,6 +207,9 @@ pub fn surplus(
     (next, want): (&Tensor, &Tensor),
 ) -> Tensor {
     let (Sampler::Ddim { eta }, Ok((_, noise))) = (sampler, table.maps(t)) else { return next.zeros_like() };
+    if eta == 0.0 {
+        return next.zeros_like();
+    }
     let previous = t - (table.config.train_steps / steps) as i64;
     let end = if table.config.set_alpha_to_one { 1.0 } else { table.alphas_cumprod[0] };
     let (a, p) =
@@ -214,7 +217,8 @@ pub fn surplus(
     let square = (1.0 - p - eta * eta * (1.0 - p) / (1.0 - a) * (1.0 - a / p)).max(0.0);
     let most = (square + f64::from(f32::EPSILON)).sqrt() - square.sqrt();
     let noise = sample * noise[0] + output * noise[1];
-    let fitted = ((want - next) * &noise).sum(tch::Kind::Double) / noise.square().sum(tch::Kind::Double);
+    let fitted = ((want - next) * &noise).sum(tch::Kind::Double)
+        / noise.square().sum(tch::Kind::Double).clamp_min(f64::MIN_POSITIVE);
     noise * fitted.double_value(&[]).clamp(-most, most)
 }
 
