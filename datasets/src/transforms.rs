@@ -471,7 +471,7 @@ const INDEX: [&str; 2] = ["timestep_index", "timestep_id"];
 fn check_one_way(files: &[Fields<'_>], frames: &[&[Value]]) -> Result<(), ViewError> {
     let way = |frame: &Value| {
         let has = |name: &&str| frame.get(name).is_some_and(|value| !value.is_null());
-        if INDEX.iter().any(|name| has(name)) { Some(INDEX[0]) } else { has(&"time").then_some("time") }
+        if INDEX.iter().any(&has) { Some(INDEX[0]) } else { has(&"time").then_some("time") }
     };
     let is_picture =
         |frame: &Value| frame.get("file_path").and_then(Value::as_str).is_some_and(|file| !is_video(Path::new(file)));

@@ -104,7 +104,7 @@ fn pair(images: &Case, name: &str, want: &Value, checks: &mut Checks) -> Result<
             Definition::Gaussian => 11,
         };
         if height.min(width) < window && want.get(key).is_none_or(Value::is_null) {
-            checks.remark(&format!("{name} {key}: the picture is smaller than its window, and the reference has none"));
+            checks.remark(format!("{name} {key}: the picture is smaller than its window, and the reference has none"));
             continue;
         }
         let got = ssim(&a, &b, width as usize, height as usize, channels as usize, definition);
