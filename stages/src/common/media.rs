@@ -376,7 +376,7 @@ impl Undistort {
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use super::*;
     use opencv::core::Vector;
 
@@ -387,7 +387,7 @@ mod tests {
     }
 
     /// A moving gradient, which a codec cannot reduce to nothing.
-    fn film(frames: usize) -> Vec<Image> {
+    pub fn film(frames: usize) -> Vec<Image> {
         let picture = |t: usize| (0..64 * 48 * 3).map(|i| ((i * 7 + t * 13 + i / 192 * 5) % 256) as u8).collect();
         (0..frames).map(|t| Image::new(64, 48, 3, picture(t))).collect()
     }

@@ -214,18 +214,13 @@ fn colours(display: &Display) -> Result<Option<Mat>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::common::media::tests::film;
     use crate::common::video::write_video;
 
     fn scratch(name: &str) -> std::path::PathBuf {
         let dir = std::env::temp_dir().join(format!("effigy-reader-{}", std::process::id()));
         std::fs::create_dir_all(&dir).unwrap();
         dir.join(name)
-    }
-
-    /// A moving gradient, which a codec cannot reduce to nothing.
-    fn film(frames: usize) -> Vec<Image> {
-        let picture = |t: usize| (0..64 * 48 * 3).map(|i| ((i * 7 + t * 13 + i / 192 * 5) % 256) as u8).collect();
-        (0..frames).map(|t| Image::new(64, 48, 3, picture(t))).collect()
     }
 
     #[test]
