@@ -117,9 +117,13 @@ fn of_tables(tables: &[u8]) -> Option<Display> {
     let (mirrored, quarters) = turned(times(own, whole)).unwrap_or_default();
     let entries = inside(track, &[b"mdia", b"minf", b"stbl", b"stsd"]).and_then(|entries| entries.get(8..));
     // behind the fixed part of an entry for pictures
-    let entry = entries.and_then(|entries| boxes(entries).first().and_then(|(_, entry)| entry.get(78..)));
+    let entry = entries.and_then(|entries| boxes(entries).into_iter().next()).filter(|(codec, _)| !RGB.contains(codec));
+    let entry = entry.and_then(|(_, entry)| entry.get(78..));
     Some(Display { mirrored, quarters, colours: entry.and_then(colours) })
 }
+
+/// Codecs of QuickTime that keep R'G'B': of these nothing is converted, whatever matrix they name.
+const RGB: [[u8; 4]; 6] = [*b"rle ", *b"raw ", *b"png ", *b"MPNG", *b"tga ", *b"8BPS"];
 
 /// What the parts of an entry say, the stream's own head first; none if neither says anything.
 fn colours(parts: &[u8]) -> Option<Colours> {
@@ -273,6 +277,17 @@ mod tests {
             // a film that breaks off is no film, and no panic either
             read("cut.mp4", &film[..length]);
         }
+    }
+
+    #[test]
+    fn what_is_kept_as_red_green_and_blue_has_no_matrix() {
+        let colours = |codec: &[u8; 4]| {
+            let mut film = film(&head(0, [1, 0, 0, 1]), &part(b"colr", b"nclc\0\x01\0\x01\0\x01"));
+            let at = film.windows(4).position(|name| name == b"avc1").unwrap();
+            film[at..at + 4].copy_from_slice(codec);
+            read("codec.mov", &film).unwrap().colours
+        };
+        assert!(colours(b"apcn").is_some() && RGB.iter().all(|codec| colours(codec).is_none()));
     }
 
     #[test]
