@@ -1,5 +1,5 @@
-//! Invariants of the house, as absences: who may know whom, who may print, what may stand in a file. Read from the Cargo
-//! manifests and the sources; runs nothing.
+//! Invariants of the house, as absences: who may know whom, who may print, what may stand in a file. Read from the
+//! Cargo manifests and the sources; runs nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -99,8 +99,8 @@ fn is_word(c: char) -> bool {
     c.is_ascii_alphanumeric() || c == '_'
 }
 
-/// What programs and libraries are made of: all sources without tests, examples and build scripts, which may say and do what
-/// they like.
+/// What programs and libraries are made of: all sources without tests, examples and build scripts, which may say and do
+/// what they like.
 fn sources() -> Vec<Source> {
     let free = |file: &str| {
         let inner = format!("/{file}");
@@ -285,7 +285,8 @@ fn foreign_libraries_are_named_by_leaf_files() {
         ),
         (&["gltf"], &["stages/geometry/src/exchange.rs"]),
         (&["lzma_rs"], &["datasets/src/nphm_tracking/ctm.rs"]),
-        // pictures and videos as files; mattes; text and colours of figures; the heading of a sheet; optical flow; its version and its threads
+        // pictures and videos as files; mattes; text and colours of figures; the heading of a sheet; optical flow; its
+        // version and its threads
         (
             &["opencv"],
             &[
@@ -443,7 +444,8 @@ fn what_stages_share_knows_no_stage_and_nothing_else_lies_between_them() {
             }
             file => {
                 assert!(registers, "{} is no stage: it belongs into stages/src/common", source.file);
-                // one that goes on with what another put out, or undoes it, may say so; what several share lies in common
+                // one that goes on with what another put out, or undoes it, may say so; what several share lies in
+                // common
                 let mut ours = source.code.split("crate::").skip(1).map(|path| path.split(|c| !is_word(c)).next());
                 let stage = ours.find_map(|name| name.filter(|name| !["common", "", "_"].contains(name)));
                 let pair = stage.map(|other| (file.trim_end_matches(".rs"), other));
@@ -488,6 +490,13 @@ fn files_say_what_they_do_and_stay_short() {
         assert!(text.starts_with("//!"), "{file} does not begin by saying what it does");
         let lines = text.lines().count();
         assert!(lines <= 600, "{file} has {lines} lines");
+        // rustfmt breaks lines of code and none of these; what is drawn stands in a fence
+        let mut is_drawn = false;
+        for (at, line) in text.lines().map(str::trim_end).enumerate().filter(|(_, l)| l.trim_start().starts_with("//"))
+        {
+            is_drawn ^= line.ends_with("```") || line.ends_with("```text");
+            assert!(is_drawn || line.chars().count() <= 120, "{file}:{} is a comment of more than 120 columns", at + 1);
+        }
     }
 }
 

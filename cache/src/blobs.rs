@@ -1,7 +1,7 @@
 //! Files by the digest of their content: `blobs/ab/cdef…`, read-only, each put in place by one rename.
 //!
-//! Whether a file is there is told by its name and length. Before it is worked on it is read and compared with its name, once
-//! in the life of a process; [`crate::Cache::verify`] reads them all. Knows no records.
+//! Whether a file is there is told by its name and length. Before it is worked on it is read and compared with its
+//! name, once in the life of a process; [`crate::Cache::verify`] reads them all. Knows no records.
 
 use crate::Result;
 use crate::error::io;
@@ -25,7 +25,8 @@ pub enum Take {
     Copy,
 }
 
-/// What the file system says of a file of ours without reading it. Its names, of which tasks have others, are no part of that.
+/// What the file system says of a file of ours without reading it. Its names, of which tasks have others, are no part
+/// of that.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct State {
     ino: u64,
@@ -303,8 +304,8 @@ impl Blobs {
     }
 }
 
-/// Whether an extension can be part of a file's name everywhere, in a link, an object of a remote and a command line. No other is
-/// kept, sent, or taken from a remote.
+/// Whether an extension can be part of a file's name everywhere, in a link, an object of a remote and a command line.
+/// No other is kept, sent, or taken from a remote.
 pub fn is_plain(ext: &str) -> bool {
     ext.len() <= 64 && ext.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-+".contains(&byte))
 }

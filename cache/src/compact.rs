@@ -7,8 +7,8 @@ use manifests::Digest;
 use std::collections::{HashMap, HashSet};
 
 impl Cache {
-    /// Writes the journal anew with those units alone that `keep` wants and whose files are there, and the index with it;
-    /// gives back how many units are left.
+    /// Writes the journal anew with those units alone that `keep` wants and whose files are there, and the index with
+    /// it; gives back how many units are left.
     ///
     /// # Errors
     /// If it cannot be read or written. The old journal is removed only when the new one has reached the disk.

@@ -1,5 +1,5 @@
-//! What a journal is made of: who wrote it, facts, finished units, commit marks, and their binary form. Knows neither frames
-//! nor files.
+//! What a journal is made of: who wrote it, facts, finished units, commit marks, and their binary form. Knows neither
+//! frames nor files.
 
 use crate::codec::{Odd, Reader, put_str, put_u32, put_u64, put_value};
 use manifests::{Blob, Digest, Type, Value};

@@ -1,7 +1,7 @@
 //! Fingerprints of files: device, inode, size and both times, so that an unchanged file need not be read again.
 //!
-//! The rule is git's: a fingerprint taken while the file's times are younger than the clock's grain proves nothing (the file
-//! may change again without its times changing), so it is not kept. Knows no index.
+//! The rule is git's: a fingerprint taken while the file's times are younger than the clock's grain proves nothing (the
+//! file may change again without its times changing), so it is not kept. Knows no index.
 
 use std::io::ErrorKind;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
@@ -39,8 +39,8 @@ impl Fingerprint {
         Ok(Fingerprint::from(&meta))
     }
 
-    /// Whether the file's times are at least the clock's grain older than `now` (see [`Fingerprint::now`]), so that a later
-    /// change is bound to show.
+    /// Whether the file's times are at least the clock's grain older than `now` (see [`Fingerprint::now`]), so that a
+    /// later change is bound to show.
     pub fn is_settled(&self, now: i64) -> bool {
         // a time without a fraction may be chance, two of them are not
         let is_coarse = [self.mtime, self.ctime].iter().all(|time| time % SECOND_NS == 0);

@@ -1,5 +1,5 @@
-//! Checking a workspace: every blob against its name, every record against its blobs. Repairs nothing by itself but what can
-//! be done again: a damaged blob is removed on request, and the unit that made it is then a miss.
+//! Checking a workspace: every blob against its name, every record against its blobs. Repairs nothing by itself but
+//! what can be done again: a damaged blob is removed on request, and the unit that made it is then a miss.
 
 use crate::entry::Entry;
 use crate::{Cache, Result, records};
@@ -86,7 +86,8 @@ impl Cache {
         Ok(verified)
     }
 
-    /// Removes damaged blobs, so that the units that made them run again, and from the journal damaged parts and units whose files are gone.
+    /// Removes damaged blobs, so that the units that made them run again, and from the journal damaged parts and units
+    /// whose files are gone.
     ///
     /// # Errors
     /// If the journal cannot be written.

@@ -1,6 +1,6 @@
-//! The index: sled, and the only file that names it. It says in which journal and where the record of a key lies, and which
-//! digest a file with a certain fingerprint has. All of it can be rebuilt, so every failure ends in [`Broken`]: the caller
-//! sets the folder aside and fills a new one.
+//! The index: sled, and the only file that names it. It says in which journal and where the record of a key lies, and
+//! which digest a file with a certain fingerprint has. All of it can be rebuilt, so every failure ends in [`Broken`]:
+//! the caller sets the folder aside and fills a new one.
 
 use crate::{Fingerprint, Place};
 use manifests::Digest;

@@ -1,6 +1,7 @@
 //! What lies in a workspace, by name. ARCHITECTURE.md, "Workspace", says what each is for.
 //!
-//! Knows nothing of what stands in them; the folders of runs are the engine's, and named here so that all names stand together.
+//! Knows nothing of what stands in them; the folders of runs are the engine's, and named here so that all names stand
+//! together.
 
 /// Files by digest.
 pub const BLOBS: &str = "blobs";

@@ -1,8 +1,8 @@
 //! What is already known: unit records in plain files, blobs by digest, and a rebuildable index over both.
 //!
 //! Truth lies in plain files. A finished unit is a [`Unit`] record in an append-only journal; large outputs are blobs
-//! beside it; the index (sled) only says where a record lies and can be thrown away at any time. Behind it there may be a
-//! [`Remote`], which colleagues share.
+//! beside it; the index (sled) only says where a record lies and can be thrown away at any time. Behind it there may be
+//! a [`Remote`], which colleagues share.
 //!
 //! Knows manifests, and neither stages nor recipes: a key is a digest, a record is what was put under it.
 

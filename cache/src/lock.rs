@@ -62,8 +62,8 @@ pub fn is_locked(root: &Path) -> bool {
         .is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
 }
 
-/// Whether this holder was a process of this machine that is no more. A process that is killed while it starts another one
-/// leaves the lock to that for a moment, until the other program begins.
+/// Whether this holder was a process of this machine that is no more. A process that is killed while it starts another
+/// one leaves the lock to that for a moment, until the other program begins.
 fn has_ended(holder: &str) -> bool {
     let Some((process, host)) = holder.trim().split_once(" on ") else { return false };
     let is_number = process.bytes().all(|b| b.is_ascii_digit());

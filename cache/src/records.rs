@@ -1,9 +1,10 @@
 //! The journal: unit records in append-only segments, one segment for each run that found something out.
 //!
-//! A segment is a sequence of frames: length (u32), checksum (first 8 bytes of the payload's BLAKE3), payload. A torn tail
-//! (the process was killed while writing) ends the segment at its last whole frame; a damaged frame before others is stepped
-//! over. A `Commit` frame says up to where everything, blobs included, has reached the disk; after a power failure (another
-//! boot, or a damaged head that does not tell which) only that much is believed. Knows neither the index nor where blobs lie.
+//! A segment is a sequence of frames: length (u32), checksum (first 8 bytes of the payload's BLAKE3), payload. A torn
+//! tail (the process was killed while writing) ends the segment at its last whole frame; a damaged frame before others
+//! is stepped over. A `Commit` frame says up to where everything, blobs included, has reached the disk; after a power
+//! failure (another boot, or a damaged head that does not tell which) only that much is believed. Knows neither the
+//! index nor where blobs lie.
 
 use crate::codec::{Odd, Reader, put_u32};
 use crate::entry::{COMMIT, Entry, Unit};
@@ -160,8 +161,8 @@ impl Journal {
         Ok(())
     }
 
-    /// What has to reach the disk for everything that was appended so far to last: the file, and up to where it is written.
-    /// `None` if there is nothing new.
+    /// What has to reach the disk for everything that was appended so far to last: the file, and up to where it is
+    /// written. `None` if there is nothing new.
     pub(crate) fn unsynced(&self) -> Option<(&File, u64)> {
         let (_, file, offset) = self.current.as_ref()?;
         (*offset > self.committed).then_some((file, *offset))
@@ -234,7 +235,8 @@ impl Journal {
         scan(&segment_path(&self.dir, segment), segment, from, each)
     }
 
-    /// Marks all of a segment that a killed process left as having reached the disk; the caller has seen to it for the files.
+    /// Marks all of a segment that a killed process left as having reached the disk; the caller has seen to it for the
+    /// files.
     pub(crate) fn seal(&self, segment: u32, believed: &Believed) -> Result<()> {
         let (path, end) = (segment_path(&self.dir, segment), believed.end);
         let file = OpenOptions::new().write(true).open(&path).map_err(io("write", &path))?;

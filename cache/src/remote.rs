@@ -1,8 +1,9 @@
-//! A remote: a place beside the workspace where colleagues and CI find what was computed once. Objects with names, nothing
-//! else: `blobs/ab/cdef…` is a file by digest, `records/ab/cdef…` the record of a key.
+//! A remote: a place beside the workspace where colleagues and CI find what was computed once. Objects with names,
+//! nothing else: `blobs/ab/cdef…` is a file by digest, `records/ab/cdef…` the record of a key.
 //!
-//! Nothing is locked. A blob may be written twice, with the same bytes; a record is written by whoever comes first. Objects may
-//! vanish at any time, and what arrives is believed only if its digest is right. Knows neither the journal nor the index.
+//! Nothing is locked. A blob may be written twice, with the same bytes; a record is written by whoever comes first.
+//! Objects may vanish at any time, and what arrives is believed only if its digest is right. Knows neither the journal
+//! nor the index.
 
 mod dir;
 pub(crate) mod queue;
@@ -23,8 +24,8 @@ pub struct Trouble(pub String);
 /// What functions of a remote return.
 pub type Answer<T> = std::result::Result<T, Trouble>;
 
-/// Where objects lie under names like `blobs/ab/cdef…`. It tries again by itself what may succeed then; its answers are final.
-/// Threads use it side by side, and it costs nothing before it is first asked.
+/// Where objects lie under names like `blobs/ab/cdef…`. It tries again by itself what may succeed then; its answers are
+/// final. Threads use it side by side, and it costs nothing before it is first asked.
 pub trait Remote: Send + Sync {
     /// How messages call it, without anything secret.
     fn name(&self) -> &str;
@@ -35,8 +36,8 @@ pub trait Remote: Send + Sync {
     /// If the remote cannot tell.
     fn length(&self, name: &str) -> Answer<Option<u64>>;
 
-    /// Writes an object's bytes to `to`, `limit` of them at most and one more if there are more; says how many, and `None` if
-    /// there is no such object.
+    /// Writes an object's bytes to `to`, `limit` of them at most and one more if there are more; says how many, and
+    /// `None` if there is no such object.
     ///
     /// # Errors
     /// If it cannot be read to its end, or `to` does not take it.

@@ -1,5 +1,5 @@
-//! Some units of the journal, sought by their keys without the index: for looking back while another process runs. Knows no
-//! more of a record than where its key stands.
+//! Some units of the journal, sought by their keys without the index: for looking back while another process runs.
+//! Knows no more of a record than where its key stands.
 
 use crate::Result;
 use crate::entry::{Entry, UNIT};

@@ -1,6 +1,6 @@
-//! A cache with a remote behind it: what is missed here is looked for there, what is finished here is queued and sent there by
-//! threads beside the run. A remote that fails once is left alone from then on, one that only takes nothing is still read; what
-//! is finished stays queued.
+//! A cache with a remote behind it: what is missed here is looked for there, what is finished here is queued and sent
+//! there by threads beside the run. A remote that fails once is left alone from then on, one that only takes nothing is
+//! still read; what is finished stays queued.
 //!
 //! Knows neither what a remote is made of nor who shows how far it is.
 
@@ -233,8 +233,8 @@ impl Cache {
         self.shared.as_ref()?.queue.as_ref()?.file()
     }
 
-    /// Fetches what the remote has of these keys; each is then known here. `heard` is told after each answer, and says whether
-    /// to go on.
+    /// Fetches what the remote has of these keys; each is then known here. `heard` is told after each answer, and says
+    /// whether to go on.
     ///
     /// # Errors
     /// If the workspace cannot be written. A remote that fails is a warning.

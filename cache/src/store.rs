@@ -35,7 +35,8 @@ pub struct Cache {
     glanced: HashMap<PathBuf, Option<Fingerprint>>,
     /// Files being brought to the disk, and up to where the journal is then safe.
     syncing: Option<(std::thread::JoinHandle<Result<()>>, u64)>,
-    /// A disk that once failed to take what it was given may say later that all is well. Then nothing more is vouched for.
+    /// A disk that once failed to take what it was given may say later that all is well. Then nothing more is vouched
+    /// for.
     sync_failed: bool,
     pub(crate) warnings: Vec<String>,
     /// A remote behind it.
@@ -149,8 +150,8 @@ impl Cache {
         Ok(())
     }
 
-    /// Begins to make what was put safe from a power failure, beside other work; finishes what was begun earlier. Disks take
-    /// their time, and nobody has to wait for them before the end.
+    /// Begins to make what was put safe from a power failure, beside other work; finishes what was begun earlier. Disks
+    /// take their time, and nobody has to wait for them before the end.
     ///
     /// # Errors
     /// If something cannot be written.
@@ -249,8 +250,8 @@ impl Cache {
         self.blobs.has(blob) || self.elsewhere.contains_key(&blob.digest)
     }
 
-    /// Which of these files of ours are not what their names say, or gone. Each is read once in the life of a process; what
-    /// it has taken in itself, it need not read. Files that lie elsewhere are looked after by [`Cache::changed`].
+    /// Which of these files of ours are not what their names say, or gone. Each is read once in the life of a process;
+    /// what it has taken in itself, it need not read. Files that lie elsewhere are looked after by [`Cache::changed`].
     pub fn damaged<'b>(&self, blobs: impl IntoIterator<Item = &'b Blob>) -> Vec<Digest> {
         let ours = |blob: &&Blob| !self.elsewhere.contains_key(&blob.digest) || self.blobs.has(blob);
         self.blobs.damaged(blobs.into_iter().filter(ours))
@@ -314,8 +315,8 @@ impl Cache {
         self.blobs.ingest(&real, ext, if is_link { Take::Copy } else { take })
     }
 
-    /// The files of a user, in place: their digests and lengths, and from now on [`Cache::path`] finds them. Files with a
-    /// known fingerprint are not read.
+    /// The files of a user, in place: their digests and lengths, and from now on [`Cache::path`] finds them. Files with
+    /// a known fingerprint are not read.
     ///
     /// # Errors
     /// The first file that cannot be read.
@@ -368,8 +369,8 @@ impl Cache {
         self.files.entry(path).or_insert((fingerprint, digest));
     }
 
-    /// The files that were referred to; sorted. The fingerprint of one that may have changed since without showing it has no times: it
-    /// matches nothing, and the file is read again.
+    /// The files that were referred to; sorted. The fingerprint of one that may have changed since without showing it
+    /// has no times: it matches nothing, and the file is read again.
     pub fn referred(&self) -> Vec<(PathBuf, Fingerprint, Digest)> {
         let mut referred: Vec<_> = Vec::with_capacity(self.by_path.len());
         for (path, (digest, seen)) in &self.by_path {
@@ -400,8 +401,9 @@ impl Cache {
         self.elsewhere.contains_key(digest)
     }
 
-    /// The first of these files outside of the workspace that is not what it was when [`Cache::refer`] saw it, or was written anew after
-    /// `since` ([`Fingerprint::now`]), if only to be what it had been: what was computed from it meanwhile cannot be kept.
+    /// The first of these files outside of the workspace that is not what it was when [`Cache::refer`] saw it, or was
+    /// written anew after `since` ([`Fingerprint::now`]), if only to be what it had been: what was computed from it
+    /// meanwhile cannot be kept.
     pub fn changed(&self, digests: &[Digest], since: i64) -> Option<&Path> {
         let outside = digests.iter().filter_map(|digest| Some((digest, self.elsewhere.get(digest)?)));
         let mut changed = outside.filter(|(digest, (path, seen))| !is_still(path, seen, digest, since));
@@ -515,8 +517,8 @@ impl Cache {
     }
 }
 
-/// Whether a file is what it was, all the time since a moment. One that has got another name (a hard link) is, and one that was touched or
-/// put back before.
+/// Whether a file is what it was, all the time since a moment. One that has got another name (a hard link) is, and one
+/// that was touched or put back before.
 fn is_still(path: &Path, seen: &Fingerprint, digest: &Digest, since: i64) -> bool {
     let Ok(now) = Fingerprint::of(path) else { return false };
     // a script that was edited and put back while it ran is what it was, and what it put out is not

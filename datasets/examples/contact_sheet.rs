@@ -1,5 +1,5 @@
-//! Renders a sheet of synthetic people to a PNG:
-//! `contact_sheet WHEEL OUT.png [people|faces|close|rig|SEQUENCE] [size] [count] [seed]`; `contact_sheet WHEEL - speed` times it.
+//! Renders a sheet of synthetic people to a PNG: `contact_sheet WHEEL OUT.png [people|faces|close|rig|SEQUENCE] [size]
+//! [count] [seed]`; `contact_sheet WHEEL - speed` times it.
 //!
 //! `people`: different persons from three sides; `faces` and `close`: one person, several expressions; `rig`: one
 //! moment from the sixteen cameras; the name of a sequence: one person through that sequence. For looking at what the

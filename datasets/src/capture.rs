@@ -56,8 +56,8 @@ pub enum Region {
 pub struct PixelTruth {
     /// What the greater part of the pixel shows.
     pub regions: Vec<Region>,
-    /// Where that goes until the later moment: px to the right and down; zero on the background. What is seen now may be
-    /// hidden then.
+    /// Where that goes until the later moment: px to the right and down; zero on the background. What is seen now may
+    /// be hidden then.
     pub flow: Vec<[f32; 2]>,
 }
 
@@ -111,7 +111,8 @@ pub fn film(posed: &PosedHead<'_>, end: &Placed, camera: &Camera, supersample: u
     expose(camera, samples(posed, Some(end), camera, supersample))
 }
 
-/// Films moments in order: the next one is posed while one is shot, for to pose a head keeps one core busy and the cameras all of them.
+/// Films moments in order: the next one is posed while one is shot, for to pose a head keeps one core busy and the
+/// cameras all of them.
 ///
 /// # Errors
 /// The first of posing or keeping.
@@ -218,7 +219,8 @@ fn region(material: Material, template: Vec3) -> Region {
 /// The picture of samples: those of each pixel averaged (linear light) over white, after what moves was blurred.
 fn expose(camera: &Camera, mut samples: Samples) -> Frame {
     for (colour, depth) in samples.colour.iter_mut().zip(&samples.depth) {
-        // as it will be seen, before anything is averaged: else one bright highlight would fill its pixel, or its whole path
+        // as it will be seen, before anything is averaged: else one bright highlight would fill its pixel, or its whole
+        // path
         if *depth > 0.0 {
             *colour = shade::tone_map(*colour);
         }

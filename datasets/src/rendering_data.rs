@@ -11,8 +11,8 @@
 //!     mask/frame_{t:05}.png           8 bit, 1 channel     0 or 255
 //! ```
 //! Source: the published reference code (`create_renderings_dataset`). Colours are in the order in which a viewer shows
-//! them. The folders that only its options for antialiasing and mipmaps write (`rast`, `uv_da`, `uvw_da`) are passed over.
-//! This file knows the integers' places, not their meaning (`geometry::quantize`), and no rows.
+//! them. The folders that only its options for antialiasing and mipmaps write (`rast`, `uv_da`, `uvw_da`) are passed
+//! over. This file knows the integers' places, not their meaning (`geometry::quantize`), and no rows.
 
 pub mod config;
 pub(crate) mod png;

@@ -1,7 +1,7 @@
 //! What people do in a recording: NeRSemble's sequences as smooth curves of expression, gaze and head motion.
 //!
-//! Each sequence is a list of poses in time, or spoken letters; blinks, small eye movements and sway are added. The same
-//! sequence, time and person always give the same expression, so frames may be made in any order. Knows names of
+//! Each sequence is a list of poses in time, or spoken letters; blinks, small eye movements and sway are added. The
+//! same sequence, time and person always give the same expression, so frames may be made in any order. Knows names of
 //! muscles, not meshes.
 //!
 //! Two sequences hold what no other does, so that they can be held out and still ask something new: EMO-1 (wide shouts
@@ -286,8 +286,8 @@ pub fn sequence(name: &str) -> Result<&'static Sequence, UnknownSequence> {
     SEQUENCES.iter().find(|s| s.name == name).ok_or_else(|| UnknownSequence { name: name.to_owned() })
 }
 
-/// What a person does `seconds` after the start of a sequence. Times outside the sequence give its first or last moment.
-/// `person` seeds habits: how strongly and how evenly somebody moves, when they blink.
+/// What a person does `seconds` after the start of a sequence. Times outside the sequence give its first or last
+/// moment. `person` seeds habits: how strongly and how evenly somebody moves, when they blink.
 pub fn expression_at(name: &str, seconds: f32, person: u64) -> Result<Expression, UnknownSequence> {
     let sequence = sequence(name)?;
     let t = seconds.clamp(0.0, sequence.seconds);

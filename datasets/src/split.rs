@@ -37,8 +37,8 @@ pub fn assign(camera: &str, sequence: &str, held_out_cameras: &[&str], held_out_
     }
 }
 
-/// The two sequences of a NeRSemble participant that the paper never trains on (DiffusionAvatars, its published data module); none for
-/// participants who are not among its thirteen.
+/// The two sequences of a NeRSemble participant that the paper never trains on (DiffusionAvatars, its published data
+/// module); none for participants who are not among its thirteen.
 pub fn paper_sequences(participant: i64) -> Option<[&'static str; 2]> {
     Some(match participant {
         18 => ["EXP-5-mouth", "EMO-3-angry+sad"],

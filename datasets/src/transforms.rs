@@ -10,11 +10,11 @@
 //!              "camera_label", or "camera_id", or "camera_index",
 //!              "timestep_index", or "timestep_id", or "time"}]}
 //! ```
-//! Sources: nerfstudio's page on data conventions and its parser; the exports of VHAP, which GaussianAvatars reads (`camera_id`,
-//! `camera_index`, `timestep_index`, `timestep_id`, `fg_mask_path`); `camera_label` and `time` are taken where files have
-//! them. A pixel's centre is taken to be at + 0.5, as with us, so `cx` and `cy` are left as they are. Who calibrated with
-//! OpenCV and wrote its `cx` here is half a pixel off, which no file tells.
-//! This file reads names and numbers; it decodes no picture, except for the size of one where `w` and `h` are missing.
+//! Sources: nerfstudio's page on data conventions and its parser; the exports of VHAP, which GaussianAvatars reads
+//! (`camera_id`, `camera_index`, `timestep_index`, `timestep_id`, `fg_mask_path`); `camera_label` and `time` are taken
+//! where files have them. A pixel's centre is taken to be at + 0.5, as with us, so `cx` and `cy` are left as they are.
+//! Who calibrated with OpenCV and wrote its `cx` here is half a pixel off, which no file tells. This file reads names
+//! and numbers; it decodes no picture, except for the size of one where `w` and `h` are missing.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -39,9 +39,9 @@ pub fn find(root: &Path) -> Vec<PathBuf> {
     }
 }
 
-/// Reads the files of a capture ([`find`]); views are in their order, and in the units and the world that the capture had before
-/// `applied_transform`. Times that are fractions are counted over all files: they are parts of one recording. Beside them, what is to be said of
-/// how they were read, a sentence each.
+/// Reads the files of a capture ([`find`]); views are in their order, and in the units and the world that the capture
+/// had before `applied_transform`. Times that are fractions are counted over all files: they are parts of one
+/// recording. Beside them, what is to be said of how they were read, a sentence each.
 ///
 /// # Errors
 /// If a field is missing, has another shape, or says what this reader does not know.
@@ -112,8 +112,8 @@ fn views_of(whole: &Fields<'_>, frames: &[Value], times: &Times) -> Result<Vec<V
     Ok(views)
 }
 
-/// Pictures without a camera's name that show the same moments in several files (the train, val and test of D-NeRF) are of one moving camera for each
-/// file, called as that is: no camera is in two places at a time.
+/// Pictures without a camera's name that show the same moments in several files (the train, val and test of D-NeRF) are
+/// of one moving camera for each file, called as that is: no camera is in two places at a time.
 fn name_parts(paths: &[PathBuf], parts: &mut [Vec<View>]) {
     let nameless = |view: &&View| view.camera.is_empty() && !view.is_video();
     let mut seen: BTreeSet<i64> = BTreeSet::new();
@@ -467,7 +467,8 @@ fn camera(frame: &Fields<'_>) -> Result<String, ViewError> {
 /// What the number of a moment is called.
 const INDEX: [&str; 2] = ["timestep_index", "timestep_id"];
 
-/// Checks that all pictures tell their moments in one way: numbers of the file and those of paths, or of a clock, do not count the same.
+/// Checks that all pictures tell their moments in one way: numbers of the file and those of paths, or of a clock, do
+/// not count the same.
 fn check_one_way(files: &[Fields<'_>], frames: &[&[Value]]) -> Result<(), ViewError> {
     let way = |frame: &Value| {
         let has = |name: &&str| frame.get(name).is_some_and(|value| !value.is_null());

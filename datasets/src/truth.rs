@@ -113,9 +113,9 @@ pub struct Truth {
     pub eyes: [Vec3; 2],
 }
 
-/// How far each ARKit action moves the skin at full weight, alone, on a neutral face (metres): root mean square over the region that it
-/// moves, which is every vertex of the skin that moves at least a tenth as far as the one that moves farthest. What turns eyes or
-/// tongue and no skin is 0.
+/// How far each ARKit action moves the skin at full weight, alone, on a neutral face (metres): root mean square over
+/// the region that it moves, which is every vertex of the skin that moves at least a tenth as far as the one that moves
+/// farthest. What turns eyes or tongue and no skin is 0.
 pub fn action_motion(head: &Head<'_>) -> [f32; 52] {
     let skin = vertices_of(head.assets, Part::Body);
     let (rest, _) = head.geometry(&Expression::default());

@@ -1,8 +1,8 @@
 //! Calibrated pictures and videos of any capture: what the readers of `transforms` and `colmap` have in common.
 //!
 //! A [`View`] is a file with its camera, in OpenCV axes (x right, y down, z forward) and with the centre of pixel i at
-//! i + 0.5. This file knows how a capture's world becomes ours, and what cannot be a capture of a head. It knows no calibration
-//! format and decodes no video; which camera and time a path speaks of is for `names`.
+//! i + 0.5. This file knows how a capture's world becomes ours, and what cannot be a capture of a head. It knows no
+//! calibration format and decodes no video; which camera and time a path speaks of is for `names`.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -247,7 +247,8 @@ const AROUND: f64 = 0.15;
 /// Pictures of another size differ from those that are meant by this factor at least.
 const ANOTHER: f64 = 1.25;
 
-/// Width and height of the pictures that intrinsics are for, px, if the principal points of all cameras agree that these are others than is said.
+/// Width and height of the pictures that intrinsics are for, px, if the principal points of all cameras agree that
+/// these are others than is said.
 pub fn of_another_size(cameras: &[Middle]) -> Option<[u32; 2]> {
     let times = |([x, y], (width, height)): &Middle| [2.0 * x / f64::from(*width), 2.0 * y / f64::from(*height)];
     let mut all: Vec<f64> = cameras.iter().flat_map(times).collect();
@@ -263,7 +264,8 @@ pub fn of_another_size(cameras: &[Middle]) -> Option<[u32; 2]> {
     Some([width, height].map(|side| (f64::from(side) * factor).round() as u32))
 }
 
-/// What is to be said of principal points far from the middle: intrinsics are of pictures of another size, or pictures were cropped.
+/// What is to be said of principal points far from the middle: intrinsics are of pictures of another size, or pictures
+/// were cropped.
 pub fn off_centre(views: &[View]) -> Option<String> {
     let share = |view: &View| {
         let of = |at: f64, side: u32| at / f64::from(side) - 0.5;
@@ -399,8 +401,8 @@ pub fn focus(views: &[View]) -> Option<DVec3> {
     (matrix.determinant() > 1e-6 * (views.len() as f64).powi(3)).then(|| matrix.inverse() * right)
 }
 
-/// The matte that a PNG picture carries as its alpha channel, turned as the picture is to be shown (EXIF); none if it has no such channel or is
-/// opaque.
+/// The matte that a PNG picture carries as its alpha channel, turned as the picture is to be shown (EXIF); none if it
+/// has no such channel or is opaque.
 ///
 /// # Errors
 /// If the file cannot be decoded.
@@ -484,7 +486,8 @@ pub(crate) mod tests {
         let opencv = DMat4::from_mat3(axes) * DMat4::from_translation(-center);
         assert!(check_directions(&[with_pose(&sound, opencv)]).is_ok());
         assert!(hint(opencv.inverse()).contains("if each pose were inverted"), "{}", hint(opencv.inverse()));
-        // the same of a matrix with OpenGL's axes, by which the head would be in the picture of cameras that stand on their heads, too
+        // the same of a matrix with OpenGL's axes, by which the head would be in the picture of cameras that stand on
+        // their heads, too
         let opengl = DMat4::from_scale(DVec3::new(1.0, -1.0, -1.0)) * pose;
         let read = DMat4::from_scale(DVec3::new(1.0, -1.0, -1.0)) * opengl.inverse();
         assert!(hint(read).contains("if each pose were inverted"), "{}", hint(read));

@@ -1,7 +1,7 @@
 //! Digests: BLAKE3, 32 bytes, written as 64 lower-case hex digits.
 //!
-//! The digest of a *file* is the plain BLAKE3 of its bytes, so that `b3sum` agrees with us. Every other pre-image (a row,
-//! a manifest, a unit's key) starts with a type tag, so that no two kinds of record can collide. Knows no tables.
+//! The digest of a *file* is the plain BLAKE3 of its bytes, so that `b3sum` agrees with us. Every other pre-image (a
+//! row, a manifest, a unit's key) starts with a type tag, so that no two kinds of record can collide. Knows no tables.
 
 use std::fmt;
 use std::fs::File;
@@ -24,8 +24,8 @@ impl Digest {
         Digest(*blake3::hash(bytes).as_bytes())
     }
 
-    /// The digest and length of a file's content. Large files are hashed on all cores. It may be written meanwhile: then it is
-    /// the digest of what was read.
+    /// The digest and length of a file's content. Large files are hashed on all cores. It may be written meanwhile:
+    /// then it is the digest of what was read.
     ///
     /// # Errors
     /// If it cannot be read.
@@ -56,8 +56,8 @@ impl Digest {
         }
     }
 
-    /// The same of a file that nobody writes any more, which is somewhat faster: it is mapped, and reading a part of it that
-    /// somebody has cut off meanwhile would end the process.
+    /// The same of a file that nobody writes any more, which is somewhat faster: it is mapped, and reading a part of it
+    /// that somebody has cut off meanwhile would end the process.
     ///
     /// # Errors
     /// If it cannot be read.

@@ -54,7 +54,8 @@ pub fn read_ipc_from(mut from: impl Read + Seek, path: &Path) -> Result<Manifest
     })
 }
 
-/// Some damage is found only by assertions of the reader. For the caller it is an error like others, and nothing is printed.
+/// Some damage is found only by assertions of the reader. For the caller it is an error like others, and nothing is
+/// printed.
 fn calmly<T>(read: impl FnOnce() -> T) -> std::result::Result<T, String> {
     static HOOK: std::sync::Once = std::sync::Once::new();
     thread_local!(static READS: Cell<bool> = const { Cell::new(false) });
@@ -95,8 +96,8 @@ fn read_checked(from: impl Read + Seek, path: &Path) -> Result<Manifest> {
     Ok(manifest)
 }
 
-/// Makes sure that the parts of a file lie within it, and the buffers of a batch within that: the reader believes what is said
-/// of them, and panics where it is not so.
+/// Makes sure that the parts of a file lie within it, and the buffers of a batch within that: the reader believes what
+/// is said of them, and panics where it is not so.
 fn check_blocks(from: &mut (impl Read + Seek), path: &Path) -> Result<()> {
     // the length of the footer and the mark at the end
     const TAIL: u64 = 10;
@@ -131,7 +132,8 @@ fn check_blocks(from: &mut (impl Read + Seek), path: &Path) -> Result<()> {
         let batch = batch.or_else(|| message.header_as_dictionary_batch().and_then(|dictionary| dictionary.data()));
         let Some(batch) = batch else { continue };
         let nodes = batch.nodes().into_iter().flatten();
-        // a bool takes up a bit; what is null throughout takes up nothing, and rows without columns are hashed all the same
+        // a bool takes up a bit; what is null throughout takes up nothing, and rows without columns are hashed all the
+        // same
         let room = if batch.nodes().is_none_or(|nodes| nodes.is_empty()) { 1 << 24 } else { (8 * length).max(1 << 20) };
         for rows in nodes.map(|node| node.length()).chain([batch.length()]) {
             if u64::try_from(rows).is_ok_and(|rows| rows <= room) {

@@ -1,7 +1,7 @@
 //! Typed tables of rows, their canonical encoding and digests, and Arrow files.
 //!
-//! A [`Manifest`] is what passes between stages: columns of a closed set of types ([`Type`]) over an Arrow record batch.
-//! Large things (images, weights, meshes) are [`Blob`]s: a file named by the digest of its content.
+//! A [`Manifest`] is what passes between stages: columns of a closed set of types ([`Type`]) over an Arrow record
+//! batch. Large things (images, weights, meshes) are [`Blob`]s: a file named by the digest of its content.
 //!
 //! Knows no other crate of ours: not where blobs lie, not what a stage or a recipe is. Does no I/O but Arrow files and
 //! hashing files.

@@ -56,7 +56,8 @@ impl Manifest {
     /// A table from columns of values, all of the same length.
     ///
     /// # Errors
-    /// If there are not as many columns as in `schema`, their lengths differ, or a value has another type than its column.
+    /// If there are not as many columns as in `schema`, their lengths differ, or a value has another type than its
+    /// column.
     pub fn from_columns(schema: Schema, rows: usize, columns: &[Vec<Value>]) -> Result<Manifest> {
         if columns.len() != schema.columns().len() || columns.iter().any(|column| column.len() != rows) {
             return Err(Error::Malformed(format!("expected {} columns of {rows} values", schema.columns().len())));
@@ -211,9 +212,9 @@ impl Manifest {
         Manifest::from_arrays(schema, arrays, self.len())
     }
 
-    /// The rows of several tables below each other. All must have the columns of `schema`, in any order; a table that lacks
-    /// one gets nulls there, one that has others loses them. Floats of unknown number (`floats[0]`) without a value are nulls of the
-    /// number in `schema`.
+    /// The rows of several tables below each other. All must have the columns of `schema`, in any order; a table that
+    /// lacks one gets nulls there, one that has others loses them. Floats of unknown number (`floats[0]`) without a
+    /// value are nulls of the number in `schema`.
     ///
     /// # Errors
     /// If a column has another type than in `schema`.

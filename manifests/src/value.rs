@@ -1,9 +1,9 @@
 //! The closed set of column types and values, and the canonical encoding of a value.
 //!
-//! Canonical encoding (the pre-image of every row digest; pinned by a test): one tag byte, then
-//! null `0`; bool `1` + one byte; i64 `2` + 8 bytes little-endian; f64 `3` + its bits little-endian, with every NaN the
-//! quiet NaN and -0.0 as 0.0; str `4` + length as u64 + UTF-8; floats `5` + count as u64 + each as f64; blob `6` + the 64
-//! hex digits of its digest + length of the extension as u64 + extension. A blob's length is not encoded: its digest implies it.
+//! Canonical encoding (the pre-image of every row digest; pinned by a test): one tag byte, then null `0`; bool `1` +
+//! one byte; i64 `2` + 8 bytes little-endian; f64 `3` + its bits little-endian, with every NaN the quiet NaN and -0.0
+//! as 0.0; str `4` + length as u64 + UTF-8; floats `5` + count as u64 + each as f64; blob `6` + the 64 hex digits of
+//! its digest + length of the extension as u64 + extension. A blob's length is not encoded: its digest implies it.
 //!
 //! Knows no tables and no Arrow.
 

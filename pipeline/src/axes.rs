@@ -1,5 +1,5 @@
-//! The values of the axes that a stage stands for: columns of its rows, facts of its table. Knows neither recipes nor how
-//! stages are varied.
+//! The values of the axes that a stage stands for: columns of its rows, facts of its table. Knows neither recipes nor
+//! how stages are varied.
 
 use anyhow::Result;
 use manifests::{Digest, Hasher, Manifest, Schema, Type, Value};

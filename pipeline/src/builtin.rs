@@ -1,5 +1,5 @@
-//! The stages that live in the engine: tables made, chosen from and put together, without a program. They are evaluated anew
-//! when what they read has changed, which costs no more than looking it up would, so they count no units.
+//! The stages that live in the engine: tables made, chosen from and put together, without a program. They are evaluated
+//! anew when what they read has changed, which costs no more than looking it up would, so they count no units.
 
 pub mod concat;
 pub mod files;
@@ -50,7 +50,8 @@ impl Table {
         }
     }
 
-    /// Itself without the inputs that failed, if it can do without: `there` says of each whether it is there, and not of all.
+    /// Itself without the inputs that failed, if it can do without: `there` says of each whether it is there, and not
+    /// of all.
     pub fn of_those(&self, there: &[bool]) -> Option<Table> {
         match self {
             Table::Concat(stage) => stage.of_those(there).map(Table::Concat),

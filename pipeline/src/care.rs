@@ -1,8 +1,9 @@
 //! Care for a workspace: what its runs reach, what could go, and what takes up room.
 //!
-//! Reached is what the tables of kept runs hold: the last run of each recipe and profile, and as many before it as are asked
-//! for. Of a run whose tables are gone, all units of its stages count as reached. So does whatever was finished since the last run
-//! on record began, and by a run that was killed, whichever others have run since: it goes on from there. Prints nothing.
+//! Reached is what the tables of kept runs hold: the last run of each recipe and profile, and as many before it as are
+//! asked for. Of a run whose tables are gone, all units of its stages count as reached. So does whatever was finished
+//! since the last run on record began, and by a run that was killed, whichever others have run since: it goes on from
+//! there. Prints nothing.
 
 use crate::kept::{self, Begun};
 use crate::memory::Store;
@@ -22,8 +23,8 @@ pub struct Wanted {
     pub keep_last: usize,
     /// The files together may take up so many bytes.
     pub max_bytes: Option<u64>,
-    /// Checkpoints of units that nobody has worked on for longer than this go: none of them if it is not given, for no run tells which of
-    /// them somebody will go on from.
+    /// Checkpoints of units that nobody has worked on for longer than this go: none of them if it is not given, for no
+    /// run tells which of them somebody will go on from.
     pub checkpoints: Option<Duration>,
 }
 

@@ -1,5 +1,6 @@
-//! Whether stages give the same again: a sample of the units that are known is executed once more, and the rows that come out
-//! are compared with those that were kept. The cache is only read; what the units put out goes into a throw-away one.
+//! Whether stages give the same again: a sample of the units that are known is executed once more, and the rows that
+//! come out are compared with those that were kept. The cache is only read; what the units put out goes into a
+//! throw-away one.
 //!
 //! Knows no keys but those it is given; prints nothing.
 
@@ -156,8 +157,8 @@ pub fn check(plan: &Plan, cache: &mut Cache, options: &Options, sample: Sample) 
     Ok(checked)
 }
 
-/// The distinct known units by their keys, which are as good as random numbers: the first few are a fair sample, and one that
-/// is the same each time.
+/// The distinct known units by their keys, which are as good as random numbers: the first few are a fair sample, and
+/// one that is the same each time.
 fn chosen(prepared: &Prepared, known: &[bool]) -> Vec<(Digest, usize)> {
     let mut seen = HashSet::new();
     let all = prepared.keys.iter().enumerate().filter(|(unit, key)| known[*unit] && seen.insert(**key));

@@ -1,4 +1,5 @@
-//! The command line: arguments, dispatch, exit codes. Only here, and below, is anything printed or the environment read.
+//! The command line: arguments, dispatch, exit codes. Only here, and below, is anything printed or the environment
+//! read.
 
 mod attach;
 mod cache;
@@ -254,8 +255,8 @@ impl RecipeArgs {
         words.join(" ") + &self.workspace.typed()
     }
 
-    /// Says that a command needs a run that was not there, and how to have it: by running the recipe, or, if another of its
-    /// profiles did run, by asking for that: what ran is remembered for each profile alone.
+    /// Says that a command needs a run that was not there, and how to have it: by running the recipe, or, if another of
+    /// its profiles did run, by asking for that: what ran is remembered for each profile alone.
     fn not_run(&self, message: &str, verb: &str, stage: Option<&str>, loaded: &load::Loaded, store: &Store) -> u8 {
         let spec = &loaded.plan.spec;
         let named = || spec.profiles.iter().map(String::as_str).filter(|name| *name != DEFAULT_PROFILE);

@@ -1,9 +1,9 @@
 //! `run:`: anybody's program as a stage. Parses the command line with its placeholders, and fills them for a task.
 //!
-//! `{column}` is a value of the row, or the path of its file, and in a stage that runs once for several rows all of them, as
-//! words of their own; `{in}` and `{with.NAME}` are Arrow files, `{params}` a JSON file,
-//! `{param.NAME}` one of `params:`, `{out}` the folder to write into; `{{` and `}}` are braces. Braces around anything that is
-//! not a name, and `${...}`, are left alone: they are the program's. Knows no task directory but the paths it is given.
+//! `{column}` is a value of the row, or the path of its file, and in a stage that runs once for several rows all of
+//! them, as words of their own; `{in}` and `{with.NAME}` are Arrow files, `{params}` a JSON file, `{param.NAME}` one of
+//! `params:`, `{out}` the folder to write into; `{{` and `}}` are braces. Braces around anything that is not a name,
+//! and `${...}`, are left alone: they are the program's. Knows no task directory but the paths it is given.
 
 use crate::builtin::Columns;
 use crate::error::Problem;
@@ -64,7 +64,8 @@ pub struct Command {
     pub written: String,
     /// Files beside the recipe that it names and that are not under `code:`.
     pub untold: Vec<String>,
-    /// The length of each word, if one of them holds a blank: then the command as written does not tell where words end.
+    /// The length of each word, if one of them holds a blank: then the command as written does not tell where words
+    /// end.
     lengths: Vec<usize>,
     /// Folder it runs in: the recipe's.
     pub dir: PathBuf,
@@ -135,8 +136,8 @@ impl Command {
         names
     }
 
-    /// Complains about placeholders that stand for nothing: known are the columns, the names of constants and of the stage's
-    /// parameters, and what the recipe has under `params:`, which no placeholder stands for.
+    /// Complains about placeholders that stand for nothing: known are the columns, the names of constants and of the
+    /// stage's parameters, and what the recipe has under `params:`, which no placeholder stands for.
     pub fn check(
         &self,
         at: At,

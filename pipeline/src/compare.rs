@@ -1,6 +1,6 @@
-//! Two tables against each other, row by row: which rows are the same, which changed and in what columns, which came and
-//! went. Rows that are not the same are brought together by the columns that tell rows apart. How rows are called, and which
-//! are meant by a name, is told here as well. Knows no runs.
+//! Two tables against each other, row by row: which rows are the same, which changed and in what columns, which came
+//! and went. Rows that are not the same are brought together by the columns that tell rows apart. How rows are called,
+//! and which are meant by a name, is told here as well. Knows no runs.
 
 use crate::key::show;
 use anyhow::Result;
@@ -63,7 +63,8 @@ pub struct RowChange {
     pub cells: Vec<(String, String, String)>,
 }
 
-/// How the rows of a table are called: by columns in which they differ, from the left as many as tell all of them apart.
+/// How the rows of a table are called: by columns in which they differ, from the left as many as tell all of them
+/// apart.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Naming {
     columns: Vec<String>,
@@ -80,8 +81,8 @@ fn short(value: &str) -> String {
 }
 
 impl Naming {
-    /// That of a table: by text and integers, and by truth values where these leave rows alike; by the first two of them if no
-    /// column differs. Reads each column once at most.
+    /// That of a table: by text and integers, and by truth values where these leave rows alike; by the first two of
+    /// them if no column differs. Reads each column once at most.
     pub fn of(table: &Manifest) -> Naming {
         let telling = telling(table);
         let flags = table.schema().columns().iter().filter(|column| column.ty == Type::Bool);
@@ -133,9 +134,9 @@ impl Naming {
     }
 }
 
-/// The rows that somebody means by some words, in order. `COLUMN=VALUE`, or several of them with commas between, means the rows
-/// with these values, in any columns; other words mean the rows whose name holds them, or if there is none, those of which
-/// some text or integer does.
+/// The rows that somebody means by some words, in order. `COLUMN=VALUE`, or several of them with commas between, means
+/// the rows with these values, in any columns; other words mean the rows whose name holds them, or if there is none,
+/// those of which some text or integer does.
 pub fn meant(table: &Manifest, words: &str) -> Vec<usize> {
     let facts: Option<Vec<(&str, &str)>> = words.split(',').map(|part| part.trim().split_once('=')).collect();
     let is_there = |(name, _): &(&str, &str)| table.schema().position(name).is_some();
@@ -165,8 +166,8 @@ fn telling(table: &Manifest) -> Vec<String> {
     table.schema().columns().iter().filter(|column| tells(column.ty)).map(|column| column.name.clone()).collect()
 }
 
-/// Compares two tables, in these columns only if some are named (others still tell rows apart); shows at most `most` rows of
-/// each kind.
+/// Compares two tables, in these columns only if some are named (others still tell rows apart); shows at most `most`
+/// rows of each kind.
 ///
 /// # Errors
 /// If a table cannot be read.
@@ -227,7 +228,8 @@ pub fn compare(old: &Manifest, new: &Manifest, only: Option<&[String]>, most: us
     Ok(told)
 }
 
-/// The rows of both tables that belong together, in the new table's order, and the columns that say so; by their order if there are none.
+/// The rows of both tables that belong together, in the new table's order, and the columns that say so; by their order
+/// if there are none.
 ///
 /// # Errors
 /// If a table cannot be read.
@@ -275,8 +277,8 @@ fn same_rows(
     Ok((gone, fresh))
 }
 
-/// The fewest columns from the left that tell all rows apart in both tables; all that could, if rows repeat. Columns from the
-/// sources stand left of those that were computed.
+/// The fewest columns from the left that tell all rows apart in both tables; all that could, if rows repeat. Columns
+/// from the sources stand left of those that were computed.
 fn identity(old: &Manifest, new: &Manifest, shared: &[String]) -> Result<Vec<String>> {
     let candidates: Vec<String> = telling(old).into_iter().filter(|name| shared.contains(name)).collect();
     for n in 1..candidates.len() {

@@ -1,5 +1,5 @@
-//! Whether a provider does what the protocol asks: it is made to describe itself, then its worker gets tasks that were made up,
-//! good ones and bad ones, and everything it says and leaves behind is judged.
+//! Whether a provider does what the protocol asks: it is made to describe itself, then its worker gets tasks that were
+//! made up, good ones and bad ones, and everything it says and leaves behind is judged.
 //!
 //! What it puts out is read by the very functions that a run reads it with. Knows no recipe, and prints nothing.
 
@@ -89,8 +89,8 @@ impl Findings {
 /// Checks a provider.
 ///
 /// # Errors
-/// If there is nothing to check: it cannot be started, does not describe itself, or has no stage of the kind asked for. And if
-/// the temporary folder cannot be written.
+/// If there is nothing to check: it cannot be started, does not describe itself, or has no stage of the kind asked for.
+/// And if the temporary folder cannot be written.
 pub fn check(subject: &Subject) -> Result<(Description, Vec<Finding>)> {
     let description = ask(&subject.candidate, subject.limit)?;
     let mut findings = Findings(Vec::new());

@@ -63,8 +63,8 @@ impl Problem {
         if self.hint.is_some() { self } else { self.hint(hint) }
     }
 
-    /// Adds the nearest of the names there are, or all of them if none is near, first those that the wrong one is a part of. Of
-    /// numbers all are told: the one whose digits are most alike need not be the one that is meant.
+    /// Adds the nearest of the names there are, or all of them if none is near, first those that the wrong one is a
+    /// part of. Of numbers all are told: the one whose digits are most alike need not be the one that is meant.
     pub fn did_you_mean<'a>(self, wrong: &str, known: impl IntoIterator<Item = &'a str>) -> Problem {
         let mut known: Vec<&str> = known.into_iter().collect();
         known.sort_unstable();
@@ -90,8 +90,8 @@ impl Problem {
         if told.is_empty() { self } else { self.hint(format!("there are: {}{more}", told.join(", "))) }
     }
 
-    /// Adds the nearest of the first names of some rows, of which there are `all`; or these names, each with its number, since
-    /// names of rows hold commas.
+    /// Adds the nearest of the first names of some rows, of which there are `all`; or these names, each with its
+    /// number, since names of rows hold commas.
     pub fn which_row(self, wrong: &str, names: &[String], all: usize) -> Problem {
         let known: Vec<&str> = names.iter().map(String::as_str).collect();
         match nearest(wrong, &known) {

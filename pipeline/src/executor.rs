@@ -1,5 +1,5 @@
-//! Tasks that run elsewhere, and what is heard of them. An executor starts processes and reports; it does not know what a
-//! task is for.
+//! Tasks that run elsewhere, and what is heard of them. An executor starts processes and reports; it does not know what
+//! a task is for.
 
 mod devices;
 mod local;

@@ -1,5 +1,5 @@
-//! `extends:`: a recipe that says only how it differs from another one beside it, or one that came with effigy. The sections of
-//! both become one, before profiles, axes and the command line are looked at.
+//! `extends:`: a recipe that says only how it differs from another one beside it, or one that came with effigy. The
+//! sections of both become one, before profiles, axes and the command line are looked at.
 //!
 //! Knows which sections there are, and nothing of what stands in them.
 
@@ -29,14 +29,15 @@ pub struct Whole {
 }
 
 impl Whole {
-    /// Reads a recipe's text, and the recipes that it extends: those beside it, else those of that name in the folder of what came
-    /// with effigy.
+    /// Reads a recipe's text, and the recipes that it extends: those beside it, else those of that name in the folder
+    /// of what came with effigy.
     ///
     /// # Errors
     /// All that is wrong with the writing.
     pub fn read(file: &str, (dir, shipped): (&Path, Option<&Path>), text: &str) -> Result<Whole, Problems> {
         let (mut whole, mut problems) = Whole::parse(file, yaml::parse(file, text)?)?;
-        // laid over each other from the last one on: what a recipe in between takes away is there before it and gone after it
+        // laid over each other from the last one on: what a recipe in between takes away is there before it and gone
+        // after it
         let (mut above, mut bases) = (Vec::new(), Vec::new());
         let mut met = vec![dir.join(Path::new(file).file_name().unwrap_or_default())];
         let mut dir = dir.to_path_buf();
@@ -128,8 +129,9 @@ impl Whole {
         Ok((whole, top.finish()))
     }
 
-    /// These sections laid over those of a base: what has the same name replaces, also what the base's profiles say of a stage, a stanza of
-    /// nothing takes away, also what the base's report says of it, profiles of one name apply one after the other, and a report is there as a whole or is the base's.
+    /// These sections laid over those of a base: what has the same name replaces, also what the base's profiles say of
+    /// a stage, a stanza of nothing takes away, also what the base's report says of it, profiles of one name apply one
+    /// after the other, and a report is there as a whole or is the base's.
     fn over(self, base: Whole) -> Whole {
         let Whole { name, sections, profiles, providers, report, bases, extends } = self;
         let (mut inherited, mut told) = (base.profiles, base.report);

@@ -4,8 +4,8 @@
 use crate::error::{Place, Problem};
 use crate::yaml::{At, Item, Key, Node};
 
-/// What to say of a field that belongs at the top of a recipe, or that recipes of other programs have; `None` if it is only
-/// unknown.
+/// What to say of a field that belongs at the top of a recipe, or that recipes of other programs have; `None` if it is
+/// only unknown.
 pub fn elsewhere(place: &Place, owner: &str, name: &str) -> Option<Problem> {
     let hint = "put `matrix: { seed: [1, 2] }` beside `stages:`, and `${seed}` where a stage differs; `gather: STAGE` puts the \
                 tables of all its variants together";

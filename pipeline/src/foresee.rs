@@ -1,6 +1,6 @@
-//! What a run would do, without doing it: which units are known, which have to run, and which nobody can tell before others
-//! have run. If there is a remote, it is asked for what is not known here. Runs nothing, fetches no file and writes nothing but the
-//! fingerprints of files it had to read.
+//! What a run would do, without doing it: which units are known, which have to run, and which nobody can tell before
+//! others have run. If there is a remote, it is asked for what is not known here. Runs nothing, fetches no file and
+//! writes nothing but the fingerprints of files it had to read.
 
 use crate::axes;
 use crate::builtin::Table;
@@ -54,7 +54,8 @@ pub struct Forecast {
     pub far: usize,
     /// Units that have to run.
     pub misses: usize,
-    /// Units that are not known either, but equal to one that has to run, of this stage or one before it: that is run once.
+    /// Units that are not known either, but equal to one that has to run, of this stage or one before it: that is run
+    /// once.
     pub equal: usize,
     /// Units of which nobody can tell.
     pub unknown: usize,
@@ -64,7 +65,8 @@ pub struct Forecast {
     pub table: Foreseen,
     /// Its units with their keys, and whether each is known; as far as they are foreseen.
     pub units: Option<(Prepared, Vec<bool>)>,
-    /// Why the engine cannot have its table: a pattern that no file matches, tables that do not fit together. Then nothing is known of it.
+    /// Why the engine cannot have its table: a pattern that no file matches, tables that do not fit together. Then
+    /// nothing is known of it.
     pub failed: Option<anyhow::Error>,
 }
 
@@ -74,8 +76,8 @@ impl Forecast {
     }
 }
 
-/// Foresees a run up to the stage `last`, or of the whole plan. With `detail`, units are looked up also where the memory of
-/// the last run would do.
+/// Foresees a run up to the stage `last`, or of the whole plan. With `detail`, units are looked up also where the
+/// memory of the last run would do.
 ///
 /// # Errors
 /// If a file that a stage reads cannot be read, or tables do not fit together.
@@ -93,8 +95,8 @@ pub fn foresee(
     }
 }
 
-/// The same, but tables of the engine's own that it cannot have are told in their forecasts, and the others are foreseen as far
-/// as they can be.
+/// The same, but tables of the engine's own that it cannot have are told in their forecasts, and the others are
+/// foreseen as far as they can be.
 ///
 /// # Errors
 /// If a file that a stage with units reads cannot be read.
@@ -111,7 +113,8 @@ pub fn foresee_despite(
         cache.remember(path.clone(), *fingerprint, *digest);
     }
     let mut forecasts: Vec<Forecast> = Vec::new();
-    // by key, the stage for which a unit runs: those of equal key run once, be they of one stage or of several: the others are known by then
+    // by key, the stage for which a unit runs: those of equal key run once, be they of one stage or of several: the
+    // others are known by then
     let mut to_run: HashMap<Digest, usize> = HashMap::new();
     let parts = selection.parts(plan);
     let forced = |i: usize| selection.force.contains(&i);

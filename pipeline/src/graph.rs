@@ -1,5 +1,5 @@
-//! The stages of a plan as a diagram to print or to paste: Mermaid, DOT, or the SVG of reports. Knows nothing of how it is found
-//! out what state a stage is in.
+//! The stages of a plan as a diagram to print or to paste: Mermaid, DOT, or the SVG of reports. Knows nothing of how it
+//! is found out what state a stage is in.
 
 use crate::report::graph::{Boxed, Look, draw_boxes};
 use crate::report::palette;

@@ -1,6 +1,7 @@
-//! The tables that past runs left, as long as two runs can be compared row by row: for each run a list of their digests, and
-//! the tables themselves within a bound. Losing any of it costs a comparison, nothing else. And a note of each run that has
-//! begun, as long as it has no record: what a run that was killed has finished, nothing else speaks of.
+//! The tables that past runs left, as long as two runs can be compared row by row: for each run a list of their
+//! digests, and the tables themselves within a bound. Losing any of it costs a comparison, nothing else. And a note of
+//! each run that has begun, as long as it has no record: what a run that was killed has finished, nothing else speaks
+//! of.
 
 use crate::memory::write;
 use anyhow::Result;
@@ -11,7 +12,8 @@ use serde::{Deserialize, Serialize};
 use std::collections::{BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
 
-/// The tables of so many runs are kept that have some of their own: a run all of whose tables others have as well costs nothing and counts for none.
+/// The tables of so many runs are kept that have some of their own: a run all of whose tables others have as well costs
+/// nothing and counts for none.
 pub const RUNS: usize = 50;
 /// As long as those that no last run needs take no more room than this, bytes.
 pub const ROOM: u64 = 512 << 20;
@@ -29,8 +31,8 @@ pub fn note(root: &Path, run: &str, tables: impl IntoIterator<Item = Digest>) ->
     write(&lists(root).join(run), &bytes)
 }
 
-/// Adds the tables of the latest runs to those that are `named`, newest first, until one of the bounds is reached; forgets the
-/// lists of older runs.
+/// Adds the tables of the latest runs to those that are `named`, newest first, until one of the bounds is reached;
+/// forgets the lists of older runs.
 pub fn hold(root: &Path, named: &mut HashSet<String>) {
     let mut runs: Vec<PathBuf> =
         std::fs::read_dir(lists(root)).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
@@ -95,8 +97,8 @@ pub fn begin(root: &Path, run: &str, begun: &Begun) -> Result<()> {
     write(&begun_path(root, run), &serde_json::to_vec(begun)?)
 }
 
-/// The run is on record, so that its note can go. `whole`: it did all of its recipe and profile, and so went on with whatever
-/// runs of these had finished that were killed before it: their notes go as well.
+/// The run is on record, so that its note can go. `whole`: it did all of its recipe and profile, and so went on with
+/// whatever runs of these had finished that were killed before it: their notes go as well.
 pub fn end(root: &Path, run: &str, begun: &Begun, whole: bool) {
     let of_same = |(_, other): &(String, Begun)| other.recipe == begun.recipe && other.profile == begun.profile;
     let others = if whole { self::begun(root) } else { Vec::new() };

@@ -103,7 +103,8 @@ impl Head {
     }
 }
 
-/// What a unit read, for people: the values of its row, or for several rows a digest of each column and the number of rows.
+/// What a unit read, for people: the values of its row, or for several rows a digest of each column and the number of
+/// rows.
 pub fn inputs(table: &Manifest, unit: &[usize]) -> Vec<(String, String)> {
     let mut names = table.schema().names();
     names.sort_unstable();

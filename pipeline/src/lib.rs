@@ -1,8 +1,8 @@
 //! The engine: recipes in, tables out.
 //!
-//! A recipe ([`spec`]) becomes a [`plan`]; a `run` cuts each stage's rows into units, whose `key`s the cache knows or not,
-//! and hands the misses to workers as `task` directories. Everything that happens is an `event`; only [`cli`] prints and
-//! reads the environment.
+//! A recipe ([`spec`]) becomes a [`plan`]; a `run` cuts each stage's rows into units, whose `key`s the cache knows or
+//! not, and hands the misses to workers as `task` directories. Everything that happens is an `event`; only [`cli`]
+//! prints and reads the environment.
 //!
 //! Knows no tensor, image or dataset, and links no library that does.
 

@@ -1,6 +1,6 @@
-//! Which rows came from which: from a row back to everything it was made of, and forward to everything that used it. Nothing of
-//! this is stored: a stage's units are cut again from the tables that the last run left, and their records say how many rows
-//! each of them gave. Needs no lock, reads no source file and prints nothing.
+//! Which rows came from which: from a row back to everything it was made of, and forward to everything that used it.
+//! Nothing of this is stored: a stage's units are cut again from the tables that the last run left, and their records
+//! say how many rows each of them gave. Needs no lock, reads no source file and prints nothing.
 
 use crate::axes;
 use crate::builtin::Table;

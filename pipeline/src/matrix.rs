@@ -1,5 +1,5 @@
-//! `matrix:` and `variants:`: a recipe's stages, once for each combination of the axes they depend on. What does not depend on
-//! an axis stays one stage. Happens before anything is understood: stanzas come in and stanzas go out.
+//! `matrix:` and `variants:`: a recipe's stages, once for each combination of the axes they depend on. What does not
+//! depend on an axis stays one stage. Happens before anything is understood: stanzas come in and stanzas go out.
 //!
 //! Knows how stanzas refer to each other, and nothing else of what they mean.
 
@@ -244,7 +244,8 @@ pub struct Varied {
     pub groups: Vec<(String, Vec<String>)>,
 }
 
-/// Varies stanzas: `cases` holds those of each variant, or those of the only one; combinations in `excluded` are left out.
+/// Varies stanzas: `cases` holds those of each variant, or those of the only one; combinations in `excluded` are left
+/// out.
 pub fn expand(
     axes: &[Axis],
     excluded: &[Combination],

@@ -1,5 +1,5 @@
-//! What the last run of a recipe came to: for each stage the facts of its table, the table itself, and the fingerprints of the
-//! files it read. A stage whose facts are the same has the same table, and nobody needs to look at its rows.
+//! What the last run of a recipe came to: for each stage the facts of its table, the table itself, and the fingerprints
+//! of the files it read. A stage whose facts are the same has the same table, and nobody needs to look at its rows.
 //!
 //! All of it can be thrown away: then every unit is looked up again.
 
@@ -23,8 +23,8 @@ pub struct Memory {
 }
 
 impl Memory {
-    /// Takes over which files an earlier memory knows, but for those that this run has looked at: whoever ran only some stages
-    /// knows nothing of what the others read and handed on.
+    /// Takes over which files an earlier memory knows, but for those that this run has looked at: whoever ran only some
+    /// stages knows nothing of what the others read and handed on.
     pub fn keep_files(&mut self, earlier: &Memory, looked_at: &HashSet<&Path>) {
         let others = earlier.files.iter().filter(|(path, ..)| !looked_at.contains(path.as_path()));
         self.files.extend(others.cloned());
@@ -112,8 +112,8 @@ pub struct Remembered {
     /// Length of the file that holds its table; 0 if nobody noted it.
     #[serde(default)]
     pub bytes: u64,
-    /// The files that its own units put out, with their lengths, if there are only few: then nobody has to read the table to
-    /// see that they are there.
+    /// The files that its own units put out, with their lengths, if there are only few: then nobody has to read the
+    /// table to see that they are there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub blobs: Option<Vec<(Digest, u64)>>,
     /// `--param` and `--set` of the run that made it, as they were typed.
@@ -249,8 +249,8 @@ impl Store {
         (row == manifest.len()).then_some(Prior { table: manifest, units, seconds: stage.worth })
     }
 
-    /// All memories, each with the time at which it was of use last, milliseconds since 1970; `None` while one of them cannot
-    /// be read.
+    /// All memories, each with the time at which it was of use last, milliseconds since 1970; `None` while one of them
+    /// cannot be read.
     pub fn all(&self) -> Option<Vec<(Memory, u64)>> {
         let entries =
             std::fs::read_dir(self.root.join(layout::RUNS).join(layout::LAST)).into_iter().flatten().flatten();
@@ -274,7 +274,8 @@ impl Store {
         }
     }
 
-    /// Removes tables that no memory names any more, but for those of this run and of the runs that can still be compared.
+    /// Removes tables that no memory names any more, but for those of this run and of the runs that can still be
+    /// compared.
     pub fn sweep(&self, present: impl IntoIterator<Item = Digest>) {
         // while a memory cannot be read nothing is known to be unnamed
         let Some(memories) = self.all() else { return };
@@ -293,7 +294,8 @@ impl Store {
     }
 }
 
-/// The table in a file, if it is the one of this digest. One that is not is removed: it can be made again from the records.
+/// The table in a file, if it is the one of this digest. One that is not is removed: it can be made again from the
+/// records.
 pub fn whole(path: &Path, digest: &Digest) -> Option<Manifest> {
     match manifests::read_ipc(path) {
         Ok(table) if table.digest() == *digest => return Some(table),

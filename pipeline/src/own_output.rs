@@ -1,5 +1,5 @@
-//! What effigy itself writes into the user's folders: workspaces and reports. No pattern and no folder that a recipe reads has them as a
-//! part, or each run would read what the one before it wrote.
+//! What effigy itself writes into the user's folders: workspaces and reports. No pattern and no folder that a recipe
+//! reads has them as a part, or each run would read what the one before it wrote.
 //!
 //! Knows their names, and nothing of what stands in them.
 

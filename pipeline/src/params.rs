@@ -1,7 +1,7 @@
-//! Parameters of a stage against its JSON Schema: unknown names, wrong types, values out of range; defaults filled in, so that
-//! a parameter left out and one set to its default are the same fact. Knows the part of JSON Schema that describes plain
-//! structs: types, enums, alternatives, ranges, lists, nested objects, references. Also the recipe's own parameters, against
-//! what the command line makes of them.
+//! Parameters of a stage against its JSON Schema: unknown names, wrong types, values out of range; defaults filled in,
+//! so that a parameter left out and one set to its default are the same fact. Knows the part of JSON Schema that
+//! describes plain structs: types, enums, alternatives, ranges, lists, nested objects, references. Also the recipe's
+//! own parameters, against what the command line makes of them.
 
 use crate::error::{Place, Problem};
 use crate::fields::{elsewhere, unquoted};
@@ -317,9 +317,9 @@ impl Checker<'_> {
     }
 }
 
-/// What is wrong with the values that `--param` gives, `given` as they were typed, beside the recipe's own. A number stands for a
-/// number, with a point or without, a truth value for a truth value, a mapping for a mapping, a list or a text for a list;
-/// whatever is text or nothing in the recipe may become anything, and nothing else becomes nothing.
+/// What is wrong with the values that `--param` gives, `given` as they were typed, beside the recipe's own. A number
+/// stands for a number, with a point or without, a truth value for a truth value, a mapping for a mapping, a list or a
+/// text for a list; whatever is text or nothing in the recipe may become anything, and nothing else becomes nothing.
 pub fn overridden(params: &[(Key, Item)], given: &[String]) -> Vec<Problem> {
     let wrong = |text: &String| {
         // what is no assignment, or of no parameter, is told elsewhere

@@ -1,5 +1,5 @@
-//! A plan: the recipe's stages wired to each other, in an order in which each comes after what it needs, all columns and
-//! parameters checked. Says everything that is wrong at once. Runs nothing.
+//! A plan: the recipe's stages wired to each other, in an order in which each comes after what it needs, all columns
+//! and parameters checked. Says everything that is wrong at once. Runs nothing.
 
 use crate::axes::AxisValue;
 use crate::builtin::concat::Concat;

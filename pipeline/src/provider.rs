@@ -1,8 +1,9 @@
 //! Programs that provide stages: where they are, what they say of themselves, and remembering it.
 //!
-//! A description is asked for once and kept in the workspace under the fingerprints of the program's files, so that a run in
-//! which nothing changed starts no program; that of the provider that comes with effigy beside the program as well, if that can be written, so that
-//! a new workspace starts none either. One whose files nobody knows is asked for each time. Knows nothing of plans.
+//! A description is asked for once and kept in the workspace under the fingerprints of the program's files, so that a
+//! run in which nothing changed starts no program; that of the provider that comes with effigy beside the program as
+//! well, if that can be written, so that a new workspace starts none either. One whose files nobody knows is asked for
+//! each time. Knows nothing of plans.
 
 use crate::error::{Place, Problem};
 use crate::executor::{find, output_within};
@@ -73,14 +74,16 @@ pub fn of_words(text: &str, dir: &Path, place: Place) -> Candidate {
     Candidate { argv: text.split_whitespace().map(str::to_string).collect(), dir: dir.into(), place: Some(place) }
 }
 
-/// The file beside a program that remembers what it said, if it is the one that comes with effigy: libraries as large as its own take a third of a second.
+/// The file beside a program that remembers what it said, if it is the one that comes with effigy: libraries as large
+/// as its own take a third of a second.
 fn beside_it(argv: &[String]) -> Option<PathBuf> {
     let [program] = argv else { return None };
     let program = Path::new(program);
     (program.file_name()? == SHIPPED).then(|| program.with_file_name(format!("{SHIPPED}.json")))
 }
 
-/// What the candidates say of themselves; from `memory` (a file), or from beside them, where their files have not changed.
+/// What the candidates say of themselves; from `memory` (a file), or from beside them, where their files have not
+/// changed.
 ///
 /// # Errors
 /// If one cannot be started, or says something that is not understood.
@@ -230,8 +233,8 @@ impl Named {
     }
 }
 
-/// The fingerprints of the files that the words name, and of those that the description lists; none if all that is named is an
-/// interpreter, which does not change with what it is given to read.
+/// The fingerprints of the files that the words name, and of those that the description lists; none if all that is
+/// named is an interpreter, which does not change with what it is given to read.
 fn prints(candidate: &Candidate, listed: &[String]) -> Vec<(PathBuf, Fingerprint)> {
     let named = Named::of(candidate);
     if named.script.is_none() && listed.is_empty() {

@@ -1,5 +1,5 @@
-//! Records of runs: a JSON file for each, which `status`, `log`, `diff`, `trace`, `report` and `why` read, and by which `cache gc` tells
-//! what is still needed. What a run computes does not depend on it.
+//! Records of runs: a JSON file for each, which `status`, `log`, `diff`, `trace`, `report` and `why` read, and by which
+//! `cache gc` tells what is still needed. What a run computes does not depend on it.
 
 use crate::command::quote;
 use crate::error::{Place, Problem};
@@ -200,8 +200,8 @@ impl Record {
         }
     }
 
-    /// Whether it is a run of a plan's recipe, which lies at this absolute path, and of its profile, with just these `--param`
-    /// and `--set` if there are any.
+    /// Whether it is a run of a plan's recipe, which lies at this absolute path, and of its profile, with just these
+    /// `--param` and `--set` if there are any.
     pub fn is_of(&self, plan: &Plan, recipe: &Path, asked: &[String]) -> bool {
         let recipe = match self.path.as_str() {
             "" => self.file == plan.spec.file,
@@ -259,8 +259,8 @@ impl Record {
     }
 }
 
-/// Writes the record of a run. One that did nothing, and found what the last one had left, leaves none, or the log would be
-/// full of them.
+/// Writes the record of a run. One that did nothing, and found what the last one had left, leaves none, or the log
+/// would be full of them.
 pub fn write(
     called: &Called,
     plan: &Plan,
@@ -402,8 +402,9 @@ pub fn read(workspace: &Path, name: &str) -> Option<Record> {
     Some(record)
 }
 
-/// The runs that began and are not among the `records`, because they were killed or an error ended them, oldest first; what they
-/// had finished are the units that ran. The one that is on is none of them. Files are told as seen from `here`.
+/// The runs that began and are not among the `records`, because they were killed or an error ended them, oldest first;
+/// what they had finished are the units that ran. The one that is on is none of them. Files are told as seen from
+/// `here`.
 ///
 /// # Errors
 /// If the units that are kept cannot be read.
@@ -451,7 +452,8 @@ pub fn unended(workspace: &Path, records: &[Record], here: &Path) -> Result<Vec<
     Ok(told.collect())
 }
 
-/// The run that somebody means: its name or a beginning of it that no other has, `last`, or `last~1` for the one before.
+/// The run that somebody means: its name or a beginning of it that no other has, `last`, or `last~1` for the one
+/// before.
 ///
 /// # Errors
 /// If there is none, or more than one.

@@ -1,4 +1,5 @@
-//! The report of a finished run: `report.md` with its pictures beside it, and one `report.html` that needs nothing else.
+//! The report of a finished run: `report.md` with its pictures beside it, and one `report.html` that needs nothing
+//! else.
 //!
 //! A pure function of [`FinishedRun`]. The run is first told as a `Document`, which both renderings share. What a
 //! recipe asks for and the run cannot show is said on the page, with the reason: a report never fails for a missing
@@ -112,7 +113,8 @@ fn fill(document: &Document, folder: &Path) -> std::io::Result<()> {
     Ok(())
 }
 
-/// The tables that a recipe's report has of rows, with their headings; a sentence for one that cannot be made. Of long ones the beginning, unless `whole`.
+/// The tables that a recipe's report has of rows, with their headings; a sentence for one that cannot be made. Of long
+/// ones the beginning, unless `whole`.
 ///
 /// # Errors
 /// If polars fails, which a manifest cannot make it do.

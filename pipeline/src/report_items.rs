@@ -154,7 +154,8 @@ fn table(at: At, node: &Node, stage: String, title: Option<String>, fields: &mut
     TableItem { stage, title, by, mean, per, columns, higher, lower, filter, against, tolerance, note }
 }
 
-/// The columns that a field of a table names. Some fields are for `numbers`, or for truth values, whose mean is a share.
+/// The columns that a field of a table names. Some fields are for `numbers`, or for truth values, whose mean is a
+/// share.
 fn columns(fields: &mut Fields<'_>, node: &Node, field: &str, numbers: bool) -> Vec<(At, String)> {
     let named = fields.texts(field).unwrap_or_default();
     let is_number = |ty: Type| matches!(ty, Type::I64 | Type::F64 | Type::Bool);

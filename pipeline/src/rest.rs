@@ -1,5 +1,5 @@
-//! A run at rest: everything that a run with nothing to do has looked at. While all of it is as it was, the next run has
-//! nothing to do either, and nobody reads the recipe, its memory or a table to say so.
+//! A run at rest: everything that a run with nothing to do has looked at. While all of it is as it was, the next run
+//! has nothing to do either, and nobody reads the recipe, its memory or a table to say so.
 //!
 //! It can be thrown away: then the run looks at everything again. Knows paths and fingerprints, not what they are for.
 
@@ -60,7 +60,8 @@ struct Kept<R> {
 }
 
 impl Rest {
-    /// What a run looked at that has done everything, but for what the command line looks at; `None` if nobody can tell.
+    /// What a run looked at that has done everything, but for what the command line looks at; `None` if nobody can
+    /// tell.
     ///
     /// # Errors
     /// If a table cannot be read.
@@ -97,8 +98,8 @@ impl Rest {
         Ok(Some(rest))
     }
 
-    /// Keeps it, unless something was seen so early that it may have changed since without a trace, or has a name that is no
-    /// text. `now`: when the run began ([`Fingerprint::now`]).
+    /// Keeps it, unless something was seen so early that it may have changed since without a trace, or has a name that
+    /// is no text. `now`: when the run began ([`Fingerprint::now`]).
     ///
     /// # Errors
     /// If it cannot be written.

@@ -1,5 +1,5 @@
-//! Conditions on the rows of a table as they are typed: `psnr>=20`, `split=test`, `note=~`. Knows nothing of recipes, whose
-//! conditions are YAML.
+//! Conditions on the rows of a table as they are typed: `psnr>=20`, `split=test`, `note=~`. Knows nothing of recipes,
+//! whose conditions are YAML.
 
 use crate::error::{Place, Problem};
 use manifests::{Manifest, Type, Value};

@@ -1,5 +1,5 @@
-//! The run: one thread that decides. For a stage whose inputs are done it cuts units, looks them all up, hands the misses to
-//! the executor, keeps each unit the moment it is finished, and assembles the table in input order.
+//! The run: one thread that decides. For a stage whose inputs are done it cuts units, looks them all up, hands the
+//! misses to the executor, keeps each unit the moment it is finished, and assembles the table in input order.
 //!
 //! Knows what workers say, not what they do; prints nothing.
 
@@ -140,7 +140,8 @@ pub struct Run<'a> {
 /// Runs a plan.
 ///
 /// # Errors
-/// If the workspace cannot be used any more (no room, an I/O error). A stage that fails is no error here, but in the outcome.
+/// If the workspace cannot be used any more (no room, an I/O error). A stage that fails is no error here, but in the
+/// outcome.
 pub fn run(plan: &Plan, cache: &mut Cache, options: &Options, readers: &mut [Box<dyn Reader>]) -> Result<Outcome> {
     let mut earlier = vec![(0, 0.0); plan.nodes.len()];
     let mut careless = HashSet::new();

@@ -1,5 +1,5 @@
-//! What profiles, variants and the command line change about a recipe: parameters, fields of stages, stanzas, axes. Works on
-//! what is written; what a stanza means is not its business.
+//! What profiles, variants and the command line change about a recipe: parameters, fields of stages, stanzas, axes.
+//! Works on what is written; what a stanza means is not its business.
 
 use crate::error::{Place, Problem};
 use crate::matrix::Axis;
@@ -119,8 +119,8 @@ pub fn parameters(
     params.into_iter().map(|(key, item)| (key.name, item)).collect()
 }
 
-/// The value of a parameter that is a text, as it was typed: `Note: done` is no mapping there, and `#1` no comment. What begins like a list, a
-/// mapping or a quoted text is that, and `null` is nothing.
+/// The value of a parameter that is a text, as it was typed: `Note: done` is no mapping there, and `#1` no comment.
+/// What begins like a list, a mapping or a quoted text is that, and `null` is nothing.
 fn as_text(params: &[(Key, Item)], text: &str) -> Option<(String, Item)> {
     let (name, typed) = text.split_once('=')?;
     let (name, typed) = (name.trim(), typed.trim());

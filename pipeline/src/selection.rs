@@ -1,5 +1,6 @@
-//! Which stages of a plan a command is about: those asked for with all they need (`--only`), those from one on (`--from`), and
-//! those whose units run although they are known (`--force`). Knows what the last run left, not how stages are run.
+//! Which stages of a plan a command is about: those asked for with all they need (`--only`), those from one on
+//! (`--from`), and those whose units run although they are known (`--force`). Knows what the last run left, not how
+//! stages are run.
 
 use crate::error::{Place, Problem};
 use crate::memory::{Memory, Remembered, Store};
@@ -93,8 +94,8 @@ impl Selection {
     }
 }
 
-/// Tells a cache where the user's files are that the table of such a stage names: nobody looks for them anew. Gives back where those were that
-/// are gone, or have changed since.
+/// Tells a cache where the user's files are that the table of such a stage names: nobody looks for them anew. Gives
+/// back where those were that are gone, or have changed since.
 ///
 /// # Errors
 /// If one cannot be looked at.

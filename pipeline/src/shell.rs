@@ -1,5 +1,5 @@
-//! Lines as a shell reads them: where words end, and what it makes of placeholders: their values are put in as quoted words, and only where a word
-//! may stand does it take them for what they are. Knows neither stanzas nor values.
+//! Lines as a shell reads them: where words end, and what it makes of placeholders: their values are put in as quoted
+//! words, and only where a word may stand does it take them for what they are. Knows neither stanzas nor values.
 
 use crate::command::{Piece, quote};
 
@@ -107,8 +107,9 @@ pub struct Document {
     line: String,
 }
 
-/// The first placeholder that a shell would not see as a word of its own, and what that stands in: the quotes that are put around its value would end
-/// those it stands in, be taken for text because of a backslash, or not be seen as quotes.
+/// The first placeholder that a shell would not see as a word of its own, and what that stands in: the quotes that are
+/// put around its value would end those it stands in, be taken for text because of a backslash, or not be seen as
+/// quotes.
 pub fn astray(pieces: &[Piece]) -> Option<(&Piece, Within)> {
     stands(pieces).into_iter().find_map(|(piece, stand)| match stand {
         Stand::Astray(within) => Some((piece, within)),
@@ -116,8 +117,8 @@ pub fn astray(pieces: &[Piece]) -> Option<(&Piece, Within)> {
     })
 }
 
-/// The placeholders where no word is but only what a whole number, or a path of ours, can be put in as it is, and where that is: within `$((…))` or in a `<<`
-/// document.
+/// The placeholders where no word is but only what a whole number, or a path of ours, can be put in as it is, and where
+/// that is: within `$((…))` or in a `<<` document.
 pub fn bare(pieces: &[Piece]) -> Vec<(&Piece, &'static str)> {
     let is_path = |piece: &Piece| matches!(piece, Piece::In | Piece::Out | Piece::Params | Piece::With(_));
     let bare = |(piece, stand)| match stand {

@@ -1,7 +1,7 @@
 //! A recipe as written: YAML into stanzas, with parameters, profile and command line applied, every item with its line.
 //!
-//! Says what is wrong with the writing (unknown sections, `${}` that stand for nothing). What stanzas mean is the plan's
-//! business.
+//! Says what is wrong with the writing (unknown sections, `${}` that stand for nothing). What stanzas mean is the
+//! plan's business.
 
 use crate::axes::AxisValue;
 use crate::command::as_param;
@@ -13,7 +13,8 @@ use crate::sections::{Sections, assignment, parameters, rounded, set_field};
 use crate::yaml::{At, Item, Key, Node};
 use std::path::{Path, PathBuf};
 
-/// The profile that runs unless another is named. What a recipe says of it, if anything, is then said; what ran with it is kept as what ran without any.
+/// The profile that runs unless another is named. What a recipe says of it, if anything, is then said; what ran with it
+/// is kept as what ran without any.
 pub const DEFAULT_PROFILE: &str = "default";
 
 /// What the command line changes about a recipe.
@@ -278,8 +279,8 @@ fn written(
     stanzas
 }
 
-/// Items of the report that name a stage that varies mean all of its variants: a stage is added that gathers them. Those of a stage
-/// of which nothing was chosen are not shown.
+/// Items of the report that name a stage that varies mean all of its variants: a stage is added that gathers them.
+/// Those of a stage of which nothing was chosen are not shown.
 fn gather_for(report: &mut Item, groups: &[(String, Vec<String>)], stages: &mut Vec<Stanza>) {
     let Node::List(items) = &mut report.node else { return };
     let group = |key: &Key, item: &Item| match &item.node {
@@ -365,8 +366,8 @@ fn stanza(file: &str, key: Key, item: Item) -> Result<Stanza, Problem> {
     }
 }
 
-/// Replaces whole scalars `${name}` by the recipe's parameters, and notes axes that stand so. In command lines `${...}` in the
-/// middle is the shell's.
+/// Replaces whole scalars `${name}` by the recipe's parameters, and notes axes that stand so. In command lines `${...}`
+/// in the middle is the shell's.
 fn substitute(
     file: &str,
     item: &mut Item,
@@ -415,8 +416,8 @@ fn substitute(
     }
 }
 
-/// Complains about parameters and axes in the middle of a command line, where `${...}` is the shell's: it would put in nothing,
-/// and nobody would hear of it.
+/// Complains about parameters and axes in the middle of a command line, where `${...}` is the shell's: it would put in
+/// nothing, and nobody would hear of it.
 fn misplaced(file: &str, item: &Item, (params, axes): (&[(String, Item)], &[Axis]), problems: &mut Vec<Problem>) {
     match &item.node {
         Node::Text(text) => {

@@ -1,5 +1,5 @@
-//! What a `stage:` or `run:` stanza means: its definition, inputs, columns and parameters, checked before anything runs.
-//! Knows the definitions that providers give, not how they are run.
+//! What a `stage:` or `run:` stanza means: its definition, inputs, columns and parameters, checked before anything
+//! runs. Knows the definitions that providers give, not how they are run.
 
 use crate::axes::AxisValue;
 use crate::builtin::filter::Filter;
@@ -38,8 +38,8 @@ pub struct UnitStage {
     pub def: StageDef,
     /// Who does it.
     pub worker: Worker,
-    /// What its provider calls itself, if it is not the one that comes with effigy: two of them may have stages of the same kind
-    /// and version.
+    /// What its provider calls itself, if it is not the one that comes with effigy: two of them may have stages of the
+    /// same kind and version.
     pub provider: Option<String>,
     /// Columns that make a group.
     pub by: Vec<String>,

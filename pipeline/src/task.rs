@@ -1,5 +1,5 @@
-//! Task directories: rows and parameters in, rows and files out. The only place that turns files by digest into paths and
-//! back: programs see paths, the cache sees digests. Knows neither keys nor who runs the task.
+//! Task directories: rows and parameters in, rows and files out. The only place that turns files by digest into paths
+//! and back: programs see paths, the cache sees digests. Knows neither keys nor who runs the task.
 
 mod jsonl;
 
@@ -200,8 +200,8 @@ fn write_in(dir: &Path, order: &Order<'_>, cache: &Cache, lent: Option<&mut Vec<
     Ok(outside)
 }
 
-/// The table with paths in place of files by digest, and the digests of those that lie outside of the workspace. `dir` gets
-/// links with the right extension, where the file itself has none; if files are `lent`, of all that are ours.
+/// The table with paths in place of files by digest, and the digests of those that lie outside of the workspace. `dir`
+/// gets links with the right extension, where the file itself has none; if files are `lent`, of all that are ours.
 pub fn with_paths(
     table: &Manifest,
     dir: &Path,
@@ -231,7 +231,8 @@ pub fn with_paths(
     Ok((result, outside))
 }
 
-/// Whether a task has left its directory so that another can have it: file systems are slow to make what was just removed.
+/// Whether a task has left its directory so that another can have it: file systems are slow to make what was just
+/// removed.
 pub fn is_as_new(dir: &Path) -> bool {
     let Ok(entries) = std::fs::read_dir(dir) else { return false };
     let ours = |entry: std::io::Result<std::fs::DirEntry>| {
@@ -241,8 +242,8 @@ pub fn is_as_new(dir: &Path) -> bool {
     entries.into_iter().all(ours) && std::fs::read_dir(dir.join("out")).is_ok_and(|mut out| out.next().is_none())
 }
 
-/// A path under which a blob can be read, with its extension: programs go by it. If it `is_lent`, one of ours has it in the task's directory anyway: a
-/// program that puts another file in its place (`sed -i`) then does so there.
+/// A path under which a blob can be read, with its extension: programs go by it. If it `is_lent`, one of ours has it in
+/// the task's directory anyway: a program that puts another file in its place (`sed -i`) then does so there.
 fn readable(
     dir: &Path,
     blob: &manifests::Blob,
@@ -272,8 +273,8 @@ fn readable(
     }
 }
 
-/// A file of ours gets a second name, which is made and removed ten times faster than a link to so long a path, but not by every file
-/// system; a user's file gets a link, as a second name would change its inode.
+/// A file of ours gets a second name, which is made and removed ten times faster than a link to so long a path, but not
+/// by every file system; a user's file gets a link, as a second name would change its inode.
 fn second_name(path: &Path, name: &Path, cache: &Cache) -> std::io::Result<()> {
     if cache.blobs().digest_of(path).is_some() {
         match std::fs::hard_link(path, name) {
@@ -290,11 +291,12 @@ pub fn is_plain(name: &str) -> bool {
     matches!((parts.next(), parts.next()), (Some(Component::Normal(_)), None))
 }
 
-/// Reads a part that a worker put out: the outputs of some units, by their index in the task. Files are taken into the cache.
+/// Reads a part that a worker put out: the outputs of some units, by their index in the task. Files are taken into the
+/// cache.
 ///
 /// # Errors
-/// If it is no file of the task directory itself, its table is not readable, has other columns than the stage declares, or names files that are
-/// not there.
+/// If it is no file of the task directory itself, its table is not readable, has other columns than the stage declares,
+/// or names files that are not there.
 pub fn collect(
     dir: &Path,
     file: &str,
@@ -475,8 +477,8 @@ fn cell(
 
 fn take_in(dir: &Path, path: &Path, cache: &Cache) -> Result<manifests::Blob> {
     let ext = cache::extension(path);
-    // what lies elsewhere, be it behind a link or a `..`, is somebody's and stays where it is, as do the files that the task was given: more of
-    // its rows may name them
+    // what lies elsewhere, be it behind a link or a `..`, is somebody's and stays where it is, as do the files that the
+    // task was given: more of its rows may name them
     let real = dir.canonicalize().ok().zip(path.canonicalize().ok());
     let is_made = real.is_some_and(|(dir, path)| path.starts_with(&dir) && !path.starts_with(dir.join(LINKS)));
     let take = if is_made { Take::Move } else { Take::Copy };

@@ -83,8 +83,8 @@ pub fn named(stage: &UnitStage, (table, naming): (&Manifest, &Naming), rows: &[u
     }
 }
 
-/// What was recorded of a unit, with its values in the order in which the stage declares its columns by now; `None` if one is not
-/// there or of another type: then it was put out by something else, although that had the same version.
+/// What was recorded of a unit, with its values in the order in which the stage declares its columns by now; `None` if
+/// one is not there or of another type: then it was put out by something else, although that had the same version.
 pub fn fitted(writes: &[ColumnDef], output: Output) -> Option<Output> {
     let Output { columns, mut rows } = output;
     let is_meant = |wanted: &ColumnDef, (name, ty): &(String, Type)| wanted.name == *name && fits(wanted.ty, *ty);
@@ -105,8 +105,8 @@ pub fn fitted(writes: &[ColumnDef], output: Output) -> Option<Output> {
     Some(Output { columns, rows })
 }
 
-/// The stage's table: for each unit in order its output rows, after the columns of the rows they extend. Units without an
-/// output (they failed, and that is allowed) have no rows.
+/// The stage's table: for each unit in order its output rows, after the columns of the rows they extend. Units without
+/// an output (they failed, and that is allowed) have no rows.
 ///
 /// # Errors
 /// If rows of different units do not fit into one table.

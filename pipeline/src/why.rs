@@ -1,5 +1,5 @@
-//! Why a unit has to run, or did: the facts of its key against those of the nearest earlier record. The facts are the ones
-//! that were hashed, so an explanation and a key cannot disagree. Prints nothing.
+//! Why a unit has to run, or did: the facts of its key against those of the nearest earlier record. The facts are the
+//! ones that were hashed, so an explanation and a key cannot disagree. Prints nothing.
 
 use crate::compare::{Compared, Naming, meant};
 use crate::key;
@@ -122,8 +122,8 @@ impl<'a> Asked<'a> {
         units::named(self.stage, (self.prepared.named(), &self.naming), self.prepared.units.rows(unit))
     }
 
-    /// The units that somebody means by some words, in order: by number, by a part of the name, or by what [`meant`] says of
-    /// their rows.
+    /// The units that somebody means by some words, in order: by number, by a part of the name, or by what [`meant`]
+    /// says of their rows.
     pub fn meant(&self, words: &str) -> Vec<usize> {
         let count = self.count();
         if let Some(unit) = words.parse::<usize>().ok().filter(|unit| *unit < count) {
@@ -237,9 +237,9 @@ impl History {
         }
     }
 
-    /// Of the records before `end` that are not those of present units, the one that is most like a unit, of several the latest:
-    /// of those of its name, or failing that of those that read what the fewest others did, or else of those whose name says less
-    /// or more of the same.
+    /// Of the records before `end` that are not those of present units, the one that is most like a unit, of several
+    /// the latest: of those of its name, or failing that of those that read what the fewest others did, or else of
+    /// those whose name says less or more of the same.
     fn nearest(&self, end: usize, name: &str, inputs: &[u64], head: &Digest) -> Option<usize> {
         let latest = |all: &[usize]| -> Vec<usize> {
             let before = all.partition_point(|i| *i < end);

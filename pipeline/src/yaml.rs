@@ -1,7 +1,7 @@
 //! YAML as a tree in which every item knows its line: the only file that names the parser. Knows no recipe.
 //!
-//! Duplicate keys are errors of the parser; anchors and merge keys are YAML's own and work. Scalars have YAML 1.2's types:
-//! `true` is a truth value, `yes` and `no` are text.
+//! Duplicate keys are errors of the parser; anchors and merge keys are YAML's own and work. Scalars have YAML 1.2's
+//! types: `true` is a truth value, `yes` and `no` are text.
 
 use crate::error::{Place, Problem};
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};

@@ -1,5 +1,5 @@
-//! Manifests in the hands of others: polars and pyarrow read the Arrow files we write, with every type and with nulls, and we
-//! read what they write of it.
+//! Manifests in the hands of others: polars and pyarrow read the Arrow files we write, with every type and with nulls,
+//! and we read what they write of it.
 //!
 //! Knows nothing of recipes.
 

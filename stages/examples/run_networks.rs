@@ -1,9 +1,11 @@
-//! The networks at work: `run_networks CASE ROUNDS` does a case so many times on one thread and prints how many parameters it
-//! has and the last value it saw. Whoever calls measures: the difference of two counts of rounds is what the rounds cost.
+//! The networks at work: `run_networks CASE ROUNDS` does a case so many times on one thread and prints how many
+//! parameters it has and the last value it saw. Whoever calls measures: the difference of two counts of rounds is what
+//! the rounds cost.
 //!
-//! CASE is, with the small U-Net (four levels, 32 to 128 channels): `step` (a ControlNet learns from four latents of 8 x 8),
-//! `sample` (20 steps of DDIM with guidance, and the picture); in the size of Stable Diffusion 2.1: `vae_256`, `vae_512` (a
-//! picture to its latent), `unet` (one pass at 64 x 64), `control_step` (a ControlNet learns from one latent of 64 x 64).
+//! CASE is, with the small U-Net (four levels, 32 to 128 channels): `step` (a ControlNet learns from four latents of 8
+//! x 8), `sample` (20 steps of DDIM with guidance, and the picture); in the size of Stable Diffusion 2.1: `vae_256`,
+//! `vae_512` (a picture to its latent), `unet` (one pass at 64 x 64), `control_step` (a ControlNet learns from one
+//! latent of 64 x 64).
 
 use models::adamw::{AdamW, Group};
 use models::controlnet::{ControlNet, ControlNetConfig};

@@ -1,6 +1,7 @@
-//! Scores of image pairs: `score_pairs SCORE SIDE ROUNDS FILE [WEIGHTS]` reads two pictures of SIDE x SIDE RGB bytes, one after the other, scores them so many times
-//! and prints the last value. SCORE is psnr, ssim (as scikit-image), ssim_whole (as torchmetrics), lpips, lpips_vgg, or all (PSNR, SSIM as torchmetrics,
-//! LPIPS); WEIGHTS the package that `evaluate` takes. Whoever calls measures: the difference of two counts of rounds is what the rounds cost.
+//! Scores of image pairs: `score_pairs SCORE SIDE ROUNDS FILE [WEIGHTS]` reads two pictures of SIDE x SIDE RGB bytes,
+//! one after the other, scores them so many times and prints the last value. SCORE is psnr, ssim (as scikit-image),
+//! ssim_whole (as torchmetrics), lpips, lpips_vgg, or all (PSNR, SSIM as torchmetrics, LPIPS); WEIGHTS the package that
+//! `evaluate` takes. Whoever calls measures: the difference of two counts of rounds is what the rounds cost.
 
 use std::path::Path;
 

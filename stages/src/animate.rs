@@ -1,17 +1,21 @@
-//! `animate`: a person's face moved by another's: the expression codes and head poses of a tracked driver on this identity (cross-reenactment).
+//! `animate`: a person's face moved by another's: the expression codes and head poses of a tracked driver on this
+//! identity (cross-reenactment).
 //!
-//! reads: participant, timestep, expression, pose, lost?; with head_model, person (the avatar's), rest (one tracked row of the avatar's person)
-//! writes: participant, driver, mesh, expression, pose
+//! reads: participant, timestep, expression, pose, lost?; with head_model, person (the avatar's), rest (one tracked row
+//! of the avatar's person) writes: participant, driver, mesh, expression, pose
 //!
-//! A group is a sequence of the driver, who was tracked with the same head model. A row comes out for each frame, as `track_head` would put it out for the avatar's person:
-//! the surface of this identity with the driver's expression. What else a row has, such as gaze (`eyes`, relative to the head), goes along as it is.
+//! A group is a sequence of the driver, who was tracked with the same head model. A row comes out for each frame, as
+//! `track_head` would put it out for the avatar's person: the surface of this identity with the driver's expression.
+//! What else a row has, such as gaze (`eyes`, relative to the head), goes along as it is.
 //!
-//! The paper copies expression codes plainly (`transfer: copy`). A code holds for the person it was fitted to: what tracking could
-//! not explain by the identity, and a face that is never quite neutral, are in it too, and move to the avatar. `transfer: change` adds to the avatar's code at rest how the driver's differs from
-//! the driver's first frame that was not lost: better where that is a neutral face, worse where it is not.
+//! The paper copies expression codes plainly (`transfer: copy`). A code holds for the person it was fitted to: what
+//! tracking could not explain by the identity, and a face that is never quite neutral, are in it too, and move to the
+//! avatar. `transfer: change` adds to the avatar's code at rest how the driver's differs from the driver's first frame
+//! that was not lost: better where that is a neutral face, worse where it is not.
 //!
-//! The pose is that of `rest`, followed by the driver's motion since the first frame, in the head's own frame: the avatar turns as
-//! the driver does, from where the avatar's person was filmed. `motion: none` keeps it still, `motion: world` copies the driver's pose. Knows no images.
+//! The pose is that of `rest`, followed by the driver's motion since the first frame, in the head's own frame: the
+//! avatar turns as the driver does, from where the avatar's person was filmed. `motion: none` keeps it still, `motion:
+//! world` copies the driver's pose. Knows no images.
 
 use crate::common::fit_defaults::{coarse, levels};
 use crate::common::head_models::{self, Person};

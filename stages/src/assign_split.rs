@@ -1,10 +1,12 @@
 //! `assign_split`: which rows train and which are held out, by the name of their camera and sequence.
 //!
-//! reads: participant?, camera, sequence   writes: split (`train`, `view`: held-out camera, `sequence`: held-out sequence, `both`)
+//! reads: participant?, camera, sequence   writes: split (`train`, `view`: held-out camera, `sequence`: held-out
+//! sequence, `both`)
 //!
 //! The rule is the paper's (section 4.1): the held-out camera is never trained on; the held-out sequences are not
-//! either, from any camera. Rows of both ask for the most: the paper reenacts those. It looks at all rows together, since a name
-//! that none of them has holds nothing out, and what was meant by it would be trained on. Knows nothing of images.
+//! either, from any camera. Rows of both ask for the most: the paper reenacts those. It looks at all rows together,
+//! since a name that none of them has holds nothing out, and what was meant by it would be trained on. Knows nothing of
+//! images.
 
 use anyhow::{Context, Result, bail, ensure};
 use datasets::split;
@@ -24,8 +26,9 @@ struct Params {
     /// Names of the sequences that are never trained on; each is that of a row.
     #[serde(default)]
     hold_out_sequences: Vec<String>,
-    /// Whether to hold out of each NeRSemble participant, as well, the two sequences that the paper tests them on, or the one of them that there is; needs `participant`.
-    /// Of somebody who is not in the paper `hold_out_sequences` alone are, and there have to be some.
+    /// Whether to hold out of each NeRSemble participant, as well, the two sequences that the paper tests them on, or
+    /// the one of them that there is; needs `participant`. Of somebody who is not in the paper `hold_out_sequences`
+    /// alone are, and there have to be some.
     #[serde(default)]
     paper_sequences: bool,
 }

@@ -2,10 +2,11 @@
 //!
 //! reads: participant, identity, sequence   writes: timestep, truth (safetensors), arkit, gaze, head_pose, action_mm
 //!
-//! `head_pose` is the head's rigid motion from neutral (world to world, 4 x 4, rows first), `gaze` (yaw, pitch) of the left and the right eye in the head
-//! (radians, to the subject's left and upwards), `action_mm` how far each ARKit action moves
-//! this person's skin at full weight (root mean square over the region it moves, mm). Made again from the same numbers as the capture, in
-//! a manifest of its own that only evaluations take: no stage between video and avatar can see it.
+//! `head_pose` is the head's rigid motion from neutral (world to world, 4 x 4, rows first), `gaze` (yaw, pitch) of the
+//! left and the right eye in the head (radians, to the subject's left and upwards), `action_mm` how far each ARKit
+//! action moves this person's skin at full weight (root mean square over the region it moves, mm). Made again from the
+//! same numbers as the capture, in a manifest of its own that only evaluations take: no stage between video and avatar
+//! can see it.
 
 use crate::common::film::moments;
 use anyhow::Result;

@@ -2,8 +2,8 @@
 //!
 //! reads: participant, identity, sequence   writes: camera, timestep, regions (8-bit PNG), flow (16-bit PNG)
 //!
-//! The part of [`crate::capture_truth`] that depends on the camera, made again from the same numbers as the capture. For
-//! evaluation alone.
+//! The part of [`crate::capture_truth`] that depends on the camera, made again from the same numbers as the capture.
+//! For evaluation alone.
 
 use crate::common::film::{cameras, moments, rig};
 use anyhow::{Context, Result};
@@ -112,8 +112,8 @@ impl CaptureTruthViews {
     }
 }
 
-/// Flow in the encoding of the KITTI benchmark: 16-bit red and green are `64 * flow + 2^15` to the right and down, px; blue is 1
-/// where there is something.
+/// Flow in the encoding of the KITTI benchmark: 16-bit red and green are `64 * flow + 2^15` to the right and down, px;
+/// blue is 1 where there is something.
 fn flow_picture(width: u32, height: u32, truth: &PixelTruth) -> Picture {
     let number = |px: f32| (64.0 * px + 32768.0).round().clamp(0.0, 65535.0) as u16;
     let pixel = |(region, flow): (&Region, &[f32; 2])| {

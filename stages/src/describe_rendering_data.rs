@@ -2,10 +2,10 @@
 //!
 //! reads: participant, sequence, camera, timestep   writes: config, stats (JSON), config_path, stats_path
 //!
-//! All rows are one version. Each camera has to have every timestep of every sequence, as the reference's statistics have
-//! no place for anything else. Sequences and timesteps come sorted. As tracking it names what `export_tracking` and `export_flame` write, since the
-//! reference reads codes, eyes and the way of meshes to the world from there. Knows no pictures; `major`, `minor`, `name` and
-//! `downscale_factor` are to be those of the pictures.
+//! All rows are one version. Each camera has to have every timestep of every sequence, as the reference's statistics
+//! have no place for anything else. Sequences and timesteps come sorted. As tracking it names what `export_tracking`
+//! and `export_flame` write, since the reference reads codes, eyes and the way of meshes to the world from there. Knows
+//! no pictures; `major`, `minor`, `name` and `downscale_factor` are to be those of the pictures.
 
 use crate::export_rendering_data::{Params, frame_of};
 use anyhow::{Context, Result};

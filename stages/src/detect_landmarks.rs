@@ -3,9 +3,10 @@
 //! reads: image, matte?, width?, height?   writes: landmarks (x y of each, px), landmark_confidence, face_score,
 //! eye_points (iris, upper and lower lid of the left eye, then of the right one, px)
 //!
-//! Points are in px of the row's `width x height`, for which its intrinsics hold; of the picture, where a row has neither. `landmark_confidence`
-//! is the mesh's own word, 0 to 1, on whether there is a face where it looked: low in profile, and for later stages to heed. `face_score`
-//! is the detector's, null if it found none. Pictures are looked at one by one; knows no cameras.
+//! Points are in px of the row's `width x height`, for which its intrinsics hold; of the picture, where a row has
+//! neither. `landmark_confidence` is the mesh's own word, 0 to 1, on whether there is a face where it looked: low in
+//! profile, and for later stages to heed. `face_score` is the detector's, null if it found none. Pictures are looked at
+//! one by one; knows no cameras.
 
 use crate::common::eyes;
 use crate::common::landmarks::{find_face, refine};

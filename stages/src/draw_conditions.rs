@@ -2,10 +2,11 @@
 //!
 //! reads: gbuffer, render?, participant?; with avatar?, backbone?   writes: channel, render (RGB PNG)
 //!
-//! Each row becomes several, one a channel: `render` if there is one, then depth, canonical coordinates, normals, ambient coordinates and mask,
-//! and with an avatar what its feature maps say of the surface (`features`): the first three principal components over the film as red, green and blue, each of mean
-//! 0.5 and deviation 0.2. The picture is in the column `render`. A group is a film: its depths share one scale, so that grey stands for one distance in all of it.
-//! Knows no cameras and no truth.
+//! Each row becomes several, one a channel: `render` if there is one, then depth, canonical coordinates, normals,
+//! ambient coordinates and mask, and with an avatar what its feature maps say of the surface (`features`): the first
+//! three principal components over the film as red, green and blue, each of mean 0.5 and deviation 0.2. The picture is
+//! in the column `render`. A group is a film: its depths share one scale, so that grey stands for one distance in all
+//! of it. Knows no cameras and no truth.
 
 use crate::common::avatar_description::{Description, TRAINED, trained};
 use crate::common::backbone;
@@ -85,7 +86,8 @@ impl DrawConditions {
         Ok(out)
     }
 
-    /// What the avatar has learned of each place that is seen, `[places, C]`; none without an avatar, or one without maps.
+    /// What the avatar has learned of each place that is seen, `[places, C]`; none without an avatar, or one without
+    /// maps.
     fn features(&self, row: &Row<'_>, gbuffer: &GBuffer) -> Result<Option<Tensor>> {
         let Some((description, avatar)) = &self.learned else { return Ok(None) };
         let mut tensors = gbuffers::to_tensors(from_ref(gbuffer))?;
@@ -95,8 +97,8 @@ impl DrawConditions {
         Ok(all.map(|all| all.squeeze_dim(0).flatten(1, 2).index_select(1, &seen).transpose(0, 1)))
     }
 
-    /// The depths of a film, and how its features are painted; none if there are none. All pictures are read again to be drawn: those of a long
-    /// film at 512 px do not fit into memory together.
+    /// The depths of a film, and how its features are painted; none if there are none. All pictures are read again to
+    /// be drawn: those of a long film at 512 px do not fit into memory together.
     fn scales(&self, rows: &[Row<'_>]) -> Result<([f32; 2], Option<Colors>)> {
         let (mut span, mut sums) = (None, None);
         for row in rows {

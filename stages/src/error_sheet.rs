@@ -1,10 +1,12 @@
 //! `error_sheet`: truth, render and where they differ, in one picture.
 //!
-//! reads: target, render, method?, sequence, camera, timestep, participant?, crop?, split? (all rows at once)   writes: sheet (PNG)
+//! reads: target, render, method?, sequence, camera, timestep, participant?, crop?, split? (all rows at once)   writes:
+//! sheet (PNG)
 //!
-//! A line per view, as many of each split, spread evenly over the views there are: the truth, then each method's render and the map of its error: mean absolute difference over
-//! red, green and blue, values in [0, 1], in turbo from 0 to `full`. The scale is a parameter and not that of the pictures, so that sheets of two runs
-//! can be laid side by side. The number in a map's corner is its mean (L1). Knows no masks.
+//! A line per view, as many of each split, spread evenly over the views there are: the truth, then each method's render
+//! and the map of its error: mean absolute difference over red, green and blue, values in [0, 1], in turbo from 0 to
+//! `full`. The scale is a parameter and not that of the pictures, so that sheets of two runs can be laid side by side.
+//! The number in a map's corner is its mean (L1). Knows no masks.
 
 use crate::common::drawing::{Anchor, WHITE, below, beside, color_bar, place, plain, text, turbo};
 use crate::common::media::Image;

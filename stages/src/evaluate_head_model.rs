@@ -1,14 +1,18 @@
-//! `evaluate_head_model`: how well a head model explains people it has not seen: fitted to partial scans, compared with the whole.
+//! `evaluate_head_model`: how well a head model explains people it has not seen: fitted to partial scans, compared with
+//! the whole.
 //!
-//! reads: identity, scans; with head_model or pca_model   writes: the measures below, mesh (PLY), truth_picture, picture (PNG)
+//! reads: identity, scans; with head_model or pca_model   writes: the measures below, mesh (PLY), truth_picture,
+//! picture (PNG)
 //!
-//! After NPHM's protocol. A person's first scans (the neutral one first) are each seen from one point in front, 2500 points without normals,
-//! the first also from behind; scans lie in model space, so no pose is sought. One identity and an expression per scan are fitted
-//! jointly, the surfaces extracted and compared with the scans: mean distances either way and their mean (Chamfer-L1, mm), Chamfer-L2
-//! (mm^2), normal consistency, F-scores at 1, 2 and 5 mm; for the head above the throat and for its face, averaged over the person's scans.
-//! Unlike there, distances lead to the other surface instead of to points of it, so that they have no floor. What is compared is what 37 cameras all around see
-//! (`head_views`): nothing inside, nothing through the mouth. The face is where training draws most points (`scan_pools::is_face`, on the neutral scan);
-//! a point of the model belongs to it if the nearest one of the scan does. `mesh` is the neutral fit in model space; pictures show all scans, grey where nothing is compared.
+//! After NPHM's protocol. A person's first scans (the neutral one first) are each seen from one point in front, 2500
+//! points without normals, the first also from behind; scans lie in model space, so no pose is sought. One identity and
+//! an expression per scan are fitted jointly, the surfaces extracted and compared with the scans: mean distances either
+//! way and their mean (Chamfer-L1, mm), Chamfer-L2 (mm^2), normal consistency, F-scores at 1, 2 and 5 mm; for the head
+//! above the throat and for its face, averaged over the person's scans. Unlike there, distances lead to the other
+//! surface instead of to points of it, so that they have no floor. What is compared is what 37 cameras all around see
+//! (`head_views`): nothing inside, nothing through the mouth. The face is where training draws most points
+//! (`scan_pools::is_face`, on the neutral scan); a point of the model belongs to it if the nearest one of the scan
+//! does. `mesh` is the neutral fit in model space; pictures show all scans, grey where nothing is compared.
 
 use crate::common::drawing::below;
 use crate::common::head_models::{self, UNIT_MM};
@@ -43,7 +47,8 @@ struct Params {
     /// Updates of the fit of a neural model.
     #[serde(default = "steps")]
     steps: usize,
-    /// For a linear model: what a coefficient of one standard deviation costs, as a mean squared distance (model units).
+    /// For a linear model: what a coefficient of one standard deviation costs, as a mean squared distance (model
+    /// units).
     #[serde(default = "ridge")]
     #[schemars(range(min = 0))]
     ridge: f64,

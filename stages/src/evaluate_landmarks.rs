@@ -1,22 +1,27 @@
 //! `evaluate_landmarks`: whether landmarks on the tracked surface are where detectors see them in the pictures.
 //!
-//! reads: sequence, timestep, mesh, landmarks3d, landmarks, landmark_confidence, intrinsics, world_to_cam, width, height, truth?; with landmarks
-//! writes: sequence, timestep, reprojection, reprojection_on_surface, reprojection_mean_places, reprojection_triangulated, reprojection_truth, landmark_views
+//! reads: sequence, timestep, mesh, landmarks3d, landmarks, landmark_confidence, intrinsics, world_to_cam, width,
+//! height, truth?; with landmarks writes: sequence, timestep, reprojection, reprojection_on_surface,
+//! reprojection_mean_places, reprojection_triangulated, reprojection_truth, landmark_views
 //!
-//! A group is a person tracked by one method; its rows are views, and a row comes out for each moment. All errors are mean distances
-//! in the picture, in per cent of the face's width as that camera would see it head-on: the distance of the two outermost
-//! landmarks on the head model, times focal length over depth. Counted are views that the detector is sure of, and in them landmarks whose surface looks
-//! at the camera (the detector guesses the others).
+//! A group is a person tracked by one method; its rows are views, and a row comes out for each moment. All errors are
+//! mean distances in the picture, in per cent of the face's width as that camera would see it head-on: the distance of
+//! the two outermost landmarks on the head model, times focal length over depth. Counted are views that the detector is
+//! sure of, and in them landmarks whose surface looks at the camera (the detector guesses the others).
 //!
-//! A landmark is a point of the canonical head, as it is for the tracker, and need not lie on its surface: what the views of a detector agree on is
-//! some millimetres before or behind the skin, by landmark. The tracked mesh, which carries canonical coordinates, says where it is at a moment: as
-//! far above the surface there as above the canonical one. Which point it is differs between people, and what a network means by it is not known.
-//! `reprojection` takes the person's own: the median, over the frames of all *other* sequences, of the canonical points where triangulated
-//! landmarks are; so a landmark that slides over the skin from one sequence to another is an error, and a constant difference in what is meant is
-//! none. Null if the person has one sequence. `reprojection_on_surface` lays the same points down on the surface. `reprojection_mean_places` takes the head model's places (the mean of other
-//! people's), and so counts in how this person differs. `reprojection_triangulated` is the error of the triangulated landmarks themselves, for the same
-//! landmarks and views: what no surface could be expected to go below. `reprojection_truth`, of captures whose `truth` is there, is what `reprojection` would be
-//! of the true surface: detected landmarks slide over the skin when a face moves, so it is not zero, and a tracker below it follows the detector rather than the head.
+//! A landmark is a point of the canonical head, as it is for the tracker, and need not lie on its surface: what the
+//! views of a detector agree on is some millimetres before or behind the skin, by landmark. The tracked mesh, which
+//! carries canonical coordinates, says where it is at a moment: as far above the surface there as above the canonical
+//! one. Which point it is differs between people, and what a network means by it is not known. `reprojection` takes the
+//! person's own: the median, over the frames of all *other* sequences, of the canonical points where triangulated
+//! landmarks are; so a landmark that slides over the skin from one sequence to another is an error, and a constant
+//! difference in what is meant is none. Null if the person has one sequence. `reprojection_on_surface` lays the same
+//! points down on the surface. `reprojection_mean_places` takes the head model's places (the mean of other people's),
+//! and so counts in how this person differs. `reprojection_triangulated` is the error of the triangulated landmarks
+//! themselves, for the same landmarks and views: what no surface could be expected to go below. `reprojection_truth`,
+//! of captures whose `truth` is there, is what `reprojection` would be of the true surface: detected landmarks slide
+//! over the skin when a face moves, so it is not zero, and a tracker below it follows the detector rather than the
+//! head.
 
 use crate::common::head_models::HEAD_CENTER;
 use crate::common::head_validation::content;
@@ -57,7 +62,8 @@ fn max_angle() -> f64 {
     70.0
 }
 
-/// A triangulated landmark farther from the tracked surface than this, metres, says nothing about where on it the landmark is.
+/// A triangulated landmark farther from the tracked surface than this, metres, says nothing about where on it the
+/// landmark is.
 const ON_SURFACE: f32 = 0.02;
 
 /// A canonical place, on the surface or above or below it: position (model units) and ambient coordinates.
@@ -113,7 +119,8 @@ struct Surface {
     around: Vec<Vec<u32>>,
 }
 
-/// A point of the surface or above it, world: what lies below it on the surface, the way out of the surface there, and how far that way it is, metres.
+/// A point of the surface or above it, world: what lies below it on the surface, the way out of the surface there, and
+/// how far that way it is, metres.
 #[derive(Clone, Copy, Debug)]
 struct Spot {
     foot: DVec3,
@@ -160,8 +167,9 @@ impl Surface {
         found.iter().map(|p| p.as_ref().and_then(place)).collect()
     }
 
-    /// Where the point with a canonical place is: below it the vertex nearest to the place, then the nearest point of the faces around it. Lips
-    /// that touch in the canonical head are told apart by the ambient coordinates, if the place has them.
+    /// Where the point with a canonical place is: below it the vertex nearest to the place, then the nearest point of
+    /// the faces around it. Lips that touch in the canonical head are told apart by the ambient coordinates, if the
+    /// place has them.
     fn spot(&self, place: &[f32]) -> Option<Spot> {
         let distance = |c: &Place| place.iter().zip(c).map(|(a, b)| (a - b) * (a - b)).sum::<f32>();
         let (nearest, _) = self
@@ -305,8 +313,8 @@ impl EvaluateLandmarks {
         Ok(Moment { sequence, timestep, found, places, true_places, mesh, truth, views })
     }
 
-    /// Mean error over views and the landmarks that count, per cent; none if there is nothing to compare. `facing` says which way the
-    /// surface looks at each landmark.
+    /// Mean error over views and the landmarks that count, per cent; none if there is nothing to compare. `facing` says
+    /// which way the surface looks at each landmark.
     fn error(
         &self,
         spots: &[Option<Spot>],
@@ -359,7 +367,8 @@ mod tests {
     use super::*;
     use datasets::capture::portrait_camera;
 
-    /// A bowl, open to the back, whose canonical coordinates are its rest positions in model units, moved by `shift` metres.
+    /// A bowl, open to the back, whose canonical coordinates are its rest positions in model units, moved by `shift`
+    /// metres.
     fn bowl(shift: Vec3) -> Surface {
         let n = 40i32;
         let mut mesh = Mesh { positions: Vec::new(), faces: Vec::new() };

@@ -2,14 +2,16 @@
 //!
 //! reads: sequence, timestep, pose, head_pose   writes: pose_degrees, pose_mm, jitter_mm
 //!
-//! A group is a person tracked by one method. The head model's frame and the truth's differ by a constant rigid offset that nobody
-//! knows. It is estimated from all frames of the group: with T the tracked pose, H the true motion of the head, and c the centre of the head in the
-//! model's frame, its rotation is the entry-wise median of `H^-1 T`, brought to the nearest rotation, and the centre at rest the
-//! median of `H^-1 T c`. What remains of each frame is its error: `pose_degrees` the angle of the rotation, `pose_mm` the distance
-//! of the centres. A constant misplacement of the whole head is therefore not seen here; `evaluate_tracking` sees that.
+//! A group is a person tracked by one method. The head model's frame and the truth's differ by a constant rigid offset
+//! that nobody knows. It is estimated from all frames of the group: with T the tracked pose, H the true motion of the
+//! head, and c the centre of the head in the model's frame, its rotation is the entry-wise median of `H^-1 T`, brought
+//! to the nearest rotation, and the centre at rest the median of `H^-1 T c`. What remains of each frame is its error:
+//! `pose_degrees` the angle of the rotation, `pose_mm` the distance of the centres. A constant misplacement of the
+//! whole head is therefore not seen here; `evaluate_tracking` sees that.
 //!
-//! `jitter_mm` is the root mean square second difference in time of (tracked centre - true centre) over the row's sequence: the
-//! motion of the truth cancels. Triples of frames count whose timesteps are equally spaced; null where a sequence has none. Reads no pictures and no meshes.
+//! `jitter_mm` is the root mean square second difference in time of (tracked centre - true centre) over the row's
+//! sequence: the motion of the truth cancels. Triples of frames count whose timesteps are equally spaced; null where a
+//! sequence has none. Reads no pictures and no meshes.
 
 use crate::common::head_models::HEAD_CENTER;
 use anyhow::{Context, Result};
@@ -109,7 +111,8 @@ fn remaining(moments: &[Moment]) -> Result<Vec<Left>> {
     Ok(moments.iter().map(left).collect())
 }
 
-/// The rotation nearest to a matrix (Frobenius): what best turns the axes, and their opposites, to where the matrix sends them.
+/// The rotation nearest to a matrix (Frobenius): what best turns the axes, and their opposites, to where the matrix
+/// sends them.
 fn nearest_rotation(matrix: DMat3) -> Result<DQuat> {
     let axes = [DVec3::X, DVec3::Y, DVec3::Z].map(|axis| [axis, -axis]);
     let turned: Vec<DVec3> = axes.as_flattened().iter().map(|axis| matrix * *axis).collect();

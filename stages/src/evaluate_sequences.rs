@@ -1,12 +1,14 @@
 //! `evaluate_sequences`: from the scores of frames to those of a sequence, as the paper's evaluator does it.
 //!
-//! reads: timestep, and of the scores what there is   writes: frames, psnr_pooled (dB), and each score's mean over the frames that have it
+//! reads: timestep, and of the scores what there is   writes: frames, psnr_pooled (dB), and each score's mean over the
+//! frames that have it
 //!
-//! A group is what one method gave for one sequence and camera: `by: [method, participant, split, sequence, camera]`. A score is averaged over frames (of PSNR
-//! without those that have no error at all, whose infinite one would hide the others);
-//! `psnr_pooled` is PSNR of the squared error pooled over `chunk` frames, averaged over chunks (DiffusionAvatars: 16), which is below the mean
-//! of the frames' own. A table over these rows is an unweighted mean over sequences, however long they are, and with `per: [participant]` one
-//! over people of such means. Reads no pictures.
+//! A group is what one method gave for one sequence and camera: `by: [method, participant, split, sequence, camera]`. A
+//! score is averaged over frames (of PSNR without those that have no error at all, whose infinite one would hide the
+//! others); `psnr_pooled` is PSNR of the squared error pooled over `chunk` frames, averaged over chunks
+//! (DiffusionAvatars: 16), which is below the mean of the frames' own. A table over these rows is an unweighted mean
+//! over sequences, however long they are, and with `per: [participant]` one over people of such means. Reads no
+//! pictures.
 
 use crate::evaluate::METRICS;
 use anyhow::Result;

@@ -1,12 +1,16 @@
-//! `evaluate_skin`: how far skin that was found again lies from where it truly is, beside where the tracked surface had it.
+//! `evaluate_skin`: how far skin that was found again lies from where it truly is, beside where the tracked surface had
+//! it.
 //!
-//! reads: sequence?, timestep, skin, mesh, pose, truth; with reference (sequence?, timestep, mesh, pose, truth, lost, expression), carried? (sequence?, timestep, mesh, pose), person
-//! writes: skin_error_mm, skin_error_tracked_mm
+//! reads: sequence?, timestep, skin, mesh, pose, truth; with reference (sequence?, timestep, mesh, pose, truth, lost,
+//! expression), carried? (sequence?, timestep, mesh, pose), person writes: skin_error_mm, skin_error_tracked_mm
 //!
-//! A row is a moment, `reference` what `track_skin` had for it. The place of each point on the true surface at the reference moves along with that surface; both columns are
-//! medians over the points of the distance from there along the surface (across it evaluate_tracking measures): of what was found, and of the place that the tracked mesh has for the same canonical point. Null where
-//! nothing was found, and at the reference itself, where there is nothing to find. Rows that were tracked otherwise than `reference` was, by another model perhaps, whose canonical
-//! head is another: `carried` has rows of that tracking, and the canonical points are those which its surface has at the moment of the reference where the skin is. On synthetic people only.
+//! A row is a moment, `reference` what `track_skin` had for it. The place of each point on the true surface at the
+//! reference moves along with that surface; both columns are medians over the points of the distance from there along
+//! the surface (across it evaluate_tracking measures): of what was found, and of the place that the tracked mesh has
+//! for the same canonical point. Null where nothing was found, and at the reference itself, where there is nothing to
+//! find. Rows that were tracked otherwise than `reference` was, by another model perhaps, whose canonical head is
+//! another: `carried` has rows of that tracking, and the canonical points are those which its surface has at the moment
+//! of the reference where the skin is. On synthetic people only.
 
 use crate::common::head_models::Person;
 use crate::common::skin::{self, SKIN};

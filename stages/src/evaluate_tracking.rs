@@ -1,12 +1,13 @@
 //! `evaluate_tracking`: how far the tracked surface is from the true one, beside the model's mean shape.
 //!
-//! reads: mesh, truth, landmarks3d?; with head_model   writes: scan_to_mesh_mm, scan_to_mesh_median_mm, mean_shape_mm, landmark_mm
+//! reads: mesh, truth, landmarks3d?; with head_model   writes: scan_to_mesh_mm, scan_to_mesh_median_mm, mean_shape_mm,
+//! landmark_mm
 //!
-//! Points of the true skin and eyes in front of the ears and above the chin's underside, as cameras see them, to the nearest point
-//! of the tracked mesh. `mean_shape_mm` is the same for the head model's mean (all codes zero), rigidly placed by the true
-//! head motion: what one has without tracking. `landmark_mm` is the mean distance of triangulated
-//! landmarks from the true corners of eyes and mouth, and null without any; what a network means by a corner differs a little from what
-//! the synthetic head does. Poses and codes are judged by `evaluate_poses` and `probe_expression`.
+//! Points of the true skin and eyes in front of the ears and above the chin's underside, as cameras see them, to the
+//! nearest point of the tracked mesh. `mean_shape_mm` is the same for the head model's mean (all codes zero), rigidly
+//! placed by the true head motion: what one has without tracking. `landmark_mm` is the mean distance of triangulated
+//! landmarks from the true corners of eyes and mouth, and null without any; what a network means by a corner differs a
+//! little from what the synthetic head does. Poses and codes are judged by `evaluate_poses` and `probe_expression`.
 
 use crate::common::head_models::{self, initial_frame};
 use crate::common::landmarks;
@@ -110,8 +111,9 @@ fn corners_mm(row: &Row<'_>, truth: &Truth) -> Result<Option<f64>> {
     Ok((!distances.is_empty()).then(|| distances.iter().sum::<f64>() / distances.len() as f64))
 }
 
-/// What cameras in front see of the true skin and eyes, one point a pixel, in front of the head's middle and between brow-top and
-/// chin: the face. Not vertices: those crowd around the lips, and many lie in the mouth or behind the lids.
+/// What cameras in front see of the true skin and eyes, one point a pixel, in front of the head's middle and between
+/// brow-top and chin: the face. Not vertices: those crowd around the lips, and many lie in the mouth or behind the
+/// lids.
 fn face_points(truth: &Truth) -> Vec<Vec3> {
     let eyes = (truth.eyes[0] + truth.eyes[1]) / 2.0;
     let rest = truth.head_pose.inverse();

@@ -1,11 +1,13 @@
-//! `export_annotations`: face boxes and colour corrections as DiffusionAvatars' data has them (layout D of NeRSemble), for `effigy export`.
+//! `export_annotations`: face boxes and colour corrections as DiffusionAvatars' data has them (layout D of NeRSemble),
+//! for `effigy export`.
 //!
 //! reads: participant, sequence, camera, timestep, landmarks, landmark_confidence, width, height
 //! writes: boxes (npy `[T, 5]`), boxes_path, color_correction (npy `[3, 4]`), color_correction_path
 //!
-//! A group is what a camera saw of a sequence (`by: [participant, sequence, camera]`), as `detect_landmarks` found it. Row t of the boxes is the t-th of its
-//! timesteps in order, as the reference counts them: left, top, width and height of what the face's landmarks take up, as shares of the picture, and the
-//! landmarks' confidence. The colour correction changes nothing, since frames of `extract_frames` are corrected already. Reads no pictures.
+//! A group is what a camera saw of a sequence (`by: [participant, sequence, camera]`), as `detect_landmarks` found it.
+//! Row t of the boxes is the t-th of its timesteps in order, as the reference counts them: left, top, width and height
+//! of what the face's landmarks take up, as shares of the picture, and the landmarks' confidence. The colour correction
+//! changes nothing, since frames of `extract_frames` are corrected already. Reads no pictures.
 
 use anyhow::{Context, Result, ensure};
 use datasets::nersemble;

@@ -1,11 +1,14 @@
-//! `export_flame`: head poses and gaze as the FLAME tracking that the reference code reads beside its NPHM fits, for `effigy export`.
+//! `export_flame`: head poses and gaze as the FLAME tracking that the reference code reads beside its NPHM fits, for
+//! `effigy export`.
 //!
-//! reads: participant, sequence, timestep, pose, eyes?; with person   writes: participant, sequence, flame (npz), flame_path
+//! reads: participant, sequence, timestep, pose, eyes?; with person   writes: participant, sequence, flame (npz),
+//! flame_path
 //!
-//! A row per sequence. Where our tracking puts the head is where FLAME's rotation, scale and translation put it: `x_world = R (s x) + t` of FLAME's space,
-//! whose unit is 4 of NPHM's. Of FLAME's face there is nothing: shape, expression and jaw are 0. `eyes` go along where all moments of a sequence
-//! have them. Rows of the file are in the order of timesteps, which is how the reference finds them; so the folders of frames have to be those
-//! of the same timesteps. Knows no meshes and no images.
+//! A row per sequence. Where our tracking puts the head is where FLAME's rotation, scale and translation put it:
+//! `x_world = R (s x) + t` of FLAME's space, whose unit is 4 of NPHM's. Of FLAME's face there is nothing: shape,
+//! expression and jaw are 0. `eyes` go along where all moments of a sequence have them. Rows of the file are in the
+//! order of timesteps, which is how the reference finds them; so the folders of frames have to be those of the same
+//! timesteps. Knows no meshes and no images.
 
 use crate::common::head_models::Person;
 use anyhow::{Context, Result, anyhow, ensure};

@@ -1,10 +1,11 @@
-//! `export_linear_head`: our linear head model as a file of FLAME's format, for `load_linear_head` and any program that takes such models.
+//! `export_linear_head`: our linear head model as a file of FLAME's format, for `load_linear_head` and any program that
+//! takes such models.
 //!
 //! reads: pca_model   writes: linear_head (npz), linear_head_path
 //!
-//! Fields and their order are FLAME's (`v_template`, `shapedirs`, `posedirs`, `J_regressor`, `kintree_table`, `weights`, `f`; identity
-//! first in `shapedirs`, `n_shape` of them), in metres. There is one joint, the middle of all vertices, which every vertex follows: the scans that the components are of have
-//! no others. Knows no tracking.
+//! Fields and their order are FLAME's (`v_template`, `shapedirs`, `posedirs`, `J_regressor`, `kintree_table`,
+//! `weights`, `f`; identity first in `shapedirs`, `n_shape` of them), in metres. There is one joint, the middle of all
+//! vertices, which every vertex follows: the scans that the components are of have no others. Knows no tracking.
 
 use crate::common::pca_heads;
 use anyhow::{Context, Result};

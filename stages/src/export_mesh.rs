@@ -2,9 +2,9 @@
 //!
 //! reads: participant, sequence, timestep, mesh   writes: exported, exported_path
 //!
-//! The mesh stays in the world frame: metres, right-handed, +y up, the face to +z, which is glTF's convention, too. PLY has normals and every property that the tracked
-//! mesh has; GLB has normals, `_CANONICAL` (VEC3) and `_AMBIENT` (VEC2), in NPHM units; OBJ has normals, and no place for more.
-//! Knows no images and no cameras.
+//! The mesh stays in the world frame: metres, right-handed, +y up, the face to +z, which is glTF's convention, too. PLY
+//! has normals and every property that the tracked mesh has; GLB has normals, `_CANONICAL` (VEC3) and `_AMBIENT`
+//! (VEC2), in NPHM units; OBJ has normals, and no place for more. Knows no images and no cameras.
 
 use crate::common::tracked;
 use anyhow::{Context, Result, ensure};

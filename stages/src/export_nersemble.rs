@@ -1,12 +1,15 @@
-//! `export_nersemble`: where extracted frames lie in DiffusionAvatars' data (layout D of NeRSemble), for `effigy export`.
+//! `export_nersemble`: where extracted frames lie in DiffusionAvatars' data (layout D of NeRSemble), for `effigy
+//! export`.
 //!
 //! reads: participant, sequence, camera, timestep, image; matte?   writes: image_path, matte (grey PNG), matte_path
 //!
-//! With `effigy import nersemble FOLDER --calibration-to DIR`, which writes the calibration, this lays a download out as
-//! the reference code's data lie. Frames of `extract_frames` are colour-corrected already, so no colour correction goes
-//! along; they have to come with `over_white: false`, because whoever reads this layout lays them over white. Pictures are not touched: their size and format
-//! are those of `extract_frames` (the reference has JPEG, 1100 px wide). Mattes become twice as large as the pictures: the reference halves them. Its defaults also ask for colour corrections and face boxes, which `export_annotations` writes,
-//! and for segmentation masks, which nothing here makes: its options switch them off.
+//! With `effigy import nersemble FOLDER --calibration-to DIR`, which writes the calibration, this lays a download out
+//! as the reference code's data lie. Frames of `extract_frames` are colour-corrected already, so no colour correction
+//! goes along; they have to come with `over_white: false`, because whoever reads this layout lays them over white.
+//! Pictures are not touched: their size and format are those of `extract_frames` (the reference has JPEG, 1100 px
+//! wide). Mattes become twice as large as the pictures: the reference halves them. Its defaults also ask for colour
+//! corrections and face boxes, which `export_annotations` writes, and for segmentation masks, which nothing here makes:
+//! its options switch them off.
 
 use crate::common::media::Image;
 use anyhow::{Context, Result, ensure};

@@ -4,8 +4,9 @@
 //! reads: participant, sequence, timestep, mesh, expression, pose; with person
 //! writes: ex_code, canonical (npz), local_mesh (OpenCTM), and of each its path in the layout, in a column `..._path`
 //!
-//! The mesh goes back to the head model's own space by the inverse of `x_world = R (s x / 4) + t`. The reference takes it
-//! to the world by FLAME's rotation, scale and translation, a file for each sequence, which `export_flame` writes. Knows no images and no cameras.
+//! The mesh goes back to the head model's own space by the inverse of `x_world = R (s x / 4) + t`. The reference takes
+//! it to the world by FLAME's rotation, scale and translation, a file for each sequence, which `export_flame` writes.
+//! Knows no images and no cameras.
 
 use crate::common::head_models::Person;
 use crate::common::tracked;

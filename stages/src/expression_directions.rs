@@ -2,9 +2,10 @@
 //!
 //! reads: expression   writes: component, direction, share
 //!
-//! All rows are one unit. Component 0 is the mean code; the others are principal components of the codes, most important first, each a
-//! standard deviation of the codes long, with its share of their variance. Codes that are all equal have a mean alone. What a direction
-//! looks like nobody has named: its sign is the one that makes its largest entry positive. Knows no truth.
+//! All rows are one unit. Component 0 is the mean code; the others are principal components of the codes, most
+//! important first, each a standard deviation of the codes long, with its share of their variance. Codes that are all
+//! equal have a mean alone. What a direction looks like nobody has named: its sign is the one that makes its largest
+//! entry positive. Knows no truth.
 
 use anyhow::{Context, Result, ensure};
 use manifests::{Type, Value};

@@ -1,16 +1,18 @@
-//! `extract_frames`: frames of videos, and pictures, resized, colour-corrected, without distortion, laid over white by a matte.
+//! `extract_frames`: frames of videos, and pictures, resized, colour-corrected, without distortion, laid over white by
+//! a matte.
 //!
-//! reads: video or image with timestep and moment?, matte_video? or matte? or background?, color_transform? or color_polynomial?, every?,
-//! distortion? or distortion_fisheye? with intrinsics, width, height
-//! writes: timestep, image (RGB, PNG or JPEG), matte (grey PNG); colours, lens and background that it was corrected by, as null, since it is done. The matte stays:
-//! who extracts from what was extracted says `over_white: false`
+//! reads: video or image with timestep and moment?, matte_video? or matte? or background?, color_transform? or
+//! color_polynomial?, every?, distortion? or distortion_fisheye? with intrinsics, width, height writes: timestep, image
+//! (RGB, PNG or JPEG), matte (grey PNG); colours, lens and background that it was corrected by, as null, since it is
+//! done. The matte stays: who extracts from what was extracted says `over_white: false`
 //!
-//! A picture has the shape of those that its camera's calibration is for, and a matte that of its picture; sizes may differ.
-//! A row of the input is a video, and each of its frames taken is a row of the output; or it is a picture, and is taken if
-//! its number is that of a frame that would be: its `moment`, which counts those that are there, or else its `timestep`. `timestep` is the number of the frame in the video. A video of mattes has as many frames as that of the
-//! pictures: with more or fewer it is of another recording, or one of both was cut. Without a matte, the alpha channel of a picture is
-//! one, of TIFF and WebP too, or it is cut out against the picture of the background, if there is one. Knows nothing of people: what is in the picture, and
-//! where, is for later stages.
+//! A picture has the shape of those that its camera's calibration is for, and a matte that of its picture; sizes may
+//! differ. A row of the input is a video, and each of its frames taken is a row of the output; or it is a picture, and
+//! is taken if its number is that of a frame that would be: its `moment`, which counts those that are there, or else
+//! its `timestep`. `timestep` is the number of the frame in the video. A video of mattes has as many frames as that of
+//! the pictures: with more or fewer it is of another recording, or one of both was cut. Without a matte, the alpha
+//! channel of a picture is one, of TIFF and WebP too, or it is cut out against the picture of the background, if there
+//! is one. Knows nothing of people: what is in the picture, and where, is for later stages.
 
 use crate::common::matting;
 use crate::common::media::{Image, Undistort, ensure_shape};
@@ -28,8 +30,9 @@ use std::path::{Path, PathBuf};
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Params {
-    /// Take every n-th frame of a video, the first included, and of pictures those whose `moment`, or else their timestep, is a multiple of n; a
-    /// column `every` of a row goes before. The paper takes every 3rd of 73 frames a second.
+    /// Take every n-th frame of a video, the first included, and of pictures those whose `moment`, or else their
+    /// timestep, is a multiple of n; a column `every` of a row goes before. The paper takes every 3rd of 73 frames a
+    /// second.
     #[serde(default = "every")]
     #[schemars(range(min = 1))]
     every: u32,
@@ -37,7 +40,8 @@ struct Params {
     #[serde(default)]
     #[schemars(range(max = 16384))]
     width: u32,
-    /// Whether a picture is laid over white by its matte. Who lays it over something later wants it as it is: twice leaves a rim.
+    /// Whether a picture is laid over white by its matte. Who lays it over something later wants it as it is: twice
+    /// leaves a rim.
     #[serde(default = "yes")]
     over_white: bool,
     /// How images are written; mattes are always PNG.
@@ -71,8 +75,8 @@ fn every() -> u32 {
     1
 }
 
-/// Videos that a process reads side by side. More processes would load their libraries, as long as some videos take, for each; with
-/// more videos in one, more would be read again if one of them is broken.
+/// Videos that a process reads side by side. More processes would load their libraries, as long as some videos take,
+/// for each; with more videos in one, more would be read again if one of them is broken.
 const TOGETHER: usize = 2;
 
 fn def() -> StageDef {
@@ -181,8 +185,8 @@ impl Treatment {
         }
     }
 
-    /// The finished picture, and the matte that it brought along: what is hidden by that has colours that nobody meant, black mostly, and has no
-    /// part in what is resampled.
+    /// The finished picture, and the matte that it brought along: what is hidden by that has colours that nobody meant,
+    /// black mostly, and has no part in what is resampled.
     fn cut_out(&mut self, image: Image, alpha: Option<Image>) -> Result<(Image, Option<Image>)> {
         match alpha {
             Some(alpha) if self.resamples(image.width) => self.finish(image.weighted(&alpha)?, Some(alpha), true),
@@ -211,7 +215,8 @@ impl Treatment {
         self.finish(frame, matte, false)
     }
 
-    /// The frame without distortion, in its size and colours, and its matte. One that is weighted by its matte is so no more.
+    /// The frame without distortion, in its size and colours, and its matte. One that is weighted by its matte is so no
+    /// more.
     fn finish(&mut self, frame: Image, matte: Option<Image>, weighted: bool) -> Result<(Image, Option<Image>)> {
         let (frame, matte) = match &mut self.undistort {
             None => (frame, matte),
@@ -245,8 +250,8 @@ impl Treatment {
 /// A matte that is a file of its own, and what is to be said of it.
 fn matte_of(path: &Path) -> Result<(Image, Option<&'static str>)> {
     let mut matte = Image::read(path, 1)?;
-    // written as truth values, which nerfstudio takes as they are meant; a few ones are the noise of a mask in which nobody is, and JPEG has none
-    // but noise
+    // written as truth values, which nerfstudio takes as they are meant; a few ones are the noise of a mask in which
+    // nobody is, and JPEG has none but noise
     let ones = matte.data.iter().filter(|value| **value == 1).count();
     let is_lossy =
         path.extension().is_some_and(|ext| ext.eq_ignore_ascii_case("jpg") || ext.eq_ignore_ascii_case("jpeg"));

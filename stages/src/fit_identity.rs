@@ -1,11 +1,15 @@
 //! `fit_identity`: who the person is: one identity code, jointly fitted to point clouds of several moments.
 //!
-//! reads: sequence, timestep, cloud, landmarks3d?, free_space?; with head_model, landmarks?, pca_model?   writes: person (JSON), residual (mm)
+//! reads: sequence, timestep, cloud, landmarks3d?, free_space?; with head_model, landmarks?, pca_model?   writes:
+//! person (JSON), residual (mm)
 //!
-//! Key frames are spread evenly over all timesteps given, or are those that differ most (`key_choice`); moments in which too little of a face was seen are none of them, and only if all are like that there is an error. Each has its own expression code and rigid pose, all share the
-//! identity (specs of NPHM fitting, section 5: joint identity on diverse key frames), and each landmark has one canonical place in all of them. Poses start where a frame's landmarks put the mean
-//! head; without landmarks where the linear model `pca_model` finds it (`linear_start`), or else upright, facing +z of the rig, at `center`. They are first brought near by the mean shape alone. The size of the head
-//! is the model's, since rig and model are both metric, or that of its landmarks (`size`). Sees points and landmarks only.
+//! Key frames are spread evenly over all timesteps given, or are those that differ most (`key_choice`); moments in
+//! which too little of a face was seen are none of them, and only if all are like that there is an error. Each has its
+//! own expression code and rigid pose, all share the identity (specs of NPHM fitting, section 5: joint identity on
+//! diverse key frames), and each landmark has one canonical place in all of them. Poses start where a frame's landmarks
+//! put the mean head; without landmarks where the linear model `pca_model` finds it (`linear_start`), or else upright,
+//! facing +z of the rig, at `center`. They are first brought near by the mean shape alone. The size of the head is the
+//! model's, since rig and model are both metric, or that of its landmarks (`size`). Sees points and landmarks only.
 
 use crate::common::fit_defaults::{free_weight, hair_weight, landmark_weight, points, residual_mm};
 use crate::common::head_models::{self, Moment, Person, Throat, align, initial_frame};
@@ -28,8 +32,9 @@ enum Size {
     /// As the model says: identity codes tell large heads from small ones.
     #[default]
     Model,
-    /// The model's times a factor, the median over all moments of what landmarks tell (specs of NPHM fitting, section 5): for
-    /// calibrations that are not quite metric, and heads larger or smaller than all that the model learned from.
+    /// The model's times a factor, the median over all moments of what landmarks tell (specs of NPHM fitting, section
+    /// 5): for calibrations that are not quite metric, and heads larger or smaller than all that the model learned
+    /// from.
     Landmarks,
 }
 
@@ -56,8 +61,8 @@ struct Params {
     #[serde(default = "free_weight")]
     #[schemars(range(min = 0))]
     free_weight: f64,
-    /// How much a point that lies outside the surface counts if no landmark is within 15 mm of it: it may be hair or clothes, under which the
-    /// head ends. 1 for head models that have hair, as the published ones do.
+    /// How much a point that lies outside the surface counts if no landmark is within 15 mm of it: it may be hair or
+    /// clothes, under which the head ends. 1 for head models that have hair, as the published ones do.
     #[serde(default = "hair_weight")]
     #[schemars(range(min = 0, max = 1))]
     hair_weight: f64,
@@ -71,8 +76,8 @@ struct Params {
     /// Where the head is about to be if no landmarks say so, world frame, metres.
     #[serde(default)]
     center: [f64; 3],
-    /// Where the meshes of this person are cut at the neck: a point of a plane and the direction from it in which the head lies, canonical space,
-    /// model units. Without it they end where the head model does.
+    /// Where the meshes of this person are cut at the neck: a point of a plane and the direction from it in which the
+    /// head lies, canonical space, model units. Without it they end where the head model does.
     #[serde(default)]
     throat: Option<Throat>,
 }

@@ -1,12 +1,17 @@
-//! `fit_pca_head`: the linear head model fitted to a sequence of point clouds: the baseline of `track_head` on the same frames.
+//! `fit_pca_head`: the linear head model fitted to a sequence of point clouds: the baseline of `track_head` on the same
+//! frames.
 //!
-//! reads: sequence?, timestep, cloud, landmarks3d?, skin?; with pca_model, landmarks?, person?   writes: mesh (PLY), expression, pose, residual (mm), kept, lost
+//! reads: sequence?, timestep, cloud, landmarks3d?, skin?; with pca_model, landmarks?, person?   writes: mesh (PLY),
+//! expression, pose, residual (mm), kept, lost
 //!
-//! A group is a person, or one sequence of a person: the identity is fitted jointly with key frames spread over the group, from where landmarks put the mean head;
-//! without any from the upright pose at `center` (`linear_start`). Then frames of a sequence are fitted one after the other, each from the one before, the identity fixed; one that lost the face starts anew. Meshes carry the neutral template's
-//! positions as canonical coordinates and no ambient ones. `residual`, `kept` and `lost` mean what they mean in `track_head`;
-//! a moment in which too little of a face was seen stays as the one before was, and is lost. Skin that was found again (`skin`, of `track_skin`) says where along the surface it is; its
-//! canonical places are of another model's surface of the `person`, which is laid on this one's. Sees points, landmarks and skin only.
+//! A group is a person, or one sequence of a person: the identity is fitted jointly with key frames spread over the
+//! group, from where landmarks put the mean head; without any from the upright pose at `center` (`linear_start`). Then
+//! frames of a sequence are fitted one after the other, each from the one before, the identity fixed; one that lost the
+//! face starts anew. Meshes carry the neutral template's positions as canonical coordinates and no ambient ones.
+//! `residual`, `kept` and `lost` mean what they mean in `track_head`; a moment in which too little of a face was seen
+//! stays as the one before was, and is lost. Skin that was found again (`skin`, of `track_skin`) says where along the
+//! surface it is; its canonical places are of another model's surface of the `person`, which is laid on this one's.
+//! Sees points, landmarks and skin only.
 
 use crate::common::fit_defaults::{LOST, hair_weight, points, skin_weight};
 use crate::common::head_models::{self, Person, Throat, UNIT_MM, initial_frame};
@@ -37,8 +42,8 @@ struct Params {
     #[serde(default = "key_frames")]
     #[schemars(range(min = 1))]
     key_frames: usize,
-    /// How much a point that lies outside the surface counts if no landmark is within 15 mm of it: it may be hair or clothes, under which the
-    /// head ends. 1 for head models that have hair, as the published ones do.
+    /// How much a point that lies outside the surface counts if no landmark is within 15 mm of it: it may be hair or
+    /// clothes, under which the head ends. 1 for head models that have hair, as the published ones do.
     #[serde(default = "hair_weight")]
     #[schemars(range(min = 0, max = 1))]
     hair_weight: f64,
@@ -222,7 +227,8 @@ impl FitPcaHead {
         Ok(out)
     }
 
-    /// Fits a frame of a known identity. Which points lie on the face depends on the pose, so they are chosen again when that is better known.
+    /// Fits a frame of a known identity. Which points lie on the face depends on the pose, so they are chosen again
+    /// when that is better known.
     fn settle(
         &self,
         (observed, skin): (&head_models::Moment, &[(Vec3, Place)]),

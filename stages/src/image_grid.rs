@@ -3,8 +3,8 @@
 //! reads: image; participant?, identity?, sequence?, camera?, timestep?, split?, method?   writes: grid (RGB PNG)
 //!
 //! Rows that are equal in the columns named by `lines` share a line of the grid, those equal in the columns named by
-//! `columns` stand below each other; both come in the order of their first rows. The values are written beside and above.
-//! Knows nothing of what the pictures show.
+//! `columns` stand below each other; both come in the order of their first rows. The values are written beside and
+//! above. Knows nothing of what the pictures show.
 
 use crate::common::drawing::{Anchor, WHITE, below, beside, plain, text, text_width};
 use crate::common::lettering::lettered;
@@ -28,7 +28,8 @@ struct Params {
     /// At most so many lines, spread evenly over what there is; 0 shows all.
     #[serde(default)]
     limit: usize,
-    /// Width of each picture, px; 0 leaves them as they are, but that small ones are enlarged by a whole number, pixel by pixel, so that there is room for names.
+    /// Width of each picture, px; 0 leaves them as they are, but that small ones are enlarged by a whole number, pixel
+    /// by pixel, so that there is room for names.
     #[serde(default)]
     #[schemars(range(max = 16384))]
     width: usize,
@@ -238,8 +239,8 @@ fn space(names: &[Label], column: usize) -> usize {
     }
 }
 
-/// The values above the columns, all in one size: for each column that is named as many lines of text as its longest value takes; a value that goes for
-/// several pictures is written once.
+/// The values above the columns, all in one size: for each column that is named as many lines of text as its longest
+/// value takes; a value that goes for several pictures is written once.
 fn heading(names: &[Label], margin: usize, width: usize) -> Result<Image> {
     let levels = names.iter().map(Vec::len).max().unwrap_or(0);
     let lefts: Vec<usize> = (0..names.len())

@@ -1,7 +1,7 @@
 //! `effigy import nersemble FOLDER`: what a capture on disk has, what is missing, and what that prevents.
 //!
-//! No stage but a command: it computes nothing and writes nothing, unless it is asked for the calibration in the form that
-//! DiffusionAvatars reads. Knows layouts (`datasets::nersemble`) and what the stages want, no recipe.
+//! No stage but a command: it computes nothing and writes nothing, unless it is asked for the calibration in the form
+//! that DiffusionAvatars reads. Knows layouts (`datasets::nersemble`) and what the stages want, no recipe.
 
 use crate::common::recordings::hinted;
 use anyhow::{Context, Result, bail, ensure};
@@ -38,8 +38,8 @@ struct Question {
 /// Answers the command; the arguments are those after `import`.
 ///
 /// # Errors
-/// If the arguments make no sense, the folder cannot be read or has no recordings, or a calibration is wrong where it is to be
-/// written.
+/// If the arguments make no sense, the folder cannot be read or has no recordings, or a calibration is wrong where it
+/// is to be written.
 pub fn answer(arguments: &[String]) -> Result<String> {
     if arguments.iter().any(|word| word == "--help" || word == "-h") {
         return Ok(USAGE.to_string());
@@ -77,8 +77,8 @@ pub fn answer(arguments: &[String]) -> Result<String> {
     Ok(text)
 }
 
-/// Writes a participant's calibration below a folder as DiffusionAvatars reads it; the files. All cameras of the rig have to be there: that reader
-/// finds them by their place among 16 constants.
+/// Writes a participant's calibration below a folder as DiffusionAvatars reads it; the files. All cameras of the rig
+/// have to be there: that reader finds them by their place among 16 constants.
 fn convert(root: &Path, survey: &Survey, folder: &Path) -> Result<[PathBuf; 2]> {
     let same = |a: &Path, b: &Path| a.canonicalize().is_ok_and(|a| b.canonicalize().is_ok_and(|b| a == b));
     ensure!(
@@ -105,7 +105,7 @@ fn convert(root: &Path, survey: &Survey, folder: &Path) -> Result<[PathBuf; 2]> 
     nersemble::write_diffusion_avatars_calibration(folder, &calibrations, size).map_err(hinted)
 }
 
-/// Width and height, px, that all pictures of a participant have: those that its calibration is for, where that says no size.
+/// Width and height, px, of all pictures of a participant: what its calibration is for, where that says no size.
 fn picture_size(root: &Path, survey: &Survey) -> Result<(u32, u32)> {
     let mut first: BTreeMap<String, PathBuf> = BTreeMap::new();
     let recordings = nersemble::list(root, &|_| true).map_err(hinted)?;
@@ -401,7 +401,7 @@ fn as_json(survey: &Survey, published: &Published) -> Value {
     })
 }
 
-/// A path as YAML takes it for a text: in quotation marks unless it has a folder in it and nothing that means something.
+/// A path as YAML takes it for a text: quoted, unless it has a folder in it and nothing that means something.
 fn quoted(path: &str) -> String {
     let plain = |c: char| c.is_alphanumeric() || "/._-+".contains(c);
     if path.contains('/') && path.chars().all(plain) { path.to_owned() } else { Value::from(path).to_string() }
@@ -415,7 +415,7 @@ fn stanza(folder: &Path, one: Option<&str>, points: bool) -> String {
     let folder = quoted(&folder.display().to_string());
     let mut text = format!("in a recipe:\n  capture: {{ stage: source_nersemble, path: {folder}{one} }}");
     if points {
-        // what was measured with all cameras at full size goes before stereo; no profile of a shipped recipe has a stage of this name
+        // what was measured with all cameras at full size goes before stereo; no shipped profile has such a stage
         text += &format!("\n  supplied: {{ stage: source_nersemble_clouds, path: {folder}{one} }}");
         text += "\n  points: { stage: import_points, from: supplied, by: [participant, sequence, timestep] }";
     }
@@ -466,7 +466,8 @@ mod tests {
         put(&root, "017/flame.ply");
         let text = answer(&words(&format!("nersemble {}", root.display()))).unwrap();
         assert!(text.contains("not used here: flame.ply, 1 file\n"), "{text}");
-        // one sequence of which only tracking was published, and one that is not whole, do not keep the others from being told
+        // one sequence of which only tracking was published, and one that is not whole, do not keep the others from
+        // being told
         put(&root, "017/sequences/EXP-2-eyes/tracking/flame2023_tracking_v2.npz");
         put(&root, "017/sequences/EXP-1-head/images/cam_222200042.mp4");
         put(&root, "017/sequences/EXP-1-head/alpha_maps/cam_1.mp4");

@@ -3,10 +3,11 @@
 //! reads: scan? (PCD or PLY), or depth? (PNG of 16 bits) with matte?, intrinsics, world_to_cam, width, height; camera?
 //! writes: cloud (PLY: metres, normals, colours), points, too_few
 //!
-//! A group is what was seen at one moment (`by: [participant, sequence, timestep]`), as `source_nersemble_clouds` lists it: a cloud, or the depth
-//! maps of the cameras, whose pixels are places in the world by the calibration: those of all cameras are one cloud, without what a
-//! matte calls background. A moment with few points near the head is marked `too_few`, as `reconstruct_points` marks it. Clouds without normals get them from their neighbours, turned away from the head's inside, or towards the
-//! camera that saw them. Knows no colours of pictures, and not whose files they are.
+//! A group is what was seen at one moment (`by: [participant, sequence, timestep]`), as `source_nersemble_clouds` lists
+//! it: a cloud, or the depth maps of the cameras, whose pixels are places in the world by the calibration: those of all
+//! cameras are one cloud, without what a matte calls background. A moment with few points near the head is marked
+//! `too_few`, as `reconstruct_points` marks it. Clouds without normals get them from their neighbours, turned away from
+//! the head's inside, or towards the camera that saw them. Knows no colours of pictures, and not whose files they are.
 
 use crate::common::media::{Image, camera_of, ensure_shape};
 use anyhow::{Context, Result, anyhow, bail};
@@ -226,8 +227,8 @@ mod tests {
         let stage = ImportPoints { params: Params { cell: 0.0, radius: 0.25, min_points: 1 } };
         let cloud = stage.unproject(&[map(8, 12)]).unwrap();
         assert_eq!(cloud.len(), 24 - 3, "neither the matte's background, nor the unknown, nor the wall");
-        // pixel (3, 1), centre (3.5, 1.5), of a camera of focal length 100 and centre (2, 3): (1.5, -1.5) / 100 * 0.9 in its
-        // axes, of which y and z point the other way in the world
+        // pixel (3, 1), centre (3.5, 1.5), of a camera of focal length 100 and centre (2, 3): (1.5, -1.5) / 100 * 0.9
+        // in its axes, of which y and z point the other way in the world
         let expected = Vec3::new(0.0135, 0.0135, 0.1);
         let nearest = cloud.positions.iter().map(|p| (*p - expected).length()).fold(f32::MAX, f32::min);
         assert!(nearest < 2e-5, "{:?}", cloud.positions);

@@ -1,12 +1,13 @@
 //! `import_rendering_data`: G-buffer pictures of the reference code to the crops that the networks see.
 //!
-//! reads: depths, uv, normals, uv_ambient, mask, participant, sequence, camera, timestep, intrinsics, world_to_cam, width,
+//! reads: depths, uv, normals, uv_ambient, mask, participant, sequence, camera, timestep, intrinsics, world_to_cam,
+//! width,
 //!        height, split?
 //! writes: crop, crop_rect (x0, y0, side in px of the calibrated image), gbuffer
 //!
-//! It takes the place of `raster_gbuffer` where the pictures are somebody else's: the same rows give the same crops (crop 0
-//! is the one for evaluation), so that the targets of `encode_latents` fit either. The crop is cut out of the picture and
-//! resampled as the reference does it (specification section 2.4). Knows no meshes and no images.
+//! It takes the place of `raster_gbuffer` where the pictures are somebody else's: the same rows give the same crops
+//! (crop 0 is the one for evaluation), so that the targets of `encode_latents` fit either. The crop is cut out of the
+//! picture and resampled as the reference does it (specification section 2.4). Knows no meshes and no images.
 
 use crate::common::crops::Params;
 use crate::common::gbuffers;

@@ -2,12 +2,12 @@
 //!
 //! no rows in   writes: component (vae, unet, scheduler, null_prompt), config, weights
 //!
-//! `vae/` and `unet/` hold `config.json` and `diffusion_pytorch_model.safetensors` or one of its kin (half precision, several
-//! files with an index, `.bin`); `scheduler/` holds `scheduler_config.json`. The one text that is ever given, the empty one
-//! unless `prompt` says otherwise, is encoded by `tokenizer/` and `text_encoder/`; a folder without a text encoder brings its
-//! embedding as `null_prompt.safetensors` (`null_prompt` `[1, tokens, width]`). Weights are checked against their configs here,
-//! so that a wrong file is an error at once and not after an hour; `effigy doctor --recipe` asks for these checks alone. Knows
-//! no training.
+//! `vae/` and `unet/` hold `config.json` and `diffusion_pytorch_model.safetensors` or one of its kin (half precision,
+//! several files with an index, `.bin`); `scheduler/` holds `scheduler_config.json`. The one text that is ever given,
+//! the empty one unless `prompt` says otherwise, is encoded by `tokenizer/` and `text_encoder/`; a folder without a
+//! text encoder brings its embedding as `null_prompt.safetensors` (`null_prompt` `[1, tokens, width]`). Weights are
+//! checked against their configs here, so that a wrong file is an error at once and not after an hour; `effigy doctor
+//! --recipe` asks for these checks alone. Knows no training.
 
 use crate::common::backbone;
 use anyhow::{Context, Result, anyhow, bail};
@@ -32,8 +32,8 @@ use tch::{Device, Tensor};
 struct Params {
     /// The folder.
     path: PathBuf,
-    /// Rescales the noise schedule to zero terminal SNR with trailing time steps, whatever `scheduler_config.json` says, as
-    /// DiffusionAvatars does with Stable Diffusion 2.1 (section 4.3).
+    /// Rescales the noise schedule to zero terminal SNR with trailing time steps, whatever `scheduler_config.json`
+    /// says, as DiffusionAvatars does with Stable Diffusion 2.1 (section 4.3).
     #[serde(default)]
     zero_terminal_snr: bool,
     /// The text that all later networks are given with every picture; the paper's is empty.

@@ -1,12 +1,14 @@
-//! `load_head_model`: a head model that was trained before, or a published NPHM or MonoNPHM, in place of `train_head_model`.
+//! `load_head_model`: a head model that was trained before, or a published NPHM or MonoNPHM, in place of
+//! `train_head_model`.
 //!
 //! no rows in   writes: head_config (JSON), head_weights (safetensors), head_codes (safetensors, may be absent)
 //!
-//! One of our own is a folder with the two files that `train_head_model` put out, `head.json` and `head.safetensors`. Published
-//! checkpoints are as `torch.save` wrote them (`.tar`), or safetensors with the same names. The generation is told by the tensors, not by
-//! file names, and every dimension by their shapes. The anchors of the mean head are in no checkpoint; they are an asset
-//! of the public code. The fits and meshes of later stages take models that deform backward, as MonoNPHM does, and forward ones, as NPHM is, which
-//! have no ambient coordinates. `effigy doctor --recipe` asks for these checks alone. Knows no training.
+//! One of our own is a folder with the two files that `train_head_model` put out, `head.json` and `head.safetensors`.
+//! Published checkpoints are as `torch.save` wrote them (`.tar`), or safetensors with the same names. The generation is
+//! told by the tensors, not by file names, and every dimension by their shapes. The anchors of the mean head are in no
+//! checkpoint; they are an asset of the public code. The fits and meshes of later stages take models that deform
+//! backward, as MonoNPHM does, and forward ones, as NPHM is, which have no ambient coordinates. `effigy doctor
+//! --recipe` asks for these checks alone. Knows no training.
 
 use crate::common::head_models;
 use anyhow::{Context, Result, bail};
@@ -25,13 +27,14 @@ use tch::{Kind, Tensor};
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Params {
-    /// The checkpoint: MonoNPHM's, or that of NPHM's identity space; or a folder with `head.json` and `head.safetensors`.
+    /// The checkpoint: MonoNPHM's, or that of NPHM's identity space; or a folder with `head.json` and
+    /// `head.safetensors`.
     checkpoint: PathBuf,
     /// The checkpoint of NPHM's expression space; MonoNPHM has both in one.
     #[serde(default)]
     expression: Option<PathBuf>,
-    /// The anchors of the mean head, `anchors_39.npy` (NPHM) or `anchors_65.npy` (MonoNPHM) of the public code: `[K, 3]`, symmetric pairs first.
-    /// A folder of our own has its anchors within.
+    /// The anchors of the mean head, `anchors_39.npy` (NPHM) or `anchors_65.npy` (MonoNPHM) of the public code: `[K,
+    /// 3]`, symmetric pairs first. A folder of our own has its anchors within.
     #[serde(default)]
     anchors: Option<PathBuf>,
 }
@@ -178,7 +181,8 @@ const EXTENTS: std::ops::RangeInclusive<f64> = 0.3..=3.0;
 /// How far an anchor of a pair may be from the other's mirror image, as a share of what is between the two.
 const MIRRORED: f64 = 0.5;
 
-/// What is to be said of anchors of which one of a pair is not where the other's mirror image is: they may be in another order.
+/// What is to be said of anchors of which one of a pair is not where the other's mirror image is: they may be in
+/// another order.
 fn disordered(anchors: &Tensor, pairs: i64) -> Option<String> {
     let places: Vec<Vec<f32>> = Vec::try_from(anchors).ok()?;
     let off = |pair: &&[Vec<f32>]| {

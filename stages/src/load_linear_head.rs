@@ -1,10 +1,13 @@
 //! `load_linear_head`: a linear head model of SMPL's kind, as FLAME is one, checked and brought into one form.
 //!
-//! no rows in   writes: linear_head (npz), pca_model (safetensors), mean_mesh (PLY), vertices, joints, shape_width, expression_width
+//! no rows in   writes: linear_head (npz), pca_model (safetensors), mean_mesh (PLY), vertices, joints, shape_width,
+//! expression_width
 //!
-//! Reads `.npz` files and the pickles that such models are published as, of which only numbers are taken. What comes out has the same
-//! fields, dense and in double precision, in metres, and is read by the same programs. A mean head that is not as large as a head is refused:
-//! files do not say their unit. `pca_model` is the same head for `fit_pca_head`: linear offsets, in which a jaw is one of the expression's. `effigy doctor --recipe` asks for these checks alone. Knows no tracking.
+//! Reads `.npz` files and the pickles that such models are published as, of which only numbers are taken. What comes
+//! out has the same fields, dense and in double precision, in metres, and is read by the same programs. A mean head
+//! that is not as large as a head is refused: files do not say their unit. `pca_model` is the same head for
+//! `fit_pca_head`: linear offsets, in which a jaw is one of the expression's. `effigy doctor --recipe` asks for these
+//! checks alone. Knows no tracking.
 
 use crate::common::pca_heads;
 use anyhow::{Context, Result, ensure};
@@ -25,16 +28,16 @@ use tch::{Kind, Tensor};
 struct Params {
     /// The file.
     path: PathBuf,
-    /// How many of its directions, counted from the first, are the shape's; the others are the expression's. Left out: what the
-    /// file says, else 300 as in FLAME, or all if there are fewer.
+    /// How many of its directions, counted from the first, are the shape's; the others are the expression's. Left out:
+    /// what the file says, else 300 as in FLAME, or all if there are fewer.
     #[serde(default)]
     shapes: Option<usize>,
     /// Metres per unit of the file: 1 for FLAME as it is published, 0.001 for a model in millimetres.
     #[serde(default = "one")]
     #[schemars(extend("exclusiveMinimum" = 0))]
     scale: f64,
-    /// Of its directions, counted from the first, so many of the shape and of the expression are in `pca_model`; a fit with all of FLAME's 400 takes
-    /// long, and few points tell them.
+    /// Of its directions, counted from the first, so many of the shape and of the expression are in `pca_model`; a fit
+    /// with all of FLAME's 400 takes long, and few points tell them.
     #[serde(default = "fitted")]
     fitted: [usize; 2],
     /// Which joint is the jaw; left out: 2 of five, as in FLAME, else none.

@@ -1,7 +1,8 @@
 //! `effigy-stages`: the provider of the avatar stages. One file a stage; each registers itself, so a new stage is a new
 //! file here and a stanza in a recipe, and no list is edited.
 //!
-//! `common` holds no stages but what several need: images, videos and arrays on disk, head models, an avatar's parts. `import` is a command beside the stages.
+//! `common` holds no stages but what several need: images, videos and arrays on disk, head models, an avatar's parts.
+//! `import` is a command beside the stages.
 //!
 //! Knows no recipes, keys or caches: rows come in, rows go out (see the `protocol` crate).
 
@@ -49,8 +50,8 @@ fn tch_version() -> String {
 
 /// Holds every thread pool of the process to the threads of the task: two pools on the same cores stall each other.
 fn prepare(threads: usize) {
-    // libtorch cuts sums among its threads, and another number of them gives other bits, which no key tells: samples and
-    // parts of batches go side by side instead
+    // libtorch cuts sums among its threads, and another number of them gives other bits, which no key tells: samples
+    // and parts of batches go side by side instead
     models::runtime::prepare(1);
     // the pool of a process is made once; a later task of another width uses what is there
     let _ = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();

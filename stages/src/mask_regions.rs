@@ -1,10 +1,12 @@
-//! `mask_regions`: where mouth and eyes are in each crop, from the landmarks of its frame; for `train_avatar`'s terms `mouth_weight` and `eyes_weight`.
+//! `mask_regions`: where mouth and eyes are in each crop, from the landmarks of its frame; for `train_avatar`'s terms
+//! `mouth_weight` and `eyes_weight`.
 //!
-//! reads: crop_rect, landmarks?, landmark_confidence?   writes: mouth_mask (grey PNG, 255 inside the outer rim of the lips), eyes_mask (the same of a disc
-//! around each eye: closed, its contour has no inside)
+//! reads: crop_rect, landmarks?, landmark_confidence?   writes: mouth_mask (grey PNG, 255 inside the outer rim of the
+//! lips), eyes_mask (the same of a disc around each eye: closed, its contour has no inside)
 //!
-//! Landmarks are those of MediaPipe's face mesh, in px of the calibrated image, as `detect_landmarks` finds them. Where there are none,
-//! or the mesh doubts that it saw a face (in profile, from behind), nothing is marked. Looks at no image.
+//! Landmarks are those of MediaPipe's face mesh, in px of the calibrated image, as `detect_landmarks` finds them. Where
+//! there are none, or the mesh doubts that it saw a face (in profile, from behind), nothing is marked. Looks at no
+//! image.
 
 use crate::common::media::Image;
 use crate::common::regions::{EYE_CORNERS, LIPS};
@@ -86,7 +88,8 @@ impl MaskRegions {
     }
 }
 
-/// The disc around an eye with these corners: middle and radius, which takes in both lids and the skin that moves along.
+/// The disc around an eye with these corners: middle and radius, which takes in both lids and the skin that moves
+/// along.
 fn disc([a, b]: [[f64; 2]; 2]) -> ([f64; 2], f64) {
     (std::array::from_fn(|i| 0.5 * (a[i] + b[i])), 0.5 * GROWN * distance(a, b))
 }

@@ -1,21 +1,25 @@
-//! `plan_trajectory`: cameras that nobody filmed with, for a tracked sequence: rows that `raster_gbuffer` and `render_avatar` take without any picture.
+//! `plan_trajectory`: cameras that nobody filmed with, for a tracked sequence: rows that `raster_gbuffer` and
+//! `render_avatar` take without any picture.
 //!
 //! reads: timestep, pose; with rig (camera, intrinsics, world_to_cam, width)
 //! writes: camera, timestep, frame, intrinsics, world_to_cam, width, height
 //!
-//! A group is a sequence; a row comes out for each picture of the film. `timestep` counts the pictures and `frame` is the timestep of the sequence
-//! that is shown: every frame `hold` times, forwards and backwards in turn if there are more pictures. `camera` names the trajectory, or the
-//! rig camera. Cameras stand in the head's frame of the first frame (the axes of the head model, metres, +y up, the face towards +z) and stay
-//! there while the head moves. With i the number of the picture (DiffusionAvatars, section 5.2 of the specification):
+//! A group is a sequence; a row comes out for each picture of the film. `timestep` counts the pictures and `frame` is
+//! the timestep of the sequence that is shown: every frame `hold` times, forwards and backwards in turn if there are
+//! more pictures. `camera` names the trajectory, or the rig camera. Cameras stand in the head's frame of the first
+//! frame (the axes of the head model, metres, +y up, the face towards +z) and stay there while the head moves. With i
+//! the number of the picture (DiffusionAvatars, section 5.2 of the specification):
 //!
 //! - `camera_shake`: at (shake sin(2 pi i / frequency), move_y, distance + curve_z cos(4 pi i / frequency)).
 //! - `circle`: on a circle of `radius` in the plane z = distance, once around in the whole film.
-//! - `orbit`: around the middle of the head at `distance`, `degrees` in all: to one side, to the other and back; from 360 on once around.
+//! - `orbit`: around the middle of the head at `distance`, `degrees` in all: to one side, to the other and back; from
+//!   360 on once around.
 //! - `rig`: the rig's camera, lifted by `move_y` along its own up.
 //!
-//! All but the last look at (0, look_y, 0), the orbit at the middle of the head at this height. Pictures are `size` x `size` px with the focal length of the rig's camera scaled by `size` over its
-//! width, and the principal point in the middle. An avatar that saw nobody from behind cannot show it: the default orbit stays within
-//! the arc of NeRSemble's cameras. Knows no images and no meshes.
+//! All but the last look at (0, look_y, 0), the orbit at the middle of the head at this height. Pictures are `size` x
+//! `size` px with the focal length of the rig's camera scaled by `size` over its width, and the principal point in the
+//! middle. An avatar that saw nobody from behind cannot show it: the default orbit stays within the arc of NeRSemble's
+//! cameras. Knows no images and no meshes.
 
 use crate::common::head_models::HEAD_CENTER;
 use crate::common::media::px;
@@ -60,7 +64,8 @@ struct Params {
     /// How far `camera_shake` goes to either side.
     #[serde(default = "shake")]
     shake: f64,
-    /// How far the camera is above the head's origin, which is about as high as the mouth; of `rig`, above where it stood.
+    /// How far the camera is above the head's origin, which is about as high as the mouth; of `rig`, above where it
+    /// stood.
     #[serde(default = "move_y")]
     move_y: f64,
     /// Height of what is looked at; none: `move_y`.

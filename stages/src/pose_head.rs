@@ -1,4 +1,5 @@
-//! `pose_head`: the surface of a person's head under an expression code and a pose, as `track_head` extracts it, without anything to track.
+//! `pose_head`: the surface of a person's head under an expression code and a pose, as `track_head` extracts it,
+//! without anything to track.
 //!
 //! reads: expression, pose; with head_model, person   writes: mesh (PLY, world frame, with canonical coordinates)
 //!

@@ -1,21 +1,25 @@
 //! `probe_expression`: how much of the true expression a linear probe reads off the tracked expression codes.
 //!
-//! reads: participant?, sequence, timestep, expression, eyes?, lids?, arkit, action_mm   writes: action, r2, r2_of_truth, visible, blocks, reach_mm
+//! reads: participant?, sequence, timestep, expression, eyes?, lids?, arkit, action_mm   writes: action, r2,
+//! r2_of_truth, visible, blocks, reach_mm
 //!
 //! Gaze and lids, where `track_eyes` has told them, belong to the code: an avatar is given them with it.
 //!
-//! A group is a person tracked by one method, or several people: one probe for all of them asks whether a code means the same of
-//! everybody, and has more to learn from. Its rows are moments, and a row comes out for each of the 52 ARKit actions. The frames
-//! of a person's sequence, in time, are cut into blocks of `block` frames; blocks are dealt in turn to `folds` folds, so that neighbours in time are tested
-//! together and not on what was trained on beside them. The probe is a ridge regression from codes, scaled to unit variance on its
-//! training folds, to weights. Its strength is chosen for each action by another cross-validation, over the blocks of the training folds alone. `r2` is
-//! 1 - (squared error over all held-out moments) / (squared distance of the true weights from their mean); null if the action does not vary.
-//! `r2_of_truth` is what the same probe on the same splits reads off the true weights themselves, as if they were the codes: a yardstick for
-//! how much so few moments can show, and no bound, since codes in which an action stands out are read off with less.
+//! A group is a person tracked by one method, or several people: one probe for all of them asks whether a code means
+//! the same of everybody, and has more to learn from. Its rows are moments, and a row comes out for each of the 52
+//! ARKit actions. The frames of a person's sequence, in time, are cut into blocks of `block` frames; blocks are dealt
+//! in turn to `folds` folds, so that neighbours in time are tested together and not on what was trained on beside them.
+//! The probe is a ridge regression from codes, scaled to unit variance on its training folds, to weights. Its strength
+//! is chosen for each action by another cross-validation, over the blocks of the training folds alone. `r2` is 1 -
+//! (squared error over all held-out moments) / (squared distance of the true weights from their mean); null if the
+//! action does not vary. `r2_of_truth` is what the same probe on the same splits reads off the true weights themselves,
+//! as if they were the codes: a yardstick for how much so few moments can show, and no bound, since codes in which an
+//! action stands out are read off with less.
 //!
-//! `reach_mm` is how far the action moves the skin by its largest weight in these data (`action_mm` times weight: root mean square over the region
-//! it moves). `blocks` counts the blocks in which it moves it by more than `visible_mm`; an action is `visible` if there are at least
-//! two: a probe that has seen an action at no other moment cannot know it, whatever the codes hold. Reads no pictures and no meshes.
+//! `reach_mm` is how far the action moves the skin by its largest weight in these data (`action_mm` times weight: root
+//! mean square over the region it moves). `blocks` counts the blocks in which it moves it by more than `visible_mm`; an
+//! action is `visible` if there are at least two: a probe that has seen an action at no other moment cannot know it,
+//! whatever the codes hold. Reads no pictures and no meshes.
 
 use anyhow::{Context, Result, ensure};
 use datasets::truth::ARKIT_NAMES;
@@ -203,7 +207,8 @@ fn held_out(
     Ok(out)
 }
 
-/// Some frames in training and test sets, their blocks dealt in turn; a fold without frames or that is all of them is left out.
+/// Some frames in training and test sets, their blocks dealt in turn; a fold without frames or that is all of them is
+/// left out.
 fn splits(frames: &[usize], blocks: &[usize], folds: usize) -> Vec<(Vec<usize>, Vec<usize>)> {
     let mut own: Vec<usize> = frames.iter().map(|&i| blocks[i]).collect();
     own.dedup();
@@ -212,7 +217,8 @@ fn splits(frames: &[usize], blocks: &[usize], folds: usize) -> Vec<(Vec<usize>, 
     (0..folds).map(split).filter(|(train, test)| !train.is_empty() && !test.is_empty()).collect()
 }
 
-/// What ridge regressions of all [`STRENGTHS`] say, by strength and frame. In the dual form, for there are more codes than frames.
+/// What ridge regressions of all [`STRENGTHS`] say, by strength and frame. In the dual form, for there are more codes
+/// than frames.
 fn ridge(x: &[&[f64]], y: &[&[f64; ACTIONS]], x_test: &[&[f64]]) -> Vec<Vec<[f64; ACTIONS]>> {
     let width = x[0].len() as i64;
     let matrix = |rows: &[&[f64]]| Tensor::from_slice(&rows.concat()).reshape([-1, width]);

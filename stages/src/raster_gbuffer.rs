@@ -3,12 +3,12 @@
 //! reads: mesh, participant, sequence, camera, timestep, intrinsics, world_to_cam, width, height, split?
 //! writes: crop, crop_rect (x0, y0, side in px of the calibrated image), gbuffer
 //!
-//! Each row gives one deterministic evaluation crop (crop 0), and rows of the training split `crops` random ones after the
-//! paper's rule (DiffusionAvatars, section 2.4 of the specification): a side drawn from [min_crop, 1] of the image's shorter
-//! side, anywhere in a window of 1.2 of these around the head (upright, the image's whole width). The mesh is rasterised at the
-//! crop with cropped intrinsics: the same projection as rasterising the whole image and resampling it, without blending
-//! foreground and background along silhouettes. Where a crop lies depends on names, not on the mesh, so tracking anew
-//! leaves targets and latents as they were. Knows no images.
+//! Each row gives one deterministic evaluation crop (crop 0), and rows of the training split `crops` random ones after
+//! the paper's rule (DiffusionAvatars, section 2.4 of the specification): a side drawn from [min_crop, 1] of the
+//! image's shorter side, anywhere in a window of 1.2 of these around the head (upright, the image's whole width). The
+//! mesh is rasterised at the crop with cropped intrinsics: the same projection as rasterising the whole image and
+//! resampling it, without blending foreground and background along silhouettes. Where a crop lies depends on names, not
+//! on the mesh, so tracking anew leaves targets and latents as they were. Knows no images.
 
 use crate::common::crops::Params;
 use crate::common::gbuffers;

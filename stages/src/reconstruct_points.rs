@@ -1,11 +1,14 @@
 //! `reconstruct_points`: calibrated multi-view stereo of one timestep: images of several cameras to one point cloud.
 //!
-//! reads: image, matte, intrinsics, world_to_cam, width, height   writes: cloud (PLY: metres, normals, colours), points, too_few
+//! reads: image, matte, intrinsics, world_to_cam, width, height   writes: cloud (PLY: metres, normals, colours),
+//! points, too_few
 //!
 //! A group is what was filmed at one moment (`by: [participant, sequence, timestep]`). The search volume is a sphere in
-//! the world frame, where the rig is calibrated to have the head. A moment of which fewer than `min_points` were found, or that fewer than two
-//! cameras saw, is marked `too_few` and is no error: somebody walked out of the picture, a light went off, or cameras dropped a frame. Its cloud has what was found, nothing perhaps; identities are fitted without it, and
-//! `track_head` marks it `lost`. If all moments are like that, the error comes from there. Knows no head model: any object would do.
+//! the world frame, where the rig is calibrated to have the head. A moment of which fewer than `min_points` were found,
+//! or that fewer than two cameras saw, is marked `too_few` and is no error: somebody walked out of the picture, a light
+//! went off, or cameras dropped a frame. Its cloud has what was found, nothing perhaps; identities are fitted without
+//! it, and `track_head` marks it `lost`. If all moments are like that, the error comes from there. Knows no head model:
+//! any object would do.
 
 use crate::common::media::{Image, camera_of, ensure_shape};
 use anyhow::{Context, Result};

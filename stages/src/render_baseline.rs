@@ -3,9 +3,9 @@
 //! reads: participant, world_to_cam, gbuffer; with train (participant, camera, crop, world_to_cam, gbuffer, target)
 //! writes: render (RGB PNG)
 //!
-//! `mean`: the mean of the training images of the training camera nearest to the wanted one. `nearest`: the training image
-//! whose G-buffer is most like the wanted one (mean absolute difference of the nine raw channels, inside either mask, over
-//! blocks, 16 along the longer side). Only evaluation crops of the same participant take part. No network.
+//! `mean`: the mean of the training images of the training camera nearest to the wanted one. `nearest`: the training
+//! image whose G-buffer is most like the wanted one (mean absolute difference of the nine raw channels, inside either
+//! mask, over blocks, 16 along the longer side). Only evaluation crops of the same participant take part. No network.
 
 use crate::common::gbuffers;
 use crate::common::media::Image;

@@ -1,8 +1,10 @@
-//! `sample_prior`: pictures that a latent diffusion model draws of nothing but noise: what it has learned, to be looked at.
+//! `sample_prior`: pictures that a latent diffusion model draws of nothing but noise: what it has learned, to be looked
+//! at.
 //!
 //! no rows in; with backbone   writes: sample, image (RGB PNG)
 //!
-//! Ancestral DDPM sampling with trailing spacing, given the null prompt, each sample from noise of its own. Knows no avatar.
+//! Ancestral DDPM sampling with trailing spacing, given the null prompt, each sample from noise of its own. Knows no
+//! avatar.
 
 use crate::common::backbone;
 use crate::common::latents::to_image;

@@ -1,10 +1,12 @@
 //! `scan_landmarks`: where the people that a head model is trained on have their landmarks, in model space.
 //!
-//! reads: identity   writes: landmark_places (x y z of each, model units; NaN where too few views agree), landmark_error
+//! reads: identity   writes: landmark_places (x y z of each, model units; NaN where too few views agree),
+//! landmark_error
 //!
-//! The neutral face is photographed from several sides, and its landmarks are found and triangulated by the same networks and the same
-//! maths that will find them on a filmed face: what the network means by a point, and what it gets wrong on drawn faces, is the same on both sides.
-//! The head model's own places are the mean over people (`landmarks::mean_places`). Model space as in `scan_synthetic`. Knows no head model.
+//! The neutral face is photographed from several sides, and its landmarks are found and triangulated by the same
+//! networks and the same maths that will find them on a filmed face: what the network means by a point, and what it
+//! gets wrong on drawn faces, is the same on both sides. The head model's own places are the mean over people
+//! (`landmarks::mean_places`). Model space as in `scan_synthetic`. Knows no head model.
 
 use crate::common::head_models::HEAD_CENTER;
 use crate::common::landmarks::{PLACES, disagreement, find_face, to_column, triangulate_all};

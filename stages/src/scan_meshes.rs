@@ -2,11 +2,12 @@
 //!
 //! reads: identity, expression, file (PLY or OBJ)   writes: scans (safetensors), scan_count
 //!
-//! A group is a person (`by: [identity]`), a row one mesh of them; `files: "scans/*/*.ply"` with `parse: "scans/{identity:i64}/{expression}.ply"` makes such rows. The meshes are
-//! registered: a template fitted to each scan, so that a vertex is the same place of the face in all of them, and the triangles are the same. One
-//! expression is the neutral one. `unit`, `up`, `front` and `center` say how the head lies in the files; `anchors` which vertices are the anchors of
-//! the head model. What comes out, and how points are drawn, says `scan_pools`; model space is that of `head_models`. Knows no networks, and not where
-//! the meshes come from.
+//! A group is a person (`by: [identity]`), a row one mesh of them; `files: "scans/*/*.ply"` with `parse:
+//! "scans/{identity:i64}/{expression}.ply"` makes such rows. The meshes are registered: a template fitted to each scan,
+//! so that a vertex is the same place of the face in all of them, and the triangles are the same. One expression is the
+//! neutral one. `unit`, `up`, `front` and `center` say how the head lies in the files; `anchors` which vertices are the
+//! anchors of the head model. What comes out, and how points are drawn, says `scan_pools`; model space is that of
+//! `head_models`. Knows no networks, and not where the meshes come from.
 
 use crate::common::arrays::{Arrays, write_arrays};
 use crate::common::head_models::HEAD_CENTER;
@@ -39,8 +40,9 @@ struct Params {
     /// Where the middle of the head lies, between the ears, in the files' axes and units.
     #[serde(default)]
     center: [f32; 3],
-    /// Vertices of the anchors, counted from 0: pairs first, the left one and then the right one of each (`anchor_pairs` of train_head_model says how many), then those
-    /// in the middle. They should cover the face every 3 cm and the rest of the head every 8 cm.
+    /// Vertices of the anchors, counted from 0: pairs first, the left one and then the right one of each
+    /// (`anchor_pairs` of train_head_model says how many), then those in the middle. They should cover the face every 3
+    /// cm and the rest of the head every 8 cm.
     #[schemars(length(min = 1))]
     anchors: Vec<u32>,
     /// The expression that is the neutral one.

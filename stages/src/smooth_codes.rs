@@ -2,11 +2,12 @@
 //!
 //! reads: timestep, expression, lost?; by a sequence   writes: expression
 //!
-//! What the reference offers as `smooth_expression_codes` (DiffusionAvatars, section 9 of the specification: a Gaussian of five frames):
-//! codes that were tracked frame by frame tremble, and a network that is given them trembles with them. Each code becomes the mean of those
-//! around it, weighted by a Gaussian of their distance in frames, as many of which as were taken of the film: from one to the next is the median
-//! difference of timesteps. What lies beyond an end of the sequence has no weight, nor have frames that are missing or in which the tracker lost the face: their own codes are
-//! made of those around them. Poses and surfaces stay as they were tracked. Knows no head model.
+//! What the reference offers as `smooth_expression_codes` (DiffusionAvatars, section 9 of the specification: a Gaussian
+//! of five frames): codes that were tracked frame by frame tremble, and a network that is given them trembles with
+//! them. Each code becomes the mean of those around it, weighted by a Gaussian of their distance in frames, as many of
+//! which as were taken of the film: from one to the next is the median difference of timesteps. What lies beyond an end
+//! of the sequence has no weight, nor have frames that are missing or in which the tracker lost the face: their own
+//! codes are made of those around them. Poses and surfaces stay as they were tracked. Knows no head model.
 
 use crate::common::timesteps::in_time;
 use anyhow::{Result, ensure};
@@ -72,8 +73,8 @@ struct Frame {
     lost: bool,
 }
 
-/// The weighted mean of the codes around each, in the frames' order; `sigma` in frames. A lost frame around which nothing has a weight
-/// keeps its code.
+/// The weighted mean of the codes around each, in the frames' order; `sigma` in frames. A lost frame around which
+/// nothing has a weight keeps its code.
 fn smoothed(frames: &[Frame], sigma: f64) -> Vec<Vec<f64>> {
     let mut times: Vec<i64> = frames.iter().map(|frame| frame.timestep).collect();
     times.sort_unstable();

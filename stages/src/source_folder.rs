@@ -1,11 +1,13 @@
-//! `source_folder`: a capture of one's own, a row per picture or video: `transforms.json`, a COLMAP model, or one plain video.
+//! `source_folder`: a capture of one's own, a row per picture or video: `transforms.json`, a COLMAP model, or one plain
+//! video.
 //!
-//! no rows in   writes: participant, sequence, camera, timestep, moment, video, image, matte_video, matte, intrinsics, world_to_cam,
-//! width, height, distortion, distortion_fisheye (floats as OpenCV orders them); columns that do not apply are null. `moment` counts the timesteps of pictures that are there
+//! no rows in   writes: participant, sequence, camera, timestep, moment, video, image, matte_video, matte, intrinsics,
+//! world_to_cam, width, height, distortion, distortion_fisheye (floats as OpenCV orders them); columns that do not
+//! apply are null. `moment` counts the timesteps of pictures that are there
 //!
-//! Intrinsics are for pictures of `width x height` px, distorted as the last two columns say. Knows where things lie and
-//! how the capture's world becomes ours (metres, +y up, the subject faces +z, the head near the origin), not what pictures
-//! show.
+//! Intrinsics are for pictures of `width x height` px, distorted as the last two columns say. Knows where things lie
+//! and how the capture's world becomes ours (metres, +y up, the subject faces +z, the head near the origin), not what
+//! pictures show.
 
 use crate::common::video::ensure_one_rate;
 use crate::common::video_reader::VideoReader;
@@ -42,7 +44,8 @@ struct Params {
     #[serde(default = "one")]
     #[schemars(extend("exclusiveMinimum" = 0))]
     scale: f64,
-    /// The rotation and translation that take the capture's world, after `scale`, to ours: 12 or 16 numbers, rows first.
+    /// The rotation and translation that take the capture's world, after `scale`, to ours: 12 or 16 numbers, rows
+    /// first.
     #[serde(default)]
     world: Option<Vec<f64>>,
     /// Of a video without calibration: its horizontal field of view, degrees.
@@ -198,7 +201,8 @@ pub fn views(path: &Path) -> Result<Vec<View>> {
 }
 
 impl Params {
-    /// All pictures and videos of the folder, in our world, sorted by camera and time; and what is to be said of them: what was guessed, what was left out.
+    /// All pictures and videos of the folder, in our world, sorted by camera and time; and what is to be said of them:
+    /// what was guessed, what was left out.
     fn views(&self) -> Result<(Vec<View>, Vec<String>)> {
         let root = &self.path;
         ensure!(

@@ -1,10 +1,11 @@
 //! `source_nersemble`: the recordings of a NeRSemble capture in any of its four layouts, a row per video or picture.
 //!
-//! no rows in   writes: participant, sequence, camera, timestep (of pictures), video or image, matte_video or matte, background,
-//! color_transform or color_polynomial, intrinsics, world_to_cam, width, height; columns that do not apply are null
+//! no rows in   writes: participant, sequence, camera, timestep (of pictures), video or image, matte_video or matte,
+//! background, color_transform or color_polynomial, intrinsics, world_to_cam, width, height; columns that do not apply
+//! are null
 //!
-//! Intrinsics are for images of `width x height` px, which is the size they were calibrated at. Knows where things lie, not
-//! what they show (see `datasets::nersemble` for the layouts).
+//! Intrinsics are for images of `width x height` px, which is the size they were calibrated at. Knows where things lie,
+//! not what they show (see `datasets::nersemble` for the layouts).
 
 use crate::common::recordings::{COLUMNS, number, participant_of, rows};
 use crate::common::video::ensure_one_rate;

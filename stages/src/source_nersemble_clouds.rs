@@ -1,11 +1,12 @@
 //! `source_nersemble_clouds`: the points that come with a NeRSemble capture, for `import_points`.
 //!
-//! no rows in   writes: participant, sequence, timestep, and scan (PCD or PLY), or camera, depth (PNG of 16 bits), matte, intrinsics, world_to_cam,
+//! no rows in   writes: participant, sequence, timestep, and scan (PCD or PLY), or camera, depth (PNG of 16 bits),
+//! matte, intrinsics, world_to_cam,
 //!              width, height
 //!
-//! The benchmark's captures have a cloud for each frame (`pointclouds/frame_*.pcd`), those of the paper's release depth maps for
-//! each picture: a row each. A sequence that has clouds is not searched for depth maps. Knows where files lie, not what is in them, but how
-//! large depth maps are where nothing says how large the calibrated pictures were.
+//! The benchmark's captures have a cloud for each frame (`pointclouds/frame_*.pcd`), those of the paper's release depth
+//! maps for each picture: a row each. A sequence that has clouds is not searched for depth maps. Knows where files lie,
+//! not what is in them, but how large depth maps are where nothing says how large the calibrated pictures were.
 
 use crate::common::recordings::{hinted, number, participant_of, size};
 use anyhow::{Context, Result, ensure};
@@ -25,7 +26,8 @@ struct Params {
     /// The participant's number, if `path` is the folder of one.
     #[serde(default)]
     participant: Option<i64>,
-    /// Width and height of the pictures that the calibration is for, px; if absent, what the layout says. Only depth maps need it.
+    /// Width and height of the pictures that the calibration is for, px; if absent, what the layout says. Only depth
+    /// maps need it.
     #[serde(default)]
     calibrated_size: Option<(u32, u32)>,
     /// Take every n-th frame, the first included.

@@ -1,11 +1,12 @@
 //! `source_nersemble_flame`: the FLAME tracking that comes with a NeRSemble capture, a row per frame.
 //!
-//! no rows in   writes: participant, sequence, timestep, flame_shape, flame_expression, flame_rotation, flame_translation (metres),
-//! flame_scale, flame_jaw, flame_neck?, eyes? (left, then right)
+//! no rows in   writes: participant, sequence, timestep, flame_shape, flame_expression, flame_rotation,
+//! flame_translation (metres), flame_scale, flame_jaw, flame_neck?, eyes? (left, then right)
 //!
-//! `flame_rotation` is the head's, intrinsic XYZ Euler angles in radians, also where the file has Rodrigues vectors and says so by its matrices; what
-//! turns within the head is as the file has it. Sequences of which nothing but the tracking is there are listed too. A file that does not number its rows has
-//! them for the frames whose pictures are there, in their order (DiffusionAvatars' data).
+//! `flame_rotation` is the head's, intrinsic XYZ Euler angles in radians, also where the file has Rodrigues vectors and
+//! says so by its matrices; what turns within the head is as the file has it. Sequences of which nothing but the
+//! tracking is there are listed too. A file that does not number its rows has them for the frames whose pictures are
+//! there, in their order (DiffusionAvatars' data).
 //!
 //! Reads numbers; evaluates no head model.
 

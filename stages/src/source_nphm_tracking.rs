@@ -2,8 +2,9 @@
 //!
 //! no rows in   writes: participant, sequence, timestep, expression, tracked_mesh? (OpenCTM), tracked_canonical?
 //!
-//! Joined with the frames of a capture they condition an avatar on the reference's own tracking. Meshes stay as they lie there, in NPHM space and without a
-//! place in the world: `import_tracked_mesh` brings them there. Knows where things lie, and no pictures.
+//! Joined with the frames of a capture they condition an avatar on the reference's own tracking. Meshes stay as they
+//! lie there, in NPHM space and without a place in the world: `import_tracked_mesh` brings them there. Knows where
+//! things lie, and no pictures.
 
 use anyhow::{Result, anyhow};
 use datasets::nphm_tracking;

@@ -2,9 +2,10 @@
 //!
 //! reads: pose, eye_points3d, iris_views; with eyeballs   writes: eyes (six gaze values), lids, eyes_seen
 //!
-//! `eyes` are rotation vectors of the left and the right eye in the frame of the head, as FLAME's; `lids` shares of the usual opening,
-//! left and right. `eyes_seen` is the number of irises that were seen: a closed eye goes with the other one, two closed eyes look
-//! straight ahead, and so does everybody whose eyes `fit_eyes` did not find, with lids 1. A moment knows nothing of its neighbours.
+//! `eyes` are rotation vectors of the left and the right eye in the frame of the head, as FLAME's; `lids` shares of the
+//! usual opening, left and right. `eyes_seen` is the number of irises that were seen: a closed eye goes with the other
+//! one, two closed eyes look straight ahead, and so does everybody whose eyes `fit_eyes` did not find, with lids 1. A
+//! moment knows nothing of its neighbours.
 
 use crate::common::eyes::{Codes, Eyeballs, IRIS_VIEWS, Moment, TRIANGULATED};
 use crate::fit_eyes;

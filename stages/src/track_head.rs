@@ -1,18 +1,24 @@
-//! `track_head`: a sequence of point clouds to expression codes, head poses and meshes that carry canonical coordinates.
+//! `track_head`: a sequence of point clouds to expression codes, head poses and meshes that carry canonical
+//! coordinates.
 //!
-//! reads: timestep, cloud, landmarks3d?, free_space?, skin?, start_expression?, start_pose?, start_lost?; with head_model, person, landmarks?, pca_model?   writes: mesh (PLY), expression, pose, residual (mm), kept, lost
+//! reads: timestep, cloud, landmarks3d?, free_space?, skin?, start_expression?, start_pose?, start_lost?; with
+//! head_model, person, landmarks?, pca_model?   writes: mesh (PLY), expression, pose, residual (mm), kept, lost
 //!
-//! A group is a sequence: frames are fitted one after the other, each starting from the one before (or, if landmarks say that the head has moved far, from their pose), the identity
-//! fixed; the first is aligned rigidly beforehand (NPHM section 5.5), from where its landmarks put the mean head, without landmarks from where the linear
-//! model `pca_model` finds it (`linear_start`), or else from the upright pose at `center`. A frame that lost the face, which quick motion does to such a start, is sought again: rigidly aligned from
-//! its landmarks or the linear model, from where the face was last seen and from the upright pose, with the face neutral; the fit that explains most points stays.
-//! Frames that were tracked before (`start_expression`, `start_pose`) start from that instead, to be fitted again with what is known by now, such as skin that was found again.
-//! In the end all frames of the sequence are refined together, as one smooth motion; lost frames and frames that are missing end a motion. Then the posed field's zero set is extracted coarse to fine and the field is
-//! queried at every vertex for the 5-d canonical coordinate. `residual` is the mean distance of the points that trimming
-//! kept, `kept` their share: a frame of which too little was kept is marked `lost`. One in which too little of a face was seen to fit anything is lost too: it
-//! stays as the frame before was, without a residual. A sequence in which no face was seen at all is an error. What is done is kept frame by frame
-//! (`track_state`): a killed sequence goes on after the last frame that was finished, with the same bits. Sees points and landmarks, never an
-//! image or any truth.
+//! A group is a sequence: frames are fitted one after the other, each starting from the one before (or, if landmarks
+//! say that the head has moved far, from their pose), the identity fixed; the first is aligned rigidly beforehand (NPHM
+//! section 5.5), from where its landmarks put the mean head, without landmarks from where the linear model `pca_model`
+//! finds it (`linear_start`), or else from the upright pose at `center`. A frame that lost the face, which quick motion
+//! does to such a start, is sought again: rigidly aligned from its landmarks or the linear model, from where the face
+//! was last seen and from the upright pose, with the face neutral; the fit that explains most points stays. Frames that
+//! were tracked before (`start_expression`, `start_pose`) start from that instead, to be fitted again with what is
+//! known by now, such as skin that was found again. In the end all frames of the sequence are refined together, as one
+//! smooth motion; lost frames and frames that are missing end a motion. Then the posed field's zero set is extracted
+//! coarse to fine and the field is queried at every vertex for the 5-d canonical coordinate. `residual` is the mean
+//! distance of the points that trimming kept, `kept` their share: a frame of which too little was kept is marked
+//! `lost`. One in which too little of a face was seen to fit anything is lost too: it stays as the frame before was,
+//! without a residual. A sequence in which no face was seen at all is an error. What is done is kept frame by frame
+//! (`track_state`): a killed sequence goes on after the last frame that was finished, with the same bits. Sees points
+//! and landmarks, never an image or any truth.
 
 use crate::common::fit_defaults::{
     LOST, coarse, free_weight, hair_weight, landmark_weight, levels, points, residual_mm, skin_weight,
@@ -51,13 +57,13 @@ struct Params {
     /// Updates of all frames together, after each has been fitted.
     #[serde(default = "refine_steps")]
     refine_steps: usize,
-    /// Weight of squared second differences of the pose (radians, 25 cm) between neighbouring frames in these updates: how much a head is held to even
-    /// motion. Frames that are far apart in time are not to be smoothed.
+    /// Weight of squared second differences of the pose (radians, 25 cm) between neighbouring frames in these updates:
+    /// how much a head is held to even motion. Frames that are far apart in time are not to be smoothed.
     #[serde(default = "smooth_motion")]
     #[schemars(range(min = 0))]
     smooth_motion: f64,
-    /// Weight of squared changes of the expression code from one frame to the next, in all updates that start from the frame before; of frames that were tracked
-    /// before, from what it was then.
+    /// Weight of squared changes of the expression code from one frame to the next, in all updates that start from the
+    /// frame before; of frames that were tracked before, from what it was then.
     #[serde(default = "smooth_expression")]
     #[schemars(range(min = 0))]
     smooth_expression: f64,
@@ -73,13 +79,13 @@ struct Params {
     #[serde(default = "skin_weight")]
     #[schemars(range(min = 0))]
     skin_weight: f64,
-    /// Weight of the squared length of the expression code. Many codes make about the same face; of those the shortest is taken, so that
-    /// like faces have like codes.
+    /// Weight of the squared length of the expression code. Many codes make about the same face; of those the shortest
+    /// is taken, so that like faces have like codes.
     #[serde(default = "expression_prior")]
     #[schemars(range(min = 0))]
     expression_prior: f64,
-    /// How much a point that lies outside the surface counts if no landmark is within 15 mm of it: it may be hair or clothes, under which the
-    /// head ends. 1 for head models that have hair, as the published ones do.
+    /// How much a point that lies outside the surface counts if no landmark is within 15 mm of it: it may be hair or
+    /// clothes, under which the head ends. 1 for head models that have hair, as the published ones do.
     #[serde(default = "hair_weight")]
     #[schemars(range(min = 0, max = 1))]
     hair_weight: f64,
@@ -106,7 +112,8 @@ const START: [&str; 2] = ["start_expression", "start_pose"];
 const START_LOST: &str = "start_lost";
 /// Frames that are refined together at most, for the memory they take.
 const TOGETHER: usize = 32;
-/// Frames of the part before that stay as they are when a longer motion is refined part by part: as many as a second difference needs.
+/// Frames of the part before that stay as they are when a longer motion is refined part by part: as many as a second
+/// difference needs.
 const HELD: usize = 2;
 /// Trimming threshold of the refinement, model units: the last one of the fits before.
 const REFINE_TRIM: f64 = 0.02;
@@ -409,8 +416,8 @@ struct Part {
     held: usize,
 }
 
-/// Cuts a sequence into motions, which lost frames and gaps in time end (neighbours are one usual step apart, the smallest there is), and these into
-/// parts of at most `together` frames with those that are held.
+/// Cuts a sequence into motions, which lost frames and gaps in time end (neighbours are one usual step apart, the
+/// smallest there is), and these into parts of at most `together` frames with those that are held.
 fn parts(lost: &[bool], times: &[i64], together: usize) -> Vec<Part> {
     let step = times.windows(2).map(|w| w[1] - w[0]).min().unwrap_or(1);
     let mut parts: Vec<Part> = Vec::new();

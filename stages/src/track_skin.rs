@@ -1,16 +1,20 @@
 //! `track_skin`: where the skin of one moment is, found by how it looked at another.
 //!
-//! reads: timestep, camera, image, intrinsics, world_to_cam, width, height, mesh, expression, pose; with reference (sequence?, these, lost, expression, landmarks3d), person
-//! writes: skin (safetensors), skin_found, skin_moved_mm
+//! reads: timestep, camera, image, intrinsics, world_to_cam, width, height, mesh, expression, pose; with reference
+//! (sequence?, these, lost, expression, landmarks3d), person writes: skin (safetensors), skin_found, skin_moved_mm
 //!
-//! A group is what was filmed and tracked at one moment: its views, each with the tracked mesh. `reference` holds such rows of the same person, of one
-//! moment or several; of these the one whose expression is smallest and that was not lost counts. A surface may slide along itself and hardly change, so points in space do not
-//! tell where lips and brows went; how the skin looks does. Each camera's picture of the reference is laid over the tracked mesh of this moment, which makes the
-//! picture that the camera would have taken had the surface been tracked rightly, in the light of the reference; optical flow from there to what it did
-//! take says by how much it was not. Where flow there and back agree, and rays of at least `min_views` cameras meet, the skin was found: its
-//! place in the world, with the canonical place that tracking had for it at the reference. `track_head` takes these (`skin`). `skin_moved_mm` is the
-//! median distance from where the tracked mesh had them. After Beeler et al. 2011, "High-Quality Passive Facial Performance Capture using Anchor Frames", who
-//! propagate one mesh from such a frame. What lies between the lids at the reference moves with the gaze and is no skin. A group that shares no camera with the reference finds nothing. Sees pictures and calibration, no truth.
+//! A group is what was filmed and tracked at one moment: its views, each with the tracked mesh. `reference` holds such
+//! rows of the same person, of one moment or several; of these the one whose expression is smallest and that was not
+//! lost counts. A surface may slide along itself and hardly change, so points in space do not tell where lips and brows
+//! went; how the skin looks does. Each camera's picture of the reference is laid over the tracked mesh of this moment,
+//! which makes the picture that the camera would have taken had the surface been tracked rightly, in the light of the
+//! reference; optical flow from there to what it did take says by how much it was not. Where flow there and back agree,
+//! and rays of at least `min_views` cameras meet, the skin was found: its place in the world, with the canonical place
+//! that tracking had for it at the reference. `track_head` takes these (`skin`). `skin_moved_mm` is the median distance
+//! from where the tracked mesh had them. After Beeler et al. 2011, "High-Quality Passive Facial Performance Capture
+//! using Anchor Frames", who propagate one mesh from such a frame. What lies between the lids at the reference moves
+//! with the gaze and is no skin. A group that shares no camera with the reference finds nothing. Sees pictures and
+//! calibration, no truth.
 
 use crate::common::flow::{flow_in_any_light, laid};
 use crate::common::head_models::{HEAD_CENTER, Person, UNIT_MM};
@@ -149,7 +153,8 @@ impl Stage for TrackSkin {
     }
 }
 
-/// Whether a canonical place, model units, is of the face or of what is bare around it: before the ears, below the hair, above the neck.
+/// Whether a canonical place, model units, is of the face or of what is bare around it: before the ears, below the
+/// hair, above the neck.
 fn is_skin(place: Vec3) -> bool {
     let q = place - Vec3::from(HEAD_CENTER);
     q.z > 0.06 && q.x.abs() < 0.26 && q.y > -0.44 && q.y < 0.26
@@ -208,8 +213,9 @@ impl TrackSkin {
     }
 }
 
-/// Where each point of the skin, `expected` (with its normal) on the surface of now, is in one camera's picture, px; none where that is not
-/// known. `before` is where the vertices of now were at the reference, which the same camera took as `was`.
+/// Where each point of the skin, `expected` (with its normal) on the surface of now, is in one camera's picture, px;
+/// none where that is not known. `before` is where the vertices of now were at the reference, which the same camera
+/// took as `was`.
 fn sights(
     now: &Tracked,
     view: &Seen,
@@ -248,8 +254,8 @@ fn sights(
     Ok(expected.iter().map(sight).collect())
 }
 
-/// A camera's picture of the reference, laid over the surface as it is now; and which pixels of it are known. The others are as they are
-/// now: nothing flows there.
+/// A camera's picture of the reference, laid over the surface as it is now; and which pixels of it are known. The
+/// others are as they are now: nothing flows there.
 fn laid_over(now: &Tracked, view: &Seen, was: &Seen, before: &[Option<Vec3>]) -> Result<(Image, Vec<bool>)> {
     let values: Vec<[f32; 3]> = before.iter().map(|place| place.unwrap_or(Vec3::NAN).to_array()).collect();
     let places = view.raster.interpolate(&now.surface.mesh.faces, &values, [f32::NAN; 3]);
@@ -334,7 +340,8 @@ mod tests {
         (128.0 + waves.iter().map(|w| 30.0 * w.dot(p).sin()).sum::<f32>()) as u8
     }
 
-    /// The front of the ball, tracked as if its skin had never moved, seen by six cameras while it is turned by an angle about its axis.
+    /// The front of the ball, tracked as if its skin had never moved, seen by six cameras while it is turned by an
+    /// angle about its axis.
     fn moment(angle: f32) -> Tracked {
         let n = 60u32;
         let place = |i: u32, j: u32| {

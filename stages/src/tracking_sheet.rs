@@ -1,13 +1,16 @@
-//! `tracking_sheet`: tracking to look at: some moments as cameras see them, the tracked mesh over them, and how far what was observed is from it.
+//! `tracking_sheet`: tracking to look at: some moments as cameras see them, the tracked mesh over them, and how far
+//! what was observed is from it.
 //!
 //! reads: sequence, camera, timestep, image, intrinsics, world_to_cam, width, height, mesh, cloud, pose; with person
 //! writes: sheet (RGB PNG), legend_mm, median_mm, p90_mm
 //!
-//! A line is a moment, of which `lines` are spread evenly over what there is. Each camera has three pictures of it, cut out around the head: the frame; the
-//! tracked mesh, shaded, with its outline, over the frame; and the observed points that a fit looks at (those where the face is), coloured by their distance
-//! to the mesh in viridis, over the mesh in grey. Points that face away from the camera or lie behind others are not seen, but none is
-//! hidden by the mesh. One scale, from 0 to `legend_mm`, serves the whole sheet: four times the median of all shown moments, rounded up; a percentile would
-//! go by how much hair there is, which is no part of the model. Sees what the tracker sees, and no truth: real captures have this, too.
+//! A line is a moment, of which `lines` are spread evenly over what there is. Each camera has three pictures of it, cut
+//! out around the head: the frame; the tracked mesh, shaded, with its outline, over the frame; and the observed points
+//! that a fit looks at (those where the face is), coloured by their distance to the mesh in viridis, over the mesh in
+//! grey. Points that face away from the camera or lie behind others are not seen, but none is hidden by the mesh. One
+//! scale, from 0 to `legend_mm`, serves the whole sheet: four times the median of all shown moments, rounded up; a
+//! percentile would go by how much hair there is, which is no part of the model. Sees what the tracker sees, and no
+//! truth: real captures have this, too.
 
 use crate::common::drawing::{
     Anchor, INK, Layer, Look, WHITE, color_bar, mesh_layer, place, plain, points_layer, round_up, text, viridis,
@@ -172,7 +175,8 @@ impl TrackingSheet {
     }
 }
 
-/// Leaves of every frame a square of `size` px around the head: for each camera the same in all moments, so that one sees the head move.
+/// Leaves of every frame a square of `size` px around the head: for each camera the same in all moments, so that one
+/// sees the head move.
 fn cut_out(moments: &mut [Moment], size: usize) -> Result<()> {
     // in widths of the frame, which may be of another size in another video
     let mut windows: BTreeMap<String, [f64; 4]> = BTreeMap::new();

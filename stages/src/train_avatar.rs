@@ -1,14 +1,17 @@
-//! `train_avatar`: ControlNet, feature maps and expression attentions of one person, on a frozen latent diffusion prior.
+//! `train_avatar`: ControlNet, feature maps and expression attentions of one person, on a frozen latent diffusion
+//! prior.
 //!
-//! reads: gbuffer, latent, expression, eyes?, lids?, participant?, mouth_mask?, eyes_mask?, target?; with backbone, validation?
-//! writes: config (JSON), checkpoint, losses (CSV), events (TensorBoard), events_path, validation (CSV), validation_sheet (PNG)
+//! reads: gbuffer, latent, expression, eyes?, lids?, participant?, mouth_mask?, eyes_mask?, target?; with backbone,
+//! validation? writes: config (JSON), checkpoint, losses (CSV), events (TensorBoard), events_path, validation (CSV),
+//! validation_sheet (PNG)
 //!
-//! The objective is the paper's: mean squared error on v in latent space, times uniform over the whole schedule, posterior
-//! samples as targets (DiffusionAvatars, sections 4.4 and 5.1 of the specification). The loop stands here from top to
-//! bottom; network and loss lie in `models::avatar`. A killed training continues from its last checkpoint and ends with the
-//! same bits, and one that diverges stops with it. Rows of several participants train one avatar of them all, with feature
-//! maps for each. Every so many steps it is tried on the rows of `validation`, from which it learns nothing. Switches give the
-//! paper's ablations, terms that the reference has and leaves off, and three stated departures for small priors (`prior: tuned`, cosine, standardised codes).
+//! The objective is the paper's: mean squared error on v in latent space, times uniform over the whole schedule,
+//! posterior samples as targets (DiffusionAvatars, sections 4.4 and 5.1 of the specification). The loop stands here
+//! from top to bottom; network and loss lie in `models::avatar`. A killed training continues from its last checkpoint
+//! and ends with the same bits, and one that diverges stops with it. Rows of several participants train one avatar of
+//! them all, with feature maps for each. Every so many steps it is tried on the rows of `validation`, from which it
+//! learns nothing. Switches give the paper's ablations, terms that the reference has and leaves off, and three stated
+//! departures for small priors (`prior: tuned`, cosine, standardised codes).
 
 use crate::common::avatar_description::Description;
 use crate::common::avatar_parameters::{EYE_COLUMNS, Params, Precision};

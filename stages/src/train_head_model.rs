@@ -1,14 +1,17 @@
 //! `train_head_model`: an NPHM on scans of other people: identity and expression networks with their code tables.
 //!
-//! reads: identity, scans; with validation?
-//! writes: head_config (JSON), head_weights (safetensors), losses (CSV), validation (CSV; null without), multiply_adds, parameters
+//! reads: identity, scans; with validation? writes: head_config (JSON), head_weights (safetensors), losses (CSV),
+//! validation (CSV; null without), multiply_adds, parameters
 //!
-//! Of backward deformation with two ambient dimensions and the losses of MonoNPHM's geometry (`models::nphm::train`), or of forward deformation as NPHM is: then the field is learned from neutral scans, and
-//! expressions from the correspondences of as many others in every step. Scans have no colours here, so that a colour branch is loaded and never trained. Expression codes start as principal coordinates of how the scans' vertices move; with
-//! `correspondence_scans` every step learns the correspondences of so many more scans, at the codes they have. All scans of all people are in memory; each step draws points from some of them. The loop stands
-//! here from top to bottom. `multiply_adds` are those of the field at one posed point. A killed training continues from its last checkpoint.
-//! `with: { validation: STAGE }` names scans of people who are not learned from: every so many steps codes are fitted to them, the networks at rest, and
-//! the errors written down (`head_validation`).
+//! Of backward deformation with two ambient dimensions and the losses of MonoNPHM's geometry (`models::nphm::train`),
+//! or of forward deformation as NPHM is: then the field is learned from neutral scans, and expressions from the
+//! correspondences of as many others in every step. Scans have no colours here, so that a colour branch is loaded and
+//! never trained. Expression codes start as principal coordinates of how the scans' vertices move; with
+//! `correspondence_scans` every step learns the correspondences of so many more scans, at the codes they have. All
+//! scans of all people are in memory; each step draws points from some of them. The loop stands here from top to
+//! bottom. `multiply_adds` are those of the field at one posed point. A killed training continues from its last
+//! checkpoint. `with: { validation: STAGE }` names scans of people who are not learned from: every so many steps codes
+//! are fitted to them, the networks at rest, and the errors written down (`head_validation`).
 
 use crate::common::head_losses::HeadLosses;
 use crate::common::head_models;
@@ -42,7 +45,8 @@ struct Params {
     #[serde(default = "batch_size")]
     #[schemars(range(min = 1))]
     batch: usize,
-    /// Scans more in every step of which only correspondences are learned: what tells expressions apart is scans, not points, and these cost little.
+    /// Scans more in every step of which only correspondences are learned: what tells expressions apart is scans, not
+    /// points, and these cost little.
     #[serde(default)]
     correspondence_scans: usize,
     /// Learning rate of the networks at the start; half a cosine takes all rates to a fiftieth.
@@ -57,7 +61,8 @@ struct Params {
     #[serde(default = "expression_dims")]
     #[schemars(range(min = 1))]
     expression_dims: i64,
-    /// Learning rate of expression codes, which start as principal coordinates of how vertices move; 0 leaves them that.
+    /// Learning rate of expression codes, which start as principal coordinates of how vertices move; 0 leaves them
+    /// that.
     #[serde(default = "expression_rate")]
     #[schemars(range(min = 0))]
     expression_rate: f64,
@@ -67,8 +72,8 @@ struct Params {
     /// Which way expressions map: that of the preset, unless it is said.
     #[serde(default)]
     direction: Option<Way>,
-    /// What is trained: nphm (an ensemble of local networks) or npm (one network for the whole head at equal multiply-adds, with
-    /// codes and everything else the same: its baseline).
+    /// What is trained: nphm (an ensemble of local networks) or npm (one network for the whole head at equal
+    /// multiply-adds, with codes and everything else the same: its baseline).
     #[serde(default)]
     kind: Kind,
     /// Weights of the terms of the loss.
@@ -101,8 +106,8 @@ enum Preset {
     /// 0.2 M parameters: trains in minutes on a CPU.
     #[default]
     Mini,
-    /// As MonoNPHM was released: members of 4 x 200, deformation 6 x 400. Its `expression_dims` are 100, its losses `loss_weights`; wants
-    /// a GPU's hours and gigabytes.
+    /// As MonoNPHM was released: members of 4 x 200, deformation 6 x 400. Its `expression_dims` are 100, its losses
+    /// `loss_weights`; wants a GPU's hours and gigabytes.
     Mononphm,
     /// As DiffusionAvatars' tracking had it: deformation 6 x 512, and 200 `expression_dims`.
     Da,

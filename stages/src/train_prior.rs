@@ -1,10 +1,11 @@
 //! `train_prior`: the small latent diffusion model on portraits of other people: the "pre-trained LDM" of the default.
 //!
-//! reads: image; with vae, start?   writes: component (`unet`, `scheduler`, `null_prompt`), config, weights, losses (CSV, unet's)
+//! reads: image; with vae, start?   writes: component (`unet`, `scheduler`, `null_prompt`), config, weights, losses
+//! (CSV, unet's)
 //!
-//! Unconditional but for a constant null prompt, v-prediction, zero terminal SNR: the same schedule an avatar is trained
-//! with. Latents of all images and their mirror images are encoded once. A prior that there is already, `start`, is trained on. The loop
-//! stands here from top to bottom.
+//! Unconditional but for a constant null prompt, v-prediction, zero terminal SNR: the same schedule an avatar is
+//! trained with. Latents of all images and their mirror images are encoded once. A prior that there is already,
+//! `start`, is trained on. The loop stands here from top to bottom.
 
 use crate::common::backbone;
 use crate::common::prior_training::{check_widths, load_images, resume, save_state, to_signed};
@@ -53,8 +54,8 @@ struct Params {
     #[serde(default = "ema")]
     #[schemars(range(min = 0), extend("exclusiveMaximum" = 1))]
     ema: f64,
-    /// Parts that a batch is computed in, side by side where there are threads for it. More threads than parts are of no
-    /// use; another number changes the rounding.
+    /// Parts that a batch is computed in, side by side where there are threads for it. More threads than parts are of
+    /// no use; another number changes the rounding.
     #[serde(default = "parts")]
     #[schemars(range(min = 1))]
     parts: usize,
@@ -229,7 +230,8 @@ fn start_from(known: &Table, config: &UNetConfig, vs: &VarStore) -> Result<()> {
     Ok(())
 }
 
-/// Mean and deviation of the posteriors of all images and of their mirror images, each `[2 N, C, h, w]`, in the processor's memory.
+/// Mean and deviation of the posteriors of all images and of their mirror images, each `[2 N, C, h, w]`, in the
+/// processor's memory.
 fn encode_all((vae, device): (&Vae, Device), images: &Tensor, cx: &Cx<'_>) -> (Tensor, Tensor) {
     let (mut means, mut deviations) = (Vec::new(), Vec::new());
     let total = 2 * images.size()[0] as usize;

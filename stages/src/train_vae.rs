@@ -3,9 +3,9 @@
 //! reads: image   writes: component (`vae`), config, weights (f16), losses (CSV)
 //!
 //! L1 + LPIPS + a touch of KL (`models::ldm`), flips as augmentation, cosine learning rate, moving average of the
-//! weights. At the end the latents' mean per channel and one deviation over all are measured and written into the config,
-//! so that what the diffusion model sees is centred and of unit variance. The loop stands here from top to bottom;
-//! losses and network lie in `models`.
+//! weights. At the end the latents' mean per channel and one deviation over all are measured and written into the
+//! config, so that what the diffusion model sees is centred and of unit variance. The loop stands here from top to
+//! bottom; losses and network lie in `models`.
 
 use crate::common::backbone;
 use crate::common::prior_training::{check_widths, flipped_batch, load_images, resume, save_state, to_signed};
@@ -63,8 +63,8 @@ pub struct Params {
     #[serde(default = "ema")]
     #[schemars(range(min = 0), extend("exclusiveMaximum" = 1))]
     ema: f64,
-    /// Parts that a batch is computed in, side by side where there are threads for it. More threads than parts are of no
-    /// use; another number changes the rounding.
+    /// Parts that a batch is computed in, side by side where there are threads for it. More threads than parts are of
+    /// no use; another number changes the rounding.
     #[serde(default = "parts")]
     #[schemars(range(min = 1))]
     parts: usize,

@@ -1,10 +1,12 @@
-//! `turntable`: a tracked sequence seen from a camera that goes once around it while it plays, as pictures for `make_video`.
+//! `turntable`: a tracked sequence seen from a camera that goes once around it while it plays, as pictures for
+//! `make_video`.
 //!
 //! reads: participant, sequence, timestep, mesh   writes: timestep, render
 //!
-//! On the left the mesh is shaded, on the right it has its canonical coordinates as colours: what belongs to a place of the face keeps its colour however
-//! it moves. The sequence plays forwards and backwards in turn, since few begin as they end. The camera keeps its height and distance, at
-//! which the head is whole in all frames. `timestep` counts the pictures. Knows no images and no truth.
+//! On the left the mesh is shaded, on the right it has its canonical coordinates as colours: what belongs to a place of
+//! the face keeps its colour however it moves. The sequence plays forwards and backwards in turn, since few begin as
+//! they end. The camera keeps its height and distance, at which the head is whole in all frames. `timestep` counts the
+//! pictures. Knows no images and no truth.
 
 use crate::common::drawing::{Anchor, Look, WHITE, mesh_layer, place, plain, text};
 use crate::common::head_models::BOX;
@@ -135,8 +137,8 @@ pub fn shown(i: usize, n: usize) -> usize {
     i.min(period - i).min(n - 1)
 }
 
-/// The middle of all frames, and a radius around it that they stay within: of a cylinder about the vertical as well as of its height. None if no frame has a
-/// vertex.
+/// The middle of all frames, and a radius around it that they stay within: of a cylinder about the vertical as well as
+/// of its height. None if no frame has a vertex.
 fn reach<F>(frames: &[F], mesh: impl Fn(&F) -> Result<Mesh>) -> Result<Option<(DVec3, f64)>> {
     let mut bounds: Option<(Vec3, Vec3)> = None;
     for frame in frames {

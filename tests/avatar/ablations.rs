@@ -1,5 +1,5 @@
-//! The recipe of the ablations: all of it can be planned, and two of its variants, run for real on top of the shared run, do again only what differs, and
-//! stand in one table.
+//! The recipe of the ablations: all of it can be planned, and two of its variants, run for real on top of the shared
+//! run, do again only what differs, and stand in one table.
 
 use crate::base::Trial;
 
@@ -16,7 +16,8 @@ fn variants_do_again_what_differs_and_stand_in_one_table() {
             assert!(ran.contains_key(&name), "{name}: {ran:?}");
         }
     }
-    // frames, tracking, latents and backbone are those of avatar.yaml; the linear model waits for the variant that needs it
+    // frames, tracking, latents and backbone are those of avatar.yaml; the linear model waits for the variant that
+    // needs it
     let shared: Vec<&str> = ran.keys().map(String::as_str).filter(|name| !name.contains("seed=1")).collect();
     assert_eq!(shared, ["sheet"]);
     assert_eq!(trial.run(&two), Default::default());

@@ -1,5 +1,5 @@
-//! Bad input, as a user meets it: a folder of recordings, a recipe over it, and one thing wrong. One clear error, with the place,
-//! a sentence and what to do; what was finished is kept.
+//! Bad input, as a user meets it: a folder of recordings, a recipe over it, and one thing wrong. One clear error, with
+//! the place, a sentence and what to do; what was finished is kept.
 
 use crate::base::Trial;
 use crate::support::{Said, Space};
@@ -138,7 +138,8 @@ fn pictures_and_mattes_of_another_shape() {
     recordings.space.write("r.yaml", &RECIPE.replace("[96, 140]", "[140, 96]"));
     let parts = ["stage `frames`", "cam_222200036.mp4: found 96 x 140 px", "calibrated pictures, 140 x 96 px", "hint:"];
     recordings.run().expect_error(1, &parts);
-    // of twice the size they are of one shape, but no middle of theirs is where it would be, and of half the size it is outside
+    // of twice the size they are of one shape, but no middle of theirs is where it would be, and of half the size it is
+    // outside
     recordings.space.write("r.yaml", &RECIPE.replace("[96, 140]", "[192, 280]"));
     let parts =
         ["stage `videos`", "the middle of pictures of about 96 x 140 px, expected that of pictures of 192 x 280"];
@@ -234,7 +235,8 @@ fn weights_of_another_shape() {
     space.write("prior/unet/config.json", &config);
     assert_eq!(space.run(), (1, 0, 0));
 
-    // at the last time of a zero terminal SNR the noise says nothing of the picture: known before an avatar is trained for days
+    // at the last time of a zero terminal SNR the noise says nothing of the picture: known before an avatar is trained
+    // for days
     let config = space.read("prior/scheduler/scheduler_config.json");
     let mut value: Value = serde_json::from_str(&config).expect("JSON");
     value["prediction_type"] = json!("epsilon");

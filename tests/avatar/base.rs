@@ -1,5 +1,5 @@
-//! One undisturbed run of the small recipe, shared by all tests: `prepared` has the stages that no test disturbs, `finished`
-//! has all. Tests work on copies.
+//! One undisturbed run of the small recipe, shared by all tests: `prepared` has the stages that no test disturbs,
+//! `finished` has all. Tests work on copies.
 
 use crate::support::Space;
 use serde_json::Value;

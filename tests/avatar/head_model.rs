@@ -1,5 +1,5 @@
-//! The shipped recipe `head_model.yaml` in its small profile: three head models, fitted to people they have not seen; and the linear
-//! one on the point clouds of the shared run.
+//! The shipped recipe `head_model.yaml` in its small profile: three head models, fitted to people they have not seen;
+//! and the linear one on the point clouds of the shared run.
 
 use crate::base::Trial;
 use crate::support::Space;

@@ -1,11 +1,11 @@
-//! `kill -9` in the middle of extraction, tracking and training: the next run goes on, and all tables end with the digests of
-//! an undisturbed run.
+//! `kill -9` in the middle of extraction, tracking and training: the next run goes on, and all tables end with the
+//! digests of an undisturbed run.
 
 use crate::base::{Trial, base, executed};
 use serde_json::Value;
 
-/// Whether an event says that units of a stage have been kept, and others are in work. Units are kept when their task hands
-/// them over, not when it tells of them.
+/// Whether an event says that units of a stage have been kept, and others are in work. Units are kept when their task
+/// hands them over, not when it tells of them.
 fn half(event: &Value, stage: &str) -> bool {
     amid(event, stage, 1.2) && event["ran"].as_u64() >= Some(1)
 }

@@ -1,4 +1,5 @@
-//! A head that is not where a rig would have it: turned by 40 degrees and 10 cm off, it is found by its landmarks, and not without them.
+//! A head that is not where a rig would have it: turned by 40 degrees and 10 cm off, it is found by its landmarks, and
+//! not without them.
 
 use crate::base::{Trial, base};
 use crate::support::Space;
@@ -91,7 +92,8 @@ fn moved(world_to_cam: &[f64]) -> Value {
     json!([row(0), row(1), row(2), [0.0, 0.0, 0.0, 1.0]])
 }
 
-/// The recordings of one sequence of the shared run, once as they are and once in a world that was turned and moved; and the head model.
+/// The recordings of one sequence of the shared run, once as they are and once in a world that was turned and moved;
+/// and the head model.
 fn recordings(trial: &Trial) -> Space {
     let space = Space::new();
     let shown = |stage: &str| -> Vec<Value> {

@@ -126,7 +126,8 @@ fn frames_are_equal_in_all_layouts() {
     assert!(known.iter().zip(poses(&space)).all(|(a, b)| close(a, &b)), "poses survive Rodrigues vectors");
 }
 
-/// A sequence of the shared run as a folder of pictures and mattes with `transforms.json`: cameras look along -z there, y up.
+/// A sequence of the shared run as a folder of pictures and mattes with `transforms.json`: cameras look along -z there,
+/// y up.
 fn folder_of_ones_own() -> Space {
     let (trial, space) = (Trial::finished(), Space::new());
     let output = trial.command("show", &["frames", "--json", "--paths"]).output().expect("it starts");

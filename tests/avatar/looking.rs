@@ -1,5 +1,5 @@
-//! Tracking to look at: the sheet shows frames, the mesh over them and a scale that fits; the turntable has all its pictures and shows a head; meshes go out
-//! as PLY, OBJ and GLB.
+//! Tracking to look at: the sheet shows frames, the mesh over them and a scale that fits; the turntable has all its
+//! pictures and shows a head; meshes go out as PLY, OBJ and GLB.
 
 use crate::base::{Trial, base};
 use crate::chrome::{self, Chrome};

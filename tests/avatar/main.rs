@@ -1,5 +1,5 @@
-//! The shipped recipe `avatar.yaml`, made small, with the real stages: kills, changes, bad input, the profile nobody here can run. What is long to make and
-//! not under test is made once and copied.
+//! The shipped recipe `avatar.yaml`, made small, with the real stages: kills, changes, bad input, the profile nobody
+//! here can run. What is long to make and not under test is made once and copied.
 
 mod ablations;
 mod bad_input;

@@ -1,5 +1,5 @@
-//! The paper's profile on a machine that cannot run it: it says what it lacks, and with weights in place it is sound and
-//! checks them.
+//! The paper's profile on a machine that cannot run it: it says what it lacks, and with weights in place it is sound
+//! and checks them.
 
 use crate::support::{Said, Space};
 use serde_json::Value;
@@ -22,7 +22,8 @@ fn without_stable_diffusion_it_says_so() {
     assert!(line.is_some_and(|line| line.starts_with("missing")), "{}", said.out);
 }
 
-/// Weights in the layout of Stable Diffusion, with the scheduler as it is published: leading steps, no zero terminal SNR.
+/// Weights in the layout of Stable Diffusion, with the scheduler as it is published: leading steps, no zero terminal
+/// SNR.
 #[test]
 fn with_weights_it_is_sound_and_rescales_their_schedule() {
     let space = Space::new();

@@ -1,5 +1,5 @@
-//! Models that others published, put in the place of ours: loaded, taken by the next stage, or refused with one clear error. The files
-//! are reference cases in the published layouts; their weights are random.
+//! Models that others published, put in the place of ours: loaded, taken by the next stage, or refused with one clear
+//! error. The files are reference cases in the published layouts; their weights are random.
 
 use crate::bad_input::one_error;
 use crate::support::Space;

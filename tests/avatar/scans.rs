@@ -1,5 +1,5 @@
-//! Scans of one's own in the place of synthetic ones: the same heads, written as other programs write them, and read again; and what is said of
-//! files that are no such scans.
+//! Scans of one's own in the place of synthetic ones: the same heads, written as other programs write them, and read
+//! again; and what is said of files that are no such scans.
 
 use crate::bad_input::one_error;
 use crate::support::Space;

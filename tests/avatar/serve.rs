@@ -1,5 +1,5 @@
-//! The avatar viewer of `effigy serve`, on the shared run: sliders move the surface, the picture follows, and in a real browser the camera
-//! turns by dragging.
+//! The avatar viewer of `effigy serve`, on the shared run: sliders move the surface, the picture follows, and in a real
+//! browser the camera turns by dragging.
 
 use crate::base::Trial;
 use crate::chrome::{self, Chrome};

@@ -1,5 +1,5 @@
-//! How good the tracker is, and what it may know: the shipped recipe `tracking.yaml` in its small profile; and tracking from a folder of video,
-//! mattes and calibration on a disk that never held the truth.
+//! How good the tracker is, and what it may know: the shipped recipe `tracking.yaml` in its small profile; and tracking
+//! from a folder of video, mattes and calibration on a disk that never held the truth.
 
 use crate::bad_input::one_error;
 use crate::base::{Trial, base};
@@ -60,7 +60,8 @@ fn two_trackers_are_compared_on_people_the_head_models_have_not_seen() {
     let surface = poses.iter().filter(linear).map(|row| number(row, "scan_to_mesh_mm")).sum::<f64>() / 12.0;
     assert!(surface < 8.0, "{surface} mm");
 
-    // skin: at the moment that it is found again from nothing moves, nor has it an error; elsewhere it is found, if not well at this size
+    // skin: at the moment that it is found again from nothing moves, nor has it an error; elsewhere it is found, if not
+    // well at this size
     let skin = rows("skin_scores");
     assert_eq!(skin.len(), 12);
     for person in [101, 102] {
@@ -145,8 +146,9 @@ fn two_trackers_are_compared_on_people_the_head_models_have_not_seen() {
     }
 }
 
-/// Lays the shared run's recordings out as a download: videos, mattes, calibration, colours; and beside them its head model, which was made from other
-/// people. Nothing else leaves the shared run. The middle of each picture is said to lie `aside` px from where it is.
+/// Lays the shared run's recordings out as a download: videos, mattes, calibration, colours; and beside them its head
+/// model, which was made from other people. Nothing else leaves the shared run. The middle of each picture is said to
+/// lie `aside` px from where it is.
 fn download(space: &Space, aside: f64) {
     let trial = Trial::finished();
     std::fs::create_dir_all(space.path("head")).expect("a folder");

@@ -1,5 +1,5 @@
-//! What training promises: what is held out is never learned from, equal conditions give equal pictures, trouble keeps what is good, and every
-//! switch is a parameter.
+//! What training promises: what is held out is never learned from, equal conditions give equal pictures, trouble keeps
+//! what is good, and every switch is a parameter.
 
 use crate::base::{Trial, base};
 use crate::support::Space;
@@ -173,7 +173,8 @@ fn samplers_and_precisions_are_parameters() {
     assert!(
         mean.len() == raw_mean.len() && mean.iter().any(|value| *value != 0.0) && std.iter().any(|value| *value != 1.0)
     );
-    // six numbers of gaze and two of lids after the expression; no eyes were found in so small pictures, so theirs never change
+    // six numbers of gaze and two of lids after the expression; no eyes were found in so small pictures, so theirs
+    // never change
     let n = mean.len() - 8;
     let pooled = (std[..n].iter().map(|value| value * value).sum::<f64>() / n as f64).sqrt();
     assert!(mean == same_mean && kinds[..n].iter().all(|value| (value / pooled - 1.0).abs() < 1e-9), "{kinds:?}");

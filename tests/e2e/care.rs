@@ -1,5 +1,5 @@
-//! Care for what is kept: damage that shows amid a run is made good, `cache` finds it, makes room, and no large file is there
-//! twice.
+//! Care for what is kept: damage that shows amid a run is made good, `cache` finds it, makes room, and no large file is
+//! there twice.
 
 use crate::support::Space;
 use serde_json::Value;

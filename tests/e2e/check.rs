@@ -11,8 +11,8 @@ stages:
   noisy: { run: 'echo noisy >> ran.log; if [ {id} = 1 ]; then date +%s%N; else echo 1; fi > {out}/y', shell: true, from: steady, writes: { y: blob } }
 ";
 
-/// Every file below the workspace with its content, but for the index, which may be written by reading, and what is left of
-/// tasks, which every command clears away.
+/// Every file below the workspace with its content, but for the index, which may be written by reading, and what is
+/// left of tasks, which every command clears away.
 fn content(space: &Space) -> BTreeMap<String, Vec<u8>> {
     let mut files = BTreeMap::new();
     let mut open = vec![space.path(".effigy")];

@@ -1,5 +1,5 @@
-//! `effigy provider check`: good providers conform, and one that breaks a rule is told which. And what a run makes of each
-//! broken rule that a user can meet: one clear error.
+//! `effigy provider check`: good providers conform, and one that breaks a rule is told which. And what a run makes of
+//! each broken rule that a user can meet: one clear error.
 
 use crate::support::{Said, Space, broken_provider, provider};
 use serde_json::Value;

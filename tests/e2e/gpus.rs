@@ -1,9 +1,11 @@
-//! Stages that need GPUs: each task is told of its own, and no two at the same time of the same. No GPU is needed for that.
+//! Stages that need GPUs: each task is told of its own, and no two at the same time of the same. No GPU is needed for
+//! that.
 
 use crate::support::{Said, Space, provider};
 use std::collections::BTreeSet;
 
-/// The lines `begin GPUS` and `end GPUS` of tasks that note them in `ran.log`: which GPUs were used, after checking that nobody else had them.
+/// The lines `begin GPUS` and `end GPUS` of tasks that note them in `ran.log`: which GPUs were used, after checking
+/// that nobody else had them.
 fn used(space: &Space) -> BTreeSet<String> {
     let text = space.read("ran.log");
     let (mut busy, mut used) = (BTreeSet::new(), BTreeSet::new());

@@ -1,5 +1,5 @@
-//! What people bring along from make, Snakemake and DVC: editors that leave files, scripts that are edited while they run, lines that go on after
-//! a failure, all failures at a glance.
+//! What people bring along from make, Snakemake and DVC: editors that leave files, scripts that are edited while they
+//! run, lines that go on after a failure, all failures at a glance.
 
 use crate::support::Space;
 use std::time::{Duration, Instant};

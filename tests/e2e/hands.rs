@@ -1,4 +1,5 @@
-//! What is in whose hands: files of the user's that a run does not look at anew, links to recipes, programs that write where they may only read.
+//! What is in whose hands: files of the user's that a run does not look at anew, links to recipes, programs that write
+//! where they may only read.
 
 use crate::support::Space;
 

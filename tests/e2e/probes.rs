@@ -1,6 +1,6 @@
-//! The seven probes: of N units, how many run cold, again, after a touch, when a change has no effect, when it has, when it is
-//! taken back, and when outputs are wiped. They must be N, 0, 0, 1, 4, 0, 0, in both forms: a stage for each unit, and a row
-//! for each unit. Units are counted by what the commands log, not by what we say of ourselves.
+//! The seven probes: of N units, how many run cold, again, after a touch, when a change has no effect, when it has,
+//! when it is taken back, and when outputs are wiped. They must be N, 0, 0, 1, 4, 0, 0, in both forms: a stage for each
+//! unit, and a row for each unit. Units are counted by what the commands log, not by what we say of ourselves.
 
 use crate::support::Space;
 use std::fmt::Write;

@@ -1,5 +1,5 @@
-//! What `why` tells of rows: those behind a changed column, behind a unit of many rows, and behind a constant; how rows are called, and what
-//! is said of those that nobody knows yet or that failed.
+//! What `why` tells of rows: those behind a changed column, behind a unit of many rows, and behind a constant; how rows
+//! are called, and what is said of those that nobody knows yet or that failed.
 
 use crate::support::Space;
 use serde_json::Value;

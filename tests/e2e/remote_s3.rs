@@ -1,5 +1,5 @@
-//! Shared caches on a real S3 server, with a proxy in between that drops, breaks, cuts and spoils. Where there is no such server,
-//! these tests say so and pass.
+//! Shared caches on a real S3 server, with a proxy in between that drops, breaks, cuts and spoils. Where there is no
+//! such server, these tests say so and pass.
 
 use crate::remotes::{self, BIG, Fault, Proxy, S3, URL, files, named, spoil};
 use crate::support::{Said, Space};

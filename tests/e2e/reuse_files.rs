@@ -1,5 +1,5 @@
-//! Files and code as facts: by content, read again only when they may have changed, and versions: one fact for each test,
-//! named for it, from a log of what ran.
+//! Files and code as facts: by content, read again only when they may have changed, and versions: one fact for each
+//! test, named for it, from a log of what ran.
 
 use crate::support::{Space, provider};
 use std::fs::{File, FileTimes};

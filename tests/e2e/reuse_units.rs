@@ -1,5 +1,5 @@
-//! What is computed again of groups, of whole tables, of rows that fan out or are filtered, and of stages with constants: one
-//! fact for each test, named for it, from a log of what ran.
+//! What is computed again of groups, of whole tables, of rows that fan out or are filtered, and of stages with
+//! constants: one fact for each test, named for it, from a log of what ran.
 
 use crate::support::{Space, provider};
 

@@ -76,7 +76,8 @@ fn serve_answers_its_own_page_and_refuses_all_others() {
     assert_eq!(with("Origin: null\r\n").status, 403);
     assert_eq!(with("Sec-Fetch-Site: cross-site\r\n").status, 403);
     assert_eq!(with(&format!("Origin: http://127.0.0.1:{port}\r\nSec-Fetch-Site: same-origin\r\n")).status, 200);
-    // another port leads here, another program of this machine has its cookies, another page of it a link to the first page
+    // another port leads here, another program of this machine has its cookies, another page of it a link to the first
+    // page
     assert_eq!(status("GET /api/runs HTTP/1.1\r\nHost: localhost:9000\r\n\r\n"), 200);
     assert_eq!(with("Cookie: name=\u{e9}t\u{e9}\r\n").status, 200);
     let followed = "Sec-Fetch-Site: same-site\r\nSec-Fetch-Mode: navigate\r\nSec-Fetch-Dest: document\r\n";

@@ -1,5 +1,5 @@
-//! Runs on a Slurm cluster: the rows of a local run, whatever happens to jobs and nodes. Needs Debian's slurm-wlm and munge, and says so
-//! where they are missing.
+//! Runs on a Slurm cluster: the rows of a local run, whatever happens to jobs and nodes. Needs Debian's slurm-wlm and
+//! munge, and says so where they are missing.
 
 use crate::cluster::{Cluster, accounted, cluster};
 use crate::support::{Space, provider};

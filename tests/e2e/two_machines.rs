@@ -1,5 +1,6 @@
-//! Two machines, which share a folder and a cable: caches and clusters between them, and the cable pulled out while they work. The machines
-//! are network namespaces of this one; where these, an S3 server or Slurm cannot be had, the tests say so and pass.
+//! Two machines, which share a folder and a cable: caches and clusters between them, and the cable pulled out while
+//! they work. The machines are network namespaces of this one; where these, an S3 server or Slurm cannot be had, the
+//! tests say so and pass.
 
 use crate::cluster::spread;
 use crate::network::{ADDRESSES, Machines};

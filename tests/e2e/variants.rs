@@ -1,4 +1,5 @@
-//! `matrix:` and `variants:`: what is done once and what for each combination, how varied stages are named, and what is wrong.
+//! `matrix:` and `variants:`: what is done once and what for each combination, how varied stages are named, and what is
+//! wrong.
 
 use crate::support::Space;
 use serde_json::Value;

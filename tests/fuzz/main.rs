@@ -1,5 +1,6 @@
-//! Input that nobody meant: recipes and Arrow files, cut, spliced and bent by a generator that draws the same every time. None
-//! may end in a panic, whatever it says. `make fuzz` tries millions, the normal tests as many as some seconds allow.
+//! Input that nobody meant: recipes and Arrow files, cut, spliced and bent by a generator that draws the same every
+//! time. None may end in a panic, whatever it says. `make fuzz` tries millions, the normal tests as many as some
+//! seconds allow.
 //!
 //! Knows the engine as a library; starts no program. An input that makes it panic is kept in the build folder.
 

@@ -1,5 +1,5 @@
-//! Slurm's accounting for tests: a database of our own in a temporary folder, and the daemon before it. Knows nothing of clusters but the
-//! lines that they need.
+//! Slurm's accounting for tests: a database of our own in a temporary folder, and the daemon before it. Knows nothing
+//! of clusters but the lines that they need.
 
 use crate::cluster::{free_port, have};
 use std::os::unix::fs::PermissionsExt;

@@ -1,5 +1,5 @@
-//! A provider that breaks one rule of the protocol, named by its first argument, and keeps all others. Written against the
-//! protocol itself, without the frame for stages in Rust: that would not let it.
+//! A provider that breaks one rule of the protocol, named by its first argument, and keeps all others. Written against
+//! the protocol itself, without the frame for stages in Rust: that would not let it.
 
 use manifests::{Manifest, Schema, Type, Value, read_ipc, write_ipc};
 use protocol::{Description, Event, Grain, PROTOCOL, StageDef, TaskParams, UNIT};

@@ -1,5 +1,5 @@
-//! A real browser for tests: Chromium without a window, driven by its DevTools protocol over two pipes, as JSON with a zero byte behind
-//! each message. Knows no page of ours.
+//! A real browser for tests: Chromium without a window, driven by its DevTools protocol over two pipes, as JSON with a
+//! zero byte behind each message. Knows no page of ours.
 
 #![allow(dead_code, reason = "each test executable uses a part of it")]
 

@@ -1,6 +1,6 @@
-//! A Slurm of our own for tests: munge, slurmctld and three nodes on this machine, with their configuration, logs and state in a temporary
-//! folder, either all on this machine's own network or on two machines' worth of it. Nothing in the system's folders is changed but munge's
-//! socket. Knows nothing of effigy.
+//! A Slurm of our own for tests: munge, slurmctld and three nodes on this machine, with their configuration, logs and
+//! state in a temporary folder, either all on this machine's own network or on two machines' worth of it. Nothing in
+//! the system's folders is changed but munge's socket. Knows nothing of effigy.
 
 use crate::accounting::Accounting;
 use crate::network::{ADDRESSES, Machines, not_tried};
@@ -45,8 +45,8 @@ pub fn spread(test: &str) -> Option<Cluster> {
     or_not_tried(test, up(Some(Machines::new(test)?), None))
 }
 
-/// A cluster of its own whose controller forgets jobs soon, and whose accounting does not; `None` where there can be none, which is said
-/// loudly.
+/// A cluster of its own whose controller forgets jobs soon, and whose accounting does not; `None` where there can be
+/// none, which is said loudly.
 pub fn accounted(test: &str) -> Option<Cluster> {
     or_not_tried(test, Accounting::new().and_then(|accounting| up(None, Some(accounting))))
 }

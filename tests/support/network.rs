@@ -1,5 +1,6 @@
-//! Two machines' worth of network on this one: two network namespaces, joined by a cable that can be pulled out. A process on a machine has
-//! that machine's addresses and name, and sees the same folders as everybody, as it would on a shared file system. Knows nothing of effigy.
+//! Two machines' worth of network on this one: two network namespaces, joined by a cable that can be pulled out. A
+//! process on a machine has that machine's addresses and name, and sees the same folders as everybody, as it would on a
+//! shared file system. Knows nothing of effigy.
 
 #![allow(dead_code, reason = "each test executable uses a part of it")]
 
@@ -65,7 +66,8 @@ impl Machines {
     pub fn on(&self, machine: usize, command: &mut Command) {
         let space = std::fs::File::open(self.path(machine)).expect("the namespace is there");
         let name = CString::new(format!("machine-{machine}")).expect("no zero byte");
-        // SAFETY: system calls between fork and exec that are async-signal-safe, on a descriptor and a text that the closure owns.
+        // SAFETY: system calls between fork and exec that are async-signal-safe, on a descriptor and a text that the
+        // closure owns.
         unsafe {
             command.pre_exec(move || {
                 if libc::setns(space.as_raw_fd(), libc::CLONE_NEWNET) != 0

@@ -1,5 +1,5 @@
-//! A provider for the tests: small stages that do what tests need stages to do, crash included. Each notes in the file named
-//! by its parameter `log` what it worked on, so that a test can count.
+//! A provider for the tests: small stages that do what tests need stages to do, crash included. Each notes in the file
+//! named by its parameter `log` what it worked on, so that a test can count.
 
 use anyhow::{Context, Result, bail};
 use manifests::{Type, Value};

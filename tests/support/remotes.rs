@@ -1,5 +1,5 @@
-//! What remotes are tested against: shared folders, a real S3 server on this machine, and a proxy before it that spoils what it is
-//! told to.
+//! What remotes are tested against: shared folders, a real S3 server on this machine, and a proxy before it that spoils
+//! what it is told to.
 
 #![allow(dead_code, reason = "each test executable uses a part of it")]
 
@@ -17,7 +17,8 @@ pub const URL: &str = "s3://bucket/team/cache";
 /// Bytes of a file that moves in parts.
 pub const BIG: usize = 40 << 20;
 
-/// The workspace of one colleague: so many small files, each in work for `pause` seconds, and one of `size` bytes. What runs is noted in `ran.log`.
+/// The workspace of one colleague: so many small files, each in work for `pause` seconds, and one of `size` bytes. What
+/// runs is noted in `ran.log`.
 pub fn colleague(files: usize, size: usize, pause: f64) -> Space {
     let space = Space::new();
     for i in 0..files {
@@ -88,7 +89,8 @@ impl S3 {
         S3::start_at(test, "127.0.0.1", |_| {}, |host, port| TcpStream::connect((host, port)).is_ok())
     }
 
-    /// The same at an address of another machine: `place` puts the server there, `listens` tells from there whether it is up.
+    /// The same at an address of another machine: `place` puts the server there, `listens` tells from there whether it
+    /// is up.
     pub fn start_at(
         test: &str,
         host: &str,

@@ -1,8 +1,8 @@
-//! The version lock: for each stage its version and a hash of the code that it reaches. When the hash moves and the version
-//! does not, somebody has to say whether results can change.
+//! The version lock: for each stage its version and a hash of the code that it reaches. When the hash moves and the
+//! version does not, somebody has to say whether results can change.
 //!
-//! Code that is reached: the stage's own file, and what its `use` lines and paths name in `stages`, `models`, `geometry`,
-//! `metrics` and `datasets`, and what that names in turn; without comments, blank lines and tests.
+//! Code that is reached: the stage's own file, and what its `use` lines and paths name in `stages`, `models`,
+//! `geometry`, `metrics` and `datasets`, and what that names in turn; without comments, blank lines and tests.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};

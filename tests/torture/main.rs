@@ -1,6 +1,6 @@
 //! Torture: the program is killed at random moments and at its write points, its index is spoilt between runs, its disk
-//! refuses to write; then it runs to the end, and everything has to be as in a run that nobody disturbed. `make torture` has
-//! hundreds of kills, the normal tests a few.
+//! refuses to write; then it runs to the end, and everything has to be as in a run that nobody disturbed. `make
+//! torture` has hundreds of kills, the normal tests a few.
 //!
 //! Knows the program from outside only; write points are found and faults injected by `strace`, where it is installed.
 
@@ -62,7 +62,8 @@ stages:
     );
     space.write("r.yaml", &recipe);
     space.settle();
-    // what providers say of themselves takes longer to ask for than all the work, and is remembered only when it was said
+    // what providers say of themselves takes longer to ask for than all the work, and is remembered only when it was
+    // said
     assert_eq!(space.effigy(&["plan", "r.yaml"]).code, 0);
     space
 }

@@ -1,7 +1,7 @@
 //! Remotes by their URL: a shared folder, S3, Google Cloud Storage, Azure, plain HTTP.
 //!
-//! The only crate that talks to a network. It starts no runtime and opens no connection before a remote is first asked for
-//! something. Knows neither keys nor records, and reads no environment: it is told what is set there.
+//! The only crate that talks to a network. It starts no runtime and opens no connection before a remote is first asked
+//! for something. Knows neither keys nor records, and reads no environment: it is told what is set there.
 
 mod profile;
 mod store;
@@ -21,8 +21,8 @@ pub struct Surroundings {
     pub dir: std::path::PathBuf,
 }
 
-/// The remote of a URL: `dir:FOLDER`, `s3://BUCKET/PREFIX`, `gs://BUCKET/PREFIX`, `az://CONTAINER/PREFIX`, `http://HOST/PATH` or
-/// `https://HOST/PATH`.
+/// The remote of a URL: `dir:FOLDER`, `s3://BUCKET/PREFIX`, `gs://BUCKET/PREFIX`, `az://CONTAINER/PREFIX`,
+/// `http://HOST/PATH` or `https://HOST/PATH`.
 ///
 /// # Errors
 /// If it is no such URL, or what is set for it contradicts itself. Whether it answers shows only when it is asked.

@@ -1,5 +1,5 @@
-//! Credentials for S3 as its own tools keep them: `~/.aws/credentials` and `~/.aws/config`. Reads these two files and no others,
-//! and knows nothing of remotes.
+//! Credentials for S3 as its own tools keep them: `~/.aws/credentials` and `~/.aws/config`. Reads these two files and
+//! no others, and knows nothing of remotes.
 
 use std::path::Path;
 

@@ -1,5 +1,5 @@
-//! An object store as a remote: the only file that names `object_store` and `tokio`, and the only one that waits for futures.
-//! Large objects move in parts, each tried again by itself. Knows names and bytes.
+//! An object store as a remote: the only file that names `object_store` and `tokio`, and the only one that waits for
+//! futures. Large objects move in parts, each tried again by itself. Knows names and bytes.
 
 use crate::{Surroundings, profile};
 use cache::{Answer, Remote, Trouble};
@@ -428,8 +428,8 @@ fn told(error: Error) -> Trouble {
     }
 }
 
-/// A text in one line, not too long, without queries and passwords of URLs, where signatures and tokens stand, and without the
-/// document that a server may have sent.
+/// A text in one line, not too long, without queries and passwords of URLs, where signatures and tokens stand, and
+/// without the document that a server may have sent.
 fn harmless(text: &str) -> String {
     let text = text.split('<').next().unwrap_or(text).trim_end_matches([' ', ':']);
     let words = text.split_whitespace().map(|word| {

@@ -1,5 +1,6 @@
-//! A shared folder as a remote, over NFS too: every object gets its name by one rename, or by one hard link where the first
-//! writer is to win, and may be used by whom the folder itself may be used by. Knows digests as little as any remote does.
+//! A shared folder as a remote, over NFS too: every object gets its name by one rename, or by one hard link where the
+//! first writer is to win, and may be used by whom the folder itself may be used by. Knows digests as little as any
+//! remote does.
 
 use super::{Answer, Remote, Trouble};
 use std::fs::{File, Metadata, Permissions};
@@ -21,8 +22,8 @@ pub struct Dir {
 }
 
 impl Dir {
-    /// The remote in a folder. The folder itself has to be there when it is used: one that is missing is a share that is not
-    /// mounted, and nobody wants a new cache in its place.
+    /// The remote in a folder. The folder itself has to be there when it is used: one that is missing is a share that
+    /// is not mounted, and nobody wants a new cache in its place.
     pub fn new(root: &Path) -> Dir {
         Dir { root: root.into(), name: format!("dir:{}", root.display()), sweep: Once::new() }
     }

@@ -1,5 +1,6 @@
-//! What is still to be brought to a remote, so that a kill loses none of it: a file of lines, `+KEY` when a unit is finished and
-//! `-KEY` when it has arrived. A torn last line is passed over. Knows keys, and neither records nor remotes.
+//! What is still to be brought to a remote, so that a kill loses none of it: a file of lines, `+KEY` when a unit is
+//! finished and `-KEY` when it has arrived. A torn last line is passed over. Knows keys, and neither records nor
+//! remotes.
 
 use crate::Result;
 use crate::error::io;
@@ -76,7 +77,8 @@ impl Queue {
         written.map_err(io("write", &self.path))
     }
 
-    /// Adds a key. It survives the end of this process at once, and a power failure once the file is synced ([`Queue::file`]).
+    /// Adds a key. It survives the end of this process at once, and a power failure once the file is synced
+    /// ([`Queue::file`]).
     pub(crate) fn add(&mut self, key: Digest) -> Result<()> {
         if self.open.insert(key) {
             self.line('+', &key)?;

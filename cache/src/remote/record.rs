@@ -1,5 +1,5 @@
-//! A finished unit as an object of a remote: a line that says what it is, the BLAKE3 of what follows, the facts of its stage
-//! and the unit as the journal has them. Knows no remote.
+//! A finished unit as an object of a remote: a line that says what it is, the BLAKE3 of what follows, the facts of its
+//! stage and the unit as the journal has them. Knows no remote.
 
 use crate::blobs::is_plain;
 use crate::codec::{Reader, put_u32};
@@ -50,8 +50,8 @@ pub(crate) fn decode(bytes: &[u8], key: &Digest) -> Result<(Unit, StageFacts), S
     Ok((unit, facts))
 }
 
-/// Whether two units of the same key gave the same: when, how fast and under which name does not count. A number that is none (NaN) is the
-/// same as itself.
+/// Whether two units of the same key gave the same: when, how fast and under which name does not count. A number that
+/// is none (NaN) is the same as itself.
 pub(crate) fn same(one: &Unit, other: &Unit) -> bool {
     let encoded = |unit: &Unit| {
         let mut bytes = Vec::new();

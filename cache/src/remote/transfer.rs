@@ -1,5 +1,5 @@
-//! One unit to a remote or from it: blobs before their record, nothing believed that has not the right digest. Knows neither the
-//! journal nor who waits.
+//! One unit to a remote or from it: blobs before their record, nothing believed that has not the right digest. Knows
+//! neither the journal nor who waits.
 
 use super::{Answer, Remote, Trouble, blob_name, record, record_name};
 use crate::entry::{StageFacts, Unit};
@@ -127,8 +127,8 @@ impl From<Error> for Failed {
     }
 }
 
-/// Fetches the unit of a key, and those of its files that are not `here`. What is wrong twice in the same way is set aside if
-/// `heals`: then whoever computes it can put the right one there.
+/// Fetches the unit of a key, and those of its files that are not `here`. What is wrong twice in the same way is set
+/// aside if `heals`: then whoever computes it can put the right one there.
 pub(crate) fn fetch(
     remote: &dyn Remote,
     blobs: &Blobs,

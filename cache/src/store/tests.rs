@@ -112,7 +112,8 @@ fn files_of_a_user_with_equal_content_are_all_recognised() {
     assert!(cache.blobs().list().unwrap().is_empty(), "nobody wants them twice");
 }
 
-/// Makes a workspace look as if another boot of the machine had written it: all that was not brought to the disk is in doubt.
+/// Makes a workspace look as if another boot of the machine had written it: all that was not brought to the disk is in
+/// doubt.
 fn reboot(root: &Path) {
     for entry in std::fs::read_dir(root.join("records")).unwrap() {
         let path = entry.unwrap().path();

@@ -1,8 +1,8 @@
 //! Motion blur: what moves while the shutter is open is spread along its way.
 //!
-//! The reconstruction filter of McGuire et al., "A Reconstruction Filter for Plausible Motion Blur" (I3D 2012), over samples:
-//! each gathers colour along the strongest motion near it, from those whose own motion reaches it and from those that the
-//! moving thing uncovers. Coverage is treated as colour is. Knows no heads.
+//! The reconstruction filter of McGuire et al., "A Reconstruction Filter for Plausible Motion Blur" (I3D 2012), over
+//! samples: each gathers colour along the strongest motion near it, from those whose own motion reaches it and from
+//! those that the moving thing uncovers. Coverage is treated as colour is. Knows no heads.
 
 use glam::{Vec2, Vec3};
 

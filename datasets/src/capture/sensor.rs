@@ -1,8 +1,8 @@
 //! What a camera makes of the light that reaches it: a colour response of its own, and noise.
 //!
-//! The rig's cameras differ a little, as real ones do; a colour calibration goes with the capture that undoes the response, and not
-//! the noise. All of it follows from serial, moment and place in the picture, so a picture can be taken again. Knows no
-//! heads and no files.
+//! The rig's cameras differ a little, as real ones do; a colour calibration goes with the capture that undoes the
+//! response, and not the noise. All of it follows from serial, moment and place in the picture, so a picture can be
+//! taken again. Knows no heads and no files.
 
 use glam::{DMat3, DVec3};
 
@@ -22,8 +22,8 @@ const SHOT: f32 = 0.010;
 const READ: f32 = 0.0006;
 
 impl Sensor {
-    /// The sensor of the camera with this serial: it takes 0 to 10 % of each channel, and mixes channels by up to 2 %. No
-    /// channel is amplified, so nothing is cut off that the calibration could not bring back.
+    /// The sensor of the camera with this serial: it takes 0 to 10 % of each channel, and mixes channels by up to 2 %.
+    /// No channel is amplified, so nothing is cut off that the calibration could not bring back.
     pub fn new(serial: &str) -> Self {
         let seed =
             serial.bytes().fold(0xCBF2_9CE4_8422_2325u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01B3));

@@ -25,8 +25,8 @@ const LANES: usize = 8;
 /// Side of the squares of which it is known how deep one sees into them, samples.
 const TILE: usize = 8;
 
-/// What hides hair: surfaces, as the farthest depth in each square. What a segment would cover lies in a few squares, and about half of a head's hair is
-/// behind the head.
+/// What hides hair: surfaces, as the farthest depth in each square. What a segment would cover lies in a few squares,
+/// and about half of a head's hair is behind the head.
 struct Occlusion {
     /// Squares in a row.
     across: usize,
@@ -203,7 +203,8 @@ fn segment(
         (t, a.at + d * t)
     };
     if widest < 1.0 {
-        // most strands are thin and few of their samples covered: which, is found out for several at once, and before the depth, which is far away in memory
+        // most strands are thin and few of their samples covered: which, is found out for several at once, and before
+        // the depth, which is far away in memory
         for first in (0..steps).step_by(LANES) {
             let (mut at, mut depth, mut share) = ([0; LANES], [0.0; LANES], [0.0; LANES]);
             let mut covered = 0;

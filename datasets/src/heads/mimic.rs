@@ -1,7 +1,7 @@
 //! What an expression does to skin besides moving it: creases, and blood that comes and goes.
 //!
-//! None of it is in the geometry: creases are finer than the mesh, blood has no shape. So a picture holds something of an
-//! expression that only its code can tell a renderer. Template coordinates and ARKit weights in, factors on the
+//! None of it is in the geometry: creases are finer than the mesh, blood has no shape. So a picture holds something of
+//! an expression that only its code can tell a renderer. Template coordinates and ARKit weights in, factors on the
 //! reflectance out. Knows no light and no posed vertices.
 
 use glam::Vec3;

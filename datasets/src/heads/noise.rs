@@ -4,8 +4,8 @@
 
 use glam::{IVec3, Vec3};
 
-/// Well-mixed 32-bit hashes of the eight corners of a lattice cell: x alternates first, then y, then z. What corners have in common
-/// is mixed once.
+/// Well-mixed 32-bit hashes of the eight corners of a lattice cell: x alternates first, then y, then z. What corners
+/// have in common is mixed once.
 #[inline(always)]
 fn hashes(p: IVec3, seed: u32) -> [u32; 8] {
     let mix = |h: u32, c: i32| {
@@ -62,8 +62,9 @@ pub fn fractal_noise(p: Vec3, octaves: u32, seed: u32) -> f32 {
     sum / total
 }
 
-/// The greatest integer not above a number between -2^22 and 2^22. `f32::floor` is a call into libm where the processor may be an old one, and a cast to i32 looks for
-/// numbers that do not fit, one by one; this takes several numbers at once.
+/// The greatest integer not above a number between -2^22 and 2^22. `f32::floor` is a call into libm where the processor
+/// may be an old one, and a cast to i32 looks for numbers that do not fit, one by one; this takes several numbers at
+/// once.
 #[inline(always)]
 pub fn floor(x: f32) -> i32 {
     // at this size the last bit of a float is worth 1, so that the sum is rounded to the nearest integer

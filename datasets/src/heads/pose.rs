@@ -109,8 +109,8 @@ pub struct PosedHead<'a> {
     pub head: &'a Head<'a>,
     /// What it does.
     pub expression: Expression,
-    /// Fine vertices, world metres, in the numbering of [`HeadAssets::template`]: body with its shirt, eyes, teeth bands,
-    /// tongue, lashes.
+    /// Fine vertices, world metres, in the numbering of [`HeadAssets::template`]: body with its shirt, eyes, teeth
+    /// bands, tongue, lashes.
     pub vertices: Vec<Vec3>,
     /// Rigid motion of the head from the neutral pose, world to world.
     pub head_pose: Mat4,

@@ -92,7 +92,8 @@ impl Teeth {
             let (weight, slope) = catmull_rom(t);
             let columns = [column.saturating_sub(1), column, column + 1, (column + 2).min(COLUMNS - 1)];
             for (down, back) in DOWN {
-                // Round the corners of the edge, and narrow the crown towards the gum by a higher gum line at its sides.
+                // Round the corners of the edge, and narrow the crown towards the gum by a higher gum line at its
+                // sides.
                 let round =
                     0.10 * a.powi(4) * down.clamp(0.0, 1.0).powi(3) + if tooth == 2 { 0.12 * a * a } else { 0.0 };
                 let arched = 0.12 * a * a * (1.0 - down.clamp(0.0, 1.0));

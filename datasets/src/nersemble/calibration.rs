@@ -1,10 +1,11 @@
 //! Calibrations: camera poses and intrinsics in every form in which NeRSemble captures are passed on.
 //!
 //! `camera_params.json` (A, B, C): `{"world_2_cam": {serial: 4x4}, "intrinsics": 3x3 or {serial: 3x3}}`.
-//! `calibration_result.json` beside `config.json` (D): translations `ts`, Rodrigues vectors `rs` and `intrinsics` (a list of one
-//! for all or of one for each camera, or flat `fx, cx, cy, fy` in old files; without `fy` it is `fx`), in the order of the serials in
-//! `config.json`. DiffusionAvatars takes a row for that of the serial at the same place among its 16 constants.
-//! Poses take the world to the camera, OpenCV axes, metres. Files that mean anything else are refused as far as numbers tell.
+//! `calibration_result.json` beside `config.json` (D): translations `ts`, Rodrigues vectors `rs` and `intrinsics` (a
+//! list of one for all or of one for each camera, or flat `fx, cx, cy, fy` in old files; without `fy` it is `fx`), in
+//! the order of the serials in `config.json`. DiffusionAvatars takes a row for that of the serial at the same place
+//! among its 16 constants. Poses take the world to the camera, OpenCV axes, metres. Files that mean anything else are
+//! refused as far as numbers tell.
 
 use super::{FULL_SIZE, LayoutError};
 use geometry::Camera;
@@ -17,10 +18,11 @@ use std::path::{Path, PathBuf};
 /// A camera nearer to the head than this, or further than [`FARTHEST`], is not calibrated in metres.
 const NEAREST: f64 = 0.1;
 const FARTHEST: f64 = 20.0;
-/// Cameras of the rig have the head in their picture, whose corners are 13 degrees off the axis. One that is further off than this looks
-/// elsewhere, degrees.
+/// Cameras of the rig have the head in their picture, whose corners are 13 degrees off the axis. One that is further
+/// off than this looks elsewhere, degrees.
 const ASIDE: f64 = 30.0;
-/// A matrix whose camera looks this far past the head is one of another convention, if all look at the head by that, degrees.
+/// A matrix whose camera looks this far past the head is one of another convention, if all look at the head by that,
+/// degrees.
 const PAST: f64 = 20.0;
 /// What to do about numbers that mean something else.
 const CONVENTION: &str =
@@ -86,13 +88,14 @@ pub fn write_calibration(root: &Path, participant: u32, cameras: &[(String, Came
     Ok(path)
 }
 
-/// Writes a participant's calibration as DiffusionAvatars reads it: `calibration/config.json` and `calibration_result.json`
-/// below `folder`, poses as Rodrigues vectors, one set of intrinsics if all cameras share it. `size` is that of the pictures that the
-/// intrinsics are for, px. Answers with the two files.
+/// Writes a participant's calibration as DiffusionAvatars reads it: `calibration/config.json` and
+/// `calibration_result.json` below `folder`, poses as Rodrigues vectors, one set of intrinsics if all cameras share it.
+/// `size` is that of the pictures that the intrinsics are for, px. Answers with the two files.
 ///
-/// All fields of the reference's classes are there. Nothing was optimised here and no checkerboard was seen: lists of corners, positions and costs
-/// are empty, and weights are the classes' defaults. Rows are in the order of the rig's serials, without gaps: where a camera is
-/// missing, DiffusionAvatars' reader, which goes by their places, takes those behind it for others.
+/// All fields of the reference's classes are there. Nothing was optimised here and no checkerboard was seen: lists of
+/// corners, positions and costs are empty, and weights are the classes' defaults. Rows are in the order of the rig's
+/// serials, without gaps: where a camera is missing, DiffusionAvatars' reader, which goes by their places, takes those
+/// behind it for others.
 ///
 /// # Errors
 /// If a file cannot be written.
@@ -163,8 +166,9 @@ fn from_rodrigues(r: DVec3, t: DVec3) -> [f64; 16] {
 /// Reads a calibration: `camera_params.json`, or `calibration_result.json` with `config.json` beside it.
 ///
 /// # Errors
-/// If the file is missing, a field is missing or has another shape, the poses are not rigid or not in metres, the intrinsics not in pixels, or
-/// the cameras do not look at the origin, where the head is; the message says by which other convention they would.
+/// If the file is missing, a field is missing or has another shape, the poses are not rigid or not in metres, the
+/// intrinsics not in pixels, or the cameras do not look at the origin, where the head is; the message says by which
+/// other convention they would.
 pub fn read_calibration(path: &Path) -> Result<Calibrations, LayoutError> {
     let value = json_of(path)?;
     let calibrations = if value.get("params_result").is_some() {
@@ -318,8 +322,9 @@ fn check_intrinsics(path: &Path, serial: &str, k: &[f64; 9]) -> Result<(), Layou
     Ok(())
 }
 
-/// Whether the cameras look at the origin, where the head is, as those of a capture of one's own have to ([`crate::views::check_directions`]). Pictures need
-/// no size here: of each pose counts by how much it looks past the origin, and whether all would look there if the matrices were meant otherwise.
+/// Whether the cameras look at the origin, where the head is, as those of a capture of one's own have to
+/// ([`crate::views::check_directions`]). Pictures need no size here: of each pose counts by how much it looks past the
+/// origin, and whether all would look there if the matrices were meant otherwise.
 fn check_directions(path: &Path, calibrations: &Calibrations) -> Result<(), LayoutError> {
     let half_turn = DMat4::from_scale(DVec3::new(1.0, -1.0, -1.0));
     let past = |meant: &dyn Fn(DMat4) -> DMat4| -> Vec<f64> {

@@ -7,8 +7,8 @@ use crate::colour::{Correction, TERMS};
 use serde_json::{Map, Value};
 use std::path::Path;
 
-/// Writes a participant's colour calibration as version 2 has it: for each serial a 3 x 3 matrix, rows first, that is multiplied
-/// with linear light.
+/// Writes a participant's colour calibration as version 2 has it: for each serial a 3 x 3 matrix, rows first, that is
+/// multiplied with linear light.
 ///
 /// # Errors
 /// If the file cannot be written.
@@ -26,8 +26,8 @@ pub fn write_affine(path: &Path, matrix: &[f64; 12]) -> Result<(), LayoutError> 
     write_npy(path, &[3, 4], matrix)
 }
 
-/// Writes face boxes as DiffusionAvatars has them for a camera and a sequence: left, top, width, height as shares of the picture, and a score; a row
-/// for each timestep, in their order.
+/// Writes face boxes as DiffusionAvatars has them for a camera and a sequence: left, top, width, height as shares of
+/// the picture, and a score; a row for each timestep, in their order.
 ///
 /// # Errors
 /// If the file cannot be written.
@@ -35,8 +35,8 @@ pub fn write_boxes(path: &Path, boxes: &[[f64; 5]]) -> Result<(), LayoutError> {
     write_npy(path, &[boxes.len(), 5], boxes.as_flattened())
 }
 
-/// The correction of a camera's colours: `{serial: 3 x N}` of version 2 (JSON, polynomial), or a 3 x 4 array of version 1 and
-/// DiffusionAvatars (`.npy`, affine).
+/// The correction of a camera's colours: `{serial: 3 x N}` of version 2 (JSON, polynomial), or a 3 x 4 array of version
+/// 1 and DiffusionAvatars (`.npy`, affine).
 ///
 /// # Errors
 /// If the file is unreadable, lacks the camera, or its matrix has another shape.

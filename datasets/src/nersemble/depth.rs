@@ -1,8 +1,9 @@
 //! Depth maps that come with the pictures of the paper's release: COLMAP's, one for each picture, as 16-bit grey PNGs.
 //!
-//! A value of 0 is "nothing known", any other q is a depth of (q - 1) / 32767 m along the camera's axis, up to 2 m: the quantiser
-//! that DiffusionAvatars took over for its G-buffers (`geometry::quantize::DEPTH`). A map is of the size of the pictures in
-//! half resolution, whose intrinsics are the calibration's, scaled. Source: the reader published with the release. Knows no cameras.
+//! A value of 0 is "nothing known", any other q is a depth of (q - 1) / 32767 m along the camera's axis, up to 2 m: the
+//! quantiser that DiffusionAvatars took over for its G-buffers (`geometry::quantize::DEPTH`). A map is of the size of
+//! the pictures in half resolution, whose intrinsics are the calibration's, scaled. Source: the reader published with
+//! the release. Knows no cameras.
 
 use crate::rendering_data::ExchangeError;
 use crate::rendering_data::png::{Kind, Picture};

@@ -97,7 +97,8 @@ pub struct SurveyedSequence {
     pub frames: Option<usize>,
     /// How many there are of each part; a part that is absent is not in here.
     pub parts: BTreeMap<Part, usize>,
-    /// Pictures that are not there, of cameras that have others in the sequence: serial and number of the frame, by frame.
+    /// Pictures that are not there, of cameras that have others in the sequence: serial and number of the frame, by
+    /// frame.
     pub absent: Vec<(String, u32)>,
     /// What keeps its recordings from being read, if something does: the first thing, and how many more.
     pub problem: Option<String>,
@@ -116,20 +117,22 @@ pub struct Survey {
     pub calibration: PathBuf,
     /// Sequences of which there is anything, sorted.
     pub sequences: Vec<SurveyedSequence>,
-    /// What lies there as well and no stage reads: name of the file or of the folders of each frame, and how many files.
+    /// What lies there as well and no stage reads: name of the file or of the folders of each frame, and how many
+    /// files.
     pub unused: Vec<(&'static str, usize)>,
 }
 
 /// Whether recordings of a participant, a sequence and a camera are wanted, as their folders and files are called.
 pub type Wanted<'a> = &'a dyn Fn([&str; 3]) -> bool;
 
-/// The recordings below a folder that are wanted, sorted by participant, sequence, camera and frame. The folder holds participants, is the
-/// benchmark's with `nvs` and `mono_flame_avatar` in it, or is one participant's own.
+/// The recordings below a folder that are wanted, sorted by participant, sequence, camera and frame. The folder holds
+/// participants, is the benchmark's with `nvs` and `mono_flame_avatar` in it, or is one participant's own.
 ///
 /// Sequences without pictures of a person (like BACKGROUND) are passed over. What is wrong with others is no matter.
 ///
 /// # Errors
-/// If there are none at all, or of those that are wanted a participant has no calibration, or a matte lies there without its video.
+/// If there are none at all, or of those that are wanted a participant has no calibration, or a matte lies there
+/// without its video.
 pub fn list(root: &Path, wanted: Wanted<'_>) -> Result<Vec<Recording>, LayoutError> {
     let (mut recordings, mut is_empty) = (Vec::new(), true);
     for folder in participants(root)? {
@@ -156,7 +159,8 @@ pub fn list(root: &Path, wanted: Wanted<'_>) -> Result<Vec<Recording>, LayoutErr
     Ok(recordings)
 }
 
-/// What each participant below a folder has, whole or not: a sequence that is not whole has a [`SurveyedSequence::problem`].
+/// What each participant below a folder has, whole or not: a sequence that is not whole has a
+/// [`SurveyedSequence::problem`].
 ///
 /// # Errors
 /// If the folder cannot be read.
@@ -167,8 +171,9 @@ pub fn survey(root: &Path) -> Result<Vec<Survey>, LayoutError> {
 /// Columns of `metadata_sequences.csv` that are about no sequence of the person.
 const NO_SEQUENCES: [&str; 2] = ["BACKGROUND", "wears_glasses"];
 
-/// The sequences that were published of each participant, as `metadata_sequences.csv` of a download says: a line for each, by its number, with
-/// `x` or `m` below the names of those there are. Nothing where there is no such file; pictures of the background are no sequence.
+/// The sequences that were published of each participant, as `metadata_sequences.csv` of a download says: a line for
+/// each, by its number, with `x` or `m` below the names of those there are. Nothing where there is no such file;
+/// pictures of the background are no sequence.
 pub fn published(root: &Path) -> BTreeMap<u32, Vec<String>> {
     // beside the participants, also where one of them is asked for
     let whole = root.canonicalize().unwrap_or(root.to_owned());
@@ -432,7 +437,8 @@ impl Participant {
     }
 }
 
-/// The folder of pictures in a frame's folder, if there is one: of half size as in the published training, if there is that.
+/// The folder of pictures in a frame's folder, if there is one: of half size as in the published training, if there is
+/// that.
 fn pictures_of(frame: &Path) -> Option<PathBuf> {
     let images = ["images-2x-73fps", "images-2x", "images-73fps", "images"].map(|name| frame.join(name));
     images.into_iter().find(|folder| folder.is_dir())

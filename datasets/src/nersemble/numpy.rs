@@ -43,8 +43,8 @@ pub fn read_npz(path: &Path, name: &str) -> Result<Option<NumpyArray>, LayoutErr
     parse(path, name, &npy).map(Some)
 }
 
-/// Values of which those along the first axis lie closest (Fortran's order, as NumPy saves what was transposed), brought into the order in
-/// which the last axis lies closest. There are as many as the sides of `shape` multiply to.
+/// Values of which those along the first axis lie closest (Fortran's order, as NumPy saves what was transposed),
+/// brought into the order in which the last axis lies closest. There are as many as the sides of `shape` multiply to.
 pub(crate) fn c_order<T: Copy>(shape: &[usize], values: &[T]) -> Vec<T> {
     let strides: Vec<usize> = shape
         .iter()

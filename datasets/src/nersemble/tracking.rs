@@ -1,11 +1,12 @@
 //! FLAME tracking that comes with a capture: shape, expression, pose and eyes of each frame.
 //!
-//! `tracking/flame2023_tracking*.npz` of the benchmark and `annotations/tracking/FLAME2023_v2/tracked_flame_params.npz` of
-//! DiffusionAvatars. DiffusionAvatars reads `rotation` as intrinsic XYZ Euler angles (SciPy's upper-case "XYZ"). Files of the benchmark have
-//! `rotation_matrices` as well, and these decide: where they are those of Rodrigues vectors, the angles of the same rotations are what comes out.
-//! Files of the benchmark number their rows (`frames`). Those of DiffusionAvatars do not: its reader (`flame_provider.py`) counts rows along
-//! the sorted folders of frames that hold pictures, so that frames 0, 3 and 6 are rows 0, 1 and 2.
-//! Reads and writes numbers; evaluates no head model.
+//! `tracking/flame2023_tracking*.npz` of the benchmark and `annotations/tracking/FLAME2023_v2/tracked_flame_params.npz`
+//! of DiffusionAvatars. DiffusionAvatars reads `rotation` as intrinsic XYZ Euler angles (SciPy's upper-case "XYZ").
+//! Files of the benchmark have `rotation_matrices` as well, and these decide: where they are those of Rodrigues
+//! vectors, the angles of the same rotations are what comes out. Files of the benchmark number their rows (`frames`).
+//! Those of DiffusionAvatars do not: its reader (`flame_provider.py`) counts rows along the sorted folders of frames
+//! that hold pictures, so that frames 0, 3 and 6 are rows 0, 1 and 2. Reads and writes numbers; evaluates no head
+//! model.
 
 use super::LayoutError;
 use super::layout::{flame_file, pictured};
@@ -23,7 +24,8 @@ const FARTHEST: f64 = 3.0;
 const TURNED: f64 = 7.0;
 /// Scales of a FLAME model in metres.
 const SCALES: std::ops::RangeInclusive<f64> = 0.05..=20.0;
-/// How far the scales of the three axes may be apart, relative to the largest: they are one number, stored three times with 24 bits.
+/// How far the scales of the three axes may be apart, relative to the largest: they are one number, stored three times
+/// with 24 bits.
 const UNIFORM: f64 = 1e-5;
 
 /// FLAME's parameters for one frame.
@@ -52,8 +54,9 @@ pub struct FlameFrame {
 /// The FLAME tracking of a sequence's folder, a frame each; empty if there is none.
 ///
 /// # Errors
-/// If the file is damaged, its arrays are of other or different lengths, its rotation matrices are neither those of Euler angles nor those of
-/// Rodrigues vectors, a head is not near the origin in metres, axes have different scales, or nothing tells which frame a row is of.
+/// If the file is damaged, its arrays are of other or different lengths, its rotation matrices are neither those of
+/// Euler angles nor those of Rodrigues vectors, a head is not near the origin in metres, axes have different scales, or
+/// nothing tells which frame a row is of.
 pub fn read_flame(sequence: &Path) -> Result<Vec<FlameFrame>, LayoutError> {
     let Some(path) = flame_file(sequence) else { return Ok(Vec::new()) };
     let optional = |name: &str| read_npz(&path, name);
@@ -163,7 +166,8 @@ fn numbers(path: &Path, values: &[f64], count: usize) -> Result<Vec<u32>, Layout
     Ok(numbers)
 }
 
-/// The frames' numbers where the file has none: those of the folders with pictures, in their order. Of a video the row is the frame.
+/// The frames' numbers where the file has none: those of the folders with pictures, in their order. Of a video the row
+/// is the frame.
 fn unnumbered(sequence: &Path, path: &Path, count: usize) -> Result<Vec<u32>, LayoutError> {
     let frames = pictured(sequence)?;
     if frames.is_empty() && !path.starts_with(sequence.join("annotations")) {
@@ -179,7 +183,8 @@ fn unnumbered(sequence: &Path, path: &Path, count: usize) -> Result<Vec<u32>, La
     ))
 }
 
-/// The Euler angles of rotations of which the matrices tell whether they are Euler angles already, or Rodrigues vectors.
+/// The Euler angles of rotations of which the matrices tell whether they are Euler angles already, or Rodrigues
+/// vectors.
 fn angles(path: &Path, rotation: Vec<f64>, matrices: &[f64]) -> Result<Vec<f64>, LayoutError> {
     let matrices: Vec<DMat3> = matrices.chunks(9).map(|m| DMat3::from_cols_slice(m).transpose()).collect();
     let off = |of: fn(DVec3) -> DMat3| {
@@ -200,9 +205,9 @@ fn angles(path: &Path, rotation: Vec<f64>, matrices: &[f64]) -> Result<Vec<f64>,
     Ok(matrices.iter().flat_map(|m| <[f64; 3]>::from(m.to_euler(EulerRot::XYZ))).collect())
 }
 
-/// Writes the FLAME tracking of a sequence with the reference's keys and shapes, numbers of 32 bits; the shape and the scale are those of the first
-/// frame, and the neck and the eyes go along where all frames have them. Frames are to be sorted: DiffusionAvatars goes by their place,
-/// others by the array `frames`.
+/// Writes the FLAME tracking of a sequence with the reference's keys and shapes, numbers of 32 bits; the shape and the
+/// scale are those of the first frame, and the neck and the eyes go along where all frames have them. Frames are to be
+/// sorted: DiffusionAvatars goes by their place, others by the array `frames`.
 ///
 /// # Errors
 /// If the file cannot be written.

@@ -169,8 +169,8 @@ impl<'a> Reader<'a> {
         if planes.len() != count * 4 {
             return Err(self.wrong(field, format!("{} bytes", planes.len()), format!("{} bytes", count * 4)));
         }
-        // four planes of bytes, the highest first; in each, the first words of all entries, then the second ones (indices
-        // are entries of three words, coordinates of one)
+        // four planes of bytes, the highest first; in each, the first words of all entries, then the second ones
+        // (indices are entries of three words, coordinates of one)
         let entries = count / width;
         let word = |i: usize| {
             let at = i % width * entries + i / width;

@@ -1,4 +1,5 @@
-//! The one array of an `.npz` file (`arr_0`, as `numpy.savez` names an array without a name): a zip file around an npy file.
+//! The one array of an `.npz` file (`arr_0`, as `numpy.savez` names an array without a name): a zip file around an npy
+//! file.
 //!
 //! Knows no meaning of the numbers. Written compressed and without a date, so that equal arrays are equal files.
 

@@ -4,8 +4,8 @@ use super::config::{Config, MeshProvider, SequenceSteps, Stats};
 use super::*;
 use std::io::Read;
 
-/// What a PNG file holds, decoded with nothing but its specification and inflate: width, height, bit depth, colour type,
-/// and the bytes of the samples.
+/// What a PNG file holds, decoded with nothing but its specification and inflate: width, height, bit depth, colour
+/// type, and the bytes of the samples.
 fn by_hand(file: &[u8]) -> (u32, u32, u8, u8, Vec<u8>) {
     assert_eq!(file[..8], *b"\x89PNG\r\n\x1a\n");
     let number = |at: usize| u32::from_be_bytes(file[at..at + 4].try_into().unwrap());

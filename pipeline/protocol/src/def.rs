@@ -16,9 +16,9 @@ pub struct Description {
     /// Versions of what it is built on (`libtorch`, `opencv`), recorded with every run; never part of a key.
     #[serde(default)]
     pub software: serde_json::Map<String, Value>,
-    /// Files besides those that its command line names whose change may change what it says of itself: modules that hold its
-    /// stages. Paths are absolute, or relative to the folder of the script that the command line names; where that names none,
-    /// to the folder that the provider is started in.
+    /// Files besides those that its command line names whose change may change what it says of itself: modules that
+    /// hold its stages. Paths are absolute, or relative to the folder of the script that the command line names; where
+    /// that names none, to the folder that the provider is started in.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub files: Vec<String>,
     /// Its stages.

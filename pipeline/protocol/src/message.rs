@@ -22,7 +22,8 @@ pub struct TaskParams {
     pub scratch: Option<PathBuf>,
     /// The units' keys as hex: `_unit` in `in.arrow` is an index into this list, seeds are drawn from them.
     pub keys: Vec<String>,
-    /// A digest of kind, version, parameters and constants: a worker keeps the built stage for the next task that has the same.
+    /// A digest of kind, version, parameters and constants: a worker keeps the built stage for the next task that has
+    /// the same.
     pub stage_key: String,
 }
 

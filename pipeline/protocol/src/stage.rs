@@ -337,9 +337,9 @@ pub struct Registration {
 
 inventory::collect!(Registration);
 
-/// Puts a stage into the provider's registry: the type of its parameters (`Deserialize` + `JsonSchema`), a function that
-/// describes it, and a function that builds it from parameters and [`Cx`]; where the stage can be checked, a function from
-/// parameters to sentences about what they name.
+/// Puts a stage into the provider's registry: the type of its parameters (`Deserialize` + `JsonSchema`), a function
+/// that describes it, and a function that builds it from parameters and [`Cx`]; where the stage can be checked, a
+/// function from parameters to sentences about what they name.
 #[macro_export]
 macro_rules! register {
     ($params:ty, $def:expr, $build:expr) => {

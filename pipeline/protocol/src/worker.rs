@@ -1,7 +1,7 @@
 //! The verbs of a Rust provider: `describe`, `worker` and `check`.
 //!
-//! A worker takes one task after the other, keeps the built stage as long as tasks ask for the same, hands finished units
-//! over in parts, and turns panics into failed tasks. Knows nothing of where tasks come from.
+//! A worker takes one task after the other, keeps the built stage as long as tasks ask for the same, hands finished
+//! units over in parts, and turns panics into failed tasks. Knows nothing of where tasks come from.
 
 use crate::stage::check_out_row;
 use crate::{
@@ -22,7 +22,8 @@ const HAND_OVER: Duration = Duration::from_millis(500);
 
 /// The `main` of a provider: runs the verb in the process's arguments over all registered stages.
 ///
-/// `software` lists what the provider is built on; `prepare` is called before the first task with its number of threads.
+/// `software` lists what the provider is built on; `prepare` is called before the first task with its number of
+/// threads.
 pub fn provider_main(provider: &str, version: &str, software: &[(&str, String)], prepare: fn(usize)) -> ExitCode {
     let verb = std::env::args().nth(1).unwrap_or_default();
     match verb.as_str() {

@@ -1,5 +1,6 @@
-//! `concat: [A, B, ...]`: tables below each other, columns matched by name, nulls where a table lacks one. `label: {column:,
-//! values: [...]}` adds a column that says which table a row comes from, and `allow_failures:` the share of the tables that may be missing.
+//! `concat: [A, B, ...]`: tables below each other, columns matched by name, nulls where a table lacks one. `label:
+//! {column:, values: [...]}` adds a column that says which table a row comes from, and `allow_failures:` the share of
+//! the tables that may be missing.
 
 use crate::builtin::{Columns, PlannedColumn, fits, rows};
 use crate::fields::Fields;
@@ -12,7 +13,8 @@ use manifests::{Manifest, Schema, Type, Value};
 #[derive(Clone, Debug)]
 pub struct Concat {
     label: Option<(String, Vec<Value>)>,
-    /// The share of its tables that may be missing because they failed. No fact: what is made of those that are there is a fact of those.
+    /// The share of its tables that may be missing because they failed. No fact: what is made of those that are there
+    /// is a fact of those.
     allow_failures: f64,
 }
 

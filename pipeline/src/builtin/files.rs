@@ -1,9 +1,9 @@
 //! `files: PATTERN`: a row for each file that matches: `path` (relative, text) and `file` (blob), sorted by path.
 //!
-//! `*` and `?` match within a name, `**` across folders, `{a,b}` either. Hidden names match only a pattern that names them.
-//! A pattern that matches nothing is an error unless it says `optional: true`: one that is misspelt would do the same.
-//! Files are not copied: their content is known by fingerprint, and programs read them where they lie.
-//! `parse: "clouds/{sequence}/frame_{timestep:i64}.ply"` reads further columns off the paths.
+//! `*` and `?` match within a name, `**` across folders, `{a,b}` either. Hidden names match only a pattern that names
+//! them. A pattern that matches nothing is an error unless it says `optional: true`: one that is misspelt would do the
+//! same. Files are not copied: their content is known by fingerprint, and programs read them where they lie. `parse:
+//! "clouds/{sequence}/frame_{timestep:i64}.ply"` reads further columns off the paths.
 
 use crate::error::{Place, Problem};
 use crate::fields::Fields;
@@ -66,8 +66,8 @@ impl Template {
         }
     }
 
-    /// The values in a path; `None` if it is not of this form. A value ends where what follows it in the template first comes,
-    /// and holds no slash.
+    /// The values in a path; `None` if it is not of this form. A value ends where what follows it in the template first
+    /// comes, and holds no slash.
     fn values(&self, path: &str) -> Option<Vec<Value>> {
         let mut rest = path.strip_prefix(self.start.as_str())?;
         let mut values = Vec::new();
@@ -135,8 +135,8 @@ impl Files {
         self.parse.iter().for_each(|(_, template)| facts.text("parse", &template.text));
     }
 
-    /// The files that match now, relative and absolute, sorted; what each run writes into the workspace is none, unless a pattern
-    /// begins in there. `glance` is told each path before it is looked at.
+    /// The files that match now, relative and absolute, sorted; what each run writes into the workspace is none, unless
+    /// a pattern begins in there. `glance` is told each path before it is looked at.
     fn list(&self, workspace: &Path, glance: &mut dyn FnMut(&Path)) -> Result<Vec<(String, PathBuf)>> {
         let mut found = Vec::new();
         for (place, pattern) in &self.patterns {

@@ -1,6 +1,6 @@
-//! `join: [A, B]` with `on: [columns]`: each row of A with the row of B that has the same values there. B's columns that A
-//! lacks are appended; of those that both have A's are taken, and if B's are others that is said. A row of B may serve many
-//! rows of A, but no row of A may have two. `how: left` keeps rows of A without one, with nulls.
+//! `join: [A, B]` with `on: [columns]`: each row of A with the row of B that has the same values there. B's columns
+//! that A lacks are appended; of those that both have A's are taken, and if B's are others that is said. A row of B may
+//! serve many rows of A, but no row of A may have two. `how: left` keeps rows of A without one, with nulls.
 
 use crate::builtin::Columns;
 use crate::error::Problem;
@@ -115,8 +115,8 @@ impl Join {
         Ok((rows, partner))
     }
 
-    /// What to say if it matters whose value is taken where both tables have a column: rows and their partners have other values there.
-    /// Of `path`, which every table of files has, nothing is said.
+    /// What to say if it matters whose value is taken where both tables have a column: rows and their partners have
+    /// other values there. Of `path`, which every table of files has, nothing is said.
     fn contradiction(
         &self,
         a: &Manifest,

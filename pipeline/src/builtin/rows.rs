@@ -1,6 +1,6 @@
-//! `rows: [{...}, ...]`: a table written into the recipe. Types come from the values: integers, numbers, text, truth values,
-//! and lists of numbers (floats of that width). A column that holds integers and numbers is one of numbers; a missing value
-//! is null.
+//! `rows: [{...}, ...]`: a table written into the recipe. Types come from the values: integers, numbers, text, truth
+//! values, and lists of numbers (floats of that width). A column that holds integers and numbers is one of numbers; a
+//! missing value is null.
 
 use crate::fields::Fields;
 use crate::key::Facts;
@@ -120,7 +120,8 @@ pub fn column_type<'a>(values: impl Iterator<Item = &'a Value> + Clone) -> Type 
     }
 }
 
-/// A value as a column of this type holds it: an integer among numbers is one. Others stay as they are, and may be of another type.
+/// A value as a column of this type holds it: an integer among numbers is one. Others stay as they are, and may be of
+/// another type.
 pub fn in_column(ty: Type, value: Value) -> Value {
     match (ty, value) {
         (Type::F64, Value::I64(value)) => Value::F64(value as f64),

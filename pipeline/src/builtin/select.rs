@@ -1,5 +1,5 @@
-//! `select: FROM`: a choice of rows and columns, in this order: `where`, `every`, `distinct`, `limit` choose rows; `set` and
-//! `overrides` write constants; `rename: {new: old}` and `columns`, or `drop`, choose columns.
+//! `select: FROM`: a choice of rows and columns, in this order: `where`, `every`, `distinct`, `limit` choose rows;
+//! `set` and `overrides` write constants; `rename: {new: old}` and `columns`, or `drop`, choose columns.
 //!
 //! `every: n` keeps the first, the (n+1)th, ... row; with `by: [columns]`, of each group of rows equal there.
 

@@ -10,7 +10,8 @@ pub struct Choice {
     /// Only this stage and what it needs (may be given more than once)
     #[arg(long, value_name = "STAGE")]
     pub only: Vec<String>,
-    /// Only this stage and what follows it; what stands before stays as the last run left it (may be given more than once)
+    /// Only this stage and what follows it; what stands before stays as the last run left it (may be given more than
+    /// once)
     #[arg(long, value_name = "STAGE")]
     pub from: Vec<String>,
     /// Run this stage's units even if they are known; the results replace those there are (may be given more than once)

@@ -5,7 +5,8 @@ use anyhow::Result;
 use clap::CommandFactory;
 use std::io::Write;
 
-/// Print completions for a shell, for example: effigy completions bash > ~/.local/share/bash-completion/completions/effigy
+/// Print completions for a shell, for example: effigy completions bash >
+/// ~/.local/share/bash-completion/completions/effigy
 #[derive(clap::Args)]
 pub struct Completions {
     /// The shell

@@ -1,5 +1,6 @@
-//! `effigy doctor`: what is there, what is missing, and how to get it; with a recipe, also whether the files that its stages
-//! name are what they have to be, as their providers say. Changes nothing but the memory of what providers said of themselves.
+//! `effigy doctor`: what is there, what is missing, and how to get it; with a recipe, also whether the files that its
+//! stages name are what they have to be, as their providers say. Changes nothing but the memory of what providers said
+//! of themselves.
 
 use super::{DONE, FAILED, RecipeArgs, WorkspaceArgs, host, load, print};
 use crate::error::{Problem, Problems};

@@ -1,7 +1,8 @@
 //! `effigy export`: the files of a stage's rows as a folder.
 //!
-//! A row's file in column X goes to the path in its text column `X_path`, or to what `--as` makes of other columns. Knows nothing of what the files are. They are
-//! copied (shared where the file system can), never linked: whoever changes a file in the folder changes none of ours.
+//! A row's file in column X goes to the path in its text column `X_path`, or to what `--as` makes of other columns.
+//! Knows nothing of what the files are. They are copied (shared where the file system can), never linked: whoever
+//! changes a file in the folder changes none of ours.
 
 use super::{DONE, RecipeArgs, load, print, show};
 use crate::error::{Place, Problem};
@@ -26,8 +27,8 @@ pub struct Export {
     /// The stages: a file of column X goes to the path in column `X_path`, unless --as says where
     #[arg(required = true)]
     stages: Vec<String>,
-    /// Make the paths of a column's files of other columns, and export only columns named so: 'render={sequence}/{camera}/{timestep:05}.png',
-    /// where `:05` stands for five digits (may be given more than once)
+    /// Make the paths of a column's files of other columns, and export only columns named so:
+    /// 'render={sequence}/{camera}/{timestep:05}.png', where `:05` stands for five digits (may be given more than once)
     #[arg(long = "as", value_name = "COLUMN=PATH")]
     named: Vec<String>,
     /// The folder, which is made if it is not there
@@ -36,7 +37,8 @@ pub struct Export {
     /// Replace files in the folder that are not equal to what is exported
     #[arg(long)]
     overwrite: bool,
-    /// Only rows for which this holds: = != < <= > >=, *= for contains, =~ and !=~ for whether there is a value (may be given more than once)
+    /// Only rows for which this holds: = != < <= > >=, *= for contains, =~ and !=~ for whether there is a value (may be
+    /// given more than once)
     #[arg(long = "where", value_name = "COLUMN=VALUE")]
     conditions: Vec<String>,
     /// Say what was done as a JSON object

@@ -1,5 +1,5 @@
-//! A table as lines of text, for people: some rows and columns of a large one, and a sentence that tells what is left out.
-//! Knows nothing of where the cells come from.
+//! A table as lines of text, for people: some rows and columns of a large one, and a sentence that tells what is left
+//! out. Knows nothing of where the cells come from.
 
 use std::collections::BTreeSet;
 
@@ -22,8 +22,8 @@ pub struct Grid {
     pub of_columns: usize,
 }
 
-/// The columns that are shown of so many: those that are `wanted`, and until there are enough of those that are `liked`, best
-/// first, and then others from both ends.
+/// The columns that are shown of so many: those that are `wanted`, and until there are enough of those that are
+/// `liked`, best first, and then others from both ends.
 pub fn columns(
     count: usize,
     wanted: impl IntoIterator<Item = usize>,
@@ -47,8 +47,8 @@ pub fn columns(
 }
 
 impl Grid {
-    /// Its lines: names, types and rows, and what is not shown if something is not. `whole`: long texts are not cut. `more`: what
-    /// shows other rows and columns.
+    /// Its lines: names, types and rows, and what is not shown if something is not. `whole`: long texts are not cut.
+    /// `more`: what shows other rows and columns.
     pub fn text(&self, whole: bool, more: &str) -> String {
         let mut is_cut = false;
         let mut cell = |text: &str| {

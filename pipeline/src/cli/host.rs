@@ -41,7 +41,8 @@ pub fn name() -> String {
     std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_string()
 }
 
-/// What jobs on a cluster find in their environment: where programs and libraries lie, the language, and what else is named.
+/// What jobs on a cluster find in their environment: where programs and libraries lie, the language, and what else is
+/// named.
 pub fn handed_on(more: &[String]) -> Vec<(String, String)> {
     let usual = ["PATH", "HOME", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH", "SLURM_CONF"].map(String::from);
     let value = |name: &String| Some((name.clone(), std::env::var(name).ok()?));
@@ -97,8 +98,8 @@ pub fn free_mb(folder: &Path) -> Option<u64> {
     Some((stat.f_bavail * stat.f_frsize) >> 20)
 }
 
-/// Memory that we may use, MB: that of the machine, or what the control groups that we are in (a container, a job) leave us of
-/// it; without limit if neither says.
+/// Memory that we may use, MB: that of the machine, or what the control groups that we are in (a container, a job)
+/// leave us of it; without limit if neither says.
 pub fn memory_mb() -> u64 {
     let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let total = text.lines().find_map(|line| line.strip_prefix("MemTotal:")?.split_whitespace().next()?.parse().ok());
@@ -107,8 +108,8 @@ pub fn memory_mb() -> u64 {
     total.min(group_limit(&groups, Path::new("/sys/fs/cgroup")).map_or(u64::MAX, |bytes| bytes >> 20))
 }
 
-/// The least of the limits of memory, bytes, that control groups have: ours, as `/proc/self/cgroup` names them, and those above,
-/// whose files lie below `mount`. Of what a container does not see its own mount is the highest.
+/// The least of the limits of memory, bytes, that control groups have: ours, as `/proc/self/cgroup` names them, and
+/// those above, whose files lie below `mount`. Of what a container does not see its own mount is the highest.
 fn group_limit(groups: &str, mount: &Path) -> Option<u64> {
     let limits = groups.lines().flat_map(|line| {
         let mut parts = line.splitn(3, ':').skip(1);

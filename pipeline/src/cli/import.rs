@@ -1,5 +1,5 @@
-//! `effigy import`: what a capture on disk has and lacks. The answer is that of the provider that came with effigy, which
-//! knows the layouts; here its words are passed on.
+//! `effigy import`: what a capture on disk has and lacks. The answer is that of the provider that came with effigy,
+//! which knows the layouts; here its words are passed on.
 
 use super::load;
 use crate::hints::hinted;

@@ -1,5 +1,5 @@
-//! What a run that is on has come to, in a small file that `effigy status` and `effigy serve` read from other processes. Never
-//! the index: only the process that runs may open that.
+//! What a run that is on has come to, in a small file that `effigy status` and `effigy serve` read from other
+//! processes. Never the index: only the process that runs may open that.
 
 use crate::event::{Event, Reader};
 use crate::memory;

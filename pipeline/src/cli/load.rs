@@ -33,7 +33,8 @@ pub fn load(args: &RecipeArgs) -> Result<Loaded> {
     })
 }
 
-/// Tells what the last run of a recipe was called with that this call is not, if the recipe is not right as it is called.
+/// Tells what the last run of a recipe was called with that this call is not, if the recipe is not right as it is
+/// called.
 fn called_otherwise(mut problems: Problems, args: &RecipeArgs, path: &Path) -> Problems {
     let recipe = place(path);
     let runs = record::names(&args.workspace.workspace);
@@ -126,7 +127,8 @@ pub fn recipe(args: &RecipeArgs) -> Option<PathBuf> {
     find(&args.recipe).ok().map(|path| place(&path)).filter(|path| path.exists())
 }
 
-/// Which recipe a path means, absolute: a link to a recipe is one of its own, because what it names lies beside the link.
+/// Which recipe a path means, absolute: a link to a recipe is one of its own, because what it names lies beside the
+/// link.
 pub fn place(path: &Path) -> PathBuf {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let whole = || Some(folder.canonicalize().ok()?.join(path.file_name()?));

@@ -1,5 +1,6 @@
-//! What earlier runs left of a recipe's stages, for the commands that show it: rows, or why there are none. Records say what
-//! became of a stage in the last run that was about it, the memory of the recipe which of its tables is the latest.
+//! What earlier runs left of a recipe's stages, for the commands that show it: rows, or why there are none. Records say
+//! what became of a stage in the last run that was about it, the memory of the recipe which of its tables is the
+//! latest.
 
 use super::load::Loaded;
 use super::{FAILED, RecipeArgs, remark};
@@ -79,8 +80,8 @@ impl<'a> Past<'a> {
         self.read.get(back)
     }
 
-    /// What there is of a stage: the last run that was about it decides. One that somebody stopped before it came to the stage
-    /// decides nothing.
+    /// What there is of a stage: the last run that was about it decides. One that somebody stopped before it came to
+    /// the stage decides nothing.
     pub fn stage(&mut self, name: &str) -> Found {
         let (mut back, mut is_earlier, mut recorded) = (0, false, None);
         while let Some(run) = self.run(back) {
@@ -143,7 +144,8 @@ impl<'a> Past<'a> {
         Some(format!("`effigy log {}{}` shows what it wrote", quote(logged), self.args.workspace.typed()))
     }
 
-    /// Says why there are no rows of a stage; gives the exit code that goes with it. `other`: a variant of it that has some.
+    /// Says why there are no rows of a stage; gives the exit code that goes with it. `other`: a variant of it that has
+    /// some.
     pub fn tell(&self, name: &str, lost: &Lost, other: Option<&str>) -> u8 {
         let mut hints: Vec<String> = self.log_of(lost).into_iter().collect();
         let again = self.args.typed(None, self.args.profile.as_deref());

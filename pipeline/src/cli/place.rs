@@ -14,7 +14,8 @@ pub struct PlaceArgs {
     /// Where stages are worked on whose stanza does not say `executor:`
     #[arg(long, value_name = "local|slurm", default_value = "local", value_parser = place)]
     executor: Place,
-    /// A file that describes the cluster: partition, account, how many jobs [default: cluster.yaml beside the recipe, if it is there]
+    /// A file that describes the cluster: partition, account, how many jobs [default: cluster.yaml beside the recipe,
+    /// if it is there]
     #[arg(long, value_name = "FILE")]
     cluster: Option<PathBuf>,
     /// On Ctrl-C, leave the jobs on the cluster running; `effigy attach` goes on

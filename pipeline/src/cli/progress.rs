@@ -1,4 +1,5 @@
-//! How a run looks: bars on a terminal, plain lines elsewhere, JSON lines for machines. Three readers of the same events.
+//! How a run looks: bars on a terminal, plain lines elsewhere, JSON lines for machines. Three readers of the same
+//! events.
 
 use super::{clean, remark};
 use crate::event::{Event, Reader};
@@ -177,7 +178,8 @@ impl Reader for Lines {
     }
 }
 
-/// Bars on a terminal: one for each stage that has work under way, not for those that wait, of which there may be thousands.
+/// Bars on a terminal: one for each stage that has work under way, not for those that wait, of which there may be
+/// thousands.
 #[derive(Default)]
 struct Bars {
     all: MultiProgress,

@@ -1,5 +1,5 @@
-//! The remote of a workspace: which one it is, as `--remote`, the environment or `.effigy.yaml` says, and `effigy cache push` and
-//! `pull`. Knows not what is in it.
+//! The remote of a workspace: which one it is, as `--remote`, the environment or `.effigy.yaml` says, and `effigy cache
+//! push` and `pull`. Knows not what is in it.
 
 use super::{DONE, FAILED, INTERRUPTED, WorkspaceArgs, print, progress, remark};
 use crate::error::Problem;
@@ -22,8 +22,8 @@ const NONE: &str = "none";
 /// Which remote.
 #[derive(clap::Args, Clone, Debug)]
 pub struct RemoteArgs {
-    /// A cache to share: dir:FOLDER, s3://, gs://, az:// or https:// [default: EFFIGY_REMOTE, else `remote:` of .effigy.yaml;
-    /// `none`: no remote]
+    /// A cache to share: dir:FOLDER, s3://, gs://, az:// or https:// [default: EFFIGY_REMOTE, else `remote:` of
+    /// .effigy.yaml; `none`: no remote]
     #[arg(long, value_name = "URL")]
     remote: Option<String>,
     /// Fetch from the remote and write nothing there [also: EFFIGY_REMOTE_READ_ONLY=1, `remote_read_only: true`]

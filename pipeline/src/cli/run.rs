@@ -54,8 +54,8 @@ pub struct Run {
     #[arg(long, value_name = "N|P%", num_args = 0..=1, require_equals = true, default_missing_value = "5",
           value_parser = super::check::sample, conflicts_with_all = ["dry_run", "force", "keep_going", "fail_fast"])]
     check: Option<Sample>,
-    /// After a failure, do everything that does not need what failed: the default. Given explicitly, all units of a stage are
-    /// tried, even if the first few all fail
+    /// After a failure, do everything that does not need what failed: the default. Given explicitly, all units of a
+    /// stage are tried, even if the first few all fail
     #[arg(long, short, conflicts_with = "fail_fast")]
     keep_going: bool,
     /// After a failure, finish only what has begun
@@ -321,8 +321,8 @@ fn run_id(started: u64) -> String {
     format!("{time}-{:03}", started % 1000)
 }
 
-/// Ctrl-C once drains, twice stops, and a third time ends us wherever we are: a large file may be read, and nobody looks at the
-/// count. Whoever cannot install a handler is stopped at once, as ever.
+/// Ctrl-C once drains, twice stops, and a third time ends us wherever we are: a large file may be read, and nobody
+/// looks at the count. Whoever cannot install a handler is stopped at once, as ever.
 pub fn catch_interrupts() {
     let _ = ctrlc::set_handler(|| match INTERRUPTS.fetch_add(1, Ordering::Relaxed) {
         0 => remark("\nfinishing what has begun; Ctrl-C once more stops it"),

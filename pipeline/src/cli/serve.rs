@@ -1,8 +1,8 @@
 //! `effigy serve`: a page over a workspace, for a browser on the same machine.
 //!
-//! It reads what runs leave: their records, tables, files, and the small file in which a run that is on says how far it is. It
-//! takes no lock, never opens the index, and writes nothing into the workspace, so it works beside a run. What the avatar
-//! viewer computes lies in a temporary folder that goes with the server.
+//! It reads what runs leave: their records, tables, files, and the small file in which a run that is on says how far it
+//! is. It takes no lock, never opens the index, and writes nothing into the workspace, so it works beside a run. What
+//! the avatar viewer computes lies in a temporary folder that goes with the server.
 
 mod api;
 mod asked;
@@ -33,7 +33,8 @@ const MARKS: [&str; 5] = [layout::RUNS, layout::RECORDS, layout::INDEX, layout::
 
 /// Show a workspace in a browser on this machine: runs, graphs, tables with pictures, the avatar
 ///
-/// The page listens on 127.0.0.1 alone and changes nothing. It works while a run is on, and needs no network. Ctrl-C ends it.
+/// The page listens on 127.0.0.1 alone and changes nothing. It works while a run is on, and needs no network. Ctrl-C
+/// ends it.
 #[derive(clap::Args)]
 pub struct Serve {
     /// The port on 127.0.0.1; 0 takes one that is free

@@ -31,13 +31,15 @@ pub struct Show {
     /// At most so many rows [default: all with --json, else 10]
     #[arg(long, value_name = "N")]
     limit: Option<usize>,
-    /// Only rows for which this holds: = != < <= > >=, *= for contains, =~ and !=~ for whether there is a value (may be given more than once)
+    /// Only rows for which this holds: = != < <= > >=, *= for contains, =~ and !=~ for whether there is a value (may be
+    /// given more than once)
     #[arg(long = "where", value_name = "COLUMN=VALUE")]
     conditions: Vec<String>,
     /// Only these columns [default: all with --json, else 8 of them]
     #[arg(long, value_name = "A,B,...", value_delimiter = ',')]
     select: Vec<String>,
-    /// Show what this query says: the stage's rows are the table `rows` (for example "select split, avg(psnr) from rows group by split")
+    /// Show what this query says: the stage's rows are the table `rows` (for example "select split, avg(psnr) from rows
+    /// group by split")
     #[arg(long, value_name = "QUERY", conflicts_with_all = ["conditions", "select"])]
     sql: Option<String>,
     /// Print paths of files instead of digests
@@ -154,8 +156,8 @@ fn is_about(condition: &str, column: &str) -> bool {
     condition.split(['=', '!', '<', '>', '*']).next().is_some_and(|name| name.trim() == column)
 }
 
-/// The rows of a stage as the last run left them, or the last with the `--param` and `--set` that are given, those of its
-/// variants below each other; an exit code if it left none, which was said then. `verb` is the command that asks.
+/// The rows of a stage as the last run left them, or the last with the `--param` and `--set` that are given, those of
+/// its variants below each other; an exit code if it left none, which was said then. `verb` is the command that asks.
 pub fn kept(recipe: &RecipeArgs, loaded: &load::Loaded, stage: &str, verb: &str) -> Result<Result<Manifest, u8>> {
     let mut past = Past::new(recipe, loaded);
     let mut tables = Vec::new();

@@ -1,4 +1,5 @@
-//! `effigy status` and `effigy log`: what runs there were, and the one that is on. Of a run that is over, stages that are done are counted alone.
+//! `effigy status` and `effigy log`: what runs there were, and the one that is on. Of a run that is over, stages that
+//! are done are counted alone.
 
 use super::{DONE, WorkspaceArgs, host, live, load, print, progress};
 use crate::command::quote;

@@ -1,4 +1,5 @@
-//! `effigy table`: the tables of the last run's report as files of their own, and whether a committed file still holds them.
+//! `effigy table`: the tables of the last run's report as files of their own, and whether a committed file still holds
+//! them.
 
 use super::past::Past;
 use super::report::last_run;
@@ -25,12 +26,13 @@ pub struct Table {
     /// md, csv, tex or html [default: that of the file's name, else md]
     #[arg(long)]
     format: Option<String>,
-    /// Write to this file instead of standard output. In a Markdown file that is there already, tables take the places of those below
-    /// headings of the same titles, others are appended, and all other text stays; a file of another format is written anew
+    /// Write to this file instead of standard output. In a Markdown file that is there already, tables take the places
+    /// of those below headings of the same titles, others are appended, and all other text stays; a file of another
+    /// format is written anew
     #[arg(long, value_name = "FILE", conflicts_with = "check")]
     to: Option<PathBuf>,
-    /// Compare with a committed file, which may hold other text too: exit code 1 and a diff if it has not these tables, or if the recipe
-    /// has changed since the last run
+    /// Compare with a committed file, which may hold other text too: exit code 1 and a diff if it has not these tables,
+    /// or if the recipe has changed since the last run
     #[arg(long, value_name = "FILE")]
     check: Option<PathBuf>,
 }

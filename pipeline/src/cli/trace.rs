@@ -26,7 +26,8 @@ pub struct Trace {
     /// The stage whose row it is; or a file, or the first digits of a file's digest
     #[arg(value_name = "STAGE|FILE|DIGEST")]
     what: String,
-    /// The row: its number, from 0, a part of its name (`in/7.txt`), or values of any columns (`timestep=1`); all rows if left out
+    /// The row: its number, from 0, a part of its name (`in/7.txt`), or values of any columns (`timestep=1`); all rows
+    /// if left out
     row: Option<String>,
     /// Tell what used it, instead of what it was made of
     #[arg(long)]

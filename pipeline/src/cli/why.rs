@@ -26,7 +26,8 @@ pub struct Why {
     recipe: RecipeArgs,
     /// The stage
     stage: String,
-    /// Only these units: by number, from 0, by a part of the name (`in/7.txt`), or by values of any columns (`timestep=1`)
+    /// Only these units: by number, from 0, by a part of the name (`in/7.txt`), or by values of any columns
+    /// (`timestep=1`)
     row: Option<String>,
     /// Print JSON
     #[arg(long)]

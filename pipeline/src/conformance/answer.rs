@@ -1,4 +1,5 @@
-//! Judging what a worker said of a task and what it left in its directory. Tables are read as a run reads them. Starts nothing.
+//! Judging what a worker said of a task and what it left in its directory. Tables are read as a run reads them. Starts
+//! nothing.
 
 use super::talk::{End, Talk, said as words};
 use super::{Fault, fault};
@@ -130,7 +131,8 @@ pub(crate) fn of_units(
     Ok(answers.into_values().collect())
 }
 
-/// Whether the files that a delivered table names lie in the task directory, or are among those that the task was given.
+/// Whether the files that a delivered table names lie in the task directory, or are among those that the task was
+/// given.
 fn within(table: &Manifest, dir: &Path, def: &StageDef, inputs: &[PathBuf]) -> Result<(), Fault> {
     for column in def.writes.iter().filter(|column| column.ty == Type::Blob) {
         for value in table.column(&column.name).unwrap_or_default() {

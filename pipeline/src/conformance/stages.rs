@@ -1,5 +1,5 @@
-//! The checks of one stage: good rows, rows in another order and alone, nulls, no rows, rows that cannot be read, another
-//! version. Knows what is to hold, not how a worker is talked to.
+//! The checks of one stage: good rows, rows in another order and alone, nulls, no rows, rows that cannot be read,
+//! another version. Knows what is to hold, not how a worker is talked to.
 
 use super::answer::{Answer, of_units};
 use super::made_up::{Made, Tasks};

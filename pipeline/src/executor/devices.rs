@@ -1,5 +1,5 @@
-//! The GPUs that tasks may have, by the names under which CUDA knows them. A task that asks for some gets its own: two that run side by
-//! side never meet on one. Knows neither drivers nor what is done with them.
+//! The GPUs that tasks may have, by the names under which CUDA knows them. A task that asks for some gets its own: two
+//! that run side by side never meet on one. Knows neither drivers nor what is done with them.
 
 /// The variable by which a process is told which GPUs are its own.
 pub const VARIABLE: &str = "CUDA_VISIBLE_DEVICES";

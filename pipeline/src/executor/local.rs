@@ -1,7 +1,7 @@
 //! Processes on this machine: programs, started for one task, and workers, kept alive and fed over standard input.
 //!
-//! Every process is a group of its own, so that Ctrl-C at the terminal reaches only us, and dies with us, however we die: an
-//! orphaned worker would go on writing checkpoints beside its successor. Knows no stages.
+//! Every process is a group of its own, so that Ctrl-C at the terminal reaches only us, and dies with us, however we
+//! die: an orphaned worker would go on writing checkpoints beside its successor. Knows no stages.
 
 mod ends;
 #[cfg(test)]
@@ -307,7 +307,8 @@ impl Local {
         std::thread::spawn(move || {
             // by its number: what it has left behind in its group ends with it
             let status = its_group.wait();
-            // its last words are complete when what it wrote into is closed; somebody it has left behind may hold it open
+            // its last words are complete when what it wrote into is closed; somebody it has left behind may hold it
+            // open
             for closed in [events_closed, text_closed] {
                 let _ = closed.recv_timeout(LEFT_OPEN);
             }
@@ -357,7 +358,8 @@ impl Local {
                 let worker = self.workers.remove(&worker)?;
                 let id = worker.task?;
                 let running = self.give_back(id)?;
-                // it may have left by itself before it was given this one, whose fault that then is not; a fresh worker finds out
+                // it may have left by itself before it was given this one, whose fault that then is not; a fresh worker
+                // finds out
                 let left = status.as_ref().is_ok_and(ExitStatus::success);
                 if left && worker.proven && !worker.spoke && !running.timed_out && running.too_heavy.is_none() {
                     return Some((id, Report::Ended(Ended::Withdrawn, Instant::now())));
@@ -516,8 +518,8 @@ fn ended(running: &Running, status: std::io::Result<ExitStatus>, tail: String) -
     }
 }
 
-/// A worker says nothing any more, because it has closed its standard output. One that stays all the same can never tell of its
-/// task: it is stopped.
+/// A worker says nothing any more, because it has closed its standard output. One that stays all the same can never
+/// tell of its task: it is stopped.
 fn stay_for_a_while(group: &Group) {
     let until = Instant::now() + STAYS_SILENT;
     while !group.is_reaped() {
@@ -529,7 +531,8 @@ fn stay_for_a_while(group: &Group) {
     }
 }
 
-/// Hears what a worker says until it has closed its standard output. What it wrote to `err` before it said so is in the log then.
+/// Hears what a worker says until it has closed its standard output. What it wrote to `err` before it said so is in the
+/// log then.
 fn listen(id: u64, out: impl Read, err: Option<OwnedFd>, log: &Mutex<Log>, send: &Sender<Heard>) {
     for line in lines(out) {
         match serde_json::from_slice(&line) {

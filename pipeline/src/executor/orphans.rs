@@ -1,5 +1,6 @@
-//! What programs of ours have started must not outlive us, and a process that is killed can end nothing. So a shell waits beside us,
-//! in a session of its own; when we are gone without a word, it ends what bears our mark in its environment.
+//! What programs of ours have started must not outlive us, and a process that is killed can end nothing. So a shell
+//! waits beside us, in a session of its own; when we are gone without a word, it ends what bears our mark in its
+//! environment.
 //!
 //! A process that has left our session did so on purpose, and is spared. Knows no tasks.
 

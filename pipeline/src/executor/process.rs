@@ -1,4 +1,5 @@
-//! Processes: how they are started so that they end with us, how they are ended, and how their ends are told. Knows no tasks.
+//! Processes: how they are started so that they end with us, how they are ended, and how their ends are told. Knows no
+//! tasks.
 
 use crate::executor::tail;
 use std::fs::File;
@@ -16,8 +17,8 @@ pub const LAST_WORDS: usize = 12;
 /// The longest line that is taken whole, bytes: an event of a worker is shorter, even if it fails with a long story.
 const LONGEST: u64 = 16 << 20;
 
-/// The lines that come from a process, until there are no more. Longer ones come in pieces, so that nobody who forgets to end a line takes all
-/// memory.
+/// The lines that come from a process, until there are no more. Longer ones come in pieces, so that nobody who forgets
+/// to end a line takes all memory.
 pub fn lines(from: impl Read) -> impl Iterator<Item = Vec<u8>> {
     let mut from = BufReader::new(from);
     std::iter::from_fn(move || {
@@ -30,8 +31,8 @@ pub fn lines(from: impl Read) -> impl Iterator<Item = Vec<u8>> {
     })
 }
 
-/// Where a program lies. As a shell would have it: a name with a slash is a path (ours are relative to `dir`), one without is
-/// looked up.
+/// Where a program lies. As a shell would have it: a name with a slash is a path (ours are relative to `dir`), one
+/// without is looked up.
 ///
 /// # Errors
 /// If no folder of PATH has a file of that name that may be executed.

@@ -1,6 +1,6 @@
-//! Tasks on the nodes of a Slurm cluster. Tasks that were handed in together become job arrays; each job works on a few of them by
-//! the local executor (see `work`) and writes down what it hears, and that is what is listened to. Slurm itself is asked only for
-//! jobs that stay silent, all in one call, beside the run.
+//! Tasks on the nodes of a Slurm cluster. Tasks that were handed in together become job arrays; each job works on a few
+//! of them by the local executor (see `work`) and writes down what it hears, and that is what is listened to. Slurm
+//! itself is asked only for jobs that stay silent, all in one call, beside the run.
 //!
 //! Knows nothing of what tasks are for, and reads no environment.
 
@@ -221,8 +221,9 @@ impl Slurm {
         self.elements.retain(|_, element| !element.tasks.is_empty());
     }
 
-    /// How long tasks take nobody knows beforehand. Where jobs could be had for tasks that wait behind others, and nothing else
-    /// is there for them, these are asked for; not of jobs that have only just begun, for short tasks are better off together.
+    /// How long tasks take nobody knows beforehand. Where jobs could be had for tasks that wait behind others, and
+    /// nothing else is there for them, these are asked for; not of jobs that have only just begun, for short tasks are
+    /// better off together.
     fn share(&mut self) {
         let free = self.cluster.jobs.saturating_sub(self.elements.len());
         let waits = !self.gathered.is_empty() || self.elements.values().any(|element| element.began.is_none());

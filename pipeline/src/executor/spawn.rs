@@ -1,6 +1,6 @@
-//! Starting a program without copying our own memory map first, which `fork` does and which costs more than most programs of
-//! a line do. The child shares our memory until it becomes the program, as with `posix_spawn`, but dies when we die: that
-//! `posix_spawn` cannot be asked for, and an orphan would go on working beside its successor.
+//! Starting a program without copying our own memory map first, which `fork` does and which costs more than most
+//! programs of a line do. The child shares our memory until it becomes the program, as with `posix_spawn`, but dies
+//! when we die: that `posix_spawn` cannot be asked for, and an orphan would go on working beside its successor.
 //!
 //! Call it from a thread that lives as long as the program: the child dies with that thread.
 
@@ -36,8 +36,9 @@ struct Child {
 
 const STACK: usize = 64 << 10;
 
-/// Starts `program` with these words (the first is its name) in `dir`, as the leader of a process group; what it writes goes
-/// to `output`. It has our environment, with these variables in it or in the place of ours. Gives back its process id.
+/// Starts `program` with these words (the first is its name) in `dir`, as the leader of a process group; what it writes
+/// goes to `output`. It has our environment, with these variables in it or in the place of ours. Gives back its process
+/// id.
 ///
 /// # Errors
 /// If it cannot be started: it is not there, not executable, or the folder is not there.
@@ -106,8 +107,8 @@ pub fn spawn(program: &Path, argv: &[String], dir: &Path, output: &File, variabl
     }
 }
 
-/// Waits until a process that [`spawn`] started is over, and ends what it has left behind in its group: a unit is over when its
-/// program is, and nobody goes on to write into its folder.
+/// Waits until a process that [`spawn`] started is over, and ends what it has left behind in its group: a unit is over
+/// when its program is, and nobody goes on to write into its folder.
 ///
 /// # Errors
 /// If somebody else has waited for it.
@@ -116,8 +117,8 @@ pub fn wait(pid: u32) -> Result<ExitStatus> {
     reap(pid)
 }
 
-/// A process that leads a group of its own, which one thread waits for and others may end. Once it is reaped its number may be
-/// somebody else's: it is signalled no more.
+/// A process that leads a group of its own, which one thread waits for and others may end. Once it is reaped its number
+/// may be somebody else's: it is signalled no more.
 pub struct Group {
     /// Its number.
     pub id: u32,
@@ -191,7 +192,8 @@ extern "C" fn become_program(child: *mut c_void) -> c_int {
     unsafe {
         let own_group = libc::setpgid(0, 0) == 0;
         for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGPIPE] {
-            // ignoring one drops what was sent to our group before the child left it: a program must not start with our Ctrl-C
+            // ignoring one drops what was sent to our group before the child left it: a program must not start with our
+            // Ctrl-C
             libc::signal(signal, libc::SIG_IGN);
             libc::signal(signal, libc::SIG_DFL);
         }

@@ -2,7 +2,8 @@
 
 use std::collections::HashMap;
 
-/// MB that the processes of each group have in memory, by the group's number. What several of them share counts for each.
+/// MB that the processes of each group have in memory, by the group's number. What several of them share counts for
+/// each.
 pub fn of_groups() -> HashMap<u32, u64> {
     // SAFETY: it only asks.
     let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) }.max(1) as u64;

@@ -39,7 +39,8 @@ pub(super) struct Expansion<'a> {
 }
 
 impl<'a> Expansion<'a> {
-    /// All of them, but for the combinations `excluded`, and for what the command line did not choose nor what it is made of.
+    /// All of them, but for the combinations `excluded`, and for what the command line did not choose nor what it is
+    /// made of.
     pub(super) fn new(
         axes: &'a [Axis],
         excluded: &'a [Combination],
@@ -51,7 +52,8 @@ impl<'a> Expansion<'a> {
         all
     }
 
-    /// All combinations of the axes in `mask` that exist for a stage, the others as in `fixed`; the first axis outermost.
+    /// All combinations of the axes in `mask` that exist for a stage, the others as in `fixed`; the first axis
+    /// outermost.
     pub(super) fn cells(&self, base: &Base<'_>, mask: u32, fixed: &Cell) -> Vec<Cell> {
         let mut cells = vec![fixed.clone()];
         for (bit, axis) in self.axes.iter().enumerate().filter(|(bit, _)| mask >> bit & 1 == 1) {

@@ -1,5 +1,5 @@
-//! Whether a file that somebody committed still holds the tables that a run gives. Text around the tables is nobody's business
-//! here; what differs is told line by line. Knows no run.
+//! Whether a file that somebody committed still holds the tables that a run gives. Text around the tables is nobody's
+//! business here; what differs is told line by line. Knows no run.
 
 use super::splice::{fenced, heading, note_below};
 use super::writers::{Format, Titled, marks, tolerances, write};
@@ -29,9 +29,10 @@ struct Found {
     note: Option<String>,
 }
 
-/// Tells what differs between tables and a file, a line each, `-` for what the file has and `+` for what it should have; empty
-/// if nothing does. A table is the one of its title and head; if there is none, that of its head. Numbers may differ by their
-/// column's tolerance, and the mark of the best may stand at any that is no farther than that from the best of those it is compared with.
+/// Tells what differs between tables and a file, a line each, `-` for what the file has and `+` for what it should
+/// have; empty if nothing does. A table is the one of its title and head; if there is none, that of its head. Numbers
+/// may differ by their column's tolerance, and the mark of the best may stand at any that is no farther than that from
+/// the best of those it is compared with.
 ///
 /// # Errors
 /// If the tables cannot be written.
@@ -126,7 +127,8 @@ fn name(line: &Line) -> Vec<&str> {
     line.cells.iter().map(|cell| cell.text.as_str()).filter(told).collect()
 }
 
-/// Whether a mark stands where it may. `rivals`: the rows that are compared with this one, each beside what the file has of it.
+/// Whether a mark stands where it may. `rivals`: the rows that are compared with this one, each beside what the file
+/// has of it.
 fn marks_agree(rivals: &[(&Line, Option<&Line>)], (a, b): (&Cell, &Cell), column: usize, tolerance: f64) -> bool {
     if a.best == b.best {
         return true;
@@ -143,7 +145,8 @@ fn marks_agree(rivals: &[(&Line, Option<&Line>)], (a, b): (&Cell, &Cell), column
             .any(|other| this.is_some_and(|this| (this - other).abs() <= tolerance))
 }
 
-/// Whether two cells say the same: numbers within the tolerance, everything else, and how many there were, to the letter.
+/// Whether two cells say the same: numbers within the tolerance, everything else, and how many there were, to the
+/// letter.
 fn near(a: &str, b: &str, tolerance: f64) -> bool {
     let (a, b) = (parts(a), parts(b));
     // printed decimals are rounded, so that a difference of just the tolerance may look a little larger
@@ -269,7 +272,8 @@ fn titled(raw: &str, format: Format) -> Option<String> {
     }
 }
 
-/// The lines of a table with marks where they belong: in CSV that of a mean stands in a column of its own, the third after it.
+/// The lines of a table with marks where they belong: in CSV that of a mean stands in a column of its own, the third
+/// after it.
 fn marked(lines: &[Line], marks: &[usize]) -> Vec<Line> {
     let mut lines = lines.to_vec();
     for line in lines.iter_mut().skip(1) {

@@ -63,8 +63,8 @@ pub(super) fn read(csv: &str) -> Result<Log, String> {
 /// A curve of a panel: its points, and which of the logs it is of.
 type Line<'a> = (usize, &'a [(f64, f64)]);
 
-/// Draws each term of some logs, the same one of all in one panel; of several, what the colours mean comes first. `name` begins
-/// the files' names. At most as many logs as there are [`SERIES`], each with what it is called.
+/// Draws each term of some logs, the same one of all in one panel; of several, what the colours mean comes first.
+/// `name` begins the files' names. At most as many logs as there are [`SERIES`], each with what it is called.
 ///
 /// # Errors
 /// If plotters fails.

@@ -1,4 +1,5 @@
-//! Which curves a report shows: those of the rows of a stage, one by itself or several laid over each other, with what tells them apart.
+//! Which curves a report shows: those of the rows of a stage, one by itself or several laid over each other, with what
+//! tells them apart.
 //!
 //! Reads the files and draws nothing.
 

@@ -23,7 +23,8 @@ pub(super) struct Document {
 /// One thing on the page.
 #[derive(Debug)]
 pub(super) enum Block {
-    /// A heading of a part (level 2) or of one table or figure (level 3), as Markdown has them; in HTML no level is left out.
+    /// A heading of a part (level 2) or of one table or figure (level 3), as Markdown has them; in HTML no level is
+    /// left out.
     Heading(u8, String),
     /// Markdown written by the recipe's author.
     Prose(String),
@@ -54,7 +55,8 @@ pub(super) struct Table {
     pub rows: Vec<Vec<Cell>>,
     /// A line below the table.
     pub note: Option<String>,
-    /// How many of the first columns say the same in all rows that are compared with each other: the best is the best of these.
+    /// How many of the first columns say the same in all rows that are compared with each other: the best is the best
+    /// of these.
     pub shared: usize,
 }
 

@@ -1,7 +1,7 @@
 //! Folds a graph that is wider than the page into bands below one another, as text is folded into lines.
 //!
-//! An edge that leaves a band on the right goes on at the left of the next, at the same height; both ends bear the name of
-//! the node it comes from. Knows no drawing.
+//! An edge that leaves a band on the right goes on at the left of the next, at the same height; both ends bear the name
+//! of the node it comes from. Knows no drawing.
 
 use super::layers::Placed;
 
@@ -19,13 +19,15 @@ pub(super) struct Folded {
     pub nodes: Vec<(f64, f64)>,
     /// For each edge its pieces, in order.
     pub edges: Vec<Vec<Piece>>,
-    /// Where edges are broken: the node they come from, where its name stands (px), and whether it stands at the right end.
+    /// Where edges are broken: the node they come from, where its name stands (px), and whether it stands at the right
+    /// end.
     pub breaks: Vec<(usize, (f64, f64), bool)>,
     /// Width and height, px.
     pub size: (f64, f64),
 }
 
-/// An unbroken piece of an edge: the points it passes; two by two they are joined by a bend, then a level line, and so on.
+/// An unbroken piece of an edge: the points it passes; two by two they are joined by a bend, then a level line, and so
+/// on.
 pub(super) type Piece = Vec<(f64, f64)>;
 
 /// Folds a graph so that no band is wider than `limit` px where that can be; `label` is the room a node's name needs at

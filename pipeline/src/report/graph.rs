@@ -97,8 +97,8 @@ pub(super) fn draw(nodes: &[FinishedNode]) -> Option<(Drawing, String)> {
     Some((drawing, legend.join(" ")))
 }
 
-/// The edges between stages, each once, with whether it is a constant; one that a stage maps over and takes as a constant too
-/// counts as mapped over.
+/// The edges between stages, each once, with whether it is a constant; one that a stage maps over and takes as a
+/// constant too counts as mapped over.
 pub fn edges(nodes: &[Boxed]) -> Vec<((usize, usize), bool)> {
     let places: HashMap<&str, usize> = nodes.iter().enumerate().map(|(i, node)| (node.name.as_str(), i)).collect();
     let mut edges = Vec::new();
@@ -227,8 +227,8 @@ fn port(edge: usize, edges: &[(usize, usize)], placed: &layers::Placed) -> f64 {
     (place - (here.len() - 1) as f64 / 2.0) * room
 }
 
-/// A piece of an edge as a path: bends between layers, level within them. The last piece ends `port` px below the middle
-/// of its box, where the arrow's tip begins.
+/// A piece of an edge as a path: bends between layers, level within them. The last piece ends `port` px below the
+/// middle of its box, where the arrow's tip begins.
 fn path(piece: &Piece, port: f64, last: bool) -> String {
     let mut out = format!("M{:.1} {:.1}", piece[0].0, piece[0].1);
     // pairs of points: where a bend ends, and where the next begins

@@ -1,4 +1,5 @@
-//! A report as one page that needs nothing else: style, pictures, videos and the one script that sorts tables are in it. Knows no run.
+//! A report as one page that needs nothing else: style, pictures, videos and the one script that sorts tables are in
+//! it. Knows no run.
 
 use super::document::{Block, Document, Drawing, Media, Table};
 use super::palette::{Color, PALETTE};
@@ -116,8 +117,8 @@ fn id(text: &str, taken: &[Entry]) -> String {
     std::iter::once(name.clone()).chain(numbered).find(free).expect("numbers do not end")
 }
 
-/// `inner`: whether it lies within a part. What the recipe asks for comes before all parts, right below the title of the page.
-/// `heading`: the last one, and where links to it lead.
+/// `inner`: whether it lies within a part. What the recipe asks for comes before all parts, right below the title of
+/// the page. `heading`: the last one, and where links to it lead.
 fn part<'a>(block: &'a Block, inner: bool, heading: (&str, &str)) -> anyhow::Result<Part<'a>> {
     Ok(match block {
         Block::Heading(level, text) => {

@@ -1,8 +1,8 @@
 //! Places the nodes of a directed graph in layers from left to right: pure numbers, no drawing.
 //!
-//! The classic four steps (Sugiyama, Tagawa, Toda 1981): layers by longest path, invisible nodes where an edge crosses a
-//! layer, an order within layers with few crossings, and coordinates that make edges straight. Edges from one node share
-//! their invisible nodes, so that a fan of edges runs as one until it must part. Deterministic.
+//! The classic four steps (Sugiyama, Tagawa, Toda 1981): layers by longest path, invisible nodes where an edge crosses
+//! a layer, an order within layers with few crossings, and coordinates that make edges straight. Edges from one node
+//! share their invisible nodes, so that a fan of edges runs as one until it must part. Deterministic.
 
 /// A graph to be placed.
 pub(super) struct Graph {

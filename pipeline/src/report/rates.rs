@@ -6,7 +6,8 @@ use super::document::{Cell, Head, Table};
 use super::numbers::Style;
 use crate::finished::{FinishedNode, NodeState};
 
-/// The table of these stages. `count` names the stage whose rows are what was made; without it each stage's own rows are.
+/// The table of these stages. `count` names the stage whose rows are what was made; without it each stage's own rows
+/// are.
 pub(super) fn rates(nodes: &[FinishedNode], stages: &[String], count: Option<&str>) -> Table {
     let what = count.unwrap_or("rows");
     let head = [("stage", false), ("units", true), ("of them in this run", true), ("busy", true), (what, true)];

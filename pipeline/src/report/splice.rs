@@ -1,13 +1,13 @@
-//! Fresh tables put into a Markdown file that somebody keeps: each below the heading that is its title, in the place of the table that
-//! stands there. All other text stays as it is. Knows no run.
+//! Fresh tables put into a Markdown file that somebody keeps: each below the heading that is its title, in the place of
+//! the table that stands there. All other text stays as it is. Knows no run.
 
 use super::markdown;
 use super::writers::Titled;
 use std::ops::Range;
 
-/// The text of a Markdown file with these tables in it. A table goes below the heading that is its title, at whatever level, in
-/// the place of the table of that section and of the line in italics right below that, which is its note; right below the heading, if
-/// the section has no table. What no heading names is appended. Nothing else is touched.
+/// The text of a Markdown file with these tables in it. A table goes below the heading that is its title, at whatever
+/// level, in the place of the table of that section and of the line in italics right below that, which is its note;
+/// right below the heading, if the section has no table. What no heading names is appended. Nothing else is touched.
 pub fn splice(tables: &[Titled], kept: &str) -> String {
     let newline = if kept.contains("\r\n") { "\r\n" } else { "\n" };
     let lines: Vec<&str> = kept.split_inclusive('\n').collect();
@@ -46,7 +46,8 @@ pub fn splice(tables: &[Titled], kept: &str) -> String {
     out + &more.replace('\n', newline)
 }
 
-/// The lines of a section that a table takes the place of, and the text that goes there. The section begins below its heading.
+/// The lines of a section that a table takes the place of, and the text that goes there. The section begins below its
+/// heading.
 fn edit(lines: &[&str], code: &[bool], section: Range<usize>, body: String) -> (Range<usize>, String) {
     let is_row = |i: usize| !code[i] && lines[i].trim_start().starts_with('|');
     let is_blank = |i: usize| lines[i].trim().is_empty();
@@ -64,7 +65,8 @@ fn edit(lines: &[&str], code: &[bool], section: Range<usize>, body: String) -> (
     (start..note.map_or(end, |note| note + 1), body)
 }
 
-/// Which line is the note of a table that ends before line `end`: the first below it, in italics and alone between blank lines.
+/// Which line is the note of a table that ends before line `end`: the first below it, in italics and alone between
+/// blank lines.
 pub(super) fn note_below(lines: &[&str], code: &[bool], end: usize) -> Option<usize> {
     let is_blank = |i: usize| lines[i].trim().is_empty();
     let next = (end..lines.len()).find(|&i| !is_blank(i))?;

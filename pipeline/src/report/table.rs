@@ -209,7 +209,8 @@ fn means(manifest: &Manifest, asked: &TableItem, shown: usize) -> anyhow::Result
     Ok(table)
 }
 
-/// A mean as a cell; `write` writes it, `style` its spread. What it is the mean of is said where it is not all of the group's rows.
+/// A mean as a cell; `write` writes it, `style` its spread. What it is the mean of is said where it is not all of the
+/// group's rows.
 fn mean_cell(
     mean: Option<Number>,
     rows: usize,

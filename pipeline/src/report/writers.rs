@@ -18,8 +18,9 @@ pub struct Titled {
 pub enum Format {
     /// As GitHub and its like read it.
     Markdown,
-    /// Numbers as they were computed, with mean, deviation, n and mark of the best in columns of their own. Several tables have
-    /// their titles above them, behind `#`; one that is alone has none, so that whoever reads such files can read it.
+    /// Numbers as they were computed, with mean, deviation, n and mark of the best in columns of their own. Several
+    /// tables have their titles above them, behind `#`; one that is alone has none, so that whoever reads such files
+    /// can read it.
     Csv,
     /// For the package booktabs.
     Latex,

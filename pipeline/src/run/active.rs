@@ -250,7 +250,8 @@ impl Active {
         self.waiting_slots = misses.len();
     }
 
-    /// The next task, as slots. Units that another stage has finished meanwhile need none; those another is working on wait.
+    /// The next task, as slots. Units that another stage has finished meanwhile need none; those another is working on
+    /// wait.
     pub fn next_task(&mut self, cache: &mut Cache, in_flight: &HashSet<Digest>) -> Result<Option<Vec<usize>>> {
         for _ in 0..self.waiting.len() {
             let Some(slots) = self.waiting.pop_front() else { break };
@@ -334,8 +335,9 @@ impl Active {
         Ok(())
     }
 
-    /// The first file of its constants and of its code that is not what it was since a task was begun: what was made meanwhile cannot be
-    /// kept. All that is heard in one round was made before it, so one look at them is enough for all that was begun no earlier.
+    /// The first file of its constants and of its code that is not what it was since a task was begun: what was made
+    /// meanwhile cannot be kept. All that is heard in one round was made before it, so one look at them is enough for
+    /// all that was begun no earlier.
     pub fn changed_constant(&mut self, (round, begun): (u64, i64), cache: &Cache) -> Option<PathBuf> {
         if self.sound_in.is_some_and(|(sound, since)| sound == round && since <= begun) {
             return None;

@@ -1,5 +1,5 @@
-//! The constants of stages (`with:`) as files that workers read. Variants of a stage mostly have the same ones, and a table is written
-//! once for all providers' stages that read it. Knows no units.
+//! The constants of stages (`with:`) as files that workers read. Variants of a stage mostly have the same ones, and a
+//! table is written once for all providers' stages that read it. Knows no units.
 
 use crate::plan::Node;
 use crate::run::tables::{named_files, project};

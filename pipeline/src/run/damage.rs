@@ -1,5 +1,6 @@
-//! Damage that shows amid a run: a file or a table that is needed and is not what it was. It is removed, what is in work is
-//! finished and kept, and the run passes over the plan once more: what made the lost file is then a miss like any other.
+//! Damage that shows amid a run: a file or a table that is needed and is not what it was. It is removed, what is in
+//! work is finished and kept, and the run passes over the plan once more: what made the lost file is then a miss like
+//! any other.
 
 use super::{Outcome, Run, State};
 use crate::error::{Place, Problem};

@@ -1,6 +1,6 @@
-//! Where the logs of a stage's tasks are: while they are in work, when they have failed, and afterwards until the stage has work again.
-//! A line for each task, in a file for each stage. Knows nothing of what is in a log but the lines by which a stage warns; prints
-//! nothing.
+//! Where the logs of a stage's tasks are: while they are in work, when they have failed, and afterwards until the stage
+//! has work again. A line for each task, in a file for each stage. Knows nothing of what is in a log but the lines by
+//! which a stage warns; prints nothing.
 
 use cache::layout;
 use serde::{Deserialize, Serialize};
@@ -54,7 +54,8 @@ impl Logs {
             self.stages.insert(stage.into(), HashSet::new());
         }
         let line = serde_json::to_vec(&Logged { units, log: log.into() });
-        // a log that is not found is no reason to stop the work; closed at once, for stages may outnumber what may be open
+        // a log that is not found is no reason to stop the work; closed at once, for stages may outnumber what may be
+        // open
         let file = OpenOptions::new().create(true).append(true).open(dir.join(INDEX));
         if let (Ok(mut file), Ok(mut line)) = (file, line) {
             line.push(b'\n');
@@ -62,8 +63,8 @@ impl Logs {
         }
     }
 
-    /// Keeps the log of a task that is over, if there is something in it; gives back what in it should be shown: lines that
-    /// begin with `warning: `, each once for its stage and not too many of them.
+    /// Keeps the log of a task that is over, if there is something in it; gives back what in it should be shown: lines
+    /// that begin with `warning: `, each once for its stage and not too many of them.
     pub fn keep(&mut self, stage: &str, units: Vec<usize>, log: &Path) -> Vec<String> {
         if std::fs::metadata(log).map_or(0, |meta| meta.len()) == 0 {
             return Vec::new();
@@ -110,7 +111,8 @@ pub fn log_index(root: &Path, stage: &str) -> PathBuf {
     root.join(layout::LOGS).join(stage).join(INDEX)
 }
 
-/// The logs of a stage that are there, one for each group of units that were worked on together, the latest of each unit.
+/// The logs of a stage that are there, one for each group of units that were worked on together, the latest of each
+/// unit.
 pub fn logs(root: &Path, stage: &str) -> Vec<Logged> {
     let text = std::fs::read_to_string(log_index(root, stage)).unwrap_or_default();
     let lines = text.lines().filter_map(|line| serde_json::from_str::<Logged>(line).ok());

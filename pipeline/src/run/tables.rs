@@ -1,4 +1,5 @@
-//! From a stage's inputs to the keys of its units, and the engine's own tables. What `plan` and `why` need as well as `run`.
+//! From a stage's inputs to the keys of its units, and the engine's own tables. What `plan` and `why` need as well as
+//! `run`.
 
 use crate::axes;
 use crate::builtin::Table;
@@ -79,8 +80,8 @@ pub(super) fn named_files(stage: &UnitStage) -> Vec<(String, PathBuf)> {
     files
 }
 
-/// The digest of a file, or of a folder: its relative paths and contents, sorted. The workspace is no part of a folder that it
-/// lies in, and neither is what bears one of the names `passed_over`.
+/// The digest of a file, or of a folder: its relative paths and contents, sorted. The workspace is no part of a folder
+/// that it lies in, and neither is what bears one of the names `passed_over`.
 ///
 /// # Errors
 /// If something cannot be read.
@@ -117,7 +118,8 @@ struct Found {
     files: Vec<PathBuf>,
     /// Each folder, by device and inode, as it was met first.
     folders: HashMap<(u64, u64), PathBuf>,
-    /// Links to folders that were met before, and how: folders may link to each other, and the ways through them are many.
+    /// Links to folders that were met before, and how: folders may link to each other, and the ways through them are
+    /// many.
     again: BTreeMap<PathBuf, PathBuf>,
 }
 
@@ -127,7 +129,8 @@ fn list((root, relative): (&Path, &Path), passed_over: &[&str], cache: &mut Cach
     let unread = || format!("cannot read the folder {}", dir.display());
     let entries =
         std::fs::read_dir(&dir).and_then(Iterator::collect::<std::io::Result<Vec<_>>>).with_context(unread)?;
-    // which way a folder is met first must not depend on how the disk has them; what is there itself goes before links to it
+    // which way a folder is met first must not depend on how the disk has them; what is there itself goes before links
+    // to it
     let is_link = |entry: &std::fs::DirEntry| entry.file_type().is_ok_and(|kind| kind.is_symlink());
     let mut entries: Vec<_> = entries.into_iter().map(|entry| (is_link(&entry), entry.file_name(), entry)).collect();
     entries.sort_by(|one, other| (one.0, &one.1).cmp(&(other.0, &other.1)));
@@ -173,7 +176,8 @@ fn list((root, relative): (&Path, &Path), passed_over: &[&str], cache: &mut Cach
     Ok(())
 }
 
-/// Whether a file is there only while somebody edits another: locks of Emacs, which lead nowhere, swap files of Vim, and backups.
+/// Whether a file is there only while somebody edits another: locks of Emacs, which lead nowhere, swap files of Vim,
+/// and backups.
 fn is_of_an_editor(name: &OsStr) -> bool {
     let name = name.as_encoded_bytes();
     name.starts_with(b".#")
@@ -181,8 +185,8 @@ fn is_of_an_editor(name: &OsStr) -> bool {
         || name.ends_with(b"~")
 }
 
-/// Some columns of a table, which a stage declares. The plan promises more than a table may keep, as rows that stand alone carry
-/// none of their input's columns: one that the stage may do without is left out.
+/// Some columns of a table, which a stage declares. The plan promises more than a table may keep, as rows that stand
+/// alone carry none of their input's columns: one that the stage may do without is left out.
 ///
 /// # Errors
 /// If another one is missing.

@@ -201,8 +201,8 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// A worker refused a whole task. It may be of another version than what its provider said of itself, which is asked anew by
-    /// the next run then.
+    /// A worker refused a whole task. It may be of another version than what its provider said of itself, which is
+    /// asked anew by the next run then.
     fn ask_again(&self, i: usize) {
         if let Work::Units(stage) = &self.plan.nodes[i].work
             && let Worker::Provider(provider) = &stage.worker
@@ -213,7 +213,8 @@ impl<'a> Run<'a> {
 
     fn progress(&mut self, i: usize) {
         let State::Active(active) = &self.states[i] else { return };
-        // with thousands of tasks in work, to add them all up for each word of one would take longer than the work on it
+        // with thousands of tasks in work, to add them all up for each word of one would take longer than the work on
+        // it
         if self.flights.len() > MANY && self.told_at[i].is_some_and(|told| told.elapsed() < SELDOM) {
             return;
         }

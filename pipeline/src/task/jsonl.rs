@@ -1,5 +1,5 @@
-//! `out.jsonl`: the rows that a program without an Arrow library puts out, a JSON object a line, as a table with the types that its
-//! stage declares. Knows no units, and takes no files in.
+//! `out.jsonl`: the rows that a program without an Arrow library puts out, a JSON object a line, as a table with the
+//! types that its stage declares. Knows no units, and takes no files in.
 
 use crate::hints::hinted;
 use anyhow::{Context, Result};
@@ -11,11 +11,12 @@ use std::path::Path;
 /// Its name in `{out}`.
 pub const FILE: &str = "out.jsonl";
 
-/// Reads the file: columns `_unit` and `_of`, null where a line does not say them, then those of `writes`; the paths of files are
-/// text. Blank lines count for nothing.
+/// Reads the file: columns `_unit` and `_of`, null where a line does not say them, then those of `writes`; the paths of
+/// files are text. Blank lines count for nothing.
 ///
 /// # Errors
-/// With the number of the line, if one is no JSON object, or has no value of the declared type for each column and no others.
+/// With the number of the line, if one is no JSON object, or has no value of the declared type for each column and no
+/// others.
 pub fn read(path: &Path, writes: &[ColumnDef]) -> Result<Manifest> {
     let bytes = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
     let text = String::from_utf8(bytes)

@@ -1,6 +1,7 @@
-//! Marching cubes on a file of numbers: `marching_cubes FILE SIDE ROUNDS` extracts the zero level of SIDE^3 little-endian f32, x-major, so many
-//! times and prints the counts of vertices and faces. `marching_cubes make sphere|torus SIDE FILE` writes the grids that the comparison with
-//! others uses. Whoever calls measures: the difference of two counts of rounds is what the rounds cost.
+//! Marching cubes on a file of numbers: `marching_cubes FILE SIDE ROUNDS` extracts the zero level of SIDE^3
+//! little-endian f32, x-major, so many times and prints the counts of vertices and faces. `marching_cubes make
+//! sphere|torus SIDE FILE` writes the grids that the comparison with others uses. Whoever calls measures: the
+//! difference of two counts of rounds is what the rounds cost.
 
 use geometry::marching_cubes::marching_cubes;
 

@@ -1,7 +1,8 @@
-//! Draws the G-buffer of a torus of 102,400 triangles, as often as it is told: `raster [size] [rounds]`. Says how many triangles there are and how many pixels
-//! they cover.
+//! Draws the G-buffer of a torus of 102,400 triangles, as often as it is told: `raster [size] [rounds]`. Says how many
+//! triangles there are and how many pixels they cover.
 //!
-//! Depth, normals, positions and canonical coordinates are interpolated (10 floats a pixel), and nothing is kept from frame to frame. The scene is the one that the comparison with other rasterisers uses (`benches/peers/raster.py`).
+//! Depth, normals, positions and canonical coordinates are interpolated (10 floats a pixel), and nothing is kept from
+//! frame to frame. The scene is the one that the comparison with other rasterisers uses (`benches/peers/raster.py`).
 
 use geometry::Camera;
 use geometry::raster::rasterize;

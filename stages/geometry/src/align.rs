@@ -122,8 +122,8 @@ pub fn umeyama(
     Ok(Similarity { scale, rotation, translation: target_mean - scale * (rotation * source_mean) })
 }
 
-/// The rigid transform or similarity that most pairs agree on: least squares, with pairs weighed down by how far they are off
-/// compared with the median (Geman-McClure), until nothing changes much.
+/// The rigid transform or similarity that most pairs agree on: least squares, with pairs weighed down by how far they
+/// are off compared with the median (Geman-McClure), until nothing changes much.
 ///
 /// # Errors
 /// As [`umeyama`].

@@ -48,8 +48,8 @@ impl Camera {
         (p.truncate() / p.z, p.z)
     }
 
-    /// The places in the world, metres, that pixels show: `depth` is the camera z of each pixel of this camera's image, row by
-    /// row; pixels of depth 0 show nothing known and are left out.
+    /// The places in the world, metres, that pixels show: `depth` is the camera z of each pixel of this camera's image,
+    /// row by row; pixels of depth 0 show nothing known and are left out.
     ///
     /// # Panics
     /// If the depths are not as many as the pixels.
@@ -95,8 +95,8 @@ impl Camera {
     }
 }
 
-/// Whether pictures of these widths and heights, px, can be of the same camera, one of them made smaller: sides are rounded then, by up to a
-/// pixel of the smaller one. More is a rim that was cut off or added, and shifts the middle.
+/// Whether pictures of these widths and heights, px, can be of the same camera, one of them made smaller: sides are
+/// rounded then, by up to a pixel of the smaller one. More is a rim that was cut off or added, and shifts the middle.
 pub fn same_shape(one: (u32, u32), other: (u32, u32)) -> bool {
     let [width, height] = [one.0, one.1].map(u64::from);
     let [across, along] = [other.0, other.1].map(u64::from);

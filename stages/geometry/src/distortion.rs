@@ -1,4 +1,5 @@
-//! Lens distortion: OpenCV's rational-tangential model and its fisheye model, and the maps that take it out of a picture.
+//! Lens distortion: OpenCV's rational-tangential model and its fisheye model, and the maps that take it out of a
+//! picture.
 //!
 //! Points are normalised: camera x and y divided by z. The formulas are those of OpenCV's modules `calib3d` and
 //! `fisheye`; the published models of COLMAP and nerfstudio are these with some coefficients zero. This file knows no
@@ -54,8 +55,8 @@ impl Distortion {
         }
     }
 
-    /// The distance up to which the model is one of a lens: there the seen distance grows. Polynomials that were fitted to
-    /// the middle of a picture turn back further out, and would show the same place twice.
+    /// The distance up to which the model is one of a lens: there the seen distance grows. Polynomials that were fitted
+    /// to the middle of a picture turn back further out, and would show the same place twice.
     fn reach(&self, furthest: f64) -> f64 {
         const STEPS: u32 = 2000;
         let mut before = 0.0;
@@ -71,8 +72,8 @@ impl Distortion {
         f64::INFINITY
     }
 
-    /// For each pixel of the undistorted picture, row by row, where it lies in the distorted one of the same intrinsics and
-    /// size: x and y as OpenCV's `remap` takes them, that is, with centres of pixels at integers.
+    /// For each pixel of the undistorted picture, row by row, where it lies in the distorted one of the same intrinsics
+    /// and size: x and y as OpenCV's `remap` takes them, that is, with centres of pixels at integers.
     ///
     /// Where the model does not reach, both are [`OUTSIDE`].
     pub fn maps(&self, camera: &Camera) -> (Vec<f32>, Vec<f32>) {
@@ -150,8 +151,8 @@ mod tests {
         for (at, (x, y)) in x.iter().zip(&y).enumerate() {
             assert!((x - (at % 4) as f32).abs() < 1e-5 && (y - (at / 4) as f32).abs() < 1e-5, "{at}: {x}, {y}");
         }
-        // pixel (3, 1) of 4 x 3 has its centre at (3.5, 1.5), which is (0.15, 0) normalised; 1 + 4 * 0.0225 = 1.09 bends it to
-        // 0.1635, 3.635 px from the left edge
+        // pixel (3, 1) of 4 x 3 has its centre at (3.5, 1.5), which is (0.15, 0) normalised; 1 + 4 * 0.0225 = 1.09
+        // bends it to 0.1635, 3.635 px from the left edge
         let (x, y) = Distortion::Rational([4.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]).maps(&camera(10.0, 4, 3));
         assert!((x[7] - 3.135).abs() < 1e-5 && (y[7] - 1.0).abs() < 1e-5, "{}, {}", x[7], y[7]);
     }

@@ -1,8 +1,8 @@
 //! Meshes as other programs take them: Wavefront OBJ and binary glTF 2.0 (GLB).
 //!
-//! Positions are written as they are. glTF means metres in a right-handed frame with +y up, an asset's front to +z and faces
-//! counter-clockwise from outside (glTF 2.0, section 3.4), and so does our world; OBJ has no convention, and says in a comment which one
-//! it was given. Nothing is read here, and nothing is known of what the attributes mean.
+//! Positions are written as they are. glTF means metres in a right-handed frame with +y up, an asset's front to +z and
+//! faces counter-clockwise from outside (glTF 2.0, section 3.4), and so does our world; OBJ has no convention, and says
+//! in a comment which one it was given. Nothing is read here, and nothing is known of what the attributes mean.
 
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
@@ -55,11 +55,12 @@ impl Values<'_> {
     }
 }
 
-/// Writes a mesh with its vertex normals as an OBJ file: `v`, `vn`, and faces `f a//a b//b c//c`, counted from 1. Coordinates have as many digits
-/// as it takes to read the same numbers again.
+/// Writes a mesh with its vertex normals as an OBJ file: `v`, `vn`, and faces `f a//a b//b c//c`, counted from 1.
+/// Coordinates have as many digits as it takes to read the same numbers again.
 ///
 /// # Errors
-/// If the mesh has no faces, a face names a vertex that does not exist, a coordinate is not finite, or the file cannot be written.
+/// If the mesh has no faces, a face names a vertex that does not exist, a coordinate is not finite, or the file cannot
+/// be written.
 pub fn write_obj(path: &Path, mesh: &Mesh) -> Result<(), ExchangeError> {
     check(path, mesh)?;
     let mut text = String::from("# metres, right-handed, +y up, the front to +z\n");
@@ -75,12 +76,13 @@ pub fn write_obj(path: &Path, mesh: &Mesh) -> Result<(), ExchangeError> {
     save(path, text.as_bytes())
 }
 
-/// Writes a mesh with its vertex normals as a GLB file: one scene with one node and one mesh of this name, its material a matt grey that is seen
-/// from both sides. Attributes are written under their names behind an underscore, as glTF asks of an application's own ("CANONICAL" is
-/// `_CANONICAL` in the file).
+/// Writes a mesh with its vertex normals as a GLB file: one scene with one node and one mesh of this name, its material
+/// a matt grey that is seen from both sides. Attributes are written under their names behind an underscore, as glTF
+/// asks of an application's own ("CANONICAL" is `_CANONICAL` in the file).
 ///
 /// # Errors
-/// As [`write_obj()`]; and if an attribute's name is not of capital letters, digits and underscores, or it has not one value for each vertex.
+/// As [`write_obj()`]; and if an attribute's name is not of capital letters, digits and underscores, or it has not one
+/// value for each vertex.
 pub fn write_glb(path: &Path, name: &str, mesh: &Mesh, attributes: &[(&str, Values<'_>)]) -> Result<(), ExchangeError> {
     check(path, mesh)?;
     let content = |message| ExchangeError::Content { path: path.to_owned(), message };
@@ -222,7 +224,8 @@ impl Contents {
     }
 }
 
-/// Unit normals; a vertex that has none, for lack of a face with an area, gets +z, since both formats ask for one of length 1.
+/// Unit normals; a vertex that has none, for lack of a face with an area, gets +z, since both formats ask for one of
+/// length 1.
 fn normals(mesh: &Mesh) -> Vec<Vec3> {
     mesh.vertex_normals().into_iter().map(|n| if n == Vec3::ZERO { Vec3::Z } else { n }).collect()
 }

@@ -1,7 +1,8 @@
 //! Free space: places near an observed surface through which some camera sees, so that nothing can be there.
 //!
-//! Knows cameras, mattes and a cloud; neither heads nor fits. A place is free if a matte shows background there (the silhouette), or if
-//! it lies clearly in front of what a camera sees at its pixel. Candidates are points of the cloud, moved at random.
+//! Knows cameras, mattes and a cloud; neither heads nor fits. A place is free if a matte shows background there (the
+//! silhouette), or if it lies clearly in front of what a camera sees at its pixel. Candidates are points of the cloud,
+//! moved at random.
 
 use crate::camera::Camera;
 use crate::cloud::PointCloud;
@@ -43,8 +44,8 @@ const PIXEL: f64 = 0.004;
 /// Surfaces that turn away further than this from a camera (cosine) are not what it sees.
 const FACING: f32 = 0.2;
 
-/// Free places near the cloud, in the order tried. Without normals in the cloud silhouettes alone tell, since it is not known then what
-/// faces a camera.
+/// Free places near the cloud, in the order tried. Without normals in the cloud silhouettes alone tell, since it is not
+/// known then what faces a camera.
 ///
 /// # Panics
 /// If a matte does not have the size its camera says.
@@ -109,8 +110,8 @@ impl DepthMap {
         DepthMap { width, height, cell, depth }
     }
 
-    /// The nearest depth around a pixel of the picture; none unless the surface was seen all around, since a place at its rim may be behind
-    /// what was not.
+    /// The nearest depth around a pixel of the picture; none unless the surface was seen all around, since a place at
+    /// its rim may be behind what was not.
     fn nearest(&self, px: DVec2) -> Option<f32> {
         let (x, y) = ((px.x / self.cell) as usize, (px.y / self.cell) as usize);
         if x == 0 || y == 0 || x + 1 >= self.width || y + 1 >= self.height {
@@ -198,8 +199,8 @@ mod tests {
                 view.matte[px.y as usize * 200 + px.x as usize] == 255
             })
         };
-        // how far a place within the mattes is in front of the half that was seen, in the eyes of the camera for which that is most; a place at
-        // whose rim nothing was seen is left open
+        // how far a place within the mattes is in front of the half that was seen, in the eyes of the camera for which
+        // that is most; a place at whose rim nothing was seen is left open
         let in_front = |p: &Vec3| -> f64 {
             let depth = |camera: &Camera| {
                 let (px, _) = camera.project(p.as_dvec3());

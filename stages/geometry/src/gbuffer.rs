@@ -18,7 +18,8 @@ pub const FAR: f64 = 2.0;
 /// Channels of [`GBuffer::network_input`]: depth 1, canonical 3, normal 3, ambient 2.
 pub const CHANNELS: usize = 9;
 
-/// Nearest and farthest of a mesh's vertices before a camera, metres; those farther than [`FAR`] and nearer than [`NEAR`] are not drawn.
+/// Nearest and farthest of a mesh's vertices before a camera, metres; those farther than [`FAR`] and nearer than
+/// [`NEAR`] are not drawn.
 pub fn reach(mesh: &Mesh, camera: &Camera) -> (f64, f64) {
     let depth = |p: &Vec3| camera.world_to_cam.transform_point3(p.as_dvec3()).z;
     mesh.positions
@@ -34,7 +35,8 @@ pub fn clip_depth(d: f64) -> f64 {
     clip_depth_at(d, NEAR, FAR)
 }
 
-/// Like [`clip_depth`], of a renderer with its planes at `near` and `far` (metres): -`near` at the one and `far` at the other.
+/// Like [`clip_depth`], of a renderer with its planes at `near` and `far` (metres): -`near` at the one and `far` at the
+/// other.
 pub fn clip_depth_at(d: f64, near: f64, far: f64) -> f64 {
     ((far + near) * d - 2.0 * far * near) / (far - near)
 }
@@ -56,8 +58,8 @@ pub fn padded_size(pixels: u32) -> u32 {
     pixels.div_ceil(8) * 8
 }
 
-/// OpenGL clip coordinates (x, y, z, w) of a world point for planes at `near` and `far` (metres); row 0 of the buffer is the
-/// top of the image, so y is not flipped. The camera's size counts as the buffer's size.
+/// OpenGL clip coordinates (x, y, z, w) of a world point for planes at `near` and `far` (metres); row 0 of the buffer
+/// is the top of the image, so y is not flipped. The camera's size counts as the buffer's size.
 pub fn clip_coordinates(camera: &Camera, p_world: DVec3, near: f64, far: f64) -> DVec4 {
     let h = camera.intrinsics * camera.world_to_cam.transform_point3(p_world);
     let (width, height) = (f64::from(camera.width), f64::from(camera.height));

@@ -1,4 +1,5 @@
-//! Geometry for head avatars: cameras, lenses, meshes, an exact rasteriser, iso-surfaces, point clouds, nearest neighbours.
+//! Geometry for head avatars: cameras, lenses, meshes, an exact rasteriser, iso-surfaces, point clouds, nearest
+//! neighbours.
 //!
 //! Pure numbers in, pure numbers out. This crate knows no manifest rows, cache keys, configuration files, tensors or
 //! progress bars; results are the same whatever the number of threads.

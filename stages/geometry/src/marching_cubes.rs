@@ -1,21 +1,23 @@
 //! Marching cubes: the surface where a sampled field crosses a level.
 //!
 //! Every grid edge whose ends lie on different sides gets exactly one vertex (found by linear interpolation), which all
-//! triangles around it share, so the mesh is closed wherever the surface does not leave the grid. Where the corners' sides of
-//! the level do not tell what is connected in a cell, the trilinear field of its corners does:
+//! triangles around it share, so the mesh is closed wherever the surface does not leave the grid. Where the corners'
+//! sides of the level do not tell what is connected in a cell, the trilinear field of its corners does:
 //!
-//! * On a side of a cell with two corners below the level and two above it, each pair diagonal, that pair is connected on
-//!   whose side of the level the saddle of the side's bilinear field lies (the "asymptotic decider"); at the level itself it
-//!   is the pair above. Both cells at the side compute the same, so there are no holes.
-//! * Two opposite corners of a cell that alone are above the level are connected by a tube if they are in a slice of constant
-//!   x. One slice shows it, that where the saddle is furthest on their side. Two that alone are below it are connected as
-//!   scikit-image connects them, which is more often: whenever both their edges along x are still below the level in that
-//!   slice, and when the cell has no such slice. At this resolution either is a guess; the same guess makes meshes comparable.
+//! * On a side of a cell with two corners below the level and two above it, each pair diagonal, that pair is connected
+//!   on whose side of the level the saddle of the side's bilinear field lies (the "asymptotic decider"); at the level
+//!   itself it is the pair above. Both cells at the side compute the same, so there are no holes.
+//! * Two opposite corners of a cell that alone are above the level are connected by a tube if they are in a slice of
+//!   constant x. One slice shows it, that where the saddle is furthest on their side. Two that alone are below it are
+//!   connected as scikit-image connects them, which is more often: whenever both their edges along x are still below
+//!   the level in that slice, and when the cell has no such slice. At this resolution either is a guess; the same guess
+//!   makes meshes comparable.
 //!
-//! Other tubes, which the trilinear field can have as well, would need lines in a side of the cell: there surfaces stay apart.
+//! Other tubes, which the trilinear field can have as well, would need lines in a side of the cell: there surfaces stay
+//! apart.
 //!
-//! The polygons that result are cut into triangles along short diagonals that do not lie in a side of the cell. Those of eight
-//! edges and more, which occur where sides are joined, get a vertex more, in their middle.
+//! The polygons that result are cut into triangles along short diagonals that do not lie in a side of the cell. Those
+//! of eight edges and more, which occur where sides are joined, get a vertex more, in their middle.
 //!
 //! This file does not evaluate fields (see `band`) and knows no units: vertices come in grid-index coordinates. How the
 //! surface runs for each set of corners stands in `cases`.
@@ -146,8 +148,8 @@ impl Grid<'_> {
         slice
     }
 
-    /// The surface in the cells between slices `i` and `i + 1`, given the vertex of each edge that starts in them, of which
-    /// there are `on_edges` in the whole grid.
+    /// The surface in the cells between slices `i` and `i + 1`, given the vertex of each edge that starts in them, of
+    /// which there are `on_edges` in the whole grid.
     fn layer_faces(&self, i: usize, signs: &Signs, lookup: &[Vec<u32>; 2], on_edges: u32) -> Layer {
         let [_, ny, nz] = self.dims;
         let cases = &*CASES;
@@ -209,7 +211,8 @@ impl Grid<'_> {
         })
     }
 
-    /// The vertex within a cell: the mean of its corners, of which those close to the level count more, as Lewiner has it.
+    /// The vertex within a cell: the mean of its corners, of which those close to the level count more, as Lewiner has
+    /// it.
     #[cold]
     fn middle(&self, cell: [usize; 3]) -> Vec3 {
         let weights = self.above(cell).map(|v| 1.0 / v.abs().clamp(1e-30, 1e30));
@@ -232,8 +235,8 @@ impl Grid<'_> {
 
 /// Whether two opposite corners of a cell that are alone on their side of the level are connected through it.
 fn are_connected_through(above: &[f64; 8]) -> bool {
-    // A slice's corners are on the cell's edges along x. The saddle of the slice lies on the side of the first and the last
-    // where the product of these exceeds that of the others: a polynomial of degree 2 along x.
+    // A slice's corners are on the cell's edges along x. The saddle of the slice lies on the side of the first and the
+    // last where the product of these exceeds that of the others: a polynomial of degree 2 along x.
     let start: [f64; 4] = std::array::from_fn(|n| above[2 * n]);
     let slope: [f64; 4] = std::array::from_fn(|n| above[2 * n + 1] - start[n]);
     let square = slope[0] * slope[3] - slope[1] * slope[2];

@@ -1,7 +1,9 @@
-//! Reading Wavefront OBJ: positions and faces of one mesh, whatever groups, materials, normals and texture coordinates the file has besides.
+//! Reading Wavefront OBJ: positions and faces of one mesh, whatever groups, materials, normals and texture coordinates
+//! the file has besides.
 //!
-//! Vertices keep the order of the file, which is what makes scans of one topology correspond. Polygons are cut into fans; negative numbers count from the
-//! end, as the format has it. Colours behind positions are passed over. Writing is `exchange`'s.
+//! Vertices keep the order of the file, which is what makes scans of one topology correspond. Polygons are cut into
+//! fans; negative numbers count from the end, as the format has it. Colours behind positions are passed over. Writing
+//! is `exchange`'s.
 
 use std::path::{Path, PathBuf};
 
@@ -45,8 +47,8 @@ pub enum ObjError {
 /// Reads a mesh.
 ///
 /// # Errors
-/// If the file cannot be read or is no text, a position has fewer than three numbers or one that is not finite, a face has fewer than three corners or
-/// names a vertex that does not exist, or there are no vertices or no faces.
+/// If the file cannot be read or is no text, a position has fewer than three numbers or one that is not finite, a face
+/// has fewer than three corners or names a vertex that does not exist, or there are no vertices or no faces.
 pub fn read(path: &Path) -> Result<Mesh, ObjError> {
     let bytes = std::fs::read(path).map_err(|reason| ObjError::Io { path: path.to_owned(), reason })?;
     let text = String::from_utf8_lossy(&bytes);

@@ -1,8 +1,8 @@
 //! Point clouds in the Point Cloud Library's files (`.pcd`, version 0.7): ASCII, binary, and binary compressed by LZF.
 //!
-//! Text is also written. Positions are needed; normals (`normal_x ...`) and colours (`rgb` or `rgba`, packed) are taken where they are. Every
-//! other field is passed over. Nothing in a header makes this file reserve more memory than the file is long, save for
-//! the points themselves when LZF says that they grow. Knows no units.
+//! Text is also written. Positions are needed; normals (`normal_x ...`) and colours (`rgb` or `rgba`, packed) are taken
+//! where they are. Every other field is passed over. Nothing in a header makes this file reserve more memory than the
+//! file is long, save for the points themselves when LZF says that they grow. Knows no units.
 
 use crate::cloud::PointCloud;
 use glam::Vec3;

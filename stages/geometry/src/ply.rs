@@ -97,8 +97,8 @@ pub fn write_mesh(path: &Path, mesh: &Mesh, properties: &[(&str, &[f32])]) -> Re
     write(path, &Ply { mesh: mesh.clone(), properties, ..Default::default() })
 }
 
-/// Reads a point cloud. Faces and extra properties are ignored, and so are points whose place or normal is not a number: programs
-/// that reconstruct surfaces write them where they found none.
+/// Reads a point cloud. Faces and extra properties are ignored, and so are points whose place or normal is not a
+/// number: programs that reconstruct surfaces write them where they found none.
 ///
 /// # Errors
 /// As [`read`].
@@ -277,8 +277,8 @@ struct Element {
 /// Reads a PLY file.
 ///
 /// # Errors
-/// If the file cannot be read, is of no known format, is cut off, has vertices without `x`, `y`, `z`, or faces that name
-/// vertices that do not exist. Every error names the file and the place.
+/// If the file cannot be read, is of no known format, is cut off, has vertices without `x`, `y`, `z`, or faces that
+/// name vertices that do not exist. Every error names the file and the place.
 pub fn read(path: &Path) -> Result<Ply, PlyError> {
     let bytes = std::fs::read(path).map_err(|reason| PlyError::Io { path: path.to_owned(), reason })?;
     let (elements, form, mut at) = parse_header(path, &bytes)?;

@@ -64,9 +64,9 @@ pub const NORMALS_GENERIC: Quantizer<3> =
 pub const VERTEX_CANONICAL: Quantizer<5> =
     Quantizer { min: [-1.0, -1.0, -1.5, -0.2, -0.2], max: [1.0, 1.0, 0.5, 0.2, 0.2], bits: 16, mask_bin: false };
 
-/// Canonical and ambient coordinates with the ambient ones kept in the range of [`VERTEX_CANONICAL`]: a mouth wider open than any that
-/// the range was made for is drawn as at its end, as one below it is anyhow. A position beyond its range is left as it is, since it is a mistake
-/// that [`Quantizer::encode`] names.
+/// Canonical and ambient coordinates with the ambient ones kept in the range of [`VERTEX_CANONICAL`]: a mouth wider
+/// open than any that the range was made for is drawn as at its end, as one below it is anyhow. A position beyond its
+/// range is left as it is, since it is a mistake that [`Quantizer::encode`] names.
 pub fn with_ambient_in_range(mut canonical: [f32; 5]) -> [f32; 5] {
     for i in 3..5 {
         canonical[i] = canonical[i].clamp(VERTEX_CANONICAL.min[i] as f32, VERTEX_CANONICAL.max[i] as f32);

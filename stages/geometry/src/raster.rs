@@ -338,8 +338,8 @@ fn draw(band: &mut Band<'_>, chunks: &[Chunk], mesh: &Projected<'_>) {
 }
 
 impl Band<'_> {
-    /// Draws what the band has of a triangle: corners on the grid, 1 / camera z of each, its number, and the barycentric
-    /// coordinates of its corners if it is not a whole face.
+    /// Draws what the band has of a triangle: corners on the grid, 1 / camera z of each, its number, and the
+    /// barycentric coordinates of its corners if it is not a whole face.
     #[inline(always)]
     fn draw(&mut self, v: [[i32; 2]; 3], inverse_z: [f64; 3], face: u32, weights: Option<&[DVec3; 3]>, grid: &Grid) {
         let first_row = (self.number * BAND) as i32;

@@ -1,8 +1,8 @@
 //! Where in space a point is that several calibrated cameras see, some of them wrongly.
 //!
-//! Every pair of views proposes a place, where their rays come nearest to each other; the place that most views agree with is
-//! refined on these by Gauss-Newton steps on the reprojection error with Huber weights. All pairs are tried, so nothing is
-//! random. Knows nothing of what is seen, or how it was found.
+//! Every pair of views proposes a place, where their rays come nearest to each other; the place that most views agree
+//! with is refined on these by Gauss-Newton steps on the reprojection error with Huber weights. All pairs are tried, so
+//! nothing is random. Knows nothing of what is seen, or how it was found.
 
 use crate::Camera;
 use glam::{DMat3, DVec2, DVec3};
@@ -16,7 +16,8 @@ pub struct View {
     center: DVec3,
     /// From homogeneous px to a direction in the world.
     back: DMat3,
-    /// What one unit of error is in this view, px: the size of the object there, so that near and far cameras count alike.
+    /// What one unit of error is in this view, px: the size of the object there, so that near and far cameras count
+    /// alike.
     unit_px: f64,
 }
 
@@ -120,8 +121,8 @@ fn between(a: DVec3, along_a: DVec3, b: DVec3, along_b: DVec3) -> DVec3 {
     (a + along_a * s + b + along_b * t) / 2.0
 }
 
-/// A Gauss-Newton step on the views within the threshold, errors beyond a third of it counting linearly (Huber). `None` if they do not
-/// fix a place.
+/// A Gauss-Newton step on the views within the threshold, errors beyond a third of it counting linearly (Huber). `None`
+/// if they do not fix a place.
 fn step(seers: &[(&View, DVec2)], at: DVec3, threshold: f64) -> Option<DVec3> {
     let (mut normal, mut right) = (DMat3::ZERO, DVec3::ZERO);
     for (view, seen) in seers {

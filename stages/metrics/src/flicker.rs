@@ -1,8 +1,9 @@
 //! Flicker: how much a picture differs from the one before, where both show the same place of a surface.
 //!
-//! The usual temporal warping error ([`flow_error`]) takes the motion from optical flow, which at small sizes is off by as much as there is to see, and, found in
-//! what it judges, follows the very flicker that it is to measure; but it sees all of a picture. Of an avatar the motion is known ([`warping_error`]): every pixel of
-//! its G-buffer says which place of the canonical head it shows. Knows no files, and not how flow is found.
+//! The usual temporal warping error ([`flow_error`]) takes the motion from optical flow, which at small sizes is off by
+//! as much as there is to see, and, found in what it judges, follows the very flicker that it is to measure; but it
+//! sees all of a picture. Of an avatar the motion is known ([`warping_error`]): every pixel of its G-buffer says which
+//! place of the canonical head it shows. Knows no files, and not how flow is found.
 
 use geometry::Mesh;
 use geometry::distance::MeshDistance;
@@ -10,12 +11,14 @@ use geometry::gbuffer::GBuffer;
 use glam::Vec3;
 use rayon::prelude::*;
 
-/// Neighbouring pixels whose canonical places are farther apart than this many median steps show different parts of the head.
+/// Neighbouring pixels whose canonical places are farther apart than this many median steps show different parts of the
+/// head.
 const TORN: f32 = 6.0;
 /// A place that is farther from everything seen before than this many median steps was not seen.
 const UNSEEN: f32 = 0.5;
 
-/// Flow there and back may miss its beginning by this part of the squared ways, and by this much, squared px (Sundaram et al. 2010).
+/// Flow there and back may miss its beginning by this part of the squared ways, and by this much, squared px (Sundaram
+/// et al. 2010).
 const ROUND_TRIP: (f32, f32) = (0.01, 0.5);
 
 /// How two pictures of a film differ.
@@ -27,8 +30,9 @@ pub struct Flicker {
     pub share: f64,
 }
 
-/// The difference of two RGB pictures (8 bits, row by row) where `surface` of the one shows what `before` of the other does. Each pixel of
-/// the later picture is compared with the earlier one at the point, between pixels, that shows the same canonical place.
+/// The difference of two RGB pictures (8 bits, row by row) where `surface` of the one shows what `before` of the other
+/// does. Each pixel of the later picture is compared with the earlier one at the point, between pixels, that shows the
+/// same canonical place.
 ///
 /// None if they have no place in common.
 ///
@@ -56,9 +60,11 @@ pub fn warping_error(before: (&[u8], &GBuffer), now: (&[u8], &GBuffer)) -> Optio
     (count > 0.0).then(|| Flicker { error, share: count / inside.len() as f64 })
 }
 
-/// The difference of two RGB pictures of the same size, `width` px wide, along optical flow: `there` leads from each pixel of `now` to its place in `before`, `back` from each
-/// pixel of `before` to its place in `now`, px. Of the pixels that are `shown`, those are compared for which there and back leads to where it began. As the warping error of
-/// Lai et al. 2018, "Learning Blind Video Temporal Consistency", with the mean absolute difference in place of the squared one.
+/// The difference of two RGB pictures of the same size, `width` px wide, along optical flow: `there` leads from each
+/// pixel of `now` to its place in `before`, `back` from each pixel of `before` to its place in `now`, px. Of the pixels
+/// that are `shown`, those are compared for which there and back leads to where it began. As the warping error of Lai
+/// et al. 2018, "Learning Blind Video Temporal Consistency", with the mean absolute difference in place of the squared
+/// one.
 ///
 /// None if no flow leads back.
 ///
@@ -114,8 +120,8 @@ pub fn flow_error(
     (compared > 0.0).then(|| Flicker { error, share: compared / seen.len() as f64 })
 }
 
-/// The surface that a G-buffer shows, in canonical space, with a vertex for each pixel and without faces over its tears; and the median step
-/// between neighbours. None if it shows none.
+/// The surface that a G-buffer shows, in canonical space, with a vertex for each pixel and without faces over its
+/// tears; and the median step between neighbours. None if it shows none.
 fn canonical_mesh(seen: &GBuffer) -> Option<(Mesh, f32)> {
     let (width, height) = (seen.width as usize, seen.height as usize);
     let positions: Vec<Vec3> = seen.uv.iter().map(|p| Vec3::from(*p)).collect();

@@ -37,8 +37,8 @@ pub fn psnr(mse: f64) -> f64 {
     -10.0 * mse.log10()
 }
 
-/// Mean of PSNRs in dB. Infinite ones, of frames without any error, would leave nothing to be seen of the others and are left
-/// out; it is infinite if all are. None without any.
+/// Mean of PSNRs in dB. Infinite ones, of frames without any error, would leave nothing to be seen of the others and
+/// are left out; it is infinite if all are. None without any.
 pub fn mean_psnr(values: &[f64]) -> Option<f64> {
     let imperfect: Vec<f64> = values.iter().copied().filter(|value| *value != f64::INFINITY).collect();
     let counted = if imperfect.is_empty() { values } else { &imperfect };
@@ -46,8 +46,8 @@ pub fn mean_psnr(values: &[f64]) -> Option<f64> {
 }
 
 /// PSNR in dB of a sequence whose frames have these mean squared errors, in order: that of the error pooled over each
-/// `chunk` of frames, averaged over the chunks (see [`mean_psnr`]); the last one may be shorter. DiffusionAvatars' evaluator does so
-/// with 16. It is below the mean of the frames' own PSNR wherever frames differ. None without frames.
+/// `chunk` of frames, averaged over the chunks (see [`mean_psnr`]); the last one may be shorter. DiffusionAvatars'
+/// evaluator does so with 16. It is below the mean of the frames' own PSNR wherever frames differ. None without frames.
 pub fn pooled_psnr(mses: &[f64], chunk: usize) -> Option<f64> {
     let pooled = |chunk: &[f64]| psnr(chunk.iter().sum::<f64>() / chunk.len() as f64);
     mean_psnr(&mses.chunks(chunk.max(1)).map(pooled).collect::<Vec<f64>>())

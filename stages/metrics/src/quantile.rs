@@ -1,8 +1,8 @@
-//! Medians and other quantiles of figures; a place between two of them lies on the line between, as in numpy. Does not know
-//! what the figures are of.
+//! Medians and other quantiles of figures; a place between two of them lies on the line between, as in numpy. Does not
+//! know what the figures are of.
 
-/// The value that a share of the values, 0 to 1, does not exceed, as numpy's `percentile` has it. `sorted` ascends. None
-/// without values.
+/// The value that a share of the values, 0 to 1, does not exceed, as numpy's `percentile` has it. `sorted` ascends.
+/// None without values.
 pub fn quantile(sorted: &[f64], share: f64) -> Option<f64> {
     let last = sorted.len().checked_sub(1)?;
     let place = share.clamp(0.0, 1.0) * last as f64;

@@ -1,18 +1,18 @@
-//! Structural similarity (Wang et al. 2004) and its multi-scale form (Wang et al. 2003), in the definitions that papers and
-//! packages use; they differ by up to some hundredths, so every figure has to say which one it is. Constants (0.01)^2 and
-//! (0.03)^2, data range 1. Does not know what a mask shows.
+//! Structural similarity (Wang et al. 2004) and its multi-scale form (Wang et al. 2003), in the definitions that papers
+//! and packages use; they differ by up to some hundredths, so every figure has to say which one it is. Constants
+//! (0.01)^2 and (0.03)^2, data range 1. Does not know what a mask shows.
 //!
-//! Windows are separable; a row of the picture is blurred once and kept until the last window that needs it has passed. Levels are
-//! taken around their middle, which single precision holds exactly at each scale; sums are of double precision, since a variance is
-//! a small difference of large ones. So a picture is like itself by exactly 1.
+//! Windows are separable; a row of the picture is blurred once and kept until the last window that needs it has passed.
+//! Levels are taken around their middle, which single precision holds exactly at each scale; sums are of double
+//! precision, since a variance is a small difference of large ones. So a picture is like itself by exactly 1.
 
 /// Which window, border and covariance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Definition {
     /// 11-tap Gaussian of sigma 1.5, reflected borders, mean over the whole image (torchmetrics).
     Torchmetrics,
-    /// The same window, population covariance, a border of 5 px left out (scikit-image with `gaussian_weights`, the usual
-    /// value of papers).
+    /// The same window, population covariance, a border of 5 px left out (scikit-image with `gaussian_weights`, the
+    /// usual value of papers).
     Gaussian,
     /// 7 x 7 box, sample covariance, a border of 3 px left out (scikit-image's defaults).
     Uniform7,
@@ -30,8 +30,9 @@ impl Definition {
         }
     }
 
-    /// The same of five scales, as the two packages ask for it: at the coarsest one torchmetrics fits a window in (176), and
-    /// pytorch-msssim the ten pixels between a window's first and last (161). None for `Uniform7`, which has no such form.
+    /// The same of five scales, as the two packages ask for it: at the coarsest one torchmetrics fits a window in
+    /// (176), and pytorch-msssim the ten pixels between a window's first and last (161). None for `Uniform7`, which has
+    /// no such form.
     pub const fn least_multi_scale_side(self) -> Option<usize> {
         match self {
             Definition::Torchmetrics => Some(11 << (SCALES.len() - 1)),
@@ -52,7 +53,8 @@ pub fn ssim(a: &[u8], b: &[u8], width: usize, height: usize, channels: usize, de
     (0..channels).map(similarity).sum::<f64>() / channels as f64
 }
 
-/// SSIM over the windows whose middle lies in `mask` (`height x width`); what a window sees may lie outside of it. None if there is no such window.
+/// SSIM over the windows whose middle lies in `mask` (`height x width`); what a window sees may lie outside of it. None
+/// if there is no such window.
 ///
 /// # Panics
 /// As [`ssim`], and if the mask does not fit.
@@ -80,13 +82,13 @@ pub fn masked_ssim(
     (count > 0).then(|| sum / count as f64)
 }
 
-/// MS-SSIM of two images `height x width x channels`: contrast and structure at five scales, each half as large as the one
-/// before (means of 2 x 2), luminance at the coarsest.
+/// MS-SSIM of two images `height x width x channels`: contrast and structure at five scales, each half as large as the
+/// one before (means of 2 x 2), luminance at the coarsest.
 ///
 /// `Gaussian` leaves the border out at every scale and multiplies the scales for each channel, as pytorch-msssim does.
-/// `Torchmetrics` does as that package: it takes means over all channels before it multiplies, and leaves the border out of
-/// contrast and structure, but not of the coarsest scale's whole. Negative factors count as 0. None for images with a side
-/// below [`Definition::least_multi_scale_side`], and for `Uniform7`, which has no multi-scale form.
+/// `Torchmetrics` does as that package: it takes means over all channels before it multiplies, and leaves the border
+/// out of contrast and structure, but not of the coarsest scale's whole. Negative factors count as 0. None for images
+/// with a side below [`Definition::least_multi_scale_side`], and for `Uniform7`, which has no multi-scale form.
 ///
 /// # Panics
 /// If the sizes do not fit.
@@ -163,8 +165,8 @@ impl Plane {
         Plane { a: plane(a), b: plane(b), width, height }
     }
 
-    /// Half as large: means of 2 x 2 px. Of an odd side torchmetrics drops the last pixel; pytorch-msssim puts zeros around,
-    /// and so takes the first pixel as half of a mean with 0.
+    /// Half as large: means of 2 x 2 px. Of an odd side torchmetrics drops the last pixel; pytorch-msssim puts zeros
+    /// around, and so takes the first pixel as half of a mean with 0.
     fn halved(&self, definition: Definition) -> Plane {
         let odd = |side: usize| if definition == Definition::Torchmetrics { 0 } else { side % 2 };
         let (dx, dy) = (odd(self.width), odd(self.height));
@@ -248,8 +250,8 @@ impl Window {
         sum / count
     }
 
-    /// Calls `each` with every row of windows that counts: its number, and four planes of a row's width one after another, which are
-    /// the means of both images, of the sum of their squares and of their product.
+    /// Calls `each` with every row of windows that counts: its number, and four planes of a row's width one after
+    /// another, which are the means of both images, of the sum of their squares and of their product.
     fn each_row(&self, plane: &Plane, mut each: impl FnMut(usize, &[f64])) {
         let (width, height, radius) = (plane.width, plane.height, self.taps.radius());
         let size = 2 * radius + 1;

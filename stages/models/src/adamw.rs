@@ -1,5 +1,6 @@
-//! AdamW (Loshchilov & Hutter 2019) with parameter groups, per-group clipping, and a state that can be saved: training 20
-//! steps equals 10, save, load, 10, bit for bit. tch's own optimiser hides its state. Does not know networks or losses.
+//! AdamW (Loshchilov & Hutter 2019) with parameter groups, per-group clipping, and a state that can be saved: training
+//! 20 steps equals 10, save, load, 10, bit for bit. tch's own optimiser hides its state. Does not know networks or
+//! losses.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -64,8 +65,8 @@ impl Update {
         _ = value.addcdiv_(&(&*m * -self.rate), &denominator);
     }
 
-    /// The same in one pass over the numbers, for f32 on the CPU: there the many passes wait for memory, a third of a small
-    /// network's step. tch does not offer libtorch's own fused update.
+    /// The same in one pass over the numbers, for f32 on the CPU: there the many passes wait for memory, a third of a
+    /// small network's step. tch does not offer libtorch's own fused update.
     fn at_once(&self, parameter: &mut Parameter, gradient: &Tensor) {
         let Parameter { value, m, v, .. } = parameter;
         let gradient = gradient.contiguous();
@@ -92,7 +93,8 @@ fn numbers(tensor: &Tensor) -> &[f32] {
 /// The same to be changed.
 fn numbers_mut(tensor: &mut Tensor) -> &mut [f32] {
     assert!(tensor.is_contiguous() && tensor.kind() == Kind::Float && tensor.device() == Device::Cpu);
-    // SAFETY: as above; variables, moments and gradients are storages of their own, so nothing else looks at them meanwhile.
+    // SAFETY: as above; variables, moments and gradients are storages of their own, so nothing else looks at them
+    // meanwhile.
     unsafe { std::slice::from_raw_parts_mut(tensor.data_ptr().cast(), tensor.numel()) }
 }
 
@@ -148,8 +150,8 @@ impl AdamW {
         self.step
     }
 
-    /// One update from the gradients present. `factor` multiplies every learning rate (a schedule's value). Returns each
-    /// group's gradient norm before clipping. Parameters without a gradient are left alone.
+    /// One update from the gradients present. `factor` multiplies every learning rate (a schedule's value). Returns
+    /// each group's gradient norm before clipping. Parameters without a gradient are left alone.
     pub fn step(&mut self, factor: f64) -> Vec<f64> {
         let norms = self.norms();
         self.update(factor, &norms);
@@ -235,8 +237,8 @@ fn gradients(parameters: &[Parameter]) -> Vec<Tensor> {
     parameters.iter().map(|p| p.value.grad()).collect()
 }
 
-/// Euclidean norm over a list of gradients; undefined ones count as zero. Summed in f64, so that the order of tensors and
-/// the number of threads do not matter at f32 precision.
+/// Euclidean norm over a list of gradients; undefined ones count as zero. Summed in f64, so that the order of tensors
+/// and the number of threads do not matter at f32 precision.
 pub fn global_norm(gradients: &[Tensor]) -> f64 {
     let squares = gradients.iter().filter(|g| g.defined()).map(|g| g.norm().double_value(&[]).powi(2));
     squares.sum::<f64>().sqrt()
@@ -279,7 +281,8 @@ pub fn warming(step: u64, warmup: u64) -> f64 {
     if step < warmup { (step + 1) as f64 / (warmup + 1) as f64 } else { 1.0 }
 }
 
-/// Learning-rate factor of step `step` of `total`: linear warm-up over `warmup` steps, then half a cosine down to `floor`.
+/// Learning-rate factor of step `step` of `total`: linear warm-up over `warmup` steps, then half a cosine down to
+/// `floor`.
 pub fn cosine(step: u64, total: u64, warmup: u64, floor: f64) -> f64 {
     if step < warmup {
         return warming(step, warmup);

@@ -1,4 +1,5 @@
-//! Archives by entry: zip files, the container of PyTorch's checkpoints and of numpy's `.npz`, and the compressed tar files of packages.
+//! Archives by entry: zip files, the container of PyTorch's checkpoints and of numpy's `.npz`, and the compressed tar
+//! files of packages.
 //!
 //! Nothing is unpacked that is larger than its reader said beforehand. Knows neither tensors nor arrays.
 
@@ -40,7 +41,8 @@ impl Archive {
         names
     }
 
-    /// An entry of at most `most` bytes. With `plain`, one that is compressed is refused, so that no more comes out than the file has.
+    /// An entry of at most `most` bytes. With `plain`, one that is compressed is refused, so that no more comes out
+    /// than the file has.
     ///
     /// # Errors
     /// If it is missing, larger, damaged, or compressed where it must not be.

@@ -45,14 +45,14 @@ impl Attention {
     }
 }
 
-/// Softmax attention over `[B, heads, N, d]`, scaled by 1/sqrt(d). Scores and sums are in f32 even of halves, whatever a
-/// configuration's `upcast_attention` says.
+/// Softmax attention over `[B, heads, N, d]`, scaled by 1/sqrt(d). Scores and sums are in f32 even of halves, whatever
+/// a configuration's `upcast_attention` says.
 pub fn attend(q: &Tensor, k: &Tensor, v: &Tensor) -> Tensor {
     Tensor::scaled_dot_product_attention(q, k, v, None::<Tensor>, 0.0, false, None, false)
 }
 
-/// Self-attention (or another cross-attention), cross-attention and a GEGLU feed-forward, each with a residual and a layer
-/// norm in front.
+/// Self-attention (or another cross-attention), cross-attention and a GEGLU feed-forward, each with a residual and a
+/// layer norm in front.
 #[derive(Debug)]
 pub struct TransformerBlock {
     norm1: LayerNorm,

@@ -1,6 +1,6 @@
 //! DiffusionAvatars (Kirschstein et al., CVPR 2024): a latent diffusion U-Net steered by a ControlNet that sees the
-//! rasterised head with learned features on it, and by attentions that see the expression code. Switches give the paper's
-//! ablations. Does not know files, cameras or training loops.
+//! rasterised head with learned features on it, and by attentions that see the expression code. Switches give the
+//! paper's ablations. Does not know files, cameras or training loops.
 
 use std::collections::BTreeSet;
 
@@ -30,8 +30,9 @@ pub enum Prior {
     Frozen,
     /// It learns too. Not in the paper; for small priors.
     Tuned,
-    /// There is none: the U-Net starts from random weights, everything learns, and the encoded condition is given to it as further input channels beside
-    /// the noisy latent instead of going through a ControlNet (the paper's "w/o LDM prior").
+    /// There is none: the U-Net starts from random weights, everything learns, and the encoded condition is given to it
+    /// as further input channels beside the noisy latent instead of going through a ControlNet (the paper's "w/o LDM
+    /// prior").
     None,
 }
 
@@ -53,7 +54,8 @@ pub struct ExpressionConfig {
     pub tokens: i64,
     /// Where the U-Net attends to them.
     pub halves: ExpressionHalves,
-    /// Whether the attentions' queries stay copies of the text's. The paper learns their keys and values alone, its code the queries as well.
+    /// Whether the attentions' queries stay copies of the text's. The paper learns their keys and values alone, its
+    /// code the queries as well.
     pub keep_queries: bool,
 }
 
@@ -99,8 +101,8 @@ pub struct AvatarConfig {
     pub clip_expression: bool,
     /// Terms beside the mean squared error; the paper has none.
     pub terms: LossTerms,
-    /// Compute the stages of U-Net and ControlNet once more for their gradients instead of keeping what lies between: less
-    /// memory, a third more time, the same bits.
+    /// Compute the stages of U-Net and ControlNet once more for their gradients instead of keeping what lies between:
+    /// less memory, a third more time, the same bits.
     pub gradient_checkpointing: bool,
 }
 
@@ -259,8 +261,8 @@ pub struct Prepared {
 }
 
 impl Avatar {
-    /// Builds an avatar on a prior's U-Net weights (not looked at for [`Prior::None`]) and its empty prompt `[1, M, ctx]`.
-    /// At this point it predicts what the prior predicts.
+    /// Builds an avatar on a prior's U-Net weights (not looked at for [`Prior::None`]) and its empty prompt `[1, M,
+    /// ctx]`. At this point it predicts what the prior predicts.
     ///
     /// # Errors
     /// If its sizes are impossible, or the weights are those of another U-Net.
@@ -326,9 +328,9 @@ impl Avatar {
         })
     }
 
-    /// The same avatar with networks that compute in bfloat16 or half precision, half as large; feature maps and losses stay in f32. As
-    /// a [`Team::apprentice`](crate::team::Team::apprentice) of one in f32 it trains with mixed precision; half precision wants
-    /// its losses scaled (`loss_scale`).
+    /// The same avatar with networks that compute in bfloat16 or half precision, half as large; feature maps and losses
+    /// stay in f32. As a [`Team::apprentice`](crate::team::Team::apprentice) of one in f32 it trains with mixed
+    /// precision; half precision wants its losses scaled (`loss_scale`).
     pub fn computing_in(mut self, kind: Kind) -> Self {
         for vs in [&mut self.unet_vs, &mut self.steering_vs, &mut self.expression_vs] {
             vs.set_kind(kind);
@@ -355,8 +357,8 @@ impl Avatar {
         optimiser
     }
 
-    /// Everything that learns, under `controlnet.`, `expression.`, `maps.` and, where it learns, `unet.`: the contents of a
-    /// checkpoint. The tensors are the live ones.
+    /// Everything that learns, under `controlnet.`, `expression.`, `maps.` and, where it learns, `unet.`: the contents
+    /// of a checkpoint. The tensors are the live ones.
     pub fn learned(&self) -> Tensors {
         let stores = [
             ("controlnet", &self.steering_vs),
@@ -397,7 +399,8 @@ impl Avatar {
         Prepared { encoded, tokens, colors }
     }
 
-    /// What the feature maps say of each pixel's surface, `[B, C, H, W]`: the learned channels of the condition; none without maps.
+    /// What the feature maps say of each pixel's surface, `[B, C, H, W]`: the learned channels of the condition; none
+    /// without maps.
     pub fn features(&self, gbuffer: &GBuffer) -> Option<Tensor> {
         let learned = self.config.feature_maps()?.channels();
         let image = self.image(gbuffer);
@@ -435,9 +438,9 @@ impl Avatar {
         out.to_kind(Kind::Float)
     }
 
-    /// Samples scaled latents `[B, C, h, w]` for B frames in `steps` steps (the paper: 20 of [`Sampler::Ddpm`]). The initial
-    /// noise and the noise of each step are functions of `seed` and the same for every frame, which keeps neighbouring frames
-    /// alike. Frames run one at a time, so a frame's bits do not depend on its neighbours.
+    /// Samples scaled latents `[B, C, h, w]` for B frames in `steps` steps (the paper: 20 of [`Sampler::Ddpm`]). The
+    /// initial noise and the noise of each step are functions of `seed` and the same for every frame, which keeps
+    /// neighbouring frames alike. Frames run one at a time, so a frame's bits do not depend on its neighbours.
     pub fn sample(
         &self,
         gbuffer: &GBuffer,

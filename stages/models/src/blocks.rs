@@ -1,5 +1,6 @@
 //! Residual blocks, resampling and the levels of the diffusion U-Net. Variable names are those of diffusers. Does not
-//! know how levels are wired (`unet.rs`), nor the auto-encoder, whose blocks lie with it except for [`ResnetBlock`] and what resamples.
+//! know how levels are wired (`unet.rs`), nor the auto-encoder, whose blocks lie with it except for [`ResnetBlock`] and
+//! what resamples.
 
 use tch::Tensor;
 use tch::nn::Path;
@@ -69,8 +70,8 @@ pub struct Downsample {
 }
 
 impl Downsample {
-    /// Keeps the number of channels. `padding`: rows and columns of zeros around the map; 0 stands for one of each at the bottom and
-    /// right only.
+    /// Keeps the number of channels. `padding`: rows and columns of zeros around the map; 0 stands for one of each at
+    /// the bottom and right only.
     pub fn new(p: &Path, channels: i64, padding: i64) -> Self {
         Self { conv: Conv2d::new(&(p / "conv"), channels, channels, 3, 2, padding), aside: padding == 0 }
     }
@@ -103,8 +104,9 @@ impl Upsample {
         }
     }
 
-    /// The usual case without the enlarged map. A 3x3 window over doubled pixels covers just 2x2 different ones, so each of
-    /// the four output phases is a 2x2 convolution with sums of the kernel's rows and columns: 4/9 of the multiplications.
+    /// The usual case without the enlarged map. A 3x3 window over doubled pixels covers just 2x2 different ones, so
+    /// each of the four output phases is a 2x2 convolution with sums of the kernel's rows and columns: 4/9 of the
+    /// multiplications.
     fn doubled(&self, x: &Tensor, h: i64, w: i64) -> Tensor {
         let (out, input, _, _) = self.conv.weight.size4().expect("a kernel is [out, in, 3, 3]");
         // Phase 0 sees (row above, this row): kernel rows 0 | 1 + 2. Phase 1 sees (this row, row below): 0 + 1 | 2.
@@ -245,7 +247,8 @@ pub struct MidBlock {
 }
 
 impl MidBlock {
-    /// Keeps the number of channels. `inside` is none without attention. What each residual block puts out is divided by `scale`.
+    /// Keeps the number of channels. `inside` is none without attention. What each residual block puts out is divided
+    /// by `scale`.
     pub fn new(p: &Path, channels: i64, inside: Option<TransformerShape>, s: Shared, scale: f64) -> Self {
         let resnet = |i| ResnetBlock::new(&(p / "resnets" / i), channels, channels, Some(s.time), s.norms);
         let attention = |shape| (SpatialTransformer::new(&(p / "attentions" / 0), shape), resnet(1));
@@ -276,8 +279,8 @@ pub struct UpBlock {
 }
 
 impl UpBlock {
-    /// `channels`: of the level below, of this level, and of the skips that come from the level above. `inside` is none on
-    /// levels without attention.
+    /// `channels`: of the level below, of this level, and of the skips that come from the level above. `inside` is none
+    /// on levels without attention.
     pub fn new(
         p: &Path,
         channels: [i64; 3],

@@ -1,8 +1,8 @@
-//! PyTorch's checkpoints, as `torch.save` has written them since version 1.6: a zip file of a pickle and of storages of numbers.
-//! Usual suffixes are `.pt`, `.pth`, `.bin`, and `.tar` (which is no tar archive).
+//! PyTorch's checkpoints, as `torch.save` has written them since version 1.6: a zip file of a pickle and of storages of
+//! numbers. Usual suffixes are `.pt`, `.pth`, `.bin`, and `.tar` (which is no tar archive).
 //!
-//! The pickle is read as data (see [`crate::pickle`]); nothing is executed. No tensor takes more memory than the file can
-//! account for. Knows no networks: names come out as they are nested, joined by dots.
+//! The pickle is read as data (see [`crate::pickle`]); nothing is executed. No tensor takes more memory than the file
+//! can account for. Knows no networks: names come out as they are nested, joined by dots.
 
 use crate::archive::{self, Archive};
 use crate::pickle::{Dialect, Element, Pickle, TensorAt, Value};
@@ -17,7 +17,8 @@ use tch::{Kind, Tensor};
 const DEEPEST: usize = 32;
 /// Entries of all dictionaries and lists together.
 const MOST: usize = 1 << 20;
-/// Views may repeat numbers, so tensors may be larger than their storages; so many times larger than the file they may be together.
+/// Views may repeat numbers, so tensors may be larger than their storages; so many times larger than the file they may
+/// be together.
 const LARGER: usize = 16;
 /// And so many bytes beside.
 const ANYWAY: usize = 1 << 20;
@@ -51,8 +52,8 @@ pub fn read(path: &Path) -> Result<Tensors, WeightsError> {
     Ok(read_where(path, |_| true)?.tensors)
 }
 
-/// Reads the tensors of a checkpoint whose names are wanted. A list or tuple of one item counts as that item, longer ones
-/// name their items by number.
+/// Reads the tensors of a checkpoint whose names are wanted. A list or tuple of one item counts as that item, longer
+/// ones name their items by number.
 ///
 /// # Errors
 /// As [`read`].

@@ -145,8 +145,8 @@ pub struct UNetConfig {
     pub up_attention_levels: Option<Vec<bool>>,
     /// What lies below the last level.
     pub middle: Middle,
-    /// Attention heads of each level (diffusers calls this number `attention_head_dim`). Levels without attention do not
-    /// look at theirs.
+    /// Attention heads of each level (diffusers calls this number `attention_head_dim`). Levels without attention do
+    /// not look at theirs.
     pub heads: Vec<i64>,
     /// Channels of the text tokens.
     pub cross_attention_dim: i64,
@@ -166,8 +166,8 @@ pub struct UNetConfig {
     pub flip_sin_to_cos: bool,
     /// Shift of the time embedding's frequencies.
     pub freq_shift: f64,
-    /// Width of the time embedding, where it is not four times the finest level's. A ControlNet has its U-Net's, which diffusers cannot
-    /// give it.
+    /// Width of the time embedding, where it is not four times the finest level's. A ControlNet has its U-Net's, which
+    /// diffusers cannot give it.
     pub time_embedding_dim: Option<i64>,
     /// Zeros around a map that is halved, 0 or 1; 0 stands for one row and column at the bottom and right only.
     pub downsample_padding: i64,
@@ -203,8 +203,9 @@ impl Default for UNetConfig {
 }
 
 impl UNetConfig {
-    /// A network of about 2 million weights for 16x16 latents: 32/64/96 channels at 16/8/4 pixels, one residual block per
-    /// level, attention with 16 channels a head on the two finer levels and in the middle, text tokens of 64 channels.
+    /// A network of about 2 million weights for 16x16 latents: 32/64/96 channels at 16/8/4 pixels, one residual block
+    /// per level, attention with 16 channels a head on the two finer levels and in the middle, text tokens of 64
+    /// channels.
     pub fn small() -> Self {
         Self {
             block_out_channels: vec![32, 64, 96],
@@ -463,8 +464,8 @@ impl UNetConfig {
 }
 
 /// Refuses what would be another network. Fields of block types that are refused, such as `resnet_out_scale_factor`,
-/// `resnet_skip_time_act`, `cross_attention_norm` or `mid_block_only_cross_attention`, are not looked at: diffusers does
-/// not look at them for the types there are here.
+/// `resnet_skip_time_act`, `cross_attention_norm` or `mid_block_only_cross_attention`, are not looked at: diffusers
+/// does not look at them for the types there are here.
 fn refuse_other_networks(read: &Reader<'_>) -> Result<(), WeightsError> {
     let middles = [Middle::CrossAttention, Middle::Residual, Middle::None].map(|middle| json!(middle.name()));
     read.refuse_unless("mid_block_type", &middles)?;

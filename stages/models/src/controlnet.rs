@@ -15,7 +15,8 @@ use crate::weights::{self, WeightsError};
 /// The field that says in which order a condition's channels are.
 const ORDER: &str = "controlnet_conditioning_channel_order";
 
-/// Sizes of a ControlNet. The default is the one of DiffusionAvatars: 73 condition channels, an eighth of the resolution.
+/// Sizes of a ControlNet. The default is the one of DiffusionAvatars: 73 condition channels, an eighth of the
+/// resolution.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ControlNetConfig {
     /// The U-Net it belongs to.
@@ -24,7 +25,8 @@ pub struct ControlNetConfig {
     pub condition_channels: i64,
     /// Widths of the condition encoder, one for each resolution: four widths halve three times.
     pub encoder_channels: Vec<i64>,
-    /// Whether the condition's channels are taken in the opposite order (diffusers' `controlnet_conditioning_channel_order: bgr`).
+    /// Whether the condition's channels are taken in the opposite order (diffusers'
+    /// `controlnet_conditioning_channel_order: bgr`).
     pub bgr: bool,
     /// Whether all places of a residual get its mean over height and width (diffusers' `global_pool_conditions`).
     pub global_pool: bool,
@@ -162,8 +164,8 @@ impl ControlNet {
         if self.bgr { self.condition.forward(&condition.flip([1])) } else { self.condition.forward(condition) }
     }
 
-    /// Residuals for a noisy latent `[B, in, h, w]` at times `t` `[B]` with text `[B, M, ctx]` and an encoded condition,
-    /// multiplied by `scale`.
+    /// Residuals for a noisy latent `[B, in, h, w]` at times `t` `[B]` with text `[B, M, ctx]` and an encoded
+    /// condition, multiplied by `scale`.
     pub fn forward(&self, sample: &Tensor, t: &Tensor, text: &Tensor, encoded: &Tensor, scale: f64) -> Residuals {
         self.forward_on(None, sample, t, text, encoded, scale)
     }

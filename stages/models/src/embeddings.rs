@@ -5,9 +5,9 @@ use tch::{Kind, Tensor};
 
 use crate::layers::Linear;
 
-/// Sinusoids of the time (Ho et al. 2020, with Stable Diffusion's ordering): `[B]` integers -> `[B, width]`, f32;
-/// a single number, of no dimensions, is one time for the whole batch: `[1, width]`.
-/// `flip` puts the cosines first; `shift` lowers the number of steps that the frequencies are spread over. Rounded as diffusers does.
+/// Sinusoids of the time (Ho et al. 2020, with Stable Diffusion's ordering): `[B]` integers -> `[B, width]`, f32; a
+/// single number, of no dimensions, is one time for the whole batch: `[1, width]`. `flip` puts the cosines first;
+/// `shift` lowers the number of steps that the frequencies are spread over. Rounded as diffusers does.
 pub fn sinusoids(t: &Tensor, width: i64, flip: bool, shift: f64) -> Tensor {
     let half = width / 2;
     let steps = Tensor::arange(half, (Kind::Float, t.device()));

@@ -1,9 +1,9 @@
 //! Who somebody looks like: dlib's residual network of 128 numbers for a face, with the weights of the npm package
 //! @vladmandic/face-api 1.7.15 (MIT): bytes with a scale and an offset for each tensor, or plain floats.
 //!
-//! It looks at a square of 150 px with the face in a fixed place (`chip`). Faces of one person are near to each other by
-//! Euclidean distance: below 0.6, say its authors, of photographs. Structure and squares follow the published code of
-//! face-api.js (MIT). Does not find faces and does not know image files.
+//! It looks at a square of 150 px with the face in a fixed place (`chip`). Faces of one person are near to each other
+//! by Euclidean distance: below 0.6, say its authors, of photographs. Structure and squares follow the published code
+//! of face-api.js (MIT). Does not find faces and does not know image files.
 
 use std::path::{Path, PathBuf};
 
@@ -176,8 +176,8 @@ fn tensors(manifest: &[u8], bytes: &[u8]) -> Result<Tensors, String> {
     if rest.is_empty() { Ok(tensors) } else { Err(format!("{} bytes follow its last tensor", rest.len())) }
 }
 
-/// The square in a picture that the network is shown, of the face mesh's landmarks: eyes level, the middle of both eyes and the
-/// mouth at (0.5, 0.43), and the eyes' distance from the mouth 0.45 of its side.
+/// The square in a picture that the network is shown, of the face mesh's landmarks: eyes level, the middle of both eyes
+/// and the mouth at (0.5, 0.43), and the eyes' distance from the mouth 0.45 of its side.
 pub fn chip(points: &[[f64; 2]]) -> Square {
     const EYES: [[usize; 2]; 2] = [[33, 133], [362, 263]];
     const MOUTH: [usize; 2] = [61, 291];

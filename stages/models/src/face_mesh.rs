@@ -1,12 +1,12 @@
-//! Faces in pictures: MediaPipe's short-range detector, its mesh of 468 landmarks, and its network for one eye, from the Python package
-//! that holds them.
+//! Faces in pictures: MediaPipe's short-range detector, its mesh of 468 landmarks, and its network for one eye, from
+//! the Python package that holds them.
 //!
-//! The detector looks at the whole picture, 128 px in [-1, 1], and says boxes with six points; the mesh looks at a square around
-//! the face, turned so that the eyes are level, 192 px in [0, 1], and says 468 points and whether a face is there; the network of the
-//! eye looks at a square around a left eye, or at the mirror image of a right one, 64 px in [0, 1]. How boxes are read
-//! and squares are made follows the published graphs (Apache-2.0): anchors at strides 8 and 16, overlapping boxes
-//! averaged by score, squares one and a half times as large as what they hold. Does not know image files or lenses; px are
-//! continuous, the centre of pixel i at i + 0.5.
+//! The detector looks at the whole picture, 128 px in [-1, 1], and says boxes with six points; the mesh looks at a
+//! square around the face, turned so that the eyes are level, 192 px in [0, 1], and says 468 points and whether a face
+//! is there; the network of the eye looks at a square around a left eye, or at the mirror image of a right one, 64 px
+//! in [0, 1]. How boxes are read and squares are made follows the published graphs (Apache-2.0): anchors at strides 8
+//! and 16, overlapping boxes averaged by score, squares one and a half times as large as what they hold. Does not know
+//! image files or lenses; px are continuous, the centre of pixel i at i + 0.5.
 
 use std::path::{Path, PathBuf};
 
@@ -23,7 +23,8 @@ pub const EYES: [usize; 2] = [33, 263];
 const EYE_CORNERS: [[usize; 2]; 2] = [[263, 362], [33, 133]];
 /// Width and height of what the network of the eye sees, px.
 pub const EYE_SIZE: usize = 64;
-/// Numbers that the network of the eye says: 71 points around the eye and on the brow, and 5 of the iris, its centre first.
+/// Numbers that the network of the eye says: 71 points around the eye and on the brow, and 5 of the iris, its centre
+/// first.
 const EYE_OUTPUTS: [usize; 2] = [3 * 71, 3 * 5];
 /// The middle of the upper and of the lower lid among the 71.
 const LIDS: [usize; 2] = [12, 4];
@@ -181,8 +182,8 @@ impl FaceMesh {
         })
     }
 
-    /// The face in a picture, if there is one, and its score. `rgb` is a square that holds the whole picture, black where the
-    /// picture ends, [`DETECTOR_SIZE`] px; `whole` says where it lies.
+    /// The face in a picture, if there is one, and its score. `rgb` is a square that holds the whole picture, black
+    /// where the picture ends, [`DETECTOR_SIZE`] px; `whole` says where it lies.
     ///
     /// # Errors
     /// If the network is not of the kind that is expected.
@@ -230,7 +231,8 @@ impl FaceMesh {
         Ok(if side == 1 { eye.mirrored() } else { eye })
     }
 
-    /// What the network of the eye puts out for `[1, 64, 64, 3]` in [0, 1]: points around the eye `[71 x 3]` and of the iris `[5 x 3]`, px.
+    /// What the network of the eye puts out for `[1, 64, 64, 3]` in [0, 1]: points around the eye `[71 x 3]` and of the
+    /// iris `[5 x 3]`, px.
     fn raw_eye(&self, seen: &Tensor) -> Result<[Vec<f64>; 2], FaceMeshError> {
         outputs(&self.eye, seen, EYE_OUTPUTS)
     }
@@ -258,7 +260,8 @@ fn sigmoid(x: f64) -> f64 {
     1.0 / (1.0 + (-x).exp())
 }
 
-/// The face of the highest score: centre, size and points as shares of the square, averaged by score over the boxes that overlap it.
+/// The face of the highest score: centre, size and points as shares of the square, averaged by score over the boxes
+/// that overlap it.
 fn best_box(codes: &[f64], scores: &[f64]) -> Option<([f64; CODE], f64)> {
     let mut boxes: Vec<([f64; CODE], f64)> = Vec::new();
     let mut anchors = ANCHORS.iter().flat_map(|&(side, each)| {
@@ -333,7 +336,8 @@ mod tests {
         assert!((code[2] - 0.25).abs() < 1e-12 && (score - sigmoid(5.0)).abs() < 1e-12);
     }
 
-    /// The wheel named by `EFFIGY_MEDIAPIPE_WHEEL`, or the one that `make setup` leaves in the cache folder of the user.
+    /// The wheel named by `EFFIGY_MEDIAPIPE_WHEEL`, or the one that `make setup` leaves in the cache folder of the
+    /// user.
     fn wheel() -> PathBuf {
         let folder = |name: &str, below: &str| std::env::var_os(name).map(|folder| PathBuf::from(folder).join(below));
         let cache = folder("XDG_CACHE_HOME", "").or_else(|| folder("HOME", ".cache")).unwrap_or_default();

@@ -39,8 +39,8 @@ pub fn integers(seed: u64, stream: u64, count: usize, end: i64) -> Vec<i64> {
 }
 
 /// Gives every variable its initial value, PyTorch's default for its layer: weights of two or more dimensions and the
-/// biases beside them are uniform in +-1/sqrt(fan in), norms are one and zero. A variable's numbers depend on `seed` and
-/// its name only, so adding a layer leaves the others as they were.
+/// biases beside them are uniform in +-1/sqrt(fan in), norms are one and zero. A variable's numbers depend on `seed`
+/// and its name only, so adding a layer leaves the others as they were.
 pub fn seed(vs: &VarStore, seed: u64) {
     let variables = vs.variables();
     let fan_in = |name: &str| -> Option<i64> {

@@ -1,5 +1,5 @@
-//! Losses of the two networks that stand in for Stable Diffusion: the auto-encoder and the unconditional latent diffusion
-//! prior. Loops, optimisers and data lie with whoever trains.
+//! Losses of the two networks that stand in for Stable Diffusion: the auto-encoder and the unconditional latent
+//! diffusion prior. Loops, optimisers and data lie with whoever trains.
 
 use tch::nn::VarStore;
 use tch::{Device, Kind, Tensor};
@@ -42,7 +42,8 @@ pub struct VaeLoss {
     pub kl: f64,
 }
 
-/// Loss of reconstructing `images` `[B, 3, H, W]` in [-1, 1] from a posterior sample drawn with `noise` (latent-shaped).
+/// Loss of reconstructing `images` `[B, 3, H, W]` in [-1, 1] from a posterior sample drawn with `noise`
+/// (latent-shaped).
 pub fn vae_loss(vae: &Vae, lpips: Option<&Lpips>, images: &Tensor, noise: &Tensor, weights: VaeLossConfig) -> VaeLoss {
     let posterior = vae.encode(images);
     let decoded = vae.decode(&posterior.sample(noise));
@@ -82,8 +83,8 @@ impl VaeTrainee {
 /// Log-variance of the posterior at the start.
 const FIRST_LOGVAR: f64 = -6.0;
 
-/// Lets the picture through from the first step on: residual blocks add nothing yet, and the posterior is sure, where PyTorch's defaults
-/// would drown small latents in noise of deviation 1.
+/// Lets the picture through from the first step on: residual blocks add nothing yet, and the posterior is sure, where
+/// PyTorch's defaults would drown small latents in noise of deviation 1.
 fn quieten(vs: &VarStore, latent_channels: i64) {
     tch::no_grad(|| {
         for (name, mut variable) in vs.variables() {
@@ -144,8 +145,8 @@ impl Draw {
     }
 }
 
-/// Mean squared error of the U-Net's prediction on scaled `latents` `[B, C, h, w]`. `text` `[1, M, ctx]` is the same for
-/// every sample: the null prompt.
+/// Mean squared error of the U-Net's prediction on scaled `latents` `[B, C, h, w]`. `text` `[1, M, ctx]` is the same
+/// for every sample: the null prompt.
 pub fn prior_loss(unet: &UNet, schedule: &Schedule, latents: &Tensor, text: &Tensor, draw: &Draw) -> Tensor {
     let noise = draw.noise.to_device(latents.device());
     let noisy = schedule.add_noise(latents, &noise, &draw.t);

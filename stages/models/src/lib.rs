@@ -1,9 +1,9 @@
 //! Networks, noise schedules, the optimiser and weight files, all on libtorch through `tch`.
 //!
-//! Every network is a `Config` (its `Default` holds published values), `new(path, config)` and `forward`; variable names
-//! spell the public state-dict keys, so published weights load without a mapping. Freshly built networks hold zeros and
-//! ones: give them values with [`weights::load`] or [`init::seed`]. Losses and single training steps live here, training
-//! loops do not. This crate knows no rows, keys, YAML, progress bars or environment variables.
+//! Every network is a `Config` (its `Default` holds published values), `new(path, config)` and `forward`; variable
+//! names spell the public state-dict keys, so published weights load without a mapping. Freshly built networks hold
+//! zeros and ones: give them values with [`weights::load`] or [`init::seed`]. Losses and single training steps live
+//! here, training loops do not. This crate knows no rows, keys, YAML, progress bars or environment variables.
 
 pub mod adamw;
 mod archive;

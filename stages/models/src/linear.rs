@@ -1,5 +1,6 @@
-//! Linear head models of SMPL's kind, as FLAME is one: blend shapes, joints that follow the shape, and linear blend skinning with
-//! corrections that depend on the pose (Loper et al. 2015; Li et al. 2017). Values and gradients through `tch`.
+//! Linear head models of SMPL's kind, as FLAME is one: blend shapes, joints that follow the shape, and linear blend
+//! skinning with corrections that depend on the pose (Loper et al. 2015; Li et al. 2017). Values and gradients through
+//! `tch`.
 //!
 //! Lengths are as in the file (metres in FLAME), +y up and +z out of the face there. Knows no files (see [`files`]).
 
@@ -17,7 +18,8 @@ pub struct LinearHead {
     pub shapes: Tensor,
     /// `[V, 3, E]`: with each number of the expression.
     pub expressions: Tensor,
-    /// `[V, 3, 9 (J - 1)]`: with each element of the rotation matrices of all joints but the first, less the unit matrix.
+    /// `[V, 3, 9 (J - 1)]`: with each element of the rotation matrices of all joints but the first, less the unit
+    /// matrix.
     pub pose_corrections: Tensor,
     /// `[J, V]`: joints as sums of the vertices of the shaped head.
     pub joint_regressor: Tensor,
@@ -68,8 +70,8 @@ impl LinearHead {
         }
     }
 
-    /// Heads of shapes `[B, <= S]` and expressions `[B, <= E]` (numbers that are left out are 0) in poses `[B, J, 3]`, a rotation vector
-    /// (axis times angle, radians) for each joint relative to its parent.
+    /// Heads of shapes `[B, <= S]` and expressions `[B, <= E]` (numbers that are left out are 0) in poses `[B, J, 3]`,
+    /// a rotation vector (axis times angle, radians) for each joint relative to its parent.
     ///
     /// # Errors
     /// If a width is larger than the model's, or the batches differ.
@@ -124,8 +126,9 @@ impl LinearHead {
     }
 }
 
-/// Rotation matrices `[.., 3, 3]` of rotation vectors `[.., 3]` (Rodrigues' formula). The angle is taken from a square that is kept
-/// off 0, so that gradients at rest are finite; below it the matrix is that of a small angle to the last bit.
+/// Rotation matrices `[.., 3, 3]` of rotation vectors `[.., 3]` (Rodrigues' formula). The angle is taken from a square
+/// that is kept off 0, so that gradients at rest are finite; below it the matrix is that of a small angle to the last
+/// bit.
 pub fn rotation_matrices(vectors: &Tensor) -> Tensor {
     let squared = vectors.square().sum_dim_intlist(-1, true, vectors.kind()).unsqueeze(-1);
     let angle = squared.clamp_min(1e-16).sqrt();

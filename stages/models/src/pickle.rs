@@ -1,10 +1,11 @@
 //! Pickles as data: the files in which Python programs leave arrays and tensors.
 //!
-//! A pickle is a program; this is an interpreter of the few instructions that such files need. Each kind of file may name
-//! what its [`Dialect`] lists (numpy's arrays, PyTorch's tensors, the arrays of published body models) and nothing else;
-//! such a name becomes a mark in the result. Nothing is imported, called or executed. Text and arrays stay where they lie in
-//! the file, values refer to each other by index, so what can be built is bounded by the file's length, however it is
-//! nested. Source: the instruction list in CPython's `pickletools`. Knows no files and no tensors of ours.
+//! A pickle is a program; this is an interpreter of the few instructions that such files need. Each kind of file may
+//! name what its [`Dialect`] lists (numpy's arrays, PyTorch's tensors, the arrays of published body models) and nothing
+//! else; such a name becomes a mark in the result. Nothing is imported, called or executed. Text and arrays stay where
+//! they lie in the file, values refer to each other by index, so what can be built is bounded by the file's length,
+//! however it is nested. Source: the instruction list in CPython's `pickletools`. Knows no files and no tensors of
+//! ours.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -109,7 +110,8 @@ impl<'a> Pickle<'a> {
     /// Reads a pickle.
     ///
     /// # Errors
-    /// If it is cut or damaged, names anything that is not in its dialect, or needs an instruction that no such file has.
+    /// If it is cut or damaged, names anything that is not in its dialect, or needs an instruction that no such file
+    /// has.
     pub fn read(bytes: &'a [u8], dialect: Dialect) -> Result<Self, PickleError> {
         let mut machine =
             Machine { bytes, at: 0, dialect, stack: Vec::new(), nodes: Vec::new(), memo: BTreeMap::new(), copied: 0 };

@@ -9,8 +9,8 @@ pub fn device() -> Device {
 
 /// Sets the number of threads of the calling thread's operations, and tells the C allocator to keep freed memory.
 ///
-/// By default glibc gives blocks above 128 kB back to the system when they are freed, so every activation of every step is
-/// mapped and cleared again: 20 to 25 % of the time of a convolution at 64 pixels. Call it once, early.
+/// By default glibc gives blocks above 128 kB back to the system when they are freed, so every activation of every step
+/// is mapped and cleared again: 20 to 25 % of the time of a convolution at 64 pixels. Call it once, early.
 pub fn prepare(threads: usize) {
     tch::set_num_threads(threads.max(1) as i32);
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
@@ -22,8 +22,8 @@ pub fn one_thread() {
     tch::set_num_threads(1);
 }
 
-/// Ends the process that has done its work, without the farewell of its libraries: libtorch strikes its operators off its lists one by one, which
-/// takes as long as a quarter of its start. What was not flushed is lost.
+/// Ends the process that has done its work, without the farewell of its libraries: libtorch strikes its operators off
+/// its lists one by one, which takes as long as a quarter of its start. What was not flushed is lost.
 pub fn leave() -> ! {
     #[cfg(unix)]
     {

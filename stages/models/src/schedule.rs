@@ -1,7 +1,7 @@
-//! Noise schedules and samplers: tables in f64, no network. Conventions and rounding are those of diffusers' DDPM, DDIM and
-//! UniPC schedulers; zero terminal SNR after Lin et al. 2023. A sampling step is linear in the sample and the network's
-//! output (UniPC's in those of the steps before it, too), so it is kept as its coefficients; where clean samples are limited,
-//! in the limited one beside.
+//! Noise schedules and samplers: tables in f64, no network. Conventions and rounding are those of diffusers' DDPM, DDIM
+//! and UniPC schedulers; zero terminal SNR after Lin et al. 2023. A sampling step is linear in the sample and the
+//! network's output (UniPC's in those of the steps before it, too), so it is kept as its coefficients; where clean
+//! samples are limited, in the limited one beside.
 
 use std::f64::consts::FRAC_PI_2;
 
@@ -64,8 +64,8 @@ impl Step {
         }
     }
 
-    /// The next sample. `noise` is standard normal and not looked at where `noise_std` is 0. `walk` is the sampling run's
-    /// own, from its first step on.
+    /// The next sample. `noise` is standard normal and not looked at where `noise_std` is 0. `walk` is the sampling
+    /// run's own, from its first step on.
     pub fn advance(&self, sample: &Tensor, output: &Tensor, noise: Option<&Tensor>, walk: &mut Walk) -> Tensor {
         if let Some(multistep) = &self.multistep {
             let seen = match multistep.noise {
@@ -108,8 +108,8 @@ impl Schedule {
         Self { config: config.clone(), betas, alphas_cumprod }
     }
 
-    /// The times that `steps` sampling steps visit, latest first. UniPC's leading and linspace spacings also count the step
-    /// to the clean sample, so they begin elsewhere than those of DDPM and DDIM.
+    /// The times that `steps` sampling steps visit, latest first. UniPC's leading and linspace spacings also count the
+    /// step to the clean sample, so they begin elsewhere than those of DDPM and DDIM.
     pub fn timesteps(&self, sampler: Sampler, steps: usize) -> Result<Vec<i64>, String> {
         let n = self.config.train_steps;
         if steps == 0 || steps > n {
@@ -198,7 +198,8 @@ impl Schedule {
         };
         let p = if previous >= 0 { self.alphas_cumprod[previous as usize] } else { end };
         let (x0, eps) = self.maps(t)?;
-        // Next sample = u clean sample + v noise + w sample. At time 0 of an unscaled table nothing is left to add noise to.
+        // Next sample = u clean sample + v noise + w sample. At time 0 of an unscaled table nothing is left to add
+        // noise to.
         let (u, v, w, noise_std) = match sampler {
             Sampler::Ddpm => {
                 let keep = a / p;
@@ -279,8 +280,8 @@ fn betas(config: &ScheduleConfig) -> Vec<f64> {
         .collect()
 }
 
-/// Betas and cumulative products moved so that the last product is exactly 0 and the first is unchanged (Lin et al. 2023,
-/// algorithm 1).
+/// Betas and cumulative products moved so that the last product is exactly 0 and the first is unchanged (Lin et al.
+/// 2023, algorithm 1).
 fn zero_terminal_snr(alphas_cumprod: &[f64]) -> (Vec<f64>, Vec<f64>) {
     let roots: Vec<f64> = alphas_cumprod.iter().map(|a| a.sqrt()).collect();
     let (first, last) = (roots[0], roots[roots.len() - 1]);

@@ -1,9 +1,9 @@
-//! Gradient checkpointing (Chen et al. 2016): parts of a network keep their inputs instead of all that lies between, and are
-//! computed once more when their gradient is due. libtorch's Rust binding has no functions of one's own in its graph, so the
-//! chain rule across parts is here: each part's output is a fresh leaf; going back, the part is run again with a graph, and
-//! sum(output * gradient of the output) is differentiated, whose gradients are exactly those of the whole. What an input has
-//! already gathered from later parts goes into the same sum, last, so that additions happen in the order they would have
-//! without checkpointing. The bits are equal. Knows no network.
+//! Gradient checkpointing (Chen et al. 2016): parts of a network keep their inputs instead of all that lies between,
+//! and are computed once more when their gradient is due. libtorch's Rust binding has no functions of one's own in its
+//! graph, so the chain rule across parts is here: each part's output is a fresh leaf; going back, the part is run again
+//! with a graph, and sum(output * gradient of the output) is differentiated, whose gradients are exactly those of the
+//! whole. What an input has already gathered from later parts goes into the same sum, last, so that additions happen in
+//! the order they would have without checkpointing. The bits are equal. Knows no network.
 
 use std::cell::RefCell;
 
@@ -31,8 +31,8 @@ impl<'a> Tape<'a> {
         Self::default()
     }
 
-    /// Brings a tensor in: what parts take as inputs must have come through here or out of [`Tape::run`], unless it needs no
-    /// gradient.
+    /// Brings a tensor in: what parts take as inputs must have come through here or out of [`Tape::run`], unless it
+    /// needs no gradient.
     pub fn enter(&self, source: &Tensor) -> Tensor {
         if !source.requires_grad() || source.is_leaf() {
             return source.shallow_clone();
@@ -43,8 +43,8 @@ impl<'a> Tape<'a> {
         leaf
     }
 
-    /// Runs a part without keeping anything but its inputs. `learns`: whether it has weights that want a gradient. It has to
-    /// give the same each time.
+    /// Runs a part without keeping anything but its inputs. `learns`: whether it has weights that want a gradient. It
+    /// has to give the same each time.
     ///
     /// # Panics
     /// If an input has a graph, see [`Tape::enter`].
@@ -60,8 +60,8 @@ impl<'a> Tape<'a> {
         leaf
     }
 
-    /// Adds the gradient of `loss` to all leaves it came from, through all that was recorded. Each entry is let go of once it
-    /// is done.
+    /// Adds the gradient of `loss` to all leaves it came from, through all that was recorded. Each entry is let go of
+    /// once it is done.
     pub fn backward(self, loss: &Tensor) {
         loss.backward();
         let mut entries = self.entries.into_inner();

@@ -1,8 +1,10 @@
-//! A training step's batch in parts that are computed side by side, each by a replica of the network in a thread of its own.
+//! A training step's batch in parts that are computed side by side, each by a replica of the network in a thread of its
+//! own.
 //!
-//! Small networks gain little from libtorch's own threads, which share every single operation; whole parts of a batch share
-//! nothing until their gradients are added. How a batch is cut is the caller's word, not the machine's: the sum over parts has
-//! one order, so the bits do not depend on how many cores there are. Knows no network, loss or optimiser.
+//! Small networks gain little from libtorch's own threads, which share every single operation; whole parts of a batch
+//! share nothing until their gradients are added. How a batch is cut is the caller's word, not the machine's: the sum
+//! over parts has one order, so the bits do not depend on how many cores there are. Knows no network, loss or
+//! optimiser.
 
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
@@ -33,7 +35,8 @@ pub trait Member {
 
 /// What a helper is sent: the share of the part in the batch, and the part.
 type Order<J> = (f64, J);
-/// What it answers: a gradient for each tensor that learns, in name order (undefined where there is none), and the terms.
+/// What it answers: a gradient for each tensor that learns, in name order (undefined where there is none), and the
+/// terms.
 type Answer = (Vec<Tensor>, Vec<f64>);
 
 struct Helper<J> {
@@ -51,8 +54,8 @@ pub struct Team<M: Member> {
 }
 
 impl<M: Member + Send + 'static> Team<M> {
-    /// A thread for each replica. They follow `leader`'s weights, whatever their own are. With replicas the calling thread runs its
-    /// operations alone from then on: sums over an operation's threads have another order.
+    /// A thread for each replica. They follow `leader`'s weights, whatever their own are. With replicas the calling
+    /// thread runs its operations alone from then on: sums over an operation's threads have another order.
     ///
     /// # Panics
     /// If a replica has other weights, or the system has no thread left.
@@ -64,8 +67,8 @@ impl<M: Member + Send + 'static> Team<M> {
         Self { helpers, apprentice: None, scale: 1.0 }
     }
 
-    /// A replica in other numbers, such as bfloat16, that computes all parts one after the other in this thread. Its gradients are
-    /// added to the leader's, in the leader's numbers: mixed precision.
+    /// A replica in other numbers, such as bfloat16, that computes all parts one after the other in this thread. Its
+    /// gradients are added to the leader's, in the leader's numbers: mixed precision.
     ///
     /// # Panics
     /// If the replica has other weights.
@@ -82,14 +85,14 @@ impl<M: Member + Send + 'static> Team<M> {
         Self { helpers: Vec::new(), apprentice: Some(replica), scale: 1.0 }
     }
 
-    /// Multiplies an apprentice's losses before they are differentiated, and divides the gradients, once they are in the leader's
-    /// numbers, by as much: small gradients in half precision would be zero.
+    /// Multiplies an apprentice's losses before they are differentiated, and divides the gradients, once they are in
+    /// the leader's numbers, by as much: small gradients in half precision would be zero.
     pub fn scale_losses(&mut self, factor: f64) {
         self.scale = factor;
     }
 
-    /// Adds the gradient of the whole batch's mean loss to `leader`'s weights. `jobs` are its parts, each with its share
-    /// of the samples. Gives the terms' means over the batch.
+    /// Adds the gradient of the whole batch's mean loss to `leader`'s weights. `jobs` are its parts, each with its
+    /// share of the samples. Gives the terms' means over the batch.
     ///
     /// # Panics
     /// If a part's loss does: with that panic.
@@ -101,7 +104,8 @@ impl<M: Member + Send + 'static> Team<M> {
         assert!(jobs.peek().is_some(), "a batch has a part");
         let variables: Vec<Tensor> = leader.learned().into_values().collect();
         let mut terms = Vec::new();
-        // as many at a time as there are members, and added in the order of the parts: the sum is the same for any number of them
+        // as many at a time as there are members, and added in the order of the parts: the sum is the same for any
+        // number of them
         while let Some((share, own)) = jobs.next() {
             let mut busy = 0;
             for (helper, order) in self.helpers.iter().zip(&mut jobs) {

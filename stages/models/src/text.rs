@@ -1,7 +1,7 @@
 //! The text encoder of Stable Diffusion: the text half of CLIP (transformers' `CLIPTextModel`), ViT-L in the first
-//! generation and OpenCLIP's ViT-H in the second. A causal transformer over token numbers; the second generation's folder has
-//! one layer less than OpenCLIP trained, so the "penultimate layer" is the last one here. Does not know how a text becomes
-//! token numbers (`tokenizer.rs`).
+//! generation and OpenCLIP's ViT-H in the second. A causal transformer over token numbers; the second generation's
+//! folder has one layer less than OpenCLIP trained, so the "penultimate layer" is the last one here. Does not know how
+//! a text becomes token numbers (`tokenizer.rs`).
 
 use serde_json::{Value, json};
 use tch::nn::Path;
@@ -140,8 +140,8 @@ impl TextEncoder {
         }
     }
 
-    /// Token numbers `[B, M]` i64 -> hidden states after the last layer and its norm, `[B, M, hidden_size]`. Padding is seen
-    /// like any token, as Stable Diffusion does.
+    /// Token numbers `[B, M]` i64 -> hidden states after the last layer and its norm, `[B, M, hidden_size]`. Padding is
+    /// seen like any token, as Stable Diffusion does.
     ///
     /// # Panics
     /// If a number is not below the vocabulary's size, or a text is longer than there are positions.
@@ -216,7 +216,8 @@ mod tests {
         for config in [TextConfig::default(), TextConfig::first_generation()] {
             assert_eq!(TextConfig::from_json(&config.to_json(), "here").unwrap(), config);
         }
-        // Stable Diffusion 1.x: 196 tensors, 123.06 million values; only shapes are asked for, so the meta data suffices.
+        // Stable Diffusion 1.x: 196 tensors, 123.06 million values; only shapes are asked for, so the meta data
+        // suffices.
         let vs = tch::nn::VarStore::new(Device::Cpu);
         let small = TextConfig {
             vocab_size: 7,

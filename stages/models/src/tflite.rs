@@ -1,8 +1,8 @@
 //! Networks in TensorFlow Lite's file format, executed on libtorch: the few operations that the face networks use.
 //!
-//! A file is a flatbuffer (schema version 3), which is verified as a whole before anything is read of it. Weights may be
-//! f32 or f16. TFLite's tensors are `[B, H, W, C]`; inside, those of rank 4 are `[B, C, H, W]`. Padding SAME puts an odd
-//! pixel at the right and the bottom, unlike torch's. Quantised integers, control flow and any other operation are
+//! A file is a flatbuffer (schema version 3), which is verified as a whole before anything is read of it. Weights may
+//! be f32 or f16. TFLite's tensors are `[B, H, W, C]`; inside, those of rank 4 are `[B, C, H, W]`. Padding SAME puts an
+//! odd pixel at the right and the bottom, unlike torch's. Quantised integers, control flow and any other operation are
 //! refused by name. Does not know what a network is for.
 
 use tch::{Kind, TchError, Tensor};

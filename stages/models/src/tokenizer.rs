@@ -1,5 +1,5 @@
-//! How a text becomes the token numbers of CLIP: the `tokenizer/` folder of a latent diffusion model, through the library
-//! that its authors use. Knows no network.
+//! How a text becomes the token numbers of CLIP: the `tokenizer/` folder of a latent diffusion model, through the
+//! library that its authors use. Knows no network.
 
 use std::path::{Path, PathBuf};
 
@@ -36,8 +36,9 @@ pub struct Tokenizer {
 }
 
 impl Tokenizer {
-    /// Opens a folder with `vocab.json` and `merges.txt`, or with `tokenizer.json` alone, as transformers saves it since its fifth version; `tokenizer_config.json` and `special_tokens_map.json` say which
-    /// tokens begin, end and pad a text, and how long it is. The first generation pads with the end, the second with `!`.
+    /// Opens a folder with `vocab.json` and `merges.txt`, or with `tokenizer.json` alone, as transformers saves it
+    /// since its fifth version; `tokenizer_config.json` and `special_tokens_map.json` say which tokens begin, end and
+    /// pad a text, and how long it is. The first generation pads with the end, the second with `!`.
     pub fn open(dir: &Path) -> Result<Self, WeightsError> {
         let path = |name: &str| dir.join(name);
         let bad = |place: &Path, reason: String| {

@@ -1,6 +1,6 @@
-//! The spatial features of DiffusionAvatars: three feature planes and an ambient map, looked up where the rasterised head
-//! says, and stacked with the G-buffer to the ControlNet's condition. Each participant has a set of their own. Does not know
-//! how a G-buffer is made.
+//! The spatial features of DiffusionAvatars: three feature planes and an ambient map, looked up where the rasterised
+//! head says, and stacked with the G-buffer to the ControlNet's condition. Each participant has a set of their own.
+//! Does not know how a G-buffer is made.
 
 use tch::nn::Path;
 use tch::{Device, Kind, Tensor};
@@ -62,8 +62,8 @@ impl FeatureMapConfig {
 pub struct FeatureMaps {
     /// How the surface is laid out.
     pub layout: Layout,
-    /// `[3, H, W, C]`, looked up at (c0, c1), (c0, c2) and (c1, c2) of the canonical coordinates; or `[1, H, W, C]`, looked
-    /// up at [`spherical_uv`].
+    /// `[3, H, W, C]`, looked up at (c0, c1), (c0, c2) and (c1, c2) of the canonical coordinates; or `[1, H, W, C]`,
+    /// looked up at [`spherical_uv`].
     pub planes: Tensor,
     /// `[H, W, CA]`, looked up at the two ambient coordinates; none where there are no channels.
     pub ambient: Option<Tensor>,
@@ -110,8 +110,8 @@ impl FeatureMaps {
         features
     }
 
-    /// Zero, with a gradient of zeros. Maps of participants whom a part of a batch does not show are differentiated like those
-    /// whom it does, as a table of embeddings would be, whatever part a team's member has.
+    /// Zero, with a gradient of zeros. Maps of participants whom a part of a batch does not show are differentiated
+    /// like those whom it does, as a table of embeddings would be, whatever part a team's member has.
     fn nothing(&self) -> Tensor {
         let texel = |map: &Tensor| map.flatten(0, -1).narrow(0, 0, 1).sum(Kind::Float) * 0.0;
         texel(&self.planes)
@@ -204,9 +204,9 @@ impl GBuffer {
 }
 
 /// The network's condition image `[B, 9 + 3C + CA, H, W]`: depth, canonical, normals, ambient coordinates, planes,
-/// ambient map. Depth and coordinates are spread to [-1, 1], so their background is -1; normals and features are 0 there.
-/// With maps laid out by spherical UV it has these two coordinates in place of the three canonical ones, and C channels of
-/// the one map. `maps` are those of all participants; none: no features.
+/// ambient map. Depth and coordinates are spread to [-1, 1], so their background is -1; normals and features are 0
+/// there. With maps laid out by spherical UV it has these two coordinates in place of the three canonical ones, and C
+/// channels of the one map. `maps` are those of all participants; none: no features.
 pub fn condition(g: &GBuffer, maps: &[FeatureMaps]) -> Tensor {
     let channels_first = |t: &Tensor| t.permute([0, 3, 1, 2]);
     let canonical = &g.canonical * 2.0 - 1.0;
@@ -256,9 +256,9 @@ fn features(g: &GBuffer, maps: &[FeatureMaps]) -> Vec<Tensor> {
     }
 }
 
-/// Texture coordinates `[.., 2]` in [-1, 1] of canonical coordinates `[.., 3]` in [-1, 1]: angles around a centre moved by 0.4
-/// along z, the seam at the back of the head. Source: the "spherical UV" ablation of DiffusionAvatars, section 3.1 of the
-/// specification.
+/// Texture coordinates `[.., 2]` in [-1, 1] of canonical coordinates `[.., 3]` in [-1, 1]: angles around a centre moved
+/// by 0.4 along z, the seam at the back of the head. Source: the "spherical UV" ablation of DiffusionAvatars, section
+/// 3.1 of the specification.
 pub fn spherical_uv(canonical: &Tensor) -> Tensor {
     let axis = |k: i64| canonical.select(-1, k);
     let (x, y, z) = (axis(2) - 0.4, axis(0), axis(1));
@@ -275,8 +275,8 @@ pub fn lookup_planes(planes: &Tensor, points: &Tensor) -> Tensor {
     features.transpose(0, 1).flatten(1, 2)
 }
 
-/// Bilinear look-up with wrap-around: textures `[N, R, S, C]` at `uv` `[N, B, H, W, 2]` gives `[N, B, C, H, W]`. The first
-/// coordinate runs along the width, 1 is a whole turn, and texel i's centre lies at (i + 0.5) / S.
+/// Bilinear look-up with wrap-around: textures `[N, R, S, C]` at `uv` `[N, B, H, W, 2]` gives `[N, B, C, H, W]`. The
+/// first coordinate runs along the width, 1 is a whole turn, and texel i's centre lies at (i + 0.5) / S.
 pub fn lookup(textures: &Tensor, uv: &Tensor) -> Tensor {
     let (n, rows, columns, _) = textures.size4().expect("textures are [N, R, S, C]");
     let size = uv.size();
@@ -300,8 +300,8 @@ pub enum Padding {
     Border,
 }
 
-/// The common other convention: planes `[3, C, R, R]` at points `[N, 3]` in [-1, 1]; plane 0 at (x, y), 1 at (x, z), 2 at
-/// (y, z). Gives `[3, N, C]`, to be summed or multiplied. `align_corners`: -1 and 1 are texel centres, not edges.
+/// The common other convention: planes `[3, C, R, R]` at points `[N, 3]` in [-1, 1]; plane 0 at (x, y), 1 at (x, z), 2
+/// at (y, z). Gives `[3, N, C]`, to be summed or multiplied. `align_corners`: -1 and 1 are texel centres, not edges.
 pub fn sample_planes(planes: &Tensor, points: &Tensor, padding: Padding, align_corners: bool) -> Tensor {
     let axis = |k: i64| points.select(-1, k);
     let pair = |a: i64, b: i64| Tensor::stack(&[axis(a), axis(b)], -1);

@@ -1,5 +1,6 @@
-//! The denoising U-Net of Stable Diffusion 1.x and 2.x (diffusers' `UNet2DConditionModel`), with two optional inputs: the
-//! residuals of a ControlNet, and the expression attentions of DiffusionAvatars. Does not know noise schedules or losses.
+//! The denoising U-Net of Stable Diffusion 1.x and 2.x (diffusers' `UNet2DConditionModel`), with two optional inputs:
+//! the residuals of a ControlNet, and the expression attentions of DiffusionAvatars. Does not know noise schedules or
+//! losses.
 
 use tch::nn::Path;
 use tch::{Device, Tensor};
@@ -194,7 +195,8 @@ impl UNet {
     }
 }
 
-/// Which half of the U-Net has expression attentions (the reference's `use_temporal_unet_encoder` and `use_temporal_unet_decoder`).
+/// Which half of the U-Net has expression attentions (the reference's `use_temporal_unet_encoder` and
+/// `use_temporal_unet_decoder`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum ExpressionHalves {
     /// Both (the paper).
@@ -206,8 +208,9 @@ pub enum ExpressionHalves {
     Decoder,
 }
 
-/// The attentions through which DiffusionAvatars' U-Net sees the expression: one beside every text cross-attention of the
-/// down and up levels, none in the middle. Their variables are their own, so that they train while the U-Net is frozen.
+/// The attentions through which DiffusionAvatars' U-Net sees the expression: one beside every text cross-attention of
+/// the down and up levels, none in the middle. Their variables are their own, so that they train while the U-Net is
+/// frozen.
 #[derive(Debug)]
 pub struct ExpressionAttentions {
     down: Option<Vec<LevelAttentions>>,
@@ -234,9 +237,9 @@ impl ExpressionAttentions {
         }
     }
 
-    /// Starts them from the U-Net: q, k and v are copies of the text cross-attention beside them, the output projection's
-    /// weight and bias are zero, so that the U-Net's output is unchanged. Queries that are `kept` stay those copies (the paper learns
-    /// keys and values alone; the reference's code learns queries, too).
+    /// Starts them from the U-Net: q, k and v are copies of the text cross-attention beside them, the output
+    /// projection's weight and bias are zero, so that the U-Net's output is unchanged. Queries that are `kept` stay
+    /// those copies (the paper learns keys and values alone; the reference's code learns queries, too).
     pub fn start_from(&self, unet: &UNet, kept: bool) {
         let down = unet.encoder.down_blocks.iter().map(|b| &b.attentions);
         let up = unet.up_blocks.iter().map(|b| &b.attentions);

@@ -1,10 +1,11 @@
 //! UniPC (Zhao et al. 2023), the sampler of few steps, as diffusers' `UniPCMultistepScheduler` has it. Each step first
-//! corrects the sample that the last one predicted, now that the network was asked there, and predicts the next. All of it is
-//! linear, so a plan holds coefficients. Without word to the contrary: second order, data prediction, B(h) = e^h - 1, and
-//! first order in the last step.
+//! corrects the sample that the last one predicted, now that the network was asked there, and predicts the next. All of
+//! it is linear, so a plan holds coefficients. Without word to the contrary: second order, data prediction, B(h) = e^h
+//! - 1, and first order in the last step.
 //!
-//! With zero terminal SNR the first step would begin at log-SNR minus infinity, which is why DiffusionAvatars does without
-//! this sampler (black images). As in later releases of diffusers, 2^-24 of the clean sample's variance stands in place of zero.
+//! With zero terminal SNR the first step would begin at log-SNR minus infinity, which is why DiffusionAvatars does
+//! without this sampler (black images). As in later releases of diffusers, 2^-24 of the clean sample's variance stands
+//! in place of zero.
 
 use serde_json::{Value, json};
 use tch::Tensor;
@@ -211,7 +212,8 @@ impl Stride {
         Self { start, gain: scale * growth, lean: scale * unit, h, b }
     }
 
-    /// The prediction of what lies at this stride's end; `back` are the lengths from its begin to the steps before, latest first.
+    /// The prediction of what lies at this stride's end; `back` are the lengths from its begin to the steps before,
+    /// latest first.
     fn predict(&self, back: &[f64]) -> Weights {
         let ratios: Vec<f64> = back.iter().map(|length| length / self.h).collect();
         let shares = match ratios.len() {
@@ -309,8 +311,9 @@ mod tests {
     use crate::schedule::{Prediction, Sampler, ScheduleConfig, Spacing};
     use tch::Kind;
 
-    /// Follows a plan where the network knows the answer for data N(mean, 0.25), the exact clean sample expected there; gives
-    /// the error at the last time visited. The step from there to the clean sample is of first order for every sampler.
+    /// Follows a plan where the network knows the answer for data N(mean, 0.25), the exact clean sample expected there;
+    /// gives the error at the last time visited. The step from there to the clean sample is of first order for every
+    /// sampler.
     fn follow(schedule: &Schedule, sampler: Sampler, steps: usize) -> f64 {
         let plan = schedule.plan(sampler, steps).unwrap();
         let (mean, deviation) = (0.7, 0.5f64);

@@ -1,5 +1,5 @@
-//! The variational auto-encoder of latent diffusion (diffusers' `AutoencoderKL`). The number of widths gives the factor:
-//! four widths halve three times (f = 8), three widths twice (f = 4). Does not know losses (see `ldm.rs`).
+//! The variational auto-encoder of latent diffusion (diffusers' `AutoencoderKL`). The number of widths gives the
+//! factor: four widths halve three times (f = 8), three widths twice (f = 4). Does not know losses (see `ldm.rs`).
 
 use serde_json::{Value, json};
 use tch::Tensor;
@@ -75,8 +75,8 @@ impl VaeConfig {
         1 << (self.block_out_channels.len() - 1)
     }
 
-    /// Reads diffusers' `config.json`. `place` names it in errors. `latents_mean` and `latents_std` change nothing: neither this
-    /// network nor the pipelines of Stable Diffusion 1.x and 2.x look at them in diffusers.
+    /// Reads diffusers' `config.json`. `place` names it in errors. `latents_mean` and `latents_std` change nothing:
+    /// neither this network nor the pipelines of Stable Diffusion 1.x and 2.x look at them in diffusers.
     pub fn from_json(value: &Value, place: &str) -> Result<Self, WeightsError> {
         let read = Reader { value, place };
         // two names of one function
@@ -132,8 +132,8 @@ impl VaeConfig {
         Ok(())
     }
 
-    /// The diffusers `config.json` that describes this network. A latent shift is written as `effigy_latent_shift`, since
-    /// diffusers has a field (`shift_factor`) only for one that all channels share.
+    /// The diffusers `config.json` that describes this network. A latent shift is written as `effigy_latent_shift`,
+    /// since diffusers has a field (`shift_factor`) only for one that all channels share.
     pub fn to_json(&self) -> Value {
         let levels = self.block_out_channels.len();
         let mut value = json!({

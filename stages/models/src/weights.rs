@@ -1,9 +1,11 @@
-//! Weight files: safetensors and the diffusers folder layout, to and from a `VarStore`; PyTorch's checkpoints are read too.
+//! Weight files: safetensors and the diffusers folder layout, to and from a `VarStore`; PyTorch's checkpoints are read
+//! too.
 //!
-//! Loading is strict: every variable must be in the file, every tensor of the file must be a variable, and shapes must be
-//! equal (`VarStore::load` would broadcast a `[1]` into a `[4]`). Tensors are read one at a time, so the peak is the model
-//! plus one tensor (checkpoints of PyTorch are read whole). Writing gives the same bytes for the same tensors. Does not know any network; the only names it knows
-//! are the two spellings of the auto-encoder's attention and of the text encoder (see [`modern_name`]).
+//! Loading is strict: every variable must be in the file, every tensor of the file must be a variable, and shapes must
+//! be equal (`VarStore::load` would broadcast a `[1]` into a `[4]`). Tensors are read one at a time, so the peak is the
+//! model plus one tensor (checkpoints of PyTorch are read whole). Writing gives the same bytes for the same tensors.
+//! Does not know any network; the only names it knows are the two spellings of the auto-encoder's attention and of the
+//! text encoder (see [`modern_name`]).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -267,8 +269,8 @@ pub fn read_json(path: &Path) -> Result<serde_json::Value, WeightsError> {
     })
 }
 
-/// A text with the numbers that Python writes and JSON does not know (`NaN`, `Infinity`, `-Infinity`) as texts: where a number is needed they
-/// are told, elsewhere they are no matter.
+/// A text with the numbers that Python writes and JSON does not know (`NaN`, `Infinity`, `-Infinity`) as texts: where a
+/// number is needed they are told, elsewhere they are no matter.
 fn quoted(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let (mut rest, mut inside) = (text, false);
@@ -299,8 +301,8 @@ pub fn count(vs: &VarStore) -> usize {
 }
 
 /// Files of the first latent-diffusion releases call the auto-encoder's attention projections `query`, `key`, `value`
-/// and `proj_attn`; this gives today's name (`to_q`, `to_k`, `to_v`, `to_out.0`). Files that transformers 5 wrote leave out the
-/// text encoder's `text_model.`; this puts it back. Every other name is left alone.
+/// and `proj_attn`; this gives today's name (`to_q`, `to_k`, `to_v`, `to_out.0`). Files that transformers 5 wrote leave
+/// out the text encoder's `text_model.`; this puts it back. Every other name is left alone.
 pub fn modern_name(name: &str) -> String {
     let of_text =
         ["embeddings.token_embedding.", "embeddings.position_embedding.", "encoder.layers.", "final_layer_norm."];

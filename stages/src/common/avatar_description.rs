@@ -1,7 +1,8 @@
-//! What is kept of a trained avatar beside its weights: the parameters it was trained with, and how its codes are normalised.
+//! What is kept of a trained avatar beside its weights: the parameters it was trained with, and how its codes are
+//! normalised.
 //!
-//! No stage, but the common ground of `train_avatar`, which writes a description, and `render_avatar`, which builds the network
-//! again from it. Knows neither losses nor samplers.
+//! No stage, but the common ground of `train_avatar`, which writes a description, and `render_avatar`, which builds the
+//! network again from it. Knows neither losses nor samplers.
 
 use crate::common::avatar_parameters::{Params, Posterior};
 use crate::common::backbone;
@@ -88,7 +89,8 @@ impl Description {
         self.params.posterior
     }
 
-    /// Whose feature maps each of some rows is looked up in. An avatar of one person has no others, whatever a row says.
+    /// Whose feature maps each of some rows is looked up in. An avatar of one person has no others, whatever a row
+    /// says.
     pub fn whose(&self, rows: &[Row<'_>]) -> Result<Vec<usize>> {
         let known = &self.participants;
         if known.len() < 2 {

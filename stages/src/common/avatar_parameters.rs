@@ -1,6 +1,7 @@
 //! Parameters of `train_avatar`: each with its default, the paper's value and what it becomes in the network.
 //!
-//! No stage; what a trained avatar is built again by, so that `avatar_description` keeps them. Knows neither rows of a training nor its loop.
+//! No stage; what a trained avatar is built again by, so that `avatar_description` keeps them. Knows neither rows of a
+//! training nor its loop.
 
 use anyhow::Result;
 use manifests::Type;
@@ -85,18 +86,19 @@ pub struct Params {
     /// Where the U-Net attends to them.
     #[serde(default)]
     pub expression_halves: ExpressionHalves,
-    /// What becomes of these attentions' queries, which start as copies of the text's. The paper says that keys and values alone are
-    /// learned; its published code learns the queries as well.
+    /// What becomes of these attentions' queries, which start as copies of the text's. The paper says that keys and
+    /// values alone are learned; its published code learns the queries as well.
     #[serde(default)]
     pub expression_queries: ExpressionQueries,
-    /// Whether the expression code includes gaze (`eyes`) and lids (`lids`) as `track_eyes` puts them out. The paper has the gaze alone.
+    /// Whether the expression code includes gaze (`eyes`) and lids (`lids`) as `track_eyes` puts them out. The paper
+    /// has the gaze alone.
     #[serde(default)]
     pub eyes: EyeCodes,
     /// How the code is scaled before the network sees it.
     #[serde(default)]
     pub codes: Codes,
-    /// Deviation of the noise that disturbs every value of a code whenever it is learned from, in deviations of all values of the codes:
-    /// it keeps the network from knowing a frame by its code. The paper has 0.
+    /// Deviation of the noise that disturbs every value of a code whenever it is learned from, in deviations of all
+    /// values of the codes: it keeps the network from knowing a frame by its code. The paper has 0.
     #[serde(default)]
     #[schemars(range(min = 0))]
     pub code_noise: f64,
@@ -109,8 +111,8 @@ pub struct Params {
     /// What of a latent's posterior is learned.
     #[serde(default)]
     pub posterior: Posterior,
-    /// Weight of the error inside the mouth beside that of all; needs a column `mouth_mask` (`mask_regions` makes it). The paper
-    /// has 0.
+    /// Weight of the error inside the mouth beside that of all; needs a column `mouth_mask` (`mask_regions` makes it).
+    /// The paper has 0.
     #[serde(default)]
     #[schemars(range(min = 0))]
     pub mouth_weight: f64,
@@ -118,7 +120,8 @@ pub struct Params {
     #[serde(default)]
     #[schemars(range(min = 0))]
     pub eyes_weight: f64,
-    /// Weight of the difference between the maps' last three channels and the picture; needs a column `target`. The paper has 0.
+    /// Weight of the difference between the maps' last three channels and the picture; needs a column `target`. The
+    /// paper has 0.
     #[serde(default)]
     #[schemars(range(min = 0))]
     pub color_weight: f64,
@@ -130,16 +133,16 @@ pub struct Params {
     #[serde(default = "encoder_channels")]
     #[schemars(length(min = 1), inner(range(min = 1)))]
     pub encoder_channels: Vec<i64>,
-    /// Parts that a batch is computed in, side by side where there are threads for it. More threads than parts are of no
-    /// use; another number changes the rounding.
+    /// Parts that a batch is computed in, side by side where there are threads for it. More threads than parts are of
+    /// no use; another number changes the rounding.
     #[serde(default = "parts")]
     #[schemars(range(min = 1))]
     pub parts: usize,
     /// The numbers that the networks compute in; weights, optimiser and samples are in f32 anyhow.
     #[serde(default)]
     pub precision: Precision,
-    /// Compute the stages of the networks once more for their gradients instead of keeping them: less memory, more time,
-    /// the same bits.
+    /// Compute the stages of the networks once more for their gradients instead of keeping them: less memory, more
+    /// time, the same bits.
     #[serde(default)]
     pub gradient_checkpointing: bool,
     /// Steps between trials on the rows of `validation`; the last step has one, too. The paper's is 5,000.
@@ -281,7 +284,8 @@ pub enum Precision {
     F32,
     /// 16 bits with the range of f32: for GPUs. CPUs do it as well, most of them slower than f32.
     Bf16,
-    /// 16 bits, half precision: for GPUs before Ampere. Losses are scaled, and a step whose gradients overflow is left out.
+    /// 16 bits, half precision: for GPUs before Ampere. Losses are scaled, and a step whose gradients overflow is left
+    /// out.
     F16,
 }
 

@@ -1,7 +1,7 @@
 //! What an avatar is trained on: latents, G-buffers, codes, and what some losses need besides.
 //!
-//! No stage, but the way into `train_avatar` of the rows that it learns from and of those that it is only tried on. Knows no
-//! network's inside.
+//! No stage, but the way into `train_avatar` of the rows that it learns from and of those that it is only tried on.
+//! Knows no network's inside.
 
 use crate::common::avatar_description::Description;
 use crate::common::avatar_parameters::Posterior;
@@ -22,8 +22,8 @@ use rayon::prelude::*;
 use std::path::PathBuf;
 use tch::{Kind, Tensor};
 
-/// What G-buffers and latents of all samples may take in memory, bytes; more than that is read for each batch. A quarter of what `train_avatar`
-/// asks for, networks and optimiser being the rest.
+/// What G-buffers and latents of all samples may take in memory, bytes; more than that is read for each batch. A
+/// quarter of what `train_avatar` asks for, networks and optimiser being the rest.
 const HELD: usize = 1 << 30;
 
 /// Samples of one table.
@@ -80,8 +80,8 @@ enum Drawn {
 }
 
 impl Drawn {
-    /// Latent and G-buffer of each sample, in memory if they, with `colors` a picture besides, take no more than `held` bytes: the first one tells what
-    /// all take.
+    /// Latent and G-buffer of each sample, in memory if they, with `colors` a picture besides, take no more than `held`
+    /// bytes: the first one tells what all take.
     fn of(files: Vec<[PathBuf; 2]>, colors: bool, held: usize) -> Result<Drawn> {
         let first = files.first().context("there are no rows to train on")?;
         let (latent, gbuffer) = (read_posterior(&first[0])?.mean.numel(), gbuffers::read(&first[1])?.mask.len());
@@ -114,8 +114,8 @@ impl Samples {
     /// Reads rows, and what the terms of the loss need of them.
     ///
     /// # Errors
-    /// If there are none, a file is missing or damaged, or a column that a term needs, or if latents are not those of `vae` or G-buffers not of
-    /// the size that the description's condition encoder takes to theirs.
+    /// If there are none, a file is missing or damaged, or a column that a term needs, or if latents are not those of
+    /// `vae` or G-buffers not of the size that the description's condition encoder takes to theirs.
     pub fn load(rows: &[Row<'_>], description: &Description, terms: &LossTerms, vae: &Vae) -> Result<Samples> {
         let files =
             rows.iter().map(|row| Ok([row.path("latent")?, row.path("gbuffer")?])).collect::<Result<Vec<_>>>()?;
@@ -164,8 +164,8 @@ impl Samples {
         self.codes.size()[0] as usize
     }
 
-    /// The samples at these places, their latents drawn from the posteriors, unless means are learned, and their codes disturbed: a function of
-    /// `seed` and `step`.
+    /// The samples at these places, their latents drawn from the posteriors, unless means are learned, and their codes
+    /// disturbed: a function of `seed` and `step`.
     pub fn batch(&self, at: &[usize], vae: &Vae, schedule: &Schedule, (seed, step): (u64, u64)) -> Result<Batch> {
         let n = at.len() as i64;
         // other streams than the diffusion noise of the same step

@@ -1,5 +1,5 @@
-//! How an avatar in training does on rows that it does not learn from: the error at fixed times and noise, PSNR of pictures
-//! that it samples, and these pictures.
+//! How an avatar in training does on rows that it does not learn from: the error at fixed times and noise, PSNR of
+//! pictures that it samples, and these pictures.
 //!
 //! No stage, but what `train_avatar` does every so many steps. Nothing that comes out of it goes back into training.
 

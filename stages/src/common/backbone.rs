@@ -1,4 +1,5 @@
-//! The pre-trained latent diffusion model as rows: `component` (vae, unet, scheduler, null_prompt), `config`, `weights`.
+//! The pre-trained latent diffusion model as rows: `component` (vae, unet, scheduler, null_prompt), `config`,
+//! `weights`.
 //!
 //! No stage, but what `load_diffusers`, `train_vae` and `train_prior` put out and all later networks take in. Knows the
 //! diffusers folder layout, and not where a model comes from.

@@ -1,7 +1,8 @@
 //! What the container of a video says of its length: whether frames are counted in it, and whether its end is there.
 //!
-//! OpenCV gives a number of frames for every video. Of MP4, MOV and AVI it stands in the file; of all others it is the file's length in time
-//! times a frame rate, both rounded, and a sound track may be longer than the pictures. Knows no codec.
+//! OpenCV gives a number of frames for every video. Of MP4, MOV and AVI it stands in the file; of all others it is the
+//! file's length in time times a frame rate, both rounded, and a sound track may be longer than the pictures. Knows no
+//! codec.
 
 use anyhow::{Context, Result};
 use std::fs::File;
@@ -46,8 +47,8 @@ pub fn length(path: &Path) -> Result<Length> {
     }
 }
 
-/// ISO media (ISO/IEC 14496-12, 4.2): boxes of a size and a name. One in fragments counts frames in none of them, and of one that was
-/// trimmed by an edit list the frames before the first that is shown are counted as well.
+/// ISO media (ISO/IEC 14496-12, 4.2): boxes of a size and a name. One in fragments counts frames in none of them, and
+/// of one that was trimmed by an edit list the frames before the first that is shown are counted as well.
 fn of_boxes(file: &mut (impl Read + Seek), end: u64) -> std::io::Result<Length> {
     let (mut at, mut is_counted) = (0u64, true);
     while at < end {
@@ -105,7 +106,8 @@ fn is_trimmed(tables: &[u8]) -> bool {
 /// The element that every Matroska and WebM file begins with.
 const EBML: [u8; 4] = [0x1a, 0x45, 0xdf, 0xa3];
 
-/// Matroska (RFC 8794, 4 and 9): a head, and a segment that has all else in it. One that was recorded as it came may not tell its size.
+/// Matroska (RFC 8794, 4 and 9): a head, and a segment that has all else in it. One that was recorded as it came may
+/// not tell its size.
 fn of_matroska(file: &mut (impl Read + Seek), end: u64) -> std::io::Result<Length> {
     file.seek(SeekFrom::Start(4))?;
     let head = size(file)?.unwrap_or(0);

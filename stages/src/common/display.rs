@@ -1,9 +1,10 @@
-//! How the pictures of a video are to be shown, by its container: turned by how the camera was held, and in which colours.
+//! How the pictures of a video are to be shown, by its container: turned by how the camera was held, and in which
+//! colours.
 //!
-//! Read from MP4 and MOV alone (ISO/IEC 14496-12: `mvhd`, `tkhd`, `colr`), which phones and cameras write. Not left to OpenCV: 4.6, which
-//! Debian has, turns 90 and 270 degrees the wrong way, and 4.11 not at all (opencv/opencv#22088 and #26876); and whatever a file says, it
-//! takes colours for those of BT.601. What the stream says of colours goes before what the container says, as with ffmpeg, and is read by
-//! `stream_colours`. Knows no codec and decodes nothing.
+//! Read from MP4 and MOV alone (ISO/IEC 14496-12: `mvhd`, `tkhd`, `colr`), which phones and cameras write. Not left to
+//! OpenCV: 4.6, which Debian has, turns 90 and 270 degrees the wrong way, and 4.11 not at all (opencv/opencv#22088 and
+//! #26876); and whatever a file says, it takes colours for those of BT.601. What the stream says of colours goes before
+//! what the container says, as with ffmpeg, and is read by `stream_colours`. Knows no codec and decodes nothing.
 
 use crate::common::stream_colours::{self, Told};
 use anyhow::{Context, Result};
@@ -144,8 +145,8 @@ const UNTOLD: u16 = 2;
 
 const UPRIGHT: [f64; 4] = [1.0, 0.0, 0.0, 1.0];
 
-/// The upper left of a matrix, `[a b; c d]`: a place `(x, y)`, y down, is shown at `(a x + c y, b x + d y)`. Versions 0 and 1 of a head have it at
-/// these bytes.
+/// The upper left of a matrix, `[a b; c d]`: a place `(x, y)`, y down, is shown at `(a x + c y, b x + d y)`. Versions 0
+/// and 1 of a head have it at these bytes.
 fn matrix(head: &[u8], at: [usize; 2]) -> Option<[f64; 4]> {
     let start = *at.get(usize::from(*head.first()?))?;
     let number = |place: usize| -> Option<f64> {
@@ -178,7 +179,8 @@ fn turned([a, b, c, d]: [f64; 4]) -> Option<(bool, u8)> {
     Some((mirrored, quarters))
 }
 
-/// The box `colr`, of MP4 (`nclx`) or of QuickTime (`nclc`, which tells no range: it is the limited one then); others have an ICC profile.
+/// The box `colr`, of MP4 (`nclx`) or of QuickTime (`nclc`, which tells no range: it is the limited one then); others
+/// have an ICC profile.
 fn of_container(parts: &[u8]) -> Option<Told> {
     let all = boxes(parts).into_iter().filter(|(name, _)| name == b"colr");
     all.into_iter().find_map(|(_, colours)| {
@@ -194,8 +196,9 @@ fn of_container(parts: &[u8]) -> Option<Told> {
 }
 
 impl Colours {
-    /// What takes colours that were read as those of BT.601, R'G'B', to what they are, rows first: none if they are those, or of no matrix that is
-    /// known here. Both ranges have the same: it is a matrix of luma and colour differences. Greys stay.
+    /// What takes colours that were read as those of BT.601, R'G'B', to what they are, rows first: none if they are
+    /// those, or of no matrix that is known here. Both ranges have the same: it is a matrix of luma and colour
+    /// differences. Greys stay.
     pub fn out_of_bt601(&self) -> Option<[[f64; 3]; 3]> {
         // shares of red and blue in luma
         let (red, blue) = match self.matrix {

@@ -1,7 +1,8 @@
-//! Figures: meshes and points as cameras see them, laid over pictures; pictures beside and below each other; text, and a colour bar.
+//! Figures: meshes and points as cameras see them, laid over pictures; pictures beside and below each other; text, and
+//! a colour bar.
 //!
-//! No stage, but what figures are made with. A layer is drawn at several samples a pixel and averaged, so that edges are smooth; where it has no
-//! coverage, the picture below stays as it is, to the last bit. Knows no rows and no files.
+//! No stage, but what figures are made with. A layer is drawn at several samples a pixel and averaged, so that edges
+//! are smooth; where it has no coverage, the picture below stays as it is, to the last bit. Knows no rows and no files.
 
 use crate::common::media::Image;
 use anyhow::Result;
@@ -23,7 +24,8 @@ pub const INK: [u8; 3] = [40, 40, 40];
 /// Paper.
 pub const WHITE: [u8; 3] = [255; 3];
 
-/// What lies over a picture: for each pixel red, green and blue in 0 to 255, times how much of it is covered, and that coverage.
+/// What lies over a picture: for each pixel red, green and blue in 0 to 255, times how much of it is covered, and that
+/// coverage.
 pub struct Layer {
     width: usize,
     height: usize,
@@ -82,7 +84,8 @@ pub struct Look<'a> {
     pub outline: Option<[f32; 3]>,
 }
 
-/// A mesh in the world as a camera sees it, lit from above its left shoulder. The outline lies inside: nothing is drawn where there is no mesh.
+/// A mesh in the world as a camera sees it, lit from above its left shoulder. The outline lies inside: nothing is drawn
+/// where there is no mesh.
 pub fn mesh_layer(mesh: &Mesh, look: &Look<'_>, camera: &Camera) -> Layer {
     let fine = camera.resized(camera.width * SAMPLES, camera.height * SAMPLES);
     let image = rasterize(&mesh.positions, &mesh.faces, &fine, NEAR);
@@ -124,8 +127,8 @@ fn rim(mask: &[bool], columns: usize, width: f64) -> Vec<bool> {
     (0..mask.len()).map(near).collect()
 }
 
-/// Points in the world as a camera sees them: disks of `radius` (metres), each of its colour; the nearest hides what is behind it. Where there are
-/// normals, points that face away are not drawn.
+/// Points in the world as a camera sees them: disks of `radius` (metres), each of its colour; the nearest hides what is
+/// behind it. Where there are normals, points that face away are not drawn.
 pub fn points_layer(points: &[Vec3], normals: &[Vec3], colors: &[[u8; 3]], radius: f64, camera: &Camera) -> Layer {
     let fine = camera.resized(camera.width * SAMPLES, camera.height * SAMPLES);
     let (width, height) = (i64::from(fine.width), i64::from(fine.height));
@@ -161,7 +164,8 @@ pub fn points_layer(points: &[Vec3], normals: &[Vec3], colors: &[[u8; 3]], radiu
 /// What makes colours of values from 0 to 1.
 pub type Colors = fn(&[f32]) -> Result<Vec<[u8; 3]>>;
 
-/// The colours of values from 0 to 1 in viridis, which is perceptually uniform and readable for the colour-blind; beyond that those of the ends.
+/// The colours of values from 0 to 1 in viridis, which is perceptually uniform and readable for the colour-blind;
+/// beyond that those of the ends.
 ///
 /// # Errors
 /// If OpenCV refuses.
@@ -228,12 +232,13 @@ pub enum Anchor {
     Right,
 }
 
-/// Text is drawn so many times too large, with broad lines, and then shrunk: the font is one of strokes, and looks like print then.
+/// Text is drawn so many times too large, with broad lines, and then shrunk: the font is one of strokes, and looks like
+/// print then.
 const LARGE: i32 = 6;
 const FONT: i32 = imgproc::FONT_HERSHEY_SIMPLEX;
 
-/// How a line of text is drawn before it is shrunk: OpenCV's scale, the width of its strokes, its width and height, and how far it reaches below
-/// the baseline.
+/// How a line of text is drawn before it is shrunk: OpenCV's scale, the width of its strokes, its width and height, and
+/// how far it reaches below the baseline.
 fn drawn(text: &str, size: f64) -> Result<(f64, i32, opencv::core::Size, i32)> {
     let scale = imgproc::get_font_scale_from_height(FONT, (size * f64::from(LARGE)).round() as i32, 1)?;
     let stroke = (size * f64::from(LARGE) / 8.0).round().max(1.0) as i32;
@@ -284,8 +289,8 @@ pub fn text(image: &mut Image, text: &str, (x, y): (usize, usize), size: f64, an
     Ok(())
 }
 
-/// A horizontal bar of `colors`, like [`viridis`], from 0 to `full` with its ticks and, below, what it measures; 68 px high. The last tick says that its colour stands for
-/// more, too.
+/// A horizontal bar of `colors`, like [`viridis`], from 0 to `full` with its ticks and, below, what it measures; 68 px
+/// high. The last tick says that its colour stands for more, too.
 ///
 /// # Errors
 /// If OpenCV refuses.

@@ -1,9 +1,9 @@
 //! Event files as TensorBoard reads them: scalars and pictures by step, written while training runs.
 //!
-//! No stage. The format is that of TensorFlow's summaries: records of a length, its checksum, a message and its checksum, where
-//! messages are protobuf's `Event` (tensorflow/core/util/event.proto and framework/summary.proto). Two facts differ from what
-//! other writers do, so that a training which was killed and continued ends with the same bytes: an event's wall time is its step in seconds,
-//! and a file is cut to where the checkpoint left it before it goes on.
+//! No stage. The format is that of TensorFlow's summaries: records of a length, its checksum, a message and its
+//! checksum, where messages are protobuf's `Event` (tensorflow/core/util/event.proto and framework/summary.proto). Two
+//! facts differ from what other writers do, so that a training which was killed and continued ends with the same bytes:
+//! an event's wall time is its step in seconds, and a file is cut to where the checkpoint left it before it goes on.
 
 use anyhow::{Context, Result};
 use crc::{CRC_32_ISCSI, Crc};
@@ -50,7 +50,8 @@ impl EventFile {
         Ok(())
     }
 
-    /// Opens the file that a killed training left, or a new one if it left none; [`EventFile::cut`] says where it goes on.
+    /// Opens the file that a killed training left, or a new one if it left none; [`EventFile::cut`] says where it goes
+    /// on.
     ///
     /// # Errors
     /// If it cannot be written.

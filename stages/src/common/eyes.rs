@@ -1,9 +1,10 @@
 //! Eyes as stages pass them on: seen in a picture, triangulated, and as six gaze values and two lid openings.
 //!
-//! No stage, but what `detect_landmarks`, `triangulate_landmarks`, `fit_eyes` and `track_eyes` share. Of each eye three points are known: the
-//! centre of the iris, and the middle of either lid's rim; the left eye stands first. Gaze is what FLAME's `eyes` are: a
-//! rotation vector of the left eye, then of the right one, in the frame of the head, zero straight ahead (+z). It has two degrees of
-//! freedom; how an eye rolls about its own axis is not seen. Knows no pictures and no truth.
+//! No stage, but what `detect_landmarks`, `triangulate_landmarks`, `fit_eyes` and `track_eyes` share. Of each eye three
+//! points are known: the centre of the iris, and the middle of either lid's rim; the left eye stands first. Gaze is
+//! what FLAME's `eyes` are: a rotation vector of the left eye, then of the right one, in the frame of the head, zero
+//! straight ahead (+z). It has two degrees of freedom; how an eye rolls about its own axis is not seen. Knows no
+//! pictures and no truth.
 
 use anyhow::Result;
 use geometry::triangulate::{Agreement, Point, View, triangulate};
@@ -15,14 +16,17 @@ use protocol::Row;
 
 use crate::common::landmarks::to_column;
 
-/// The column in which `detect_landmarks` puts out points: iris, upper and lower lid of the left eye, then of the right one, px.
+/// The column in which `detect_landmarks` puts out points: iris, upper and lower lid of the left eye, then of the right
+/// one, px.
 pub const SEEN: (&str, Type) = ("eye_points", Type::Floats(12));
-/// The column in which `triangulate_landmarks` puts out the same points, world frame, metres; NaN where too few views agree.
+/// The column in which `triangulate_landmarks` puts out the same points, world frame, metres; NaN where too few views
+/// agree.
 pub const TRIANGULATED: (&str, Type) = ("eye_points3d", Type::Floats(18));
 /// The column with the number of views that agree on each iris.
 pub const IRIS_VIEWS: (&str, Type) = ("iris_views", Type::Floats(2));
 
-/// From the centre of an eyeball to the middle of its iris, metres: 11.5 mm in adults, who differ by less than a millimetre.
+/// From the centre of an eyeball to the middle of its iris, metres: 11.5 mm in adults, who differ by less than a
+/// millimetre.
 const IRIS_DEPTH: f64 = 0.0115;
 /// Of an eye that is less open than this, in shares of its usual opening, the iris is not seen.
 pub const CLOSED: f64 = 0.35;
@@ -44,8 +48,8 @@ pub fn points_of(eye: &Eye) -> [[f64; 2]; 3] {
     [eye.iris, eye.upper, eye.lower]
 }
 
-/// Triangulates the points of both eyes from what each view saw; an iris to a finer `iris` threshold than lids, which have no sharp
-/// middle. The column's values, and the views that agree on each iris.
+/// Triangulates the points of both eyes from what each view saw; an iris to a finer `iris` threshold than lids, which
+/// have no sharp middle. The column's values, and the views that agree on each iris.
 pub fn triangulate_eyes(views: &[View], seen: &[Vec<f64>], iris: &Agreement, lids: &Agreement) -> (Vec<f64>, [f64; 2]) {
     let points: Vec<Option<Point>> = (0..6)
         .map(|i| {
@@ -108,8 +112,8 @@ pub struct Codes {
 }
 
 impl Eyeballs {
-    /// From many moments: of all gazes the median is straight ahead. A sphere fitted to the irises would say more of somebody who
-    /// looks around widely, but slides away with somebody who does not.
+    /// From many moments: of all gazes the median is straight ahead. A sphere fitted to the irises would say more of
+    /// somebody who looks around widely, but slides away with somebody who does not.
     ///
     /// None if either eye was seen in fewer than `min_moments`.
     pub fn fit(moments: &[Moment], min_moments: usize) -> Option<Eyeballs> {
@@ -132,9 +136,9 @@ impl Eyeballs {
         Some(eyeballs)
     }
 
-    /// Gaze and lids of a moment. Each iris tells a direction, the surer the more views agree on it, the nearer it lies to the eyeball and the
-    /// wider the eye is open; both eyes look at nearly the same place, so one that is closed or mistaken goes with the other, and what is little known
-    /// is near straight ahead.
+    /// Gaze and lids of a moment. Each iris tells a direction, the surer the more views agree on it, the nearer it lies
+    /// to the eyeball and the wider the eye is open; both eyes look at nearly the same place, so one that is closed or
+    /// mistaken goes with the other, and what is little known is near straight ahead.
     pub fn codes(&self, moment: &Moment) -> Codes {
         let lids = [0, 1].map(|side| {
             let opening = moment.openings[side].map(|o| o / self.open[side]);
@@ -165,8 +169,8 @@ impl Eyeballs {
     }
 }
 
-/// The likeliest pair of angles for two measurements with their weights (one over the variance), if the two differ by `apart` and
-/// their mean by `together` from zero: the minimum of a quadratic.
+/// The likeliest pair of angles for two measurements with their weights (one over the variance), if the two differ by
+/// `apart` and their mean by `together` from zero: the minimum of a quadratic.
 fn both([left, right]: [(f64, f64); 2], apart: f64, together: f64) -> [f64; 2] {
     let (d, q) = (1.0 / (apart * apart), 0.25 / (together * together));
     let (a, b, c) = (left.1 + d + q, q - d, right.1 + d + q);

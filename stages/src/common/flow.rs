@@ -1,8 +1,8 @@
 //! Optical flow between two pictures: OpenCV's dense inverse search.
 //!
-//! No stage, but what `evaluate_flicker` finds motion with where no surface tells it (hair, and whatever else a head model lacks), and `track_skin` motion
-//! along a surface. Source: Kroeger et al. 2016,
-//! "Fast Optical Flow using Dense Inverse Search". Knows no films and no errors.
+//! No stage, but what `evaluate_flicker` finds motion with where no surface tells it (hair, and whatever else a head
+//! model lacks), and `track_skin` motion along a surface. Source: Kroeger et al. 2016, "Fast Optical Flow using Dense
+//! Inverse Search". Knows no films and no errors.
 
 use crate::common::media::Image;
 use anyhow::Result;
@@ -11,9 +11,11 @@ use opencv::prelude::*;
 use opencv::video::{DISOpticalFlow, DISOpticalFlow_PRESET_MEDIUM};
 use opencv::{imgproc, video};
 
-/// Smaller pictures are enlarged to this, px: the search compares patches of 8 px, in pictures that it halves several times.
+/// Smaller pictures are enlarged to this, px: the search compares patches of 8 px, in pictures that it halves several
+/// times.
 const LEAST: usize = 256;
-/// What is around a pixel is weighed by a Gaussian of so many px. Of 1, 1.5, 3 and 6 the middle two found skin best, at 0.75 mm a pixel.
+/// What is around a pixel is weighed by a Gaussian of so many px. Of 1, 1.5, 3 and 6 the middle two found skin best, at
+/// 0.75 mm a pixel.
 const AROUND: f64 = 2.0;
 /// Deviations of grey values that are not much larger than this are noise.
 const NOISE: f64 = 3.0;
@@ -28,7 +30,8 @@ pub fn flow(from: &Image, to: &Image) -> Result<Vec<[f32; 2]>> {
     flow_of(from, to, Ok)
 }
 
-/// The same where light and shadow move otherwise than what they fall on: what is followed is how grey values stand out from those around them.
+/// The same where light and shadow move otherwise than what they fall on: what is followed is how grey values stand out
+/// from those around them.
 ///
 /// # Errors
 /// As [`flow`].
@@ -74,7 +77,8 @@ fn even(grey: &Mat) -> Result<Mat> {
     Ok(out)
 }
 
-/// `onto`, a picture of any size, with the pixels for which a place in `image` is known (px, centres at + 0.5) as they are there.
+/// `onto`, a picture of any size, with the pixels for which a place in `image` is known (px, centres at + 0.5) as they
+/// are there.
 ///
 /// # Errors
 /// If OpenCV refuses, for pictures of different channels.

@@ -97,8 +97,8 @@ pub fn both_spans([near, far]: [f32; 2], [n, f]: [f32; 2]) -> [f32; 2] {
     [near.min(n), far.max(f)]
 }
 
-/// The [`CHANNELS`] of a G-buffer as pictures for people, background white: depth from light to dark over `span`, canonical and ambient
-/// coordinates as they are stored, normals from [-1, 1] to [0, 1].
+/// The [`CHANNELS`] of a G-buffer as pictures for people, background white: depth from light to dark over `span`,
+/// canonical and ambient coordinates as they are stored, normals from [-1, 1] to [0, 1].
 pub fn pictures(gbuffer: &GBuffer, span: [f32; 2]) -> [Image; 5] {
     let picture = |color: &dyn Fn(usize) -> [f32; 3]| {
         let data = (0..gbuffer.mask.len())

@@ -1,6 +1,7 @@
 //! The loss weights of `train_head_model` as its parameters.
 //!
-//! No stage. What each term is of stands in `models::nphm::train`; here it is told to who writes a recipe. Knows no networks.
+//! No stage. What each term is of stands in `models::nphm::train`; here it is told to who writes a recipe. Knows no
+//! networks.
 
 use anyhow::Result;
 use models::nphm::train::LossWeights;
@@ -9,8 +10,9 @@ use serde::{Deserialize, Serialize};
 
 macro_rules! weights {
     ($($(#[doc = $doc:literal])+ $name:ident,)+) => {
-        /// Weights of the terms that are summed up to the loss of a head model; those that a recipe leaves out have their default. Distances are
-        /// in model units (25 cm), F is the field, positive outside. MonoNPHM's own weights stand in brackets.
+        /// Weights of the terms that are summed up to the loss of a head model; those that a recipe leaves out have
+        /// their default. Distances are in model units (25 cm), F is the field, positive outside. MonoNPHM's own
+        /// weights stand in brackets.
         #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
         #[serde(default, deny_unknown_fields)]
         pub struct HeadLosses {

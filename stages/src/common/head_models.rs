@@ -37,8 +37,8 @@ pub const UNIT_MM: f64 = 250.0;
 /// extraction box and the ranges of the canonical quantiser hold.
 pub const HEAD_CENTER: [f32; 3] = [0.0, 0.1, -0.25];
 
-/// The box in which a surface is sought, model units: the published extraction box, higher by a tall head's crown and lower
-/// by the neck.
+/// The box in which a surface is sought, model units: the published extraction box, higher by a tall head's crown and
+/// lower by the neck.
 pub const BOX: [[f32; 3]; 2] = [[-0.6, -0.6, -0.95], [0.6, 0.9, 0.4]];
 
 /// A frame to start from: neutral, upright, facing +z, the centre of the head at `center` (world, metres).
@@ -63,8 +63,9 @@ fn vertices(mesh: &Mesh) -> Vec<[f32; 3]> {
     mesh.positions.iter().map(|v| v.to_array()).collect()
 }
 
-/// Where the field is zero, sought in [`BOX`] on a grid of `coarse` points a side that is halved `levels` times around it; the
-/// largest part: of a forward model the canonical surface, which is the same for all expressions. It has no faces if the field has no surface there. Codes are `[d]` or `[1, d]`.
+/// Where the field is zero, sought in [`BOX`] on a grid of `coarse` points a side that is halved `levels` times around
+/// it; the largest part: of a forward model the canonical surface, which is the same for all expressions. It has no
+/// faces if the field has no surface there. Codes are `[d]` or `[1, d]`.
 fn level_set(model: &HeadModel, z_id: &Tensor, z_ex: &Tensor, coarse: usize, levels: u32) -> Mesh {
     let field = |points: &[Vec3]| {
         let flat: Vec<f32> = points.iter().flat_map(|p| p.to_array()).collect();
@@ -91,8 +92,8 @@ pub fn check_grid(coarse: usize, levels: u32) -> Result<()> {
     Ok(())
 }
 
-/// A person's face with an expression, world frame, metres, sought as in [`surface`] and cut where the person's neck ends; and the
-/// 5-d canonical coordinate of each vertex.
+/// A person's face with an expression, world frame, metres, sought as in [`surface`] and cut where the person's neck
+/// ends; and the 5-d canonical coordinate of each vertex.
 ///
 /// # Errors
 /// If the field has no surface, or none above the throat's plane.
@@ -130,7 +131,8 @@ pub fn posed(
     }
 }
 
-/// Where the neck ends: a point of a plane and the direction from it in which the head lies, canonical space, model units.
+/// Where the neck ends: a point of a plane and the direction from it in which the head lies, canonical space, model
+/// units.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Throat([f64; 6]);
 
@@ -245,12 +247,12 @@ impl Person {
     }
 }
 
-/// What is fitted to, model units: the face, the ears and the throat. Hair and clothes are no part of the model, and would
-/// pull the skull out and the shoulders in; the rest of the head follows from what the model knows of heads.
+/// What is fitted to, model units: the face, the ears and the throat. Hair and clothes are no part of the model, and
+/// would pull the skull out and the shoulders in; the rest of the head follows from what the model knows of heads.
 const OBSERVED: [[f32; 3]; 2] = [[-0.42, -0.4, -0.4], [0.42, 0.42, 0.45]];
 
-/// What lies farther than this from every landmark is not certainly skin, metres: the landmarks' mesh covers the face from the hairline
-/// to the chin and to the ears, and its points lie 3 to 12 mm apart.
+/// What lies farther than this from every landmark is not certainly skin, metres: the landmarks' mesh covers the face
+/// from the hairline to the chin and to the ears, and its points lie 3 to 12 mm apart.
 const FACE: f32 = 0.015;
 
 /// What was seen at one moment, world metres.
@@ -294,8 +296,8 @@ impl Moment {
         self.landmarks.iter().map(|p| p.map(|p| Vec3::from(p).as_dvec3())).collect()
     }
 
-    /// Observations for a fit: the landmarks, and of the cloud and the free space what lies at the face of a head in about this
-    /// pose, at most `points` of each.
+    /// Observations for a fit: the landmarks, and of the cloud and the free space what lies at the face of a head in
+    /// about this pose, at most `points` of each.
     ///
     /// # Errors
     /// If there are too few points to fit a face to.
@@ -308,8 +310,8 @@ impl Moment {
     }
 }
 
-/// Points of a cloud as observations for a fit: those on the face of a head in about this pose, at most `points` of them, world
-/// metres.
+/// Points of a cloud as observations for a fit: those on the face of a head in about this pose, at most `points` of
+/// them, world metres.
 ///
 /// # Errors
 /// If there are too few to fit a face to.
@@ -327,7 +329,8 @@ pub fn observed(cloud: &PointCloud, points: usize, pose: &Pose, scale: f64) -> R
     Ok(Cloud { points: take(&cloud.positions), normals, ..Cloud::default() })
 }
 
-/// Which points may be hair, or clothes: those far from all landmarks. Without landmarks nothing tells, and all count as skin: empty.
+/// Which points may be hair, or clothes: those far from all landmarks. Without landmarks nothing tells, and all count
+/// as skin: empty.
 fn covering(points: &[[f32; 3]], landmarks: &[Option<[f32; 3]>]) -> Vec<bool> {
     let skin: Vec<Vec3> = landmarks.iter().flatten().map(|p| Vec3::from(*p)).collect();
     if skin.is_empty() {
@@ -346,13 +349,15 @@ fn on_face(places: &[Vec3], pose: &Pose, scale: f64) -> Vec<usize> {
     (0..places.len()).filter(|&i| is_inside(&places[i])).collect()
 }
 
-/// At most `points` of them, evenly spaced in the file's order, which is spatial enough; a fit draws its own random points from these.
+/// At most `points` of them, evenly spaced in the file's order, which is spatial enough; a fit draws its own random
+/// points from these.
 fn thinned(kept: Vec<usize>, points: usize) -> Vec<usize> {
     let every = kept.len().div_ceil(points.max(1)).max(1);
     kept.into_iter().step_by(every).collect()
 }
 
-/// Brings a frame's pose near: a rigid fit of a known shape to what was seen, its codes as they are. `covering` is that of the configuration.
+/// Brings a frame's pose near: a rigid fit of a known shape to what was seen, its codes as they are. `covering` is that
+/// of the configuration.
 ///
 /// # Errors
 /// If hardly a point lies where the face should be.

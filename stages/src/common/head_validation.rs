@@ -1,7 +1,8 @@
-//! How a head model in training does on people it does not learn from: their codes are fitted now and then, and the errors written down.
+//! How a head model in training does on people it does not learn from: their codes are fitted now and then, and the
+//! errors written down.
 //!
-//! No stage, but what `train_head_model` does every so many steps. Nothing that comes out of it goes back into training, and nothing is
-//! carried from one time to the next.
+//! No stage, but what `train_head_model` does every so many steps. Nothing that comes out of it goes back into
+//! training, and nothing is carried from one time to the next.
 
 use crate::common::head_models::UNIT_MM;
 use crate::common::scan_pools::read_scans;
@@ -18,7 +19,8 @@ use std::path::Path;
 /// The columns of the curve.
 const HEADER: &str = "step,loss,surface_mm,normals,correspondence_mm\n";
 
-/// What a file is known by, device and inode, if it is there: a worker's paths are second names or links, others in each table.
+/// What a file is known by, device and inode, if it is there: a worker's paths are second names or links, others in
+/// each table.
 pub fn content(path: &Path) -> Option<(u64, u64)> {
     std::fs::metadata(path).ok().map(|meta| (meta.dev(), meta.ino()))
 }
@@ -27,8 +29,8 @@ pub fn content(path: &Path) -> Option<(u64, u64)> {
 pub struct Validation {
     scans: Vec<Scan>,
     trial: Trial,
-    /// CSV: step, loss (the weighted sum that training has, too), mean distance of surface points from the zero set, normals, and the root mean
-    /// squared error of canonical places.
+    /// CSV: step, loss (the weighted sum that training has, too), mean distance of surface points from the zero set,
+    /// normals, and the root mean squared error of canonical places.
     text: String,
 }
 
@@ -36,7 +38,8 @@ impl Validation {
     /// The first `scans` scans of each person of a table, none of whose files is `learned` from (by [`content`]).
     ///
     /// # Errors
-    /// If it has no rows or shares a file with what is learned from, or a file is missing, damaged or of another kind of head.
+    /// If it has no rows or shares a file with what is learned from, or a file is missing, damaged or of another kind
+    /// of head.
     pub fn new(
         table: &Table,
         learned: &BTreeSet<(u64, u64)>,

@@ -1,7 +1,8 @@
-//! What cameras see of a head in model space: point clouds as a scanner takes them, points to compare surfaces at, and pictures.
+//! What cameras see of a head in model space: point clouds as a scanner takes them, points to compare surfaces at, and
+//! pictures.
 //!
-//! No stage, but what `evaluate_head_model` looks through. All is in model units (25 cm). A point is visible where the rasteriser's
-//! depth test leaves its surface and that is seen from its outer side. Knows no models.
+//! No stage, but what `evaluate_head_model` looks through. All is in model units (25 cm). A point is visible where the
+//! rasteriser's depth test leaves its surface and that is seen from its outer side. Knows no models.
 
 use crate::common::head_models::HEAD_CENTER;
 use crate::common::media::Image;
@@ -20,8 +21,8 @@ use std::collections::HashSet;
 const NEAR: f32 = 0.1;
 /// Pixels that see the surface at a smaller cosine than this tell little of it.
 const GRAZING: f32 = 0.15;
-/// Width and height of the scanner's image, px, and its focal length for that size: half of the published 1000 and 1500, since
-/// only some thousand of the pixels are kept.
+/// Width and height of the scanner's image, px, and its focal length for that size: half of the published 1000 and
+/// 1500, since only some thousand of the pixels are kept.
 const SCANNER: (u32, f64) = (500, 750.0);
 /// What a picture shows of model space, across.
 const PICTURED: f64 = 1.2;
@@ -30,8 +31,8 @@ const PLAIN: [f32; 3] = [0.85, 0.82, 0.78];
 /// How far the scanner is from the head's centre.
 const SCANNER_DISTANCE: f64 = 2.6;
 
-/// Random points of a head from in front (a viewpoint with 0.6 < z < 0.9 and |y| < 0.55 on the unit sphere, as published, chosen by
-/// `seed`), or from behind and above. At most `count`.
+/// Random points of a head from in front (a viewpoint with 0.6 < z < 0.9 and |y| < 0.55 on the unit sphere, as
+/// published, chosen by `seed`), or from behind and above. At most `count`.
 pub fn scanned(mesh: &Mesh, behind: bool, count: usize, seed: u64) -> Vec<Vec3> {
     let mut rng = ChaCha8Rng::seed_from_u64(seed ^ 0x0005_CA77_EED5);
     let direction = match behind {
@@ -74,7 +75,8 @@ pub struct Truth {
     cameras: Vec<Camera>,
     images: Vec<[Raster; 2]>,
     mesh: Mesh,
-    /// The scan with its neck closed: who looks into it through the mouth sees an inner side, never through the neck into the open.
+    /// The scan with its neck closed: who looks into it through the mouth sees an inner side, never through the neck
+    /// into the open.
     closed: Mesh,
     /// Points below this are no part of the head: the scan ends at the neck.
     throat: f32,
@@ -101,8 +103,9 @@ impl Truth {
         Truth { surface, faces, point_faces, cameras, images, mesh: scan.clone(), closed, throat }
     }
 
-    /// What the same cameras see of another head in the same place. A pixel where the scan shows its inner side, because one looks through the
-    /// mouth or the neck there, does not count: what a model closes behind the lips has no counterpart.
+    /// What the same cameras see of another head in the same place. A pixel where the scan shows its inner side,
+    /// because one looks through the mouth or the neck there, does not count: what a model closes behind the lips has
+    /// no counterpart.
     pub fn view(&self, mesh: &Mesh) -> Surface {
         let images: Vec<Raster> =
             self.cameras.iter().map(|c| rasterize(&mesh.positions, &mesh.faces, c, NEAR)).collect();
@@ -112,14 +115,15 @@ impl Truth {
         visible(mesh, &self.cameras, &images, self.throat, &compares).0
     }
 
-    /// Whether a pixel of a view shows the scan's outer side, or nothing; of the scan as it is, and with its neck closed.
+    /// Whether a pixel of a view shows the scan's outer side, or nothing; of the scan as it is, and with its neck
+    /// closed.
     fn compares(&self, images: &[Raster; 2], pixel: usize, eye: Vec3) -> bool {
         let outer = |mesh: &Mesh, image: &Raster| facing(mesh, image, pixel, eye).is_none_or(|cosine| cosine >= 0.0);
         outer(&self.mesh, &images[0]) && outer(&self.closed, &images[1])
     }
 
-    /// A picture of another head as [`picture`] makes it, where it is compared coloured by its distance to the scan, red from
-    /// `red` on; grey elsewhere.
+    /// A picture of another head as [`picture`] makes it, where it is compared coloured by its distance to the scan,
+    /// red from `red` on; grey elsewhere.
     pub fn errors(&self, mesh: &Mesh, size: u32, red: f32) -> Image {
         let tree = MeshDistance::new(&self.mesh);
         let color =
@@ -143,7 +147,8 @@ fn closed_below(mesh: &Mesh, height: f32) -> Mesh {
     closed
 }
 
-/// The faces that cameras see at a fair angle, with points of them above `throat`; and which faces these are of `mesh`, and under the points.
+/// The faces that cameras see at a fair angle, with points of them above `throat`; and which faces these are of `mesh`,
+/// and under the points.
 fn visible(
     mesh: &Mesh,
     cameras: &[Camera],
@@ -180,7 +185,8 @@ fn visible(
     (Surface { mesh: shown, points, normals: point_normals }, faces, point_faces)
 }
 
-/// The cosine between a pixel's surface and the way to the eye, negative where its inner side shows; none where there is nothing.
+/// The cosine between a pixel's surface and the way to the eye, negative where its inner side shows; none where there
+/// is nothing.
 fn facing(mesh: &Mesh, image: &Raster, pixel: usize, eye: Vec3) -> Option<f32> {
     let [a, b, c] = mesh.corners(usize::try_from(image.tri_id[pixel]).ok()?);
     Some((b - a).cross(c - a).normalize_or_zero().dot((eye - a).normalize_or_zero()))
@@ -195,7 +201,8 @@ pub fn picture(mesh: &Mesh, size: u32) -> Image {
     draw(mesh, size, &|points| vec![PLAIN; points.len()], None)
 }
 
-/// Draws a picture, coloured by `color` of each visible point (RGB in 0 to 1) where that is compared with a scan, if there is one.
+/// Draws a picture, coloured by `color` of each visible point (RGB in 0 to 1) where that is compared with a scan, if
+/// there is one.
 fn draw(mesh: &Mesh, size: u32, color: &dyn Fn(&[Vec3]) -> Vec<[f32; 3]>, beside: Option<&Truth>) -> Image {
     let center = DVec3::from(HEAD_CENTER.map(f64::from));
     let normals = mesh.vertex_normals();

@@ -34,9 +34,9 @@ pub fn ensure_whole(path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Whether the bytes of a JPEG have its end in them; what some programs append stands behind that. Segments before the picture,
-/// which may have a whole thumbnail in them, are passed over by their lengths; within a picture a byte `ff` of the data has `00` behind
-/// it, so the marker is nothing else (ITU-T T.81, B.1.1).
+/// Whether the bytes of a JPEG have its end in them; what some programs append stands behind that. Segments before the
+/// picture, which may have a whole thumbnail in them, are passed over by their lengths; within a picture a byte `ff` of
+/// the data has `00` behind it, so the marker is nothing else (ITU-T T.81, B.1.1).
 fn is_whole(jpeg: &[u8]) -> bool {
     let (mut at, mut in_picture) = (2, false);
     while !in_picture {

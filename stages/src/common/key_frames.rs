@@ -1,8 +1,8 @@
 //! Which moments of a person an identity is fitted to.
 //!
-//! No stage, but what `fit_identity` chooses its key frames with. Frames that show the same face say the same about who it is; those in which
-//! landmarks lie differently within the head show other expressions of it. Functions of what they are given, without any random number. Knows no
-//! head model beyond where it has its landmarks.
+//! No stage, but what `fit_identity` chooses its key frames with. Frames that show the same face say the same about who
+//! it is; those in which landmarks lie differently within the head show other expressions of it. Functions of what they
+//! are given, without any random number. Knows no head model beyond where it has its landmarks.
 
 use crate::common::landmarks::pose_of;
 use glam::DVec3;
@@ -17,8 +17,9 @@ pub enum KeyChoice {
     /// Spread evenly over the frames.
     #[default]
     Spread,
-    /// Those whose landmarks differ most within the head: the face that is nearest to the head model's mean first, then always the one that is farthest from all
-    /// that were chosen. Frames without enough landmarks are taken only when there are no others, spread evenly.
+    /// Those whose landmarks differ most within the head: the face that is nearest to the head model's mean first, then
+    /// always the one that is farthest from all that were chosen. Frames without enough landmarks are taken only when
+    /// there are no others, spread evenly.
     Diverse,
 }
 
@@ -33,8 +34,8 @@ pub fn spread(count: usize, n: usize) -> Vec<usize> {
     (0..n).map(|i| (2 * i + 1) * count / (2 * n)).collect()
 }
 
-/// `n` of the frames whose landmarks these are (world, metres; empty where a frame has none), ascending. `places` are the head model's (model units); `scale` is the
-/// size of the head relative to it.
+/// `n` of the frames whose landmarks these are (world, metres; empty where a frame has none), ascending. `places` are
+/// the head model's (model units); `scale` is the size of the head relative to it.
 pub fn choose(
     choice: KeyChoice,
     n: usize,

@@ -1,7 +1,8 @@
 //! Face landmarks as stages pass them on: found in a picture, triangulated, and where the head model has them.
 //!
-//! No stage, but what `detect_landmarks`, `triangulate_landmarks` and `scan_landmarks` share with the tracker. A landmark is one of
-//! the 468 points of the face mesh; one that was not found is NaN in a column of floats. Knows no rows' origin, and no fit.
+//! No stage, but what `detect_landmarks`, `triangulate_landmarks` and `scan_landmarks` share with the tracker. A
+//! landmark is one of the 468 points of the face mesh; one that was not found is NaN in a column of floats. Knows no
+//! rows' origin, and no fit.
 
 use crate::common::head_models::HEAD_CENTER;
 use crate::common::media::Image;
@@ -40,8 +41,8 @@ pub struct Face {
     pub score: Option<f64>,
 }
 
-/// What opens in a face: points of the mesh on either side, and what the truth of synthetic people calls them. Between the lips, between the
-/// corners of the mouth, between the lids of the right and of the left eye.
+/// What opens in a face: points of the mesh on either side, and what the truth of synthetic people calls them. Between
+/// the lips, between the corners of the mouth, between the lids of the right and of the left eye.
 pub const GAPS: [[(usize, &str); 2]; 4] = [
     [(13, "lipUpperInner"), (14, "lipLowerInner")],
     [(61, "mouthCornerRight"), (291, "mouthCornerLeft")],
@@ -90,9 +91,9 @@ pub fn sure_face(networks: &FaceMesh, path: &Path, refine: usize) -> Result<Opti
     Ok(face.map(|face| (image, face)))
 }
 
-/// Finds the face in a picture. The mesh looks where the detector says and then `refine` times where its own points say; if it sees no
-/// face there, or the detector none, it looks around the upper part of the matte, or of the whole picture. What it is surest of stays: a face that
-/// it is not sure of has a low presence.
+/// Finds the face in a picture. The mesh looks where the detector says and then `refine` times where its own points
+/// say; if it sees no face there, or the detector none, it looks around the upper part of the matte, or of the whole
+/// picture. What it is surest of stays: a face that it is not sure of has a low presence.
 ///
 /// # Errors
 /// If the networks are not those that are expected.
@@ -135,7 +136,8 @@ fn padded(image: &Image) -> (Image, Square) {
     (Image::new(side, side, image.channels, data), Square { center, side: side as f64, angle: 0.0 })
 }
 
-/// The square at the top of what the matte covers, as wide as that, px of the picture, which a matte may be larger or smaller than; of the picture, if there is none.
+/// The square at the top of what the matte covers, as wide as that, px of the picture, which a matte may be larger or
+/// smaller than; of the picture, if there is none.
 fn matte_square(image: &Image, matte: Option<&Image>) -> Square {
     let (mut low, mut high) = ([usize::MAX; 2], [0; 2]);
     if let Some(matte) = matte {
@@ -175,7 +177,8 @@ pub fn triangulate_all(seen: &[(Camera, Vec<[f64; 2]>)], agreement: &Agreement) 
         .collect()
 }
 
-/// How far views are from agreeing on the landmarks that were found: root mean square, px at a face of 100 px. None if none was found.
+/// How far views are from agreeing on the landmarks that were found: root mean square, px at a face of 100 px. None if
+/// none was found.
 pub fn disagreement(points: &[Option<Point>]) -> Option<f64> {
     let errors: Vec<f64> = points.iter().flatten().map(|p| 100.0 * p.error).collect();
     let mean = errors.iter().map(|e| e * e).sum::<f64>() / errors.len() as f64;
@@ -192,7 +195,8 @@ pub fn of_column(values: &[f64]) -> Vec<Option<DVec3>> {
     values.chunks_exact(3).map(|p| Some(DVec3::from_slice(p)).filter(|p| p.is_finite())).collect()
 }
 
-/// Where the head model has its landmarks: the mean over the people of a table that `scan_landmarks` put out, model units.
+/// Where the head model has its landmarks: the mean over the people of a table that `scan_landmarks` put out, model
+/// units.
 ///
 /// # Errors
 /// If the table is empty.
@@ -222,11 +226,13 @@ pub fn known_places(cx: &Cx<'_>) -> Result<Option<Vec<Option<DVec3>>>> {
     cx.maybe_with("landmarks").map(mean_places).transpose()
 }
 
-/// Landmarks are right about a pose within these: a head that is farther from where it was before has moved. Radians, metres.
+/// Landmarks are right about a pose within these: a head that is farther from where it was before has moved. Radians,
+/// metres.
 const TOLD_WITHIN: (f64, f64) = (0.07, 0.008);
 
-/// Where a fit to a moment is to start: where the head was in the frame before, unless the landmarks of this one say that it has moved farther than
-/// they err. A fit finds its way over less than ten degrees, and a head can turn farther from one frame to the next.
+/// Where a fit to a moment is to start: where the head was in the frame before, unless the landmarks of this one say
+/// that it has moved farther than they err. A fit finds its way over less than ten degrees, and a head can turn farther
+/// from one frame to the next.
 pub fn nearer(before: Pose, told: Option<Pose>) -> Pose {
     let has_moved = |told: &Pose| {
         let turn = DVec3::from_array(before.turn_to(told)).length();
@@ -251,15 +257,15 @@ pub fn pose_in(row: &Row<'_>, places: Option<&[Option<DVec3>]>, scale: f64) -> R
     Ok(pose_of(places, &of_column(&row.floats(TRIANGULATED.0)?), scale))
 }
 
-/// The pose of a head whose landmarks were triangulated (world, metres), for the model's places and a head of size `scale`; most
-/// landmarks decide, so that an open mouth does not. None if too few were found.
+/// The pose of a head whose landmarks were triangulated (world, metres), for the model's places and a head of size
+/// `scale`; most landmarks decide, so that an open mouth does not. None if too few were found.
 pub fn pose_of(places: &[Option<DVec3>], found: &[Option<DVec3>], scale: f64) -> Option<Pose> {
     let rigid = aligned(places, found, scale, false)?;
     Some(Pose { rotation: rigid.rotation.to_scaled_axis().to_array(), translation: rigid.translation.to_array() })
 }
 
-/// The size of a head beside the model's, as its triangulated landmarks have it in several moments (world, metres): the median. None if
-/// in none of them enough were found.
+/// The size of a head beside the model's, as its triangulated landmarks have it in several moments (world, metres): the
+/// median. None if in none of them enough were found.
 pub fn size_of(places: &[Option<DVec3>], moments: &[Vec<Option<DVec3>>]) -> Option<f64> {
     median(moments.iter().filter_map(|found| Some(aligned(places, found, 1.0, true)?.scale)).collect())
 }

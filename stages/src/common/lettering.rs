@@ -1,4 +1,5 @@
-//! Names above the columns of a picture: all of one size, broken into lines, and where a word is still too long without its middle.
+//! Names above the columns of a picture: all of one size, broken into lines, and where a word is still too long without
+//! its middle.
 //!
 //! Measures by what it is given, and draws nothing.
 
@@ -16,8 +17,8 @@ pub struct Lettered {
 /// Sizes that are tried, as shares of the largest: smaller ones nobody could read.
 const SHARES: [f64; 4] = [1.0, 0.93, 0.86, 0.8];
 
-/// Lays out names, each in its room (px): in the largest size in which the parts of all of them fit, or else in the smallest, in which those that do not are
-/// shortened. `width` measures a text in a size.
+/// Lays out names, each in its room (px): in the largest size in which the parts of all of them fit, or else in the
+/// smallest, in which those that do not are shortened. `width` measures a text in a size.
 ///
 /// # Errors
 /// If `width` fails.

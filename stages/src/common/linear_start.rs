@@ -1,10 +1,11 @@
 //! Where a head is that no landmarks tell: the mean of the linear head model, brought near a cloud of points by ICP.
 //!
-//! No stage, but what stages start their fits with. Landmarks tell a pose within a degree or two (Umeyama, `landmarks::pose_of`), and where there are any this is of
-//! no use. Without landmarks, as with a published head model, which has none in its space, ICP starts from an upright head at the middle of the
-//! rig, and finds what is near that. A head that is turned far is not found: starts from several turns were tried, and on sparse clouds a wrong turn
-//! explains as many points as the right one. The linear model has to live in the head model's space, which it does when both are trained on the same
-//! scans. Knows no networks.
+//! No stage, but what stages start their fits with. Landmarks tell a pose within a degree or two (Umeyama,
+//! `landmarks::pose_of`), and where there are any this is of no use. Without landmarks, as with a published head model,
+//! which has none in its space, ICP starts from an upright head at the middle of the rig, and finds what is near that.
+//! A head that is turned far is not found: starts from several turns were tried, and on sparse clouds a wrong turn
+//! explains as many points as the right one. The linear model has to live in the head model's space, which it does when
+//! both are trained on the same scans. Knows no networks.
 
 use crate::common::head_models::{initial_frame, observed};
 use crate::common::pca_heads::{LinearHead, Moment, Seen, Settings};

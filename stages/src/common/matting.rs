@@ -1,7 +1,7 @@
 //! A matte from a picture and a picture of the same view without the person.
 //!
-//! No stage, but what `extract_frames` does where a capture comes with pictures of the background instead of mattes. What
-//! differs from the background for certain, and what for certain does not, teaches a colour model of both sides
+//! No stage, but what `extract_frames` does where a capture comes with pictures of the background instead of mattes.
+//! What differs from the background for certain, and what for certain does not, teaches a colour model of both sides
 //! (GrabCut, Rother et al. 2004, as in OpenCV), which decides on the rest; the largest piece is the person, without its
 //! holes. It is a cut with a soft edge, no matte of single hairs: the published captures' mattes come from a trained
 //! network (BackgroundMattingV2). Knows no cameras.

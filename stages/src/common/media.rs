@@ -1,6 +1,7 @@
 //! What several stages need: images through OpenCV, cameras from rows.
 //!
-//! Knows file formats and column names of cameras, and no stage. Videos are read by `video_reader` and written by `video`.
+//! Knows file formats and column names of cameras, and no stage. Videos are read by `video_reader` and written by
+//! `video`.
 
 use crate::common::jpeg;
 use anyhow::{Context, Result, bail};
@@ -33,8 +34,8 @@ pub struct Image {
     pub data: Vec<u8>,
 }
 
-/// Samples a side that a pixel of a resampled image is the mean of, at most: pictures of 4,096 px to 64 and more have one for each of
-/// theirs, and a square that was measured wrongly ends all the same.
+/// Samples a side that a pixel of a resampled image is the mean of, at most: pictures of 4,096 px to 64 and more have
+/// one for each of theirs, and a square that was measured wrongly ends all the same.
 const TAPS: f64 = 64.0;
 
 impl Image {
@@ -66,7 +67,8 @@ impl Image {
         Image::from_mat(&mat)
     }
 
-    /// The alpha channel of a TIFF or WebP file, if it has one that is not opaque; of other formats it is for `datasets`.
+    /// The alpha channel of a TIFF or WebP file, if it has one that is not opaque; of other formats it is for
+    /// `datasets`.
     ///
     /// # Errors
     /// If the file cannot be read.
@@ -89,8 +91,8 @@ impl Image {
         Ok(alpha.data.iter().any(|value| *value < 255).then_some(alpha))
     }
 
-    /// How the camera was held, if the file of a picture says so (EXIF): [`Image::read`] turns the picture by it, and whatever else reads
-    /// the file may not.
+    /// How the camera was held, if the file of a picture says so (EXIF): [`Image::read`] turns the picture by it, and
+    /// whatever else reads the file may not.
     pub fn orientation(path: &Path) -> Orientation {
         let reader = ImageReader::open(path).and_then(ImageReader::with_guessed_format);
         let decoder = reader.ok().and_then(|reader| reader.into_decoder().ok());
@@ -179,7 +181,8 @@ impl Image {
         })
     }
 
-    /// `at` says where in this image a place of the result is, both in px; a pixel of the result has a side of `scale` here.
+    /// `at` says where in this image a place of the result is, both in px; a pixel of the result has a side of `scale`
+    /// here.
     fn resampled(&self, scale: f64, out: usize, outside: u8, at: impl Fn(f64, f64) -> [f64; 2]) -> Image {
         let taps = scale.ceil().clamp(1.0, TAPS) as usize;
         let place = |pixel: usize, tap: usize| pixel as f64 + (tap as f64 + 0.5) / taps as f64;
@@ -281,8 +284,8 @@ pub(super) fn write_jpeg(
     std::fs::write(path, jpeg).with_context(|| format!("cannot write {}", path.display()))
 }
 
-/// The camera of a row, for an image of this size: columns `intrinsics` (row-major, for a `width x height` image, px) and
-/// `world_to_cam` (row-major, metres).
+/// The camera of a row, for an image of this size: columns `intrinsics` (row-major, for a `width x height` image, px)
+/// and `world_to_cam` (row-major, metres).
 ///
 /// # Errors
 /// If a column is missing or has another width, or the image has another shape than the calibrated one.
@@ -337,8 +340,8 @@ pub struct Undistort {
 }
 
 impl Undistort {
-    /// That of a row with a column `distortion` (OpenCV's order: k1 k2 p1 p2 k3 k4 k5 k6) or `distortion_fisheye` (k1 to k4),
-    /// and a camera as [`camera_of`] reads it; none if the row has neither.
+    /// That of a row with a column `distortion` (OpenCV's order: k1 k2 p1 p2 k3 k4 k5 k6) or `distortion_fisheye` (k1
+    /// to k4), and a camera as [`camera_of`] reads it; none if the row has neither.
     ///
     /// # Errors
     /// If it has both, or lacks the camera's intrinsics.
@@ -355,8 +358,8 @@ impl Undistort {
         Ok((!distortion.is_identity()).then_some(Undistort { distortion, camera, maps: None }))
     }
 
-    /// The picture that a pinhole camera of the same intrinsics would have taken, bilinear; what the lens did not see is
-    /// `outside`.
+    /// The picture that a pinhole camera of the same intrinsics would have taken, bilinear; what the lens did not see
+    /// is `outside`.
     ///
     /// # Errors
     /// If OpenCV refuses.
@@ -447,8 +450,8 @@ pub mod tests {
             Undistort { distortion, camera: camera.clone(), maps: None }.apply(&image, 255).unwrap()
         };
         assert_eq!(undistorted(0.0), image);
-        // pixel (3, 1) is taken from 0.135 px right of it (see `geometry::distortion`): 140 beside 255 outside; OpenCV rounds
-        // to 1/32 px
+        // pixel (3, 1) is taken from 0.135 px right of it (see `geometry::distortion`): 140 beside 255 outside; OpenCV
+        // rounds to 1/32 px
         let expected = 140.0 + 0.135 * (255.0 - 140.0);
         assert!((f64::from(undistorted(4.0).data[7]) - expected).abs() < 2.5, "{:?}", undistorted(4.0).data);
         // the middle between columns 1 and 2 stays where it is

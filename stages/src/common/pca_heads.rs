@@ -1,9 +1,10 @@
 //! The linear head model on disk, and its fit to point clouds.
 //!
-//! No stage, but what the stages of the linear head share. The fit goes round: nearest points of the model's surface, then one
-//! ridge-regularised linear solve for coefficients and small motions of the poses together, as long as asked (ICP with
-//! point-to-plane residuals and a small point-to-point part, so that points also stay in place along the surface). Points that lie
-//! far off, and those next to a rim of the mesh, do not count. Of skin that was found again it is known which place of the surface it is. Knows no networks and no truth.
+//! No stage, but what the stages of the linear head share. The fit goes round: nearest points of the model's surface,
+//! then one ridge-regularised linear solve for coefficients and small motions of the poses together, as long as asked
+//! (ICP with point-to-plane residuals and a small point-to-point part, so that points also stay in place along the
+//! surface). Points that lie far off, and those next to a rim of the mesh, do not count. Of skin that was found again
+//! it is known which place of the surface it is. Knows no networks and no truth.
 
 use anyhow::{Context, Result};
 use geometry::Mesh;
@@ -37,9 +38,11 @@ pub fn write(path: &Path, head: &PcaHead) -> Result<()> {
     Ok(weights::write(path, &head.tensors(), &Default::default(), weights::Precision::Keep)?)
 }
 
-/// A place of another model's canonical surface is on this one's of the same person if it is no further from it than this, model units (7.5 mm).
+/// A place of another model's canonical surface is on this one's of the same person if it is no further from it than
+/// this, model units (7.5 mm).
 const REACH: f32 = 0.03;
-/// Skin counts in full up to this distance, model units (1 mm), and beyond as much less as it is further, as in a sum of distances.
+/// Skin counts in full up to this distance, model units (1 mm), and beyond as much less as it is further, as in a sum
+/// of distances.
 const NEAR: f32 = 0.004;
 
 /// A linear head, laid out for fitting.
@@ -101,7 +104,8 @@ pub struct Settings {
     pub rigid_rounds: usize,
     /// Whether poses are sought; else they stay as given.
     pub rigid: bool,
-    /// Points farther than this (model units) count as outliers: `[from share of rounds, threshold]`, ascending, as in the neural fit.
+    /// Points farther than this (model units) count as outliers: `[from share of rounds, threshold]`, ascending, as in
+    /// the neural fit.
     pub trim: Vec<[f64; 2]>,
     /// How much a covering point counts while it lies outside the surface, as in the neural fit.
     pub covering: f64,
@@ -149,8 +153,8 @@ impl LinearHead {
         Mesh { positions, faces: self.faces.clone() }
     }
 
-    /// What places of another model's canonical surface of a person, model units, are of this one's: the nearest, once they lie on it as well as
-    /// they can without being bent. None where it is further away than [`REACH`].
+    /// What places of another model's canonical surface of a person, model units, are of this one's: the nearest, once
+    /// they lie on it as well as they can without being bent. None where it is further away than [`REACH`].
     pub fn places(&self, shape: &[f64], canonical: &[Vec3]) -> Vec<Option<Place>> {
         let neutral = Moment { expression: vec![0.0; self.expressions], pose: Pose::default() };
         let mesh = self.mesh(shape, &neutral.expression);
@@ -167,8 +171,8 @@ impl LinearHead {
         seen.points.iter().map(place).collect()
     }
 
-    /// Fits expressions and poses to clouds of one person (world, metres), and the identity with them unless it is `known`. Each cloud
-    /// starts from its moment. Gives the identity coefficients and a moment for each cloud.
+    /// Fits expressions and poses to clouds of one person (world, metres), and the identity with them unless it is
+    /// `known`. Each cloud starts from its moment. Gives the identity coefficients and a moment for each cloud.
     pub fn fit(&self, seen: &[(&Seen, Moment)], known: Option<&[f64]>, settings: &Settings) -> (Vec<f64>, Vec<Moment>) {
         let mut shape = known.map_or_else(|| vec![0.0; self.shapes], <[f64]>::to_vec);
         let mut moments: Vec<Moment> = seen.iter().map(|(_, moment)| moment.clone()).collect();
@@ -247,7 +251,8 @@ impl LinearHead {
         points.iter().enumerate().filter_map(pair).collect()
     }
 
-    /// A point of the skin with its place on the surface as it is; the less it counts the further it is away from there.
+    /// A point of the skin with its place on the surface as it is; the less it counts the further it is away from
+    /// there.
     fn held(&self, mesh: &Mesh, point: Vec3, Place { face, bary }: Place) -> Pair {
         let [a, b, c] = self.faces[face as usize].map(|v| mesh.positions[v as usize]);
         let at = a * bary.x + b * bary.y + c * bary.z;

@@ -1,5 +1,5 @@
-//! What `train_vae` and `train_prior` share: images in one tensor (those of an avatar's colour loss, too), and what a training of one network
-//! keeps to go on from.
+//! What `train_vae` and `train_prior` share: images in one tensor (those of an avatar's colour loss, too), and what a
+//! training of one network keeps to go on from.
 //!
 //! No stage. Knows no loss and no loop.
 
@@ -59,8 +59,8 @@ pub fn save_state(dir: &Path, vs: &VarStore, optimiser: &AdamW, average: &Ema, c
     curve.save(&dir.join("losses.csv"))
 }
 
-/// Restores what [`save_state`] wrote last and is whole; tells how many steps that were. Where nothing is, all is as it was: half of a damaged checkpoint is
-/// not taken.
+/// Restores what [`save_state`] wrote last and is whole; tells how many steps that were. Where nothing is, all is as it
+/// was: half of a damaged checkpoint is not taken.
 ///
 /// # Errors
 /// If checkpoints cannot be listed.

@@ -1,6 +1,7 @@
 //! The recordings of a NeRSemble capture as rows, and what its readers say of folders and errors.
 //!
-//! No stage, but what the sources of such captures and the film of a synthetic one have in common. Knows where things lie, not what they show.
+//! No stage, but what the sources of such captures and the film of a synthetic one have in common. Knows where things
+//! lie, not what they show.
 
 use crate::common::video_reader::VideoReader;
 use anyhow::{Context, Result, bail, ensure};

@@ -1,8 +1,10 @@
-//! Where mouth and eyes are, in a picture or on a head: what the lips' and the eyelids' triangulated landmarks surround.
+//! Where mouth and eyes are, in a picture or on a head: what the lips' and the eyelids' triangulated landmarks
+//! surround.
 //!
-//! No stage, but what scores of regions go by, and what `track_skin` leaves out. Landmarks come from the training cameras' pictures and are projected into the view, so the
-//! regions depend neither on a render nor, in a held-out view, on that view's own picture; on synthetic people they do not know the truth either. Source of the
-//! indices: the contours of MediaPipe's face mesh. Knows no scores.
+//! No stage, but what scores of regions go by, and what `track_skin` leaves out. Landmarks come from the training
+//! cameras' pictures and are projected into the view, so the regions depend neither on a render nor, in a held-out
+//! view, on that view's own picture; on synthetic people they do not know the truth either. Source of the indices: the
+//! contours of MediaPipe's face mesh. Knows no scores.
 
 use crate::common::landmarks::{TRIANGULATED, of_column};
 use crate::common::media::camera_of;
@@ -13,7 +15,8 @@ use glam::{DVec2, DVec3};
 use manifests::Type;
 use protocol::Row;
 
-/// The columns that tell where landmarks are and how the picture was cut out; without `landmarks3d` there are no regions.
+/// The columns that tell where landmarks are and how the picture was cut out; without `landmarks3d` there are no
+/// regions.
 pub const MAY_READ: [(&str, Type); 6] = [
     TRIANGULATED,
     ("intrinsics", Type::Floats(9)),
@@ -49,7 +52,8 @@ pub struct Faces {
 }
 
 impl Faces {
-    /// Of a row and its G-buffer, which says how large the picture is; none if the row has no landmarks or lacks a column.
+    /// Of a row and its G-buffer, which says how large the picture is; none if the row has no landmarks or lacks a
+    /// column.
     ///
     /// # Errors
     /// If a column has another width.
@@ -101,7 +105,8 @@ impl Faces {
 pub struct OpenEyes(Vec<Vec<DVec2>>);
 
 impl OpenEyes {
-    /// Of the landmarks of a moment in the frame of a head that looks along z, in any unit. An eye of which too few were found is not known.
+    /// Of the landmarks of a moment in the frame of a head that looks along z, in any unit. An eye of which too few
+    /// were found is not known.
     pub fn of(places: &[Option<DVec3>]) -> OpenEyes {
         let eye = |contour: [usize; 16]| {
             let places: Vec<DVec2> =

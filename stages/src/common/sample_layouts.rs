@@ -1,7 +1,7 @@
 //! A few pictures of a capture, laid out on disk in each layout that the source stages read: for `survey_layouts`.
 //!
-//! Pictures, mattes, videos, calibration, colours and points are those of the capture. Nobody tracked its people with FLAME or with
-//! a published NPHM: these files hold the neutral face. Writes; reads nothing back.
+//! Pictures, mattes, videos, calibration, colours and points are those of the capture. Nobody tracked its people with
+//! FLAME or with a published NPHM: these files hold the neutral face. Writes; reads nothing back.
 
 use crate::common::media::Image;
 use anyhow::{Context, Result};
@@ -41,7 +41,8 @@ pub struct Sample {
 /// The participant that the samples are said to be of.
 pub const PARTICIPANT: u32 = 1;
 
-/// A layout: where its samples are read from below the folder that they were written to, and the function that writes them.
+/// A layout: where its samples are read from below the folder that they were written to, and the function that writes
+/// them.
 pub type Layout = (&'static str, fn(&Path, &[Sample]) -> Result<()>);
 
 /// All of them, those of NeRSemble first.

@@ -1,9 +1,10 @@
 //! Scans as pools of points: how they are drawn from meshes in correspondence, and how they lie on disk.
 //!
-//! No stage, but what `scan_synthetic` and `scan_meshes` put out and trainings take in. Points are taken where cameras all around would see the
-//! surface, so that hidden folds are not learned; the side of a point is told by whether any camera sees past it. Beside them
-//! lie the scans' vertices, which are the same in all scans of all people, and the triangles. All is in
-//! model space: units of 25 cm, the head where FLAME has it (see `head_models::HEAD_CENTER`). Knows no networks, and not whose heads they are.
+//! No stage, but what `scan_synthetic` and `scan_meshes` put out and trainings take in. Points are taken where cameras
+//! all around would see the surface, so that hidden folds are not learned; the side of a point is told by whether any
+//! camera sees past it. Beside them lie the scans' vertices, which are the same in all scans of all people, and the
+//! triangles. All is in model space: units of 25 cm, the head where FLAME has it (see `head_models::HEAD_CENTER`).
+//! Knows no networks, and not whose heads they are.
 
 use crate::common::arrays::{Array, Arrays, array, read_arrays};
 use crate::common::head_models::HEAD_CENTER;
@@ -41,8 +42,8 @@ pub struct Sampler {
 }
 
 impl Sampler {
-    /// Draws the pools of scan `i` of a person, whose vertices (model units) are `posed` and, in their neutral scan, `neutral`; adds them and the
-    /// vertices to `arrays`.
+    /// Draws the pools of scan `i` of a person, whose vertices (model units) are `posed` and, in their neutral scan,
+    /// `neutral`; adds them and the vertices to `arrays`.
     ///
     /// # Errors
     /// If no camera sees a face, or nothing but a face.
@@ -193,7 +194,8 @@ impl Seen {
     }
 }
 
-/// Cameras around the head's place in model space, in whose unit they measure: on a spiral over the upper four fifths of a sphere around the head; from below one would see into the neck.
+/// Cameras around the head's place in model space, in whose unit they measure: on a spiral over the upper four fifths
+/// of a sphere around the head; from below one would see into the neck.
 pub fn cameras() -> Vec<Camera> {
     let center = DVec3::from(HEAD_CENTER.map(f64::from));
     let (distance, span) = (8.0, 1.9);

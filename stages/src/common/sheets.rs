@@ -1,4 +1,5 @@
-//! Sheets of pictures that compare renders with the truth: which views are on them, and how lines and columns are named.
+//! Sheets of pictures that compare renders with the truth: which views are on them, and how lines and columns are
+//! named.
 //!
 //! No stage, but what `contact_sheet` and `error_sheet` have in common. Knows no scores.
 
@@ -27,14 +28,15 @@ pub const MAY_READ: [(&str, Type); 3] = [("participant", Type::I64), ("crop", Ty
 
 /// What a sheet shows.
 pub struct Views<'a> {
-    /// What views are called and their rows, one of each method that has it, spread evenly over what there is of each split.
+    /// What views are called and their rows, one of each method that has it, spread evenly over what there is of each
+    /// split.
     pub spread: Vec<(String, Vec<Row<'a>>)>,
     /// The methods, in the order in which they come.
     pub methods: Vec<String>,
 }
 
-/// At most `lines` of the rows' views, as many of each split as of the others: of views that are split there are few of the one that scores are of,
-/// and evenly spread over all the sheet would have none.
+/// At most `lines` of the rows' views, as many of each split as of the others: of views that are split there are few of
+/// the one that scores are of, and evenly spread over all the sheet would have none.
 ///
 /// # Errors
 /// If a row does not say what it shows.
@@ -74,7 +76,8 @@ pub fn spread(rows: Vec<Row<'_>>, lines: usize) -> Result<Views<'_>> {
 /// What tells a view from others: split, person, sequence, camera and moment, crop.
 type View = (Option<String>, Option<i64>, (String, String, i64), Option<i64>);
 
-/// Which of all views are shown, of splits that have so many and lie one behind the other: lines are dealt out in turn to splits that have views left.
+/// Which of all views are shown, of splits that have so many and lie one behind the other: lines are dealt out in turn
+/// to splits that have views left.
 fn middles(sizes: &[usize], lines: usize) -> Vec<usize> {
     let mut shares = vec![0; sizes.len()];
     let mut left = lines.min(sizes.iter().sum());
@@ -116,7 +119,8 @@ pub fn render_of(rows: &[Row<'_>], method: &str) -> Result<Option<Image>> {
     Ok(None)
 }
 
-/// The strip above a sheet that names its columns, each `size` px wide. All names are written in one size; long ones take more lines.
+/// The strip above a sheet that names its columns, each `size` px wide. All names are written in one size; long ones
+/// take more lines.
 ///
 /// # Errors
 /// If a letter cannot be drawn.

@@ -1,6 +1,8 @@
-//! Points of the skin on disk, and the moment they are found again from: what `track_skin` puts out, and `track_head` and `evaluate_skin` take in.
+//! Points of the skin on disk, and the moment they are found again from: what `track_skin` puts out, and `track_head`
+//! and `evaluate_skin` take in.
 //!
-//! No stage. A file is safetensors of `points` (world, metres) and `places` (canonical, model units), each `[N, 3]`. Knows not how they were found.
+//! No stage. A file is safetensors of `points` (world, metres) and `places` (canonical, model units), each `[N, 3]`.
+//! Knows not how they were found.
 
 use crate::common::arrays::{Array, Arrays, array, read_arrays, write_arrays};
 use anyhow::{Context, Result, ensure};
@@ -63,8 +65,8 @@ pub fn is_same(a: &(String, i64), b: &(String, i64)) -> bool {
     a.1 == b.1 && (a.0 == b.0 || a.0.is_empty() || b.0.is_empty())
 }
 
-/// Of rows of tracked moments of a person those of one: the moment that was not lost and whose expression is smallest, the first in
-/// the table if several are equal.
+/// Of rows of tracked moments of a person those of one: the moment that was not lost and whose expression is smallest,
+/// the first in the table if several are equal.
 ///
 /// # Errors
 /// If there is none.
@@ -84,8 +86,8 @@ pub fn reference<'a>(rows: &[Row<'a>]) -> Result<Vec<Row<'a>>> {
     Ok(out)
 }
 
-/// The first of the faces, each lost or not and with the size of its expression, that was found and whose expression is smallest. Where a face was lost
-/// the code is 0, or that of the moment before.
+/// The first of the faces, each lost or not and with the size of its expression, that was found and whose expression is
+/// smallest. Where a face was lost the code is 0, or that of the moment before.
 fn calmest(faces: &[(bool, f64)]) -> Option<usize> {
     let found = faces.iter().enumerate().filter(|(_, (lost, size))| !lost && size.is_finite());
     found.min_by(|(_, a), (_, b)| a.1.total_cmp(&b.1)).map(|(i, _)| i)

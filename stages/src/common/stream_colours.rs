@@ -1,7 +1,9 @@
-//! What the head of an H.264 or HEVC stream says of its colours: the VUI of its first sequence parameter set, as MP4 keeps it.
+//! What the head of an H.264 or HEVC stream says of its colours: the VUI of its first sequence parameter set, as MP4
+//! keeps it.
 //!
-//! Sources: ITU-T H.264, 7.3.2.1.1 and E.1.1; ITU-T H.265, 7.3.2.2, 7.3.3, 7.3.4, 7.3.7 and E.2.1; ISO/IEC 14496-15 for `avcC` and `hvcC`.
-//! Knows no container beyond these two boxes, and decodes nothing. Streams may be damaged: then they say nothing.
+//! Sources: ITU-T H.264, 7.3.2.1.1 and E.1.1; ITU-T H.265, 7.3.2.2, 7.3.3, 7.3.4, 7.3.7 and E.2.1; ISO/IEC 14496-15 for
+//! `avcC` and `hvcC`. Knows no container beyond these two boxes, and decodes nothing. Streams may be damaged: then they
+//! say nothing.
 
 /// Colours by the numbers of ITU-T H.273; 2 is what is not told.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -1,8 +1,9 @@
 //! A tracked surface whose places are asked for by what they are of the head.
 //!
-//! No stage, but what `track_skin` and `evaluate_skin` follow skin with. Places between vertices are beside the vertex whose canonical place is nearest, as far
-//! as in the canonical head, turned as the head is: vertices lie some millimetres apart, over which skin hardly bends. A place that has no vertex near, such as the inside of a mouth
-//! that is shut now, is nowhere. Knows no pictures.
+//! No stage, but what `track_skin` and `evaluate_skin` follow skin with. Places between vertices are beside the vertex
+//! whose canonical place is nearest, as far as in the canonical head, turned as the head is: vertices lie some
+//! millimetres apart, over which skin hardly bends. A place that has no vertex near, such as the inside of a mouth that
+//! is shut now, is nowhere. Knows no pictures.
 
 use crate::common::tracked;
 use anyhow::{Result, ensure};

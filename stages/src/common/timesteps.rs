@@ -1,7 +1,7 @@
 //! The order of a sequence's rows in time.
 //!
-//! No stage, but what those share whose group is a sequence: they name files by the timestep, or look from one row to the next, so one
-//! timestep twice would mix what does not belong together. Knows no other column.
+//! No stage, but what those share whose group is a sequence: they name files by the timestep, or look from one row to
+//! the next, so one timestep twice would mix what does not belong together. Knows no other column.
 
 use anyhow::{Result, ensure};
 use protocol::Row;
@@ -15,7 +15,8 @@ pub fn in_time(rows: &[Row<'_>]) -> Result<Vec<(i64, usize)>> {
     ordered(rows.iter().enumerate().map(timestep).collect::<Result<_>>()?)
 }
 
-/// Refuses one moment twice, of moments of a person that are sorted: they would be two people, or one moment that counts as often as there are cameras.
+/// Refuses one moment twice, of moments of a person that are sorted: they would be two people, or one moment that
+/// counts as often as there are cameras.
 ///
 /// # Errors
 /// If two are equal.

@@ -1,7 +1,8 @@
 //! How far the tracking of a sequence has come, on disk: what `track_head` goes on from after a kill.
 //!
-//! No stage. A checkpoint (`trainer::Checkpoints`) holds all frames that are done, bit for bit; meshes lie beside them, each written under another name and
-//! renamed when it is complete. Whatever cannot be read counts as not done. Knows no model and no points.
+//! No stage. A checkpoint (`trainer::Checkpoints`) holds all frames that are done, bit for bit; meshes lie beside them,
+//! each written under another name and renamed when it is complete. Whatever cannot be read counts as not done. Knows
+//! no model and no points.
 
 use crate::common::trainer::Checkpoints;
 use anyhow::{Context, Result, ensure};

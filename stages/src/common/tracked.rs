@@ -1,7 +1,8 @@
 //! The tracked mesh on disk: a PLY with, for every vertex, its canonical position and two ambient coordinates.
 //!
-//! No stage, but what `track_head` puts out and `raster_gbuffer` and the scores take in. Positions are metres in the world
-//! frame; canonical coordinates are NPHM units (1 unit = 25 cm), as the 5-d point at which the head model is queried.
+//! No stage, but what `track_head` puts out and `raster_gbuffer` and the scores take in. Positions are metres in the
+//! world frame; canonical coordinates are NPHM units (1 unit = 25 cm), as the 5-d point at which the head model is
+//! queried.
 
 use anyhow::{Context, Result};
 use geometry::Mesh;

@@ -62,7 +62,8 @@ impl Checkpoints {
         Ok(0)
     }
 
-    /// Ends a training whose loss, or the norm of whose gradients, is no number any more, before a checkpoint of it is written.
+    /// Ends a training whose loss, or the norm of whose gradients, is no number any more, before a checkpoint of it is
+    /// written.
     ///
     /// # Errors
     /// See [`Checkpoints::diverged`].
@@ -87,7 +88,8 @@ impl Checkpoints {
         )
     }
 
-    /// Behind a step: a checkpoint where one is due, every so many steps or because the task should stop, and then the task stops.
+    /// Behind a step: a checkpoint where one is due, every so many steps or because the task should stop, and then the
+    /// task stops.
     ///
     /// # Errors
     /// If a file cannot be written, or the task is to stop; it is begun again, and goes on from the checkpoint.
@@ -210,8 +212,8 @@ impl LossCurve {
     }
 }
 
-/// How many replicas help a network on this device whose batches come in `parts`: one for each further thread, as long as there are parts for
-/// them; none on a GPU, which is busy with one part.
+/// How many replicas help a network on this device whose batches come in `parts`: one for each further thread, as long
+/// as there are parts for them; none on a GPU, which is busy with one part.
 pub fn helpers(device: Device, parts: usize, threads: usize) -> usize {
     if device.is_cuda() { 0 } else { parts.min(threads).max(1) - 1 }
 }

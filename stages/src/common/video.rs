@@ -1,8 +1,9 @@
 //! Writes H.264 videos: OpenH264 encodes, an MP4 file holds what it says. And tells whether videos are of one rate.
 //!
-//! Not through OpenCV: the encoder behind it, x264, estimates by its macroblock tree from memory that nobody has written, so
-//! that the same frames give other bytes in another process. OpenH264 is built from source with one thread and without
-//! assembler, so that neither the host's codecs nor its processor have a say. Knows no stage; videos are read by `video_reader`.
+//! Not through OpenCV: the encoder behind it, x264, estimates by its macroblock tree from memory that nobody has
+//! written, so that the same frames give other bytes in another process. OpenH264 is built from source with one thread
+//! and without assembler, so that neither the host's codecs nor its processor have a say. Knows no stage; videos are
+//! read by `video_reader`.
 
 use crate::common::media::Image;
 use crate::common::video_reader::VideoReader;
@@ -22,8 +23,8 @@ use std::path::{Path, PathBuf};
 
 /// Ticks a second of the times in a file: MPEG's own clock, which common frame rates divide.
 const CLOCK: NonZeroU32 = NonZeroU32::new(90_000).expect("not zero");
-/// Of every frame; 6 more double the steps. Recordings for reconstruction are kept finer than films to look at: with 26, fewer
-/// of a face's landmarks are found at 100 px.
+/// Of every frame; 6 more double the steps. Recordings for reconstruction are kept finer than films to look at: with
+/// 26, fewer of a face's landmarks are found at 100 px.
 const QUANTISER: u8 = 20;
 /// Frames from one that stands alone to the next.
 const PERIOD: u32 = 250;
@@ -32,7 +33,8 @@ const SMALLEST: usize = 16;
 /// The longer and the shorter side of the largest frames that it takes, px.
 const LARGEST: [usize; 2] = [3840, 2160];
 
-/// Checks that videos of one scene show the same moments under the same numbers of frames; other numbers of frames are told.
+/// Checks that videos of one scene show the same moments under the same numbers of frames; other numbers of frames are
+/// told.
 ///
 /// # Errors
 /// If two have different rates; the message names them.
@@ -86,8 +88,9 @@ pub fn write_video(path: &Path, fps: f64, frames: &[Image]) -> Result<()> {
     video.finish()
 }
 
-/// A video of RGB or grey frames, all of one size, that comes into being frame by frame: what it holds is what they were encoded to.
-/// The same frames give the same bytes. Of an odd width or height, the last column or row is left out: colour is kept for 2 x 2 px.
+/// A video of RGB or grey frames, all of one size, that comes into being frame by frame: what it holds is what they
+/// were encoded to. The same frames give the same bytes. Of an odd width or height, the last column or row is left out:
+/// colour is kept for 2 x 2 px.
 pub struct VideoWriter {
     path: PathBuf,
     fps: f64,
@@ -136,7 +139,8 @@ impl VideoWriter {
     /// Adds a frame.
     ///
     /// # Errors
-    /// If it has another size than the first, or one that the encoder does not take (16 px a side to 3840 x 2160 px, upright or not).
+    /// If it has another size than the first, or one that the encoder does not take (16 px a side to 3840 x 2160 px,
+    /// upright or not).
     pub fn push(&mut self, frame: &Image) -> Result<()> {
         let (text, i) = (self.path.display(), self.frames);
         let first = *self.shape.get_or_insert(shape(frame));
@@ -216,8 +220,8 @@ fn shape(frame: &Image) -> (usize, usize, usize) {
     (frame.width, frame.height, frame.channels)
 }
 
-/// A frame in luma and two colour differences: BT.601 in the limited range, as readers take a video that says nothing of it. In
-/// whole numbers, 65536ths, rounded: the encoder library's own conversion cuts off, which darkens.
+/// A frame in luma and two colour differences: BT.601 in the limited range, as readers take a video that says nothing
+/// of it. In whole numbers, 65536ths, rounded: the encoder library's own conversion cuts off, which darkens.
 fn planes(frame: &Image, width: usize, height: usize) -> YUVBuffer {
     let at = |x: usize, y: usize| {
         let start = (y * frame.width + x) * frame.channels;

@@ -12,7 +12,8 @@ use opencv::videoio;
 use std::path::Path;
 use turbojpeg::PixelFormat;
 
-/// A frame as the decoder gave it. Most of the cost of a large picture is in copies, and what is only written needs none.
+/// A frame as the decoder gave it. Most of the cost of a large picture is in copies, and what is only written needs
+/// none.
 pub struct Frame<'a>(&'a Mat);
 
 impl Frame<'_> {
@@ -38,7 +39,8 @@ impl Frame<'_> {
 /// Reads frames of a video one after the other.
 pub struct VideoReader {
     capture: videoio::VideoCapture,
-    /// The last frame as it is stored, mirrored, turned, and in its own colours, as far as these are asked for; their memory is that of the next.
+    /// The last frame as it is stored, mirrored, turned, and in its own colours, as far as these are asked for; their
+    /// memory is that of the next.
     stored: Mat,
     mirrored: Mat,
     turned: Mat,
@@ -157,7 +159,8 @@ impl VideoReader {
                 self.path
             )));
         }
-        // ffmpeg's formats of more than 8 bits end their code with the number of bits, and OpenCV takes the limited range for granted
+        // ffmpeg's formats of more than 8 bits end their code with the number of bits, and OpenCV takes the limited
+        // range for granted
         let format = self.capture.get(videoio::CAP_PROP_CODEC_PIXEL_FORMAT)?.max(0.0) as u32;
         let is_deep = (9..=16).contains(&(format >> 24));
         Ok((colours.full_range && is_deep).then(|| {

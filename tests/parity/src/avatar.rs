@@ -1,5 +1,6 @@
-//! What lies around the networks of an avatar: quantisers, condition channels, TriPlane, the noise schedule and sampling
-//! with shared noise; the transforms from head model to camera stand in `transforms`. Tolerances come with each case.
+//! What lies around the networks of an avatar: quantisers, condition channels, TriPlane, the noise schedule and
+//! sampling with shared noise; the transforms from head model to camera stand in `transforms`. Tolerances come with
+//! each case.
 
 mod transforms;
 
@@ -162,7 +163,8 @@ fn normals(case: &Folder, checks: &mut Checks) -> Result<()> {
     Ok(())
 }
 
-/// The channels of the condition that the case's textures make, after comparing their sizes with what its configuration says.
+/// The channels of the condition that the case's textures make, after comparing their sizes with what its configuration
+/// says.
 fn textures(case: &Folder) -> Result<i64> {
     let config = &case.meta["config"];
     let (planes, map) = (case.io.raw("in.planes")?.size(), case.io.raw("in.ambient_map")?.size());

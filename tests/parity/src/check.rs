@@ -99,7 +99,8 @@ impl Checks {
         self.scaled(what, &excess, want, tolerance);
     }
 
-    /// Largest difference in units of max(1, the reference's root mean square): what cancels in a sum is as large as its terms.
+    /// Largest difference in units of max(1, the reference's root mean square): what cancels in a sum is as large as
+    /// its terms.
     pub fn by_rms(&mut self, what: impl Into<String>, got: &Tensor, want: &Tensor, tolerance: f64) {
         let unit =
             |want: &Tensor| want.ones_like() * want.square().mean(Kind::Double).sqrt().double_value(&[]).max(1.0);
@@ -181,8 +182,8 @@ impl Report {
     }
 }
 
-/// Tensors of a case, with errors for absent ones. Notes which were asked for: one that nobody asks for is compared with
-/// nothing.
+/// Tensors of a case, with errors for absent ones. Notes which were asked for: one that nobody asks for is compared
+/// with nothing.
 pub struct Case {
     tensors: Tensors,
     place: String,

@@ -1,5 +1,6 @@
-//! The conventions that configurations of the avatar's cases name. Of each there is one that is implemented: a case that names
-//! another is compared with it all the same, since words may differ where numbers agree, and told of. Knows no tensors' values.
+//! The conventions that configurations of the avatar's cases name. Of each there is one that is implemented: a case
+//! that names another is compared with it all the same, since words may differ where numbers agree, and told of. Knows
+//! no tensors' values.
 
 use anyhow::{Result, bail};
 use serde_json::{Value, json};
@@ -28,7 +29,8 @@ const SCHEDULE: &[&str] = &[
 const POSE: &[&str] = &["nphm_over_flame"];
 const CAMERA: &[&str] = &["near", "far", "render_size"];
 
-/// Tells of a configuration that asks for another convention than the one that is implemented, and of fields that nobody knows.
+/// Tells of a configuration that asks for another convention than the one that is implemented, and of fields that
+/// nobody knows.
 ///
 /// # Errors
 /// If the kind of case is unknown.

@@ -1,5 +1,6 @@
-//! Stable Diffusion's parts: U-Net, ControlNet, auto-encoder, and the whole sampling loop; schedulers and the training step
-//! have files of their own. Tolerances are those of the first set's README, and more where a set says that its reference is noisier.
+//! Stable Diffusion's parts: U-Net, ControlNet, auto-encoder, and the whole sampling loop; schedulers and the training
+//! step have files of their own. Tolerances are those of the first set's README, and more where a set says that its
+//! reference is noisier.
 
 use std::path::Path;
 
@@ -175,9 +176,9 @@ fn vae(dir: &Path, model: &str, checks: &mut Checks) -> Result<()> {
     io.all_asked(|_| false)
 }
 
-/// The loop of sampling with the class that models/scheduler names, as its pipelines call it: DDIM without noise of its own if
-/// the case does not say otherwise. Each step begins with the reference's own latent, as schedulers alone do: guidance multiplies the roundings
-/// of a deep network at every one.
+/// The loop of sampling with the class that models/scheduler names, as its pipelines call it: DDIM without noise of its
+/// own if the case does not say otherwise. Each step begins with the reference's own latent, as schedulers alone do:
+/// guidance multiplies the roundings of a deep network at every one.
 fn pipeline(dir: &Path, checks: &mut Checks) -> Result<()> {
     let io = Case::read(&dir.join("pipeline.safetensors"))?;
     let ((_unet_vs, unet), (_net_vs, net)) = (load_unet(dir)?, load_controlnet(dir)?);
@@ -224,7 +225,8 @@ fn pipeline(dir: &Path, checks: &mut Checks) -> Result<()> {
     io.all_asked(|_| false)
 }
 
-/// What both halves of a batch are given, `2 * pictures` of it: it is stored as that, for each picture, or once, `halves` of it then.
+/// What both halves of a batch are given, `2 * pictures` of it: it is stored as that, for each picture, or once,
+/// `halves` of it then.
 fn twice(stored: &Tensor, pictures: i64, halves: i64, name: &str) -> Result<Tensor> {
     match stored.size()[0] {
         all if all == 2 * pictures => Ok(stored.shallow_clone()),

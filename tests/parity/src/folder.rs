@@ -55,8 +55,8 @@ impl Folder {
     }
 }
 
-/// Runs a family's cases: `run` is given each case's kind. A listed case without a folder, a folder that is not listed, a
-/// file that belongs to none, a kind that `run` does not know and an output that it does not look at are failures.
+/// Runs a family's cases: `run` is given each case's kind. A listed case without a folder, a folder that is not listed,
+/// a file that belongs to none, a kind that `run` does not know and an output that it does not look at are failures.
 pub fn run(dir: &Path, family: &str, report: &mut Report, run: impl Fn(&str, &Folder, &mut Checks) -> Result<()>) {
     let cases = match json(&dir.join("cases.json")) {
         Ok(Value::Array(cases)) => cases,

@@ -1,5 +1,5 @@
-//! Scalar fields written as formulas, such as `|p-(0.1,0,0)|-0.4` or `hypot(hypot(x,y)-0.55,z)-0.22, a torus`: a parser by
-//! recursive descent, and evaluation in f64. Knows no grids; what can be computed stands in `functions`.
+//! Scalar fields written as formulas, such as `|p-(0.1,0,0)|-0.4` or `hypot(hypot(x,y)-0.55,z)-0.22, a torus`: a parser
+//! by recursive descent, and evaluation in f64. Knows no grids; what can be computed stands in `functions`.
 
 mod functions;
 
@@ -11,12 +11,13 @@ use functions::{Function, Node, Part, modulo, point_of};
 /// A scalar field of x, y and z, or of the point p that they make up.
 ///
 /// It may use numbers, `pi`, `e`, `+ - * / %`, powers (`^`, `**`, a raised 2 or 3), products without a sign (`0.3x`),
-/// parentheses, points `(a,b,c)` and `(a,b)`, which are multiplied and divided coordinate by coordinate, `p.x`, bars for lengths
-/// and absolute values, and the functions of `Function::named`.
+/// parentheses, points `(a,b,c)` and `(a,b)`, which are multiplied and divided coordinate by coordinate, `p.x`, bars
+/// for lengths and absolute values, and the functions of `Function::named`.
 pub struct Formula(Node);
 
 impl Formula {
-    /// Reads a formula. What follows it after a semicolon, after a comma and a blank, or in parentheses after a blank is a remark.
+    /// Reads a formula. What follows it after a semicolon, after a comma and a blank, or in parentheses after a blank
+    /// is a remark.
     ///
     /// # Errors
     /// If it is not understood; the place is counted in characters from 1.
@@ -67,7 +68,8 @@ struct Parser<'a> {
     at: usize,
     /// Bars that are open in the innermost parentheses.
     open_bars: usize,
-    /// Whether it is not clear how far the divisor or the exponent that was just read goes: `1/2x` and `e^2x` have two readings.
+    /// Whether it is not clear how far the divisor or the exponent that was just read goes: `1/2x` and `e^2x` have two
+    /// readings.
     is_loose: bool,
 }
 
@@ -154,8 +156,8 @@ impl<'a> Parser<'a> {
         }
     }
 
-    /// Whether a factor follows without a sign: a name, parentheses or bars at a number, at parentheses or at bars. Parentheses
-    /// after a blank may be a remark, and a bar may be the end of what is inside bars.
+    /// Whether a factor follows without a sign: a name, parentheses or bars at a number, at parentheses or at bars.
+    /// Parentheses after a blank may be a remark, and a bar may be the end of what is inside bars.
     fn factor_follows(&self) -> bool {
         let (before, rest) = (self.text[..self.at].chars().next_back(), self.rest());
         let after_number = before.is_some_and(|symbol| symbol.is_ascii_digit() || symbol == '.');

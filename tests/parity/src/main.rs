@@ -1,6 +1,6 @@
 //! `parity DIR`: runs every case of a folder of reference inputs and outputs against our implementations, prints the
-//! worst error of each beside its tolerance, and fails if one is over, unknown or missing. This file only looks what lies
-//! in the folder; each family of cases has a file of its own.
+//! worst error of each beside its tolerance, and fails if one is over, unknown or missing. This file only looks what
+//! lies in the folder; each family of cases has a file of its own.
 
 mod avatar;
 mod check;

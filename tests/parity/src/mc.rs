@@ -1,5 +1,5 @@
-//! Marching cubes on fields written as formulas and on stored grids: counts and topology exactly, area, volume and vertices
-//! closely.
+//! Marching cubes on fields written as formulas and on stored grids: counts and topology exactly, area, volume and
+//! vertices closely.
 
 use std::path::Path;
 
@@ -154,8 +154,8 @@ fn grid(name: &str, about: &Value, stored: Option<&Tensor>, checks: &mut Checks)
     sizes(&mesh, want, (f64::from(values[0]) >= level) != is_mirrored, checks)
 }
 
-/// Area, and what only a closed surface has: a volume, and a side that looks outwards. That is the side where the field is
-/// higher, so faces look inwards if it is not so around the surface.
+/// Area, and what only a closed surface has: a volume, and a side that looks outwards. That is the side where the field
+/// is higher, so faces look inwards if it is not so around the surface.
 fn sizes(mesh: &Mesh, want: &Value, is_higher_around: bool, checks: &mut Checks) -> Result<()> {
     let relative = |got: f64, key: &str| -> Result<f64> {
         let want = number(want, key)?;
@@ -175,7 +175,8 @@ fn sizes(mesh: &Mesh, want: &Value, is_higher_around: bool, checks: &mut Checks)
 mod tests {
     use super::*;
 
-    /// A sphere of radius 0.6 about the origin in a grid from -1 to 1, shifted along x by `shift`, with the sign of `sign`.
+    /// A sphere of radius 0.6 about the origin in a grid from -1 to 1, shifted along x by `shift`, with the sign of
+    /// `sign`.
     fn sphere(shift: f64, sign: f64) -> (Vec<f32>, Value) {
         let n = 12;
         let at = |i: usize| 2.0 * i as f64 / (n - 1) as f64 - 1.0;

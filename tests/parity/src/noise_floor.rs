@@ -1,7 +1,8 @@
-//! How far the reference is from itself: what its own f32 differs from its f64, tensor by tensor, in `noise_floor.json`.
+//! How far the reference is from itself: what its own f32 differs from its f64, tensor by tensor, in
+//! `noise_floor.json`.
 //!
-//! Tolerances are made for one set's networks. Deeper ones round more often, the reference's as ours, so that a tolerance never is below
-//! [`ABOVE`] times what the reference says of its own. Knows no network.
+//! Tolerances are made for one set's networks. Deeper ones round more often, the reference's as ours, so that a
+//! tolerance never is below [`ABOVE`] times what the reference says of its own. Knows no network.
 
 use std::path::Path;
 

@@ -1,5 +1,5 @@
-//! The head model: published NPHM and MonoNPHM networks on random or closed-form weights, in single and in double precision.
-//! Tolerances come with each case.
+//! The head model: published NPHM and MonoNPHM networks on random or closed-form weights, in single and in double
+//! precision. Tolerances come with each case.
 
 use anyhow::{Context, Result, bail, ensure};
 use models::nphm::roots::Options;
@@ -188,8 +188,8 @@ impl Case<'_> {
         Ok(out)
     }
 
-    /// The points that the reference found, booleans in the shape of `ours`, and the name of the mask that says so. Without a
-    /// mask its residuals tell, and without these it found all.
+    /// The points that the reference found, booleans in the shape of `ours`, and the name of the mask that says so.
+    /// Without a mask its residuals tell, and without these it found all.
     fn found(&self, options: &Options, ours: &Tensor) -> Result<(Option<String>, Tensor)> {
         let mut masks = self.folder.io.names().filter(|name| is_mask(name));
         let (mask, found) = match (masks.next(), self.folder.io.raw("out.broyden_reference_residual")) {

@@ -1,5 +1,5 @@
-//! What configurations of the head model's cases say: dimensions of networks, blending, root finding. A field is read, or has
-//! to say what is implemented, or is told to be unknown. Knows no tensors.
+//! What configurations of the head model's cases say: dimensions of networks, blending, root finding. A field is read,
+//! or has to say what is implemented, or is told to be unknown. Knows no tensors.
 
 use anyhow::{Context, Result, bail, ensure};
 use models::nphm::config::{Activation, ColorConfig};
@@ -9,8 +9,8 @@ use serde_json::Value;
 
 use crate::check::{Checks, only};
 
-/// Newton steps after Broyden's, where what is compared presumes a root that is fully converged. A step that does not come
-/// closer is not taken, so those that are not needed cost time alone.
+/// Newton steps after Broyden's, where what is compared presumes a root that is fully converged. A step that does not
+/// come closer is not taken, so those that are not needed cost time alone.
 const NEWTON_STEPS: usize = 12;
 
 /// Fields of any network, which are read or have no bearing on the result.
@@ -109,8 +109,8 @@ fn integer(config: &Value, key: &str) -> Result<i64> {
     config[key].as_i64().with_context(|| format!("config.{key} is missing"))
 }
 
-/// Fails if a configuration says that a network's input is made of other parts than these, or in another order. The sizes that
-/// a description may give, `d_k(3)` or `comm16`, follow from other fields.
+/// Fails if a configuration says that a network's input is made of other parts than these, or in another order. The
+/// sizes that a description may give, `d_k(3)` or `comm16`, follow from other fields.
 fn input_is(config: &Value, key: &str, implemented: &[&[&str]]) -> Result<()> {
     let Some(found) = config.get(key) else { return Ok(()) };
     let without_size = |part: &str| {
@@ -130,8 +130,8 @@ const WEIGHT_RULE: &str = "weights are not stored: tensor number t (0-based posi
     splitmix64(x): z=x+0x9E3779B97F4A7C15; z=(z^(z>>30))*0xBF58476D1CE4E5B9; z=(z^(z>>27))*0x94D049BB133111EB; z^(z>>31). \
     manifest rows: [key, shape, bound].";
 
-/// Fails if weights are made by another rule than the one that is implemented. In other words it may be the same one: then the
-/// first values, which are compared in any case, have to be there.
+/// Fails if weights are made by another rule than the one that is implemented. In other words it may be the same one:
+/// then the first values, which are compared in any case, have to be there.
 pub fn weight_rule(config: &Value) -> Result<()> {
     let has_values = config["weight_first8"].as_object().is_some_and(|tensors| !tensors.is_empty());
     match config.get("weight_rule") {

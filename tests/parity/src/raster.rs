@@ -159,8 +159,8 @@ fn coverage(io: &Case, faces: &[[u32; 3]], draw: impl Fn(&[[u32; 3]]) -> Raster,
     Ok(())
 }
 
-/// Whether surfaces go through each other: an edge of one face has its ends on both sides of another, with which it shares no
-/// vertex, and meets it.
+/// Whether surfaces go through each other: an edge of one face has its ends on both sides of another, with which it
+/// shares no vertex, and meets it.
 fn cross(positions: &[Vec3], faces: &[[u32; 3]]) -> bool {
     let corners = |face: &[u32; 3]| face.map(|v| positions[v as usize].as_dvec3());
     let pierces = |from: DVec3, to: DVec3, [a, b, c]: [DVec3; 3]| {

@@ -1,5 +1,6 @@
-//! Networks of both generations of Stable Diffusion in the files that releases come in (half precision, checkpoints, several
-//! files with an index), text included, and the UniPC sampler. `tests/golden/releases/write.py` makes such a family.
+//! Networks of both generations of Stable Diffusion in the files that releases come in (half precision, checkpoints,
+//! several files with an index), text included, and the UniPC sampler. `tests/golden/releases/write.py` makes such a
+//! family.
 
 use anyhow::{Context, Result, bail, ensure};
 use models::controlnet::{ControlNet, ControlNetConfig};

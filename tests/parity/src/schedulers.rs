@@ -67,8 +67,8 @@ pub fn noise(io: &Case, name: &str, step: &Step) -> Result<Option<Tensor>> {
     Ok(noise)
 }
 
-/// Our table with the roundings of the reference that add up, which keeps 1 - beta and the products in f32. Over a thousand
-/// times they come to as much as the tolerance, and to ten times that where a beta is close to 1.
+/// Our table with the roundings of the reference that add up, which keeps 1 - beta and the products in f32. Over a
+/// thousand times they come to as much as the tolerance, and to ten times that where a beta is close to 1.
 fn rounded(config: &ScheduleConfig) -> Schedule {
     let single = |x: f64| f64::from(x as f32);
     let plain = Schedule::new(&ScheduleConfig { zero_terminal_snr: false, ..config.clone() });
@@ -78,8 +78,8 @@ fn rounded(config: &ScheduleConfig) -> Schedule {
     table
 }
 
-/// What a root of the rescaled table may be off by because the reference subtracts f32 roots that are nearly equal: three
-/// units of the last root's rounding, stretched as the table is.
+/// What a root of the rescaled table may be off by because the reference subtracts f32 roots that are nearly equal:
+/// three units of the last root's rounding, stretched as the table is.
 fn rescaling_noise(config: &ScheduleConfig) -> f64 {
     let plain = Schedule::new(&ScheduleConfig { zero_terminal_snr: false, ..config.clone() });
     let root = |alpha: Option<&f64>| alpha.copied().unwrap_or(1.0).sqrt();
@@ -87,8 +87,8 @@ fn rescaling_noise(config: &ScheduleConfig) -> f64 {
     3.0 * f64::from(f32::EPSILON) / 2.0 * last * first / (first - last)
 }
 
-/// Relative to the reference, 1e-6. Of a rescaled table it is the roots, since towards 0 the reference's own rounding is no
-/// longer relative: its last entries are off by up to 4e-5 from what their formula gives.
+/// Relative to the reference, 1e-6. Of a rescaled table it is the roots, since towards 0 the reference's own rounding
+/// is no longer relative: its last entries are off by up to 4e-5 from what their formula gives.
 fn alphas(checks: &mut Checks, config: &ScheduleConfig, got: &[f64], want: &[f64]) -> Result<()> {
     ensure!(want.len() == got.len(), "the table has {} entries, ours {}", want.len(), got.len());
     let pairs = want.iter().zip(got);
@@ -128,7 +128,8 @@ fn scheduler(case: &Value, name: &str, io: &Case, checks: &mut Checks) -> Result
     }
     let theirs = io.numbers(&format!("{name}.alphas_cumprod"))?;
     alphas(checks, &config, &table.alphas_cumprod, &theirs)?;
-    // what is made of a table is compared by itself: near 1 a root of 1 - alpha has a thousand times the table's rounding
+    // what is made of a table is compared by itself: near 1 a root of 1 - alpha has a thousand times the table's
+    // rounding
     table.alphas_cumprod = theirs;
     let steps = number(case, "steps")? as usize;
     let plan = table.plan(sampler, steps).map_err(anyhow::Error::msg)?;
@@ -163,8 +164,8 @@ fn scheduler(case: &Value, name: &str, io: &Case, checks: &mut Checks) -> Result
         let next = step.advance(&sample, &output, noise.as_ref(), &mut walk);
         let (before, want) = (sample, get(&format!("prev_sample.{i}"))?);
         let next = &next + surplus(&table, (sampler, steps), step.t, [&before, &output], (&next, &want));
-        // The reference goes on from its own sample, and so does this step's successor: ours would carry the roundings of
-        // hundreds of steps along. What UniPC corrected the reference keeps to itself; `walk` has ours.
+        // The reference goes on from its own sample, and so does this step's successor: ours would carry the roundings
+        // of hundreds of steps along. What UniPC corrected the reference keeps to itself; `walk` has ours.
         sample = want;
         checks.scaled_beyond(format!("prev_sample.{i}"), &next, &sample, slack.tolerance, &slack.next);
     }
@@ -196,9 +197,10 @@ impl Slack {
     }
 }
 
-/// What more of the noise the reference puts into a step of DDIM than its formula says, as far as its rounding allows. The square of the
-/// noise's weight, 1 - p - std², is what is left of numbers near 1, in f32: where nothing of the sample is left and eta is 1 that is one or two
-/// units of rounding, of which either sign is as likely, and its root 2.4e-4 in place of 0.
+/// What more of the noise the reference puts into a step of DDIM than its formula says, as far as its rounding allows.
+/// The square of the noise's weight, 1 - p - std², is what is left of numbers near 1, in f32: where nothing of the
+/// sample is left and eta is 1 that is one or two units of rounding, of which either sign is as likely, and its root
+/// 2.4e-4 in place of 0.
 pub fn surplus(
     table: &Schedule,
     (sampler, steps): (Sampler, usize),
@@ -231,8 +233,9 @@ fn is_listed(times: &[i64], list: &[Value]) -> bool {
     }
 }
 
-/// The table of visited times: keys are `DDIMScheduler.leading.10`. It says neither the length of the schedule nor `steps_offset`: times of the
-/// first kind end with the last of all, of the second with the offset, 1 or 0, the same in all of the table.
+/// The table of visited times: keys are `DDIMScheduler.leading.10`. It says neither the length of the schedule nor
+/// `steps_offset`: times of the first kind end with the last of all, of the second with the offset, 1 or 0, the same in
+/// all of the table.
 fn timesteps(about: &Value, checks: &mut Checks) -> Result<()> {
     let table = about["timesteps"].as_object().context("there is no table of timesteps")?;
     // Trailing times begin with the last of all.
@@ -272,8 +275,8 @@ mod tests {
     use models::weights::{self, Precision, Tensors};
     use serde_json::json;
 
-    /// A case of UniPC, third order, on zero terminal SNR: what its class has and nothing else. The samples were worked out in f64
-    /// from the paper's formulas.
+    /// A case of UniPC, third order, on zero terminal SNR: what its class has and nothing else. The samples were worked
+    /// out in f64 from the paper's formulas.
     fn unipc() -> (Value, Tensors) {
         let mut alphas = Schedule::new(&ScheduleConfig::default()).alphas_cumprod;
         alphas[999] = 1.0 / f64::from(1u32 << 24);
@@ -332,8 +335,8 @@ mod tests {
         }
     }
 
-    /// A case whose samples lie 1.9e-5 beside what each step makes of the sample before: within the tolerance, if every step is
-    /// compared by itself.
+    /// A case whose samples lie 1.9e-5 beside what each step makes of the sample before: within the tolerance, if every
+    /// step is compared by itself.
     fn drifting(about: &mut Value, tensors: &mut Tensors, class: &str, spacing: &str) {
         let case = &mut about["cases"][0];
         case["scheduler"] = class.into();

@@ -1,5 +1,6 @@
-//! Numbers that a case was made with and that no tensor holds: the scale of a ControlNet, guidance, eta. They may stand in the
-//! metadata of its tensors, in a JSON file of the same name, or in its row of the folder's README.md. Knows no network.
+//! Numbers that a case was made with and that no tensor holds: the scale of a ControlNet, guidance, eta. They may stand
+//! in the metadata of its tensors, in a JSON file of the same name, or in its row of the folder's README.md. Knows no
+//! network.
 
 use std::path::Path;
 
@@ -160,7 +161,8 @@ impl Settings {
     }
 }
 
-/// Words in small letters with one space between, without the marks that stand around names and between them and numbers.
+/// Words in small letters with one space between, without the marks that stand around names and between them and
+/// numbers.
 fn plain(words: &str) -> String {
     let marks = |c: char| if "`*_=:,".contains(c) { ' ' } else { c.to_ascii_lowercase() };
     let words: String = words.chars().map(marks).collect();

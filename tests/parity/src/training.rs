@@ -99,8 +99,8 @@ pub fn train_step(dir: &Path, checks: &mut Checks) -> Result<()> {
     io.all_asked(|_| false)
 }
 
-/// The schedule that the noisy latents were made with: what train_step.json says under `scheduler`, else the README's, which is
-/// Stable Diffusion 2.1's, or, if that does not give them, the one of models/scheduler.
+/// The schedule that the noisy latents were made with: what train_step.json says under `scheduler`, else the README's,
+/// which is Stable Diffusion 2.1's, or, if that does not give them, the one of models/scheduler.
 fn schedule(dir: &Path, about: &Value, io: &Case) -> Result<Schedule> {
     if !about["scheduler"].is_null() {
         let mut config = about["scheduler"].clone();
@@ -163,8 +163,8 @@ fn optimiser(about: &Value) -> Result<(AdamW, Group)> {
     Ok((optimiser, group))
 }
 
-/// Adam's first step is a gradient's sign times the learning rate: where gradients are nearly 0 it may go the other way, which
-/// is twice as far. Below a few units of the weight's own rounding nothing is compared.
+/// Adam's first step is a gradient's sign times the learning rate: where gradients are nearly 0 it may go the other
+/// way, which is twice as far. Below a few units of the weight's own rounding nothing is compared.
 fn after_one_step(io: &Case, lr: f64, variables: &weights::Tensors, checks: &mut Checks) -> Result<()> {
     for name in io.names().filter_map(|n| n.strip_prefix("after1.")) {
         let value = variables.get(name).with_context(|| format!("no parameter {name}"))?;

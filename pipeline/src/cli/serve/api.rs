@@ -107,8 +107,8 @@ fn find(site: &Site, name: &str) -> Answered<Arc<Record>> {
     site.records.get(name).ok_or_else(|| missing("there is no run of this name"))
 }
 
-/// The run that is on: stages that are no old news, how many are at work on, and the drawing if it is another than the one of the digest that
-/// the page has already. It is asked for every second.
+/// The run that is on: stages that are no old news, how many are at work on, and the drawing if it is another than the
+/// one of the digest that the page has already. It is asked for every second.
 fn live(site: &Site, drawing: Option<&str>) -> Answered<Json> {
     let Some(live) = live::current(&site.root) else { return Ok(json!({"live": null, "svg": null})) };
     let over = live.stages.iter().filter(|stage| stage.state != "running").count();

@@ -1,8 +1,9 @@
 //! The avatar viewer: heads under codes that nobody has tracked, and what the avatar makes of them.
 //!
-//! The rows and weights are those of a finished run; the work is that of the provider's own stages, on task directories in a
-//! temporary folder. Nothing that is computed here enters the workspace. Apart from `RECIPE`s, this and `cast` are the only places in the engine
-//! that know stages of the provider by name: which of them belong together is what makes a viewer of an avatar.
+//! The rows and weights are those of a finished run; the work is that of the provider's own stages, on task directories
+//! in a temporary folder. Nothing that is computed here enters the workspace. Apart from `RECIPE`s, this and `cast` are
+//! the only places in the engine that know stages of the provider by name: which of them belong together is what makes
+//! a viewer of an avatar.
 
 use super::api::Fields;
 use super::asked::{Answer, Answered, Refusal, missing, wrong};
@@ -25,8 +26,8 @@ const POSES: &str = "pose_head";
 const DIRECTIONS: &str = "expression_directions";
 const ACTIONS: &str = "expression_actions";
 
-/// What a picture takes of its moment besides the code: turns of the eyes about the head's axes (left, then right; radians), how far the lids are
-/// open (1: as usual), and whose features.
+/// What a picture takes of its moment besides the code: turns of the eyes about the head's axes (left, then right;
+/// radians), how far the lids are open (1: as usual), and whose features.
 const OF_MOMENT: [&str; 3] = ["eyes", "lids", "participant"];
 /// How far sliders turn eyes sideways and up or down, degrees, and close or open lids.
 const GAZE: [f64; 2] = [35.0, 25.0];
@@ -191,7 +192,8 @@ impl Viewer {
         Ok(Answer::bytes("image/png", bytes))
     }
 
-    /// Code and pose of a request: those of a tracked moment, or the mean code, and steps along the directions from there.
+    /// Code and pose of a request: those of a tracked moment, or the mean code, and steps along the directions from
+    /// there.
     fn asked_for(&self, site: &Site, cast: &Cast, fields: &Fields) -> Answered<(Vec<f64>, Vec<f64>)> {
         let table = site.tables.table(&cast.tracked.table.expect("a cast has it"))?;
         let row = fields.number("row", 0)?;
@@ -323,8 +325,8 @@ fn hold(desk: &Mutex<Desk>) -> MutexGuard<'_, Desk> {
     desk.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
-/// The camera of a request. Focal length and distance are those of the first camera that pictures were drawn for; without any, of one that
-/// shows a head whole.
+/// The camera of a request. Focal length and distance are those of the first camera that pictures were drawn for;
+/// without any, of one that shows a head whole.
 fn camera(site: &Site, cast: &Cast, fields: Option<&Fields>) -> Answered<Camera> {
     let mut camera = Camera { focal: 2.4, center: [0.0; 3], angles: [0.0; 2], distance: 1.0 };
     if let Some((gbuffer, ..)) = &cast.render {
@@ -355,9 +357,9 @@ fn camera(site: &Site, cast: &Cast, fields: Option<&Fields>) -> Answered<Camera>
     Ok(camera)
 }
 
-/// From where the pictures were drawn that an avatar learned from, as the least and the greatest of each: `about` the vertical and `above` the
-/// horizontal, radians, and how far `away`, where a crop of half the size is half as far. What it makes of a view from elsewhere is guessed.
-/// Nothing if there is no avatar.
+/// From where the pictures were drawn that an avatar learned from, as the least and the greatest of each: `about` the
+/// vertical and `above` the horizontal, radians, and how far `away`, where a crop of half the size is half as far. What
+/// it makes of a view from elsewhere is guessed. Nothing if there is no avatar.
 fn seen(site: &Site, cast: &Cast, camera: &Camera) -> Answered<Json> {
     let Some((gbuffer, ..)) = &cast.render else { return Ok(Json::Null) };
     let table = site.tables.table(&gbuffer.table.expect("a cast has it"))?;
@@ -372,8 +374,8 @@ fn seen(site: &Site, cast: &Cast, camera: &Camera) -> Answered<Json> {
     Ok(range.map_or(Json::Null, |[about, above, away]| json!({"about": about, "above": above, "away": away})))
 }
 
-/// What a picture takes of a tracked moment besides its code: that of the G-buffer that was drawn of it. Of no moment, or one of which no
-/// picture was drawn, the eyes are those of the mean.
+/// What a picture takes of a tracked moment besides its code: that of the G-buffer that was drawn of it. Of no moment,
+/// or one of which no picture was drawn, the eyes are those of the mean.
 fn of_moment(site: &Site, cast: &Cast, row: Option<usize>) -> Answered<Vec<(&'static str, Type, Value)>> {
     let Some((gbuffer, ..)) = &cast.render else { return Ok(Vec::new()) };
     let tracked = site.tables.table(&cast.tracked.table.expect("a cast has it"))?;
@@ -427,7 +429,8 @@ fn turned(mut moment: Vec<(&'static str, Type, Value)>, fields: &Fields) -> Answ
     for (name, _, value) in &mut moment {
         let Value::Floats(values) = value else { continue };
         match (*name, &gaze, &lids) {
-            // about the head's x what is ahead goes down, about its y to the person's left, which is the picture's right
+            // about the head's x what is ahead goes down, about its y to the person's left, which is the picture's
+            // right
             ("eyes", Some(gaze), _) => values.chunks_exact_mut(3).for_each(|eye| {
                 eye[0] -= gaze[1].to_radians();
                 eye[1] += gaze[0].to_radians();

@@ -32,8 +32,8 @@ impl Camera {
     }
 }
 
-/// From where a picture of this pose and focal length (over its side) shows a head: angles about the vertical and above the horizontal, and the
-/// distance at which the viewer's camera would show it in the same size, over its own distance.
+/// From where a picture of this pose and focal length (over its side) shows a head: angles about the vertical and above
+/// the horizontal, and the distance at which the viewer's camera would show it in the same size, over its own distance.
 pub fn view(pose: &[f64], focal: f64, camera: &Camera) -> [f64; 3] {
     let eye: [f64; 3] = std::array::from_fn(|i| -(0..3).map(|k| pose[4 * k + i] * pose[4 * k + 3]).sum::<f64>());
     let [x, y, z]: [f64; 3] = std::array::from_fn(|i| eye[i] - camera.center[i]);

@@ -1,4 +1,5 @@
-//! Two tables side by side: rows brought together, each with its files and numbers from both, for pictures under a slider.
+//! Two tables side by side: rows brought together, each with its files and numbers from both, for pictures under a
+//! slider.
 
 use super::asked::Answered;
 use super::rows::cell;

@@ -1,5 +1,5 @@
-//! What units that failed have left behind, and which units are worked on: told by the logs that a run notes for each stage. The log of
-//! what failed ends with what the run said of it. Knows nothing else of how logs are written.
+//! What units that failed have left behind, and which units are worked on: told by the logs that a run notes for each
+//! stage. The log of what failed ends with what the run said of it. Knows nothing else of how logs are written.
 
 use super::site::Site;
 use crate::cli::live::Live;
@@ -19,8 +19,8 @@ const TOLD: usize = 5;
 /// Lines and bytes of the end of a log.
 const WORDS: (usize, u64) = (12, 8 << 10);
 
-/// The failures of a stage of a run: unit, row, and the last words of its log. Logs are those of the last run that had work for the stage;
-/// of an older one nothing is left.
+/// The failures of a stage of a run: unit, row, and the last words of its log. Logs are those of the last run that had
+/// work for the stage; of an older one nothing is left.
 pub fn of(site: &Site, record: &Record, stage: &StageRecord) -> Vec<Json> {
     let folder = site.root.join(layout::FAILED);
     let begun = moment(record.started);

@@ -1,5 +1,5 @@
-//! Files by their digests: those of the workspace, and the user's own that runs have read, as long as they are unchanged. A
-//! digest is all that a request can name, so there is no path to go astray.
+//! Files by their digests: those of the workspace, and the user's own that runs have read, as long as they are
+//! unchanged. A digest is all that a request can name, so there is no path to go astray.
 
 use super::asked::{Answer, Answered, Asked, Body, missing};
 use crate::memory::{Memory, Places, Store};
@@ -12,8 +12,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
-/// What browsers show by themselves, by the ending of the name. All else is handed out as a download: a page that a stage made
-/// must not run as part of ours.
+/// What browsers show by themselves, by the ending of the name. All else is handed out as a download: a page that a
+/// stage made must not run as part of ours.
 const MEDIA: [(&str, &str); 18] = [
     ("png", "image/png"),
     ("jpg", "image/jpeg"),

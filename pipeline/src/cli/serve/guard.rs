@@ -1,8 +1,10 @@
-//! Who may ask: a browser that shows our own page, or a program on this machine. Everything else is refused before it is read.
+//! Who may ask: a browser that shows our own page, or a program on this machine. Everything else is refused before it
+//! is read.
 //!
-//! Binding to the loopback interface keeps other machines out, but not pages of other sites in the user's own browser. Such a page
-//! can send requests here (`Origin` and `Sec-Fetch-Site` tell), and by pointing a name of its own at 127.0.0.1 it can pretend to be
-//! of this site (DNS rebinding; `Host` tells). Nothing can be changed from a page: there is no method but reading. Knows no routes.
+//! Binding to the loopback interface keeps other machines out, but not pages of other sites in the user's own browser.
+//! Such a page can send requests here (`Origin` and `Sec-Fetch-Site` tell), and by pointing a name of its own at
+//! 127.0.0.1 it can pretend to be of this site (DNS rebinding; `Host` tells). Nothing can be changed from a page: there
+//! is no method but reading. Knows no routes.
 
 use super::asked::{Answered, Asked, Refusal, wrong};
 
@@ -35,16 +37,17 @@ pub fn check(asked: &Asked) -> Answered<()> {
     Ok(())
 }
 
-/// Whether a name is one that only this machine has. The port may be another than ours: what is forwarded (`ssh -L 9000:localhost:7979`) is
-/// asked for by the port where it begins. A name that somebody points at us stays another name.
+/// Whether a name is one that only this machine has. The port may be another than ours: what is forwarded (`ssh -L
+/// 9000:localhost:7979`) is asked for by the port where it begins. A name that somebody points at us stays another
+/// name.
 fn is_loopback(host: &str) -> bool {
     let (name, port) = host.split_once(':').unwrap_or((host, "80"));
     let digits = (1..=5).contains(&port.len()) && port.bytes().all(|c| c.is_ascii_digit());
     ["127.0.0.1", "localhost"].contains(&name) && digits
 }
 
-/// Whether the user followed a link to our first page from another page of this machine. The browser leaves that page for ours, and tells it
-/// nothing of what we answer.
+/// Whether the user followed a link to our first page from another page of this machine. The browser leaves that page
+/// for ours, and tells it nothing of what we answer.
 fn is_followed(asked: &Asked) -> bool {
     let is = |name: &str, value: &str| asked.header(name) == Some(value);
     asked.target == "/"

@@ -1,6 +1,6 @@
-//! The connections: as much of HTTP/1.1 as a browser needs that only reads. A connection is answered once and closed, so that no thread
-//! waits for what may never come, and what is not understood is over with its connection. Every answer bears the headers
-//! that keep a page from being framed, guessed at or read by others. Knows no addresses.
+//! The connections: as much of HTTP/1.1 as a browser needs that only reads. A connection is answered once and closed,
+//! so that no thread waits for what may never come, and what is not understood is over with its connection. Every
+//! answer bears the headers that keep a page from being framed, guessed at or read by others. Knows no addresses.
 
 use super::asked::{Answer, Asked, Body, Refusal};
 use super::guard;
@@ -12,13 +12,15 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
-/// Connections that are answered at the same time; others wait for one of these. A browser keeps six, and some more that it never uses.
+/// Connections that are answered at the same time; others wait for one of these. A browser keeps six, and some more
+/// that it never uses.
 const THREADS: usize = 32;
 
 /// The longest head of a request, which holds its address and headers.
 const HEAD: usize = 32 * 1024;
 
-/// How long the head of a request may take to arrive: whoever opens a connection on this machine and says nothing holds up the others.
+/// How long the head of a request may take to arrive: whoever opens a connection on this machine and says nothing holds
+/// up the others.
 const ARRIVAL: Duration = Duration::from_secs(5);
 
 /// How long a browser may take for a piece of an answer.
@@ -73,7 +75,8 @@ impl Listener {
         }
     }
 
-    /// Answers until it is stopped. What is being answered then is not waited for. The threads stay: workers that were started by one die with it.
+    /// Answers until it is stopped. What is being answered then is not waited for. The threads stay: workers that were
+    /// started by one die with it.
     ///
     /// # Errors
     /// If there are no threads.
@@ -142,8 +145,8 @@ fn head(mut stream: &TcpStream) -> std::io::Result<Option<Vec<u8>>> {
     }
 }
 
-/// A request as its head tells it. Strict: what could be read in two ways is refused. Values may hold bytes of any alphabet, which
-/// cookies of another program on this machine do; nobody here reads those.
+/// A request as its head tells it. Strict: what could be read in two ways is refused. Values may hold bytes of any
+/// alphabet, which cookies of another program on this machine do; nobody here reads those.
 fn parsed(head: &[u8]) -> Result<Asked, Refusal> {
     let wrong = || super::asked::wrong("that is no request, or one too long");
     if !head.iter().all(|c| matches!(c, b' '..=b'~' | b'\t' | b'\r' | b'\n' | 0x80..)) {

@@ -1,5 +1,6 @@
-//! The records of a workspace's runs, newest first. A record is written once and never changes, so each is read once for the list of runs, and
-//! the few that are looked at stay in memory: what the avatar viewer asks for comes many times a second.
+//! The records of a workspace's runs, newest first. A record is written once and never changes, so each is read once
+//! for the list of runs, and the few that are looked at stay in memory: what the avatar viewer asks for comes many
+//! times a second.
 
 use crate::record::{self, Record};
 use serde_json::{Value as Json, json};

@@ -95,8 +95,8 @@ impl Tables {
     }
 }
 
-/// What a page needs of columns to show them the same way whatever rows it holds: whether all rows are equal, the kind of files, whether rows are
-/// called by it, and how numbers are written.
+/// What a page needs of columns to show them the same way whatever rows it holds: whether all rows are equal, the kind
+/// of files, whether rows are called by it, and how numbers are written.
 fn columns(table: &Manifest) -> Answered<Json> {
     let mut told = Vec::new();
     let naming = crate::compare::Naming::of(table);

@@ -1,4 +1,5 @@
-//! Stages on a task at a time: a provider's worker that is kept, a folder for its tasks, and rows in and out. Knows no stage.
+//! Stages on a task at a time: a provider's worker that is kept, a folder for its tasks, and rows in and out. Knows no
+//! stage.
 
 use super::asked::{Answered, Refusal, missing};
 use super::site::Site;
@@ -64,7 +65,8 @@ pub fn text(path: &Path) -> Value {
 }
 
 impl Desk {
-    /// With a folder of its own, which is made when the first task comes. What the provider says of itself may be known from `memory`.
+    /// With a folder of its own, which is made when the first task comes. What the provider says of itself may be known
+    /// from `memory`.
     pub fn new(folder: PathBuf, provider: Option<Candidate>, memory: &Path) -> Desk {
         Desk { folder, provider, memory: memory.into(), description: None, worker: None, next: 0 }
     }

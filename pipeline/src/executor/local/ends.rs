@@ -1,5 +1,5 @@
-//! What is told of programs that could not be started or died without a word, where more is known than the system says. Starts
-//! and ends none.
+//! What is told of programs that could not be started or died without a word, where more is known than the system says.
+//! Starts and ends none.
 
 use crate::executor::Ended;
 use std::path::Path;

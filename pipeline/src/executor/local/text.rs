@@ -8,7 +8,8 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-/// How long what a worker has written is waited for when it says that a task is over. One that never stops writing is not waited for longer.
+/// How long what a worker has written is waited for when it says that a task is over. One that never stops writing is
+/// not waited for longer.
 const BEHIND: Duration = Duration::from_millis(200);
 
 /// Where a worker's text goes: the log of its task.
@@ -33,8 +34,8 @@ impl Log {
     }
 }
 
-/// Copies what a worker writes into the log of its task. It is taken out of the pipe only while the log is held, so that whoever holds the log
-/// and finds nothing in the pipe has all of it.
+/// Copies what a worker writes into the log of its task. It is taken out of the pipe only while the log is held, so
+/// that whoever holds the log and finds nothing in the pipe has all of it.
 pub fn copy(mut from: impl Read + AsRawFd, log: &Mutex<Log>) {
     let mut buffer = [0; 8192];
     loop {

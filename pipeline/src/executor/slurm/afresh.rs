@@ -1,6 +1,6 @@
-//! A task that is begun once more while nobody can tell whether whoever had it before has ended: a node that is cut off from the controller
-//! may work on, and a file system that comes back lets it write. So each beginning has a folder of its own, and only that of the last one
-//! is read. Knows neither jobs nor Slurm.
+//! A task that is begun once more while nobody can tell whether whoever had it before has ended: a node that is cut off
+//! from the controller may work on, and a file system that comes back lets it write. So each beginning has a folder of
+//! its own, and only that of the last one is read. Knows neither jobs nor Slurm.
 
 use crate::executor::{By, Task};
 use anyhow::{Context, Result};

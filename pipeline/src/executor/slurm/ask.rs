@@ -1,5 +1,5 @@
-//! What is said to Slurm: `sbatch`, `squeue`, `sacct`, `scancel`, and what it answers. Every call ends within its limit; none is made for each
-//! job. Knows no tasks.
+//! What is said to Slurm: `sbatch`, `squeue`, `sacct`, `scancel`, and what it answers. Every call ends within its
+//! limit; none is made for each job. Knows no tasks.
 
 use super::cluster::Cluster;
 use crate::command::quote;
@@ -115,7 +115,8 @@ pub fn script(cluster: &Cluster, dir: &Path) -> String {
     format!("#!/bin/sh\n{env}{prelude}exec {program} work {dir} \"$SLURM_ARRAY_TASK_ID\" \"$SLURM_JOB_ID\"\n")
 }
 
-/// How Slurm sees the jobs of a run: one call for all of them, and a second one if its accounting has to be asked for some.
+/// How Slurm sees the jobs of a run: one call for all of them, and a second one if its accounting has to be asked for
+/// some.
 ///
 /// # Errors
 /// If Slurm does not answer; then nothing is known.

@@ -1,5 +1,5 @@
-//! A cluster as its users describe it: a YAML file of a few lines that says which partition and account jobs go to, and how many
-//! of them. Knows nothing of tasks, and reads no environment.
+//! A cluster as its users describe it: a YAML file of a few lines that says which partition and account jobs go to, and
+//! how many of them. Knows nothing of tasks, and reads no environment.
 
 use crate::error::{Problem, Problems};
 use crate::fields::Fields;

@@ -1,5 +1,5 @@
-//! A job as its files show it: the tasks it was given, and the lines in which it tells of them. The lines are appended by one
-//! process, each with one write; a line is complete when its end is there. Asks nobody.
+//! A job as its files show it: the tasks it was given, and the lines in which it tells of them. The lines are appended
+//! by one process, each with one write; a line is complete when its end is there. Asks nobody.
 
 use crate::executor::{Ended, Report, Task, tail};
 use protocol::Event;
@@ -108,7 +108,8 @@ impl Element {
         }
     }
 
-    /// What it has said since it was listened to last. What an earlier start of it says after a later one has begun is not heard.
+    /// What it has said since it was listened to last. What an earlier start of it says after a later one has begun is
+    /// not heard.
     pub fn listen(&mut self, reports: &mut Vec<(usize, Report)>) {
         let looks = self.looked.elapsed() >= LOOK;
         let is_next = looks && events(&self.dir, self.index, self.start + 1).exists();

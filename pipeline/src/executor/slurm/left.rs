@@ -1,5 +1,5 @@
-//! What jobs a run has on a cluster, in a file that outlives it: so that the next one goes on with them, whether the first was detached
-//! on purpose or killed. Asks nobody.
+//! What jobs a run has on a cluster, in a file that outlives it: so that the next one goes on with them, whether the
+//! first was detached on purpose or killed. Asks nobody.
 
 use super::ask::Which;
 use super::element::{Element, Orders, file};

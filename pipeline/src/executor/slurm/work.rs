@@ -1,7 +1,7 @@
-//! A job at work on its node: hands its tasks to the local executor, one after the other, and writes down what is heard of
-//! them. Started again it goes on with the tasks that are not over, in folders of their own and with lines of its own: it may have been started
-//! while its predecessor works on behind a broken connection. That one ends when it sees its successor. Talks to Slurm in one case only: when its time is up and another
-//! beginning would help.
+//! A job at work on its node: hands its tasks to the local executor, one after the other, and writes down what is heard
+//! of them. Started again it goes on with the tasks that are not over, in folders of their own and with lines of its
+//! own: it may have been started while its predecessor works on behind a broken connection. That one ends when it sees
+//! its successor. Talks to Slurm in one case only: when its time is up and another beginning would help.
 
 use super::afresh::afresh;
 use super::ask;
@@ -46,7 +46,8 @@ struct Job {
     said: Instant,
 }
 
-/// Works on the tasks of a job: the one of this index in the folder of its array. `id` is Slurm's number of it, `node` where we are.
+/// Works on the tasks of a job: the one of this index in the folder of its array. `id` is Slurm's number of it, `node`
+/// where we are.
 ///
 /// # Errors
 /// If the folder cannot be read or written here, or Slurm refuses to start the job again.

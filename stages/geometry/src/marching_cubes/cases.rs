@@ -1,8 +1,8 @@
-//! What the surface looks like within a cell, for each set of corners inside: made from rules, written out only where rules leave a choice. Knows a cell's
-//! corners and edges, and no grid.
+//! What the surface looks like within a cell, for each set of corners inside: made from rules, written out only where
+//! rules leave a choice. Knows a cell's corners and edges, and no grid.
 //!
-//! Cell corners are numbered x + 2 y + 4 z; edges start at a corner and run along an axis; sides are numbered 2 axis, and
-//! one more at the far end of the axis.
+//! Cell corners are numbered x + 2 y + 4 z; edges start at a corner and run along an axis; sides are numbered 2 axis,
+//! and one more at the far end of the axis.
 
 use std::sync::LazyLock;
 
@@ -148,13 +148,15 @@ fn outwards(edge: usize, inside: usize) -> Vec3 {
     if inside >> start & 1 == 1 { Vec3::AXES[axis] } else { -Vec3::AXES[axis] }
 }
 
-/// What it costs to cut a polygon of `sides` sides along the line between two of its vertices; `hub` is one where lines should end.
+/// What it costs to cut a polygon of `sides` sides along the line between two of its vertices; `hub` is one where lines
+/// should end.
 ///
-/// A line in a side of the cell could coincide with one of the neighbouring cell, so it is all but forbidden. Of the rest short
-/// ones are better. In the pentagon (three corners cut off) the line between the two parallel edges comes first, as in the
-/// classic tables: which way pentagons bend is the one choice that shows in a mesh's volume (5e-4 for a torus of 48 points per
-/// axis). In the heptagon (an edge and a corner joined on a side) lines from the one to the other come first, as in Lewiner's.
-/// Between mirror images the choice is free; it is made as in the classic tables, too.
+/// A line in a side of the cell could coincide with one of the neighbouring cell, so it is all but forbidden. Of the
+/// rest short ones are better. In the pentagon (three corners cut off) the line between the two parallel edges comes
+/// first, as in the classic tables: which way pentagons bend is the one choice that shows in a mesh's volume (5e-4 for
+/// a torus of 48 points per axis). In the heptagon (an edge and a corner joined on a side) lines from the one to the
+/// other come first, as in Lewiner's. Between mirror images the choice is free; it is made as in the classic tables,
+/// too.
 fn diagonal_cost(a: usize, b: usize, sides: usize, hub: Option<usize>, inside: usize) -> f32 {
     if share_side(a, b) {
         return 100.0;
@@ -175,8 +177,8 @@ fn diagonal_cost(a: usize, b: usize, sides: usize, hub: Option<usize>, inside: u
     }
 }
 
-/// In the hexagon about two corners that are joined on a side, the edge where lines should end. Of the two that do not lie in the
-/// side one is as good as the other: this is Lewiner's choice.
+/// In the hexagon about two corners that are joined on a side, the edge where lines should end. Of the two that do not
+/// lie in the side one is as good as the other: this is Lewiner's choice.
 fn hub(polygon: &[usize]) -> Option<usize> {
     let lies_in = |edge: usize, side: usize| {
         let Edge { start, axis } = EDGES[edge];
@@ -189,9 +191,9 @@ fn hub(polygon: &[usize]) -> Option<usize> {
     polygon.iter().find(is_preferred).copied()
 }
 
-/// With as many corners inside as outside, none of them diagonal on a side, a polygon can be cut in ways of which one is as good as
-/// the other: these are the lines of the classic tables, by the smaller number of the set of corners inside and that outside. They show in a
-/// mesh's area and volume (5e-4 for a torus of 20 points per axis).
+/// With as many corners inside as outside, none of them diagonal on a side, a polygon can be cut in ways of which one
+/// is as good as the other: these are the lines of the classic tables, by the smaller number of the set of corners
+/// inside and that outside. They show in a mesh's area and volume (5e-4 for a torus of 20 points per axis).
 const HALVES: [(usize, &[[usize; 2]]); 19] = [
     (15, &[[4, 6]]),
     (51, &[[1, 10]]),
@@ -219,8 +221,8 @@ fn halved(inside: usize) -> Option<&'static [[usize; 2]]> {
     HALVES.iter().find(|(set, _)| *set == inside || *set == 255 - inside).map(|(_, lines)| *lines)
 }
 
-/// From so many edges on, a polygon gets a vertex in its middle, as in Lewiner's tables: not all of these can be cut along
-/// diagonals that do not lie in a side of the cell. There is one at most, as a cell has twelve edges.
+/// From so many edges on, a polygon gets a vertex in its middle, as in Lewiner's tables: not all of these can be cut
+/// along diagonals that do not lie in a side of the cell. There is one at most, as a cell has twelve edges.
 const LARGE: usize = 8;
 
 /// Every outline closed by a surface of its own.
@@ -238,8 +240,8 @@ fn caps(loops: &[Vec<usize>], inside: usize) -> Surface {
     surface
 }
 
-/// The surface between two outlines of three edges each, about opposite corners: on each side of one outline stands a triangle
-/// whose tip is the other's edge along the third axis. No line lies in a side.
+/// The surface between two outlines of three edges each, about opposite corners: on each side of one outline stands a
+/// triangle whose tip is the other's edge along the third axis. No line lies in a side.
 fn tube(loops: &[Vec<usize>]) -> Surface {
     let mut surface = Surface::default();
     for (near, far) in [(&loops[0], &loops[1]), (&loops[1], &loops[0])] {

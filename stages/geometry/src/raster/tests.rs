@@ -1,4 +1,5 @@
-//! Coverage, clipping, depth and interpolation of meshes that are made up, against each face drawn alone and against arithmetic.
+//! Coverage, clipping, depth and interpolation of meshes that are made up, against each face drawn alone and against
+//! arithmetic.
 
 use super::*;
 
@@ -134,7 +135,8 @@ fn bands_and_threads_do_not_show() {
 
 #[test]
 fn the_nearest_surface_wins_and_of_equals_the_lowest_number() {
-    // more than a band high and wide, with triangles of all sizes through each other, out of the image and behind the camera
+    // more than a band high and wide, with triangles of all sizes through each other, out of the image and behind the
+    // camera
     let camera = camera(75, 90);
     for seed in 1..6u64 {
         let mut state = seed;

@@ -1,5 +1,5 @@
-//! What an avatar is trained to make small: the mean squared error of the paper, and the terms that the reference has and
-//! leaves off. Knows no optimiser.
+//! What an avatar is trained to make small: the mean squared error of the paper, and the terms that the reference has
+//! and leaves off. Knows no optimiser.
 
 use tch::{Kind, Tensor};
 
@@ -8,19 +8,20 @@ use crate::schedule::{Prediction, Schedule, time_tensor};
 use crate::tape::Tape;
 use crate::unet::times;
 
-/// Terms beside the mean squared error over all elements of the latents. The default is the paper's: none. Sources: section
-/// 4.4 of the specification for `mouth` and `colors`.
+/// Terms beside the mean squared error over all elements of the latents. The default is the paper's: none. Sources:
+/// section 4.4 of the specification for `mouth` and `colors`.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct LossTerms {
     /// Times the squared error inside the mouth, summed there and divided by all elements.
     pub mouth: f64,
-    /// The same around the eyes; not the reference's. For lids, which are a handful of elements of many and closed in few pictures.
+    /// The same around the eyes; not the reference's. For lids, which are a handful of elements of many and closed in
+    /// few pictures.
     pub eyes: f64,
     /// Times the squared difference of the planes' last three channels from the picture, averaged over the head: these
     /// channels become a texture.
     pub colors: f64,
-    /// Largest signal-to-noise ratio that counts in the weight of a sample's error (Hang et al. 2023, min-SNR); none: all times
-    /// count alike. Not for the direct objective.
+    /// Largest signal-to-noise ratio that counts in the weight of a sample's error (Hang et al. 2023, min-SNR); none:
+    /// all times count alike. Not for the direct objective.
     pub min_snr: Option<f64>,
 }
 

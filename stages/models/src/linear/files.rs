@@ -1,5 +1,5 @@
-//! Linear head models on disk: `.npz` files, and the pickles that FLAME and SMPL are published as, by the same names of fields. Of a
-//! pickle only numbers are taken; nothing is executed. Knows no rows.
+//! Linear head models on disk: `.npz` files, and the pickles that FLAME and SMPL are published as, by the same names of
+//! fields. Of a pickle only numbers are taken; nothing is executed. Knows no rows.
 
 use super::LinearHead;
 use crate::archive;
@@ -18,8 +18,9 @@ const SUM: f64 = 1e-3;
 /// The fields that a model needs.
 const FIELDS: [&str; 7] = ["v_template", "shapedirs", "posedirs", "J_regressor", "kintree_table", "weights", "f"];
 
-/// Reads a model, in double precision. Of `shapedirs` the first `shapes` numbers are the shape's and the others the expression's; `None`
-/// goes by the field `n_shape`, which our own files have, and without that by FLAME: 300, or all if there are fewer.
+/// Reads a model, in double precision. Of `shapedirs` the first `shapes` numbers are the shape's and the others the
+/// expression's; `None` goes by the field `n_shape`, which our own files have, and without that by FLAME: 300, or all
+/// if there are fewer.
 ///
 /// # Errors
 /// If the file is missing or damaged, lacks a field, or has one whose shape or values do not fit the others.
@@ -121,7 +122,8 @@ pub fn read(path: &Path, shapes: Option<usize>) -> Result<LinearHead, WeightsErr
     })
 }
 
-/// The bytes of an `.npz` file of a model, with the fields that [`read`] takes and `n_shape`. Equal models give equal bytes.
+/// The bytes of an `.npz` file of a model, with the fields that [`read`] takes and `n_shape`. Equal models give equal
+/// bytes.
 pub fn pack(head: &LinearHead) -> Vec<u8> {
     let joints = head.parents.len();
     let tree = head.parents.iter().map(|parent| parent.map_or(-1.0, |parent| parent as f64));
@@ -169,7 +171,8 @@ fn read_pickle(path: &Path) -> Result<Fields, WeightsError> {
     Ok((arrays, others))
 }
 
-/// Parents of the joints. The second row numbers them, the first names each one's parent; the root's is -1 in some width of integers.
+/// Parents of the joints. The second row numbers them, the first names each one's parent; the root's is -1 in some
+/// width of integers.
 fn parents(tree: &Numbers) -> Result<Vec<Option<usize>>, String> {
     let (above, own) = tree.values.split_at(tree.shape[1]);
     let parent = |(joint, parent): (usize, &f64)| {

@@ -7,7 +7,8 @@ use tch::{Kind, Tensor};
 pub(crate) struct Weights {
     /// `[P, k]` anchor indices, int64; without gradient.
     pub nearest: Tensor,
-    /// `[P, k + 1]` weights as blended, that is divided by their (regularised) sum; the last column is the global member.
+    /// `[P, k + 1]` weights as blended, that is divided by their (regularised) sum; the last column is the global
+    /// member.
     pub normalized: Tensor,
     /// `[P]` sum before division; for the softmax rule it is 1.
     pub sum: Tensor,
@@ -16,8 +17,8 @@ pub(crate) struct Weights {
 /// Smallest squared distance whose root is differentiated; below it the gradient is 0 instead of infinite.
 const TINY: f64 = 1e-24;
 
-/// Weights at points whose squared distances to all anchors are `squared [P, K]`. The dependence of the width on the point
-/// (adaptive rule) is part of the gradient.
+/// Weights at points whose squared distances to all anchors are `squared [P, K]`. The dependence of the width on the
+/// point (adaptive rule) is part of the gradient.
 pub(crate) fn weights(blend: &Blend, squared: &Tensor) -> Weights {
     let (points, anchors) = squared.size2().expect("squared distances are [P, K]");
     match *blend {

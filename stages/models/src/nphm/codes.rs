@@ -1,16 +1,18 @@
-//! Tables of latent codes, one row per identity or expression: bounded length, and an optimiser that touches only the rows it is given.
+//! Tables of latent codes, one row per identity or expression: bounded length, and an optimiser that touches only the
+//! rows it is given.
 
 use crate::init;
 use crate::pca::principal;
 use crate::weights::{self, Tensors, WeightsError};
 use tch::{Kind, Tensor};
 
-/// Codes `[N, d]` that say the same as offsets `[N, D]` in few numbers: principal coordinates, the most important first, the longest code
-/// of length 0.9. A good start for the codes of scans whose vertices correspond: the network then learns one smooth map, where
-/// it would otherwise have to sort the scans first, which small models in short training do not finish.
+/// Codes `[N, d]` that say the same as offsets `[N, D]` in few numbers: principal coordinates, the most important
+/// first, the longest code of length 0.9. A good start for the codes of scans whose vertices correspond: the network
+/// then learns one smooth map, where it would otherwise have to sort the scans first, which small models in short
+/// training do not finish.
 ///
-/// A coordinate is as long as the root of its direction's standard deviation: between equal, which gives noise the rank of a jaw, and true to
-/// scale, which hides a lip behind a jaw. Directions beyond those that the offsets have are 0.
+/// A coordinate is as long as the root of its direction's standard deviation: between equal, which gives noise the rank
+/// of a jaw, and true to scale, which hides a lip behind a jaw. Directions beyond those that the offsets have are 0.
 pub fn principal_codes(offsets: &Tensor, d: i64) -> Tensor {
     let basis = principal(offsets, d as usize);
     let lengths = basis.directions.square().sum_dim_intlist(0, false, None::<Kind>);
@@ -44,7 +46,8 @@ pub struct Picked {
 }
 
 impl CodeTable {
-    /// `n` codes of length `d`, drawn from N(0, std^2) (0 for MonoNPHM, 0.1/sqrt(d) for NPHM's identities, 0.01 for its expressions).
+    /// `n` codes of length `d`, drawn from N(0, std^2) (0 for MonoNPHM, 0.1/sqrt(d) for NPHM's identities, 0.01 for its
+    /// expressions).
     pub fn new(n: i64, d: i64, std: f64, max_norm: f64, seed: u64) -> Self {
         let weight = init::normal(seed, init::name_stream("codes"), &[n, d]) * std;
         let (first, second) = (weight.zeros_like(), weight.zeros_like());
@@ -66,8 +69,8 @@ impl CodeTable {
         Picked { rows, leaf, codes, unique }
     }
 
-    /// One Adam step (betas 0.9, 0.999, eps 1e-8) on the picked rows; the others and their moments stay as they are. The gradient is
-    /// shortened to `clip` first.
+    /// One Adam step (betas 0.9, 0.999, eps 1e-8) on the picked rows; the others and their moments stay as they are.
+    /// The gradient is shortened to `clip` first.
     pub fn update(&mut self, picked: &Picked, lr: f64, clip: f64) {
         let grad = picked.leaf.grad();
         if !grad.defined() {
@@ -130,7 +133,8 @@ mod tests {
         let error = (codes.narrow(1, 0, 3).matmul(&solution) - &offsets).abs().max().double_value(&[]);
         assert!(error < 1e-3, "{error}");
         assert_eq!(codes.narrow(1, 3, 2).abs().max().double_value(&[]), 0.0);
-        // and the smallest of the three kinds is not lost in them: a hundredth of the largest, it has a tenth of its length
+        // and the smallest of the three kinds is not lost in them: a hundredth of the largest, it has a tenth of its
+        // length
         let spread = |i: i64| codes.select(1, i).std(true).double_value(&[]);
         assert!(spread(2) > 0.05 * spread(0), "{} {}", spread(2), spread(0));
     }

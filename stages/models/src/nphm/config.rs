@@ -18,10 +18,11 @@ pub enum Layout {
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Activation {
-    /// `ln(1 + exp(beta x)) / beta`, and `x` itself from 20 / beta on, as in PyTorch. The published networks have beta 100.
+    /// `ln(1 + exp(beta x)) / beta`, and `x` itself from 20 / beta on, as in PyTorch. The published networks have beta
+    /// 100.
     Softplus(f64),
-    /// `(x + sqrt(x^2 + (2 ln 2 / beta)^2)) / 2`: the same value at 0 as Softplus of that beta, and a tenth of its cost on a CPU,
-    /// where exponentials cost more than the matrix products around them.
+    /// `(x + sqrt(x^2 + (2 ln 2 / beta)^2)) / 2`: the same value at 0 as Softplus of that beta, and a tenth of its cost
+    /// on a CPU, where exponentials cost more than the matrix products around them.
     Squareplus(f64),
 }
 
@@ -30,7 +31,8 @@ pub enum Activation {
 #[serde(rename_all = "snake_case")]
 pub enum Blend {
     /// NPHM, literally: `w_k = exp(-(|x - a_k| + distance_eps)^2 / denominator)`, the global member has the constant
-    /// weight `exp(background / denominator)`, and `F = sum w f / (sum w + sum_eps)`. Far from all anchors `F` tends to 0.
+    /// weight `exp(background / denominator)`, and `F = sum w f / (sum w + sum_eps)`. Far from all anchors `F` tends to
+    /// 0.
     Gaussian {
         /// Denominator in the exponent; there is no factor 2.
         denominator: f64,
@@ -51,9 +53,10 @@ pub enum Blend {
         /// Anchors that take part at a point; all of them if there are fewer.
         neighbors: i64,
     },
-    /// MonoNPHM: `sigma(x)` = the largest of the eight nearest distances / `blend_std`, `w = exp(-(dist / sigma)^2 / 2)` over the
-    /// `neighbors` nearest anchors, and the global member stands at the constant distance `global_distance`. With fewer than
-    /// eight neighbours that constant takes part in `sigma`, as in the published code.
+    /// MonoNPHM: `sigma(x)` = the largest of the eight nearest distances / `blend_std`, `w = exp(-(dist / sigma)^2 /
+    /// 2)` over the `neighbors` nearest anchors, and the global member stands at the constant distance
+    /// `global_distance`. With fewer than eight neighbours that constant takes part in `sigma`, as in the published
+    /// code.
     Adaptive {
         /// Anchors that are evaluated at a point; the published value is 12.
         neighbors: i64,
@@ -144,8 +147,8 @@ impl IdentityConfig {
         member < 2 * self.pairs && member % 2 == 1
     }
 
-    /// Multiply-adds at a point: of the members that take part there, and of their layers what depends on the point (what codes add
-    /// is computed once for a scan). Blending and colour are not counted.
+    /// Multiply-adds at a point: of the members that take part there, and of their layers what depends on the point
+    /// (what codes add is computed once for a scan). Blending and colour are not counted.
     pub fn multiply_adds(&self) -> i64 {
         let coords = 3 + self.n_hyper;
         let member: i64 = (0..=self.layers)
@@ -275,8 +278,8 @@ pub struct HeadConfig {
 }
 
 impl HeadConfig {
-    /// A model that trains in minutes on a CPU, with every mechanism of the published ones: `pairs` + `middle` anchors, backward
-    /// deformation, two ambient dimensions. With 4 and 5 it has 0.2 M parameters.
+    /// A model that trains in minutes on a CPU, with every mechanism of the published ones: `pairs` + `middle` anchors,
+    /// backward deformation, two ambient dimensions. With 4 and 5 it has 0.2 M parameters.
     pub fn mini(pairs: i64, middle: i64) -> Self {
         let identity = IdentityConfig {
             pairs,
@@ -296,9 +299,10 @@ impl HeadConfig {
         Self::backward(identity, Activation::Squareplus(100.0), 16, 8, 128, 4, 2, Some(1e-3))
     }
 
-    /// NPM, the baseline of NPHM: in place of the ensemble of `like` one network of the whole code, and neither anchors nor symmetry. It
-    /// is as wide as makes its multiply-adds at a point come nearest to those of `like`; code lengths and the deformation network are
-    /// the same. Unlike the published one (8 layers of 1024, the input again at half) it has no more layers than a member and no skip.
+    /// NPM, the baseline of NPHM: in place of the ensemble of `like` one network of the whole code, and neither anchors
+    /// nor symmetry. It is as wide as makes its multiply-adds at a point come nearest to those of `like`; code lengths
+    /// and the deformation network are the same. Unlike the published one (8 layers of 1024, the input again at half)
+    /// it has no more layers than a member and no skip.
     pub fn npm(like: &HeadConfig) -> Self {
         let wanted = like.identity.multiply_adds();
         let one = |hidden: i64| IdentityConfig {
@@ -325,8 +329,8 @@ impl HeadConfig {
         Self { identity, deformation }
     }
 
-    /// The same with an expression network of this direction: one from posed to canonical points says two ambient coordinates as well, one from
-    /// canonical to posed points none, as published.
+    /// The same with an expression network of this direction: one from posed to canonical points says two ambient
+    /// coordinates as well, one from canonical to posed points none, as published.
     pub fn directed(self, direction: Direction) -> Self {
         let n_hyper = match direction {
             Direction::Forward => 0,
@@ -389,8 +393,9 @@ impl HeadConfig {
         Self::backward(Self::mono_identity(), Activation::Softplus(100.0), 100, 16, 400, 6, 3, None)
     }
 
-    /// What DiffusionAvatars' tracking used, as far as its data tell: backward, two ambient dimensions, 200 expression dimensions and
-    /// the wider network left commented out in MonoNPHM's configuration. The anchor count is not known; 65 is assumed.
+    /// What DiffusionAvatars' tracking used, as far as its data tell: backward, two ambient dimensions, 200 expression
+    /// dimensions and the wider network left commented out in MonoNPHM's configuration. The anchor count is not known;
+    /// 65 is assumed.
     pub fn da() -> Self {
         Self::backward(Self::mono_identity(), Activation::Softplus(100.0), 200, 32, 512, 6, 3, None)
     }

@@ -1,4 +1,5 @@
-//! The expression network: where a point moves under an expression (NPHM section 4, MonoNPHM section 3.2). Knows nothing of distances.
+//! The expression network: where a point moves under an expression (NPHM section 4, MonoNPHM section 3.2). Knows
+//! nothing of distances.
 
 use super::config::DeformationConfig;
 use super::identity::linear;
@@ -43,8 +44,9 @@ impl Deformation {
         Tensor::cat(&[z_id.shallow_clone(), anchors.flatten(1, 2)], 1).linear(weight, Some(bias))
     }
 
-    /// Offset `[B, N, 3]` and ambient coordinates `[B, N, n_hyper]` at points `x [B, N, 3]` under expressions `z_ex [B, d_ex]`;
-    /// `compressed` comes from [`Deformation::compress`]. Which space `x` lies in is `config.direction`'s affair.
+    /// Offset `[B, N, 3]` and ambient coordinates `[B, N, n_hyper]` at points `x [B, N, 3]` under expressions `z_ex [B,
+    /// d_ex]`; `compressed` comes from [`Deformation::compress`]. Which space `x` lies in is `config.direction`'s
+    /// affair.
     pub fn forward(&self, x: &Tensor, compressed: &Tensor, z_ex: &Tensor) -> (Tensor, Tensor) {
         let (scans, per_scan, _) = x.size3().expect("points are [B, N, 3]");
         let c = &self.config;

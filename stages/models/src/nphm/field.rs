@@ -1,5 +1,6 @@
-//! The head model: identity and expression composed into one field in posed space, and what is computed from it without gradients
-//! (grids for meshing, canonical coordinates of vertices). Knows no meshes and no world frame: all points are in model units (25 cm).
+//! The head model: identity and expression composed into one field in posed space, and what is computed from it without
+//! gradients (grids for meshing, canonical coordinates of vertices). Knows no meshes and no world frame: all points are
+//! in model units (25 cm).
 
 use super::config::{Direction, HeadConfig};
 use super::deform::Deformation;
@@ -12,7 +13,8 @@ use tch::{Device, Kind, Tensor, nn};
 /// Points evaluated at once without gradients: large enough for the matrix products, small enough for the cache.
 const CHUNK: usize = 4096;
 
-/// How near a canonical point has to come to the posed one that it is sought for, model units: 2.5 micrometres, which f32 can tell.
+/// How near a canonical point has to come to the posed one that it is sought for, model units: 2.5 micrometres, which
+/// f32 can tell.
 const REACHED: f64 = 1e-5;
 
 /// Both networks and their variables.
@@ -49,8 +51,8 @@ impl HeadModel {
         Ok(Self { vs, config: config.clone(), identity, deformation })
     }
 
-    /// The published initialisation: uniform in +-1/sqrt(fan in) everywhere (no geometric one); the last deformation layer as its
-    /// configuration says. A variable's numbers depend on `seed` and its name only.
+    /// The published initialisation: uniform in +-1/sqrt(fan in) everywhere (no geometric one); the last deformation
+    /// layer as its configuration says. A variable's numbers depend on `seed` and its name only.
     pub fn seed(&mut self, seed: u64) {
         let variables = weights::sorted(&self.vs);
         let last = format!("ex_decoder.defDeepSDF.lin{}.", self.config.deformation.layers);
@@ -77,8 +79,8 @@ impl HeadModel {
         all
     }
 
-    /// Takes weights as [`HeadModel::tensors`] gives them; names and shapes must agree. Without `mean_anchors`, which published
-    /// checkpoints lack, the present ones stay. `source` names the weights in an error.
+    /// Takes weights as [`HeadModel::tensors`] gives them; names and shapes must agree. Without `mean_anchors`, which
+    /// published checkpoints lack, the present ones stay. `source` names the weights in an error.
     pub fn set_tensors(&mut self, tensors: &Tensors, source: &str) -> Result<(), WeightsError> {
         let mut own = weights::sorted(&self.vs);
         let anchors = self.identity.mean_anchors.copy();
@@ -97,8 +99,9 @@ impl HeadModel {
         Person { z_id: z_id.shallow_clone(), z_app: z_app.map(Tensor::shallow_clone), anchors, compressed }
     }
 
-    /// Canonical queries `[B, N, 3 + n_hyper]` of posed points `x [B, N, 3]`: with a backward model `[x + delta | omega]`, with a forward one the points
-    /// that move to `x`, by root finding. A point for which none is found stays where it came nearest, and nothing is learned from it.
+    /// Canonical queries `[B, N, 3 + n_hyper]` of posed points `x [B, N, 3]`: with a backward model `[x + delta |
+    /// omega]`, with a forward one the points that move to `x`, by root finding. A point for which none is found stays
+    /// where it came nearest, and nothing is learned from it.
     pub fn query(&self, person: &Person, z_ex: &Tensor, x: &Tensor) -> Tensor {
         self.reached(person, z_ex, x).0
     }
@@ -123,9 +126,10 @@ impl HeadModel {
         self.identity.forward(q, &person.z_id, person.z_app.as_ref(), &person.anchors, far)
     }
 
-    /// The field at posed points `x [B, N, 3]` under expressions `z_ex [B, d_ex]`. With a forward model it is 1 unit where no canonical point was found, which a
-    /// fit takes for an outlier, and its spatial gradient is right while that gradient's own leaves out that the deformation's Jacobian depends on the codes (as the
-    /// published fit detaches it).
+    /// The field at posed points `x [B, N, 3]` under expressions `z_ex [B, d_ex]`. With a forward model it is 1 unit
+    /// where no canonical point was found, which a fit takes for an outlier, and its spatial gradient is right while
+    /// that gradient's own leaves out that the deformation's Jacobian depends on the codes (as the published fit
+    /// detaches it).
     pub fn posed_field(&self, person: &Person, z_ex: &Tensor, x: &Tensor, far: Far) -> Sample {
         let (q, reached) = self.reached(person, z_ex, x);
         let sample = self.canonical_field(person, &q, far);
@@ -135,8 +139,8 @@ impl HeadModel {
         }
     }
 
-    /// Posed points of canonical points `x [B, N, 3]`. With a forward model: `x + delta`. With a backward model by root finding;
-    /// the result is differentiable in the codes.
+    /// Posed points of canonical points `x [B, N, 3]`. With a forward model: `x + delta`. With a backward model by root
+    /// finding; the result is differentiable in the codes.
     pub fn pose(&self, person: &Person, z_ex: &Tensor, x: &Tensor) -> roots::Root {
         match self.config.deformation.direction {
             Direction::Forward => {
@@ -149,26 +153,27 @@ impl HeadModel {
         }
     }
 
-    /// Points whose deformed positions are `target [B, N, 3]`: with a forward model canonical points of observed ones, with a backward
-    /// model posed points of canonical ones (anchors for landmarks). Differentiable in the codes by the implicit function theorem.
+    /// Points whose deformed positions are `target [B, N, 3]`: with a forward model canonical points of observed ones,
+    /// with a backward model posed points of canonical ones (anchors for landmarks). Differentiable in the codes by the
+    /// implicit function theorem.
     pub fn invert(&self, person: &Person, z_ex: &Tensor, target: &Tensor, options: &roots::Options) -> roots::Root {
         let map = |x: &Tensor| x + self.deformation.forward(x, &person.compressed, z_ex).0;
         roots::solve(&map, target, &target.detach(), options)
     }
 }
 
-/// Gradient of a field with respect to the points it was evaluated at. `sdf` must have been computed from `x` with `requires_grad`;
-/// with `create_graph` the result can be differentiated again.
+/// Gradient of a field with respect to the points it was evaluated at. `sdf` must have been computed from `x` with
+/// `requires_grad`; with `create_graph` the result can be differentiated again.
 ///
-/// By reverse mode, twice where the result is learned from: a field is one number per point, and three tangents carried forward through the same MLPs cost 1.4
-/// times as much, backward pass included (`docs/head_model.md`).
+/// By reverse mode, twice where the result is learned from: a field is one number per point, and three tangents carried
+/// forward through the same MLPs cost 1.4 times as much, backward pass included (`docs/head_model.md`).
 pub fn gradient(sdf: &Tensor, x: &Tensor, create_graph: bool) -> Tensor {
     Tensor::run_backward(&[sdf.sum(sdf.kind())], &[x], true, create_graph).remove(0)
 }
 
-/// Signed distances (model units, positive outside) at `points` (xyz triples in posed space), without gradients. For meshing.
-/// `z_id [d_id]` or `[1, d_id]`, `z_ex` likewise. A forward model's points are canonical, and its field does not depend on `z_ex`: mesh it once and
-/// push the vertices with [`pushed`].
+/// Signed distances (model units, positive outside) at `points` (xyz triples in posed space), without gradients. For
+/// meshing. `z_id [d_id]` or `[1, d_id]`, `z_ex` likewise. A forward model's points are canonical, and its field does
+/// not depend on `z_ex`: mesh it once and push the vertices with [`pushed`].
 pub fn field_values(model: &HeadModel, z_id: &Tensor, z_ex: &Tensor, points: &[f32]) -> Vec<f32> {
     let far = far_for_extraction(&model.config.identity.blend);
     chunked(model, z_id, z_ex, points, 1, |person, z_ex, x| {
@@ -190,7 +195,8 @@ pub fn canonical(model: &HeadModel, z_id: &Tensor, z_ex: &Tensor, vertices: &[[f
     flat.as_chunks::<5>().0.to_vec()
 }
 
-/// Where canonical vertices lie under an expression, posed space: with a forward model directly, with a backward one by root finding.
+/// Where canonical vertices lie under an expression, posed space: with a forward model directly, with a backward one by
+/// root finding.
 pub fn pushed(model: &HeadModel, z_id: &Tensor, z_ex: &Tensor, vertices: &[[f32; 3]]) -> Vec<[f32; 3]> {
     let flat = chunked(model, z_id, z_ex, vertices.as_flattened(), 3, |person, z_ex, x| model.pose(person, z_ex, x).x);
     flat.as_chunks::<3>().0.to_vec()

@@ -1,6 +1,6 @@
-//! Tracking: codes and rigid poses that explain point clouds of one person (NPHM's point-cloud fitting with a pose per frame; with a
-//! backward model no roots are sought, with a forward one as published). Knows no cameras, images or files. Clouds are in world
-//! metres; `x_world = R (s x_model / 4) + t`.
+//! Tracking: codes and rigid poses that explain point clouds of one person (NPHM's point-cloud fitting with a pose per
+//! frame; with a backward model no roots are sought, with a forward one as published). Knows no cameras, images or
+//! files. Clouds are in world metres; `x_world = R (s x_model / 4) + t`.
 
 mod terms;
 
@@ -20,12 +20,13 @@ pub struct Cloud {
     pub points: Vec<[f32; 3]>,
     /// Unit outward normals of `points`; empty if unknown.
     pub normals: Vec<[f32; 3]>,
-    /// Whether each of `points` may be of something that covers the head, such as hair, so that the surface lies at it or under it; empty if
-    /// none may.
+    /// Whether each of `points` may be of something that covers the head, such as hair, so that the surface lies at it
+    /// or under it; empty if none may.
     pub covering: Vec<bool>,
     /// Points known to lie outside, such as points between a camera and what it saw; may be empty.
     pub outside: Vec<[f32; 3]>,
-    /// Landmarks, each under its own number in every cloud, world metres; `None` where one was not found. Empty if there are none.
+    /// Landmarks, each under its own number in every cloud, world metres; `None` where one was not found. Empty if
+    /// there are none.
     pub landmarks: Vec<Option<[f32; 3]>>,
     /// Points of the skin, world metres, and the canonical place of each, model units; may be empty.
     pub skin: Vec<([f32; 3], [f32; 3])>,
@@ -47,7 +48,8 @@ pub struct Frame {
     pub z_ex: Vec<f32>,
     /// Head pose.
     pub pose: Pose,
-    /// Mean |F| (model units, 25 cm) over the points that the last trimming threshold kept, without covering ones; 0 before fitting.
+    /// Mean |F| (model units, 25 cm) over the points that the last trimming threshold kept, without covering ones; 0
+    /// before fitting.
     pub residual: f64,
     /// Share of these points that it kept; 0 before fitting.
     pub kept: f64,
@@ -60,7 +62,8 @@ pub struct PersonFit {
     pub z_id: Vec<f32>,
     /// A state per frame, in the order given.
     pub frames: Vec<Frame>,
-    /// Where landmarks lie in the canonical frame of this person: the median over the frames in which they were found, model units.
+    /// Where landmarks lie in the canonical frame of this person: the median over the frames in which they were found,
+    /// model units.
     pub landmarks: Vec<Option<[f32; 3]>>,
 }
 
@@ -86,16 +89,17 @@ pub struct FitConfig {
     pub trim: Vec<[f64; 2]>,
     /// Weight of mean |F|.
     pub surface: f64,
-    /// How much a covering point counts, beside 1 of another, while it lies outside the surface; inside it counts as any does, since nothing
-    /// that was seen is under the skin. So the surface goes to the innermost of them. 1 makes them points like the others.
+    /// How much a covering point counts, beside 1 of another, while it lies outside the surface; inside it counts as
+    /// any does, since nothing that was seen is under the skin. So the surface goes to the innermost of them. 1 makes
+    /// them points like the others.
     pub covering: f64,
     /// Weight of 1 - cos between observed and modelled normals.
     pub normals: f64,
     /// Weight of relu(0.01 - F) at outside points.
     pub outside: f64,
-    /// Weight of the mean distance, in the canonical frame, between where a landmark is and its place in this person (all that move with
-    /// the skin have one), or, while the person is fitted, its mean place over the frames. It is what tells lips and lids apart, and how
-    /// skin slides along a surface that stays the same.
+    /// Weight of the mean distance, in the canonical frame, between where a landmark is and its place in this person
+    /// (all that move with the skin have one), or, while the person is fitted, its mean place over the frames. It is
+    /// what tells lips and lids apart, and how skin slides along a surface that stays the same.
     pub landmarks: f64,
     /// Landmarks further away count no more than this: a landmark that was found elsewhere.
     pub landmark_limit: f64,
@@ -113,10 +117,11 @@ pub struct FitConfig {
     pub smooth_z_ex: f64,
     /// Weight of squared corrections of the pose (radians, model units) from where it started.
     pub smooth_pose: f64,
-    /// Weight of squared second differences of the pose (radians, model units) along the frames: they are moments of one motion,
-    /// equally far apart.
+    /// Weight of squared second differences of the pose (radians, model units) along the frames: they are moments of
+    /// one motion, equally far apart.
     pub smooth_motion: f64,
-    /// So many frames at the beginning stay as they are: the end of what was fitted before, which the others continue smoothly.
+    /// So many frames at the beginning stay as they are: the end of what was fitted before, which the others continue
+    /// smoothly.
     pub held: usize,
     /// Learning rate of codes; half a cosine takes all rates to a fiftieth.
     pub rate_codes: f64,
@@ -176,8 +181,8 @@ impl FitConfig {
     }
 }
 
-/// Fits one identity code, and an expression code and a pose for every frame, jointly. `frames` pairs clouds with initial states
-/// (an empty `z_ex` is the neutral 0). `progress` is told each finished step and its loss.
+/// Fits one identity code, and an expression code and a pose for every frame, jointly. `frames` pairs clouds with
+/// initial states (an empty `z_ex` is the neutral 0). `progress` is told each finished step and its loss.
 pub fn fit_identity(
     model: &HeadModel,
     frames: &[(&Cloud, Frame)],
@@ -197,8 +202,8 @@ pub fn fit_frame(model: &HeadModel, cloud: &Cloud, start: &Frame, person: Known<
     fit_frames(model, &[(cloud, start.clone())], person, config, &mut |_, _| ()).remove(0)
 }
 
-/// Fits expressions and poses of several frames of a known person jointly; neighbours in the list are kept alike as weighted. A step
-/// on many frames costs half as much per frame as steps on one at a time.
+/// Fits expressions and poses of several frames of a known person jointly; neighbours in the list are kept alike as
+/// weighted. A step on many frames costs half as much per frame as steps on one at a time.
 pub fn fit_frames(
     model: &HeadModel,
     frames: &[(&Cloud, Frame)],
@@ -388,7 +393,8 @@ fn optimize(
                 let _ = tensor.grad().narrow(0, 0, held).zero_();
             }
         }
-        // Adam's steps are as long as the rate says, however small a gradient is: short ones at the end leave less of the draws' noise
+        // Adam's steps are as long as the rate says, however small a gradient is: short ones at the end leave less of
+        // the draws' noise
         optimizer.step(cosine(step as u64, config.steps as u64, 0, 0.02));
         progress(step, loss.double_value(&[]));
         if step + 1 == config.steps {

@@ -1,5 +1,6 @@
-//! The identity network: anchors predicted from the global code, and an ensemble of local signed distance functions around them
-//! (NPHM section 3, MonoNPHM section 3.1). Knows nothing of expressions: a query is a canonical point with its ambient coordinates.
+//! The identity network: anchors predicted from the global code, and an ensemble of local signed distance functions
+//! around them (NPHM section 3, MonoNPHM section 3.1). Knows nothing of expressions: a query is a canonical point with
+//! its ambient coordinates.
 
 use super::blend;
 use super::config::{Blend, IdentityConfig, Layout};
@@ -12,10 +13,11 @@ use tch::{Kind, Tensor, nn};
 pub enum Far {
     /// The global member's own output.
     Learned,
-    /// The global member says +1 everywhere: outside. The evident intention of NPHM's evaluation mode; for mesh extraction with
-    /// released NPHM weights.
+    /// The global member says +1 everywhere: outside. The evident intention of NPHM's evaluation mode; for mesh
+    /// extraction with released NPHM weights.
     Outside,
-    /// NPHM's evaluation mode to the letter: all members say +1 at the last point of each scan, and nowhere else. For parity tests.
+    /// NPHM's evaluation mode to the letter: all members say +1 at the last point of each scan, and nowhere else. For
+    /// parity tests.
     LastPointOutside,
 }
 
@@ -25,8 +27,8 @@ pub struct Sample {
     pub sdf: Tensor,
     /// `[B, N, 3]` colour in about [-1, 1], if the model has a colour branch and appearance codes were given.
     pub color: Option<Tensor>,
-    /// `[B, N, k + 1]` what each member that takes part said before blending: the nearest anchors', nearest first (with the
-    /// Gaussian rule all of them, in their own order), then the global member's.
+    /// `[B, N, k + 1]` what each member that takes part said before blending: the nearest anchors', nearest first (with
+    /// the Gaussian rule all of them, in their own order), then the global member's.
     pub members: Tensor,
     /// `[B, N]` sum of the un-normalised weights.
     pub weight_sum: Tensor,
@@ -130,8 +132,9 @@ impl Identity {
         xs.reshape([-1, self.config.anchors(), 3]) + self.mean_anchors.to_kind(z.kind()).to_device(z.device())
     }
 
-    /// The field at queries `q [B, N, 3 + n_hyper]` (canonical xyz, then ambient coordinates) of identities `z [B, d_id]` with
-    /// `anchors [B, K, 3]` from [`Identity::anchors`]. Appearance codes `z_app [B, d_id]` are for models with a colour branch.
+    /// The field at queries `q [B, N, 3 + n_hyper]` (canonical xyz, then ambient coordinates) of identities `z [B,
+    /// d_id]` with `anchors [B, K, 3]` from [`Identity::anchors`]. Appearance codes `z_app [B, d_id]` are for models
+    /// with a colour branch.
     pub fn forward(&self, q: &Tensor, z: &Tensor, z_app: Option<&Tensor>, anchors: &Tensor, far: Far) -> Sample {
         let (scans, per_scan, dims) = q.size3().expect("queries are [B, N, 3 + n_hyper]");
         let (points, k_all) = (scans * per_scan, self.config.anchors());
@@ -190,7 +193,8 @@ impl Identity {
         (sdf, colors)
     }
 
-    /// Every member only where it takes part: the points are sorted by member. Results as from [`Identity::everywhere`].
+    /// Every member only where it takes part: the points are sorted by member. Results as from
+    /// [`Identity::everywhere`].
     fn nearby(&self, at: &Places<'_>, z: &Tensor, color: Option<(&Color, &Tensor)>) -> (Tensor, Option<Tensor>) {
         let (k_all, scans) = (self.config.anchors(), z.size()[0]);
         let (points, dims) = at.q.size2().expect("points are [P, 3 + n_hyper]");
@@ -363,7 +367,8 @@ pub(crate) fn linear(path: &nn::Path<'_>, lead: &[i64], from: i64, to: i64) -> (
     (path.zeros("weight", &[lead, &[to, from]].concat()), path.zeros("bias", &[lead, &[to]].concat()))
 }
 
-/// Far rule that mesh extraction should use with a blending rule: only NPHM's literal one loses the sign far from the anchors.
+/// Far rule that mesh extraction should use with a blending rule: only NPHM's literal one loses the sign far from the
+/// anchors.
 pub fn far_for_extraction(blend: &Blend) -> Far {
     match blend {
         Blend::Gaussian { .. } => Far::Outside,

@@ -1,6 +1,6 @@
-//! Conditioned MLPs, several at once: each member of a group maps `[coordinates | latent]` with its own weights.
-//! The latent is the same for all points of a scan, so its share of a layer is computed once per scan and added as a bias: the
-//! result is that of concatenating first. Knows nothing of anchors, blending or variable names.
+//! Conditioned MLPs, several at once: each member of a group maps `[coordinates | latent]` with its own weights. The
+//! latent is the same for all points of a scan, so its share of a layer is computed once per scan and added as a bias:
+//! the result is that of concatenating first. Knows nothing of anchors, blending or variable names.
 
 use super::config::Activation;
 use tch::Tensor;
@@ -27,8 +27,8 @@ pub(crate) enum Between {
 
 /// A group of `G` members, its weights laid out for evaluation.
 ///
-/// Inside, values are multiplied by the activation's beta: softplus_beta(a) = softplus(beta a) / beta, so scaling inputs and biases
-/// once replaces a scaling in every layer.
+/// Inside, values are multiplied by the activation's beta: softplus_beta(a) = softplus(beta a) / beta, so scaling
+/// inputs and biases once replaces a scaling in every layer.
 pub(crate) struct Group {
     layers: Vec<Layer>,
     between: Between,
@@ -46,7 +46,8 @@ struct Layer {
 }
 
 impl Group {
-    /// From weights `[G, out, in]` and biases `[G, out]`, layer by layer; the input has `c` coordinates and `l` latents.
+    /// From weights `[G, out, in]` and biases `[G, out]`, layer by layer; the input has `c` coordinates and `l`
+    /// latents.
     pub fn new(weights: &[(Tensor, Tensor)], wiring: Wiring, c: i64, l: i64) -> Self {
         // what `activate` gives is this many times too large
         let (beta, excess) = match wiring.between {
@@ -101,9 +102,9 @@ impl Group {
         self.layers.iter().filter_map(share).collect()
     }
 
-    /// Evaluates the group at `coords [G, P, C]`, given the latents' shares at these points (`[G, P, out]`, or `[G, 1, out]` where all
-    /// points share one). Gives the output `[G, P, out]` and the last hidden layer before its activation, `[G, P, hidden]` (which
-    /// MonoNPHM's colour branch reads).
+    /// Evaluates the group at `coords [G, P, C]`, given the latents' shares at these points (`[G, P, out]`, or `[G, 1,
+    /// out]` where all points share one). Gives the output `[G, P, out]` and the last hidden layer before its
+    /// activation, `[G, P, hidden]` (which MonoNPHM's colour branch reads).
     pub fn run(&self, coords: &Tensor, shares: &[Tensor]) -> (Tensor, Tensor) {
         let mut shares = shares.iter();
         let mut hidden = Tensor::new();

@@ -1,8 +1,9 @@
-//! The parametric head: a neural field of identity and expression in the manner of NPHM (Giebenhain et al., CVPR 2023) and MonoNPHM
-//! (CVPR 2024), which is what DiffusionAvatars tracks its proxy geometry with. Networks, joint training, tracking of point clouds.
-//! Knows no meshes, files or world frames beyond a rigid pose.
+//! The parametric head: a neural field of identity and expression in the manner of NPHM (Giebenhain et al., CVPR 2023)
+//! and MonoNPHM (CVPR 2024), which is what DiffusionAvatars tracks its proxy geometry with. Networks, joint training,
+//! tracking of point clouds. Knows no meshes, files or world frames beyond a rigid pose.
 //!
-//! One model unit is 25 cm; +y up, +z out of the face, origin near the centre of the head. Signed distances are positive outside.
+//! One model unit is 25 cm; +y up, +z out of the face, origin near the centre of the head. Signed distances are
+//! positive outside.
 
 mod blend;
 pub mod codes;

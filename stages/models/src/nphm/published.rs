@@ -1,9 +1,10 @@
-//! Published head models: the checkpoints of NPHM (Giebenhain et al., CVPR 2023) and MonoNPHM (CVPR 2024) as a [`HeadModel`].
+//! Published head models: the checkpoints of NPHM (Giebenhain et al., CVPR 2023) and MonoNPHM (CVPR 2024) as a
+//! [`HeadModel`].
 //!
-//! The generation is told by the names of the tensors, and every dimension by their shapes; blending rule and activation are the
-//! generation's, as no tensor shows them. Optimiser states and validation codes are left out. The mean anchors are in
-//! neither checkpoint and come as an array. Names and shapes: the public code of both, MIT licence; the weights have
-//! licences of their own. Knows no rows and no folders.
+//! The generation is told by the names of the tensors, and every dimension by their shapes; blending rule and
+//! activation are the generation's, as no tensor shows them. Optimiser states and validation codes are left out. The
+//! mean anchors are in neither checkpoint and come as an array. Names and shapes: the public code of both, MIT licence;
+//! the weights have licences of their own. Knows no rows and no folders.
 
 use super::config::{Activation, Blend, ColorConfig, DeformationConfig, Direction, HeadConfig, IdentityConfig, Layout};
 use super::field::HeadModel;
@@ -13,7 +14,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use tch::{Device, Kind, Tensor};
 
-/// Parts of a checkpoint that are no part of a head model: the state of a training, and codes of other people's validation.
+/// Parts of a checkpoint that are no part of a head model: the state of a training, and codes of other people's
+/// validation.
 const TRAINING: [&str; 4] = ["optimizer", "latent_codes_val", "epoch", "scheduler"];
 
 /// Parts of an identity network, where a file holds it alone.
@@ -24,18 +26,20 @@ const IDENTITY: [&str; 5] =
 pub struct Published {
     /// Both networks.
     pub model: HeadModel,
-    /// Codes of the people it was trained on, if the files hold them: `identity` `[N, d_id]`, `appearance` `[N, d_id]`, `expression` `[M, d_ex]`.
+    /// Codes of the people it was trained on, if the files hold them: `identity` `[N, d_id]`, `appearance` `[N, d_id]`,
+    /// `expression` `[M, d_ex]`.
     pub codes: Tensors,
     /// Tensors that say nothing about the model, by name: the optimiser's and the validation's.
     pub left: Vec<String>,
 }
 
-/// Reads a model from its files: NPHM's identity and expression checkpoints, or MonoNPHM's only one, as `torch.save` wrote them or as
-/// safetensors of the same names. `mean_anchors [K, 3]`, symmetric pairs first, is the asset `anchors_39.npy` or
-/// `anchors_65.npy` of the public code.
+/// Reads a model from its files: NPHM's identity and expression checkpoints, or MonoNPHM's only one, as `torch.save`
+/// wrote them or as safetensors of the same names. `mean_anchors [K, 3]`, symmetric pairs first, is the asset
+/// `anchors_39.npy` or `anchors_65.npy` of the public code.
 ///
 /// # Errors
-/// If a file cannot be read, is of another model, lacks a tensor, has one that the model does not, or one of another shape.
+/// If a file cannot be read, is of another model, lacks a tensor, has one that the model does not, or one of another
+/// shape.
 pub fn read(files: &[&Path], mean_anchors: &Tensor) -> Result<Published, WeightsError> {
     let source = files.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(" and ");
     let mut parts = Parts { source, ..Parts::default() };

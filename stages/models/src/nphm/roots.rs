@@ -1,7 +1,8 @@
-//! Roots of `map(x) = target` for many points at once, and their gradients by the implicit function theorem. Knows no networks.
+//! Roots of `map(x) = target` for many points at once, and their gradients by the implicit function theorem. Knows no
+//! networks.
 //!
-//! Broyden's method as NPHM's point-cloud fitting uses it (exact inverse Jacobian at the start, rank-1 updates of the inverse), then Newton
-//! steps where more accuracy is asked for. The best iterate of each point is kept.
+//! Broyden's method as NPHM's point-cloud fitting uses it (exact inverse Jacobian at the start, rank-1 updates of the
+//! inverse), then Newton steps where more accuracy is asked for. The best iterate of each point is kept.
 
 use tch::{Kind, Tensor};
 

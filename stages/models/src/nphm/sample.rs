@@ -1,5 +1,5 @@
-//! Scans as pools of points, and the random draws that one training step sees. Knows no files and no meshes: whoever has meshes
-//! samples them densely once. All points are in model units (25 cm); distances are signed, positive outside.
+//! Scans as pools of points, and the random draws that one training step sees. Knows no files and no meshes: whoever
+//! has meshes samples them densely once. All points are in model units (25 cm); distances are signed, positive outside.
 
 use crate::init;
 use tch::{Device, Tensor};
@@ -74,8 +74,8 @@ pub struct Batch {
     pub anchors: Tensor,
 }
 
-/// Draws `batch` scans and their points: a function of `seed` and `step` alone. Every scan comes once before any comes again (shuffled
-/// anew each round), so codes are trained evenly.
+/// Draws `batch` scans and their points: a function of `seed` and `step` alone. Every scan comes once before any comes
+/// again (shuffled anew each round), so codes are trained evenly.
 pub fn draw(scans: &[Scan], batch: usize, counts: &Counts, seed: u64, step: u64) -> Batch {
     let picked: Vec<&Scan> = (0..batch)
         .map(|i| {

@@ -1,5 +1,6 @@
-//! One joint training step of a head model: codes, identity and expression networks together (of a backward one as in MonoNPHM, section 3.4; of a
-//! forward one in `forward`), with a signed far field and signed distances near the surface, which small models need. Knows no loop, files or schedules.
+//! One joint training step of a head model: codes, identity and expression networks together (of a backward one as in
+//! MonoNPHM, section 3.4; of a forward one in `forward`), with a signed far field and signed distances near the
+//! surface, which small models need. Knows no loop, files or schedules.
 
 pub(super) mod forward;
 
@@ -25,11 +26,13 @@ pub struct LossWeights {
     pub normals: f64,
     /// Mean ||grad F| - 1| on the surface (0.15).
     pub eikonal: f64,
-    /// The same off the surface, near and far (0.15 too); as dear as all other terms together, and distances that are known say the same.
+    /// The same off the surface, near and far (0.15 too); as dear as all other terms together, and distances that are
+    /// known say the same.
     pub eikonal_around: f64,
     /// Mean |F - d| near the surface (not in MonoNPHM, which knows no distances).
     pub near: f64,
-    /// Mean relu(0.5 |d| - sign(d) F) anywhere. MonoNPHM's exp(-10 |F|) leaves the sign open, and small models then grow surfaces far out.
+    /// Mean relu(0.5 |d| - sign(d) F) anywhere. MonoNPHM's exp(-10 |F|) leaves the sign open, and small models then
+    /// grow surfaces far out.
     pub far: f64,
     /// Mean exp(-10 |F|) anywhere (0.01): no surface where there is none, for scans whose inside is not known.
     pub space: f64,
@@ -86,7 +89,8 @@ pub struct Losses {
 
 /// Loss of a batch under the codes picked for it.
 ///
-/// Spatial gradients, which cost a second differentiation, are taken at surface points only, unless `eikonal_around` asks for more.
+/// Spatial gradients, which cost a second differentiation, are taken at surface points only, unless `eikonal_around`
+/// asks for more.
 pub fn training_step(model: &HeadModel, z_id: &Tensor, z_ex: &Tensor, batch: &Batch, weights: &LossWeights) -> Losses {
     match model.config.deformation.direction {
         Direction::Backward => backward_step(model, z_id, z_ex, batch, weights),
@@ -239,8 +243,9 @@ impl Trainer {
         Self { model, z_id, z_ex, weights, rates, norms: Vec::new(), optimizer }
     }
 
-    /// One update from one batch, and from the correspondences of `more` scans: a backward model's at the codes they have, while a forward model learns
-    /// these codes, too, because its own batch had better be of neutral scans, where alone its field is seen. `factor` multiplies every learning rate.
+    /// One update from one batch, and from the correspondences of `more` scans: a backward model's at the codes they
+    /// have, while a forward model learns these codes, too, because its own batch had better be of neutral scans, where
+    /// alone its field is seen. `factor` multiplies every learning rate.
     pub fn step(&mut self, batch: &Batch, more: Option<&Batch>, factor: f64) -> Losses {
         let id: Picked = self.z_id.pick(&batch.identities);
         let ex: Picked = self.z_ex.pick(&batch.expressions);
@@ -289,7 +294,8 @@ impl Trainer {
         self.optimizer.steps() as u64
     }
 
-    /// Writes everything a resumed run needs into a folder: `model.safetensors`, `codes.safetensors`, `optimizer.safetensors`.
+    /// Writes everything a resumed run needs into a folder: `model.safetensors`, `codes.safetensors`,
+    /// `optimizer.safetensors`.
     pub fn save(&self, dir: &Path) -> Result<(), WeightsError> {
         let write = |name: &str, tensors: &Tensors| {
             weights::write(&dir.join(name), tensors, &BTreeMap::new(), weights::Precision::Keep)

@@ -1,6 +1,7 @@
-//! How a head model in training does on people it does not learn from: codes are fitted to their scans under the networks as they are, and the
-//! loss is taken at other points of the same scans (NPHM's validation identities, whose codes are optimised while the decoders rest). Codes start
-//! from 0 every time, so that the numbers depend on the weights alone. Knows no loop, files or schedules of the training.
+//! How a head model in training does on people it does not learn from: codes are fitted to their scans under the
+//! networks as they are, and the loss is taken at other points of the same scans (NPHM's validation identities, whose
+//! codes are optimised while the decoders rest). Codes start from 0 every time, so that the numbers depend on the
+//! weights alone. Knows no loop, files or schedules of the training.
 
 use super::Direction;
 use super::codes::CodeTable;
@@ -37,8 +38,8 @@ impl Default for Trial {
     }
 }
 
-/// The loss on scans of other people, each scan once, under codes that were fitted to them. Identities and expressions of the scans are numbered
-/// from 0. Neither weights nor codes nor optimiser of the training change.
+/// The loss on scans of other people, each scan once, under codes that were fitted to them. Identities and expressions
+/// of the scans are numbered from 0. Neither weights nor codes nor optimiser of the training change.
 ///
 /// # Panics
 /// If there are no scans.

@@ -1,5 +1,5 @@
-//! Parameters of a noise schedule and of the samplers on it, read from and written as diffusers' `scheduler_config.json`. A
-//! field is honoured or refused, never passed over. Knows no tables.
+//! Parameters of a noise schedule and of the samplers on it, read from and written as diffusers'
+//! `scheduler_config.json`. A field is honoured or refused, never passed over. Knows no tables.
 
 use serde_json::{Value, json};
 use tch::{Kind, Tensor};
@@ -15,8 +15,8 @@ pub enum BetaSchedule {
     Linear,
     /// Their square roots grow linearly (Stable Diffusion).
     ScaledLinear,
-    /// The share of the clean sample falls as a squared cosine, and no variance is above 0.999 (Nichol & Dhariwal 2021). Has
-    /// neither start nor end.
+    /// The share of the clean sample falls as a squared cosine, and no variance is above 0.999 (Nichol & Dhariwal
+    /// 2021). Has neither start nor end.
     SquaredCosine,
 }
 
@@ -71,8 +71,8 @@ pub enum Variance {
 pub enum Limit {
     /// Cut to +- this. Not by UniPC, which has no such field.
     Range(f64),
-    /// Saharia et al. 2022 (Imagen): cut to +- a quantile of its own absolute values and divided by it, each item of a batch
-    /// for itself; the quantile counts as at least 1.
+    /// Saharia et al. 2022 (Imagen): cut to +- a quantile of its own absolute values and divided by it, each item of a
+    /// batch for itself; the quantile counts as at least 1.
     Quantile {
         /// Which quantile, 0 to 1.
         ratio: f64,
@@ -216,8 +216,8 @@ impl ScheduleConfig {
         })
     }
 
-    /// The diffusers `scheduler_config.json` of this schedule, without what few schedules have and this one leaves at its
-    /// default.
+    /// The diffusers `scheduler_config.json` of this schedule, without what few schedules have and this one leaves at
+    /// its default.
     pub fn to_json(&self) -> Value {
         let mut json = json!({
             "_class_name": "DDPMScheduler",

@@ -6,7 +6,8 @@ use serde_json::Value;
 
 use super::{WeightsError, read_json};
 
-/// A model folder: `config.json` beside `diffusion_pytorch_model.safetensors` or one of its kin, see [`ModelFolder::open`].
+/// A model folder: `config.json` beside `diffusion_pytorch_model.safetensors` or one of its kin, see
+/// [`ModelFolder::open`].
 pub struct ModelFolder {
     /// The parsed `config.json`.
     pub config: Value,
@@ -18,7 +19,8 @@ pub struct ModelFolder {
 
 impl ModelFolder {
     /// Opens the folder of a network of diffusers. Safetensors (`diffusion_pytorch_model.safetensors`) go before
-    /// checkpoints (`.bin`), full precision before the variants `fp16` and `bf16`, one file before several with an index.
+    /// checkpoints (`.bin`), full precision before the variants `fp16` and `bf16`, one file before several with an
+    /// index.
     pub fn open(dir: &Path) -> Result<Self, WeightsError> {
         Self::with_names(dir, "diffusion_pytorch_model", "diffusion_pytorch_model")
     }

@@ -1,5 +1,5 @@
-//! Where named tensors are read from: a safetensors file, a checkpoint of PyTorch, or the index of a model in several such
-//! files. Knows no network and no folder layout.
+//! Where named tensors are read from: a safetensors file, a checkpoint of PyTorch, or the index of a model in several
+//! such files. Knows no network and no folder layout.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -25,8 +25,8 @@ pub enum Source {
 }
 
 impl Source {
-    /// Opens a file: safetensors and checkpoints are told apart by content, an index by its name's `.index.` before `json`.
-    /// An index names files of its own folder, all of whose tensors it lists.
+    /// Opens a file: safetensors and checkpoints are told apart by content, an index by its name's `.index.` before
+    /// `json`. An index names files of its own folder, all of whose tensors it lists.
     pub fn open(path: &Path) -> Result<Self, WeightsError> {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         if name.contains(".index.") && name.ends_with(".json") {

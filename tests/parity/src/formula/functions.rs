@@ -1,5 +1,5 @@
-//! What formulas are made of: numbers and points that depend on x, y and z, and the functions that a formula may name. Knows no
-//! text.
+//! What formulas are made of: numbers and points that depend on x, y and z, and the functions that a formula may name.
+//! Knows no text.
 
 use glam::DVec3;
 

@@ -1,5 +1,5 @@
-//! Terms of a fit that look at several frames at once: landmarks, which have the same place in all, and motion, which is even. Knows no
-//! head model.
+//! Terms of a fit that look at several frames at once: landmarks, which have the same place in all, and motion, which
+//! is even. Knows no head model.
 
 use super::{Cloud, Frame, Observed, trimmed_mean};
 use crate::nphm::pose::{self, Pose};

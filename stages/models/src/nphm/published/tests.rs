@@ -1,4 +1,5 @@
-//! Published layouts made of the reference cases' weights: what is loaded computes what the same weights compute by themselves.
+//! Published layouts made of the reference cases' weights: what is loaded computes what the same weights compute by
+//! themselves.
 
 use super::*;
 use crate::checkpoint::tests::{Item, Kept, golden, pack};

@@ -1,12 +1,14 @@
-//! What a forward head model, which says where canonical points move, learns from scans (NPHM, sections 3.2 and 3.3). Its field is canonical: neutral scans show
-//! it, and scans with an expression only how their points moved from there. NPHM trains the one first and the other with identities at rest; here both are learned in
-//! one step, and nothing of an expression's error reaches the identities. Knows no loop, files or schedules.
+//! What a forward head model, which says where canonical points move, learns from scans (NPHM, sections 3.2 and 3.3).
+//! Its field is canonical: neutral scans show it, and scans with an expression only how their points moved from there.
+//! NPHM trains the one first and the other with identities at rest; here both are learned in one step, and nothing of
+//! an expression's error reaches the identities. Knows no loop, files or schedules.
 
 use super::{Batch, Far, HeadModel, LossWeights, Losses, anchor_error, gradient, weighted};
 use crate::nphm::config::Blend;
 use tch::{Kind, Reduction, Tensor};
 
-/// Loss of a batch under the codes picked for it: of the field in its neutral scans, and of where correspondences move in all.
+/// Loss of a batch under the codes picked for it: of the field in its neutral scans, and of where correspondences move
+/// in all.
 pub(super) fn step(model: &HeadModel, z_id: &Tensor, z_ex: &Tensor, batch: &Batch, weights: &LossWeights) -> Losses {
     let mean = |t: Tensor| t.mean(None::<Kind>);
     let none = || Tensor::zeros([], (z_id.kind(), z_id.device()));
@@ -33,7 +35,8 @@ pub(super) fn step(model: &HeadModel, z_id: &Tensor, z_ex: &Tensor, batch: &Batc
         let (near, far) = (of_neutral(&batch.near), of_neutral(&batch.far));
         let (near_field, at_far, told) = (field(&near), sample(&far), of_neutral(&batch.far_distance));
         let far_field = at_far.sdf;
-        // far from all anchors NPHM's own blending rule leaves next to nothing of any member: no weights make a distance of that
+        // far from all anchors NPHM's own blending rule leaves next to nothing of any member: no weights make a
+        // distance of that
         let says = match model.config.identity.blend {
             Blend::Gaussian { sum_eps, .. } => at_far.weight_sum.greater(sum_eps),
             Blend::Softmax { .. } | Blend::Adaptive { .. } => at_far.weight_sum.ones_like().greater(0.0),
