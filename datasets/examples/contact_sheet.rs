@@ -1,9 +1,9 @@
-//! Renders a sheet of synthetic people to a PNG: `contact_sheet WHEEL OUT.png [people|faces|close|rig|SEQUENCE] [size]
-//! [count] [seed]`; `contact_sheet WHEEL - speed` times it.
+//! Renders a sheet of synthetic people to a PNG: `contact_sheet WHEEL OUT.png [people|faces|close|eyes|rig|SEQUENCE]
+//! [size] [count] [seed]`; `contact_sheet WHEEL - speed` times it.
 //!
-//! `people`: different persons from three sides; `faces` and `close`: one person, several expressions; `rig`: one
-//! moment from the sixteen cameras; the name of a sequence: one person through that sequence. For looking at what the
-//! generator makes; the pipeline does not use it.
+//! `people`: different persons from three sides; `faces`, `close` and `eyes`: one person, several expressions; `rig`:
+//! one moment from the sixteen cameras; the name of a sequence: one person through that sequence. For looking at what
+//! the generator makes; the pipeline does not use it.
 
 use std::path::Path;
 use std::time::Instant;
@@ -25,6 +25,17 @@ const FACES: [&[(&str, f32)]; 8] = [
     &[("eyeWide", 1.0), ("browInnerUp", 1.0), ("browOuterUp", 1.0), ("jawOpen", 0.35), ("mouthFunnel", 0.4)],
 ];
 
+const LIDS: [&[(&str, f32)]; 8] = [
+    &[],
+    &[("eyeSquint", 1.0)],
+    &[("eyeSquint", 1.0), ("cheekSquint", 1.0), ("mouthSmile", 0.8)],
+    &[("eyeBlink", 0.5)],
+    &[("eyeBlink", 1.0)],
+    &[("eyeLookDown", 1.0)],
+    &[("eyeWide", 1.0), ("eyeLookUp", 1.0)],
+    &[("eyeBlink", 1.0), ("eyeSquint", 1.0), ("cheekSquint", 1.0)],
+];
+
 fn paste(sheet: &mut image::RgbImage, frame: &Frame, column: u32, row: u32) {
     for y in 0..frame.height {
         for x in 0..frame.width {
@@ -38,7 +49,9 @@ fn paste(sheet: &mut image::RgbImage, frame: &Frame, column: u32, row: u32) {
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let args: Vec<String> = std::env::args().collect();
     let [_, wheel, out, ..] = args.as_slice() else {
-        return Err("usage: contact_sheet WHEEL OUT.png [people|faces|close|rig|SEQUENCE] [size] [count] [seed]".into());
+        return Err(
+            "usage: contact_sheet WHEEL OUT.png [people|faces|close|eyes|rig|SEQUENCE] [size] [count] [seed]".into()
+        );
     };
     let kind = args.get(3).map_or("people", String::as_str);
     let number = |i: usize, default: u32| args.get(i).and_then(|a| a.parse().ok()).unwrap_or(default);
@@ -76,14 +89,26 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                 let cameras = [0.0, 38.0, -75.0].map(|a| front(a, 1.0)).to_vec();
                 shots.push((seed + i, Expression::default(), cameras));
             }
-            "faces" | "close" => {
+            "faces" | "close" | "eyes" => {
                 across = 4;
                 let mut e = Expression::default();
-                for (name, weight) in FACES[i as usize % FACES.len()] {
+                let shown = if kind == "eyes" { LIDS } else { FACES };
+                for (name, weight) in shown[i as usize % shown.len()] {
                     e.add(name, *weight).ok_or("unknown unit")?;
                 }
                 let azimuth = if i >= 8 { 30.0 } else { 0.0 };
-                shots.push((seed, e, vec![front(azimuth, if kind == "close" { 1.9 } else { 1.0 })]));
+                shots.push((
+                    seed,
+                    e,
+                    vec![front(
+                        azimuth,
+                        match kind {
+                            "eyes" => 3.6,
+                            "close" => 1.9,
+                            _ => 1.0,
+                        },
+                    )],
+                ));
             }
             "rig" => {
                 let rig = capture::rig(&capture::SERIALS, size, size * 16 / 11);

@@ -16,6 +16,7 @@ use rayon::prelude::*;
 pub mod expression;
 pub mod hair;
 pub mod identity;
+pub mod lids;
 pub mod light;
 pub mod mimic;
 pub mod noise;

@@ -4,8 +4,6 @@
 //! beard and lashes are bound to the skin and follow every expression. Light inside the hair is in [`shade`]. Knows no
 //! cameras.
 
-use std::collections::HashSet;
-
 use glam::{Mat3, Mat4, Vec3};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -14,7 +12,7 @@ use super::identity::{HairStyle, Identity};
 use super::light::{Environment, Lighting, ShadowMap};
 use super::noise::lerp;
 use super::pose::Head;
-use super::{HeadAssets, Part, regions};
+use super::{HeadAssets, Part, lids, regions};
 
 pub mod shade;
 pub mod shell;
@@ -264,49 +262,32 @@ impl Groom {
         }
     }
 
-    /// Plants lashes along the edges of the lids: where the lid's outside meets the lining of the socket.
+    /// Plants lashes along the edges of the lids.
     fn plant_lashes(&mut self, assets: &HeadAssets, id: &Identity, neutral: &[Vec3], rng: &mut ChaCha8Rng) {
-        let t = &assets.template;
-        let near = |tri: &[u32; 3]| regions::eye_distance(t[tri[0] as usize]) < 0.4;
-        let body = assets.triangles[assets.triangles_of(Part::Body)].iter().filter(|tri| near(tri));
-        let (lining, lids): (Vec<&[u32; 3]>, Vec<&[u32; 3]>) =
-            body.partition(|tri| regions::in_socket(tri.map(|v| t[v as usize])));
-        let inner: HashSet<[u32; 2]> = lining.iter().flat_map(|f| [[f[1], f[0]], [f[2], f[1]], [f[0], f[2]]]).collect();
         let colour = (id.hair_colour * 0.25).min(Vec3::splat(0.02));
         let long = 0.0075 - 0.0015 * id.sex;
-        for face in lids {
-            for k in 0..3 {
-                let turned = [face[k], face[(k + 1) % 3], face[(k + 2) % 3]];
-                if !inner.contains(&[turned[0], turned[1]]) {
-                    continue;
-                }
-                let ends = [neutral[turned[0] as usize], neutral[turned[1] as usize]];
-                let place = t[turned[0] as usize].midpoint(t[turned[1] as usize]);
-                let x = place.x.abs();
-                let upper = place.y > 7.262 + 0.06 * (x - 0.17);
-                if x < 0.20 || place.z < 1.22 {
-                    continue;
-                }
-                let spacing = if upper { 0.00022 } else { 0.0007 };
-                let count = (ends[0].distance(ends[1]) / spacing).round() as usize;
-                for i in 0..count {
-                    let at = (i as f32 + rng.random::<f32>()) / count as f32;
-                    let fan = (x - 0.30) * 3.2 * place.x.signum() + 0.25 * (rng.random::<f32>() - 0.5);
-                    let rise = if upper { -0.18 } else { -0.45 };
-                    let way = Vec3::new(fan, rise, 1.0);
-                    let bend = if upper { Vec3::Y * 0.55 } else { Vec3::Y * 0.05 };
-                    let length = if upper { long * (0.65 + 0.9 * (x - 0.2)) } else { 0.0042 }
-                        * (0.8 + 0.4 * rng.random::<f32>());
-                    let root = Root {
-                        triangle: turned,
-                        bary: [1.0 - at, at, 0.0],
-                        position: ends[0].lerp(ends[1], at),
-                        normal: Vec3::Z,
-                        template: place,
-                        density: 1.0,
-                    };
-                    self.add_skin_hair(neutral, &root, way, bend, length, colour, 0.00020);
-                }
+        for edge in lids::edges(assets) {
+            let ends = [edge.triangle[0], edge.triangle[1]].map(|v| neutral[v as usize]);
+            let (x, is_upper) = (edge.place.x.abs(), edge.is_upper);
+            let spacing = if is_upper { 0.00022 } else { 0.0007 };
+            let count = (ends[0].distance(ends[1]) / spacing).round() as usize;
+            for i in 0..count {
+                let at = (i as f32 + rng.random::<f32>()) / count as f32;
+                let fan = (x - 0.30) * 3.2 * edge.place.x.signum() + 0.25 * (rng.random::<f32>() - 0.5);
+                let rise = if is_upper { -0.18 } else { -0.45 };
+                let way = Vec3::new(fan, rise, 1.0);
+                let bend = if is_upper { Vec3::Y * 0.55 } else { Vec3::Y * 0.05 };
+                let length =
+                    if is_upper { long * (0.65 + 0.9 * (x - 0.2)) } else { 0.0042 } * (0.8 + 0.4 * rng.random::<f32>());
+                let root = Root {
+                    triangle: edge.triangle,
+                    bary: [1.0 - at, at, 0.0],
+                    position: ends[0].lerp(ends[1], at),
+                    normal: Vec3::Z,
+                    template: edge.place,
+                    density: 1.0,
+                };
+                self.add_skin_hair(neutral, &root, way, bend, length, colour, 0.00020);
             }
         }
     }

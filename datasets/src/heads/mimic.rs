@@ -110,7 +110,7 @@ impl Mimic {
         }
         // between the brows
         if self.frown > 0.02 && x < 0.3 {
-            let tall = bump(y, 7.50, 0.085);
+            let tall = bump(y, 7.47, 0.062);
             depth += self.frown * tall * fold(x - 0.075 - 0.02 * wave, 0.012) * 1.1;
             depth += 0.6 * self.frown * bump(x, 0.0, 0.08) * fold(y - 7.36, 0.012);
         }
@@ -129,16 +129,22 @@ impl Mimic {
             for line in [-0.62, -0.22, 0.18, 0.55] {
                 depth += squint * reach * fold((angle - line - 0.06 * wave) * r, 0.010);
             }
-            let below = smoothstep(0.15, 0.22, x) * smoothstep(0.52, 0.42, x);
-            depth += 0.75 * squint * below * fold(y - 7.135 + 0.28 * (x - 0.31).powi(2), 0.013);
+            let below = smoothstep(0.14, 0.27, x) * smoothstep(0.50, 0.35, x);
+            depth += 0.75 * squint * below * fold(y - 7.125 - 0.9 * (x - 0.31).powi(2), 0.013);
         }
         // from nose to mouth, and at its corner
         let smile = self.smile[side];
         if smile > 0.02 && (6.45..7.0).contains(&y) && x < 0.6 {
-            let line = lerp(0.205, 0.385, smoothstep(6.94, 6.56, y)) + 0.008 * wave;
-            let length = smoothstep(6.96, 6.88, y) * smoothstep(6.46, 6.56, y);
-            depth += 1.2 * smile * length * fold(x - line, 0.017);
-            depth += 0.5 * smile * length * fold(x - line - 0.10, 0.014) * smoothstep(6.80, 6.70, y);
+            // an arc from the wing of the nose around the corner of the mouth and back towards the chin
+            let down = ((6.95 - y) / 0.45).clamp(0.0, 1.0);
+            let line = 0.19 + 0.22 * down.powf(0.85) - 0.10 * down.powi(3) + 0.010 * wave;
+            let slope = (0.19 - 0.30 * down * down) / 0.45;
+            let away = (x - line) / slope.hypot(1.0);
+            let length = smoothstep(6.97, 6.84, y) * smoothstep(6.47, 6.66, y);
+            depth += smile * length * (0.85 * fold(away, lerp(0.011, 0.018, down)) + 0.22 * bump(away, 0.0, 0.05));
+            // and a short one beside the corner
+            let beside = bump(y, 6.66, 0.075);
+            depth += 0.35 * smile * beside * fold(away - 0.085 + 0.25 * (y - 6.66).powi(2), 0.012);
         }
         let down = self.drawn_down[side];
         if down > 0.02 && (6.3..6.62).contains(&y) && x < 0.5 {

@@ -9,6 +9,7 @@ use glam::{Mat3, Mat4, Quat, Vec3};
 use super::expression::Expression;
 use super::hair::{Groom, PosedStrands};
 use super::identity::Identity;
+use super::lids::Lids;
 use super::light::{self, Environment, Lighting};
 use super::noise::smoothstep;
 use super::teeth::Teeth;
@@ -69,6 +70,7 @@ pub struct Head<'a> {
     pub groom: Groom,
     /// Per fine vertex: how far it follows the neck and, beyond that, the head.
     weights: Vec<[f32; 2]>,
+    lids: Lids,
     teeth: Teeth,
     /// Fine vertices along the open lower rim of the body, as edges.
     rim: Vec<[u32; 2]>,
@@ -147,6 +149,8 @@ impl<'a> Head<'a> {
         let mut neutral: Vec<Vec3> = assets.subdivision.apply(&cage).into_iter().map(to_world).collect();
         dress(&assets.template, &mut neutral);
         let eyes = [Part::EyeLeft, Part::EyeRight].map(|part| eyeball(assets, &neutral, part));
+        let lids = Lids::new(assets, &neutral, &eyes);
+        lids.lift(&eyes, &[Mat3::IDENTITY; 2], &mut neutral);
         let (scalp, beard) = skin::cover(assets, identity);
         let (albedo, gloss) = skin::vertices(assets, identity, &scalp, &beard);
         let teeth = Teeth::new(assets)?;
@@ -165,6 +169,7 @@ impl<'a> Head<'a> {
             albedo,
             gloss,
             groom,
+            lids,
             teeth,
             rim,
             faces,
@@ -202,17 +207,14 @@ impl<'a> Head<'a> {
     /// The fine vertices and the drawn tooth vertices for an expression, world metres, without light.
     fn shape(&self, expression: &Expression) -> (Vec<Vec3>, Vec<Vec3>, Mat4, [Mat3; 2]) {
         let mut cage = self.cage.clone();
-        for (target, weight) in self.assets.face_units.iter().zip(&expression.arkit) {
-            if *weight != 0.0 {
-                target.add_to(&mut cage, *weight);
-            }
-        }
+        self.lids.apply(self.assets, &expression.arkit, &mut cage);
         let (neck, head) = self.motions(expression);
         let to_world = |p: Vec3| (p - self.centre) * METRES;
         let teeth = self.teeth.positions(&cage).into_iter().map(|p| head.transform_point3(to_world(p))).collect();
         self.teeth.recede_ribbons(&mut cage);
         let mut vertices: Vec<Vec3> = self.assets.subdivision.apply(&cage).into_iter().map(to_world).collect();
         let turns = expression.gaze().map(|(yaw, pitch)| Mat3::from_rotation_y(yaw) * Mat3::from_rotation_x(-pitch));
+        self.lids.lift(&self.eyes, &turns, &mut vertices);
         for (e, part) in [Part::EyeLeft, Part::EyeRight].into_iter().enumerate() {
             let eye = self.eyes[e];
             for v in vertices_of(self.assets, part) {

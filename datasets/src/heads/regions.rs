@@ -89,7 +89,8 @@ pub fn eye_distance(t: Vec3) -> f32 {
     t.distance(eye_centre(t))
 }
 
-fn eye_centre(t: Vec3) -> Vec3 {
+/// The middle of the eyeball on a template point's side.
+pub fn eye_centre(t: Vec3) -> Vec3 {
     Vec3::new(0.308 * t.x.signum(), 7.284, 1.240)
 }
 

@@ -31,13 +31,15 @@ impl Subdivision {
         self.len() == 0
     }
 
+    /// The position of one fine vertex from cage positions.
+    pub fn vertex(&self, fine: usize, cage: &[Vec3]) -> Vec3 {
+        let entries = self.rows[fine] as usize..self.rows[fine + 1] as usize;
+        entries.fold(Vec3::ZERO, |sum, e| sum + cage[self.columns[e] as usize] * self.weights[e])
+    }
+
     /// Fine positions from cage positions.
     pub fn apply(&self, cage: &[Vec3]) -> Vec<Vec3> {
-        let fine = |r: usize| {
-            let entries = self.rows[r] as usize..self.rows[r + 1] as usize;
-            entries.fold(Vec3::ZERO, |sum, e| sum + cage[self.columns[e] as usize] * self.weights[e])
-        };
-        (0..self.len()).map(fine).collect()
+        (0..self.len()).map(|fine| self.vertex(fine, cage)).collect()
     }
 }
 
