@@ -68,7 +68,7 @@ fn supersample() -> u32 {
 }
 
 fn def() -> StageDef {
-    StageDef::new("capture_synthetic", 5, Grain::Row)
+    StageDef::new("capture_synthetic", 6, Grain::Row)
         .doc("Films a synthetic person with the rig's cameras, in the NeRSemble layout.")
         .reads([("participant", Type::I64), ("identity", Type::I64), ("sequence", Type::Str)])
         .writes(recordings::COLUMNS)

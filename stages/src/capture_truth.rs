@@ -41,7 +41,7 @@ fn every() -> usize {
 }
 
 fn def() -> StageDef {
-    StageDef::new("capture_truth", 3, Grain::Row)
+    StageDef::new("capture_truth", 4, Grain::Row)
         .doc("The exact geometry, expression and pose of a synthetic capture; for evaluation alone.")
         .reads([("participant", Type::I64), ("identity", Type::I64), ("sequence", Type::Str)])
         .writes([("timestep", Type::I64), ("truth", Type::Blob), ("arkit", Type::Floats(52))])

@@ -50,7 +50,7 @@ fn supersample() -> u32 {
 }
 
 fn def() -> StageDef {
-    StageDef::new("capture_truth_views", 1, Grain::Row)
+    StageDef::new("capture_truth_views", 2, Grain::Row)
         .doc("Regions and optical flow of every picture of a synthetic capture; for evaluation alone.")
         .reads([("participant", Type::I64), ("identity", Type::I64), ("sequence", Type::Str)])
         .writes([("camera", Type::Str), ("timestep", Type::I64), ("regions", Type::Blob), ("flow", Type::Blob)])

@@ -46,7 +46,7 @@ fn expressions() -> usize {
 const SUPERSAMPLE: u32 = 3;
 
 fn def() -> StageDef {
-    StageDef::new("portraits_synthetic", 4, Grain::Row)
+    StageDef::new("portraits_synthetic", 5, Grain::Row)
         .doc("Renders portraits of synthetic people.")
         .reads([("identity", Type::I64)])
         .writes([("view", Type::I64), ("image", Type::Blob)])

@@ -45,7 +45,7 @@ fn points() -> usize {
 }
 
 fn def() -> StageDef {
-    StageDef::new("scan_synthetic", 4, Grain::Row)
+    StageDef::new("scan_synthetic", 5, Grain::Row)
         .doc("Scans synthetic people: surface, near and far points with correspondence, to train a head model.")
         .reads([("identity", Type::I64)])
         .writes([("scans", Type::Blob)])
