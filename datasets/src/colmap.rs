@@ -19,6 +19,11 @@ use geometry::Distortion;
 use glam::{DMat4, DQuat, DVec3};
 
 use crate::views::{View, ViewError};
+use models::{MODELS, checked};
+
+mod models;
+
+pub use models::lens;
 
 /// A camera of the model: size, intrinsics and lens.
 #[derive(Clone, Debug, PartialEq)]
@@ -63,8 +68,7 @@ fn both(folder: &Path, ext: &str) -> Option<(PathBuf, PathBuf)> {
 /// Reads the model in `folder`, whose pictures lie below `root` in `images`, `input` or `rgb`, or in `root` itself.
 ///
 /// # Errors
-/// If there is no model, a file is damaged, or the model of a camera that took a picture is not one of those with a
-/// name in [`lens`].
+/// If there is no model, a file is damaged, or the model of a camera that took a picture is none that [`lens`] knows.
 pub fn read(root: &Path, folder: &Path) -> Result<Vec<View>, ViewError> {
     let (mut lenses, posed, images) = if let Some((cameras, images)) = both(folder, "bin") {
         (read_cameras_bin(&cameras)?, read_images_bin(&images)?, images)
@@ -204,91 +208,6 @@ fn fault(path: &Path, place: &str, found: &str, expected: &str, hint: &'static s
         expected: expected.to_owned(),
         hint,
     }
-}
-
-/// COLMAP's models by number, with how many parameters each has.
-const MODELS: [(&str, usize); 12] = [
-    ("SIMPLE_PINHOLE", 3),
-    ("PINHOLE", 4),
-    ("SIMPLE_RADIAL", 4),
-    ("RADIAL", 5),
-    ("OPENCV", 8),
-    ("OPENCV_FISHEYE", 8),
-    ("FULL_OPENCV", 12),
-    ("FOV", 5),
-    ("SIMPLE_RADIAL_FISHEYE", 4),
-    ("RADIAL_FISHEYE", 5),
-    ("THIN_PRISM_FISHEYE", 12),
-    ("RAD_TAN_THIN_PRISM_FISHEYE", 16),
-];
-
-/// Intrinsics and distortion of one of the models SIMPLE_PINHOLE, PINHOLE, SIMPLE_RADIAL, RADIAL, OPENCV, FULL_OPENCV,
-/// OPENCV_FISHEYE, SIMPLE_RADIAL_FISHEYE and RADIAL_FISHEYE; none for any other, or for another number of parameters.
-pub fn lens(model: &str, params: &[f64]) -> Option<([f64; 9], Option<Distortion>)> {
-    let bent = |k1, k2, p1, p2, k3, k4, k5, k6| {
-        let bent = Distortion::Rational([k1, k2, p1, p2, k3, k4, k5, k6]);
-        (!bent.is_identity()).then_some(bent)
-    };
-    let (fx, fy, cx, cy, distortion) = match (model, params) {
-        ("SIMPLE_PINHOLE", &[f, cx, cy]) => (f, f, cx, cy, None),
-        ("PINHOLE", &[fx, fy, cx, cy]) => (fx, fy, cx, cy, None),
-        ("SIMPLE_RADIAL", &[f, cx, cy, k]) => (f, f, cx, cy, bent(k, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)),
-        ("RADIAL", &[f, cx, cy, k1, k2]) => (f, f, cx, cy, bent(k1, k2, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)),
-        ("OPENCV", &[fx, fy, cx, cy, k1, k2, p1, p2]) => (fx, fy, cx, cy, bent(k1, k2, p1, p2, 0.0, 0.0, 0.0, 0.0)),
-        ("FULL_OPENCV", &[fx, fy, cx, cy, k1, k2, p1, p2, k3, k4, k5, k6]) => {
-            (fx, fy, cx, cy, bent(k1, k2, p1, p2, k3, k4, k5, k6))
-        }
-        ("OPENCV_FISHEYE", &[fx, fy, cx, cy, k1, k2, k3, k4]) => {
-            (fx, fy, cx, cy, Some(Distortion::Fisheye([k1, k2, k3, k4])))
-        }
-        // the first terms of the same polynomial of the angle
-        ("SIMPLE_RADIAL_FISHEYE", &[f, cx, cy, k]) => (f, f, cx, cy, Some(Distortion::Fisheye([k, 0.0, 0.0, 0.0]))),
-        ("RADIAL_FISHEYE", &[f, cx, cy, k1, k2]) => (f, f, cx, cy, Some(Distortion::Fisheye([k1, k2, 0.0, 0.0]))),
-        _ => return None,
-    };
-    Some(([fx, 0.0, cx, 0.0, fy, cy, 0.0, 0.0, 1.0], distortion))
-}
-
-/// A camera; within it an error if its model is not known here.
-fn checked(
-    path: &Path,
-    place: &str,
-    model: &str,
-    size: [u64; 2],
-    params: &[f64],
-) -> Result<Result<Lens, ViewError>, ViewError> {
-    let Some((intrinsics, distortion)) = lens(model, params) else {
-        return match MODELS.iter().find(|(name, _)| *name == model) {
-            Some((_, count)) if *count != params.len() => Err(fault(
-                path,
-                place,
-                &format!("{} parameters", params.len()),
-                &format!("{count} for {model}"),
-                DAMAGED,
-            )),
-            _ => Ok(Err(fault(
-                path,
-                place,
-                &format!("the camera model {model}"),
-                "SIMPLE_PINHOLE, PINHOLE, SIMPLE_RADIAL, RADIAL, OPENCV, FULL_OPENCV, OPENCV_FISHEYE, SIMPLE_RADIAL_FISHEYE or RADIAL_FISHEYE",
-                "run `colmap image_undistorter`, which makes pictures and a model of PINHOLE cameras, or calibrate as OPENCV",
-            ))),
-        };
-    };
-    let [width, height] = size.map(|side| u32::try_from(side).ok().filter(|side| (1..=65536).contains(side)));
-    let (Some(width), Some(height)) = (width, height) else {
-        return Err(fault(path, place, &format!("{} x {} px", size[0], size[1]), "1 to 65536 px a side", DAMAGED));
-    };
-    if params.iter().any(|x| !x.is_finite()) || intrinsics[0] <= 0.0 || intrinsics[4] <= 0.0 {
-        return Err(fault(
-            path,
-            place,
-            &format!("parameters {params:?}"),
-            "finite ones, focal lengths above 0",
-            DAMAGED,
-        ));
-    }
-    Ok(Ok(Lens { width, height, intrinsics, distortion }))
 }
 
 fn posed(path: &Path, name: String, camera: u32, pose: [f64; 7]) -> Result<Posed, ViewError> {

@@ -2,9 +2,10 @@
 //! a matte.
 //!
 //! reads: video or image with timestep and moment?, matte_video? or matte? or background?, color_transform? or
-//! color_polynomial?, every?, distortion? or distortion_fisheye? with intrinsics, width, height writes: timestep, image
-//! (RGB, PNG or JPEG), matte (grey PNG); colours, lens and background that it was corrected by, as null, since it is
-//! done. The matte stays: who extracts from what was extracted says `over_white: false`
+//! color_polynomial?, every?, distortion? or distortion_fisheye? or distortion_thin_prism? or distortion_fov? with
+//! intrinsics, width, height writes: timestep, image (RGB, PNG or JPEG), matte (grey PNG); colours, lens and background
+//! that it was corrected by, as null, since it is done. The matte stays: who extracts from what was extracted says
+//! `over_white: false`
 //!
 //! A picture has the shape of those that its camera's calibration is for, and a matte that of its picture; sizes may
 //! differ. A row of the input is a video, and each of its frames taken is a row of the output; or it is a picture, and
@@ -15,7 +16,7 @@
 //! is one. Knows nothing of people: what is in the picture, and where, is for later stages.
 
 use crate::common::matting;
-use crate::common::media::{Image, Undistort, ensure_shape};
+use crate::common::media::{Image, LENSES, Undistort, ensure_shape};
 use crate::common::video_reader::{Frame, VideoReader};
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use datasets::colour::Correction;
@@ -86,7 +87,7 @@ fn def() -> StageDef {
         .may_read([("moment", Type::I64)])
         .may_read([("matte_video", Type::Blob), ("matte", Type::Blob), ("background", Type::Blob)])
         .may_read([("color_transform", Type::Floats(12)), ("color_polynomial", Type::Floats(0))])
-        .may_read([("distortion", Type::Floats(8)), ("distortion_fisheye", Type::Floats(4))])
+        .may_read(LENSES)
         .may_read([("intrinsics", Type::Floats(9)), ("width", Type::I64), ("height", Type::I64)])
         .writes([("timestep", Type::I64), ("image", Type::Blob), ("matte", Type::Blob)])
         // nobody is to correct the same a second time
@@ -95,7 +96,7 @@ fn def() -> StageDef {
             ("color_transform", Type::Floats(12)),
             ("color_polynomial", Type::Floats(0)),
         ])
-        .writes([("distortion", Type::Floats(8)), ("distortion_fisheye", Type::Floats(4))])
+        .writes(LENSES)
         .threads(TOGETHER)
         .batch(TOGETHER)
 }

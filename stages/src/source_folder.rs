@@ -2,13 +2,15 @@
 //! video.
 //!
 //! no rows in   writes: participant, sequence, camera, timestep, moment, video, image, matte_video, matte, intrinsics,
-//! world_to_cam, width, height, distortion, distortion_fisheye (floats as OpenCV orders them); columns that do not
-//! apply are null. `moment` counts the timesteps of pictures that are there
+//! world_to_cam, width, height, distortion, distortion_fisheye (floats as OpenCV orders them), distortion_thin_prism,
+//! distortion_fov (as COLMAP has them); columns that do not apply are null. `moment` counts the timesteps of pictures
+//! that are there
 //!
-//! Intrinsics are for pictures of `width x height` px, distorted as the last two columns say. Knows where things lie
+//! Intrinsics are for pictures of `width x height` px, distorted as the last four columns say. Knows where things lie
 //! and how the capture's world becomes ours (metres, +y up, the subject faces +z, the head near the origin), not what
 //! pictures show.
 
+use crate::common::media::LENSES;
 use crate::common::video::ensure_one_rate;
 use crate::common::video_reader::VideoReader;
 use anyhow::{Context, Result, anyhow, bail, ensure};
@@ -112,9 +114,8 @@ fn def() -> StageDef {
             ("world_to_cam", Type::Floats(16)),
             ("width", Type::I64),
             ("height", Type::I64),
-            ("distortion", Type::Floats(8)),
-            ("distortion_fisheye", Type::Floats(4)),
         ])
+        .writes(LENSES)
 }
 
 protocol::register!(Params, def, |params, _: &Cx<'_>| anyhow::Ok(SourceFolder { params }));
@@ -178,6 +179,8 @@ fn row(view: &View) -> OutRow {
         None => row,
         Some(Distortion::Rational(k)) => row.floats("distortion", k),
         Some(Distortion::Fisheye(k)) => row.floats("distortion_fisheye", k),
+        Some(Distortion::ThinPrism(k)) => row.floats("distortion_thin_prism", k),
+        Some(Distortion::Fov(omega)) => row.f64("distortion_fov", omega),
     }
 }
 
@@ -484,6 +487,13 @@ mod tests {
         assert_eq!((views.len(), remarks.len()), (1, 2), "{remarks:?}");
         assert!(remarks[1].starts_with("1 of 1 pictures are of cameras that stand on their heads"), "{}", remarks[1]);
         assert!(remarks[0].starts_with("1 of 2 pictures in") && remarks[0].contains("frame_2.png"), "{}", remarks[0]);
+        let columns = |lens: Distortion| {
+            let values = row(&View { distortion: Some(lens), ..views[0].clone() }).values;
+            LENSES.iter().filter_map(|(column, _)| Some((*column, values.get(*column)?.clone()))).collect::<Vec<_>>()
+        };
+        assert_eq!(columns(Distortion::Fov(0.9)), [("distortion_fov", Value::F64(0.9))]);
+        let prism = columns(Distortion::ThinPrism([0.5; 8]));
+        assert_eq!(prism, [("distortion_thin_prism", Value::Floats(vec![0.5; 8]))]);
     }
 
     #[test]

@@ -123,19 +123,22 @@ fn what_a_model_leaves_out_is_told() {
 
 #[test]
 fn cameras_that_took_no_picture_may_be_of_any_model() {
-    for model in ["77 FOV 640 480 500 500 320 240 0.9\n", "78 ODD 1 1 2\n"] {
+    for model in ["77 EUCM 640 480 500 500 320 240 0.9 1\n", "78 ODD 1 1 2\n"] {
         assert_eq!(text_model(&[CAMERAS, model].concat(), IMAGES).1.unwrap().len(), 3, "{model}");
     }
-    let error = text_model("1 FOV 2 2 1 1 1 1 1\n", IMAGES).1.unwrap_err().to_string();
-    assert!(error.contains("line 1: found the camera model FOV"), "{error}");
+    let error = text_model("1 EUCM 2 2 1 1 1 1 1 1\n", IMAGES).1.unwrap_err().to_string();
+    assert!(error.contains("line 1: found the camera model EUCM"), "{error}");
     // of COLMAP's binary models the length is known
     let mut bytes = cameras_bin();
     bytes[..8].copy_from_slice(&3u64.to_le_bytes());
-    bytes.extend([77u32, 7].into_iter().flat_map(u32::to_le_bytes));
+    bytes.extend([77u32, 13].into_iter().flat_map(u32::to_le_bytes));
     bytes.extend([640u64, 480].into_iter().flat_map(u64::to_le_bytes));
     bytes.extend([500.0f64, 500.0, 320.0, 240.0, 0.9].into_iter().flat_map(f64::to_le_bytes));
     let lenses = parse_cameras(Path::new("x.bin"), &bytes).unwrap();
     assert!(lenses[&1].is_ok() && lenses[&2].is_ok() && lenses[&77].is_err());
+    // COLMAP has changed how many parameters its newest models have
+    let lenses = text_model(&[CAMERAS, "77 EQUIRECTANGULAR 640 320 640 320 0\n"].concat(), IMAGES).1;
+    assert_eq!(lenses.unwrap().len(), 3);
 }
 
 #[test]
@@ -158,7 +161,63 @@ fn models_have_their_parameters_in_order() {
     assert_eq!(bent("FULL_OPENCV", &twelve), rational([0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8]));
     assert_eq!(bent("OPENCV_FISHEYE", &twelve[..8]), Some(Distortion::Fisheye([0.1, 0.2, 0.3, 0.4])));
     assert_eq!(bent("OPENCV", &[5.0, 6.0, 1.0, 2.0, 0.0, 0.0, 0.0, 0.0]), None);
-    assert_eq!(lens("FOV", &[1.0; 5]), None);
+    let prism = Some(Distortion::ThinPrism([0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8]));
+    assert_eq!(bent("THIN_PRISM_FISHEYE", &twelve), prism);
+    assert_eq!((bent("FOV", &[1.0, 1.0, 1.0, 1.0, 0.0]), lens("FOV", &[1.0; 4])), (None, None));
+    assert_eq!(lens("DIVISION", &[1.0; 5]), None);
+}
+
+/// Where (0.6, -0.3, 1) before the camera is seen, px, computed from the published formulas outside of this project.
+/// With x = 0.6, y = -0.3, r2 = x x + y y of pinholes; x, y, r2 = those times atan(r) / r of fisheye lenses:
+///
+/// ```text
+/// OPENCV and those before  u = x q + 2 p1 x y + p2 (r2 + 2 x x),  v = y q + p1 (r2 + 2 y y) + 2 p2 x y,
+///                          q = (1 + k1 r2 + k2 r2^2 + k3 r2^3) / (1 + k4 r2 + k5 r2^2 + k6 r2^3)
+/// FOV                      u = x d / r, v = y d / r, d = atan(2 r tan(omega / 2)) / omega
+/// fisheye                  as OPENCV with q = 1 + k1 r2 + k2 r2^2 + k3 r2^3 + k4 r2^4, and u + sx1 r2, v + sy1 r2
+/// ```
+#[test]
+fn each_model_shows_a_point_where_its_formula_does() {
+    let seen: [(&str, [f64; 2]); 13] = [
+        ("SIMPLE_PINHOLE 500 320 240", [620.000000000, 90.000000000]),
+        ("PINHOLE 500 510 320 240", [620.000000000, 87.000000000]),
+        ("SIMPLE_RADIAL 500 320 240 -0.1", [606.500000000, 96.750000000]),
+        ("RADIAL 500 320 240 -0.1 0.02", [607.715000000, 96.142500000]),
+        ("OPENCV 500 510 320 240 -0.1 0.02 0.003 -0.004", [604.835000000, 94.963650000]),
+        ("FULL_OPENCV 500 510 320 240 -0.1 0.02 0.003 -0.004 0.05 0.06 -0.07 0.08", [600.501653049, 97.173656945]),
+        ("OPENCV_FISHEYE 500 510 320 240 -0.1 0.02 0.03 -0.04", [575.845186805, 109.518954729]),
+        ("FOV 500 510 320 240 0.9", [605.734103713, 94.275607106]),
+        ("SIMPLE_RADIAL_FISHEYE 500 320 240 -0.1", [575.020679022, 112.489660489]),
+        ("RADIAL_FISHEYE 500 320 240 -0.1 0.02", [575.664870243, 112.167564879]),
+        (
+            "THIN_PRISM_FISHEYE 500 510 320 240 -0.1 0.02 0.003 -0.004 0.03 -0.04 0.005 -0.006",
+            [574.483577439, 109.768233983],
+        ),
+        ("SIMPLE_FISHEYE 500 320 240", [584.246327075, 107.876836462]),
+        ("FISHEYE 500 510 320 240", [584.246327075, 105.234373192]),
+    ];
+    for (camera, expected) in seen {
+        let (model, params) = camera.split_once(' ').unwrap();
+        let images = "1 1 0 0 0 0 0 1 1 a.png\n\n";
+        let view = text_model(&format!("1 {model} 640 480 {params}\n"), images).1.unwrap().remove(0);
+        let to_pixel = |p: DVec2| (view.pinhole().intrinsics * p.extend(1.0)).truncate();
+        let p = DVec2::new(0.6, -0.3);
+        let found = to_pixel(view.distortion.map_or(p, |lens| lens.distort(p)));
+        assert!((found - DVec2::from_array(expected)).length() < 1e-6, "{camera}: {found}, not {expected:?}");
+        // what takes it out looks in the same place: the pixel that a pinhole shows the point in
+        if let Some(lens) = view.distortion {
+            let mut moved = view.pinhole();
+            let px = to_pixel(p).floor() + 0.5;
+            moved.intrinsics.z_axis += (px - to_pixel(p)).extend(0.0);
+            let (x, y) = lens.maps(&moved);
+            let pixel = px.y as usize * 640 + px.x as usize;
+            let mapped = DVec2::new(f64::from(x[pixel]) + 0.5, f64::from(y[pixel]) + 0.5) - px + to_pixel(p);
+            assert!((mapped - found).length() < 1e-3, "{camera}: {mapped} is not {found}");
+        }
+        // binary files tell the model, and not how many parameters it has
+        let number = MODELS.iter().position(|(name, _)| *name == model).unwrap();
+        assert_eq!(MODELS[number].1, params.split(' ').count(), "{model}");
+    }
 }
 
 #[test]
@@ -168,7 +227,9 @@ fn errors_say_where_and_what() {
         assert!(error.to_string().contains(expected), "{error}");
         assert!(!error.hint().is_empty());
     };
-    check("1 FOV 2 2 1 1 1 1 1\n", IMAGES, "cameras.txt, line 1: found the camera model FOV, expected SIMPLE_PINHOLE,");
+    let unknown = "cameras.txt, line 1: found the camera model EUCM, expected one of SIMPLE_PINHOLE,";
+    check("1 EUCM 2 2 1 1 1 1 1 1\n", IMAGES, unknown);
+    check("1 FOV 2 2 1 1 1 1 90\n", IMAGES, "found parameters [1.0, 1.0, 1.0, 1.0, 90.0], expected an omega of less");
     check("1 PINHOLE 2 2 1 1 1\n", IMAGES, "line 1: found 3 parameters, expected 4 for PINHOLE");
     check("1 PINHOLE 2 0 1 1 1 1\n", IMAGES, "found 2 x 0 px");
     check("1 PINHOLE 2 2 1 nan 1 1\n", IMAGES, "found parameters");

@@ -10,6 +10,7 @@ use geometry::{Camera, Distortion};
 use image::codecs::png::{CompressionType, FilterType, PngEncoder};
 use image::metadata::Orientation;
 use image::{ExtendedColorType, ImageDecoder, ImageEncoder, ImageReader};
+use manifests::Type;
 use models::face_mesh::Square;
 use opencv::core::{BORDER_CONSTANT, CV_8U, CV_16U, Mat, Scalar, Size, extract_channel};
 use opencv::prelude::*;
@@ -332,6 +333,15 @@ pub fn ensure_shape(what: impl Display, found: (usize, usize), expected: (usize,
     Ok(())
 }
 
+/// What a row says of its lens, in one of these columns: k1 k2 p1 p2 k3 k4 k5 k6; k1 to k4; k1 k2 p1 p2 k3 k4 sx1 sy1;
+/// omega, radians (see [`Distortion`]).
+pub const LENSES: [(&str, Type); 4] = [
+    ("distortion", Type::Floats(8)),
+    ("distortion_fisheye", Type::Floats(4)),
+    ("distortion_thin_prism", Type::Floats(8)),
+    ("distortion_fov", Type::F64),
+];
+
 /// What takes lens distortion out of the pictures of a row. The maps are made once for each size of picture.
 pub struct Undistort {
     distortion: Distortion,
@@ -340,17 +350,20 @@ pub struct Undistort {
 }
 
 impl Undistort {
-    /// That of a row with a column `distortion` (OpenCV's order: k1 k2 p1 p2 k3 k4 k5 k6) or `distortion_fisheye` (k1
-    /// to k4), and a camera as [`camera_of`] reads it; none if the row has neither.
+    /// That of a row with one of the columns of [`LENSES`], and a camera as [`camera_of`] reads it; none if the row has
+    /// none of them.
     ///
     /// # Errors
-    /// If it has both, or lacks the camera's intrinsics.
+    /// If it has several, or lacks the camera's intrinsics.
     pub fn of(row: &Row<'_>) -> Result<Option<Undistort>> {
-        let distortion = match (row.has("distortion"), row.has("distortion_fisheye")) {
-            (false, false) => return Ok(None),
-            (true, false) => Distortion::Rational(row.array("distortion")?),
-            (false, true) => Distortion::Fisheye(row.array("distortion_fisheye")?),
-            (true, true) => bail!("a row has both `distortion` and `distortion_fisheye`\nhint: a lens is one of them"),
+        let given: Vec<&str> = LENSES.iter().map(|(column, _)| *column).filter(|column| row.has(column)).collect();
+        let distortion = match given[..] {
+            [] => return Ok(None),
+            ["distortion"] => Distortion::Rational(row.array("distortion")?),
+            ["distortion_fisheye"] => Distortion::Fisheye(row.array("distortion_fisheye")?),
+            ["distortion_thin_prism"] => Distortion::ThinPrism(row.array("distortion_thin_prism")?),
+            ["distortion_fov"] => Distortion::Fov(row.f64("distortion_fov")?),
+            _ => bail!("a row has `{}`\nhint: a lens is one of them", given.join("` and `")),
         };
         let size = calibrated(row)?;
         let pose = [1.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 1.0];
