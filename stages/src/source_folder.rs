@@ -10,8 +10,8 @@
 //! and how the capture's world becomes ours (metres, +y up, the subject faces +z, the head near the origin), not what
 //! pictures show.
 
+use crate::common::frame_times::ensure_one_rate;
 use crate::common::media::LENSES;
-use crate::common::video::ensure_one_rate;
 use crate::common::video_reader::VideoReader;
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use datasets::views::{self, View, ViewError};

@@ -7,8 +7,8 @@
 //! Intrinsics are for images of `width x height` px, which is the size they were calibrated at. Knows where things lie,
 //! not what they show (see `datasets::nersemble` for the layouts).
 
+use crate::common::frame_times::ensure_one_rate;
 use crate::common::recordings::{COLUMNS, number, participant_of, rows};
-use crate::common::video::ensure_one_rate;
 use anyhow::{Result, ensure};
 use datasets::nersemble::Recording;
 use manifests::Type;

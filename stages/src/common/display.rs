@@ -52,7 +52,10 @@ pub fn of(path: &Path) -> Result<Option<Display>> {
 const LARGEST: u64 = 1 << 28;
 
 /// What is in the box `moov` of a file that begins as MP4 and MOV do.
-fn tables(file: &mut (impl Read + Seek)) -> std::io::Result<Option<Vec<u8>>> {
+///
+/// # Errors
+/// If the file cannot be read, or ends before this box.
+pub(super) fn tables(file: &mut (impl Read + Seek)) -> std::io::Result<Option<Vec<u8>>> {
     let mut at = 0u64;
     loop {
         file.seek(SeekFrom::Start(at))?;
@@ -100,19 +103,23 @@ fn boxes(mut bytes: &[u8]) -> Vec<([u8; 4], &[u8])> {
 }
 
 /// What is in the first box that is called so.
-fn inside<'a>(bytes: &'a [u8], path: &[&[u8; 4]]) -> Option<&'a [u8]> {
+pub(super) fn inside<'a>(bytes: &'a [u8], path: &[&[u8; 4]]) -> Option<&'a [u8]> {
     path.iter().try_fold(bytes, |bytes, wanted| {
         boxes(bytes).into_iter().find(|(name, _)| name == *wanted).map(|(_, inside)| inside)
     })
 }
 
-fn of_tables(tables: &[u8]) -> Option<Display> {
+/// The track of pictures among tables of a video: the first, as ffmpeg takes it.
+pub(super) fn pictures(tables: &[u8]) -> Option<&[u8]> {
     let is_pictures = |track: &[u8]| {
         inside(track, &[b"mdia", b"hdlr"]).and_then(|handler| handler.get(8..12)).is_some_and(|kind| kind == b"vide")
     };
     let tracks = boxes(tables).into_iter().filter(|(name, _)| name == b"trak").map(|(_, track)| track);
-    // the first, as ffmpeg takes it
-    let track = tracks.into_iter().find(|track| is_pictures(track))?;
+    tracks.into_iter().find(|track| is_pictures(track))
+}
+
+fn of_tables(tables: &[u8]) -> Option<Display> {
+    let track = pictures(tables)?;
     let whole = inside(tables, &[b"mvhd"]).and_then(|head| matrix(head, [36, 48])).unwrap_or(UPRIGHT);
     let own = inside(track, &[b"tkhd"]).and_then(|head| matrix(head, [40, 52])).unwrap_or(UPRIGHT);
     let (mirrored, quarters) = turned(times(own, whole)).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! Writes H.264 videos: OpenH264 encodes, an MP4 file holds what it says. And tells whether videos are of one rate.
+//! Writes H.264 videos: OpenH264 encodes, an MP4 file holds what it says.
 //!
 //! Not through OpenCV: the encoder behind it, x264, estimates by its macroblock tree from memory that nobody has
 //! written, so that the same frames give other bytes in another process. OpenH264 is built from source with one thread
@@ -6,12 +6,10 @@
 //! read by `video_reader`.
 
 use crate::common::media::Image;
-use crate::common::video_reader::VideoReader;
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use openh264::OpenH264API;
 use openh264::encoder::{Encoder, EncoderConfig, FrameType, IntraFramePeriod, Profile, QpRange, RateControlMode};
 use openh264::formats::YUVBuffer;
-use protocol::Cx;
 use shiguredo_mp4::TrackKind;
 use shiguredo_mp4::bitstream::h264::{
     H264NalUnitType, H264SampleEntryConfig, LengthSize, build_avc1_box_from_annexb, parse_annexb_nal_units,
@@ -32,49 +30,6 @@ const PERIOD: u32 = 250;
 const SMALLEST: usize = 16;
 /// The longer and the shorter side of the largest frames that it takes, px.
 const LARGEST: [usize; 2] = [3840, 2160];
-
-/// Checks that videos of one scene show the same moments under the same numbers of frames; other numbers of frames are
-/// told.
-///
-/// # Errors
-/// If two have different rates; the message names them.
-pub fn ensure_one_rate<'a>(videos: impl Iterator<Item = &'a Path>, cx: &Cx<'_>) -> Result<()> {
-    let mut first: Option<(&Path, f64, usize)> = None;
-    let (mut others, mut longer_or_shorter) = (0, None);
-    for path in videos {
-        // one that is broken is told by whoever reads its frames, and keeps nothing else from being read
-        let Ok(video) = VideoReader::open(path) else { continue };
-        let (rate, frames) = (video.rate()?, video.promised()?);
-        // some containers tell none
-        if rate <= 0.0 {
-            continue;
-        }
-        let Some((other, rate_of_other, frames_of_other)) = first else {
-            first = Some((path, rate, frames));
-            continue;
-        };
-        ensure!(
-            (rate - rate_of_other).abs() <= 0.01 * rate_of_other,
-            "{} has {rate:.3} frames a second, and {} {rate_of_other:.3}; a timestep is the number of a frame, so it would be another moment in each\n\
-             hint: bring the videos to one rate first, `ffmpeg -i in.mp4 -r {rate_of_other:.3} out.mp4`",
-            path.display(),
-            other.display()
-        );
-        if frames != frames_of_other && frames.min(frames_of_other) > 0 {
-            others += 1;
-            longer_or_shorter.get_or_insert((path, frames));
-        }
-    }
-    if let (Some((path, frames)), Some((other, _, frames_of_other))) = (longer_or_shorter, first) {
-        let more = if others > 1 { format!(" (and {} more videos have others)", others - 1) } else { String::new() };
-        cx.warn(&format!(
-            "{} has {frames} frames, and {} {frames_of_other}{more}; frames of the same number are taken for one moment",
-            path.display(),
-            other.display()
-        ));
-    }
-    Ok(())
-}
 
 /// Writes a video of all of these frames, as [`VideoWriter`] does.
 ///
