@@ -18,7 +18,8 @@ use std::path::{Path, PathBuf};
 use geometry::Distortion;
 use glam::{DMat4, DQuat, DVec3};
 
-use crate::views::{View, ViewError};
+use crate::fault::Fault;
+use crate::views::View;
 use models::{MODELS, checked};
 
 mod models;
@@ -40,7 +41,7 @@ pub struct Lens {
 
 /// Cameras by their numbers. One that is of a model which is not known here is an error only for who needs it: models
 /// of COLMAP keep cameras that no picture is left of.
-pub type Lenses = BTreeMap<u32, Result<Lens, ViewError>>;
+pub type Lenses = BTreeMap<u32, Result<Lens, Fault>>;
 
 /// A picture of the model.
 #[derive(Clone, Debug, PartialEq)]
@@ -69,19 +70,19 @@ fn both(folder: &Path, ext: &str) -> Option<(PathBuf, PathBuf)> {
 ///
 /// # Errors
 /// If there is no model, a file is damaged, or the model of a camera that took a picture is none that [`lens`] knows.
-pub fn read(root: &Path, folder: &Path) -> Result<Vec<View>, ViewError> {
+pub fn read(root: &Path, folder: &Path) -> Result<Vec<View>, Fault> {
     let (mut lenses, posed, images) = if let Some((cameras, images)) = both(folder, "bin") {
         (read_cameras_bin(&cameras)?, read_images_bin(&images)?, images)
     } else if let Some((cameras, images)) = both(folder, "txt") {
         (read_cameras_txt(&cameras)?, read_images_txt(&images)?, images)
     } else {
-        return Err(ViewError::Unreadable {
-            path: folder.to_owned(),
-            reason: "there are neither cameras.bin and images.bin nor cameras.txt and images.txt".to_owned(),
-        });
+        return Err(Fault::unreadable(
+            folder,
+            "there are neither cameras.bin and images.bin nor cameras.txt and images.txt",
+        ));
     };
     if posed.is_empty() {
-        return Err(fault(&images, "(file)", "no picture", "at least one", "did COLMAP place any picture?"));
+        return Err(Fault::at(&images, "(file)", "no picture", "at least one", "did COLMAP place any picture?"));
     }
     // the first folder that has the first picture; without any, errors speak of the usual one
     let folders = ["images", "input", "rgb", ""].map(|name| root.join(name));
@@ -96,7 +97,7 @@ pub fn read(root: &Path, folder: &Path) -> Result<Vec<View>, ViewError> {
             }
             let lens = lenses.get(&posed.camera).and_then(|lens| lens.as_ref().ok()).ok_or_else(|| {
                 let (place, found) = (format!("picture `{}`", posed.name), format!("camera {}", posed.camera));
-                fault(&images, &place, &found, "a camera of the cameras file", "do both files belong to one model?")
+                Fault::at(&images, &place, &found, "a camera of the cameras file", "do both files belong to one model?")
             })?;
             let stem = Path::new(&posed.name).with_extension("png");
             let masks = [root.join("masks").join(format!("{}.png", posed.name)), root.join("masks").join(stem)];
@@ -122,7 +123,7 @@ pub fn read(root: &Path, folder: &Path) -> Result<Vec<View>, ViewError> {
 ///
 /// # Errors
 /// If a folder cannot be listed.
-pub fn left_out(root: &Path, folder: &Path, views: &[View]) -> Result<Vec<String>, ViewError> {
+pub fn left_out(root: &Path, folder: &Path, views: &[View]) -> Result<Vec<String>, Fault> {
     let mut told = Vec::new();
     let is_number = |path: &Path| {
         path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.bytes().all(|b| b.is_ascii_digit()))
@@ -174,8 +175,8 @@ pub fn left_out(root: &Path, folder: &Path, views: &[View]) -> Result<Vec<String
 }
 
 /// What lies in a folder, sorted.
-fn entries(folder: &Path) -> Result<Vec<PathBuf>, ViewError> {
-    let unreadable = |e: std::io::Error| ViewError::unreadable(folder, e);
+fn entries(folder: &Path) -> Result<Vec<PathBuf>, Fault> {
+    let unreadable = |e: std::io::Error| Fault::unreadable(folder, e);
     let mut found = Vec::new();
     for entry in fs::read_dir(folder).map_err(unreadable)? {
         found.push(entry.map_err(unreadable)?.path());
@@ -184,7 +185,7 @@ fn entries(folder: &Path) -> Result<Vec<PathBuf>, ViewError> {
     Ok(found)
 }
 
-fn pictures_below(folder: &Path, found: &mut Vec<PathBuf>) -> Result<(), ViewError> {
+fn pictures_below(folder: &Path, found: &mut Vec<PathBuf>) -> Result<(), Fault> {
     for path in entries(folder)? {
         let ending = path.extension().and_then(|ext| ext.to_str()).unwrap_or_default().to_ascii_lowercase();
         if path.is_dir() {
@@ -200,25 +201,15 @@ const TWO_LINES: &str =
     "each picture has two lines, its pose and its points; a program that drops empty lines takes the second one away";
 const DAMAGED: &str = "the file is damaged, or was cut when it was copied: export the model again";
 
-fn fault(path: &Path, place: &str, found: &str, expected: &str, hint: &'static str) -> ViewError {
-    ViewError::Field {
-        path: path.to_owned(),
-        place: place.to_owned(),
-        found: found.to_owned(),
-        expected: expected.to_owned(),
-        hint,
-    }
-}
-
-fn posed(path: &Path, name: String, camera: u32, pose: [f64; 7]) -> Result<Posed, ViewError> {
+fn posed(path: &Path, name: String, camera: u32, pose: [f64; 7]) -> Result<Posed, Fault> {
     let [w, x, y, z, ..] = pose;
     let rotation = DQuat::from_xyzw(x, y, z, w);
     // COLMAP writes unit quaternions; a text of few digits is nearly one
     if pose.iter().any(|x| !x.is_finite()) || (rotation.length() - 1.0).abs() > 0.01 {
         let found = format!("the pose {pose:?}");
-        return Err(fault(
+        return Err(Fault::at(
             path,
-            &format!("picture `{name}`"),
+            format!("picture `{name}`"),
             &found,
             "a unit quaternion w x y z and a translation",
             DAMAGED,
@@ -228,15 +219,15 @@ fn posed(path: &Path, name: String, camera: u32, pose: [f64; 7]) -> Result<Posed
     Ok(Posed { name, camera, world_to_cam: matrix.transpose().to_cols_array() })
 }
 
-fn keep(path: &Path, id: u32, lens: Result<Lens, ViewError>, lenses: &mut Lenses) -> Result<(), ViewError> {
+fn keep(path: &Path, id: u32, lens: Result<Lens, Fault>, lenses: &mut Lenses) -> Result<(), Fault> {
     match lenses.insert(id, lens) {
         None => Ok(()),
-        Some(_) => Err(fault(path, &format!("camera {id}"), "it twice", "each camera once", DAMAGED)),
+        Some(_) => Err(Fault::at(path, format!("camera {id}"), "it twice", "each camera once", DAMAGED)),
     }
 }
 
-fn text(path: &Path) -> Result<String, ViewError> {
-    let text = fs::read_to_string(path).map_err(|e| ViewError::unreadable(path, e))?;
+fn text(path: &Path) -> Result<String, Fault> {
+    let text = fs::read_to_string(path).map_err(|e| Fault::unreadable(path, e))?;
     // editors of Windows put a mark in front
     Ok(text.strip_prefix('\u{feff}').map_or(text.clone(), str::to_owned))
 }
@@ -245,7 +236,7 @@ fn text(path: &Path) -> Result<String, ViewError> {
 ///
 /// # Errors
 /// If a line is not one of a camera.
-pub fn read_cameras_txt(path: &Path) -> Result<Lenses, ViewError> {
+pub fn read_cameras_txt(path: &Path) -> Result<Lenses, Fault> {
     let mut lenses = BTreeMap::new();
     for (at, line) in text(path)?.lines().enumerate() {
         let words: Vec<&str> = line.split_whitespace().collect();
@@ -259,7 +250,7 @@ pub fn read_cameras_txt(path: &Path) -> Result<Lenses, ViewError> {
             Some((id.parse().ok()?, *model, [width.parse().ok()?, height.parse().ok()?], params))
         };
         let (id, model, size, params) = read().ok_or_else(|| {
-            fault(path, &place, &format!("`{line}`"), "CAMERA_ID MODEL WIDTH HEIGHT PARAMS...", DAMAGED)
+            Fault::at(path, &place, format!("`{line}`"), "CAMERA_ID MODEL WIDTH HEIGHT PARAMS...", DAMAGED)
         })?;
         keep(path, id, checked(path, &place, model, size, &params)?, &mut lenses)?;
     }
@@ -270,7 +261,7 @@ pub fn read_cameras_txt(path: &Path) -> Result<Lenses, ViewError> {
 ///
 /// # Errors
 /// If a line is not one of a picture, or the line for its points is another picture's.
-pub fn read_images_txt(path: &Path) -> Result<Vec<Posed>, ViewError> {
+pub fn read_images_txt(path: &Path) -> Result<Vec<Posed>, Fault> {
     let text = text(path)?;
     let mut lines = text.lines().enumerate();
     let mut found = Vec::new();
@@ -282,7 +273,7 @@ pub fn read_images_txt(path: &Path) -> Result<Vec<Posed>, ViewError> {
         let place = |at: usize| format!("line {}", at + 1);
         let (name, camera, pose) = image_line(line).ok_or_else(|| {
             let expected = "IMAGE_ID QW QX QY QZ TX TY TZ CAMERA_ID NAME";
-            fault(path, &place(at), &format!("`{}`", short(line)), expected, DAMAGED)
+            Fault::at(path, place(at), format!("`{}`", short(line)), expected, DAMAGED)
         })?;
         found.push(posed(path, name.to_owned(), camera, pose)?);
         // its points, on a line that may be empty and has nothing but numbers
@@ -292,7 +283,7 @@ pub fn read_images_txt(path: &Path) -> Result<Vec<Posed>, ViewError> {
         {
             let expected = format!("the points of {}, as X Y POINT3D_ID, or an empty line", short(name));
             let found = format!("the next picture, `{}`", short(points.trim()));
-            return Err(fault(path, &place(at), &found, &expected, TWO_LINES));
+            return Err(Fault::at(path, place(at), &found, &expected, TWO_LINES));
         }
     }
     Ok(found)
@@ -328,15 +319,15 @@ struct Bytes<'a> {
 }
 
 impl<'a> Bytes<'a> {
-    fn take(&mut self, count: usize, what: &str) -> Result<&'a [u8], ViewError> {
+    fn take(&mut self, count: usize, what: &str) -> Result<&'a [u8], Fault> {
         let left = self.all.len() - self.at;
         if count > left {
             let found = format!("the end of the file after {left} bytes");
-            return Err(fault(
+            return Err(Fault::at(
                 self.path,
-                &format!("byte {}", self.at),
+                format!("byte {}", self.at),
                 &found,
-                &format!("{count} bytes: {what}"),
+                format!("{count} bytes: {what}"),
                 DAMAGED,
             ));
         }
@@ -344,26 +335,26 @@ impl<'a> Bytes<'a> {
         Ok(&self.all[self.at - count..self.at])
     }
 
-    fn array<const N: usize>(&mut self, what: &str) -> Result<[u8; N], ViewError> {
+    fn array<const N: usize>(&mut self, what: &str) -> Result<[u8; N], Fault> {
         let mut array = [0; N];
         array.copy_from_slice(self.take(N, what)?);
         Ok(array)
     }
 
-    fn u32(&mut self, what: &str) -> Result<u32, ViewError> {
+    fn u32(&mut self, what: &str) -> Result<u32, Fault> {
         Ok(u32::from_le_bytes(self.array(what)?))
     }
 
-    fn u64(&mut self, what: &str) -> Result<u64, ViewError> {
+    fn u64(&mut self, what: &str) -> Result<u64, Fault> {
         Ok(u64::from_le_bytes(self.array(what)?))
     }
 
-    fn f64(&mut self, what: &str) -> Result<f64, ViewError> {
+    fn f64(&mut self, what: &str) -> Result<f64, Fault> {
         Ok(f64::from_le_bytes(self.array(what)?))
     }
 
     /// A count of records that take at least `least` bytes each.
-    fn count(&mut self, least: usize, what: &str) -> Result<usize, ViewError> {
+    fn count(&mut self, least: usize, what: &str) -> Result<usize, Fault> {
         let at = self.at;
         let count = self.u64(what)?;
         let room = (self.all.len() - self.at) / least;
@@ -371,26 +362,26 @@ impl<'a> Bytes<'a> {
             Some(count) => Ok(count),
             None => {
                 let found = format!("{count} as {what}");
-                Err(fault(
+                Err(Fault::at(
                     self.path,
-                    &format!("byte {at}"),
+                    format!("byte {at}"),
                     &found,
-                    &format!("at most {room}, which have room"),
+                    format!("at most {room}, which have room"),
                     DAMAGED,
                 ))
             }
         }
     }
 
-    fn end(&self) -> Result<(), ViewError> {
+    fn end(&self) -> Result<(), Fault> {
         let left = self.all.len() - self.at;
         if left == 0 {
             return Ok(());
         }
-        Err(fault(
+        Err(Fault::at(
             self.path,
-            &format!("byte {}", self.at),
-            &format!("{left} bytes more"),
+            format!("byte {}", self.at),
+            format!("{left} bytes more"),
             "the end of the file",
             DAMAGED,
         ))
@@ -401,11 +392,11 @@ impl<'a> Bytes<'a> {
 ///
 /// # Errors
 /// If the file is damaged, or has a model of which not even the number of parameters is known here.
-pub fn read_cameras_bin(path: &Path) -> Result<Lenses, ViewError> {
-    parse_cameras(path, &fs::read(path).map_err(|e| ViewError::unreadable(path, e))?)
+pub fn read_cameras_bin(path: &Path) -> Result<Lenses, Fault> {
+    parse_cameras(path, &fs::read(path).map_err(|e| Fault::unreadable(path, e))?)
 }
 
-fn parse_cameras(path: &Path, all: &[u8]) -> Result<Lenses, ViewError> {
+fn parse_cameras(path: &Path, all: &[u8]) -> Result<Lenses, Fault> {
     let mut bytes = Bytes { path, all, at: 0 };
     let mut lenses = BTreeMap::new();
     for _ in 0..bytes.count(4 + 4 + 8 + 8 + 3 * 8, "the number of cameras")? {
@@ -428,11 +419,11 @@ fn parse_cameras(path: &Path, all: &[u8]) -> Result<Lenses, ViewError> {
 ///
 /// # Errors
 /// If the file is damaged.
-pub fn read_images_bin(path: &Path) -> Result<Vec<Posed>, ViewError> {
-    parse_images(path, &fs::read(path).map_err(|e| ViewError::unreadable(path, e))?)
+pub fn read_images_bin(path: &Path) -> Result<Vec<Posed>, Fault> {
+    parse_images(path, &fs::read(path).map_err(|e| Fault::unreadable(path, e))?)
 }
 
-fn parse_images(path: &Path, all: &[u8]) -> Result<Vec<Posed>, ViewError> {
+fn parse_images(path: &Path, all: &[u8]) -> Result<Vec<Posed>, Fault> {
     const POINT: usize = 8 + 8 + 8;
     let mut bytes = Bytes { path, all, at: 0 };
     let mut found = Vec::new();
@@ -449,7 +440,7 @@ fn parse_images(path: &Path, all: &[u8]) -> Result<Vec<Posed>, ViewError> {
         let name = bytes.take(length + 1, "a picture's name and a zero")?;
         let name = std::str::from_utf8(&name[..length]).ok().filter(|name| !name.is_empty()).map(str::to_owned);
         let name = name.ok_or_else(|| {
-            fault(path, &format!("byte {at}"), "a name that is empty or no UTF-8", "a picture's name", DAMAGED)
+            Fault::at(path, format!("byte {at}"), "a name that is empty or no UTF-8", "a picture's name", DAMAGED)
         })?;
         found.push(posed(path, name, camera, pose)?);
         let points = bytes.count(POINT, "the number of a picture's points")?;

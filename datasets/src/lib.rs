@@ -8,6 +8,7 @@
 pub mod capture;
 pub mod colmap;
 pub mod colour;
+pub mod fault;
 pub mod heads;
 pub mod names;
 pub mod nersemble;

@@ -2,7 +2,8 @@
 //!
 //! Knows names, and of poses only which of them are nearly the same; no file is opened.
 
-use crate::views::{View, ViewError};
+use crate::fault::Fault;
+use crate::views::View;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
@@ -41,7 +42,7 @@ pub fn name_moments(views: &mut [View]) {
 ///
 /// # Errors
 /// If a picture is there twice, two views have the same camera and timestep, or two videos the same camera.
-pub fn name_views(root: &Path, views: &mut [View]) -> Result<Vec<String>, ViewError> {
+pub fn name_views(root: &Path, views: &mut [View]) -> Result<Vec<String>, Fault> {
     views.sort_by_cached_key(|view| natural(&view.file));
     check_pictures_differ(views)?;
     let nameless: Vec<usize> = places(views, |view| view.camera.is_empty());
@@ -65,17 +66,15 @@ pub fn name_views(root: &Path, views: &mut [View]) -> Result<Vec<String>, ViewEr
         return Ok(told);
     };
     let when = two[0].timestep.map_or("as a video".to_owned(), |timestep| format!("at timestep {timestep}"));
-    Err(ViewError::Unfit {
-        what: format!(
+    Err(Fault::unfit(
+        format!(
             "camera `{}` is there twice {when}: {} and {}",
             two[0].camera,
             two[0].file.display(),
             two[1].file.display()
         ),
-        hint:
-            "give cameras names and pictures numbers: cam_{name}/frame_{number}.png, or camera_label and timestep_index"
-                .to_owned(),
-    })
+        "give cameras names and pictures numbers: cam_{name}/frame_{number}.png, or camera_label and timestep_index",
+    ))
 }
 
 /// Gives a timestep to pictures that have a camera and none; answers what was guessed.
@@ -202,14 +201,14 @@ fn below(root: &Path, view: &View) -> PathBuf {
 }
 
 /// Views are sorted by file.
-fn check_pictures_differ(views: &[View]) -> Result<(), ViewError> {
+fn check_pictures_differ(views: &[View]) -> Result<(), Fault> {
     let same = |two: &&[View]| two[0].file == two[1].file && !two[0].is_video();
     match views.windows(2).find(same) {
         None => Ok(()),
-        Some(two) => Err(ViewError::Unfit {
-            what: format!("{} is there twice in the calibration", two[0].file.display()),
-            hint: "a picture has one pose; take one of the two out".to_owned(),
-        }),
+        Some(two) => Err(Fault::unfit(
+            format!("{} is there twice in the calibration", two[0].file.display()),
+            "a picture has one pose; take one of the two out",
+        )),
     }
 }
 

@@ -16,7 +16,9 @@
 //! files write and read names and numbers; they decode no video and no picture. Serials and participants are text: two
 //! serials of the rig do not start like the others.
 
-use std::path::PathBuf;
+use crate::fault::Fault;
+use std::fmt::Display;
+use std::path::Path;
 
 mod calibration;
 mod colour;
@@ -38,91 +40,9 @@ pub use tracking::{FlameFrame, read_flame, write_flame};
 /// Size in pixels of a full NeRSemble picture, for which published intrinsics hold.
 pub const FULL_SIZE: (u32, u32) = (2200, 3208);
 
-/// What can be wrong with a capture on disk.
-#[derive(Debug, thiserror::Error)]
-pub enum LayoutError {
-    /// A file or folder can't be read or written.
-    #[error("{path}: {reason}")]
-    Unreadable {
-        /// Which.
-        path: PathBuf,
-        /// What the operating system said.
-        reason: String,
-    },
-    /// A folder has nothing that looks like a recording.
-    #[error("{path}: found {found}, expected {expected}")]
-    NoRecordings {
-        /// The folder.
-        path: PathBuf,
-        /// What is there.
-        found: String,
-        /// What should be there.
-        expected: &'static str,
-    },
-    /// Recordings are there, and something that belongs to them is not, or is empty.
-    #[error("{path}: found {found}, expected {expected}")]
-    Lacking {
-        /// The file.
-        path: PathBuf,
-        /// What is there.
-        found: String,
-        /// What should be there.
-        expected: &'static str,
-    },
-    /// A field of a calibration file is missing or has the wrong shape.
-    #[error("{path}, field `{field}`: found {found}, expected {expected}")]
-    Field {
-        /// The file.
-        path: PathBuf,
-        /// Dotted path of the field.
-        field: String,
-        /// What is there.
-        found: String,
-        /// What should be there.
-        expected: &'static str,
-        /// What the user can do about it.
-        hint: &'static str,
-    },
-}
-
-impl LayoutError {
-    /// A file that cannot be read.
-    fn unreadable(path: &std::path::Path, reason: impl ToString) -> Self {
-        Self::Unreadable { path: path.to_owned(), reason: reason.to_string() }
-    }
-
-    /// A field that is not as it should be.
-    fn field(
-        path: &std::path::Path,
-        field: impl Into<String>,
-        found: impl Into<String>,
-        expected: &'static str,
-    ) -> Self {
-        let hint = "is the file whole, and of this participant? copy or download it again";
-        Self::Field { path: path.to_owned(), field: field.into(), found: found.into(), expected, hint }
-    }
-
-    /// The same error of a field, with something better to do about it.
-    fn advised(mut self, advice: &'static str) -> Self {
-        if let Self::Field { hint, .. } = &mut self {
-            *hint = advice;
-        }
-        self
-    }
-
-    /// What the user can do about it.
-    pub fn hint(&self) -> &'static str {
-        match self {
-            Self::Unreadable { .. } => "does it exist, and may you read it?",
-            Self::NoRecordings { .. } => {
-                "give the folder that holds the participants, or one participant's; was a download cut short?"
-            }
-            Self::Lacking { .. } => {
-                "copy or download it again, or leave it out: `participants`, `sequences` and `cameras` of source_nersemble name those that are taken"
-            }
-            Self::Field { hint, .. } => hint,
-        }
-    }
+/// What is wrong with a field of a file, or an array.
+fn fault(path: &Path, field: impl Display, found: impl Display, expected: impl Display) -> Fault {
+    Fault::field(path, field, found, expected, "is the file whole, and of this participant? copy or download it again")
 }
 
 #[cfg(test)]

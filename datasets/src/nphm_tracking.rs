@@ -15,9 +15,10 @@
 pub mod ctm;
 mod npz;
 
-use crate::rendering_data::{ExchangeError, folders, names, put};
+use crate::fault::Fault;
+use crate::rendering_data::{folders, names, put};
 use geometry::Mesh;
-use geometry::quantize::{QuantizeError, VERTEX_CANONICAL, with_ambient_in_range};
+use geometry::quantize::{VERTEX_CANONICAL, with_ambient_in_range};
 use std::path::Path;
 
 /// The FLAME tracking beside the NPHM fits, which takes them to the world: as the reference's config names it, and the
@@ -77,7 +78,7 @@ impl Tracked {
 ///
 /// # Errors
 /// If a folder cannot be read, or there is none of them.
-pub fn list(root: &Path) -> Result<Vec<Tracked>, ExchangeError> {
+pub fn list(root: &Path) -> Result<Vec<Tracked>, Fault> {
     let base = root.join("nersemble");
     let mut frames = Vec::new();
     for (person, participant) in folders(&base)?.iter().filter_map(|name| Some((name, digits(name)?))) {
@@ -89,15 +90,13 @@ pub fn list(root: &Path) -> Result<Vec<Tracked>, ExchangeError> {
         }
     }
     if frames.is_empty() {
-        return Err(ExchangeError::Field {
-            path: base,
-            field: "(folder)".into(),
-            found: "no expression code".into(),
-            expected:
-                "{participant:03}/sequences/{SEQUENCE}/annotations/tracking/NPHM_temp_wNeck[_wLMs]/{t:05}_ex_code.npz"
-                    .into(),
-            hint: "the folder is to be the one that holds `nersemble/`, as the reference's archives unpack",
-        });
+        return Err(Fault::field(
+            &base,
+            "(folder)",
+            "no expression code",
+            "{participant:03}/sequences/{SEQUENCE}/annotations/tracking/NPHM_temp_wNeck[_wLMs]/{t:05}_ex_code.npz",
+            "the folder is to be the one that holds `nersemble/`, as the reference's archives unpack",
+        ));
     }
     frames.sort_unstable();
     Ok(frames)
@@ -108,7 +107,7 @@ pub fn list(root: &Path) -> Result<Vec<Tracked>, ExchangeError> {
 ///
 /// # Errors
 /// If the folder cannot be read.
-pub fn timesteps(sequence: &Path, participant: u32) -> Result<Vec<u32>, ExchangeError> {
+pub fn timesteps(sequence: &Path, participant: u32) -> Result<Vec<u32>, Fault> {
     let place = sequence.join("annotations/tracking").join(folder(participant).1);
     let files = if place.is_dir() { names(&place)? } else { Vec::new() };
     Ok(files.iter().filter_map(|name| digits(name.strip_suffix("_ex_code.npz")?)).collect())
@@ -122,7 +121,7 @@ fn digits(name: &str) -> Option<u32> {
 ///
 /// # Errors
 /// If the file cannot be written.
-pub fn write_expression(path: &Path, code: &[f32]) -> Result<(), ExchangeError> {
+pub fn write_expression(path: &Path, code: &[f32]) -> Result<(), Fault> {
     put(path, &npz::pack(&[code.len() as u64], code))
 }
 
@@ -130,7 +129,7 @@ pub fn write_expression(path: &Path, code: &[f32]) -> Result<(), ExchangeError> 
 ///
 /// # Errors
 /// If the file is missing or damaged, or `arr_0` is no list of finite f32.
-pub fn read_expression(path: &Path) -> Result<Vec<f32>, ExchangeError> {
+pub fn read_expression(path: &Path) -> Result<Vec<f32>, Fault> {
     let (shape, code) = npz::read::<f32>(path)?;
     if shape.len() != 1 {
         return Err(npz::wrong(path, "arr_0", format!("shape {shape:?}"), "[N]".into()));
@@ -145,28 +144,20 @@ pub fn read_expression(path: &Path) -> Result<Vec<f32>, ExchangeError> {
 ///
 /// # Errors
 /// If a position is outside of the quantiser's range, or the file cannot be written.
-pub fn write_canonical(path: &Path, canonical: &[[f32; 5]]) -> Result<(), CanonicalError> {
+pub fn write_canonical(path: &Path, canonical: &[[f32; 5]]) -> Result<(), Fault> {
     let canonical: Vec<[f32; 5]> = canonical.iter().map(|c| with_ambient_in_range(*c)).collect();
-    let bins = VERTEX_CANONICAL.encode(&canonical)?;
-    Ok(put(path, &npz::pack(&[bins.len() as u64, 5], bins.as_flattened()))?)
-}
-
-/// Why canonical coordinates cannot be written.
-#[derive(Debug, thiserror::Error)]
-pub enum CanonicalError {
-    /// A coordinate is outside of the quantiser's range.
-    #[error("canonical coordinates (entries are vertices): {0}")]
-    Range(#[from] QuantizeError),
-    /// The file cannot be written.
-    #[error(transparent)]
-    File(#[from] ExchangeError),
+    let bins = VERTEX_CANONICAL.encode(&canonical).map_err(|error| {
+        let what = format!("canonical coordinates (entries are vertices): {error}");
+        Fault::unfit(what, "they are positions of the head model, of which a unit is 25 cm; nothing was written")
+    })?;
+    put(path, &npz::pack(&[bins.len() as u64, 5], bins.as_flattened()))
 }
 
 /// Reads the canonical coordinates of `vertices` vertices.
 ///
 /// # Errors
 /// If the file is missing or damaged, or `arr_0` is not `[vertices, 5]` of u16.
-pub fn read_canonical(path: &Path, vertices: usize) -> Result<Vec<[f32; 5]>, ExchangeError> {
+pub fn read_canonical(path: &Path, vertices: usize) -> Result<Vec<[f32; 5]>, Fault> {
     let (shape, bins) = npz::read::<u16>(path)?;
     let expected = [vertices as u64, 5];
     if shape != expected {
@@ -181,7 +172,7 @@ pub fn read_canonical(path: &Path, vertices: usize) -> Result<Vec<[f32; 5]>, Exc
 ///
 /// # Errors
 /// As [`ctm::read`] and [`read_canonical`].
-pub fn read_mesh(mesh: &Path, canonical: &Path) -> Result<(Mesh, Vec<[f32; 5]>), ExchangeError> {
+pub fn read_mesh(mesh: &Path, canonical: &Path) -> Result<(Mesh, Vec<[f32; 5]>), Fault> {
     let mesh = ctm::read(mesh)?;
     let canonical = read_canonical(canonical, mesh.positions.len())?;
     Ok((mesh, canonical))

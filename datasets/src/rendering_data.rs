@@ -17,6 +17,7 @@
 pub mod config;
 pub(crate) mod png;
 
+use crate::fault::Fault;
 use config::{Config, Stats};
 use geometry::gbuffer::EncodedGBuffer;
 pub use png::{Kind, Picture};
@@ -36,47 +37,6 @@ const KINDS: [Kind; 5] = [
     Kind { bits: 8, channels: 3 },
     Kind { bits: 8, channels: 1 },
 ];
-
-/// What can be wrong with files in the layouts of DiffusionAvatars.
-#[derive(Debug, thiserror::Error)]
-pub enum ExchangeError {
-    /// A file or folder cannot be read or written.
-    #[error("{path}: {reason}")]
-    Unreadable {
-        /// Which.
-        path: PathBuf,
-        /// What the operating system said.
-        reason: String,
-    },
-    /// A file is there, but not as the layout says.
-    #[error("{path}, field `{field}`: found {found}, expected {expected}")]
-    Field {
-        /// The file.
-        path: PathBuf,
-        /// The field of a JSON file, or what of a binary file.
-        field: String,
-        /// What is there.
-        found: String,
-        /// What should be there.
-        expected: String,
-        /// What the user can do about it.
-        hint: &'static str,
-    },
-}
-
-impl ExchangeError {
-    /// What the user can do about it.
-    pub fn hint(&self) -> &'static str {
-        match self {
-            Self::Unreadable { .. } => "does it exist, and may you read it?",
-            Self::Field { hint, .. } => hint,
-        }
-    }
-
-    pub(crate) fn unreadable(path: &Path, reason: impl ToString) -> ExchangeError {
-        Self::Unreadable { path: path.to_owned(), reason: reason.to_string() }
-    }
-}
 
 /// The name of a version's folder.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -141,19 +101,19 @@ pub fn encode(buffer: &EncodedGBuffer) -> [Vec<u8>; 5] {
 ///
 /// # Errors
 /// If one is missing, truncated, of another bit depth or number of channels, or of another size than the first.
-pub fn read(paths: &[PathBuf; 5]) -> Result<EncodedGBuffer, ExchangeError> {
+pub fn read(paths: &[PathBuf; 5]) -> Result<EncodedGBuffer, Fault> {
     let mut pictures = Vec::with_capacity(5);
     for (path, kind) in paths.iter().zip(KINDS) {
         let picture = Picture::read(path, kind)?;
         let first: &Picture = pictures.first().unwrap_or(&picture);
         if (picture.width, picture.height) != (first.width, first.height) {
-            return Err(ExchangeError::Field {
-                path: path.clone(),
-                field: "width, height".into(),
-                found: format!("{} x {}", picture.width, picture.height),
-                expected: format!("{} x {}, as in {}", first.width, first.height, paths[0].display()),
-                hint: "the five pictures of a frame are made together; make or copy them again",
-            });
+            return Err(Fault::field(
+                path,
+                "width, height",
+                format!("{} x {}", picture.width, picture.height),
+                format!("{} x {}, as in {}", first.width, first.height, paths[0].display()),
+                "the five pictures of a frame are made together; make or copy them again",
+            ));
         }
         pictures.push(picture);
     }
@@ -177,13 +137,13 @@ pub fn read(paths: &[PathBuf; 5]) -> Result<EncodedGBuffer, ExchangeError> {
 ///
 /// # Errors
 /// If a file cannot be written.
-pub fn write(folder: &Path, frame: &Frame, buffer: &EncodedGBuffer) -> Result<(), ExchangeError> {
+pub fn write(folder: &Path, frame: &Frame, buffer: &EncodedGBuffer) -> Result<(), Fault> {
     frame.paths(folder).iter().zip(encode(buffer)).try_for_each(|(path, bytes)| put(path, &bytes))
 }
 
 /// Writes a file by one rename; makes the folders that are needed.
-pub(crate) fn put(path: &Path, bytes: &[u8]) -> Result<(), ExchangeError> {
-    let unreadable = |e: std::io::Error| ExchangeError::unreadable(path, e);
+pub(crate) fn put(path: &Path, bytes: &[u8]) -> Result<(), Fault> {
+    let unreadable = |e: std::io::Error| Fault::unreadable(path, e);
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder).map_err(unreadable)?;
     }
@@ -205,7 +165,7 @@ pub struct Listing {
 ///
 /// # Errors
 /// If the folder cannot be read.
-pub fn list(folder: &Path) -> Result<Listing, ExchangeError> {
+pub fn list(folder: &Path) -> Result<Listing, Fault> {
     let mut found: [BTreeSet<Frame>; 5] = Default::default();
     let is_number = |name: &str| !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_digit());
     for person in names(folder)?.into_iter().filter(|name| is_number(name)) {
@@ -250,16 +210,18 @@ pub fn list(folder: &Path) -> Result<Listing, ExchangeError> {
 /// # Errors
 /// If one of the two files is missing or wrong, if they disagree with each other, or if there are pictures that the
 /// statistics do not know of. Pictures that are missing are listed.
-pub fn open(folder: &Path) -> Result<(Config, Stats, Listing), ExchangeError> {
+pub fn open(folder: &Path) -> Result<(Config, Stats, Listing), Fault> {
     let config = Config::read(&folder.join("config.json"))?;
     let place = folder.join("stats.json");
     let stats = Stats::read(&place)?;
-    let wrong = |field: &str, found: String, expected: String| ExchangeError::Field {
-        path: place.clone(),
-        field: field.into(),
-        found,
-        expected,
-        hint: "are config.json, stats.json and the folders of the same version? remove what an earlier one left, or make it again",
+    let wrong = |field: &str, found: String, expected: String| {
+        Fault::field(
+            &place,
+            field,
+            found,
+            expected,
+            "are config.json, stats.json and the folders of the same version? remove what an earlier one left, or make it again",
+        )
     };
     let timesteps: usize = stats.sequences.iter().map(|s| s.timesteps.len()).sum();
     for (field, found, expected) in [
@@ -302,22 +264,22 @@ pub fn open(folder: &Path) -> Result<(Config, Stats, Listing), ExchangeError> {
 }
 
 /// The first of the missing files as an error, with their number.
-pub fn missing_files(missing: &[PathBuf]) -> Option<ExchangeError> {
-    Some(ExchangeError::Field {
-        path: missing.first()?.clone(),
-        field: "(file)".into(),
-        found: match missing.len() {
+pub fn missing_files(missing: &[PathBuf]) -> Option<Fault> {
+    Some(Fault::field(
+        missing.first()?,
+        "(file)",
+        match missing.len() {
             1 => "no such file".into(),
             n => format!("no such file, nor {} others", n - 1),
         },
-        expected: "a picture for each timestep of stats.json and camera of config.json".into(),
-        hint: "was the copy cut short? make or copy it again, or take only what is whole",
-    })
+        "a picture for each timestep of stats.json and camera of config.json",
+        "was the copy cut short? make or copy it again, or take only what is whole",
+    ))
 }
 
 /// Names in a folder, sorted.
-pub(crate) fn names(path: &Path) -> Result<Vec<String>, ExchangeError> {
-    let unreadable = |e: std::io::Error| ExchangeError::unreadable(path, e);
+pub(crate) fn names(path: &Path) -> Result<Vec<String>, Fault> {
+    let unreadable = |e: std::io::Error| Fault::unreadable(path, e);
     let mut names = Vec::new();
     for entry in fs::read_dir(path).map_err(unreadable)? {
         names.extend(entry.map_err(unreadable)?.file_name().into_string());
@@ -327,7 +289,7 @@ pub(crate) fn names(path: &Path) -> Result<Vec<String>, ExchangeError> {
 }
 
 /// Names of folders in a folder, sorted.
-pub(crate) fn folders(path: &Path) -> Result<Vec<String>, ExchangeError> {
+pub(crate) fn folders(path: &Path) -> Result<Vec<String>, Fault> {
     Ok(names(path)?.into_iter().filter(|n| path.join(n).is_dir()).collect())
 }
 

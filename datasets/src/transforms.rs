@@ -24,7 +24,8 @@ use geometry::Distortion;
 use glam::DMat4;
 use serde_json::Value;
 
-use crate::views::{View, ViewError, is_video, rotation_fault};
+use crate::fault::Fault;
+use crate::views::{View, is_video, rotation_fault};
 
 /// The files of a folder that are read: `transforms.json`, or else those of the three parts of NeRF-synthetic.
 pub fn find(root: &Path) -> Vec<PathBuf> {
@@ -45,32 +46,32 @@ pub fn find(root: &Path) -> Vec<PathBuf> {
 ///
 /// # Errors
 /// If a field is missing, has another shape, or says what this reader does not know.
-pub fn read(paths: &[PathBuf]) -> Result<(Vec<View>, Vec<String>), ViewError> {
-    let values = paths.iter().map(|path| json_of(path)).collect::<Result<Vec<Value>, ViewError>>()?;
+pub fn read(paths: &[PathBuf]) -> Result<(Vec<View>, Vec<String>), Fault> {
+    let values = paths.iter().map(|path| json_of(path)).collect::<Result<Vec<Value>, Fault>>()?;
     let files = paths.iter().zip(&values).map(|(path, value)| Fields { path, prefix: String::new(), value });
     let files: Vec<Fields<'_>> = files.collect();
-    let frames = files.iter().map(frames_of).collect::<Result<Vec<&[Value]>, ViewError>>()?;
+    let frames = files.iter().map(frames_of).collect::<Result<Vec<&[Value]>, Fault>>()?;
     check_one_way(&files, &frames)?;
     let times = Times::new(frames.iter().copied().flatten());
     let parts = files.iter().zip(frames).map(|(whole, frames)| views_of(whole, frames, &times));
-    let mut parts = parts.collect::<Result<Vec<Vec<View>>, ViewError>>()?;
+    let mut parts = parts.collect::<Result<Vec<Vec<View>>, Fault>>()?;
     name_parts(paths, &mut parts);
     Ok((parts.concat(), times.remark().into_iter().collect()))
 }
 
-fn json_of(path: &Path) -> Result<Value, ViewError> {
-    let text = fs::read_to_string(path).map_err(|e| ViewError::unreadable(path, e))?;
+fn json_of(path: &Path) -> Result<Value, Fault> {
+    let text = fs::read_to_string(path).map_err(|e| Fault::unreadable(path, e))?;
     // editors of Windows put a mark in front
     serde_json::from_str(text.trim_start_matches('\u{feff}')).map_err(|e| {
         let hint = match e.is_eof() {
             true => "was the file cut short?",
             false => "JSON knows no NaN, no Infinity and no comments: export the file again without",
         };
-        fault(path, "(file)", &format!("text that is not JSON ({e})"), "a JSON object", hint)
+        Fault::field(path, "(file)", format!("text that is not JSON ({e})"), "a JSON object", hint)
     })
 }
 
-fn frames_of<'a>(whole: &Fields<'a>) -> Result<&'a [Value], ViewError> {
+fn frames_of<'a>(whole: &Fields<'a>) -> Result<&'a [Value], Fault> {
     let frames = whole.value.get("frames").and_then(Value::as_array).ok_or_else(|| {
         whole.fault("frames", "a list of frames", "this file is to be the transforms.json of nerfstudio or instant-ngp")
     })?;
@@ -81,7 +82,7 @@ fn frames_of<'a>(whole: &Fields<'a>) -> Result<&'a [Value], ViewError> {
 }
 
 /// The views of one file.
-fn views_of(whole: &Fields<'_>, frames: &[Value], times: &Times) -> Result<Vec<View>, ViewError> {
+fn views_of(whole: &Fields<'_>, frames: &[Value], times: &Times) -> Result<Vec<View>, Fault> {
     let path = whole.path;
     let undo = applied(whole)?;
     let mut views = Vec::with_capacity(frames.len());
@@ -133,16 +134,6 @@ fn name_parts(paths: &[PathBuf], parts: &mut [Vec<View>]) {
     }
 }
 
-fn fault(path: &Path, field: &str, found: &str, expected: &str, hint: &'static str) -> ViewError {
-    ViewError::Field {
-        path: path.to_owned(),
-        place: format!("field `{field}`"),
-        found: found.to_owned(),
-        expected: expected.to_owned(),
-        hint,
-    }
-}
-
 /// An object of the file, with its place for errors.
 struct Fields<'a> {
     path: &'a Path,
@@ -155,12 +146,12 @@ impl Fields<'_> {
         self.value.get(name).filter(|value| !value.is_null())
     }
 
-    fn fault(&self, name: &str, expected: &str, hint: &'static str) -> ViewError {
+    fn fault(&self, name: &str, expected: &str, hint: &'static str) -> Fault {
         let found = self.get(name).map_or("nothing".to_owned(), shown);
-        fault(self.path, &format!("{}{name}", self.prefix), &found, expected, hint)
+        Fault::field(self.path, format!("{}{name}", self.prefix), &found, expected, hint)
     }
 
-    fn number(&self, name: &str) -> Result<Option<f64>, ViewError> {
+    fn number(&self, name: &str) -> Result<Option<f64>, Fault> {
         let Some(value) = self.get(name) else { return Ok(None) };
         match value.as_f64().filter(|x| x.is_finite()) {
             Some(number) => Ok(Some(number)),
@@ -168,7 +159,7 @@ impl Fields<'_> {
         }
     }
 
-    fn text(&self, name: &str) -> Result<Option<String>, ViewError> {
+    fn text(&self, name: &str) -> Result<Option<String>, Fault> {
         let Some(value) = self.get(name) else { return Ok(None) };
         match value.as_str().filter(|text| !text.is_empty()) {
             Some(text) => Ok(Some(text.to_owned())),
@@ -177,7 +168,7 @@ impl Fields<'_> {
     }
 
     /// A matrix of four columns and three rows, or four with the last 0 0 0 1.
-    fn matrix(&self, name: &str) -> Result<Option<DMat4>, ViewError> {
+    fn matrix(&self, name: &str) -> Result<Option<DMat4>, Fault> {
         let Some(value) = self.get(name) else { return Ok(None) };
         let wrong = || {
             self.fault(
@@ -209,7 +200,7 @@ fn shown(value: &Value) -> String {
 
 /// What takes the file's world back to the one it had before a tool turned and scaled it: nerfstudio stores
 /// `applied_scale * (applied_transform p)`.
-fn applied(whole: &Fields<'_>) -> Result<(DMat4, f64), ViewError> {
+fn applied(whole: &Fields<'_>) -> Result<(DMat4, f64), Fault> {
     let turn = whole.matrix("applied_transform")?.unwrap_or(DMat4::IDENTITY);
     if rotation_fault(&turn).is_some() {
         return Err(whole.fault(
@@ -226,19 +217,19 @@ fn applied(whole: &Fields<'_>) -> Result<(DMat4, f64), ViewError> {
 }
 
 /// World to camera with OpenCV axes, from camera to world with OpenGL axes.
-fn pose(frame: &Fields<'_>, (undo, unscale): &(DMat4, f64)) -> Result<[f64; 16], ViewError> {
+fn pose(frame: &Fields<'_>, (undo, unscale): &(DMat4, f64)) -> Result<[f64; 16], Fault> {
     let name = "transform_matrix";
     let matrix = frame.matrix(name)?;
     let mut to_world =
         matrix.ok_or_else(|| frame.fault(name, "the camera-to-world matrix", "was the calibration finished?"))?;
     if let Some(fault) = rotation_fault(&to_world) {
-        return Err(ViewError::Field {
-            path: frame.path.to_owned(),
-            place: format!("field `{}{name}`", frame.prefix),
-            found: format!("a matrix that {fault}"),
-            expected: "a rotation and a translation".to_owned(),
-            hint: "poses are camera to world, rows first; a change of units belongs into the parameter `scale`",
-        });
+        return Err(Fault::field(
+            frame.path,
+            format!("{}{name}", frame.prefix),
+            format!("a matrix that {fault}"),
+            "a rotation and a translation",
+            "poses are camera to world, rows first; a change of units belongs into the parameter `scale`",
+        ));
     }
     to_world.w_axis = (to_world.w_axis.truncate() * *unscale).extend(1.0);
     let mut to_world = *undo * to_world;
@@ -249,15 +240,15 @@ fn pose(frame: &Fields<'_>, (undo, unscale): &(DMat4, f64)) -> Result<[f64; 16],
 }
 
 /// A field of the frame, or else of the file.
-fn either(frame: &Fields<'_>, whole: &Fields<'_>, name: &str) -> Result<Option<f64>, ViewError> {
+fn either(frame: &Fields<'_>, whole: &Fields<'_>, name: &str) -> Result<Option<f64>, Fault> {
     match frame.number(name)? {
         Some(number) => Ok(Some(number)),
         None => whole.number(name),
     }
 }
 
-fn size(frame: &Fields<'_>, whole: &Fields<'_>, file: &Path) -> Result<(u32, u32), ViewError> {
-    let side = |name: &str| -> Result<Option<u32>, ViewError> {
+fn size(frame: &Fields<'_>, whole: &Fields<'_>, file: &Path) -> Result<(u32, u32), Fault> {
+    let side = |name: &str| -> Result<Option<u32>, Fault> {
         let Some(number) = either(frame, whole, name)? else { return Ok(None) };
         // some tools write 1920.0
         if number.fract() == 0.0 && (1.0..=65536.0).contains(&number) {
@@ -276,19 +267,19 @@ fn size(frame: &Fields<'_>, whole: &Fields<'_>, file: &Path) -> Result<(u32, u32
     }
     let missing = format!("{}{}", frame.prefix, if given.0.is_none() { "w" } else { "h" });
     if is_video(file) {
-        return Err(fault(
+        return Err(Fault::field(
             frame.path,
             &missing,
-            &format!("nothing, and {} is a video", file.display()),
+            format!("nothing, and {} is a video", file.display()),
             "width and height of its pictures, px",
             "write `w` and `h` into the file, of the pictures that `fl_x` holds for: no video is opened to find its size",
         ));
     }
     let picture = image::image_dimensions(file).map_err(|error| {
-        fault(
+        Fault::field(
             frame.path,
             &missing,
-            &format!("nothing, and the size of {} cannot be read ({error})", file.display()),
+            format!("nothing, and the size of {} cannot be read ({error})", file.display()),
             "the picture's size in pixels",
             "write `w` and `h` into the file, or copy the pictures beside it",
         )
@@ -304,9 +295,9 @@ fn size(frame: &Fields<'_>, whole: &Fields<'_>, file: &Path) -> Result<(u32, u32
     })
 }
 
-fn intrinsics(frame: &Fields<'_>, whole: &Fields<'_>, width: u32, height: u32) -> Result<[f64; 9], ViewError> {
+fn intrinsics(frame: &Fields<'_>, whole: &Fields<'_>, width: u32, height: u32) -> Result<[f64; 9], Fault> {
     let (w, h) = (f64::from(width), f64::from(height));
-    let focal = |length: &str, angle: &str, side: f64| -> Result<Option<f64>, ViewError> {
+    let focal = |length: &str, angle: &str, side: f64| -> Result<Option<f64>, Fault> {
         for place in [frame, whole] {
             if let Some(found) = place.number(length)? {
                 if found <= 0.0 {
@@ -339,10 +330,10 @@ fn intrinsics(frame: &Fields<'_>, whole: &Fields<'_>, width: u32, height: u32) -
     let cy = either(frame, whole, "cy")?.unwrap_or(h / 2.0);
     // nobody has pictures whose middle is at pixel 1
     if w.min(h) >= 16.0 && (cx.abs() <= 1.0 && cy.abs() <= 1.0 || fx.max(fy) <= 4.0) {
-        return Err(fault(
+        return Err(Fault::field(
             frame.path,
             "fl_x, fl_y, cx, cy",
-            &format!("{fx}, {fy}, {cx}, {cy} for a picture of {width} x {height} px"),
+            format!("{fx}, {fy}, {cx}, {cy} for a picture of {width} x {height} px"),
             "pixels",
             "these are lengths relative to the picture: multiply fl_x and cx by its width, fl_y and cy by its height",
         ));
@@ -359,7 +350,7 @@ const LIST: &str = "distortion_params";
 const COEFFICIENTS: [&str; 6] = ["k1", "k2", "k3", "k4", "p1", "p2"];
 
 /// The coefficients that a frame or a file gives, by name or as a list.
-fn coefficients(place: &Fields<'_>, is_fisheye: bool) -> Result<[Option<f64>; 6], ViewError> {
+fn coefficients(place: &Fields<'_>, is_fisheye: bool) -> Result<[Option<f64>; 6], Fault> {
     let mut found = [None; 6];
     if let Some(value) = place.get(LIST) {
         let wrong = || {
@@ -393,7 +384,7 @@ fn coefficients(place: &Fields<'_>, is_fisheye: bool) -> Result<[Option<f64>; 6]
     Ok(found)
 }
 
-fn distortion(frame: &Fields<'_>, whole: &Fields<'_>) -> Result<Option<Distortion>, ViewError> {
+fn distortion(frame: &Fields<'_>, whole: &Fields<'_>) -> Result<Option<Distortion>, Fault> {
     fn is_nothing(value: &Value) -> bool {
         match value {
             Value::Number(number) => number.as_f64() == Some(0.0),
@@ -452,7 +443,7 @@ fn distortion(frame: &Fields<'_>, whole: &Fields<'_>) -> Result<Option<Distortio
 /// What a camera's name is called.
 const CAMERA: [&str; 3] = ["camera_label", "camera_id", "camera_index"];
 
-fn camera(frame: &Fields<'_>) -> Result<String, ViewError> {
+fn camera(frame: &Fields<'_>) -> Result<String, Fault> {
     for name in CAMERA {
         match frame.get(name) {
             None => {}
@@ -469,7 +460,7 @@ const INDEX: [&str; 2] = ["timestep_index", "timestep_id"];
 
 /// Checks that all pictures tell their moments in one way: numbers of the file and those of paths, or of a clock, do
 /// not count the same.
-fn check_one_way(files: &[Fields<'_>], frames: &[&[Value]]) -> Result<(), ViewError> {
+fn check_one_way(files: &[Fields<'_>], frames: &[&[Value]]) -> Result<(), Fault> {
     let way = |frame: &Value| {
         let has = |name: &&str| frame.get(name).is_some_and(|value| !value.is_null());
         if INDEX.iter().any(&has) { Some(INDEX[0]) } else { has(&"time").then_some("time") }
@@ -481,11 +472,11 @@ fn check_one_way(files: &[Fields<'_>], frames: &[&[Value]]) -> Result<(), ViewEr
     let Some(first) = all.iter().find_map(|(_, (_, frame))| way(frame)) else { return Ok(()) };
     match all.iter().find(|(_, (_, frame))| way(frame) != Some(first)) {
         None => Ok(()),
-        Some((file, (at, frame))) => Err(fault(
+        Some((file, (at, frame))) => Err(Fault::field(
             file.path,
-            &format!("frames[{at}].{first}"),
-            &way(frame).map_or("nothing".to_owned(), |other| format!("`{other}`")),
-            &format!("`{first}`, as other frames have it"),
+            format!("frames[{at}].{first}"),
+            way(frame).map_or("nothing".to_owned(), |other| format!("`{other}`")),
+            format!("`{first}`, as other frames have it"),
             "all frames have the number of their moment, or a time, or none has",
         )),
     }
@@ -545,7 +536,7 @@ impl Times {
         })
     }
 
-    fn of(&self, frame: &Fields<'_>) -> Result<Option<i64>, ViewError> {
+    fn of(&self, frame: &Fields<'_>) -> Result<Option<i64>, Fault> {
         for name in INDEX {
             let Some(value) = frame.get(name) else { continue };
             // texts like frame_00012

@@ -11,66 +11,7 @@ use geometry::camera::same_shape;
 use geometry::{Camera, Distortion};
 use glam::{DMat3, DMat4, DVec3, DVec4};
 
-/// What can be wrong with a capture on disk.
-#[derive(Debug, thiserror::Error)]
-pub enum ViewError {
-    /// A file or folder cannot be read.
-    #[error("{path}: {reason}")]
-    Unreadable {
-        /// Which.
-        path: PathBuf,
-        /// What the operating system said.
-        reason: String,
-    },
-    /// Something in a calibration file is missing, damaged or not known.
-    #[error("{path}, {place}: found {found}, expected {expected}")]
-    Field {
-        /// The file.
-        path: PathBuf,
-        /// The field, line or byte.
-        place: String,
-        /// What is there.
-        found: String,
-        /// What should be there.
-        expected: String,
-        /// What the user can do about it.
-        hint: &'static str,
-    },
-    /// Files that a calibration names are not there.
-    #[error("{path} names {count} files that do not exist, the first of them {first}")]
-    Missing {
-        /// The calibration.
-        path: PathBuf,
-        /// How many.
-        count: usize,
-        /// The first.
-        first: PathBuf,
-    },
-    /// The views do not fit together, or not a head.
-    #[error("{what}")]
-    Unfit {
-        /// A sentence.
-        what: String,
-        /// What the user can do about it.
-        hint: String,
-    },
-}
-
-impl ViewError {
-    /// What the user can do about it.
-    pub fn hint(&self) -> &str {
-        match self {
-            Self::Unreadable { .. } => "does it exist, and may you read it?",
-            Self::Field { hint, .. } => hint,
-            Self::Missing { .. } => "paths count from the calibration's folder; were all pictures copied?",
-            Self::Unfit { hint, .. } => hint,
-        }
-    }
-
-    pub(crate) fn unreadable(path: &Path, reason: impl ToString) -> Self {
-        Self::Unreadable { path: path.to_owned(), reason: reason.to_string() }
-    }
-}
+use crate::fault::Fault;
 
 /// A picture or a video with its camera.
 #[derive(Clone, Debug, PartialEq)]
@@ -119,7 +60,7 @@ pub fn is_video(path: &Path) -> bool {
 ///
 /// # Errors
 /// If some do not: the first, and how many.
-pub fn check_files(root: &Path, calibration: &Path, views: &[View]) -> Result<(), ViewError> {
+pub fn check_files(root: &Path, calibration: &Path, views: &[View]) -> Result<(), Fault> {
     let files = || views.iter().flat_map(|view| std::iter::once(&view.file).chain(&view.mask));
     let plain = |below: &Path| !below.iter().any(|part| part == "..");
     let inside =
@@ -129,22 +70,26 @@ pub fn check_files(root: &Path, calibration: &Path, views: &[View]) -> Result<()
         _ => !inside(file).unwrap_or(false),
     };
     if let Some(file) = files().find(outside) {
-        return Err(ViewError::Unfit {
-            what: format!("{} names {}, which lies outside {}", calibration.display(), file.display(), root.display()),
-            hint: "only what lies in the capture's folder is watched for changes: give a folder that holds both"
-                .to_owned(),
-        });
+        return Err(Fault::unfit(
+            format!("{} names {}, which lies outside {}", calibration.display(), file.display(), root.display()),
+            "only what lies in the capture's folder is watched for changes: give a folder that holds both",
+        ));
     }
     let missing: BTreeSet<&PathBuf> = files().filter(|file| !file.is_file()).collect();
     match missing.first() {
         None => Ok(()),
         Some(first) => match called_otherwise(first) {
-            Some(found) => Err(ViewError::Unfit {
-                what: format!("{} names {}, and there is {}", calibration.display(), first.display(), found.display()),
-                hint: "names of files have to be the same to the letter, capitals included".to_owned(),
-            }),
+            Some(found) => Err(Fault::unfit(
+                format!("{} names {}, and there is {}", calibration.display(), first.display(), found.display()),
+                "names of files have to be the same to the letter, capitals included",
+            )),
             None => {
-                Err(ViewError::Missing { path: calibration.to_owned(), count: missing.len(), first: (*first).clone() })
+                let (calibration, first) = (calibration.display(), first.display());
+                let count = missing.len();
+                Err(Fault::unfit(
+                    format!("{calibration} names {count} files that do not exist, the first of them {first}"),
+                    "paths count from the calibration's folder; were all pictures copied?",
+                ))
             }
         },
     }
@@ -168,23 +113,22 @@ fn called_otherwise(missing: &Path) -> Option<PathBuf> {
 ///
 /// # Errors
 /// If one has another ratio of width to height.
-pub fn check_shapes(views: &[View]) -> Result<(), ViewError> {
+pub fn check_shapes(views: &[View]) -> Result<(), Fault> {
     for views in views.chunk_by(|a, b| a.camera == b.camera) {
         let view = &views[0];
         let Some((width, height)) = image::image_dimensions(&view.file).ok().filter(|_| !view.is_video()) else {
             continue;
         };
         if !same_shape((width, height), (view.width, view.height)) {
-            return Err(ViewError::Unfit {
-                what: format!(
+            return Err(Fault::unfit(
+                format!(
                     "{} is {width} x {height} px, and its calibration is for {} x {}",
                     view.file.display(),
                     view.width,
                     view.height
                 ),
-                hint: "was it cropped or turned after calibration? Turned phone pictures have to be stored upright"
-                    .to_owned(),
-            });
+                "was it cropped or turned after calibration? Turned phone pictures have to be stored upright",
+            ));
         }
     }
     Ok(())
@@ -194,10 +138,12 @@ pub fn check_shapes(views: &[View]) -> Result<(), ViewError> {
 ///
 /// # Errors
 /// If it is anything else.
-pub fn rigid(world: &[f64]) -> Result<DMat4, ViewError> {
-    let unfit = |what: String| ViewError::Unfit {
-        what: format!("`world` {what}, expected a rotation and a translation as 3 x 4 or 4 x 4 numbers, rows first"),
-        hint: "a change of units belongs into `scale`, which is applied before".to_owned(),
+pub fn rigid(world: &[f64]) -> Result<DMat4, Fault> {
+    let unfit = |what: String| {
+        Fault::unfit(
+            format!("`world` {what}, expected a rotation and a translation as 3 x 4 or 4 x 4 numbers, rows first"),
+            "a change of units belongs into `scale`, which is applied before",
+        )
     };
     if world.len() != 12 && world.len() != 16 {
         return Err(unfit(format!("has {} numbers", world.len())));
@@ -297,7 +243,7 @@ pub const DISTANCES: (f64, f64) = (0.05, 20.0);
 ///
 /// # Errors
 /// If one is nearer than 5 cm or further than 20 m; the hint says what the cameras look at.
-pub fn check_distances(views: &[View]) -> Result<(), ViewError> {
+pub fn check_distances(views: &[View]) -> Result<(), Fault> {
     let far = |view: &&View| {
         let distance = view.pinhole().center().length();
         !(DISTANCES.0..=DISTANCES.1).contains(&distance)
@@ -306,8 +252,8 @@ pub fn check_distances(views: &[View]) -> Result<(), ViewError> {
     let focus = focus(views).map_or(String::new(), |at| {
         format!("; with the present ones the cameras look at ({:.3}, {:.3}, {:.3})", at.x, at.y, at.z)
     });
-    Err(ViewError::Unfit {
-        what: format!(
+    Err(Fault::unfit(
+        format!(
             "{} of {} cameras are nearer than {} m to the head or further than {} m, the first of them `{}` of {}: {:.3} m",
             views.iter().filter(far).count(),
             views.len(),
@@ -317,8 +263,8 @@ pub fn check_distances(views: &[View]) -> Result<(), ViewError> {
             first.file.display(),
             first.pinhole().center().length(),
         ),
-        hint: format!("the head is at the origin: `scale` is metres per unit, `world` moves what is scaled{focus}"),
-    })
+        format!("the head is at the origin: `scale` is metres per unit, `world` moves what is scaled{focus}"),
+    ))
 }
 
 /// How many views have the origin, where the head is, behind their camera or outside the picture.
@@ -334,7 +280,7 @@ pub fn looking_away(views: &[View]) -> usize {
 ///
 /// # Errors
 /// If none has; the hint says whether one would have with the axes of another convention, or what the cameras look at.
-pub fn check_directions(views: &[View]) -> Result<(), ViewError> {
+pub fn check_directions(views: &[View]) -> Result<(), Fault> {
     if looking_away(views) < views.len() {
         return Ok(());
     }
@@ -363,10 +309,10 @@ pub fn check_directions(views: &[View]) -> Result<(), ViewError> {
             .map_or(String::new(), |at| format!("; the cameras look at ({:.3}, {:.3}, {:.3})", at.x, at.y, at.z));
         format!("the head is at the origin: `world` moves it there{focus}")
     });
-    Err(ViewError::Unfit {
-        what: format!("none of {} cameras has the origin in its picture, where the head is to be", views.len()),
+    Err(Fault::unfit(
+        format!("none of {} cameras has the origin in its picture, where the head is to be", views.len()),
         hint,
-    })
+    ))
 }
 
 /// How many cameras stand on their head where +y is up, as it is in our world.
@@ -406,11 +352,11 @@ pub fn focus(views: &[View]) -> Option<DVec3> {
 ///
 /// # Errors
 /// If the file cannot be decoded.
-pub fn alpha(picture: &Path) -> Result<Option<image::GrayImage>, ViewError> {
+pub fn alpha(picture: &Path) -> Result<Option<image::GrayImage>, Fault> {
     use image::ImageDecoder;
-    let broken = |error: image::ImageError| ViewError::unreadable(picture, error);
+    let broken = |error: image::ImageError| Fault::unreadable(picture, error);
     let open = image::ImageReader::open(picture).and_then(image::ImageReader::with_guessed_format);
-    let mut decoder = match open.map_err(|error| ViewError::unreadable(picture, error))?.into_decoder() {
+    let mut decoder = match open.map_err(|error| Fault::unreadable(picture, error))?.into_decoder() {
         Ok(decoder) => decoder,
         // formats of OpenCV that are not known here have their own reader later
         Err(image::ImageError::Unsupported(_)) => return Ok(None),

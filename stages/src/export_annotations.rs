@@ -9,6 +9,7 @@
 //! of what the face's landmarks take up, as shares of the picture, and the landmarks' confidence. The colour correction
 //! changes nothing, since frames of `extract_frames` are corrected already. Reads no pictures.
 
+use crate::common::faults::hinted;
 use anyhow::{Context, Result, ensure};
 use datasets::nersemble;
 use manifests::Type;
@@ -69,7 +70,6 @@ fn export(unit: &Unit<'_>, cx: &Cx<'_>) -> Result<Rows> {
     );
     let names = ["boxes.npy", "color_correction.npy"].map(|name| cx.file(unit, name));
     let values: Vec<[f64; 5]> = boxes.into_iter().map(|(_, values)| values).collect();
-    let hinted = |error: nersemble::LayoutError| anyhow::anyhow!("{error}\nhint: {}", error.hint());
     nersemble::write_boxes(&names[0], &values).map_err(hinted)?;
     nersemble::write_affine(&names[1], &UNCHANGED).map_err(hinted)?;
     let place = |kind: &str| format!("{participant:03}/sequences/{sequence}/annotations/{kind}/{camera}.npy");

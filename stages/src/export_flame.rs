@@ -10,8 +10,9 @@
 //! order of timesteps, which is how the reference finds them; so the folders of frames have to be those of the same
 //! timesteps. Knows no meshes and no images.
 
+use crate::common::faults::hinted;
 use crate::common::head_models::Person;
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Context, Result, ensure};
 use datasets::nersemble::{FlameFrame, write_flame};
 use datasets::nphm_tracking;
 use geometry::pose::rodrigues;
@@ -81,7 +82,7 @@ impl ExportFlame {
                 ));
             }
             let file = cx.file(unit, &format!("flame{}.npz", rows.len()));
-            write_flame(&file, &frames).map_err(|error| anyhow!("{error}\nhint: {}", error.hint()))?;
+            write_flame(&file, &frames).map_err(hinted)?;
             rows.push(
                 OutRow::new()
                     .i64("participant", participant)

@@ -15,10 +15,11 @@
 //! channel of a picture is one, of TIFF and WebP too, or it is cut out against the picture of the background, if there
 //! is one. Knows nothing of people: what is in the picture, and where, is for later stages.
 
+use crate::common::faults::hinted;
 use crate::common::matting;
 use crate::common::media::{Image, LENSES, Undistort, ensure_shape};
 use crate::common::video_reader::{Frame, VideoReader};
-use anyhow::{Context, Result, anyhow, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use datasets::colour::Correction;
 use image::metadata::Orientation;
 use manifests::Type;
@@ -266,7 +267,7 @@ fn matte_of(path: &Path) -> Result<(Image, Option<&'static str>)> {
 
 /// The matte that a picture carries as its alpha channel.
 fn alpha(picture: &Path) -> Result<Option<Image>> {
-    let found = datasets::views::alpha(picture).map_err(|error| anyhow!("{error}\nhint: {}", error.hint()))?;
+    let found = datasets::views::alpha(picture).map_err(hinted)?;
     match found {
         Some(alpha) => Ok(Some(Image::new(alpha.width() as usize, alpha.height() as usize, 1, alpha.into_raw()))),
         None => Image::other_alpha(picture),

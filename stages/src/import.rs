@@ -3,7 +3,7 @@
 //! No stage but a command: it computes nothing and writes nothing, unless it is asked for the calibration in the form
 //! that DiffusionAvatars reads. Knows layouts (`datasets::nersemble`) and what the stages want, no recipe.
 
-use crate::common::recordings::hinted;
+use crate::common::faults::hinted;
 use anyhow::{Context, Result, bail, ensure};
 use datasets::capture::{FRONTAL, SERIALS};
 use datasets::nersemble::{self, Layout, Part, Survey, SurveyedSequence};

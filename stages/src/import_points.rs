@@ -9,6 +9,7 @@
 //! `too_few`, as `reconstruct_points` marks it. Clouds without normals get them from their neighbours, turned away from
 //! the head's inside, or towards the camera that saw them. Knows no colours of pictures, and not whose files they are.
 
+use crate::common::faults::hinted;
 use crate::common::media::{Image, camera_of, ensure_shape};
 use anyhow::{Context, Result, anyhow, bail};
 use datasets::nersemble::read_depth;
@@ -177,7 +178,7 @@ impl DepthMap {
 
     /// Where in the world its pixels are, as far as they are near the origin.
     fn places(&self, radius: f32) -> Result<PointCloud> {
-        let mut map = read_depth(&self.path).map_err(|error| anyhow!("{error}\nhint: {}", error.hint()))?;
+        let mut map = read_depth(&self.path).map_err(hinted)?;
         let (size, calibrated) = ((map.width, map.height), (self.camera.width, self.camera.height));
         let wide = |(width, height): (u32, u32)| (width as usize, height as usize);
         ensure_shape(self.path.display(), wide(size), wide(calibrated), "the calibrated pictures")?;

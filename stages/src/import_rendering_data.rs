@@ -10,9 +10,10 @@
 //! picture and resampled as the reference does it (specification section 2.4). Knows no meshes and no images.
 
 use crate::common::crops::Params;
+use crate::common::faults::hinted;
 use crate::common::gbuffers;
 use crate::common::media::camera_of;
-use anyhow::{Result, anyhow};
+use anyhow::Result;
 use datasets::rendering_data::{self, GROUPS};
 use geometry::resample::crop_resized;
 use manifests::Type;
@@ -50,7 +51,7 @@ impl ImportRenderingData {
         for (path, group) in paths.iter_mut().zip(GROUPS) {
             *path = row.path(group)?;
         }
-        let buffer = rendering_data::read(&paths).map_err(|error| anyhow!("{error}\nhint: {}", error.hint()))?.decode();
+        let buffer = rendering_data::read(&paths).map_err(hinted)?.decode();
         let camera = camera_of(&row, None)?;
         let scale = scale((buffer.width, buffer.height), (camera.width, camera.height))?;
         let cut = |(i, rect): (usize, [f64; 3])| -> Result<OutRow> {

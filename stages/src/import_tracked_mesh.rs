@@ -8,6 +8,7 @@
 //! to the world; a join brings them together. Meshes end where the head model does: the reference's cut of the throat
 //! is not made. Knows no folders and no pictures.
 
+use crate::common::faults::hinted;
 use crate::common::tracked;
 use anyhow::{Result, anyhow};
 use datasets::nphm_tracking;
@@ -52,8 +53,7 @@ fn import(unit: &Unit<'_>, cx: &Cx<'_>) -> Result<Rows> {
         cx.warn("there is no mesh, or none with canonical coordinates: the frame's `mesh` is null");
         return Ok(vec![OutRow::new()]);
     };
-    let (mut mesh, canonical) =
-        nphm_tracking::read_mesh(&mesh, &canonical).map_err(|error| anyhow!("{error}\nhint: {}", error.hint()))?;
+    let (mut mesh, canonical) = nphm_tracking::read_mesh(&mesh, &canonical).map_err(hinted)?;
     mesh.positions = transform_points(&pose(&row)?.nphm_to_world(), &mesh.positions);
     let to = cx.file(unit, "mesh.ply");
     tracked::write_mesh(&to, &mesh, &canonical)?;

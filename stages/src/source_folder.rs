@@ -10,11 +10,12 @@
 //! and how the capture's world becomes ours (metres, +y up, the subject faces +z, the head near the origin), not what
 //! pictures show.
 
+use crate::common::faults::hinted;
 use crate::common::frame_times::ensure_one_rate;
 use crate::common::media::LENSES;
 use crate::common::video_reader::VideoReader;
 use anyhow::{Context, Result, anyhow, bail, ensure};
-use datasets::views::{self, View, ViewError};
+use datasets::views::{self, View};
 use datasets::{colmap, names, transforms};
 use geometry::Distortion;
 use manifests::Type;
@@ -154,10 +155,6 @@ impl SourceFolder {
         };
         Ok(views.iter().map(|view| named(counted(view))).collect())
     }
-}
-
-fn hinted(error: ViewError) -> anyhow::Error {
-    anyhow!("{error}\nhint: {}", error.hint())
 }
 
 fn row(view: &View) -> OutRow {

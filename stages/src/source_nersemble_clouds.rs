@@ -8,7 +8,8 @@
 //! maps for each picture: a row each. A sequence that has clouds is not searched for depth maps. Knows where files lie,
 //! not what is in them, but how large depth maps are where nothing says how large the calibrated pictures were.
 
-use crate::common::recordings::{hinted, number, participant_of, size};
+use crate::common::faults::hinted;
+use crate::common::recordings::{number, participant_of, size};
 use anyhow::{Context, Result, ensure};
 use datasets::nersemble::{self, Calibrations, Part, Recording, Survey, survey};
 use manifests::Type;

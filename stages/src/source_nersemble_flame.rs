@@ -10,7 +10,8 @@
 //!
 //! Reads numbers; evaluates no head model.
 
-use crate::common::recordings::{hinted, number, participant_of};
+use crate::common::faults::hinted;
+use crate::common::recordings::{number, participant_of};
 use anyhow::{Result, ensure};
 use datasets::nersemble::{read_flame, survey};
 use manifests::Type;

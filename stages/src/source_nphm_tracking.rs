@@ -6,9 +6,9 @@
 //! lie there, in NPHM space and without a place in the world: `import_tracked_mesh` brings them there. Knows where
 //! things lie, and no pictures.
 
-use anyhow::{Result, anyhow};
+use crate::common::faults::hinted;
+use anyhow::Result;
 use datasets::nphm_tracking;
-use datasets::rendering_data::ExchangeError;
 use manifests::Type;
 use protocol::{Cx, Grain, OutRow, Rows, Stage, StageDef, Unit};
 use schemars::JsonSchema;
@@ -47,10 +47,10 @@ impl Stage for SourceNphmTracking {
 impl SourceNphmTracking {
     fn list(&self, cx: &Cx<'_>) -> Result<Rows> {
         let root = &self.params.path;
-        let frames = nphm_tracking::list(root).map_err(exchange)?;
+        let frames = nphm_tracking::list(root).map_err(hinted)?;
         let mut rows = Rows::new();
         for (at, frame) in frames.iter().enumerate() {
-            let code = nphm_tracking::read_expression(&root.join(frame.expression())).map_err(exchange)?;
+            let code = nphm_tracking::read_expression(&root.join(frame.expression())).map_err(hinted)?;
             let row = OutRow::new().i64("participant", frame.participant).str("sequence", &frame.sequence);
             let mut row = row.i64("timestep", frame.timestep).floats("expression", code);
             for (column, file) in [("tracked_mesh", frame.mesh()), ("tracked_canonical", frame.canonical())] {
@@ -66,8 +66,4 @@ impl SourceNphmTracking {
         }
         Ok(rows)
     }
-}
-
-fn exchange(error: ExchangeError) -> anyhow::Error {
-    anyhow!("{error}\nhint: {}", error.hint())
 }

@@ -5,8 +5,9 @@
 //! The folder has to hold what its config.json and stats.json say. Cameras are no part of it: joined with those of the
 //! capture, rows go to `import_rendering_data`. Knows where things lie, not what they show.
 
+use crate::common::faults::hinted;
 use anyhow::{Result, anyhow};
-use datasets::rendering_data::{self, ExchangeError, GROUPS};
+use datasets::rendering_data::{self, GROUPS};
 use manifests::Type;
 use protocol::{Cx, Grain, OutRow, Rows, Stage, StageDef, Unit};
 use schemars::JsonSchema;
@@ -48,7 +49,6 @@ impl Stage for SourceRenderingData {
 impl SourceRenderingData {
     fn list(&self) -> Result<Rows> {
         let folder = &self.params.path;
-        let hinted = |error: ExchangeError| anyhow!("{error}\nhint: {}", error.hint());
         let (config, _, listing) = rendering_data::open(folder).map_err(hinted)?;
         for (field, holds) in [("use_nphm", config.use_nphm), ("use_ambient_dimensions", config.use_ambient_dimensions)]
         {

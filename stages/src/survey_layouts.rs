@@ -8,8 +8,9 @@
 //! the source stages read with; the cells say what came back. So the table is of this program, not of what a layout
 //! might hold besides.
 
+use crate::common::faults::hinted;
 use crate::common::media::{Image, camera_of};
-use crate::common::recordings::{self, hinted};
+use crate::common::recordings;
 use crate::common::sample_layouts::{FOLDERS, NERSEMBLE, Sample};
 use crate::source_folder;
 use anyhow::{Context, Result, ensure};
@@ -145,16 +146,15 @@ fn nersemble_cells(root: &Path, size: (u32, u32)) -> Result<[String; 8]> {
     }
     let mut depths = 0;
     for path in listed.iter().filter_map(|(recording, _)| recording.depth.as_ref()) {
-        let map = nersemble::read_depth(path).map_err(|error| anyhow::anyhow!("{error}\nhint: {}", error.hint()))?;
+        let map = nersemble::read_depth(path).map_err(hinted)?;
         depths += usize::from(map.metres.iter().any(|z| *z > 0.0));
     }
     let clouds = if clouds > 0 { counted(clouds, "PCD") } else { counted(depths, "depth maps") };
     if fits > 0 {
         let data = root.parent().context("the data lie in a folder")?;
-        let read = nphm_tracking::list(data).map_err(|error| anyhow::anyhow!("{error}"))?;
+        let read = nphm_tracking::list(data).map_err(hinted)?;
         for frame in &read {
-            nphm_tracking::read_expression(&data.join(frame.expression()))
-                .map_err(|error| anyhow::anyhow!("{error}"))?;
+            nphm_tracking::read_expression(&data.join(frame.expression())).map_err(hinted)?;
         }
         ensure!(read.len() == fits, "{} NPHM fits are listed and {} can be read", fits, read.len());
     }

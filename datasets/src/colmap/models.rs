@@ -7,8 +7,8 @@ use std::path::Path;
 
 use geometry::Distortion;
 
-use super::{DAMAGED, Lens, fault};
-use crate::views::ViewError;
+use super::{DAMAGED, Lens};
+use crate::fault::Fault;
 
 /// COLMAP's models by number, with how many parameters each has.
 pub(super) const MODELS: [(&str, usize); 18] = [
@@ -74,35 +74,35 @@ pub(super) fn checked(
     model: &str,
     size: [u64; 2],
     params: &[f64],
-) -> Result<Result<Lens, ViewError>, ViewError> {
+) -> Result<Result<Lens, Fault>, Fault> {
     let Some((intrinsics, distortion)) = lens(model, params) else {
         let known = MODELS.iter().filter(|(name, _)| !UNKNOWN.contains(name));
         if let Some((_, count)) = known.clone().find(|(name, _)| *name == model) {
             let (found, expected) = (format!("{} parameters", params.len()), format!("{count} for {model}"));
-            return Err(fault(path, place, &found, &expected, DAMAGED));
+            return Err(Fault::at(path, place, &found, &expected, DAMAGED));
         }
         let names: Vec<&str> = known.map(|(name, _)| *name).collect();
-        return Ok(Err(fault(
+        return Ok(Err(Fault::at(
             path,
             place,
-            &format!("the camera model {model}"),
-            &format!("one of {}", names.join(", ")),
+            format!("the camera model {model}"),
+            format!("one of {}", names.join(", ")),
             "run `colmap image_undistorter`, which makes pictures and a model of PINHOLE cameras, or calibrate as OPENCV",
         )));
     };
     let [width, height] = size.map(|side| u32::try_from(side).ok().filter(|side| (1..=65536).contains(side)));
     let (Some(width), Some(height)) = (width, height) else {
-        return Err(fault(path, place, &format!("{} x {} px", size[0], size[1]), "1 to 65536 px a side", DAMAGED));
+        return Err(Fault::at(path, place, format!("{} x {} px", size[0], size[1]), "1 to 65536 px a side", DAMAGED));
     };
     let found = || format!("parameters {params:?}");
     if params.iter().any(|x| !x.is_finite()) || intrinsics[0] <= 0.0 || intrinsics[4] <= 0.0 {
-        return Err(fault(path, place, &found(), "finite ones, focal lengths above 0", DAMAGED));
+        return Err(Fault::at(path, place, found(), "finite ones, focal lengths above 0", DAMAGED));
     }
     if let Some(Distortion::Fov(omega)) = distortion
         && omega.abs() >= std::f64::consts::PI
     {
         let hint = "omega is the last parameter of FOV; was the calibration given degrees?";
-        return Err(fault(path, place, &found(), "an omega of less than pi, radians", hint));
+        return Err(Fault::at(path, place, found(), "an omega of less than pi, radians", hint));
     }
     Ok(Ok(Lens { width, height, intrinsics, distortion }))
 }

@@ -42,7 +42,7 @@ fn images_bin() -> Vec<u8> {
     bytes
 }
 
-fn text_model(cameras: &str, images: &str) -> (tempfile::TempDir, Result<Vec<View>, ViewError>) {
+fn text_model(cameras: &str, images: &str) -> (tempfile::TempDir, Result<Vec<View>, Fault>) {
     let root = tempfile::tempdir().unwrap();
     let folder = root.path().join("sparse/0");
     fs::create_dir_all(&folder).unwrap();

@@ -7,7 +7,8 @@
 //! among its 16 constants. Poses take the world to the camera, OpenCV axes, metres. Files that mean anything else are
 //! refused as far as numbers tell.
 
-use super::{FULL_SIZE, LayoutError};
+use super::{FULL_SIZE, fault};
+use crate::fault::Fault;
 use geometry::Camera;
 use glam::{DMat3, DMat4, DQuat, DVec3};
 use serde_json::{Map, Value, json};
@@ -70,7 +71,7 @@ pub fn alpha_path(root: &Path, participant: u32, sequence: &str, serial: &str) -
 
 /// Writes a participant's calibration: one matrix if all cameras share their intrinsics, as in the download, else one
 /// for each serial. Makes the folders that are needed.
-pub fn write_calibration(root: &Path, participant: u32, cameras: &[(String, Camera)]) -> Result<PathBuf, LayoutError> {
+pub fn write_calibration(root: &Path, participant: u32, cameras: &[(String, Camera)]) -> Result<PathBuf, Fault> {
     let path = calibration_path(root, participant);
     let rows = |values: &[f64], width: usize| Value::from(values.chunks(width).map(Value::from).collect::<Vec<_>>());
     let mut poses = Map::new();
@@ -103,7 +104,7 @@ pub fn write_diffusion_avatars_calibration(
     folder: &Path,
     calibrations: &Calibrations,
     size: (u32, u32),
-) -> Result<[PathBuf; 2], LayoutError> {
+) -> Result<[PathBuf; 2], Fault> {
     let order: Vec<&String> = crate::capture::SERIALS
         .iter()
         .filter_map(|serial| calibrations.cameras.get_key_value(*serial).map(|(serial, _)| serial))
@@ -138,14 +139,14 @@ pub fn write_diffusion_avatars_calibration(
     Ok(files)
 }
 
-pub(super) fn put(path: &Path, value: &Value) -> Result<(), LayoutError> {
+pub(super) fn put(path: &Path, value: &Value) -> Result<(), Fault> {
     let write = || {
         path.parent().map_or(Ok(()), fs::create_dir_all)?;
         let partial = path.with_extension("json.partial");
         fs::write(&partial, format!("{value:#}\n"))?;
         fs::rename(&partial, path)
     };
-    write().map_err(|e: std::io::Error| LayoutError::unreadable(path, e))
+    write().map_err(|e: std::io::Error| Fault::unreadable(path, e))
 }
 
 /// Rotation as a Rodrigues vector (axis times angle, radians) and translation of a row-major rigid transform.
@@ -169,7 +170,7 @@ fn from_rodrigues(r: DVec3, t: DVec3) -> [f64; 16] {
 /// If the file is missing, a field is missing or has another shape, the poses are not rigid or not in metres, the
 /// intrinsics not in pixels, or the cameras do not look at the origin, where the head is; the message says by which
 /// other convention they would.
-pub fn read_calibration(path: &Path) -> Result<Calibrations, LayoutError> {
+pub fn read_calibration(path: &Path) -> Result<Calibrations, Fault> {
     let value = json_of(path)?;
     let calibrations = if value.get("params_result").is_some() {
         rig_calibration(path, &value)?
@@ -184,27 +185,27 @@ pub fn read_calibration(path: &Path) -> Result<Calibrations, LayoutError> {
     Ok(calibrations)
 }
 
-fn json_of(path: &Path) -> Result<Value, LayoutError> {
-    let text = fs::read_to_string(path).map_err(|e| LayoutError::unreadable(path, e))?;
+fn json_of(path: &Path) -> Result<Value, Fault> {
+    let text = fs::read_to_string(path).map_err(|e| Fault::unreadable(path, e))?;
     serde_json::from_str(&text)
-        .map_err(|e| LayoutError::field(path, "(file)", format!("text that is not JSON ({e})"), "a JSON object"))
+        .map_err(|e| fault(path, "(file)", format!("text that is not JSON ({e})"), "a JSON object"))
 }
 
-fn get<'a>(path: &Path, value: &'a Value, name: &str, expected: &'static str) -> Result<&'a Value, LayoutError> {
+fn get<'a>(path: &Path, value: &'a Value, name: &str, expected: &'static str) -> Result<&'a Value, Fault> {
     let found = name.split('.').try_fold(value, |value, part| value.get(part));
-    found.ok_or_else(|| LayoutError::field(path, name, "nothing", expected))
+    found.ok_or_else(|| fault(path, name, "nothing", expected))
 }
 
-fn camera_params(path: &Path, value: &Value) -> Result<Calibrations, LayoutError> {
+fn camera_params(path: &Path, value: &Value) -> Result<Calibrations, Fault> {
     let expected = "an object of 4 x 4 matrices by camera serial";
     let poses = get(path, value, "world_2_cam", expected)?;
-    let poses = poses.as_object().ok_or_else(|| LayoutError::field(path, "world_2_cam", kind(poses), expected))?;
+    let poses = poses.as_object().ok_or_else(|| fault(path, "world_2_cam", kind(poses), expected))?;
     let intrinsics = get(path, value, "intrinsics", "a 3 x 3 matrix, or an object of them by camera serial")?;
     let mut cameras = BTreeMap::new();
     for (serial, pose) in poses {
         let world_to_cam = matrix::<16>(pose, 4).ok_or_else(|| {
             let expected = "a 4 x 4 matrix of numbers, rows first";
-            LayoutError::field(path, format!("world_2_cam.{serial}"), shape(pose), expected)
+            fault(path, format!("world_2_cam.{serial}"), shape(pose), expected)
         })?;
         let (name, own) = match intrinsics {
             Value::Object(_) => {
@@ -215,28 +216,28 @@ fn camera_params(path: &Path, value: &Value) -> Result<Calibrations, LayoutError
             shared => ("intrinsics".to_owned(), shared),
         };
         let intrinsics = matrix::<9>(own, 3)
-            .ok_or_else(|| LayoutError::field(path, name, shape(own), "a 3 x 3 matrix of numbers, rows first"))?;
+            .ok_or_else(|| fault(path, name, shape(own), "a 3 x 3 matrix of numbers, rows first"))?;
         cameras.insert(serial.clone(), Calibration { intrinsics, world_to_cam });
     }
     // the download's one matrix holds for full pictures; the benchmark's many are for the pictures beside them
     Ok(Calibrations { cameras, size: (!intrinsics.is_object()).then_some(FULL_SIZE) })
 }
 
-fn rig_calibration(path: &Path, value: &Value) -> Result<Calibrations, LayoutError> {
+fn rig_calibration(path: &Path, value: &Value) -> Result<Calibrations, Fault> {
     let config_path = path.with_file_name("config.json");
     let config = json_of(&config_path)?;
     let serials = get(&config_path, &config, "serials", "a list of camera serials")?;
     let serials: Vec<String> = serials
         .as_array()
         .and_then(|list| list.iter().map(|serial| serial.as_str().map(str::to_owned)).collect())
-        .ok_or_else(|| LayoutError::field(&config_path, "serials", kind(serials), "a list of camera serials"))?;
-    let side = |name: &str| -> Result<u32, LayoutError> {
+        .ok_or_else(|| fault(&config_path, "serials", kind(serials), "a list of camera serials"))?;
+    let side = |name: &str| -> Result<u32, Fault> {
         let found = get(&config_path, &config, name, "a number of pixels")?;
         let number = found.as_u64().and_then(|n| u32::try_from(n).ok()).filter(|n| *n > 0);
-        number.ok_or_else(|| LayoutError::field(&config_path, name, kind(found), "a number of pixels"))
+        number.ok_or_else(|| fault(&config_path, name, kind(found), "a number of pixels"))
     };
     let size = (side("image_size.w")?, side("image_size.h")?);
-    let triples = |name: &str| -> Result<Vec<DVec3>, LayoutError> {
+    let triples = |name: &str| -> Result<Vec<DVec3>, Fault> {
         let expected = "three numbers for each serial of config.json";
         let found = get(path, value, name, expected)?;
         let triples: Option<Vec<DVec3>> = found.as_array().and_then(|rows| {
@@ -244,7 +245,7 @@ fn rig_calibration(path: &Path, value: &Value) -> Result<Calibrations, LayoutErr
         });
         triples
             .filter(|triples| triples.len() == serials.len())
-            .ok_or_else(|| LayoutError::field(path, name, shape(found), expected))
+            .ok_or_else(|| fault(path, name, shape(found), expected))
     };
     let (translations, rotations) = (triples("params_result.ts")?, triples("params_result.rs")?);
     let params = get(path, value, "params_result", "an object")?;
@@ -258,7 +259,7 @@ fn rig_calibration(path: &Path, value: &Value) -> Result<Calibrations, LayoutErr
     if sets.len() != 1 && sets.len() != serials.len() {
         let found = format!("a list of {}", sets.len());
         let expected = "one set for all cameras, or one for each serial of config.json";
-        return Err(LayoutError::field(path, "params_result.intrinsics", found, expected));
+        return Err(fault(path, "params_result.intrinsics", found, expected));
     }
     let camera = |(i, serial): (usize, String)| {
         let world_to_cam = from_rodrigues(rotations[i], translations[i]);
@@ -268,11 +269,11 @@ fn rig_calibration(path: &Path, value: &Value) -> Result<Calibrations, LayoutErr
 }
 
 /// Intrinsics from `fx`, `fy`, `cx`, `cy`; as in the reference, `fy` is `fx` where it is not given.
-fn pinhole(path: &Path, set: &Value, name: &str) -> Result<[f64; 9], LayoutError> {
+fn pinhole(path: &Path, set: &Value, name: &str) -> Result<[f64; 9], Fault> {
     let number = |key: &str| {
         let field = format!("{name}.{key}");
-        let found = set.get(key).ok_or_else(|| LayoutError::field(path, &field, "nothing", "a number of pixels"))?;
-        found.as_f64().ok_or_else(|| LayoutError::field(path, &field, kind(found), "a number of pixels"))
+        let found = set.get(key).ok_or_else(|| fault(path, &field, "nothing", "a number of pixels"))?;
+        found.as_f64().ok_or_else(|| fault(path, &field, kind(found), "a number of pixels"))
     };
     let fx = number("fx")?;
     let fy = if set.get("fy").is_none_or(Value::is_null) { fx } else { number("fy")? };
@@ -280,9 +281,9 @@ fn pinhole(path: &Path, set: &Value, name: &str) -> Result<[f64; 9], LayoutError
 }
 
 /// Whether a pose can be that of a camera of a rig around a head.
-fn check_pose(path: &Path, serial: &str, m: &[f64; 16]) -> Result<(), LayoutError> {
+fn check_pose(path: &Path, serial: &str, m: &[f64; 16]) -> Result<(), Fault> {
     let wrong = |found: String, expected| {
-        Err(LayoutError::field(path, format!("pose of camera {serial}"), found, expected).advised(CONVENTION))
+        Err(fault(path, format!("pose of camera {serial}"), found, expected).advised(CONVENTION))
     };
     if m[12..].iter().zip([0.0, 0.0, 0.0, 1.0]).any(|(x, y)| (x - y).abs() > 1e-6) {
         return wrong(format!("the last row {:?}", &m[12..]), "0 0 0 1: a matrix is stored rows first");
@@ -304,9 +305,9 @@ fn check_pose(path: &Path, serial: &str, m: &[f64; 16]) -> Result<(), LayoutErro
 }
 
 /// Whether intrinsics are an upper triangle in pixels.
-fn check_intrinsics(path: &Path, serial: &str, k: &[f64; 9]) -> Result<(), LayoutError> {
+fn check_intrinsics(path: &Path, serial: &str, k: &[f64; 9]) -> Result<(), Fault> {
     let wrong = |found: String, expected| {
-        Err(LayoutError::field(path, format!("intrinsics of camera {serial}"), found, expected).advised(CONVENTION))
+        Err(fault(path, format!("intrinsics of camera {serial}"), found, expected).advised(CONVENTION))
     };
     if k[0] <= 0.0 || k[4] <= 0.0 {
         return wrong(format!("a focal length of {} px", k[0].min(k[4])), "a positive focal length");
@@ -325,7 +326,7 @@ fn check_intrinsics(path: &Path, serial: &str, k: &[f64; 9]) -> Result<(), Layou
 /// Whether the cameras look at the origin, where the head is, as those of a capture of one's own have to
 /// ([`crate::views::check_directions`]). Pictures need no size here: of each pose counts by how much it looks past the
 /// origin, and whether all would look there if the matrices were meant otherwise.
-fn check_directions(path: &Path, calibrations: &Calibrations) -> Result<(), LayoutError> {
+fn check_directions(path: &Path, calibrations: &Calibrations) -> Result<(), Fault> {
     let half_turn = DMat4::from_scale(DVec3::new(1.0, -1.0, -1.0));
     let past = |meant: &dyn Fn(DMat4) -> DMat4| -> Vec<f64> {
         let degrees = |camera: &Calibration| {
@@ -359,7 +360,7 @@ fn check_directions(path: &Path, calibrations: &Calibrations) -> Result<(), Layo
         _ => return Ok(()),
     };
     let found = format!("cameras that look up to {:.0} degrees past the origin", worst(&given));
-    Err(LayoutError::field(path, "poses of the cameras", found, expected).advised(CONVENTION))
+    Err(fault(path, "poses of the cameras", found, expected).advised(CONVENTION))
 }
 
 pub(super) fn kind(value: &Value) -> String {

@@ -1,9 +1,10 @@
 //! Colour calibration of a camera, and the face boxes beside it: where the releases keep them, in which form.
 
-use super::LayoutError;
 use super::calibration::put;
+use super::fault;
 use super::numpy::{read_npy, write_npy};
 use crate::colour::{Correction, TERMS};
+use crate::fault::Fault;
 use serde_json::{Map, Value};
 use std::path::Path;
 
@@ -12,7 +13,7 @@ use std::path::Path;
 ///
 /// # Errors
 /// If the file cannot be written.
-pub fn write_colours(root: &Path, participant: u32, cameras: &[(String, [f64; 9])]) -> Result<(), LayoutError> {
+pub fn write_colours(root: &Path, participant: u32, cameras: &[(String, [f64; 9])]) -> Result<(), Fault> {
     let rows = |m: &[f64; 9]| Value::from(m.chunks(3).map(|row| Value::from(row.to_vec())).collect::<Vec<_>>());
     let all: Map<String, Value> = cameras.iter().map(|(serial, matrix)| (serial.clone(), rows(matrix))).collect();
     put(&root.join(format!("{participant:03}/calibration/color_calibration.json")), &Value::from(all))
@@ -22,7 +23,7 @@ pub fn write_colours(root: &Path, participant: u32, cameras: &[(String, [f64; 9]
 ///
 /// # Errors
 /// If the file cannot be written.
-pub fn write_affine(path: &Path, matrix: &[f64; 12]) -> Result<(), LayoutError> {
+pub fn write_affine(path: &Path, matrix: &[f64; 12]) -> Result<(), Fault> {
     write_npy(path, &[3, 4], matrix)
 }
 
@@ -31,7 +32,7 @@ pub fn write_affine(path: &Path, matrix: &[f64; 12]) -> Result<(), LayoutError> 
 ///
 /// # Errors
 /// If the file cannot be written.
-pub fn write_boxes(path: &Path, boxes: &[[f64; 5]]) -> Result<(), LayoutError> {
+pub fn write_boxes(path: &Path, boxes: &[[f64; 5]]) -> Result<(), Fault> {
     write_npy(path, &[boxes.len(), 5], boxes.as_flattened())
 }
 
@@ -40,17 +41,17 @@ pub fn write_boxes(path: &Path, boxes: &[[f64; 5]]) -> Result<(), LayoutError> {
 ///
 /// # Errors
 /// If the file is unreadable, lacks the camera, or its matrix has another shape.
-pub fn read_colour(path: &Path, serial: &str) -> Result<Correction, LayoutError> {
+pub fn read_colour(path: &Path, serial: &str) -> Result<Correction, Fault> {
     if path.extension().is_some_and(|ext| ext == "npy") {
         let array = read_npy(path)?;
         let shape = array.shape.clone();
         let values = if shape == [3, 4] { array.values.try_into().ok() } else { None };
         let values: [f64; 12] = values.ok_or_else(|| {
-            LayoutError::field(path, "(array)", format!("shape {shape:?}"), "shape [3, 4], an affine colour transform")
+            fault(path, "(array)", format!("shape {shape:?}"), "shape [3, 4], an affine colour transform")
         })?;
         // a shift by more than from black to white leaves nothing of a picture
         if let Some(shift) = [values[3], values[7], values[11]].into_iter().find(|shift| shift.abs() > 1.0) {
-            return Err(LayoutError::field(
+            return Err(fault(
                 path,
                 "(array)",
                 format!("a colour shifted by {shift}"),
@@ -60,12 +61,12 @@ pub fn read_colour(path: &Path, serial: &str) -> Result<Correction, LayoutError>
         }
         return Ok(Correction::Affine(values));
     }
-    let text = std::fs::read_to_string(path).map_err(|e| LayoutError::unreadable(path, e))?;
+    let text = std::fs::read_to_string(path).map_err(|e| Fault::unreadable(path, e))?;
     let value: Value = serde_json::from_str(&text)
-        .map_err(|e| LayoutError::field(path, "(file)", format!("text that is not JSON ({e})"), "a JSON object"))?;
+        .map_err(|e| fault(path, "(file)", format!("text that is not JSON ({e})"), "a JSON object"))?;
     let expected = "a matrix of 3 rows with as many columns as Cheung's polynomial has terms (3 to 35)";
-    let found = value.get(serial).ok_or_else(|| LayoutError::field(path, serial, "nothing", expected))?;
-    let wrong = || LayoutError::field(path, serial, super::calibration::shape(found), expected);
+    let found = value.get(serial).ok_or_else(|| fault(path, serial, "nothing", expected))?;
+    let wrong = || fault(path, serial, super::calibration::shape(found), expected);
     let rows = found.as_array().filter(|rows| rows.len() == 3).ok_or_else(wrong)?;
     let rows = rows.iter().map(|row| row.as_array().ok_or_else(wrong)).collect::<Result<Vec<_>, _>>()?;
     let terms = rows[0].len();

@@ -5,7 +5,7 @@
 //! the pictures in half resolution, whose intrinsics are the calibration's, scaled. Source: the reader published with
 //! the release. Knows no cameras.
 
-use crate::rendering_data::ExchangeError;
+use crate::fault::Fault;
 use crate::rendering_data::png::{Kind, Picture};
 use geometry::quantize::{decode_depth, encode_depth};
 use std::path::Path;
@@ -25,7 +25,7 @@ pub struct DepthMap {
 ///
 /// # Errors
 /// If the file is missing, truncated, or no grey PNG of 16 bits.
-pub fn read_depth(path: &Path) -> Result<DepthMap, ExchangeError> {
+pub fn read_depth(path: &Path) -> Result<DepthMap, Fault> {
     let picture = Picture::read(path, Kind { bits: 16, channels: 1 })?;
     Ok(DepthMap { width: picture.width, height: picture.height, metres: decode_depth(&picture.samples) })
 }
@@ -34,14 +34,16 @@ pub fn read_depth(path: &Path) -> Result<DepthMap, ExchangeError> {
 ///
 /// # Errors
 /// If the file cannot be written, or a depth is no finite number.
-pub fn write_depth(path: &Path, map: &DepthMap) -> Result<(), ExchangeError> {
-    let samples = encode_depth(&map.metres).map_err(|error| ExchangeError::Field {
-        path: path.to_owned(),
-        field: "(depth)".into(),
-        found: error.to_string(),
-        expected: "depths in metres, 0 where there is none".into(),
-        hint: "the map was made wrongly; nothing was written",
+pub fn write_depth(path: &Path, map: &DepthMap) -> Result<(), Fault> {
+    let samples = encode_depth(&map.metres).map_err(|error| {
+        Fault::field(
+            path,
+            "(depth)",
+            error.to_string(),
+            "depths in metres, 0 where there is none",
+            "the map was made wrongly; nothing was written",
+        )
     })?;
     let bytes = Picture::of_u16(map.width, map.height, 1, samples).encode();
-    std::fs::write(path, bytes).map_err(|e| ExchangeError::unreadable(path, e))
+    std::fs::write(path, bytes).map_err(|e| Fault::unreadable(path, e))
 }

@@ -2,7 +2,7 @@
 //!
 //! Knows names of files and folders, not what they hold.
 
-use super::LayoutError;
+use crate::fault::Fault;
 use crate::nphm_tracking;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -125,6 +125,9 @@ pub struct Survey {
 /// Whether recordings of a participant, a sequence and a camera are wanted, as their folders and files are called.
 pub type Wanted<'a> = &'a dyn Fn([&str; 3]) -> bool;
 
+/// What is to be done about recordings to which something is missing.
+const LACKING: &str = "copy or download it again, or leave it out: `participants`, `sequences` and `cameras` of source_nersemble name those that are taken";
+
 /// The recordings below a folder that are wanted, sorted by participant, sequence, camera and frame. The folder holds
 /// participants, is the benchmark's with `nvs` and `mono_flame_avatar` in it, or is one participant's own.
 ///
@@ -133,27 +136,29 @@ pub type Wanted<'a> = &'a dyn Fn([&str; 3]) -> bool;
 /// # Errors
 /// If there are none at all, or of those that are wanted a participant has no calibration, or a matte lies there
 /// without its video.
-pub fn list(root: &Path, wanted: Wanted<'_>) -> Result<Vec<Recording>, LayoutError> {
+pub fn list(root: &Path, wanted: Wanted<'_>) -> Result<Vec<Recording>, Fault> {
     let (mut recordings, mut is_empty) = (Vec::new(), true);
     for folder in participants(root)? {
         let participant = Participant::open(&folder)?;
         let of_this = participant.recordings(wanted, &mut is_empty)?;
         if !of_this.is_empty() && !participant.calibration.is_file() {
-            return Err(LayoutError::Lacking {
-                path: participant.calibration,
-                found: "no such file".to_owned(),
-                expected: "the calibration of the participant",
-            });
+            return Err(Fault::whole(
+                &participant.calibration,
+                "no such file",
+                "the calibration of the participant",
+                LACKING,
+            ));
         }
         recordings.extend(of_this);
     }
     if is_empty {
         let found = folders(root)?.iter().take(5).cloned().collect::<Vec<_>>().join(", ");
-        return Err(LayoutError::NoRecordings {
-            path: root.to_owned(),
-            found: if found.is_empty() { "no folders".to_owned() } else { format!("folders {found}") },
-            expected: "{participant number}/sequences/{SEQUENCE}/images/cam_{serial}.mp4 or a frame_{number} folder of pictures",
-        });
+        return Err(Fault::whole(
+            root,
+            if found.is_empty() { "no folders".to_owned() } else { format!("folders {found}") },
+            "{participant number}/sequences/{SEQUENCE}/images/cam_{serial}.mp4 or a frame_{number} folder of pictures",
+            "give the folder that holds the participants, or one participant's; was a download cut short?",
+        ));
     }
     recordings.sort_unstable();
     Ok(recordings)
@@ -164,7 +169,7 @@ pub fn list(root: &Path, wanted: Wanted<'_>) -> Result<Vec<Recording>, LayoutErr
 ///
 /// # Errors
 /// If the folder cannot be read.
-pub fn survey(root: &Path) -> Result<Vec<Survey>, LayoutError> {
+pub fn survey(root: &Path) -> Result<Vec<Survey>, Fault> {
     participants(root)?.iter().map(|folder| Participant::open(folder)?.survey()).collect()
 }
 
@@ -198,12 +203,12 @@ pub fn published(root: &Path) -> BTreeMap<u32, Vec<String>> {
 }
 
 /// The participants' folders: those with numeric names and `sequences` in them.
-fn participants(root: &Path) -> Result<Vec<PathBuf>, LayoutError> {
+fn participants(root: &Path) -> Result<Vec<PathBuf>, Fault> {
     if root.join("sequences").is_dir() {
         // `.` and `018/` have no name of their own before they are resolved
-        return Ok(vec![root.canonicalize().map_err(|e| LayoutError::unreadable(root, e))?]);
+        return Ok(vec![root.canonicalize().map_err(|e| Fault::unreadable(root, e))?]);
     }
-    let below = |root: &Path| -> Result<Vec<PathBuf>, LayoutError> {
+    let below = |root: &Path| -> Result<Vec<PathBuf>, Fault> {
         let numeric = folders(root)?.into_iter().filter(|name| name.chars().all(|c| c.is_ascii_digit()));
         Ok(numeric.map(|name| root.join(name)).filter(|folder| folder.join("sequences").is_dir()).collect())
     };
@@ -228,11 +233,11 @@ struct Participant {
 #[derive(Default)]
 struct Found {
     recordings: Vec<Recording>,
-    problems: Vec<(String, LayoutError)>,
+    problems: Vec<(String, Fault)>,
 }
 
 impl Participant {
-    fn open(folder: &Path) -> Result<Participant, LayoutError> {
+    fn open(folder: &Path) -> Result<Participant, Fault> {
         let name = folder.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         let sequences = folders(&folder.join("sequences"))?;
         let any = |inside: &str| sequences.iter().any(|name| folder.join("sequences").join(name).join(inside).is_dir());
@@ -261,7 +266,7 @@ impl Participant {
         Ok(Participant { name, folder: folder.to_owned(), layout, calibration, sequences })
     }
 
-    fn recordings(&self, wanted: Wanted<'_>, is_empty: &mut bool) -> Result<Vec<Recording>, LayoutError> {
+    fn recordings(&self, wanted: Wanted<'_>, is_empty: &mut bool) -> Result<Vec<Recording>, Fault> {
         let mut all = Vec::new();
         for sequence in &self.sequences {
             let Found { recordings, problems } = self.recordings_of(sequence)?;
@@ -275,7 +280,7 @@ impl Participant {
         Ok(all)
     }
 
-    fn recordings_of(&self, sequence: &str) -> Result<Found, LayoutError> {
+    fn recordings_of(&self, sequence: &str) -> Result<Found, Fault> {
         let base = self.folder.join("sequences").join(sequence);
         let mut found = Found::default();
         if matches!(self.layout, Layout::Download | Layout::Benchmark) {
@@ -301,11 +306,11 @@ impl Participant {
         images: &Path,
         mattes: &Path,
         endings: &[&str],
-    ) -> Result<(), LayoutError> {
+    ) -> Result<(), Fault> {
         if !images.is_dir() {
             return Ok(());
         }
-        let by_camera = |folder: &Path| -> Result<BTreeMap<String, PathBuf>, LayoutError> {
+        let by_camera = |folder: &Path| -> Result<BTreeMap<String, PathBuf>, Fault> {
             let names = if folder.is_dir() { names(folder)? } else { Vec::new() };
             let camera = |name: &String| {
                 let (stem, ending) = name.strip_prefix("cam_")?.rsplit_once('.')?;
@@ -315,11 +320,12 @@ impl Participant {
         };
         let (pictures, mut mattes) = (by_camera(images)?, by_camera(mattes)?);
         let widow = |(camera, matte): (&String, &PathBuf)| {
-            let problem = LayoutError::Lacking {
-                path: images.join(format!("cam_{camera}.{}", endings[0])),
-                found: format!("no such file, though its matte {} is there", matte.display()),
-                expected: "a recording for every matte",
-            };
+            let problem = Fault::whole(
+                &images.join(format!("cam_{camera}.{}", endings[0])),
+                format!("no such file, though its matte {} is there", matte.display()),
+                "a recording for every matte",
+                LACKING,
+            );
             (camera.clone(), problem)
         };
         found.problems.extend(mattes.iter().filter(|(camera, _)| !pictures.contains_key(*camera)).map(widow));
@@ -329,7 +335,7 @@ impl Participant {
             let empty = pictures.iter().chain(&mattes).filter(|(_, path)| has_nothing(path));
             found.problems.extend(empty.map(|(camera, path)| {
                 let (found, expected) = ("an empty file".to_owned(), "a video");
-                (camera.clone(), LayoutError::Lacking { path: path.clone(), found, expected })
+                (camera.clone(), Fault::whole(path, found, expected, LACKING))
             }));
         }
         for (camera, pixels) in pictures {
@@ -358,7 +364,7 @@ impl Participant {
         Ok(())
     }
 
-    fn survey(self) -> Result<Survey, LayoutError> {
+    fn survey(self) -> Result<Survey, Fault> {
         let (mut sequences, mut other_codes) = (Vec::new(), 0);
         for name in &self.sequences {
             // what cannot be read of one sequence says nothing of the others
@@ -445,7 +451,7 @@ fn pictures_of(frame: &Path) -> Option<PathBuf> {
 }
 
 /// Numbers of the frames of a sequence that have a folder of pictures, sorted; none of a sequence of videos.
-pub(super) fn pictured(sequence: &Path) -> Result<Vec<u32>, LayoutError> {
+pub(super) fn pictured(sequence: &Path) -> Result<Vec<u32>, Fault> {
     let frames = frames(sequence)?.into_iter().filter(|(_, frame)| pictures_of(frame).is_some());
     let mut numbers: Vec<u32> = frames.map(|(number, _)| number).collect();
     numbers.sort_unstable();
@@ -478,7 +484,7 @@ fn count(folder: &Path, ending: &str) -> usize {
 }
 
 /// The folders of a sequence's frames, with their numbers, where pictures lie in such.
-fn frames(sequence: &Path) -> Result<Vec<(u32, PathBuf)>, LayoutError> {
+fn frames(sequence: &Path) -> Result<Vec<(u32, PathBuf)>, Fault> {
     let timesteps = sequence.join("timesteps");
     let base = if timesteps.is_dir() { timesteps } else { sequence.to_owned() };
     Ok(folders(&base)?.into_iter().filter_map(|name| Some((frame_number(&name)?, base.join(&name)))).collect())
@@ -488,15 +494,15 @@ fn frame_number(name: &str) -> Option<u32> {
     name.strip_prefix("frame_")?.parse().ok()
 }
 
-fn names(path: &Path) -> Result<Vec<String>, LayoutError> {
+fn names(path: &Path) -> Result<Vec<String>, Fault> {
     let mut names = Vec::new();
-    for entry in fs::read_dir(path).map_err(|e| LayoutError::unreadable(path, e))? {
-        names.extend(entry.map_err(|e| LayoutError::unreadable(path, e))?.file_name().into_string());
+    for entry in fs::read_dir(path).map_err(|e| Fault::unreadable(path, e))? {
+        names.extend(entry.map_err(|e| Fault::unreadable(path, e))?.file_name().into_string());
     }
     names.sort_unstable();
     Ok(names)
 }
 
-fn folders(path: &Path) -> Result<Vec<String>, LayoutError> {
+fn folders(path: &Path) -> Result<Vec<String>, Fault> {
     Ok(names(path)?.into_iter().filter(|n| path.join(n).is_dir()).collect())
 }

@@ -2,7 +2,8 @@
 //!
 //! Arrays of Python objects are pickles; they are refused, never run. Knows no meaning of the numbers.
 
-use super::LayoutError;
+use super::fault;
+use crate::fault::Fault;
 use npyz::{AutoSerialize, NpyFile, TypeChar, WriterBuilder};
 use std::io::{Cursor, Read, Write};
 use std::path::Path;
@@ -17,21 +18,16 @@ pub struct NumpyArray {
 }
 
 /// Reads an `.npy` file.
-pub fn read_npy(path: &Path) -> Result<NumpyArray, LayoutError> {
-    let bytes = std::fs::read(path).map_err(|e| LayoutError::unreadable(path, e))?;
+pub fn read_npy(path: &Path) -> Result<NumpyArray, Fault> {
+    let bytes = std::fs::read(path).map_err(|e| Fault::unreadable(path, e))?;
     parse(path, "(array)", &bytes)
 }
 
 /// Reads one array of an `.npz` file; `None` if it has no array of this name.
-pub fn read_npz(path: &Path, name: &str) -> Result<Option<NumpyArray>, LayoutError> {
-    let bytes = std::fs::read(path).map_err(|e| LayoutError::unreadable(path, e))?;
+pub fn read_npz(path: &Path, name: &str) -> Result<Option<NumpyArray>, Fault> {
+    let bytes = std::fs::read(path).map_err(|e| Fault::unreadable(path, e))?;
     let broken = |e: &dyn std::fmt::Display| {
-        LayoutError::field(
-            path,
-            "(file)",
-            format!("{} bytes that are no zip file ({e})", bytes.len()),
-            "a whole npz file",
-        )
+        fault(path, "(file)", format!("{} bytes that are no zip file ({e})", bytes.len()), "a whole npz file")
     };
     let mut archive = zip::ZipArchive::new(Cursor::new(&bytes)).map_err(|e| broken(&e))?;
     let mut npy = Vec::new();
@@ -83,13 +79,13 @@ pub fn pack<T: AutoSerialize + Copy>(shape: &[usize], values: &[T]) -> std::io::
 }
 
 /// Writes an `.npy` file.
-pub fn write_npy(path: &Path, shape: &[usize], values: &[f64]) -> Result<(), LayoutError> {
+pub fn write_npy(path: &Path, shape: &[usize], values: &[f64]) -> Result<(), Fault> {
     let write = || std::fs::write(path, pack(shape, values)?);
-    write().map_err(|e| LayoutError::unreadable(path, e))
+    write().map_err(|e| Fault::unreadable(path, e))
 }
 
 /// Writes an `.npz` file of arrays ([`pack`]) with these names.
-pub fn write_npz(path: &Path, arrays: &[(&str, Vec<u8>)]) -> Result<(), LayoutError> {
+pub fn write_npz(path: &Path, arrays: &[(&str, Vec<u8>)]) -> Result<(), Fault> {
     let write = || -> std::io::Result<()> {
         let mut zip = zip::ZipWriter::new(Cursor::new(Vec::new()));
         for (name, array) in arrays {
@@ -98,11 +94,11 @@ pub fn write_npz(path: &Path, arrays: &[(&str, Vec<u8>)]) -> Result<(), LayoutEr
         }
         std::fs::write(path, zip.finish()?.into_inner())
     };
-    write().map_err(|e| LayoutError::unreadable(path, e))
+    write().map_err(|e| Fault::unreadable(path, e))
 }
 
-fn parse(path: &Path, field: &str, bytes: &[u8]) -> Result<NumpyArray, LayoutError> {
-    let wrong = |found: String, expected| LayoutError::field(path, field, found, expected);
+fn parse(path: &Path, field: &str, bytes: &[u8]) -> Result<NumpyArray, Fault> {
+    let wrong = |found: String, expected| fault(path, field, found, expected);
     let file = NpyFile::new(bytes).map_err(|e| {
         wrong(format!("{} bytes that are no array ({e})", bytes.len()), "an array as `numpy.save` leaves it")
     })?;

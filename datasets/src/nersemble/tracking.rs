@@ -8,9 +8,10 @@
 //! that hold pictures, so that frames 0, 3 and 6 are rows 0, 1 and 2. Reads and writes numbers; evaluates no head
 //! model.
 
-use super::LayoutError;
+use super::fault;
 use super::layout::{flame_file, pictured};
 use super::numpy::{NumpyArray, pack, read_npz, write_npz};
+use crate::fault::Fault;
 use geometry::pose::{euler_xyz, rodrigues};
 use glam::{DMat3, DVec3, EulerRot};
 use std::collections::BTreeMap;
@@ -57,39 +58,38 @@ pub struct FlameFrame {
 /// If the file is damaged, its arrays are of other or different lengths, its rotation matrices are neither those of
 /// Euler angles nor those of Rodrigues vectors, a head is not near the origin in metres, axes have different scales, or
 /// nothing tells which frame a row is of.
-pub fn read_flame(sequence: &Path) -> Result<Vec<FlameFrame>, LayoutError> {
+pub fn read_flame(sequence: &Path) -> Result<Vec<FlameFrame>, Fault> {
     let Some(path) = flame_file(sequence) else { return Ok(Vec::new()) };
     let optional = |name: &str| read_npz(&path, name);
     let expected = "an array of FLAME parameters";
-    let needed =
-        |name: &str| optional(name)?.ok_or_else(|| LayoutError::field(&path, name, "no array of this name", expected));
+    let needed = |name: &str| optional(name)?.ok_or_else(|| fault(&path, name, "no array of this name", expected));
     let rotation = needed("rotation")?;
     let count = rotation.shape.first().copied().unwrap_or(0);
-    let per_frame = |name: &str, array: NumpyArray, width: usize| -> Result<Vec<f64>, LayoutError> {
+    let per_frame = |name: &str, array: NumpyArray, width: usize| -> Result<Vec<f64>, Fault> {
         if array.shape != [count, width] {
             let found = format!("shape {:?} beside {count} rotations", array.shape);
-            return Err(LayoutError::field(&path, name, found, "a row for each frame"));
+            return Err(fault(&path, name, found, "a row for each frame"));
         }
         Ok(array.values)
     };
     let rotation = per_frame("rotation", rotation, 3)?;
     if let Some(angle) = rotation.iter().find(|angle| angle.abs() > TURNED) {
         let found = format!("an angle of {angle}");
-        return Err(LayoutError::field(&path, "rotation", found, "radians: are these degrees?"));
+        return Err(fault(&path, "rotation", found, "radians: are these degrees?"));
     }
     let rotation = match optional("rotation_matrices")? {
         None => rotation,
         Some(matrices) if matrices.shape == [count, 3, 3] => angles(&path, rotation, &matrices.values)?,
         Some(matrices) => {
             let found = format!("shape {:?} beside {count} rotations", matrices.shape);
-            return Err(LayoutError::field(&path, "rotation_matrices", found, "a 3 x 3 matrix for each frame"));
+            return Err(fault(&path, "rotation_matrices", found, "a 3 x 3 matrix for each frame"));
         }
     };
     let translation = per_frame("translation", needed("translation")?, 3)?;
     let away = |t: &[f64]| DVec3::from_slice(t).length();
     if let Some((i, t)) = translation.chunks(3).enumerate().find(|(_, t)| away(t).is_nan() || away(t) > FARTHEST) {
         let found = format!("a head {:.3} m from the origin in row {i}", away(t));
-        return Err(LayoutError::field(&path, "translation", found, "less than 3 m: are these numbers metres?"));
+        return Err(fault(&path, "translation", found, "less than 3 m: are these numbers metres?"));
     }
     let jaw = per_frame("jaw", needed("jaw")?, 3)?;
     let expression = needed("expression")?;
@@ -119,20 +119,20 @@ pub fn read_flame(sequence: &Path) -> Result<Vec<FlameFrame>, LayoutError> {
 }
 
 /// What holds for the whole sequence: a list, or a matrix of one row.
-fn one_row(path: &Path, name: &str, array: NumpyArray) -> Result<Vec<f64>, LayoutError> {
+fn one_row(path: &Path, name: &str, array: NumpyArray) -> Result<Vec<f64>, Fault> {
     match array.shape[..] {
         [] | [_] | [1, _] => Ok(array.values),
         _ => {
             let found = format!("shape {:?}", array.shape);
-            Err(LayoutError::field(path, name, found, "one row, which holds for the whole sequence"))
+            Err(fault(path, name, found, "one row, which holds for the whole sequence"))
         }
     }
 }
 
 /// The one scale of a model: a number, or the same for each of the three axes.
-fn uniform(path: &Path, array: NumpyArray) -> Result<f64, LayoutError> {
+fn uniform(path: &Path, array: NumpyArray) -> Result<f64, Fault> {
     let values = one_row(path, "scale", array)?;
-    let wrong = |expected| LayoutError::field(path, "scale", format!("{values:?}"), expected);
+    let wrong = |expected| fault(path, "scale", format!("{values:?}"), expected);
     let (&[scale] | &[scale, _, _]) = &values[..] else {
         return Err(wrong("one scale, or that of each of three axes"));
     };
@@ -146,8 +146,8 @@ fn uniform(path: &Path, array: NumpyArray) -> Result<f64, LayoutError> {
 }
 
 /// The frames' numbers as the file has them.
-fn numbers(path: &Path, values: &[f64], count: usize) -> Result<Vec<u32>, LayoutError> {
-    let wrong = |found: String, expected| LayoutError::field(path, "frames", found, expected);
+fn numbers(path: &Path, values: &[f64], count: usize) -> Result<Vec<u32>, Fault> {
+    let wrong = |found: String, expected| fault(path, "frames", found, expected);
     if values.len() != count {
         return Err(wrong(format!("{} numbers beside {count} rotations", values.len()), "a number for each frame"));
     }
@@ -168,7 +168,7 @@ fn numbers(path: &Path, values: &[f64], count: usize) -> Result<Vec<u32>, Layout
 
 /// The frames' numbers where the file has none: those of the folders with pictures, in their order. Of a video the row
 /// is the frame.
-fn unnumbered(sequence: &Path, path: &Path, count: usize) -> Result<Vec<u32>, LayoutError> {
+fn unnumbered(sequence: &Path, path: &Path, count: usize) -> Result<Vec<u32>, Fault> {
     let frames = pictured(sequence)?;
     if frames.is_empty() && !path.starts_with(sequence.join("annotations")) {
         return Ok((0..count as u32).collect());
@@ -178,14 +178,14 @@ fn unnumbered(sequence: &Path, path: &Path, count: usize) -> Result<Vec<u32>, La
     }
     let found = format!("nothing, and {count} rows beside {} folders of frames that hold pictures", frames.len());
     let expected = "a row for each folder timesteps/frame_{number} that holds pictures, in their order";
-    Err(LayoutError::field(path, "frames", found, expected).advised(
+    Err(fault(path, "frames", found, expected).advised(
         "rows tell their frame by their place alone: copy all frames of the sequence, or add an array `frames` of their numbers",
     ))
 }
 
 /// The Euler angles of rotations of which the matrices tell whether they are Euler angles already, or Rodrigues
 /// vectors.
-fn angles(path: &Path, rotation: Vec<f64>, matrices: &[f64]) -> Result<Vec<f64>, LayoutError> {
+fn angles(path: &Path, rotation: Vec<f64>, matrices: &[f64]) -> Result<Vec<f64>, Fault> {
     let matrices: Vec<DMat3> = matrices.chunks(9).map(|m| DMat3::from_cols_slice(m).transpose()).collect();
     let off = |of: fn(DVec3) -> DMat3| {
         let entries =
@@ -197,7 +197,7 @@ fn angles(path: &Path, rotation: Vec<f64>, matrices: &[f64]) -> Result<Vec<f64>,
         let found = format!(
             "matrices that are off by {as_euler:.4} from `rotation` as XYZ Euler angles and by {as_rodrigues:.4} as Rodrigues vectors"
         );
-        return Err(LayoutError::field(path, "rotation_matrices", found, "those of one of them"));
+        return Err(fault(path, "rotation_matrices", found, "those of one of them"));
     }
     if as_euler <= as_rodrigues {
         return Ok(rotation);
@@ -211,7 +211,7 @@ fn angles(path: &Path, rotation: Vec<f64>, matrices: &[f64]) -> Result<Vec<f64>,
 ///
 /// # Errors
 /// If the file cannot be written.
-pub fn write_flame(path: &Path, frames: &[FlameFrame]) -> Result<(), LayoutError> {
+pub fn write_flame(path: &Path, frames: &[FlameFrame]) -> Result<(), Fault> {
     let count = frames.len();
     let shape = frames.first().map_or(Vec::new(), |first| first.shape.clone());
     let scale = frames.first().map_or(1.0, |first| first.scale);
@@ -242,5 +242,5 @@ pub fn write_flame(path: &Path, frames: &[FlameFrame]) -> Result<(), LayoutError
         }
         Ok(arrays)
     };
-    write_npz(path, &arrays().map_err(|e| LayoutError::unreadable(path, e))?)
+    write_npz(path, &arrays().map_err(|e| Fault::unreadable(path, e))?)
 }

@@ -5,7 +5,8 @@
 //! vertices in another order than they were given, so that per-vertex values of other files fit no longer. Normals,
 //! texture coordinates and attributes lie behind the vertices and are not read.
 
-use crate::rendering_data::{ExchangeError, put};
+use crate::fault::Fault;
+use crate::rendering_data::put;
 use geometry::Mesh;
 use glam::Vec3;
 use lzma_rs::decompress::{Options, UnpackedSize};
@@ -20,7 +21,7 @@ const LARGEST: u32 = 1 << 26;
 ///
 /// # Errors
 /// If the file cannot be written.
-pub fn write(path: &Path, mesh: &Mesh) -> Result<(), ExchangeError> {
+pub fn write(path: &Path, mesh: &Mesh) -> Result<(), Fault> {
     put(path, &pack(mesh))
 }
 
@@ -43,8 +44,8 @@ pub fn pack(mesh: &Mesh) -> Vec<u8> {
 ///
 /// # Errors
 /// If the file is missing, truncated or of another method, or a triangle has a vertex that is not there.
-pub fn read(path: &Path) -> Result<Mesh, ExchangeError> {
-    let bytes = std::fs::read(path).map_err(|e| ExchangeError::unreadable(path, e))?;
+pub fn read(path: &Path) -> Result<Mesh, Fault> {
+    let bytes = std::fs::read(path).map_err(|e| Fault::unreadable(path, e))?;
     let mut file = Reader { path, length: bytes.len(), rest: &bytes };
     file.tag("magic", b"OCTM")?;
     let version = file.word("version")?;
@@ -109,17 +110,17 @@ struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    fn wrong(&self, field: &str, found: String, expected: String) -> ExchangeError {
-        ExchangeError::Field {
-            path: self.path.to_owned(),
-            field: field.into(),
+    fn wrong(&self, field: &str, found: String, expected: String) -> Fault {
+        Fault::field(
+            self.path,
+            field,
             found,
             expected,
-            hint: "OpenCTM's methods RAW and MG1 are read here. A file that was MG2 once has another order of vertices, which no conversion takes back: export it anew",
-        }
+            "OpenCTM's methods RAW and MG1 are read here. A file that was MG2 once has another order of vertices, which no conversion takes back: export it anew",
+        )
     }
 
-    fn take(&mut self, field: &str, count: usize) -> Result<&'a [u8], ExchangeError> {
+    fn take(&mut self, field: &str, count: usize) -> Result<&'a [u8], Fault> {
         let Some((taken, rest)) = self.rest.split_at_checked(count) else {
             let at = self.length - self.rest.len();
             let found = format!("the end of the file after {} bytes", self.length);
@@ -129,7 +130,7 @@ impl<'a> Reader<'a> {
         Ok(taken)
     }
 
-    fn tag(&mut self, field: &str, tag: &[u8; 4]) -> Result<(), ExchangeError> {
+    fn tag(&mut self, field: &str, tag: &[u8; 4]) -> Result<(), Fault> {
         let found = self.take(field, 4)?;
         if found != tag {
             let text = |bytes: &[u8]| format!("`{}`", bytes.escape_ascii());
@@ -138,13 +139,13 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    fn word(&mut self, field: &str) -> Result<u32, ExchangeError> {
+    fn word(&mut self, field: &str) -> Result<u32, Fault> {
         let bytes = self.take(field, 4)?;
         Ok(u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]))
     }
 
     /// `count` words in entries of `width`, plain or packed.
-    fn words(&mut self, field: &str, count: usize, width: usize, packed: bool) -> Result<Vec<u32>, ExchangeError> {
+    fn words(&mut self, field: &str, count: usize, width: usize, packed: bool) -> Result<Vec<u32>, Fault> {
         if !packed {
             let bytes = self.take(field, count * 4)?;
             return Ok(bytes.as_chunks().0.iter().map(|word| u32::from_le_bytes(*word)).collect());

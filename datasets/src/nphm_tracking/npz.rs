@@ -3,8 +3,8 @@
 //!
 //! Knows no meaning of the numbers. Written compressed and without a date, so that equal arrays are equal files.
 
+use crate::fault::Fault;
 use crate::nersemble::c_order;
-use crate::rendering_data::ExchangeError;
 use npyz::{AutoSerialize, Deserialize, NpyFile, Order, WriterBuilder};
 use std::io::{Cursor, Read, Write};
 use std::path::Path;
@@ -32,8 +32,8 @@ pub fn pack<T: AutoSerialize + Copy>(shape: &[u64], values: &[T]) -> Vec<u8> {
 ///
 /// # Errors
 /// If the file is missing or damaged, or the array is of another type.
-pub fn read<T: Deserialize + AutoSerialize + Copy>(path: &Path) -> Result<(Vec<u64>, Vec<T>), ExchangeError> {
-    let bytes = std::fs::read(path).map_err(|e| ExchangeError::unreadable(path, e))?;
+pub fn read<T: Deserialize + AutoSerialize + Copy>(path: &Path) -> Result<(Vec<u64>, Vec<T>), Fault> {
+    let bytes = std::fs::read(path).map_err(|e| Fault::unreadable(path, e))?;
     let broken = |e: &dyn std::fmt::Display| {
         wrong(path, "(file)", format!("{} bytes that cannot be read ({e})", bytes.len()), "a whole npz file".into())
     };
@@ -67,12 +67,12 @@ pub fn read<T: Deserialize + AutoSerialize + Copy>(path: &Path) -> Result<(Vec<u
 }
 
 /// What is wrong with an array.
-pub fn wrong(path: &Path, field: &str, found: String, expected: String) -> ExchangeError {
-    ExchangeError::Field {
-        path: path.to_owned(),
-        field: field.into(),
+pub fn wrong(path: &Path, field: &str, found: String, expected: String) -> Fault {
+    Fault::field(
+        path,
+        field,
         found,
         expected,
-        hint: "was the copy cut short? the file is to be as `numpy.savez` leaves it for one array",
-    }
+        "was the copy cut short? the file is to be as `numpy.savez` leaves it for one array",
+    )
 }

@@ -36,7 +36,7 @@ fn scratch() -> (tempfile::TempDir, PathBuf) {
     (root, path)
 }
 
-fn check(result: Result<impl std::fmt::Debug, ExchangeError>, expected: &[&str]) {
+fn check(result: Result<impl std::fmt::Debug, Fault>, expected: &[&str]) {
     let error = result.unwrap_err();
     let text = error.to_string();
     assert!(expected.iter().all(|part| text.contains(part)), "{text}");

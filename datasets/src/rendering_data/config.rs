@@ -3,8 +3,9 @@
 //! Written as the reference code writes them: its fields in its order, indented by four blanks. Fields that it has a
 //! default for may be missing; fields that it does not have are passed over. Knows no pictures.
 
-use super::{ExchangeError, Frame, put};
+use super::{Frame, put};
 use crate::capture::SERIALS;
+use crate::fault::Fault;
 use serde_json::{Map, Value, json};
 use std::path::Path;
 
@@ -115,7 +116,7 @@ impl Config {
     ///
     /// # Errors
     /// If it cannot be written.
-    pub fn write(&self, path: &Path) -> Result<(), ExchangeError> {
+    pub fn write(&self, path: &Path) -> Result<(), Fault> {
         put(path, self.text().as_bytes())
     }
 
@@ -123,7 +124,7 @@ impl Config {
     ///
     /// # Errors
     /// If it is missing, no JSON, or a field is missing or of another type.
-    pub fn read(path: &Path) -> Result<Config, ExchangeError> {
+    pub fn read(path: &Path) -> Result<Config, Fault> {
         let value = json_file(path)?;
         let top = Object::of(path, "", &value)?;
         let empty = Value::Object(Map::new());
@@ -231,7 +232,7 @@ impl Stats {
     ///
     /// # Errors
     /// If it cannot be written.
-    pub fn write(&self, path: &Path) -> Result<(), ExchangeError> {
+    pub fn write(&self, path: &Path) -> Result<(), Fault> {
         put(path, self.text().as_bytes())
     }
 
@@ -239,7 +240,7 @@ impl Stats {
     ///
     /// # Errors
     /// If it is missing, no JSON, a field is missing or of another type, or its two lists of timesteps disagree.
-    pub fn read(path: &Path) -> Result<Stats, ExchangeError> {
+    pub fn read(path: &Path) -> Result<Stats, Fault> {
         let value = json_file(path)?;
         let top = Object::of(path, "", &value)?;
         let steps = |value: &Value| -> Option<Vec<u32>> {
@@ -294,20 +295,20 @@ fn pretty(value: &Value) -> String {
     String::from_utf8(bytes).expect("JSON is UTF-8")
 }
 
-fn json_file(path: &Path) -> Result<Value, ExchangeError> {
-    let text = std::fs::read_to_string(path).map_err(|e| ExchangeError::unreadable(path, e))?;
+fn json_file(path: &Path) -> Result<Value, Fault> {
+    let text = std::fs::read_to_string(path).map_err(|e| Fault::unreadable(path, e))?;
     serde_json::from_str(&text)
         .map_err(|e| wrong(path, "(file)", format!("text that is not JSON ({e})"), "a JSON object"))
 }
 
-fn wrong(path: &Path, field: &str, found: String, expected: &str) -> ExchangeError {
-    ExchangeError::Field {
-        path: path.to_owned(),
-        field: field.into(),
+fn wrong(path: &Path, field: &str, found: String, expected: &str) -> Fault {
+    Fault::field(
+        path,
+        field,
         found,
-        expected: expected.into(),
-        hint: "the file is to look as the reference's `create_renderings_dataset` writes it; copy it again",
-    }
+        expected,
+        "the file is to look as the reference's `create_renderings_dataset` writes it; copy it again",
+    )
 }
 
 fn kind(value: &Value) -> String {
@@ -329,7 +330,7 @@ struct Object<'a> {
 }
 
 impl<'a> Object<'a> {
-    fn of(path: &'a Path, place: &str, value: &'a Value) -> Result<Object<'a>, ExchangeError> {
+    fn of(path: &'a Path, place: &str, value: &'a Value) -> Result<Object<'a>, Fault> {
         let name = if place.is_empty() { "(file)" } else { place.trim_end_matches('.') };
         let object = value.as_object().ok_or_else(|| {
             let found = if value.is_null() { "nothing".into() } else { kind(value) };
@@ -348,7 +349,7 @@ impl<'a> Object<'a> {
         default: Option<T>,
         expected: &str,
         parse: impl Fn(&Value) -> Option<T>,
-    ) -> Result<T, ExchangeError> {
+    ) -> Result<T, Fault> {
         let bad = |found| wrong(self.path, &format!("{}{name}", self.place), found, expected);
         match self.get(name) {
             Some(value) => parse(value).ok_or_else(|| bad(kind(value))),
@@ -362,16 +363,16 @@ impl<'a> Object<'a> {
         default: Option<Vec<T>>,
         expected: &str,
         parse: impl Fn(&Value) -> Option<T>,
-    ) -> Result<Vec<T>, ExchangeError> {
+    ) -> Result<Vec<T>, Fault> {
         let expected = format!("a list of {expected}");
         self.field(name, default, &expected, |value| value.as_array()?.iter().map(&parse).collect())
     }
 
-    fn flag(&self, name: &str, default: bool) -> Result<bool, ExchangeError> {
+    fn flag(&self, name: &str, default: bool) -> Result<bool, Fault> {
         self.field(name, Some(default), "true or false", Value::as_bool)
     }
 
-    fn int(&self, name: &str, default: i64) -> Result<i64, ExchangeError> {
+    fn int(&self, name: &str, default: i64) -> Result<i64, Fault> {
         self.field(name, Some(default), "an integer", Value::as_i64)
     }
 }

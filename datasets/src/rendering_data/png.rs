@@ -3,7 +3,7 @@
 //! Knows nothing of what the samples mean. A file of another bit depth or number of channels is an error, for whoever
 //! converts it silently reads other integers than were written.
 
-use super::ExchangeError;
+use crate::fault::Fault;
 use image::codecs::png::{CompressionType, FilterType, PngDecoder, PngEncoder};
 use image::{ColorType, ExtendedColorType, ImageDecoder, ImageEncoder};
 use std::io::Cursor;
@@ -75,14 +75,16 @@ impl Picture {
     ///
     /// # Errors
     /// If it is missing, truncated, no PNG, or of another kind.
-    pub fn read(path: &Path, kind: Kind) -> Result<Picture, ExchangeError> {
-        let file = std::fs::read(path).map_err(|e| ExchangeError::unreadable(path, e))?;
-        let wrong = |field: &str, found: String, expected: String| ExchangeError::Field {
-            path: path.to_owned(),
-            field: field.into(),
-            found,
-            expected,
-            hint: "make or copy the file again; a program that edits pictures may have converted it",
+    pub fn read(path: &Path, kind: Kind) -> Result<Picture, Fault> {
+        let file = std::fs::read(path).map_err(|e| Fault::unreadable(path, e))?;
+        let wrong = |field: &str, found: String, expected: String| {
+            Fault::field(
+                path,
+                field,
+                found,
+                expected,
+                "make or copy the file again; a program that edits pictures may have converted it",
+            )
         };
         let broken = |e: image::ImageError| {
             wrong("(file)", format!("{} bytes that cannot be decoded ({e})", file.len()), "a whole PNG".into())

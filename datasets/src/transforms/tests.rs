@@ -7,7 +7,7 @@ use serde_json::json;
 const IDENTITY: [[f64; 4]; 4] =
     [[1.0, 0.0, 0.0, 0.0], [0.0, 1.0, 0.0, 0.0], [0.0, 0.0, 1.0, 1.0], [0.0, 0.0, 0.0, 1.0]];
 
-fn written(value: &Value) -> (tempfile::TempDir, Result<Vec<View>, ViewError>) {
+fn written(value: &Value) -> (tempfile::TempDir, Result<Vec<View>, Fault>) {
     let root = tempfile::tempdir().unwrap();
     let path = root.path().join("transforms.json");
     fs::write(&path, value.to_string()).unwrap();

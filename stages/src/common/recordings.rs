@@ -1,12 +1,13 @@
-//! The recordings of a NeRSemble capture as rows, and what its readers say of folders and errors.
+//! The recordings of a NeRSemble capture as rows, and what its readers say of folders.
 //!
 //! No stage, but what the sources of such captures and the film of a synthetic one have in common. Knows where things
 //! lie, not what they show.
 
+use crate::common::faults::hinted;
 use crate::common::video_reader::VideoReader;
 use anyhow::{Context, Result, bail, ensure};
 use datasets::colour::Correction;
-use datasets::nersemble::{self, Calibrations, LayoutError, Recording, Wanted};
+use datasets::nersemble::{self, Calibrations, Recording, Wanted};
 use datasets::views::{self, Middle};
 use manifests::Type;
 use protocol::OutRow;
@@ -58,11 +59,6 @@ pub fn participant_of(path: &Path, given: Option<i64>) -> Result<Option<i64>> {
 /// If it is none.
 pub fn number(participant: &str) -> Result<i64> {
     participant.parse().with_context(|| format!("a participant's folder is a number, not `{participant}`"))
-}
-
-/// An error with its hint.
-pub fn hinted(error: LayoutError) -> anyhow::Error {
-    anyhow::anyhow!("{error}\nhint: {}", error.hint())
 }
 
 /// Width and height of a video or picture, px.
