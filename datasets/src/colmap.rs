@@ -19,6 +19,7 @@ use geometry::Distortion;
 use glam::{DMat4, DQuat, DVec3};
 
 use crate::fault::Fault;
+use crate::files::text;
 use crate::views::View;
 use models::{MODELS, checked};
 
@@ -224,12 +225,6 @@ fn keep(path: &Path, id: u32, lens: Result<Lens, Fault>, lenses: &mut Lenses) ->
         None => Ok(()),
         Some(_) => Err(Fault::at(path, format!("camera {id}"), "it twice", "each camera once", DAMAGED)),
     }
-}
-
-fn text(path: &Path) -> Result<String, Fault> {
-    let text = fs::read_to_string(path).map_err(|e| Fault::unreadable(path, e))?;
-    // editors of Windows put a mark in front
-    Ok(text.strip_prefix('\u{feff}').map_or(text.clone(), str::to_owned))
 }
 
 /// Reads `cameras.txt`: number -> camera.

@@ -9,6 +9,7 @@ pub mod capture;
 pub mod colmap;
 pub mod colour;
 pub mod fault;
+mod files;
 pub mod heads;
 pub mod names;
 pub mod nersemble;

@@ -4,6 +4,7 @@
 //! {"camera_model": "OPENCV", "fl_x", "fl_y", "cx", "cy", "w", "h", "k1" ... "k4", "p1", "p2"     for all frames, or in each frame
 //!  "distortion_params": [k1, k2, k3, k4, p1, p2]                      in place of these
 //!  "camera_angle_x", "camera_angle_y"                                 radians, in place of fl_x, fl_y
+//!  "x_fov", "y_fov"                                                   degrees, in place of these
 //!  "applied_transform": 3 x 4, "applied_scale"                        what a tool did to the capture's world; undone here
 //!  "frames": [{"file_path", "transform_matrix": 4 x 4,                camera to world, OpenGL axes: x right, y up, z back
 //!              "mask_path" or "fg_mask_path",                         optional, as is all that follows
@@ -17,7 +18,7 @@
 //! and numbers; it decodes no picture, except for the size of one where `w` and `h` are missing.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
+use std::f64::consts::PI;
 use std::path::{Path, PathBuf};
 
 use geometry::Distortion;
@@ -25,6 +26,7 @@ use glam::DMat4;
 use serde_json::Value;
 
 use crate::fault::Fault;
+use crate::files;
 use crate::views::{View, is_video, rotation_fault};
 
 /// The files of a folder that are read: `transforms.json`, or else those of the three parts of NeRF-synthetic.
@@ -47,7 +49,7 @@ pub fn find(root: &Path) -> Vec<PathBuf> {
 /// # Errors
 /// If a field is missing, has another shape, or says what this reader does not know.
 pub fn read(paths: &[PathBuf]) -> Result<(Vec<View>, Vec<String>), Fault> {
-    let values = paths.iter().map(|path| json_of(path)).collect::<Result<Vec<Value>, Fault>>()?;
+    let values = paths.iter().map(|path| files::json(path)).collect::<Result<Vec<Value>, Fault>>()?;
     let files = paths.iter().zip(&values).map(|(path, value)| Fields { path, prefix: String::new(), value });
     let files: Vec<Fields<'_>> = files.collect();
     let frames = files.iter().map(frames_of).collect::<Result<Vec<&[Value]>, Fault>>()?;
@@ -57,18 +59,6 @@ pub fn read(paths: &[PathBuf]) -> Result<(Vec<View>, Vec<String>), Fault> {
     let mut parts = parts.collect::<Result<Vec<Vec<View>>, Fault>>()?;
     name_parts(paths, &mut parts);
     Ok((parts.concat(), times.remark().into_iter().collect()))
-}
-
-fn json_of(path: &Path) -> Result<Value, Fault> {
-    let text = fs::read_to_string(path).map_err(|e| Fault::unreadable(path, e))?;
-    // editors of Windows put a mark in front
-    serde_json::from_str(text.trim_start_matches('\u{feff}')).map_err(|e| {
-        let hint = match e.is_eof() {
-            true => "was the file cut short?",
-            false => "JSON knows no NaN, no Infinity and no comments: export the file again without",
-        };
-        Fault::field(path, "(file)", format!("text that is not JSON ({e})"), "a JSON object", hint)
-    })
 }
 
 fn frames_of<'a>(whole: &Fields<'a>) -> Result<&'a [Value], Fault> {
@@ -275,7 +265,7 @@ fn size(frame: &Fields<'_>, whole: &Fields<'_>, file: &Path) -> Result<(u32, u32
             "write `w` and `h` into the file, of the pictures that `fl_x` holds for: no video is opened to find its size",
         ));
     }
-    let picture = image::image_dimensions(file).map_err(|error| {
+    let picture = files::size(file).map_err(|error| {
         Fault::field(
             frame.path,
             &missing,
@@ -305,17 +295,23 @@ fn intrinsics(frame: &Fields<'_>, whole: &Fields<'_>, width: u32, height: u32) -
                 }
                 return Ok(Some(found));
             }
-            // instant-ngp's, in degrees
-            let degrees = place.number(if length == "fl_x" { "x_fov" } else { "y_fov" })?;
-            if let Some(found) = place.number(angle)?.or(degrees.map(f64::to_radians)) {
-                if found > 0.0 && found < std::f64::consts::PI {
+            // the second is instant-ngp's
+            let degrees = if length == "fl_x" { "x_fov" } else { "y_fov" };
+            let angles = [
+                (angle, 1.0, "an angle between 0 and pi", "angles are radians, of the whole picture"),
+                (
+                    degrees,
+                    PI / 180.0,
+                    "an angle between 0 and 180",
+                    "angles of this name are degrees, of the whole picture",
+                ),
+            ];
+            for (name, unit, expected, hint) in angles {
+                let Some(found) = place.number(name)?.map(|found| found * unit) else { continue };
+                if found > 0.0 && found < PI {
                     return Ok(Some(0.5 * side / (0.5 * found).tan()));
                 }
-                return Err(place.fault(
-                    angle,
-                    "an angle between 0 and pi",
-                    "angles are radians, of the whole picture",
-                ));
+                return Err(place.fault(name, expected, hint));
             }
         }
         Ok(None)
@@ -434,7 +430,7 @@ fn distortion(frame: &Fields<'_>, whole: &Fields<'_>) -> Result<Option<Distortio
         "PINHOLE" | "SIMPLE_PINHOLE" => Ok(None),
         _ => Err(place.fault(
             "camera_model",
-            "OPENCV, PINHOLE, SIMPLE_PINHOLE or OPENCV_FISHEYE",
+            "OPENCV, RADIAL, SIMPLE_RADIAL, PINHOLE, SIMPLE_PINHOLE or OPENCV_FISHEYE",
             "undistort the pictures with the program that calibrated them, and export them as PINHOLE",
         )),
     }

@@ -12,6 +12,7 @@ use geometry::{Camera, Distortion};
 use glam::{DMat3, DMat4, DVec3, DVec4};
 
 use crate::fault::Fault;
+use crate::files;
 
 /// A picture or a video with its camera.
 #[derive(Clone, Debug, PartialEq)]
@@ -116,7 +117,7 @@ fn called_otherwise(missing: &Path) -> Option<PathBuf> {
 pub fn check_shapes(views: &[View]) -> Result<(), Fault> {
     for views in views.chunk_by(|a, b| a.camera == b.camera) {
         let view = &views[0];
-        let Some((width, height)) = image::image_dimensions(&view.file).ok().filter(|_| !view.is_video()) else {
+        let Some((width, height)) = files::size(&view.file).ok().filter(|_| !view.is_video()) else {
             continue;
         };
         if !same_shape((width, height), (view.width, view.height)) {
@@ -354,7 +355,9 @@ pub fn focus(views: &[View]) -> Option<DVec3> {
 /// If the file cannot be decoded.
 pub fn alpha(picture: &Path) -> Result<Option<image::GrayImage>, Fault> {
     use image::ImageDecoder;
-    let broken = |error: image::ImageError| Fault::unreadable(picture, error);
+    let broken = |error: image::ImageError| {
+        Fault::unreadable(picture, error).advised("is the picture whole? copy or download it again")
+    };
     let open = image::ImageReader::open(picture).and_then(image::ImageReader::with_guessed_format);
     let mut decoder = match open.map_err(|error| Fault::unreadable(picture, error))?.into_decoder() {
         Ok(decoder) => decoder,
@@ -524,6 +527,7 @@ pub(crate) mod tests {
         assert_eq!(alpha(&file).unwrap(), None);
         let bytes = std::fs::read(&file).unwrap();
         std::fs::write(&file, &bytes[..20]).unwrap();
-        assert!(alpha(&file).unwrap_err().to_string().contains("a.png"));
+        let error = alpha(&file).unwrap_err();
+        assert!(error.to_string().contains("a.png") && error.hint().contains("whole"), "{error}");
     }
 }

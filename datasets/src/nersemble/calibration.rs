@@ -9,6 +9,7 @@
 
 use super::{FULL_SIZE, fault};
 use crate::fault::Fault;
+use crate::files;
 use geometry::Camera;
 use glam::{DMat3, DMat4, DQuat, DVec3};
 use serde_json::{Map, Value, json};
@@ -171,7 +172,7 @@ fn from_rodrigues(r: DVec3, t: DVec3) -> [f64; 16] {
 /// intrinsics not in pixels, or the cameras do not look at the origin, where the head is; the message says by which
 /// other convention they would.
 pub fn read_calibration(path: &Path) -> Result<Calibrations, Fault> {
-    let value = json_of(path)?;
+    let value = files::json(path)?;
     let calibrations = if value.get("params_result").is_some() {
         rig_calibration(path, &value)?
     } else {
@@ -183,12 +184,6 @@ pub fn read_calibration(path: &Path) -> Result<Calibrations, Fault> {
     }
     check_directions(path, &calibrations)?;
     Ok(calibrations)
-}
-
-fn json_of(path: &Path) -> Result<Value, Fault> {
-    let text = fs::read_to_string(path).map_err(|e| Fault::unreadable(path, e))?;
-    serde_json::from_str(&text)
-        .map_err(|e| fault(path, "(file)", format!("text that is not JSON ({e})"), "a JSON object"))
 }
 
 fn get<'a>(path: &Path, value: &'a Value, name: &str, expected: &'static str) -> Result<&'a Value, Fault> {
@@ -225,7 +220,7 @@ fn camera_params(path: &Path, value: &Value) -> Result<Calibrations, Fault> {
 
 fn rig_calibration(path: &Path, value: &Value) -> Result<Calibrations, Fault> {
     let config_path = path.with_file_name("config.json");
-    let config = json_of(&config_path)?;
+    let config = files::json(&config_path)?;
     let serials = get(&config_path, &config, "serials", "a list of camera serials")?;
     let serials: Vec<String> = serials
         .as_array()

@@ -5,6 +5,7 @@ use super::fault;
 use super::numpy::{read_npy, write_npy};
 use crate::colour::{Correction, TERMS};
 use crate::fault::Fault;
+use crate::files::json;
 use serde_json::{Map, Value};
 use std::path::Path;
 
@@ -61,9 +62,7 @@ pub fn read_colour(path: &Path, serial: &str) -> Result<Correction, Fault> {
         }
         return Ok(Correction::Affine(values));
     }
-    let text = std::fs::read_to_string(path).map_err(|e| Fault::unreadable(path, e))?;
-    let value: Value = serde_json::from_str(&text)
-        .map_err(|e| fault(path, "(file)", format!("text that is not JSON ({e})"), "a JSON object"))?;
+    let value = json(path)?;
     let expected = "a matrix of 3 rows with as many columns as Cheung's polynomial has terms (3 to 35)";
     let found = value.get(serial).ok_or_else(|| fault(path, serial, "nothing", expected))?;
     let wrong = || fault(path, serial, super::calibration::shape(found), expected);

@@ -6,6 +6,7 @@
 use super::{Frame, put};
 use crate::capture::SERIALS;
 use crate::fault::Fault;
+use crate::files;
 use serde_json::{Map, Value, json};
 use std::path::Path;
 
@@ -125,7 +126,7 @@ impl Config {
     /// # Errors
     /// If it is missing, no JSON, or a field is missing or of another type.
     pub fn read(path: &Path) -> Result<Config, Fault> {
-        let value = json_file(path)?;
+        let value = files::json(path)?;
         let top = Object::of(path, "", &value)?;
         let empty = Value::Object(Map::new());
         let mesh = Object::of(path, "mesh_provider_config.", top.get("mesh_provider_config").unwrap_or(&empty))?;
@@ -241,7 +242,7 @@ impl Stats {
     /// # Errors
     /// If it is missing, no JSON, a field is missing or of another type, or its two lists of timesteps disagree.
     pub fn read(path: &Path) -> Result<Stats, Fault> {
-        let value = json_file(path)?;
+        let value = files::json(path)?;
         let top = Object::of(path, "", &value)?;
         let steps = |value: &Value| -> Option<Vec<u32>> {
             value.as_array()?.iter().map(|t| u32::try_from(t.as_u64()?).ok()).collect()
@@ -293,12 +294,6 @@ fn pretty(value: &Value) -> String {
     let mut writer = serde_json::Serializer::with_formatter(&mut bytes, formatter);
     serde::Serialize::serialize(value, &mut writer).expect("JSON goes into memory");
     String::from_utf8(bytes).expect("JSON is UTF-8")
-}
-
-fn json_file(path: &Path) -> Result<Value, Fault> {
-    let text = std::fs::read_to_string(path).map_err(|e| Fault::unreadable(path, e))?;
-    serde_json::from_str(&text)
-        .map_err(|e| wrong(path, "(file)", format!("text that is not JSON ({e})"), "a JSON object"))
 }
 
 fn wrong(path: &Path, field: &str, found: String, expected: &str) -> Fault {

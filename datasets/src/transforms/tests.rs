@@ -3,6 +3,7 @@
 use super::*;
 use glam::{DVec2, DVec3};
 use serde_json::json;
+use std::fs;
 
 const IDENTITY: [[f64; 4]; 4] =
     [[1.0, 0.0, 0.0, 0.0], [0.0, 1.0, 0.0, 0.0], [0.0, 0.0, 1.0, 1.0], [0.0, 0.0, 0.0, 1.0]];
@@ -270,6 +271,8 @@ fn errors_say_where_and_what() {
     check(json!({ "frame.file_path": 3 }), "field `frames[0].file_path`: found 3");
     check(json!({ "fl_x": "100" }), "field `fl_x`: found \"100\", expected a finite number");
     check(json!({ "fl_x": null, "fl_y": null, "camera_angle_x": 90.0 }), "expected an angle between 0 and pi");
+    let degrees = json!({ "fl_x": null, "fl_y": null, "x_fov": 200.0 });
+    check(degrees, "field `x_fov`: found 200.0, expected an angle between 0 and 180");
     let relative = "found 0.5, 0.5, 0.5, 0.5 for a picture of 200 x 100 px, expected pixels";
     check(json!({ "fl_x": 0.5, "fl_y": 0.5, "cx": 0.5, "cy": 0.5 }), relative);
     check(json!({ "fl_x": -3.0 }), "field `fl_x`: found -3.0, expected a focal length above 0 px");
