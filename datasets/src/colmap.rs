@@ -394,7 +394,8 @@ pub fn read_cameras_bin(path: &Path) -> Result<Lenses, Fault> {
 fn parse_cameras(path: &Path, all: &[u8]) -> Result<Lenses, Fault> {
     let mut bytes = Bytes { path, all, at: 0 };
     let mut lenses = BTreeMap::new();
-    for _ in 0..bytes.count(4 + 4 + 8 + 8 + 3 * 8, "the number of cameras")? {
+    // of a panorama, two parameters
+    for _ in 0..bytes.count(4 + 4 + 8 + 8 + 2 * 8, "the number of cameras")? {
         let place = format!("byte {}", bytes.at);
         let id = bytes.u32("a camera's number")?;
         let number = bytes.u32("a camera's model")?;

@@ -20,9 +20,14 @@ impl Fault {
         &self.hint
     }
 
-    /// A file or folder cannot be read or written, and the operating system or a decoder said why.
+    /// A file or folder cannot be read, and the operating system or a decoder said why.
     pub(crate) fn unreadable(path: &Path, reason: impl Display) -> Fault {
         Fault::unfit(format!("{}: {reason}", path.display()), "does it exist, and may you read it?")
+    }
+
+    /// A file or folder cannot be written, and the operating system said why.
+    pub(crate) fn unwritable(path: &Path, reason: impl Display) -> Fault {
+        Fault::unfit(format!("{}: {reason}", path.display()), "may you write there, and is there room on the disk?")
     }
 
     /// A file or folder as a whole is another one than it should be.
@@ -82,6 +87,7 @@ mod tests {
         let expected = "a/b.json, field `w`: found nothing, expected a width";
         assert_eq!(said(field), (expected.to_owned(), "as h".to_owned()));
         assert_eq!(said(Fault::whole(path, "no file", "one", "h")).0, "a/b.json: found no file, expected one");
-        assert_eq!(said(Fault::unreadable(path, "no")).0, "a/b.json: no");
+        let both = [Fault::unreadable(path, "no"), Fault::unwritable(path, "no")].map(said);
+        assert!(both[0].0 == "a/b.json: no" && both[1].0 == both[0].0 && both[1].1.contains("write"), "{both:?}");
     }
 }

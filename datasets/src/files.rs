@@ -1,4 +1,5 @@
-//! Files of text and of JSON, read whole, and the sizes of pictures, read off their heads.
+//! Files of text and of JSON, read whole, files that are written whole or not at all, and the sizes of pictures, read
+//! off their heads.
 //!
 //! Knows no format of a data set.
 
@@ -32,6 +33,17 @@ pub(crate) fn json(path: &Path) -> Result<Value, Fault> {
     })
 }
 
+/// Writes a file by one rename; makes the folders that are needed.
+pub(crate) fn put(path: &Path, bytes: &[u8]) -> Result<(), Fault> {
+    let partial = path.with_extension("partial");
+    let write = || {
+        path.parent().map_or(Ok(()), std::fs::create_dir_all)?;
+        std::fs::write(&partial, bytes)?;
+        std::fs::rename(&partial, path)
+    };
+    write().map_err(|e: std::io::Error| Fault::unwritable(path, e))
+}
+
 /// Width and height of a picture, px, as it is stored; by its content, whatever it is called.
 pub(crate) fn size(picture: &Path) -> ImageResult<(u32, u32)> {
     ImageReader::open(picture)?.with_guessed_format()?.into_dimensions()
@@ -55,6 +67,18 @@ mod tests {
         assert!(error.hint().contains("UTF-16"));
         assert!(read(b"{\"a\": [1").unwrap_err().hint().contains("cut short"));
         assert!(read(b"{\"a\": NaN}").unwrap_err().hint().contains("no NaN"));
+    }
+
+    #[test]
+    fn a_file_is_written_whole_into_folders_that_are_made() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("a/b/c.json");
+        put(&path, b"{}").unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"{}");
+        assert_eq!(std::fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
+        // a file where a folder is needed
+        let error = put(&path.join("d.json"), b"{}").unwrap_err();
+        assert!(error.to_string().contains("c.json/d.json: ") && error.hint().contains("may you write"), "{error}");
     }
 
     #[test]

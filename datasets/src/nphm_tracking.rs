@@ -16,7 +16,8 @@ pub mod ctm;
 mod npz;
 
 use crate::fault::Fault;
-use crate::rendering_data::{folders, names, put};
+use crate::files::put;
+use crate::rendering_data::{folders, names};
 use geometry::Mesh;
 use geometry::quantize::{VERTEX_CANONICAL, with_ambient_in_range};
 use std::path::Path;

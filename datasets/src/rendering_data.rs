@@ -18,6 +18,7 @@ pub mod config;
 pub(crate) mod png;
 
 use crate::fault::Fault;
+use crate::files::put;
 use config::{Config, Stats};
 use geometry::gbuffer::EncodedGBuffer;
 pub use png::{Kind, Picture};
@@ -139,17 +140,6 @@ pub fn read(paths: &[PathBuf; 5]) -> Result<EncodedGBuffer, Fault> {
 /// If a file cannot be written.
 pub fn write(folder: &Path, frame: &Frame, buffer: &EncodedGBuffer) -> Result<(), Fault> {
     frame.paths(folder).iter().zip(encode(buffer)).try_for_each(|(path, bytes)| put(path, &bytes))
-}
-
-/// Writes a file by one rename; makes the folders that are needed.
-pub(crate) fn put(path: &Path, bytes: &[u8]) -> Result<(), Fault> {
-    let unreadable = |e: std::io::Error| Fault::unreadable(path, e);
-    if let Some(folder) = path.parent() {
-        fs::create_dir_all(folder).map_err(unreadable)?;
-    }
-    let partial = path.with_extension("partial");
-    fs::write(&partial, bytes).map_err(unreadable)?;
-    fs::rename(&partial, path).map_err(unreadable)
 }
 
 /// What a version's folder holds.

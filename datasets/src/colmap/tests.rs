@@ -136,6 +136,12 @@ fn cameras_that_took_no_picture_may_be_of_any_model() {
     bytes.extend([500.0f64, 500.0, 320.0, 240.0, 0.9].into_iter().flat_map(f64::to_le_bytes));
     let lenses = parse_cameras(Path::new("x.bin"), &bytes).unwrap();
     assert!(lenses[&1].is_ok() && lenses[&2].is_ok() && lenses[&77].is_err());
+    let mut bytes = 1u64.to_le_bytes().to_vec();
+    bytes.extend([1u32, 17].into_iter().flat_map(u32::to_le_bytes));
+    bytes.extend([640u64, 320].into_iter().flat_map(u64::to_le_bytes));
+    bytes.extend([640.0f64, 320.0].into_iter().flat_map(f64::to_le_bytes));
+    let error = parse_cameras(Path::new("x.bin"), &bytes).unwrap().remove(&1).unwrap().unwrap_err().to_string();
+    assert!(error.contains("x.bin, byte 8: found the camera model EQUIRECTANGULAR, expected one of"), "{error}");
     // COLMAP has changed how many parameters its newest models have
     let lenses = text_model(&[CAMERAS, "77 EQUIRECTANGULAR 640 320 640 320 0\n"].concat(), IMAGES).1;
     assert_eq!(lenses.unwrap().len(), 3);

@@ -14,7 +14,6 @@ use geometry::Camera;
 use glam::{DMat3, DMat4, DQuat, DVec3};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::{Path, PathBuf};
 
 /// A camera nearer to the head than this, or further than [`FARTHEST`], is not calibrated in metres.
@@ -141,13 +140,7 @@ pub fn write_diffusion_avatars_calibration(
 }
 
 pub(super) fn put(path: &Path, value: &Value) -> Result<(), Fault> {
-    let write = || {
-        path.parent().map_or(Ok(()), fs::create_dir_all)?;
-        let partial = path.with_extension("json.partial");
-        fs::write(&partial, format!("{value:#}\n"))?;
-        fs::rename(&partial, path)
-    };
-    write().map_err(|e: std::io::Error| Fault::unreadable(path, e))
+    files::put(path, format!("{value:#}\n").as_bytes())
 }
 
 /// Rotation as a Rodrigues vector (axis times angle, radians) and translation of a row-major rigid transform.

@@ -45,5 +45,5 @@ pub fn write_depth(path: &Path, map: &DepthMap) -> Result<(), Fault> {
         )
     })?;
     let bytes = Picture::of_u16(map.width, map.height, 1, samples).encode();
-    std::fs::write(path, bytes).map_err(|e| Fault::unreadable(path, e))
+    std::fs::write(path, bytes).map_err(|e| Fault::unwritable(path, e))
 }

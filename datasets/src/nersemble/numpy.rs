@@ -81,7 +81,7 @@ pub fn pack<T: AutoSerialize + Copy>(shape: &[usize], values: &[T]) -> std::io::
 /// Writes an `.npy` file.
 pub fn write_npy(path: &Path, shape: &[usize], values: &[f64]) -> Result<(), Fault> {
     let write = || std::fs::write(path, pack(shape, values)?);
-    write().map_err(|e| Fault::unreadable(path, e))
+    write().map_err(|e| Fault::unwritable(path, e))
 }
 
 /// Writes an `.npz` file of arrays ([`pack`]) with these names.
@@ -94,7 +94,7 @@ pub fn write_npz(path: &Path, arrays: &[(&str, Vec<u8>)]) -> Result<(), Fault> {
         }
         std::fs::write(path, zip.finish()?.into_inner())
     };
-    write().map_err(|e| Fault::unreadable(path, e))
+    write().map_err(|e| Fault::unwritable(path, e))
 }
 
 fn parse(path: &Path, field: &str, bytes: &[u8]) -> Result<NumpyArray, Fault> {

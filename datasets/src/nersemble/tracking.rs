@@ -242,5 +242,5 @@ pub fn write_flame(path: &Path, frames: &[FlameFrame]) -> Result<(), Fault> {
         }
         Ok(arrays)
     };
-    write_npz(path, &arrays().map_err(|e| Fault::unreadable(path, e))?)
+    write_npz(path, &arrays().map_err(|e| Fault::unwritable(path, e))?)
 }

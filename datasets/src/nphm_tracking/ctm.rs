@@ -6,7 +6,7 @@
 //! texture coordinates and attributes lie behind the vertices and are not read.
 
 use crate::fault::Fault;
-use crate::rendering_data::put;
+use crate::files::put;
 use geometry::Mesh;
 use glam::Vec3;
 use lzma_rs::decompress::{Options, UnpackedSize};

@@ -3,7 +3,7 @@
 //! Written as the reference code writes them: its fields in its order, indented by four blanks. Fields that it has a
 //! default for may be missing; fields that it does not have are passed over. Knows no pictures.
 
-use super::{Frame, put};
+use super::Frame;
 use crate::capture::SERIALS;
 use crate::fault::Fault;
 use crate::files;
@@ -118,7 +118,7 @@ impl Config {
     /// # Errors
     /// If it cannot be written.
     pub fn write(&self, path: &Path) -> Result<(), Fault> {
-        put(path, self.text().as_bytes())
+        files::put(path, self.text().as_bytes())
     }
 
     /// Reads `config.json`.
@@ -234,7 +234,7 @@ impl Stats {
     /// # Errors
     /// If it cannot be written.
     pub fn write(&self, path: &Path) -> Result<(), Fault> {
-        put(path, self.text().as_bytes())
+        files::put(path, self.text().as_bytes())
     }
 
     /// Reads `stats.json`.
