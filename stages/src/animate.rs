@@ -2,7 +2,8 @@
 //! identity (cross-reenactment).
 //!
 //! reads: participant, timestep, expression, pose, lost?; with head_model, person (the avatar's), rest (one tracked row
-//! of the avatar's person) writes: participant, driver, mesh, expression, pose
+//! of the avatar's person)
+//! writes: participant, driver, mesh, expression, pose
 //!
 //! A group is a sequence of the driver, who was tracked with the same head model. A row comes out for each frame, as
 //! `track_head` would put it out for the avatar's person: the surface of this identity with the driver's expression.

@@ -1,7 +1,7 @@
 //! `assign_split`: which rows train and which are held out, by the name of their camera and sequence.
 //!
-//! reads: participant?, camera, sequence   writes: split (`train`, `view`: held-out camera, `sequence`: held-out
-//! sequence, `both`)
+//! reads: participant?, camera, sequence
+//! writes: split (`train`, `view`: held-out camera, `sequence`: held-out sequence, `both`)
 //!
 //! The rule is the paper's (section 4.1): the held-out camera is never trained on; the held-out sequences are not
 //! either, from any camera. Rows of both ask for the most: the paper reenacts those. It looks at all rows together,

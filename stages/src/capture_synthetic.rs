@@ -1,7 +1,7 @@
 //! `capture_synthetic`: films a synthetic person in a sequence with the cameras of the rig.
 //!
-//! reads: participant, identity, sequence   writes: camera, video, matte_video (H.264), intrinsics, world_to_cam,
-//! width, height
+//! reads: participant, identity, sequence
+//! writes: camera, video, matte_video (H.264), intrinsics, world_to_cam, width, height
 //!
 //! What is filmed lies on disk as a NeRSemble download does (layout A: `camera_params.json`, `images/cam_*.mp4`,
 //! `alpha_maps/cam_*.mp4`), and the rows are what the reader of that layout finds there: from here on nothing tells the

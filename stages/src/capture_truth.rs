@@ -1,6 +1,7 @@
 //! `capture_truth`: what the synthetic capture really showed: exact geometry, expression weights, head pose, landmarks.
 //!
-//! reads: participant, identity, sequence   writes: timestep, truth (safetensors), arkit, gaze, head_pose, action_mm
+//! reads: participant, identity, sequence
+//! writes: timestep, truth (safetensors), arkit, gaze, head_pose, action_mm
 //!
 //! `head_pose` is the head's rigid motion from neutral (world to world, 4 x 4, rows first), `gaze` (yaw, pitch) of the
 //! left and the right eye in the head (radians, to the subject's left and upwards), `action_mm` how far each ARKit

@@ -1,6 +1,7 @@
 //! `capture_truth_views`: what each picture of a synthetic capture really shows: regions and optical flow.
 //!
-//! reads: participant, identity, sequence   writes: camera, timestep, regions (8-bit PNG), flow (16-bit PNG)
+//! reads: participant, identity, sequence
+//! writes: camera, timestep, regions (8-bit PNG), flow (16-bit PNG)
 //!
 //! The part of [`crate::capture_truth`] that depends on the camera, made again from the same numbers as the capture.
 //! For evaluation alone.

@@ -1,7 +1,7 @@
 //! `contact_sheet`: rows of pictures to look at: truth, renders, every G-buffer channel, tracked mesh over the image.
 //!
-//! reads: sequence, camera, timestep, target, gbuffer, render; method?, participant?, crop?, split?   writes: sheet
-//! (RGB PNG)
+//! reads: sequence, camera, timestep, target, gbuffer, render; method?, participant?, crop?, split?
+//! writes: sheet (RGB PNG)
 //!
 //! One line of the sheet is one view, one column one picture of it: the truth, a render of each method, then the
 //! condition's channels (depth, canonical xyz, normals, ambient, mask) and the tracked mesh drawn over the truth. Each

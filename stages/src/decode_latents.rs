@@ -1,7 +1,8 @@
 //! `decode_latents`: what is left of the target images once the auto-encoder has had them, to stand beside every
 //! avatar: about the best that a network can draw which works on these latents.
 //!
-//! reads: latent; with vae   writes: render (RGB PNG)
+//! reads: latent; with vae
+//! writes: render (RGB PNG)
 //!
 //! The latent is the mean of the posterior that `encode_latents` put out. Knows no head model, no cameras and no
 //! avatar.

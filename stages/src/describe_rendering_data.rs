@@ -1,6 +1,7 @@
 //! `describe_rendering_data`: the two JSON files beside the pictures of `export_rendering_data`.
 //!
-//! reads: participant, sequence, camera, timestep   writes: config, stats (JSON), config_path, stats_path
+//! reads: participant, sequence, camera, timestep
+//! writes: config, stats (JSON), config_path, stats_path
 //!
 //! All rows are one version. Each camera has to have every timestep of every sequence, as the reference's statistics
 //! have no place for anything else. Sequences and timesteps come sorted. As tracking it names what `export_tracking`

@@ -1,7 +1,8 @@
 //! `detect_landmarks`: the face in each picture, as the 468 points of MediaPipe's face mesh, and its eyes.
 //!
-//! reads: image, matte?, width?, height?   writes: landmarks (x y of each, px), landmark_confidence, face_score,
-//! eye_points (iris, upper and lower lid of the left eye, then of the right one, px)
+//! reads: image, matte?, width?, height?
+//! writes: landmarks (x y of each, px), landmark_confidence, face_score, eye_points (iris, upper and lower lid of the
+//! left eye, then of the right one, px)
 //!
 //! Points are in px of the row's `width x height`, for which its intrinsics hold; of the picture, where a row has
 //! neither. `landmark_confidence` is the mesh's own word, 0 to 1, on whether there is a face where it looked: low in

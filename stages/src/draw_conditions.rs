@@ -1,6 +1,7 @@
 //! `draw_conditions`: what the networks were given, as pictures for `make_video`, beside what they made of it.
 //!
-//! reads: gbuffer, render?, participant?; with avatar?, backbone?   writes: channel, render (RGB PNG)
+//! reads: gbuffer, render?, participant?; with avatar?, backbone?
+//! writes: channel, render (RGB PNG)
 //!
 //! Each row becomes several, one a channel: `render` if there is one, then depth, canonical coordinates, normals,
 //! ambient coordinates and mask, and with an avatar what its feature maps say of the surface (`features`): the first

@@ -1,7 +1,7 @@
 //! `encode_latents`: the target image at each crop, and the posterior moments of its latent.
 //!
-//! reads: image, crop_rect, width; with vae   writes: target (RGB PNG), latent (safetensors: mean, logvar `[C, h, w]`,
-//! f16)
+//! reads: image, crop_rect, width; with vae
+//! writes: target (RGB PNG), latent (safetensors: mean, logvar `[C, h, w]`, f16)
 //!
 //! Moments, not a sample: training draws from the posterior at every step, as the paper does, without running the
 //! encoder again. Knows no head model: any image with a crop will do.

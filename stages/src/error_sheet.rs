@@ -1,7 +1,7 @@
 //! `error_sheet`: truth, render and where they differ, in one picture.
 //!
-//! reads: target, render, method?, sequence, camera, timestep, participant?, crop?, split? (all rows at once)   writes:
-//! sheet (PNG)
+//! reads: target, render, method?, sequence, camera, timestep, participant?, crop?, split? (all rows at once)
+//! writes: sheet (PNG)
 //!
 //! A line per view, as many of each split, spread evenly over the views there are: the truth, then each method's render
 //! and the map of its error: mean absolute difference over red, green and blue, values in [0, 1], in turbo from 0 to

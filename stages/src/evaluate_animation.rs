@@ -1,8 +1,9 @@
 //! `evaluate_animation`: whether the avatar does what its driver does, seen in pictures alone: there is no truth to
 //! compare a render with.
 //!
-//! reads: timestep, render, image; with person?   writes: expression_distance, expression_still (% of the face's
-//! width), pose_distance, pose_still (degrees), csim, csim_driver (cosine)
+//! reads: timestep, render, image; with person?
+//! writes: expression_distance, expression_still (% of the face's width), pose_distance, pose_still (degrees), csim,
+//! csim_driver (cosine)
 //!
 //! A group is a film of the avatar beside the driver's pictures (`image`) of the same moments from about the same side.
 //! In both the 468 points of MediaPipe's face mesh are found, with the network's guess of their depth; a similarity

@@ -1,9 +1,9 @@
 //! `evaluate_expression`: whether mouth and eyes in a render are as open as they truly were, on synthetic people, of
 //! whom that is known.
 //!
-//! reads: gaps, gaps_target (of `evaluate_faces`), truth, intrinsics, world_to_cam, width, height, crop_rect writes:
-//! mouth_error, eyes_error, mouth_error_target, eyes_error_target (% of the distance between the outer corners of the
-//! eyes)
+//! reads: gaps, gaps_target (of `evaluate_faces`), truth, intrinsics, world_to_cam, width, height, crop_rect
+//! writes: mouth_error, eyes_error, mouth_error_target, eyes_error_target (% of the distance between the outer corners
+//! of the eyes)
 //!
 //! How far lips, corners of the mouth and lids are apart in the picture, `evaluate_faces` says of the render and of the
 //! truth's own picture, and the true surface says by its vertices, projected by the row's camera; the errors are mean

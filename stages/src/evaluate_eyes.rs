@@ -1,6 +1,7 @@
 //! `evaluate_eyes`: how far tracked gaze and lids are from the true ones.
 //!
-//! reads: eyes, lids, gaze, truth   writes: gaze_degrees, gaze_still_degrees, lid_error, eyes_open
+//! reads: eyes, lids, gaze, truth
+//! writes: gaze_degrees, gaze_still_degrees, lid_error, eyes_open
 //!
 //! A group is a person. What "straight ahead" is, tracker and truth need not agree on: the median difference of each
 //! eye's angles over the group is taken off. `gaze_degrees` is then the angle between tracked and true gaze, mean of

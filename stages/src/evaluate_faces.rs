@@ -1,9 +1,9 @@
 //! `evaluate_faces`: the face in each render against that in the truth: average keypoint distance (AKD), and whether it
 //! is the same person (CSIM).
 //!
-//! reads: target, render   writes: face_found (0 or 1), akd, akd_inner (px of the picture), expression_error (% of the
-//! face's width), csim (cosine), csim_l2 (distance), gaps, gaps_target (shares of the picture's width:
-//! `common/landmarks.rs` names them)
+//! reads: target, render
+//! writes: face_found (0 or 1), akd, akd_inner (px of the picture), expression_error (% of the face's width), csim
+//! (cosine), csim_l2 (distance), gaps, gaps_target (shares of the picture's width: `common/landmarks.rs` names them)
 //!
 //! MediaPipe's face mesh finds 468 points in either picture. `akd` is the mean distance of one picture's points from
 //! the other's, `akd_inner` that without the 36 on the rim of the face, which slide along it. `expression_error` is

@@ -1,8 +1,8 @@
 //! `evaluate_flicker`: how much a film flickers: what of each picture differs from the one before, the head's motion
 //! taken out.
 //!
-//! reads: timestep, render, gbuffer?, target?   writes: flicker, flicker_target, flicker_share, flow_error,
-//! flow_error_target, flow_share
+//! reads: timestep, render, gbuffer?, target?
+//! writes: flicker, flicker_target, flicker_share, flow_error, flow_error_target, flow_share
 //!
 //! A group is a film. `flicker` is the mean absolute difference in levels of 255 between a picture and the one before
 //! it (by timestep) at the places of the canonical head that both show (`metrics::flicker`), `flicker_share` the share

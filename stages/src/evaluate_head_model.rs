@@ -1,8 +1,8 @@
 //! `evaluate_head_model`: how well a head model explains people it has not seen: fitted to partial scans, compared with
 //! the whole.
 //!
-//! reads: identity, scans; with head_model or pca_model   writes: the measures below, mesh (PLY), truth_picture,
-//! picture (PNG)
+//! reads: identity, scans; with head_model or pca_model
+//! writes: the measures below, mesh (PLY), truth_picture, picture (PNG)
 //!
 //! After NPHM's protocol. A person's first scans (the neutral one first) are each seen from one point in front, 2500
 //! points without normals, the first also from behind; scans lie in model space, so no pose is sought. One identity and

@@ -1,8 +1,9 @@
 //! `evaluate_landmarks`: whether landmarks on the tracked surface are where detectors see them in the pictures.
 //!
 //! reads: sequence, timestep, mesh, landmarks3d, landmarks, landmark_confidence, intrinsics, world_to_cam, width,
-//! height, truth?; with landmarks writes: sequence, timestep, reprojection, reprojection_on_surface,
-//! reprojection_mean_places, reprojection_triangulated, reprojection_truth, landmark_views
+//! height, truth?; with landmarks
+//! writes: sequence, timestep, reprojection, reprojection_on_surface, reprojection_mean_places,
+//! reprojection_triangulated, reprojection_truth, landmark_views
 //!
 //! A group is a person tracked by one method; its rows are views, and a row comes out for each moment. All errors are
 //! mean distances in the picture, in per cent of the face's width as that camera would see it head-on: the distance of

@@ -1,6 +1,7 @@
 //! `evaluate_poses`: how far tracked head poses are from the true ones, and how much they shake.
 //!
-//! reads: sequence, timestep, pose, head_pose   writes: pose_degrees, pose_mm, jitter_mm
+//! reads: sequence, timestep, pose, head_pose
+//! writes: pose_degrees, pose_mm, jitter_mm
 //!
 //! A group is a person tracked by one method. The head model's frame and the truth's differ by a constant rigid offset
 //! that nobody knows. It is estimated from all frames of the group: with T the tracked pose, H the true motion of the

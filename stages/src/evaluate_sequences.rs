@@ -1,7 +1,7 @@
 //! `evaluate_sequences`: from the scores of frames to those of a sequence, as the paper's evaluator does it.
 //!
-//! reads: timestep, and of the scores what there is   writes: frames, psnr_pooled (dB), and each score's mean over the
-//! frames that have it
+//! reads: timestep, and of the scores what there is
+//! writes: frames, psnr_pooled (dB), and each score's mean over the frames that have it
 //!
 //! A group is what one method gave for one sequence and camera: `by: [method, participant, split, sequence, camera]`. A
 //! score is averaged over frames (of PSNR without those that have no error at all, whose infinite one would hide the

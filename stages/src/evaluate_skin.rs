@@ -2,7 +2,8 @@
 //! it.
 //!
 //! reads: sequence?, timestep, skin, mesh, pose, truth; with reference (sequence?, timestep, mesh, pose, truth, lost,
-//! expression), carried? (sequence?, timestep, mesh, pose), person writes: skin_error_mm, skin_error_tracked_mm
+//! expression), carried? (sequence?, timestep, mesh, pose), person
+//! writes: skin_error_mm, skin_error_tracked_mm
 //!
 //! A row is a moment, `reference` what `track_skin` had for it. The place of each point on the true surface at the
 //! reference moves along with that surface; both columns are medians over the points of the distance from there along

@@ -1,7 +1,7 @@
 //! `evaluate_tracking`: how far the tracked surface is from the true one, beside the model's mean shape.
 //!
-//! reads: mesh, truth, landmarks3d?; with head_model   writes: scan_to_mesh_mm, scan_to_mesh_median_mm, mean_shape_mm,
-//! landmark_mm
+//! reads: mesh, truth, landmarks3d?; with head_model
+//! writes: scan_to_mesh_mm, scan_to_mesh_median_mm, mean_shape_mm, landmark_mm
 //!
 //! Points of the true skin and eyes in front of the ears and above the chin's underside, as cameras see them, to the
 //! nearest point of the tracked mesh. `mean_shape_mm` is the same for the head model's mean (all codes zero), rigidly

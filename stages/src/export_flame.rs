@@ -1,8 +1,8 @@
 //! `export_flame`: head poses and gaze as the FLAME tracking that the reference code reads beside its NPHM fits, for
 //! `effigy export`.
 //!
-//! reads: participant, sequence, timestep, pose, eyes?; with person   writes: participant, sequence, flame (npz),
-//! flame_path
+//! reads: participant, sequence, timestep, pose, eyes?; with person
+//! writes: participant, sequence, flame (npz), flame_path
 //!
 //! A row per sequence. Where our tracking puts the head is where FLAME's rotation, scale and translation put it:
 //! `x_world = R (s x) + t` of FLAME's space, whose unit is 4 of NPHM's. Of FLAME's face there is nothing: shape,

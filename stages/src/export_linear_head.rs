@@ -1,7 +1,8 @@
 //! `export_linear_head`: our linear head model as a file of FLAME's format, for `load_linear_head` and any program that
 //! takes such models.
 //!
-//! reads: pca_model   writes: linear_head (npz), linear_head_path
+//! reads: pca_model
+//! writes: linear_head (npz), linear_head_path
 //!
 //! Fields and their order are FLAME's (`v_template`, `shapedirs`, `posedirs`, `J_regressor`, `kintree_table`,
 //! `weights`, `f`; identity first in `shapedirs`, `n_shape` of them), in metres. There is one joint, the middle of all

@@ -1,6 +1,7 @@
 //! `export_mesh`: tracked meshes as other programs take them, one file a frame, for `effigy export`.
 //!
-//! reads: participant, sequence, timestep, mesh   writes: exported, exported_path
+//! reads: participant, sequence, timestep, mesh
+//! writes: exported, exported_path
 //!
 //! The mesh stays in the world frame: metres, right-handed, +y up, the face to +z, which is glTF's convention, too. PLY
 //! has normals and every property that the tracked mesh has; GLB has normals, `_CANONICAL` (VEC3) and `_AMBIENT`

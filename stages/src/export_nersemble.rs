@@ -1,7 +1,8 @@
 //! `export_nersemble`: where extracted frames lie in DiffusionAvatars' data (layout D of NeRSemble), for `effigy
 //! export`.
 //!
-//! reads: participant, sequence, camera, timestep, image; matte?   writes: image_path, matte (grey PNG), matte_path
+//! reads: participant, sequence, camera, timestep, image; matte?
+//! writes: image_path, matte (grey PNG), matte_path
 //!
 //! With `effigy import nersemble FOLDER --calibration-to DIR`, which writes the calibration, this lays a download out
 //! as the reference code's data lie. Frames of `extract_frames` are colour-corrected already, so no colour correction

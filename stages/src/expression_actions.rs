@@ -1,7 +1,8 @@
 //! `expression_actions`: what a person's tracked expression codes do when an ARKit action does, on synthetic data,
 //! where actions are known.
 //!
-//! reads: expression, arkit, action_mm   writes: action, direction, most
+//! reads: expression, arkit, action_mm
+//! writes: action, direction, most
 //!
 //! All rows are one unit. A row comes out for each action that moves the skin visibly in these data: `direction` is
 //! what its full weight adds to the code, by a ridge regression from all such actions' weights to codes; `most` is its

@@ -1,6 +1,7 @@
 //! `expression_directions`: along which directions the tracked expression codes of a person vary most.
 //!
-//! reads: expression   writes: component, direction, share
+//! reads: expression
+//! writes: component, direction, share
 //!
 //! All rows are one unit. Component 0 is the mean code; the others are principal components of the codes, most
 //! important first, each a standard deviation of the codes long, with its share of their variance. Codes that are all

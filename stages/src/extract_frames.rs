@@ -3,9 +3,9 @@
 //!
 //! reads: video or image with timestep and moment?, matte_video? or matte? or background?, color_transform? or
 //! color_polynomial?, every?, distortion? or distortion_fisheye? or distortion_thin_prism? or distortion_fov? with
-//! intrinsics, width, height writes: timestep, image (RGB, PNG or JPEG), matte (grey PNG); colours, lens and background
-//! that it was corrected by, as null, since it is done. The matte stays: who extracts from what was extracted says
-//! `over_white: false`
+//! intrinsics, width, height
+//! writes: timestep, image (RGB, PNG or JPEG), matte (grey PNG); colours, lens and background that it was corrected by,
+//! as null, since it is done. The matte stays: who extracts from what was extracted says `over_white: false`
 //!
 //! A picture has the shape of those that its camera's calibration is for, and a matte that of its picture; sizes may
 //! differ. A row of the input is a video, and each of its frames taken is a row of the output; or it is a picture, and
@@ -82,7 +82,7 @@ fn every() -> u32 {
 const TOGETHER: usize = 2;
 
 fn def() -> StageDef {
-    StageDef::new("extract_frames", 7, Grain::Row)
+    StageDef::new("extract_frames", 8, Grain::Row)
         .doc("Takes every n-th frame of each video, over white where there is a matte.")
         .may_read([("video", Type::Blob), ("image", Type::Blob), ("timestep", Type::I64), ("every", Type::I64)])
         .may_read([("moment", Type::I64)])

@@ -1,7 +1,8 @@
 //! `fit_eyes`: where a person's eyeballs are in the head, and how far the lids are usually open.
 //!
-//! reads: pose, eye_points3d, iris_views   writes: eyeballs (x y z of the left centre, then of the right one; frame of
-//! the head, metres), lids_open (distance of the lids' middles, left and right, metres)
+//! reads: pose, eye_points3d, iris_views
+//! writes: eyeballs (x y z of the left centre, then of the right one; frame of the head, metres), lids_open (distance
+//! of the lids' middles, left and right, metres)
 //!
 //! A group is all that is known of a person. Both are null, and the log says so, where eyes were found in too few
 //! moments. See `eyes` for what is assumed.

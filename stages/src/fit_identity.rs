@@ -1,7 +1,7 @@
 //! `fit_identity`: who the person is: one identity code, jointly fitted to point clouds of several moments.
 //!
-//! reads: sequence, timestep, cloud, landmarks3d?, free_space?; with head_model, landmarks?, pca_model?   writes:
-//! person (JSON), residual (mm)
+//! reads: sequence, timestep, cloud, landmarks3d?, free_space?; with head_model, landmarks?, pca_model?
+//! writes: person (JSON), residual (mm)
 //!
 //! Key frames are spread evenly over all timesteps given, or are those that differ most (`key_choice`); moments in
 //! which too little of a face was seen are none of them, and only if all are like that there is an error. Each has its

@@ -1,8 +1,8 @@
 //! `fit_pca_head`: the linear head model fitted to a sequence of point clouds: the baseline of `track_head` on the same
 //! frames.
 //!
-//! reads: sequence?, timestep, cloud, landmarks3d?, skin?; with pca_model, landmarks?, person?   writes: mesh (PLY),
-//! expression, pose, residual (mm), kept, lost
+//! reads: sequence?, timestep, cloud, landmarks3d?, skin?; with pca_model, landmarks?, person?
+//! writes: mesh (PLY), expression, pose, residual (mm), kept, lost
 //!
 //! A group is a person, or one sequence of a person: the identity is fitted jointly with key frames spread over the
 //! group, from where landmarks put the mean head; without any from the upright pose at `center` (`linear_start`). Then

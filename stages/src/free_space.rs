@@ -1,7 +1,8 @@
 //! `free_space`: places near the surface seen at one moment through which some camera sees, so that no head can be
 //! there.
 //!
-//! reads: cloud, matte, intrinsics, world_to_cam, width, height   writes: free_space (PLY: metres), free_places
+//! reads: cloud, matte, intrinsics, world_to_cam, width, height
+//! writes: free_space (PLY: metres), free_places
 //!
 //! A group is what was filmed at one moment, a row per camera, each with the cloud of that moment (`join` it on; a
 //! reconstructed or a supplied one). The tracker takes the places as outside of the head: the silhouette and the

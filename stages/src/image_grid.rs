@@ -1,6 +1,7 @@
 //! `image_grid`: the pictures of rows as one picture, laid out by the values of their columns.
 //!
-//! reads: image; participant?, identity?, sequence?, camera?, timestep?, split?, method?   writes: grid (RGB PNG)
+//! reads: image; participant?, identity?, sequence?, camera?, timestep?, split?, method?
+//! writes: grid (RGB PNG)
 //!
 //! Rows that are equal in the columns named by `lines` share a line of the grid, those equal in the columns named by
 //! `columns` stand below each other; both come in the order of their first rows. The values are written beside and

@@ -1,8 +1,7 @@
 //! `import_rendering_data`: G-buffer pictures of the reference code to the crops that the networks see.
 //!
 //! reads: depths, uv, normals, uv_ambient, mask, participant, sequence, camera, timestep, intrinsics, world_to_cam,
-//! width,
-//!        height, split?
+//! width, height, split?
 //! writes: crop, crop_rect (x0, y0, side in px of the calibrated image), gbuffer
 //!
 //! It takes the place of `raster_gbuffer` where the pictures are somebody else's: the same rows give the same crops

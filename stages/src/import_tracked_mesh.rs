@@ -1,8 +1,8 @@
 //! `import_tracked_mesh`: the mesh of a frame that the reference's NPHM tracking left, in the world.
 //!
 //! reads: tracked_mesh? (OpenCTM, NPHM units), tracked_canonical? (`arr_0: [V, 5]` u16), flame_rotation (intrinsic XYZ
-//! Euler angles, radians), flame_translation (metres), flame_scale writes: mesh (PLY with canonical coordinates, world
-//! metres; null where there is none)
+//! Euler angles, radians), flame_translation (metres), flame_scale
+//! writes: mesh (PLY with canonical coordinates, world metres; null where there is none)
 //!
 //! `source_nphm_tracking` lists the files, `source_nersemble_flame` the poses, by which the reference takes its meshes
 //! to the world; a join brings them together. Meshes end where the head model does: the reference's cut of the throat

@@ -1,6 +1,7 @@
 //! `make_video`: the images of a group of rows as one H.264 video, in the order of their timesteps.
 //!
-//! reads: timestep, render, target?   writes: movie
+//! reads: timestep, render, target?
+//! writes: movie
 //!
 //! Truth, where there is one, stands on the left of the render. Knows nothing of what the images show.
 

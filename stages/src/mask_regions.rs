@@ -1,8 +1,9 @@
 //! `mask_regions`: where mouth and eyes are in each crop, from the landmarks of its frame; for `train_avatar`'s terms
 //! `mouth_weight` and `eyes_weight`.
 //!
-//! reads: crop_rect, landmarks?, landmark_confidence?   writes: mouth_mask (grey PNG, 255 inside the outer rim of the
-//! lips), eyes_mask (the same of a disc around each eye: closed, its contour has no inside)
+//! reads: crop_rect, landmarks?, landmark_confidence?
+//! writes: mouth_mask (grey PNG, 255 inside the outer rim of the lips), eyes_mask (the same of a disc around each eye:
+//! closed, its contour has no inside)
 //!
 //! Landmarks are those of MediaPipe's face mesh, in px of the calibrated image, as `detect_landmarks` finds them. Where
 //! there are none, or the mesh doubts that it saw a face (in profile, from behind), nothing is marked. Looks at no

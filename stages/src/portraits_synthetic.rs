@@ -1,6 +1,7 @@
 //! `portraits_synthetic`: photographs of synthetic people, each with another expression, view and crop.
 //!
-//! reads: identity   writes: view, image (RGB PNG)
+//! reads: identity
+//! writes: view, image (RGB PNG)
 //!
 //! What the auto-encoder and the image prior are trained on: people no avatar is made of. Views cover the rig's arc and
 //! a bit more; crops follow the rule of avatar training, so that the prior has seen the scales it will be asked for.

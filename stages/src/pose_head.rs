@@ -1,7 +1,8 @@
 //! `pose_head`: the surface of a person's head under an expression code and a pose, as `track_head` extracts it,
 //! without anything to track.
 //!
-//! reads: expression, pose; with head_model, person   writes: mesh (PLY, world frame, with canonical coordinates)
+//! reads: expression, pose; with head_model, person
+//! writes: mesh (PLY, world frame, with canonical coordinates)
 //!
 //! A row is a unit. The viewer of `effigy serve` asks for it, pose by pose. Knows no images and no clouds.
 

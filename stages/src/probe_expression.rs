@@ -1,7 +1,7 @@
 //! `probe_expression`: how much of the true expression a linear probe reads off the tracked expression codes.
 //!
-//! reads: participant?, sequence, timestep, expression, eyes?, lids?, arkit, action_mm   writes: action, r2,
-//! r2_of_truth, visible, blocks, reach_mm
+//! reads: participant?, sequence, timestep, expression, eyes?, lids?, arkit, action_mm
+//! writes: action, r2, r2_of_truth, visible, blocks, reach_mm
 //!
 //! Gaze and lids, where `track_eyes` has told them, belong to the code: an avatar is given them with it.
 //!

@@ -1,7 +1,7 @@
 //! `reconstruct_points`: calibrated multi-view stereo of one timestep: images of several cameras to one point cloud.
 //!
-//! reads: image, matte, intrinsics, world_to_cam, width, height   writes: cloud (PLY: metres, normals, colours),
-//! points, too_few
+//! reads: image, matte, intrinsics, world_to_cam, width, height
+//! writes: cloud (PLY: metres, normals, colours), points, too_few
 //!
 //! A group is what was filmed at one moment (`by: [participant, sequence, timestep]`). The search volume is a sphere in
 //! the world frame, where the rig is calibrated to have the head. A moment of which fewer than `min_points` were found,

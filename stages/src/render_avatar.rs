@@ -1,7 +1,8 @@
 //! `render_avatar`: what the avatar looks like for a G-buffer and an expression code.
 //!
 //! reads: gbuffer, expression, eyes?, lids?, participant? (of an avatar of several people: whom to show); with avatar
-//! (config, checkpoint), backbone   writes: render (RGB PNG)
+//! (config, checkpoint), backbone
+//! writes: render (RGB PNG)
 //!
 //! Ancestral DDPM sampling with trailing spacing, as in the paper, or one of the samplers of fewer steps; all frames
 //! share one initial noise and the same noise at every step, which keeps neighbouring frames alike without any temporal

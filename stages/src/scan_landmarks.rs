@@ -1,7 +1,7 @@
 //! `scan_landmarks`: where the people that a head model is trained on have their landmarks, in model space.
 //!
-//! reads: identity   writes: landmark_places (x y z of each, model units; NaN where too few views agree),
-//! landmark_error
+//! reads: identity
+//! writes: landmark_places (x y z of each, model units; NaN where too few views agree), landmark_error
 //!
 //! The neutral face is photographed from several sides, and its landmarks are found and triangulated by the same
 //! networks and the same maths that will find them on a filmed face: what the network means by a point, and what it

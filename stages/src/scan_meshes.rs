@@ -1,6 +1,7 @@
 //! `scan_meshes`: scans of one's own, as pools of points to train a head model on, in the place of `scan_synthetic`.
 //!
-//! reads: identity, expression, file (PLY or OBJ)   writes: scans (safetensors), scan_count
+//! reads: identity, expression, file (PLY or OBJ)
+//! writes: scans (safetensors), scan_count
 //!
 //! A group is a person (`by: [identity]`), a row one mesh of them; `files: "scans/*/*.ply"` with `parse:
 //! "scans/{identity:i64}/{expression}.ply"` makes such rows. The meshes are registered: a template fitted to each scan,

@@ -1,7 +1,8 @@
 //! `scan_synthetic`: 3D scans of synthetic people with known correspondence, as pools of points to train a head model
 //! on.
 //!
-//! reads: identity   writes: scans (safetensors)
+//! reads: identity
+//! writes: scans (safetensors)
 //!
 //! Each person has a neutral scan and some with expressions. How points are drawn from them, and what the file holds,
 //! says `scan_pools`; all is in model space. Knows no networks.

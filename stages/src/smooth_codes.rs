@@ -1,6 +1,7 @@
 //! `smooth_codes`: expression codes of a sequence, smoothed over time.
 //!
-//! reads: timestep, expression, lost?; by a sequence   writes: expression
+//! reads: timestep, expression, lost?; by a sequence
+//! writes: expression
 //!
 //! What the reference offers as `smooth_expression_codes` (DiffusionAvatars, section 9 of the specification: a Gaussian
 //! of five frames): codes that were tracked frame by frame tremble, and a network that is given them trembles with

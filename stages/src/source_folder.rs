@@ -97,7 +97,7 @@ fn one() -> f64 {
 }
 
 fn def() -> StageDef {
-    StageDef::new("source_folder", 5, Grain::Whole)
+    StageDef::new("source_folder", 6, Grain::Whole)
         .doc("Lists the pictures or videos of a capture with transforms.json, a COLMAP model, or one plain video.")
         .source()
         .file_param("path")

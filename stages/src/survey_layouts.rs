@@ -1,8 +1,9 @@
 //! `survey_layouts`: what the source stages read of each layout in which captures lie on disk, a row per layout.
 //!
 //! reads: sequence, camera, timestep, image, matte, video, matte_video, intrinsics, world_to_cam, width, height, cloud,
-//! color_polynomial? writes: layout, frames, intrinsics, colour, mattes, clouds, flame, nphm (text: how many and of
-//! what kind; "-": nothing)
+//! color_polynomial?
+//! writes: layout, frames, intrinsics, colour, mattes, clouds, flame, nphm (text: how many and of what kind; "-":
+//! nothing)
 //!
 //! The rows are pictures of a capture. They are written to disk in each layout (`sample_layouts`) and read back by what
 //! the source stages read with; the cells say what came back. So the table is of this program, not of what a layout

@@ -1,6 +1,7 @@
 //! `track_eyes`: where each eye looks, and how far its lids are open.
 //!
-//! reads: pose, eye_points3d, iris_views; with eyeballs   writes: eyes (six gaze values), lids, eyes_seen
+//! reads: pose, eye_points3d, iris_views; with eyeballs
+//! writes: eyes (six gaze values), lids, eyes_seen
 //!
 //! `eyes` are rotation vectors of the left and the right eye in the frame of the head, as FLAME's; `lids` shares of the
 //! usual opening, left and right. `eyes_seen` is the number of irises that were seen: a closed eye goes with the other

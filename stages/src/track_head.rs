@@ -2,7 +2,8 @@
 //! coordinates.
 //!
 //! reads: timestep, cloud, landmarks3d?, free_space?, skin?, start_expression?, start_pose?, start_lost?; with
-//! head_model, person, landmarks?, pca_model?   writes: mesh (PLY), expression, pose, residual (mm), kept, lost
+//! head_model, person, landmarks?, pca_model?
+//! writes: mesh (PLY), expression, pose, residual (mm), kept, lost
 //!
 //! A group is a sequence: frames are fitted one after the other, each starting from the one before (or, if landmarks
 //! say that the head has moved far, from their pose), the identity fixed; the first is aligned rigidly beforehand (NPHM

@@ -1,7 +1,8 @@
 //! `track_skin`: where the skin of one moment is, found by how it looked at another.
 //!
 //! reads: timestep, camera, image, intrinsics, world_to_cam, width, height, mesh, expression, pose; with reference
-//! (sequence?, these, lost, expression, landmarks3d), person writes: skin (safetensors), skin_found, skin_moved_mm
+//! (sequence?, these, lost, expression, landmarks3d), person
+//! writes: skin (safetensors), skin_found, skin_moved_mm
 //!
 //! A group is what was filmed and tracked at one moment: its views, each with the tracked mesh. `reference` holds such
 //! rows of the same person, of one moment or several; of these the one whose expression is smallest and that was not

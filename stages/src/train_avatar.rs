@@ -2,7 +2,8 @@
 //! prior.
 //!
 //! reads: gbuffer, latent, expression, eyes?, lids?, participant?, mouth_mask?, eyes_mask?, target?; with backbone,
-//! validation? writes: config (JSON), checkpoint, losses (CSV), events (TensorBoard), events_path, validation (CSV),
+//! validation?
+//! writes: config (JSON), checkpoint, losses (CSV), events (TensorBoard), events_path, validation (CSV),
 //! validation_sheet (PNG)
 //!
 //! The objective is the paper's: mean squared error on v in latent space, times uniform over the whole schedule,

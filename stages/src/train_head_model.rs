@@ -1,7 +1,8 @@
 //! `train_head_model`: an NPHM on scans of other people: identity and expression networks with their code tables.
 //!
-//! reads: identity, scans; with validation? writes: head_config (JSON), head_weights (safetensors), losses (CSV),
-//! validation (CSV; null without), multiply_adds, parameters
+//! reads: identity, scans; with validation?
+//! writes: head_config (JSON), head_weights (safetensors), losses (CSV), validation (CSV; null without), multiply_adds,
+//! parameters
 //!
 //! Of backward deformation with two ambient dimensions and the losses of MonoNPHM's geometry (`models::nphm::train`),
 //! or of forward deformation as NPHM is: then the field is learned from neutral scans, and expressions from the

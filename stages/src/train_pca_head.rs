@@ -1,7 +1,8 @@
 //! `train_pca_head`: a linear head model from scans in correspondence: principal components of identity and of
 //! expression.
 //!
-//! reads: scans   writes: pca_model (safetensors), shape_explained, expression_explained
+//! reads: scans
+//! writes: pca_model (safetensors), shape_explained, expression_explained
 //!
 //! What FLAME is without joints: the mean neutral head, components of the neutral heads around it, and components of
 //! posed minus neutral. In closed form, so there are no steps, no seed and no checkpoints. `v_template`, `shapedirs`

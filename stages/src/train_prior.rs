@@ -1,7 +1,7 @@
 //! `train_prior`: the small latent diffusion model on portraits of other people: the "pre-trained LDM" of the default.
 //!
-//! reads: image; with vae, start?   writes: component (`unet`, `scheduler`, `null_prompt`), config, weights, losses
-//! (CSV, unet's)
+//! reads: image; with vae, start?
+//! writes: component (`unet`, `scheduler`, `null_prompt`), config, weights, losses (CSV, unet's)
 //!
 //! Unconditional but for a constant null prompt, v-prediction, zero terminal SNR: the same schedule an avatar is
 //! trained with. Latents of all images and their mirror images are encoded once. A prior that there is already,

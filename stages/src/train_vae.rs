@@ -1,6 +1,7 @@
 //! `train_vae`: a small auto-encoder on portraits of other people.
 //!
-//! reads: image   writes: component (`vae`), config, weights (f16), losses (CSV)
+//! reads: image
+//! writes: component (`vae`), config, weights (f16), losses (CSV)
 //!
 //! L1 + LPIPS + a touch of KL (`models::ldm`), flips as augmentation, cosine learning rate, moving average of the
 //! weights. At the end the latents' mean per channel and one deviation over all are measured and written into the

@@ -1,9 +1,9 @@
 //! `triangulate_landmarks`: landmarks of one moment, seen by several cameras, to places in space.
 //!
-//! reads: landmarks, landmark_confidence, eye_points?, intrinsics, world_to_cam, width, height writes: landmarks3d (x y
-//! z of each, metres; NaN where too few views agree), landmark_residuals (px at a face of 100 px; NaN likewise),
-//! landmarks_found, landmark_error (root mean square over those found, px at a face of 100 px), eye_points3d (irises
-//! and lids, metres; NaN likewise), iris_views (views that agree on the left and the right iris)
+//! reads: landmarks, landmark_confidence, eye_points?, intrinsics, world_to_cam, width, height
+//! writes: landmarks3d (x y z of each, metres; NaN where too few views agree), landmark_residuals (px at a face of 100
+//! px; NaN likewise), landmarks_found, landmark_error (root mean square over those found, px at a face of 100 px),
+//! eye_points3d (irises and lids, metres; NaN likewise), iris_views (views that agree on the left and the right iris)
 //!
 //! A group is what was filmed at one moment. Views that the mesh is unsure of are left out, and a point counts where at
 //! least `min_views` views agree (`geometry::triangulate`): the far side of a turned face is guessed, not seen. A

@@ -1,7 +1,8 @@
 //! `turntable`: a tracked sequence seen from a camera that goes once around it while it plays, as pictures for
 //! `make_video`.
 //!
-//! reads: participant, sequence, timestep, mesh   writes: timestep, render
+//! reads: participant, sequence, timestep, mesh
+//! writes: timestep, render
 //!
 //! On the left the mesh is shaded, on the right it has its canonical coordinates as colours: what belongs to a place of
 //! the face keeps its colour however it moves. The sequence plays forwards and backwards in turn, since few begin as
