@@ -6,12 +6,9 @@ use crate::axes;
 use crate::builtin::Table;
 use crate::memory::{Memory, Store};
 use crate::plan::{Node, Plan, Work};
-use crate::run::node_key;
-use crate::run::{Prepared, prepare, stage_head, table_key};
+use crate::run::{Active, Prepared, node_key, prepare, prior, stage_head, table_key};
 use crate::selection::{Part, Selection, frozen, refer};
 use crate::stage::UnitStage;
-use crate::task::Output;
-use crate::units::{assemble, fitted};
 use anyhow::{Context, Result};
 use cache::Cache;
 use manifests::{Digest, Manifest};
@@ -243,47 +240,34 @@ fn of_units(
             return Ok(Forecast { hits: units, ..Forecast::of_table(table, None) });
         }
     }
-    let prepared = prepare(stage, head, input)?;
-    let mut outputs: Vec<Option<Output>> = Vec::with_capacity(prepared.keys.len());
-    for key in &prepared.keys {
-        let known = if forced { None } else { cache.get(key)? };
-        let output = |unit: cache::Unit| Output { columns: unit.columns, rows: unit.rows };
-        outputs.push(known.map(output).and_then(|output| fitted(&stage.def.writes, output)));
-    }
-    let absent = prepared.keys.iter().zip(&outputs).filter(|(_, output)| output.is_none() && !forced);
-    let mut keys: Vec<Digest> = absent.map(|(key, _)| *key).collect();
-    keys.sort_unstable();
-    keys.dedup();
-    let there = cache.look(&keys);
+    let mut active = Active::new(prepare(stage, head, input)?, key);
     let mut far = 0;
-    for (key, output) in prepared.keys.iter().zip(&mut outputs).filter(|(_, output)| output.is_none()) {
-        if let Some(unit) = there.get(key) {
-            let found = Output { columns: unit.columns.clone(), rows: unit.rows.clone() };
-            *output = fitted(&stage.def.writes, found);
-            far += usize::from(output.is_some());
-        }
+    if !forced {
+        active.look_up(stage, prior(&node.name, stage, memory), cache)?;
+        let here = active.cached();
+        let there = cache.look(&active.missing());
+        active.take(&mut |key| Ok(there.get(key).cloned()))?;
+        far = active.cached() - here;
     }
-    let known: Vec<bool> = outputs.iter().map(Option::is_some).collect();
-    let hits = known.iter().filter(|known| **known).count();
     let (mut misses, mut waits) = (0, None);
-    for (key, _) in prepared.keys.iter().zip(&known).filter(|(_, known)| !**known) {
-        let runs_for = *to_run.entry(*key).or_insert_with(|| {
+    for key in active.missing() {
+        let runs_for = *to_run.entry(key).or_insert_with(|| {
             misses += 1;
             i
         });
         waits = Some(waits.map_or(runs_for, |first: usize| first.min(runs_for)));
     }
-    let equal = prepared.keys.len() - hits - misses;
-    let outputs: Vec<Option<&Output>> = outputs.iter().map(Option::as_ref).collect();
-    let table = assemble(stage, prepared.table.as_ref(), &prepared.units, &outputs)?;
-    let table = axes::label(&node.axes, table)?;
+    let hits = active.cached();
+    let equal = active.prepared.units.count() - hits - misses;
+    let table = axes::label(&node.axes, active.table(stage)?)?;
     let table = match misses + equal + missing {
         0 => Foreseen::Whole(table),
         // a unit of several rows may give any number of them
         _ if stage.def.is_row_wise() => Foreseen::Part(table, misses + equal + missing),
-        _ => Foreseen::Nothing(prepared.projected.len().max(1)),
+        _ => Foreseen::Nothing(active.prepared.projected.len().max(1)),
     };
     let until = until.or(waits);
-    let units = Some((prepared, known));
+    let known = active.known();
+    let units = Some((active.prepared, known));
     Ok(Forecast { hits, far, misses, equal, unknown: missing, until, table, units, failed: None })
 }

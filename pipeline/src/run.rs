@@ -25,7 +25,7 @@ use crate::plan::{Node, Plan, Work};
 use crate::rest::Rest;
 use crate::selection::{Part, Selection, frozen, refer};
 use crate::stage::UnitStage;
-use active::{Active, Flight};
+use active::Flight;
 use anyhow::Result;
 use cache::Cache;
 use errors::told;
@@ -36,12 +36,13 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+pub use active::Active;
 pub use constants::{Constants, With};
 pub use damage::Damaged;
 pub use errors::sentence;
 pub use logs::{log_index, logs};
 pub use outcome::{Done, Outcome, Tally};
-pub use tables::{Prepared, node_key, prepare, stage_head, table_key};
+pub use tables::{Prepared, node_key, prepare, prior, stage_head, table_key};
 pub use transfers::Transfers;
 
 /// What a run may do.
@@ -440,10 +441,9 @@ impl<'a> Run<'a> {
         if forced {
             active.force(self.cache);
         } else {
-            active.recall(stage, self.prior(i, stage))?;
-            active.look_up(self.cache)?;
+            active.look_up(stage, prior(&node.name, stage, (&self.store, &self.memory)), self.cache)?;
             Transfers::default().fetch(&node.name, &active.missing(), self.cache, self.readers)?;
-            active.take_fetched(self.cache)?;
+            active.take(&mut |key| self.cache.fresh(key))?;
             self.warn();
         }
         let (units, cached) = (active.prepared.units.count(), active.cached());

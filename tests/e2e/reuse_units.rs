@@ -322,3 +322,25 @@ stages:
     space.run();
     assert_eq!(space.rows("count")[0]["letters"], 4.0);
 }
+
+#[test]
+fn a_plan_looks_where_a_run_looks() {
+    let space = Space::new();
+    let recipe = |rows: i64| {
+        let table: Vec<(&str, i64, i64)> = (0..rows).map(|x| ("a", x, 0)).collect();
+        format!(
+            "stages:\n  src:\n    rows:\n{}  out: {{ run: 'echo {{x}} > {{out}}/out', shell: true, from: src, writes: {{ out: blob }} }}\n",
+            self::rows(&table)
+        )
+    };
+    space.write("r.yaml", &recipe(20));
+    assert_eq!(space.run(), (20, 0, 0));
+    // what the last run's table holds needs no record
+    for folder in ["records", "index"] {
+        std::fs::remove_dir_all(space.path(".effigy").join(folder)).expect("a run has made it");
+    }
+    space.write("r.yaml", &recipe(21));
+    let plan = space.effigy(&["plan", "r.yaml", "--json"]).json();
+    assert_eq!((plan["hits"].as_u64(), plan["misses"].as_u64()), (Some(20), Some(1)));
+    assert_eq!(space.run(), (1, 20, 0));
+}

@@ -1,4 +1,5 @@
-//! A stage whose units are being worked on: which are known, which wait, which failed. Knows no executor.
+//! A stage whose units are looked up and worked on: which are known, which wait, which failed. What a run would do is
+//! foreseen by the same looking up. Knows no executor.
 
 use crate::builtin::fits;
 use crate::compare::Naming;
@@ -150,7 +151,7 @@ impl Active {
     }
 
     /// Takes over the units that the last run's table holds.
-    pub fn recall(&mut self, stage: &UnitStage, prior: Option<Prior>) -> Result<()> {
+    fn recall(&mut self, stage: &UnitStage, prior: Option<Prior>) -> Result<()> {
         let Some(prior) = prior else { return Ok(()) };
         let writes = || stage.def.writes.iter();
         let mut columns = Vec::new();
@@ -173,8 +174,9 @@ impl Active {
         Ok(())
     }
 
-    /// Looks all other units up; those whose files are gone are not known.
-    pub fn look_up(&mut self, cache: &mut Cache) -> Result<()> {
+    /// Looks all units up, in the last run's table first; those whose files are gone are not known.
+    pub fn look_up(&mut self, stage: &UnitStage, prior: Option<Prior>, cache: &mut Cache) -> Result<()> {
+        self.recall(stage, prior)?;
         let known = &*cache;
         self.slots.par_iter_mut().with_min_len(64).for_each(|slot| {
             let whole = |output: &Output| {
@@ -185,8 +187,13 @@ impl Active {
                 slot.output = None;
             }
         });
+        self.take(&mut |key| cache.get(key))
+    }
+
+    /// Takes over those units that are not known and that `unit` finds.
+    pub fn take(&mut self, unit: &mut dyn FnMut(&Digest) -> Result<Option<Unit>, cache::Error>) -> Result<()> {
         for slot in self.slots.iter_mut().filter(|slot| slot.output.is_none()) {
-            if let Some((output, seconds)) = cache.get(&slot.key)?.and_then(|unit| recorded(&self.prepared, unit)) {
+            if let Some((output, seconds)) = unit(&slot.key)?.and_then(|unit| recorded(&self.prepared, unit)) {
                 slot.output = Some(output);
                 slot.seconds = seconds;
             }
@@ -200,16 +207,9 @@ impl Active {
         self.slots.iter().filter(|slot| slot.output.is_none()).map(|slot| slot.key).collect()
     }
 
-    /// Takes over the units that came from a remote meanwhile.
-    pub fn take_fetched(&mut self, cache: &mut Cache) -> Result<()> {
-        for slot in self.slots.iter_mut().filter(|slot| slot.output.is_none()) {
-            if let Some((output, seconds)) = cache.fresh(&slot.key)?.and_then(|unit| recorded(&self.prepared, unit)) {
-                slot.output = Some(output);
-                slot.seconds = seconds;
-                self.open -= 1;
-            }
-        }
-        Ok(())
+    /// Whether each unit is known, in order.
+    pub fn known(&self) -> Vec<bool> {
+        self.slot_of.iter().map(|&slot| self.is_known(slot)).collect()
     }
 
     /// The slot of each key.
@@ -379,7 +379,7 @@ impl Active {
 
     /// Units that are known.
     pub fn cached(&self) -> usize {
-        self.slot_of.iter().filter(|&&slot| self.slots[slot].output.is_some()).count()
+        self.slot_of.iter().filter(|&&slot| self.is_known(slot)).count()
     }
 
     /// Units that ran or have to.

@@ -6,7 +6,7 @@ use crate::builtin::Table;
 use crate::event::Event;
 use crate::hints::hinted;
 use crate::key::Head;
-use crate::memory::{Prior, Remembered};
+use crate::memory::{Memory, Prior, Remembered, Store};
 use crate::own_output;
 use crate::plan::{Node, Work};
 use crate::run::{Done, FEW, Run, State};
@@ -259,16 +259,16 @@ pub fn table_key(node: &Node, table: &Table, inputs: &[Digest]) -> Digest {
     axes::key(&node.axes, hasher.finish())
 }
 
-impl<'a> Run<'a> {
-    /// The last run's table of a stage of grain row, whose rows need not be looked up one by one.
-    pub(super) fn prior(&self, i: usize, stage: &UnitStage) -> Option<Prior> {
-        let remembered = self.memory.stages.get(&self.plan.nodes[i].name)?;
-        if !stage.def.is_row_wise() || remembered.units < FEW {
-            return None;
-        }
-        self.store.prior(remembered)
+/// The last run's table of a stage of grain row, whose rows need not be looked up one by one.
+pub fn prior(name: &str, stage: &UnitStage, (store, memory): (&Store, &Memory)) -> Option<Prior> {
+    let remembered = memory.stages.get(name)?;
+    if !stage.def.is_row_wise() || remembered.units < FEW {
+        return None;
     }
+    store.prior(remembered)
+}
 
+impl<'a> Run<'a> {
     /// A table of the engine's own of those of its inputs that are there: others failed, and it may do without.
     pub(super) fn begin_without(&mut self, i: usize, node: &'a Node, table: &Table) -> Result<()> {
         let is_done = |need: &usize| matches!(self.states[*need], State::Done(_));
