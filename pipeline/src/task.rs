@@ -1,6 +1,7 @@
 //! Task directories: rows and parameters in, rows and files out. The only place that turns files by digest into paths
 //! and back: programs see paths, the cache sees digests. Knows neither keys nor who runs the task.
 
+mod directory;
 mod jsonl;
 
 use crate::builtin::fits;
@@ -10,11 +11,14 @@ use crate::key::show;
 use crate::stage::{UnitStage, Worker};
 use anyhow::{Context, Result};
 use cache::{Cache, OutRow, State, Take};
-use manifests::{Digest, Manifest, Schema, Type, Value, read_ipc, write_ipc};
+use directory::{write_params, write_rows};
+use manifests::{Digest, Manifest, Schema, Type, Value, read_ipc};
 use protocol::{Grain, OF, TaskParams, UNIT};
 use std::collections::{BTreeMap, HashMap};
 use std::io::ErrorKind;
 use std::path::{Component, Path, PathBuf};
+
+pub use directory::write;
 
 /// What a worker is told that names no unit, or a wrong one.
 const OF_IN: &str = "each row needs the `_unit` of the rows of `in.arrow` that it comes from";
@@ -40,6 +44,12 @@ pub struct Order<'a> {
     pub with: &'a BTreeMap<String, PathBuf>,
     /// A folder for checkpoints, if not that of the cache.
     pub scratch: Option<&'a Path>,
+}
+
+impl Order<'_> {
+    fn sizes(&self) -> Vec<usize> {
+        self.units.iter().map(|unit| unit.len()).collect()
+    }
 }
 
 /// A task directory that was made.
@@ -87,15 +97,10 @@ pub struct Output {
 /// # Errors
 /// If it cannot be written, or a file it needs is gone.
 pub fn make(dir: &Path, order: &Order<'_>, cache: &Cache) -> Result<Made> {
-    let out = dir.join("out");
-    std::fs::create_dir_all(&out).with_context(|| format!("cannot make {}", out.display()))?;
     match &order.stage.worker {
         Worker::Provider(_) => {
-            let outside = write_in(dir, order, cache, None)?;
-            write_params(dir, order, cache)?;
-            if !order.with.is_empty() {
-                std::fs::create_dir_all(dir.join("with")).with_context(|| format!("cannot make {}", dir.display()))?;
-            }
+            let (rows, outside) = rows(dir, order, cache, None)?;
+            write(dir, &params(order, cache), &rows, &order.sizes(), !order.with.is_empty())?;
             for (name, file) in order.with {
                 let target = dir.join("with").join(format!("{name}.arrow"));
                 std::fs::hard_link(file, &target).with_context(|| format!("cannot make {}", target.display()))?;
@@ -103,13 +108,18 @@ pub fn make(dir: &Path, order: &Order<'_>, cache: &Cache) -> Result<Made> {
             Ok(Made { argv: Vec::new(), outside, lent: Vec::new() })
         }
         Worker::Command(command) => {
+            let out = dir.join("out");
+            std::fs::create_dir_all(&out).with_context(|| format!("cannot make {}", out.display()))?;
             let (mut outside, mut lent) = (Vec::new(), Vec::new());
             let mut values: HashMap<&str, Vec<String>> = HashMap::new();
             if command.pieces().any(|piece| *piece == Piece::In) {
-                outside = write_in(dir, order, cache, Some(&mut lent))?;
+                let (rows, of_rows) = rows(dir, order, cache, Some(&mut lent))?;
+                write_rows(dir, &rows, &order.sizes())?;
+                outside = of_rows;
             }
             if command.pieces().any(|piece| *piece == Piece::Params) {
-                write_params(dir, order, cache)?;
+                // a program of the user's gets its parameters, nothing else
+                write_params(dir, &serde_json::to_vec_pretty(&order.stage.given())?)?;
             }
             for name in command.columns() {
                 let mut all = Vec::new();
@@ -161,43 +171,30 @@ fn in_a_file(argv: Vec<String>, shell: bool, dir: &Path) -> Result<Vec<String>> 
     Ok(vec!["sh".into(), "-e".into(), path.display().to_string()])
 }
 
-fn write_params(dir: &Path, order: &Order<'_>, cache: &Cache) -> Result<()> {
+/// What a worker is told beside the rows.
+fn params(order: &Order<'_>, cache: &Cache) -> TaskParams {
     let stage = order.stage;
-    let path = dir.join("params.json");
-    let params = stage.given();
-    let text = match stage.worker {
-        // a program of the user's gets its parameters, nothing else
-        Worker::Command(_) => serde_json::to_vec_pretty(&params)?,
-        Worker::Provider(_) => {
-            let alone = !stage.def.is_row_wise();
-            serde_json::to_vec(&TaskParams {
-                kind: stage.def.kind.clone(),
-                version: stage.def.version,
-                params: params.into(),
-                threads: order.threads,
-                scratch: order.keys.first().filter(|_| alone).map(|key| match order.scratch {
-                    Some(folder) => folder.join(key.to_string()),
-                    None => cache.scratch(key),
-                }),
-                keys: order.keys.iter().map(Digest::to_string).collect(),
-                stage_key: order.stage_key.to_string(),
-            })?
-        }
-    };
-    std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))
+    let alone = !stage.def.is_row_wise();
+    TaskParams {
+        kind: stage.def.kind.clone(),
+        version: stage.def.version,
+        params: stage.given().into(),
+        threads: order.threads,
+        scratch: order.keys.first().filter(|_| alone).map(|key| match order.scratch {
+            Some(folder) => folder.join(key.to_string()),
+            None => cache.scratch(key),
+        }),
+        keys: order.keys.iter().map(Digest::to_string).collect(),
+        stage_key: order.stage_key.to_string(),
+    }
 }
 
-fn write_in(dir: &Path, order: &Order<'_>, cache: &Cache, lent: Option<&mut Vec<Lent>>) -> Result<Vec<Digest>> {
+/// The rows of a task with paths in place of files, and which of these lie outside of the workspace.
+fn rows(dir: &Path, order: &Order<'_>, cache: &Cache, lent: Option<&mut Vec<Lent>>) -> Result<(Manifest, Vec<Digest>)> {
     let rows: Vec<usize> = order.units.iter().flat_map(|unit| unit.iter().copied()).collect();
     let whole = rows.len() == order.table.len() && rows.iter().enumerate().all(|(i, row)| i == *row);
     let table = if whole { order.table.clone() } else { order.table.take(&rows) };
-    let (table, outside) = with_paths(&table, dir, cache, lent)?;
-    let units =
-        order.units.iter().enumerate().flat_map(|(i, unit)| std::iter::repeat_n(Value::I64(i as i64), unit.len()));
-    let unit_column = Manifest::from_columns(Schema::new([(UNIT, Type::I64)])?, rows.len(), &[units.collect()])?;
-    let path = dir.join("in.arrow");
-    write_ipc(&path, &unit_column.beside(&table)?)?;
-    Ok(outside)
+    with_paths(&table, dir, cache, lent)
 }
 
 /// The table with paths in place of files by digest, and the digests of those that lie outside of the workspace. `dir`

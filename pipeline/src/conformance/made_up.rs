@@ -2,10 +2,11 @@
 
 use crate::error::Place;
 use crate::params::Checker;
+use crate::task;
 use crate::yaml::{self, At, Item, Key};
 use anyhow::{Context, Result};
 use manifests::{Digest, Manifest, Schema, Type, Value, write_ipc};
-use protocol::{ColumnDef, StageDef, TaskParams, UNIT};
+use protocol::{ColumnDef, StageDef, TaskParams};
 use serde_json::{Map, Value as Json};
 use std::path::{Path, PathBuf};
 
@@ -155,7 +156,6 @@ impl Tasks {
     ) -> Result<PathBuf> {
         let dir = self.root.join(format!("task {}", self.next));
         self.next += 1;
-        std::fs::create_dir_all(dir.join("out")).context("cannot make a task directory")?;
         let keys: Vec<String> =
             units.names.iter().map(|name| Digest::of_bytes(format!("unit {name}").as_bytes()).to_string()).collect();
         let scratch = (units.sizes.len() == 1).then(|| self.root.join("scratch").join(self.next.to_string()));
@@ -168,17 +168,9 @@ impl Tasks {
             keys,
             stage_key: Digest::of_bytes(format!("{} {} {threads}", def.kind, def.version).as_bytes()).to_string(),
         };
-        std::fs::write(dir.join("params.json"), serde_json::to_vec(&task)?).context("cannot write params.json")?;
-        let unit = units.sizes.iter().enumerate().flat_map(|(unit, size)| std::iter::repeat_n(unit as i64, *size));
-        let unit: Vec<Value> = unit.map(Value::I64).collect();
-        let rows = unit.len();
-        let unit = Manifest::from_columns(Schema::new([(UNIT, Type::I64)])?, rows, &[unit])?;
-        write_ipc(&dir.join("in.arrow"), &unit.beside(&units.table)?)?;
-        let needed = || def.with.iter().filter(|with| !with.optional);
-        if needed().next().is_some() {
-            std::fs::create_dir_all(dir.join("with")).context("cannot make a task directory")?;
-        }
-        for with in needed() {
+        let with: Vec<_> = def.with.iter().filter(|with| !with.optional).collect();
+        task::write(&dir, &task, &units.table, &units.sizes, !with.is_empty())?;
+        for with in with {
             write_ipc(&dir.join("with").join(format!("{}.arrow", with.name)), &self.rows(&with.reads, 1)?)?;
         }
         Ok(dir)

@@ -5,9 +5,10 @@ use super::asked::{Answered, Refusal, missing};
 use super::site::Site;
 use crate::conformance::talk::{End, Worker};
 use crate::provider::{Candidate, ask_known};
+use crate::task;
 use anyhow::{Context, Result, anyhow};
 use manifests::{Blob, Digest, Manifest, Schema, Type, Value, read_ipc, write_ipc};
-use protocol::{Description, Grain, StageDef, TaskParams, UNIT};
+use protocol::{Description, Grain, StageDef, TaskParams};
 use serde_json::{Map, Value as Json};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -110,11 +111,10 @@ impl Desk {
 
 /// Makes the task's directory.
 fn make(site: &Site, dir: &Path, def: &StageDef, task: &Task<'_>) -> Result<()> {
-    let whole = || format!("cannot make {}", dir.display());
-    std::fs::create_dir_all(dir.join("out")).with_context(whole)?;
     let count = task.rows.len();
-    let units = if def.grain == Grain::Row { count } else { 1 };
-    let keys = (0..units).map(|unit| Digest::of_bytes(format!("viewer {unit}").as_bytes()).to_string()).collect();
+    let sizes = if def.grain == Grain::Row { vec![1; count] } else { vec![count] };
+    let key = |unit: usize| Digest::of_bytes(format!("viewer {unit}").as_bytes()).to_string();
+    let keys = (0..sizes.len()).map(key).collect();
     let stage = format!("{} {} {} {}", task.kind, def.version, task.stage, Json::from(task.params.clone()));
     let params = TaskParams {
         kind: def.kind.clone(),
@@ -125,13 +125,7 @@ fn make(site: &Site, dir: &Path, def: &StageDef, task: &Task<'_>) -> Result<()> 
         keys,
         stage_key: Digest::of_bytes(stage.as_bytes()).to_string(),
     };
-    std::fs::write(dir.join("params.json"), serde_json::to_vec(&params)?).with_context(whole)?;
-    let unit = (0..count).map(|row| Value::I64(if units == 1 { 0 } else { row as i64 })).collect();
-    let unit = Manifest::from_columns(Schema::new([(UNIT, Type::I64)])?, count, &[unit])?;
-    write_ipc(&dir.join("in.arrow"), &unit.beside(&task.rows)?)?;
-    if !task.with.is_empty() {
-        std::fs::create_dir_all(dir.join("with")).with_context(whole)?;
-    }
+    task::write(dir, &params, &task.rows, &sizes, !task.with.is_empty())?;
     for (name, digest) in task.with {
         let table = site.tables.table(digest).map_err(|refusal| anyhow!("constant `{name}`: {}", refusal.error))?;
         let reads = def.with.iter().find(|with| with.name == *name).map(|with| &with.reads);
