@@ -41,6 +41,22 @@ pub enum Event {
         #[serde(skip_serializing_if = "String::is_empty")]
         note: String,
     },
+    /// A unit failed and is tried again, as its stage says (`retries:`).
+    Retry {
+        /// The stage.
+        stage: String,
+        /// Which unit, for people.
+        unit: String,
+        /// Why it failed.
+        error: String,
+        /// Which of the further tries comes now.
+        retry: usize,
+        /// So many there are at most.
+        of: usize,
+        /// Where the log of the try lies that failed.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        log: Option<String>,
+    },
     /// A unit failed.
     Failed {
         /// The stage.

@@ -55,6 +55,8 @@ pub struct UnitStage {
     pub files: Vec<(String, PathBuf)>,
     /// The share of its units that may fail.
     pub allow_failures: f64,
+    /// How often a unit is tried again whose work fails. No fact of its key: what comes out is the same.
+    pub retries: usize,
     /// How long a task may take.
     pub timeout: Option<Duration>,
     /// Where its tasks are worked on, if not where those of others are.
@@ -135,6 +137,7 @@ impl UnitStage {
             params: BTreeMap::new(),
             files: Vec::new(),
             allow_failures: 0.0,
+            retries: 0,
             timeout: None,
             place: None,
             limit_mb: None,
@@ -266,6 +269,7 @@ impl UnitStage {
             params,
             files: Vec::new(),
             allow_failures: 0.0,
+            retries: 0,
             timeout: None,
             place: None,
             limit_mb: None,
@@ -288,6 +292,7 @@ impl UnitStage {
     fn common(&mut self, fields: &mut Fields<'_>) {
         let example = "0.1`: up to a tenth of them may fail";
         self.allow_failures = fields.share("allow_failures", ("units", example)).unwrap_or(0.0);
+        self.retries = fields.count("retries").map_or(0, |(_, count)| count as usize);
         if let Some((at, seconds)) = fields.number("timeout") {
             if seconds.is_nan() || seconds <= 0.0 {
                 let hint = "for example `timeout: 60`; without it a task may take as long as it likes";

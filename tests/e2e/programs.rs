@@ -172,6 +172,66 @@ stages:
     assert_eq!(space.rows("some").len(), 4);
 }
 
+/// A program that fails twice and then does its work, as often as its stage has it tried again.
+#[test]
+fn what_fails_is_tried_again_as_often_as_its_stage_says() {
+    let space = Space::new();
+    let program = "#!/bin/sh\necho try >> $1.tries\ntries=$(wc -l < $1.tries)\necho this is try $tries >&2\n\
+                   test $tries -ge 3 || exit 7\ncp $1.tries $2/y\n";
+    space.write("flaky.sh", program);
+    let recipe = |retries: &str| {
+        format!(
+            "stages:
+  src: {{ rows: [ {{ x: 1 }} ] }}
+  some: {{ run: 'sh flaky.sh {{x}} {{out}}', from: src, writes: {{ y: blob }}, code: [flaky.sh]{retries} }}
+  table: {{ run: 'sh flaky.sh table {{out}} {{in}}', from: src, grain: whole, writes: {{ y: blob }}, code: [flaky.sh], retries: 2 }}
+"
+        )
+    };
+    space.write("r.yaml", &recipe(", retries: 1"));
+    let said = space.effigy(&["run", "r.yaml", "--jobs", "1"]);
+    assert_eq!(said.code, 1, "{}{}", said.out, said.err);
+    let again = said.err.lines().filter(|line| line.contains("it is tried again")).collect::<Vec<_>>();
+    assert_eq!(again.len(), 1 + 2, "{}", said.err);
+    assert!(
+        again
+            .iter()
+            .any(|line| line.contains("some, x=1: the program exited with code 7; it is tried again (1 of 1); log: "))
+    );
+    assert_eq!(space.read("1.tries").lines().count(), 2);
+    let log = space.effigy(&["log", "some", "0"]).out;
+    let first = log.find("this is try 1").expect("the log of the first try is kept");
+    assert!(log.find("this is try 2").is_some_and(|second| second > first), "{log}");
+    // how often is no fact: what was made is known, and what failed fails twice as always
+    std::fs::remove_file(space.path("1.tries")).expect("it was tried");
+    space.write("r.yaml", &recipe(", retries: 2"));
+    assert_eq!(space.run(), (1, 1, 0));
+    assert_eq!((space.file("some", 0, "y"), space.file("table", 0, "y")), ("try\n".repeat(3), "try\n".repeat(3)));
+    let log = space.effigy(&["log", "some", "0"]).out;
+    assert!((1..=3).all(|n| log.contains(&format!("this is try {n}"))), "{log}");
+    space.write("r.yaml", &recipe(""));
+    assert_eq!(space.run(), (0, 2, 0));
+    space.write("r.yaml", &recipe(", retries: -1"));
+    space.effigy(&["run", "r.yaml"]).expect_error(2, &["r.yaml:3", "`retries`", "hint:"]);
+}
+
+#[test]
+fn what_no_other_try_would_mend_is_not_tried_again() {
+    let space = Space::new();
+    let stage =
+        |run: &str| format!("stages: {{ s: {{ run: {run}, shell: true, writes: {{ y: blob }}, retries: 3 }} }}");
+    space.write("r.yaml", &stage("'echo try >> tries'"));
+    space.effigy(&["run", "r.yaml"]).expect_error(1, &["wrote no file {out}/y"]);
+    assert_eq!(space.read("tries"), "try\n", "it ended well and put out the wrong thing");
+    space.write("r.yaml", &stage("'./no/such/program'").replace("shell: true", "version: 2"));
+    let said = space.effigy(&["run", "r.yaml"]);
+    said.expect_error(1, &["cannot be started"]);
+    assert!(!said.err.contains("tried again"), "{}", said.err);
+    space.write("r.yaml", &stage("'echo try >> killed; kill -9 $$'"));
+    space.effigy(&["run", "r.yaml"]).expect_error(1, &["signal 9", "it is tried again (3 of 3)"]);
+    assert_eq!(space.read("killed"), "try\n".repeat(4));
+}
+
 /// As clouds of points of one's own take the place of stereo: by sequence and timestep, whatever the files are called.
 #[test]
 fn columns_are_read_off_paths() {

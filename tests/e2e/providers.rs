@@ -76,6 +76,24 @@ fn a_worker_that_crashes_takes_its_task_along_and_is_told_of() {
     // each worker does one task and crashes over the next, which is not quietly given to another
     assert_eq!((said.code, said.counts()), (1, (2, 0, 2)), "{}{}", said.out, said.err);
     assert!(said.out.contains("signal 11"), "{}{}", said.out, said.err);
+    // another worker does what one has crashed over
+    space.write("r.yaml", &space.read("r.yaml").replace("by: [n]", "by: [n], retries: 1"));
+    assert_eq!(space.run(), (2, 2, 0));
+}
+
+#[test]
+fn a_unit_that_a_worker_fails_is_tried_again() {
+    let space = start(", mishap: error, retries: 2", "");
+    space.write("in/3.txt", "ox");
+    let said = space.effigy(&["run", "r.yaml", "--json"]);
+    let retries: Vec<u64> = said
+        .out
+        .lines()
+        .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
+        .filter(|event| event["event"] == "retry")
+        .map(|event| event["retry"].as_u64().expect("a number"))
+        .collect();
+    assert_eq!((said.code, retries), (1, vec![1, 2]), "{}", said.out);
 }
 
 #[test]

@@ -22,7 +22,7 @@ impl Draws {
 }
 
 /// Words and marks that have a meaning somewhere, and values at the edges.
-const WORDS: [&str; 86] = [
+const WORDS: [&str; 87] = [
     "stages:",
     "params:",
     "profiles:",
@@ -48,6 +48,7 @@ const WORDS: [&str; 86] = [
     "needs:",
     "timeout:",
     "allow_failures:",
+    "retries:",
     "columns:",
     "rename:",
     "set:",

@@ -156,7 +156,8 @@ impl Reader for Writer {
                 }
             }
             Event::Warning { text } => self.remark(format!("warning: {text}")),
-            Event::Transfer { .. } | Event::Done { .. } => {}
+            // what becomes of it is told
+            Event::Retry { .. } | Event::Transfer { .. } | Event::Done { .. } => {}
         }
     }
 }

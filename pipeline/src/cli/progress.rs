@@ -78,9 +78,9 @@ fn failure(stage: &str, unit: &str, error: &str, hint: Option<&String>, log: Opt
 /// So many failures of a stage are told one by one.
 pub const TOLD: usize = 10;
 
-/// How many units of each stage have failed.
+/// How many units of each stage have failed, and how many tries were followed by another.
 #[derive(Default)]
-struct Failures(HashMap<String, usize>);
+struct Failures(HashMap<String, usize>, HashMap<String, usize>);
 
 impl Failures {
     /// What is said of another one; nothing if that is too many.
@@ -88,6 +88,21 @@ impl Failures {
         let count = self.0.entry(stage.into()).or_default();
         *count += 1;
         (*count <= TOLD).then(|| failure(stage, unit, error, told[0], told[1]))
+    }
+
+    /// What is said of a try that failed and is followed by another; nothing but once if that is too many.
+    fn retry(&mut self, event: &Event) -> Option<String> {
+        let Event::Retry { stage, unit, error, retry, of, log } = event else { return None };
+        let count = self.1.entry(stage.clone()).or_default();
+        *count += 1;
+        if *count > TOLD {
+            let more = format!("{stage}: what else is tried again is in `effigy log {stage}`");
+            return (*count == TOLD + 1).then_some(more);
+        }
+        // the words of a program follow its sentence
+        let error = error.lines().next().unwrap_or_default().trim_end_matches(':');
+        let log = log.as_ref().map_or(String::new(), |log| format!("; log: {log}"));
+        Some(format!("{stage}, {}: {error}; it is tried again ({retry} of {of}){log}", clean(unit)))
     }
 
     /// The same of all stages that did not come to their end.
@@ -165,6 +180,7 @@ impl Reader for Lines {
             Event::Finished { stage, state: NodeState::Skipped, .. } => {
                 remark(&format!("{stage}: skipped, because a stage that it needs failed"));
             }
+            Event::Retry { .. } if !self.quiet => self.failures.retry(event).iter().for_each(|text| remark(text)),
             Event::Failed { stage, unit, error, hint, log } => {
                 let told = self.failures.another(stage, unit, error, [hint.as_ref(), log.as_ref()]);
                 told.iter().for_each(|text| remark(text));
@@ -320,6 +336,7 @@ impl Reader for Bars {
                     });
                 }
             }
+            Event::Retry { .. } => self.failures.retry(event).iter().for_each(|text| self.say(text)),
             Event::Failed { stage, unit, error, hint, log } => {
                 let told = self.failures.another(stage, unit, error, [hint.as_ref(), log.as_ref()]);
                 told.iter().for_each(|text| self.say(text));

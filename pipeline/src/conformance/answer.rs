@@ -166,6 +166,7 @@ fn stage(def: &StageDef) -> UnitStage {
         params: BTreeMap::new(),
         files: Vec::new(),
         allow_failures: 0.0,
+        retries: 0,
         timeout: None,
         place: None,
         limit_mb: None,

@@ -30,6 +30,8 @@ pub struct Slot {
     pub units: usize,
     pub output: Option<Output>,
     pub failed: bool,
+    /// How often it was tried again after it had failed alone.
+    pub retries: usize,
     pub seconds: f64,
 }
 
@@ -78,6 +80,9 @@ pub struct Flight {
     pub delivered: HashSet<usize>,
     pub failed: HashMap<usize, (String, Option<String>)>,
     pub error: Option<(String, Option<String>)>,
+    /// Whoever did the work failed at it, so that another try may end otherwise; nothing is known to be wrong with what
+    /// it was given or has put out.
+    pub may_retry: bool,
     /// An earlier run handed it in.
     pub is_adopted: bool,
 }
@@ -99,6 +104,7 @@ impl Flight {
             delivered: HashSet::new(),
             failed: HashMap::new(),
             error: None,
+            may_retry: false,
             is_adopted: false,
         }
     }
@@ -116,7 +122,7 @@ impl Active {
         let mut known: HashMap<Digest, usize> = HashMap::with_capacity(prepared.keys.len());
         let slot_of = prepared.keys.iter().enumerate().map(|(unit, key)| {
             let slot = *known.entry(*key).or_insert_with(|| {
-                slots.push(Slot { key: *key, unit, units: 0, output: None, failed: false, seconds: 0.0 });
+                slots.push(Slot { key: *key, unit, units: 0, output: None, failed: false, retries: 0, seconds: 0.0 });
                 slots.len() - 1
             });
             slots[slot].units += 1;
@@ -355,6 +361,18 @@ impl Active {
         let open: Vec<usize> = open.collect();
         self.waiting_slots += open.len();
         self.waiting.push_front(open);
+    }
+
+    /// Tries a unit that failed alone again, if it was not tried again so often; how often it then was.
+    pub fn retry_of(&mut self, slot: usize, most: usize) -> Option<usize> {
+        let retries = &mut self.slots[slot].retries;
+        if *retries >= most {
+            return None;
+        }
+        *retries += 1;
+        let retries = *retries;
+        self.retry(slot);
+        Some(retries)
     }
 
     /// Tries a unit once more, alone.

@@ -25,6 +25,9 @@ pub struct Logged {
     pub units: Vec<usize>,
     /// The file.
     pub log: PathBuf,
+    /// It is that of a try that failed and was followed by another.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub tried: bool,
 }
 
 /// The file that names the logs of a stage, beside them.
@@ -46,6 +49,10 @@ impl Logs {
 
     /// Notes where the log of these units is from now on.
     pub fn note(&mut self, stage: &str, units: Vec<usize>, log: &Path) {
+        self.line(stage, &Logged { units, log: log.into(), tried: false });
+    }
+
+    fn line(&mut self, stage: &str, logged: &Logged) {
         let dir = self.dir.join(stage);
         if !self.stages.contains_key(stage) {
             // those of the run before
@@ -53,7 +60,7 @@ impl Logs {
             let _ = std::fs::create_dir_all(&dir);
             self.stages.insert(stage.into(), HashSet::new());
         }
-        let line = serde_json::to_vec(&Logged { units, log: log.into() });
+        let line = serde_json::to_vec(logged);
         // a log that is not found is no reason to stop the work; closed at once, for stages may outnumber what may be
         // open
         let file = OpenOptions::new().create(true).append(true).open(dir.join(INDEX));
@@ -70,14 +77,29 @@ impl Logs {
             return Vec::new();
         }
         let warned = self.warnings(stage, log);
-        let target = self.dir.join(stage).join(format!("{:06}.txt", self.kept));
-        self.kept += 1;
-        if std::fs::rename(log, &target).is_ok() {
-            // a program that never stops writing fills no disk after its end
-            let _ = shorten(&target);
+        if let Some(target) = self.take(stage, log) {
             self.note(stage, units, &target);
         }
         warned
+    }
+
+    /// Keeps the log of a try that failed, with what is said of it, beside that of the next; where it is then.
+    pub fn keep_tried(&mut self, stage: &str, units: Vec<usize>, log: &Path, error: &str) -> Option<PathBuf> {
+        let target = self.take(stage, log)?;
+        let file = OpenOptions::new().append(true).open(&target);
+        // the log is of use without
+        let _ = file.and_then(|mut file| writeln!(file, "error: {}", error.trim_end()));
+        self.line(stage, &Logged { units, log: target.clone(), tried: true });
+        Some(target)
+    }
+
+    fn take(&mut self, stage: &str, log: &Path) -> Option<PathBuf> {
+        let target = self.dir.join(stage).join(format!("{:06}.txt", self.kept));
+        self.kept += 1;
+        std::fs::rename(log, &target).ok()?;
+        // a program that never stops writing fills no disk after its end
+        let _ = shorten(&target);
+        Some(target)
     }
 
     fn warnings(&mut self, stage: &str, log: &Path) -> Vec<String> {
@@ -111,8 +133,8 @@ pub fn log_index(root: &Path, stage: &str) -> PathBuf {
     root.join(layout::LOGS).join(stage).join(INDEX)
 }
 
-/// The logs of a stage that are there, one for each group of units that were worked on together, the latest of each
-/// unit.
+/// The logs of a stage that are there, one for each group of units that were worked on together: the latest of each
+/// unit, and before it those of tries that failed.
 pub fn logs(root: &Path, stage: &str) -> Vec<Logged> {
     let text = std::fs::read_to_string(log_index(root, stage)).unwrap_or_default();
     let lines = text.lines().filter_map(|line| serde_json::from_str::<Logged>(line).ok());
@@ -122,7 +144,7 @@ pub fn logs(root: &Path, stage: &str) -> Vec<Logged> {
         latest.extend(one.units.iter().map(|&unit| (unit, line)));
     }
     for (line, one) in all.iter_mut().enumerate() {
-        one.units.retain(|unit| latest[unit] == line);
+        one.units.retain(|unit| one.tried || latest[unit] == line);
     }
     all.retain(|one| !one.units.is_empty());
     all.sort_by_key(|one| one.units.first().copied());
@@ -208,9 +230,14 @@ mod tests {
         logs.note("s", vec![4], &file("d"));
         logs.note("s", vec![3], &file("e"));
         logs.note("s", vec![2], &root.path().join("gone"));
-        let found: Vec<(Vec<usize>, PathBuf)> =
-            super::logs(root.path(), "s").into_iter().map(|one| (one.units, one.log)).collect();
+        let found = || -> Vec<(Vec<usize>, PathBuf)> {
+            super::logs(root.path(), "s").into_iter().map(|one| (one.units, one.log)).collect()
+        };
         let expected = [(vec![0, 2], "b"), (vec![1], "c"), (vec![3], "e"), (vec![4], "d")];
-        assert_eq!(found, expected.map(|(units, name)| (units, root.path().join(name))));
+        assert_eq!(found(), expected.map(|(units, name)| (units, root.path().join(name))));
+        let tried = logs.keep_tried("s", vec![3], &file("e"), "it failed").unwrap();
+        assert_eq!(std::fs::read_to_string(&tried).unwrap(), "eerror: it failed\n");
+        logs.note("s", vec![3], &file("f"));
+        assert_eq!(found()[2..4], [(vec![3], tried), (vec![3], root.path().join("f"))], "a try that failed is kept");
     }
 }

@@ -186,15 +186,18 @@ impl<'a> Run<'a> {
                     flight.error = Some(told(error)?);
                 }
             }
-            protocol::Event::Failed { unit, error, hint } => match unit {
-                Some(unit) if unit < flight.slots.len() => {
-                    flight.failed.insert(unit, (error, hint));
+            protocol::Event::Failed { unit, error, hint } => {
+                flight.may_retry = true;
+                match unit {
+                    Some(unit) if unit < flight.slots.len() => {
+                        flight.failed.insert(unit, (error, hint));
+                    }
+                    _ => {
+                        self.ask_again(flight.node);
+                        flight.error = Some((error, hint));
+                    }
                 }
-                _ => {
-                    self.ask_again(flight.node);
-                    flight.error = Some((error, hint));
-                }
-            },
+            }
             protocol::Event::Done => {}
         }
         self.flights.insert(id, flight);
@@ -284,6 +287,8 @@ impl<'a> Run<'a> {
             self.careless.extend(&flight.keys);
         }
         let is_done = matches!(ended, Ended::Done);
+        flight.may_retry |= matches!(ended, Ended::Died { .. } | Ended::TimedOut);
+        flight.may_retry &= spoilt.is_none();
         let mut error = match ended {
             Ended::Done if spoilt.is_some() => Some(careless(spoilt)),
             Ended::Done if matches!(stage.worker, Worker::Command(_)) => {
@@ -342,11 +347,21 @@ impl<'a> Run<'a> {
                     active.retry(slot);
                     continue;
                 }
+                let Work::Units(stage) = &self.plan.nodes[i].work else { break };
+                let name = active.name(stage, slot);
+                if flight.may_retry
+                    && let Some(retry) = active.retry_of(slot, stage.retries)
+                {
+                    let (units, of) = (active.unit_numbers(&[slot]), stage.retries);
+                    let stage = self.plan.nodes[i].name.clone();
+                    let log = self.logs.keep_tried(&stage, units, &flight.dir.join("log.txt"), &error);
+                    let log = log.map(|log| log.display().to_string());
+                    self.emit(&Event::Retry { stage, unit: name, error, retry, of, log });
+                    continue;
+                }
                 active.fail(slot);
                 active.told += 1;
                 let is_logged = active.told <= LOGGED;
-                let Work::Units(stage) = &self.plan.nodes[i].work else { break };
-                let name = active.name(stage, slot);
                 let log = Some(flight.dir.join("log.txt")).filter(|log| log.exists());
                 if let Some(log) = log.as_ref().filter(|_| !is_logged) {
                     // of thousands nobody reads them all, and each may be two megabytes
