@@ -9,7 +9,7 @@ use crate::builtin::Columns;
 use crate::error::Problem;
 use crate::fields::Fields;
 use crate::key::Facts;
-use crate::shell;
+use crate::shell::{self, Shell};
 use crate::yaml::{At, Item, Node};
 use manifests::Type;
 use std::collections::BTreeMap;
@@ -56,8 +56,8 @@ impl std::fmt::Display for Piece {
 pub struct Command {
     /// The words; only one if a shell takes it.
     pub words: Vec<Vec<Piece>>,
-    /// Whether a shell takes it.
-    pub shell: bool,
+    /// The shell that takes it, if one does.
+    pub shell: Option<Shell>,
     /// Files whose content is part of the program.
     pub code: Vec<(String, PathBuf)>,
     /// The command as written, which is a fact of the key.
@@ -74,8 +74,8 @@ pub struct Command {
 impl Command {
     /// Understands the stanza's command.
     pub fn parse(what: &Item, fields: &mut Fields<'_>, dir: &Path) -> Option<Command> {
-        let shell = fields.flag("shell");
-        let Some(texts) = texts(what, shell, fields) else {
+        let shell = fields.flag_or("shell", Shell::Posix, &[("sh", Shell::Posix), ("bash", Shell::Bash)]);
+        let Some(texts) = texts(what, shell.is_some(), fields) else {
             // what else is wrong is found when there is a command
             fields.rest();
             return None;
@@ -91,17 +91,18 @@ impl Command {
             code.push((name, path));
         }
         let words: Vec<Vec<Piece>> = texts.iter().map(|(_, text)| pieces(text)).collect();
-        if let (true, Some((piece, within))) = (shell, words.iter().find_map(|word| shell::astray(word))) {
+        let astray = |shell: Shell| words.iter().find_map(|word| shell::astray(word, shell));
+        if let Some((piece, within)) = shell.and_then(astray) {
             let (stands, hint) = within.told(piece);
             fields.wrong(what.at, format!("`{piece}` stands {stands}"), hint);
         }
         let mut before = "";
         let mut untold: Vec<String> = Vec::new();
-        for word in plain_words(&words, shell) {
+        for word in plain_words(&words, shell.is_some()) {
             let path = dir.join(word);
             let is_told = code.iter().any(|(_, told): &(String, PathBuf)| path.starts_with(told));
             // what is written is no input
-            let is_written = shell && before.ends_with('>') || WRITES.contains(&before);
+            let is_written = shell.is_some() && before.ends_with('>') || WRITES.contains(&before);
             if !is_told && !is_written && !word.is_empty() && Path::new(word).is_relative() && path.is_file() {
                 untold.push(word.into());
             }
@@ -111,7 +112,7 @@ impl Command {
         }
         untold.sort_unstable();
         untold.dedup();
-        let is_unclear = !shell && texts.iter().any(|(_, text)| text.contains([' ', '\u{1f}']));
+        let is_unclear = shell.is_none() && texts.iter().any(|(_, text)| text.contains([' ', '\u{1f}']));
         let lengths = if is_unclear { texts.iter().map(|(_, text)| text.len()).collect() } else { Vec::new() };
         let written = texts.into_iter().map(|(_, text)| text).collect::<Vec<_>>().join("\u{1f}");
         Some(Command { words, shell, code, untold, written, lengths, dir: dir.into() })
@@ -146,7 +147,7 @@ impl Command {
         many: bool,
         fields: &mut Fields<'_>,
     ) {
-        for word in self.words.iter().filter(|word| many && !self.shell && word.len() > 1) {
+        for word in self.words.iter().filter(|word| many && self.shell.is_none() && word.len() > 1) {
             if let Some(Piece::Column(name)) = word.iter().find(|piece| matches!(piece, Piece::Column(_))) {
                 let place = fields.place(at);
                 let problem = Problem::at(&place, format!("`{{{name}}}` stands for the values of several rows here"));
@@ -155,7 +156,8 @@ impl Command {
                     .push(problem.hint("write it as a word of its own, or use `{in}`, the Arrow file of all rows"));
             }
         }
-        for (piece, place) in self.words.iter().filter(|_| self.shell).flat_map(|word| shell::bare(word)) {
+        let bare = |shell: Shell| self.words.iter().flat_map(move |word| shell::bare(word, shell));
+        for (piece, place) in self.shell.into_iter().flat_map(bare) {
             let is_whole = match piece {
                 Piece::Column(name) => columns.iter().any(|column| column.name == *name && column.ty == Type::I64),
                 Piece::Param(name) => params.get(name).is_some_and(serde_json::Value::is_i64),
@@ -165,9 +167,13 @@ impl Command {
                 let message = format!(
                     "`{piece}` stands {place} and is no whole number: the shell would execute parts of its value"
                 );
-                let hint = format!(
-                    "put it into a variable before, `n={piece}`, and write `$n` there; or let the program read `{{params}}` or `{{in}}`"
-                );
+                let hint = match self.shell {
+                    // which looks into variables as well
+                    Some(Shell::Bash) => "compare by `[ … ]`, or let the program read `{params}` or `{in}`".to_string(),
+                    _ => format!(
+                        "put it into a variable before, `n={piece}`, and write `$n` there; or let the program read `{{params}}` or `{{in}}`"
+                    ),
+                };
                 fields.wrong(at, message, hint);
             }
         }
@@ -212,7 +218,8 @@ impl Command {
     /// Its facts but the code, whose content the plan knows.
     pub fn facts(&self, facts: &mut dyn Facts) {
         facts.text("command", &self.written.replace('\u{1f}', " "));
-        facts.text("words", &if self.shell { "shell".into() } else { self.words.len().to_string() });
+        let words = self.shell.map_or_else(|| self.words.len().to_string(), |shell| shell.fact().into());
+        facts.text("words", &words);
         // words are told apart also where they hold blanks
         if !self.lengths.is_empty() {
             let lengths: Vec<String> = self.lengths.iter().map(usize::to_string).collect();
@@ -224,12 +231,12 @@ impl Command {
     pub fn fill(&self, fill: impl Fn(&Piece) -> Vec<String>) -> Vec<String> {
         let mut argv = Vec::new();
         for word in &self.words {
-            if let ([piece @ Piece::Column(_)], false) = (&word[..], self.shell) {
+            if let ([piece @ Piece::Column(_)], false) = (&word[..], self.shell.is_some()) {
                 argv.extend(fill(piece));
                 continue;
             }
-            if self.shell {
-                argv.push(shell::filled(word, &fill));
+            if let Some(shell) = self.shell {
+                argv.push(shell::filled(word, shell, &fill));
                 continue;
             }
             let text = word.iter().map(|piece| match piece {
@@ -238,7 +245,8 @@ impl Command {
             });
             argv.push(text.collect::<String>());
         }
-        if self.shell { ["sh".into(), "-ec".into()].into_iter().chain(argv).collect() } else { argv }
+        let shell = self.shell.map_or(&[][..], Shell::words);
+        shell.iter().map(|word| word.to_string()).chain(argv).collect()
     }
 }
 
@@ -291,7 +299,7 @@ fn texts(what: &Item, shell: bool, fields: &mut Fields<'_>) -> Option<Vec<(At, S
         },
         Node::List(_) if shell => {
             let hint = "write it as one text, or leave `shell:` out";
-            fields.wrong(what.at, "with `shell: true` the command is one text, not a list of words", hint);
+            fields.wrong(what.at, "with `shell:` the command is one text, not a list of words", hint);
             return None;
         }
         Node::List(items) => {
@@ -393,7 +401,7 @@ mod tests {
         let words = vec![pieces("cat {file} > {out}/x")];
         let (written, lengths) = (String::new(), Vec::new());
         let (code, untold) = (Vec::new(), Vec::new());
-        let command = Command { words, shell: true, code, untold, written, lengths, dir: PathBuf::new() };
+        let command = Command { words, shell: Some(Shell::Posix), code, untold, written, lengths, dir: PathBuf::new() };
         let filled = command.fill(|piece| vec![if *piece == Piece::Out { "/o".into() } else { "it's a b".into() }]);
         assert_eq!(filled, ["sh", "-ec", r"cat 'it'\''s a b' > /o/x"]);
     }
@@ -534,6 +542,8 @@ mod tests {
         // units are known by these
         assert_eq!(facts("{ run: ./p.sh a b c }"), [fact("command", "./p.sh a b c"), fact("words", "4")]);
         assert_eq!(facts("{ run: 'a > b', shell: true }"), [fact("command", "a > b"), fact("words", "shell")]);
+        assert_eq!(facts("{ run: 'a > b', shell: sh }"), [fact("command", "a > b"), fact("words", "shell")]);
+        assert_eq!(facts("{ run: 'a > b', shell: bash }"), [fact("command", "a > b"), fact("words", "bash")]);
     }
 
     #[test]

@@ -120,6 +120,20 @@ impl<'a> Fields<'a> {
         flag.is_some_and(|(_, value)| value)
     }
 
+    /// A truth value, or one of some words with their meanings; nothing if it is false or not there.
+    pub fn flag_or<T: Copy>(&mut self, name: &str, meant: T, words: &[(&str, T)]) -> Option<T> {
+        let all = ["true", "false"].into_iter().chain(words.iter().map(|(word, _)| *word));
+        let mut names: Vec<String> = all.map(|word| format!("`{word}`")).collect();
+        let last = names.pop().expect("there are two at least");
+        let wanted = format!("{} or {last}", names.join(", "));
+        let value = self.typed(name, (&wanted, "true"), |node| match node {
+            Node::Bool(value) => Some(value.then_some(meant)),
+            Node::Text(text) => words.iter().find(|(word, _)| word == text).map(|(_, value)| Some(*value)),
+            _ => None,
+        });
+        value.and_then(|(_, value)| value)
+    }
+
     /// An integer that is not negative.
     pub fn count(&mut self, name: &str) -> Option<(At, u64)> {
         self.typed(name, ("an integer, at least 0", "1"), |node| match node {

@@ -3,6 +3,41 @@
 
 use crate::command::{Piece, quote};
 
+/// A shell that a line is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shell {
+    /// The system's, which need not know of more than POSIX does.
+    Posix,
+    /// Bash: what fails within a pipe fails the line.
+    Bash,
+}
+
+impl Shell {
+    /// Its words before a line.
+    pub fn words(self) -> &'static [&'static str] {
+        match self {
+            Shell::Posix => &["sh", "-ec"],
+            Shell::Bash => &["bash", "-eo", "pipefail", "-c"],
+        }
+    }
+
+    /// Its words before a file of lines.
+    pub fn words_of_file(self) -> &'static [&'static str] {
+        match self {
+            Shell::Posix => &["sh", "-e"],
+            Shell::Bash => &["bash", "-eo", "pipefail"],
+        }
+    }
+
+    /// How keys know it.
+    pub fn fact(self) -> &'static str {
+        match self {
+            Shell::Posix => "shell",
+            Shell::Bash => "bash",
+        }
+    }
+}
+
 /// A word of a command line.
 #[derive(Debug, PartialEq)]
 pub struct Word {
@@ -61,6 +96,8 @@ pub fn split_words(text: &str) -> Result<Vec<Word>, String> {
 pub enum Within {
     /// `'`.
     Single,
+    /// `$'` of bash, in which a backslash is one.
+    Ansi,
     /// `"`.
     Double,
     /// `#` to the end of the line.
@@ -69,7 +106,7 @@ pub enum Within {
     Backquotes(bool),
     /// `$(`, and so many parentheses that were opened since.
     Parentheses(usize),
-    /// `$((`, likewise.
+    /// `$((`, likewise, or `((` of bash.
     Arithmetic(usize),
     /// What stands below a `<<` until its last line: that line, and the one that is being read.
     Document(Document),
@@ -110,28 +147,28 @@ pub struct Document {
 /// The first placeholder that a shell would not see as a word of its own, and what that stands in: the quotes that are
 /// put around its value would end those it stands in, be taken for text because of a backslash, or not be seen as
 /// quotes.
-pub fn astray(pieces: &[Piece]) -> Option<(&Piece, Within)> {
-    stands(pieces).into_iter().find_map(|(piece, stand)| match stand {
+pub fn astray(pieces: &[Piece], shell: Shell) -> Option<(&Piece, Within)> {
+    stands(pieces, shell).into_iter().find_map(|(piece, stand)| match stand {
         Stand::Astray(within) => Some((piece, within)),
         _ => None,
     })
 }
 
 /// The placeholders where no word is but only what a whole number, or a path of ours, can be put in as it is, and where
-/// that is: within `$((…))` or in a `<<` document.
-pub fn bare(pieces: &[Piece]) -> Vec<(&Piece, &'static str)> {
+/// that is: where the shell counts, or in a `<<` document.
+pub fn bare(pieces: &[Piece], shell: Shell) -> Vec<(&Piece, &'static str)> {
     let is_path = |piece: &Piece| matches!(piece, Piece::In | Piece::Out | Piece::Params | Piece::With(_));
     let bare = |(piece, stand)| match stand {
-        Stand::InArithmetic => Some((piece, "within `$((…))`")),
+        Stand::InArithmetic(place) => Some((piece, place)),
         Stand::InDocument { .. } if !is_path(piece) => Some((piece, "in a `<<` document")),
         _ => None,
     };
-    stands(pieces).into_iter().filter_map(bare).collect()
+    stands(pieces, shell).into_iter().filter_map(bare).collect()
 }
 
 /// A line with the values of its placeholders as the shell has to have them.
-pub fn filled(pieces: &[Piece], values: impl Fn(&Piece) -> Vec<String>) -> String {
-    let mut stands = stands(pieces).into_iter();
+pub fn filled(pieces: &[Piece], shell: Shell, values: impl Fn(&Piece) -> Vec<String>) -> String {
+    let mut stands = stands(pieces, shell).into_iter();
     let value = |piece: &Piece| values(piece).iter().map(|text| quote(text)).collect::<Vec<_>>().join(" ");
     let one = |piece: &Piece| match piece {
         Piece::Text(text) => text.clone(),
@@ -157,28 +194,51 @@ enum Stand {
     Word,
     InBackquotes,
     InComment,
-    InArithmetic,
-    InDocument { is_quoted: bool },
+    /// The shell counts there, and executes what a subscript in the value says.
+    InArithmetic(&'static str),
+    InDocument {
+        is_quoted: bool,
+    },
     Astray(Within),
 }
 
+/// What compares numbers in `[[…]]`, or takes a name that may have a subscript.
+const COUNTS: [&str; 7] = ["-eq", "-ne", "-lt", "-le", "-gt", "-ge", "-v"];
+
+/// Whether bash counts with what stands between these texts: as a subscript, or compared in `[[…]]`.
+fn is_counted(before: &str, after: Option<&Piece>) -> Option<&'static str> {
+    let name = before.strip_suffix('[').and_then(|name| name.chars().next_back());
+    if name.is_some_and(|c| c.is_ascii_alphanumeric() || c == '_') {
+        return Some("in a subscript");
+    }
+    let open = before.rfind("[[ ").filter(|open| !before[*open..].contains("]]"))?;
+    let next = if let Some(Piece::Text(text)) = after { text.split_whitespace().next() } else { None };
+    let words = [before[open..].split_whitespace().next_back(), next];
+    words.into_iter().flatten().any(|word| COUNTS.contains(&word)).then_some("in a comparison of `[[…]]`")
+}
+
 /// The placeholders and how each stands.
-fn stands(pieces: &[Piece]) -> Vec<(&Piece, Stand)> {
-    use Within::{Arithmetic, Backquotes, Comment, Double, Parentheses, Single};
+fn stands(pieces: &[Piece], shell: Shell) -> Vec<(&Piece, Stand)> {
+    use Within::{Ansi, Arithmetic, Backquotes, Comment, Double, Parentheses, Single};
+    let is_bash = shell == Shell::Bash;
+    let mut passed = String::new();
     let mut found = Vec::new();
     let (mut within, mut is_escaped, mut before): (Vec<Within>, bool, char) = (Vec::new(), false, ' ');
     // documents that begin with the next line
     let mut announced: Vec<Document> = Vec::new();
-    for piece in pieces {
+    for (place, piece) in pieces.iter().enumerate() {
         let Piece::Text(text) = piece else {
+            let counted = if is_bash { is_counted(&passed, pieces.get(place + 1)) } else { None };
+            passed.push('x');
             let odd = within.last().filter(|one| !matches!(one, Parentheses(_) | Backquotes(_)));
             let mut backquotes = within.iter().filter(|one| matches!(one, Backquotes(_)));
             let stand = match (odd, backquotes.next(), backquotes.next()) {
                 _ if std::mem::take(&mut is_escaped) => Stand::Astray(Double),
                 (Some(Comment), ..) => Stand::InComment,
                 (Some(Within::Document(document)), ..) => Stand::InDocument { is_quoted: document.is_quoted },
-                (Some(Arithmetic(_)), None, _) => Stand::InArithmetic,
+                (Some(Arithmetic(_)), None, _) => Stand::InArithmetic("within `$((…))`"),
                 (Some(odd), ..) => Stand::Astray(odd.clone()),
+                (None, ..) if let Some(place) = counted => Stand::InArithmetic(place),
                 (None, Some(one @ Backquotes(true)), _) | (None, Some(one), Some(_)) => Stand::Astray(one.clone()),
                 (None, Some(_), None) => Stand::InBackquotes,
                 (None, None, _) => Stand::Word,
@@ -187,6 +247,7 @@ fn stands(pieces: &[Piece]) -> Vec<(&Piece, Stand)> {
             before = 'x';
             continue;
         };
+        passed.push_str(text);
         for (at, c) in text.char_indices() {
             if let Some(Within::Document(document)) = within.last_mut() {
                 let line = if document.is_indented { document.line.trim_start_matches('\t') } else { &document.line };
@@ -204,7 +265,7 @@ fn stands(pieces: &[Piece]) -> Vec<(&Piece, Stand)> {
                 continue;
             }
             let was_escaped = std::mem::take(&mut is_escaped);
-            if c == '\n' && !was_escaped && !matches!(within.last(), Some(Single | Double)) {
+            if c == '\n' && !was_escaped && !matches!(within.last(), Some(Single | Double | Ansi)) {
                 if matches!(within.last(), Some(Comment)) {
                     within.pop();
                 }
@@ -212,13 +273,16 @@ fn stands(pieces: &[Piece]) -> Vec<(&Piece, Stand)> {
                 before = c;
                 continue;
             }
-            if c == '<' && before != '<' && !matches!(within.last(), Some(Single | Double | Comment | Arithmetic(_))) {
+            if c == '<'
+                && before != '<'
+                && !matches!(within.last(), Some(Single | Double | Ansi | Comment | Arithmetic(_)))
+            {
                 announced.extend(document(&text[at..]));
             }
             match (within.last_mut(), c) {
                 (Some(Backquotes(nested)), '`') if was_escaped => *nested = !*nested,
                 _ if was_escaped => {}
-                (Some(Single), '\'') | (Some(Double), '"') | (Some(Backquotes(_)), '`') => {
+                (Some(Single | Ansi), '\'') | (Some(Double), '"') | (Some(Backquotes(_)), '`') => {
                     within.pop();
                 }
                 (Some(Parentheses(0) | Arithmetic(0)), ')') => {
@@ -226,6 +290,7 @@ fn stands(pieces: &[Piece]) -> Vec<(&Piece, Stand)> {
                 }
                 (Some(Single | Comment), _) => {}
                 (_, '\\') => is_escaped = true,
+                (Some(Ansi), _) => {}
                 (_, '"') => within.push(Double),
                 // within double quotes these begin a line of their own
                 (_, '`') => within.push(Backquotes(false)),
@@ -234,7 +299,8 @@ fn stands(pieces: &[Piece]) -> Vec<(&Piece, Stand)> {
                     within.push(if is_arithmetic { Arithmetic(0) } else { Parentheses(0) });
                 }
                 (Some(Double), _) => {}
-                (_, '\'') => within.push(Single),
+                (_, '(') if is_bash && text[at..].starts_with("((") => within.push(Arithmetic(0)),
+                (_, '\'') => within.push(if is_bash && before == '$' { Ansi } else { Single }),
                 (_, '#') if before.is_whitespace() || ";|&()".contains(before) => within.push(Comment),
                 (Some(Parentheses(open) | Arithmetic(open)), '(') => *open += 1,
                 (Some(Parentheses(open) | Arithmetic(open)), ')') => *open -= 1,
@@ -289,7 +355,7 @@ mod tests {
             ("echo `echo $(({x} + 1))`", "within `$((…))`"),
         ] {
             let pieces = pieces(line);
-            let (piece, within) = astray(&pieces).unwrap_or_else(|| panic!("{line}"));
+            let (piece, within) = astray(&pieces, Shell::Posix).unwrap_or_else(|| panic!("{line}"));
             assert!(within.told(piece).0.starts_with(said), "{line}: {}", within.told(piece).0);
         }
         for line in [
@@ -300,14 +366,14 @@ mod tests {
             "echo `pwd` {x} # it's\necho {x}",
             "echo `cat {x}` \"`cat {x}`\" `echo \\`pwd\\` $(cat {x})`",
         ] {
-            assert!(astray(&pieces(line)).is_none(), "{line}");
+            assert!(astray(&pieces(line), Shell::Posix).is_none(), "{line}");
         }
     }
 
     #[test]
     fn what_is_counted_with_is_known() {
         let line = pieces("echo {a} $(( {x} + 1 )) $((1 + (2 + {param.n}))) $(($(cat {b}) + 1)) {c}");
-        let found: Vec<&Piece> = bare(&line).into_iter().map(|(piece, _)| piece).collect();
+        let found: Vec<&Piece> = bare(&line, Shell::Posix).into_iter().map(|(piece, _)| piece).collect();
         assert_eq!(found, [&Piece::Column("x".into()), &Piece::Param("n".into())]);
         for line in [
             "cat <<EOF\n{x}\nEOF",
@@ -318,7 +384,8 @@ mod tests {
             "cat <<'A'\nhi \\\nA\n{y} <<A\n{x}",
         ] {
             let pieces = pieces(line);
-            let found: Vec<_> = bare(&pieces).into_iter().filter(|(_, place)| *place == "in a `<<` document").collect();
+            let found: Vec<_> =
+                bare(&pieces, Shell::Posix).into_iter().filter(|(_, place)| *place == "in a `<<` document").collect();
             assert!(matches!(&found[..], [(Piece::Column(name), _)] if name == "x"), "{line}: {found:?}");
         }
     }
@@ -327,7 +394,7 @@ mod tests {
     fn a_path_in_a_document_is_itself() {
         let path = "/a $b/`c` it's";
         for (line, said) in [("cat <<E\n{out}\nE\n", path), ("cat <<'E'\n{out}\nE\n", path)] {
-            let line = filled(&pieces(line), |_| vec![path.into()]);
+            let line = filled(&pieces(line), Shell::Posix, |_| vec![path.into()]);
             let out = std::process::Command::new("sh").args(["-c", &line]).output().unwrap();
             assert_eq!(String::from_utf8_lossy(&out.stdout).trim_end(), said, "{line}");
         }
@@ -335,7 +402,10 @@ mod tests {
 
     #[test]
     fn a_comment_stays_one() {
-        assert_eq!(filled(&pieces("true # {x}\necho"), |_| vec!["a\ntouch x".into()]), "true # 'a touch x'\necho");
+        assert_eq!(
+            filled(&pieces("true # {x}\necho"), Shell::Posix, |_| vec!["a\ntouch x".into()]),
+            "true # 'a touch x'\necho"
+        );
     }
 
     #[test]
@@ -343,10 +413,37 @@ mod tests {
         let value = "it's $(touch x) `touch x` \\ \\\\ \\' \" ; touch x";
         let dir = tempfile::tempdir().unwrap();
         for line in ["printf %s \"`printf %s {x}`\"", "printf %s \"$(printf %s \"`printf %s {x}`\")\""] {
-            let line = filled(&pieces(line), |_| vec![value.into()]);
+            let line = filled(&pieces(line), Shell::Posix, |_| vec![value.into()]);
             let out = std::process::Command::new("sh").args(["-c", &line]).current_dir(dir.path()).output().unwrap();
             assert_eq!(String::from_utf8_lossy(&out.stdout), value, "{line}");
         }
         assert!(!dir.path().join("x").exists());
+    }
+
+    #[test]
+    fn what_bash_has_of_its_own_is_known_of_bash_alone() {
+        for line in [
+            "(( {x} > 1 ))",
+            "if ((n = {x})); then true; fi",
+            "[[ {x} -gt 1 ]]",
+            "[[ 1 -eq {x} && a == b ]]",
+            "[[ -v {x} ]]",
+            "a[{x}]=1",
+        ] {
+            assert_eq!(bare(&pieces(line), Shell::Bash).len(), 1, "{line}");
+            assert_eq!(bare(&pieces(line), Shell::Posix).len(), 0, "{line}");
+        }
+        // a quote behind a backslash ends nothing there
+        let line = pieces("echo $'it\\'s {x}'");
+        assert!(matches!(astray(&line, Shell::Bash), Some((_, Within::Ansi))));
+        for line in [
+            "[[ {x} == a* ]] && [[ a != {x} ]] && test {x} -gt 1",
+            "grep {x} <<< $'it\\'s' {x}; ( (cat {x}) )",
+            "diff <(sort {x}) <(sort {x}) |& cat; echo ((1)) {x}",
+            "[[ 1 -eq 1 ]]; echo {x} -eq",
+        ] {
+            let pieces = pieces(line);
+            assert!(astray(&pieces, Shell::Bash).is_none() && bare(&pieces, Shell::Bash).is_empty(), "{line}");
+        }
     }
 }

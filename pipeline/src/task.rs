@@ -8,6 +8,7 @@ use crate::builtin::fits;
 use crate::command::Piece;
 use crate::hints::{hint_of, hinted};
 use crate::key::show;
+use crate::shell::Shell;
 use crate::stage::{UnitStage, Worker};
 use anyhow::{Context, Result};
 use cache::{Cache, OutRow, State, Take};
@@ -164,11 +165,13 @@ pub fn make(dir: &Path, order: &Order<'_>, cache: &Cache) -> Result<Made> {
 const LINE: usize = 100 << 10;
 
 /// A shell's line that is longer than a word may be, written into a file that the shell reads.
-fn in_a_file(argv: Vec<String>, shell: bool, dir: &Path) -> Result<Vec<String>> {
-    let Some(line) = argv.last().filter(|line| shell && line.len() > LINE) else { return Ok(argv) };
+fn in_a_file(argv: Vec<String>, shell: Option<Shell>, dir: &Path) -> Result<Vec<String>> {
+    let long = argv.last().filter(|line| line.len() > LINE);
+    let Some((shell, line)) = shell.zip(long) else { return Ok(argv) };
     let path = dir.join("command.sh");
     std::fs::write(&path, line).with_context(|| format!("cannot write {}", path.display()))?;
-    Ok(vec!["sh".into(), "-e".into(), path.display().to_string()])
+    let words = shell.words_of_file().iter().map(|word| word.to_string());
+    Ok(words.chain([path.display().to_string()]).collect())
 }
 
 /// What a worker is told beside the rows.

@@ -111,7 +111,7 @@ fn a_value_of_a_wrong_type_is_answered_by_a_valid_one() {
     wrong("recipe: 7\nstages: { a: { files: x } }", &["r.yaml:1:9", "in quotes: `recipe: \"7\"`"]);
     wrong(
         "stages:\n  a: { run: 'true', shell: 1, writes: { y: blob } }",
-        &["must be `true` or `false`, not an integer", "hint: for example `shell: true`"],
+        &["must be `true`, `false`, `sh` or `bash`, not an integer", "hint: for example `shell: true`"],
     );
     wrong(
         "stages:\n  a: { run: 'true', allow_failures: 2, writes: { y: blob } }",

@@ -391,6 +391,42 @@ stages:
 }
 
 #[test]
+fn what_fails_within_a_pipe_fails_in_bash() {
+    let space = Space::new();
+    let recipe = |shell: &str, run: &str| {
+        let stage = format!("some: {{ run: '{run}', shell: {shell}, from: src, writes: {{ y: blob }} }}");
+        format!("stages:\n  src: {{ rows: [ {{ x: \"it is $HOME\" }} ] }}\n  {stage}\n")
+    };
+    let pipe = "cat absent | cat > {out}/y; [[ {x} == it* ]]";
+    space.write("r.yaml", &recipe("bash", pipe));
+    space.effigy(&["run", "r.yaml"]).expect_error(1, &["exited with code 1", "absent"]);
+    space.write("r.yaml", &recipe("bash", &pipe.replace("absent", "<(echo {x})")));
+    assert_eq!(space.run(), (1, 0, 0));
+    assert_eq!(space.file("some", 0, "y"), "it is $HOME\n");
+    // its line may be longer than a word of a program
+    let long = format!("false | cat > {{out}}/y # {}", "long ".repeat(40_000));
+    space.write("r.yaml", &recipe("bash", &long));
+    space.effigy(&["run", "r.yaml"]).expect_error(1, &["exited with code 1"]);
+    space.write("r.yaml", &recipe("true", &long));
+    assert_eq!(space.run(), (1, 0, 0), "another shell, another key");
+    space.write("r.yaml", &recipe("sh", &long));
+    assert_eq!(space.run(), (0, 1, 0), "which `true` stands for");
+    space.write("r.yaml", &recipe("zsh", &long));
+    space
+        .effigy(&["run", "r.yaml"])
+        .expect_error(2, &["r.yaml:3", "`shell`", "must be `true`, `false`, `sh` or `bash`", "hint:"]);
+    space.write("r.yaml", &recipe("bash", "[[ {x} -gt 1 ]] && touch {out}/y"));
+    space.effigy(&["run", "r.yaml"]).expect_error(2, &["in a comparison of `[[…]]`", "compare by `[ … ]`"]);
+    // where there is no bash
+    std::fs::create_dir(space.path("bin")).expect("it is ours");
+    space.write("r.yaml", &recipe("bash", "echo {x} > {out}/y"));
+    let said = space.command(&["run", "r.yaml"]).env("PATH", space.path("bin")).output().expect("it starts");
+    let err = String::from_utf8_lossy(&said.stderr);
+    assert_eq!(said.status.code(), Some(1), "{err}");
+    assert!(err.contains("`bash` cannot be started: it lies in no folder of PATH") && err.contains("hint:"), "{err}");
+}
+
+#[test]
 fn what_only_a_shell_understands_is_told_before_anything_runs() {
     let wrong = |top: &str, stanza: &str, parts: &[&str]| {
         let space = Space::new();
