@@ -2,8 +2,8 @@
 //!
 //! Reached is what the tables of kept runs hold: the last run of each recipe and profile, and as many before it as are
 //! asked for. Of a run whose tables are gone, all units of its stages count as reached. So does whatever was finished
-//! since the last run on record began, and by a run that was killed, whichever others have run since: it goes on from
-//! there. Prints nothing.
+//! since the last run on record began, and by a run that was killed or interrupted, whichever others have run since but
+//! for one that did all of its recipe and profile: it goes on from there. Prints nothing.
 
 use crate::kept::{self, Begun};
 use crate::memory::Store;
@@ -142,11 +142,14 @@ pub fn look(cache: &mut Cache, store: &Store, wanted: Wanted) -> Result<Option<L
     let is_open = |name: &String| runs.iter().all(|run| run.run != *name);
     reach.keep.killed =
         kept::begun(cache.root()).into_iter().filter(|(name, _)| is_open(name)).map(|(_, begun)| begun).collect();
-    let mut counts: HashMap<(&str, Option<&str>), usize> = HashMap::new();
+    // how many runs of each recipe and profile, and whether one of them did everything
+    let mut counts: HashMap<(&str, Option<&str>), (usize, bool)> = HashMap::new();
     for run in &runs {
-        let count = counts.entry((run.recipe_file(), run.profile.as_deref())).or_default();
+        let (count, is_whole) = counts.entry((run.recipe_file(), run.profile.as_deref())).or_default();
         *count += 1;
-        if *count > wanted.keep_last {
+        *is_whole |= run.is_whole();
+        let goes_on = run.outcome == "interrupted" && !*is_whole;
+        if *count > wanted.keep_last && !goes_on {
             continue;
         }
         for stage in &run.stages {

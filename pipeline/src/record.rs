@@ -200,6 +200,12 @@ impl Record {
         }
     }
 
+    /// Whether it did all of its recipe and profile, and so has gone on with what earlier ones of these had begun.
+    pub fn is_whole(&self) -> bool {
+        let is_done = |stage: &StageRecord| stage.state == NodeState::Done && !stage.left_out;
+        self.outcome == "done" && self.variants.is_empty() && self.stages.iter().all(is_done)
+    }
+
     /// Whether it is a run of a plan's recipe, which lies at this absolute path, and of its profile, with just these
     /// `--param` and `--set` if there are any.
     pub fn is_of(&self, plan: &Plan, recipe: &Path, asked: &[String]) -> bool {

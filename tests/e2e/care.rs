@@ -257,6 +257,47 @@ fn what_a_killed_run_has_finished_outlives_runs_of_other_recipes() {
 }
 
 #[test]
+fn what_an_interrupted_run_has_finished_outlives_runs_of_some_stages() {
+    let space = Space::new();
+    let rows: Vec<String> = (0..20).map(|x| format!("{{ x: {x} }}")).collect();
+    let wait = "test {x} -lt 10 || test -e go || { touch waits; until test -e go; do sleep 0.05; done; }";
+    let one = "one: { run: 'echo {x} > {out}/y', shell: true, from: src, where: { x: 1 }, writes: { y: blob } }";
+    space.write(
+        "r.yaml",
+        &format!(
+            "stages:
+  src: {{ rows: [{}] }}
+  {one}
+  all: {{ run: '{wait}; echo {{x}} and > {{out}}/z', shell: true, from: src, writes: {{ z: blob }} }}
+",
+            rows.join(", ")
+        ),
+    );
+    let mut child = space.start(&["run", "r.yaml", "--jobs", "1"]);
+    let since = std::time::Instant::now();
+    while !space.path("waits").exists() {
+        assert!(since.elapsed().as_secs() < 60);
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    let interrupt = || {
+        let pid = child.id().to_string();
+        assert!(std::process::Command::new("kill").args(["-INT", &pid]).status().expect("it starts").success());
+    };
+    interrupt();
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    interrupt();
+    child.wait().expect("it is over");
+    assert_eq!(hits(&space), Some(1 + 10));
+    assert_eq!(space.effigy(&["run", "r.yaml", "--only", "one", "--json"]).counts(), (0, 1, 0));
+    json(&space, &["gc", "--delete"]);
+    assert_eq!(hits(&space), Some(1 + 10), "the last run was not about the others");
+    space.write("go", "");
+    assert_eq!(space.run(), (10, 11, 0));
+    json(&space, &["gc", "--delete"]);
+    assert_eq!(hits(&space), Some(21));
+}
+
+#[test]
 fn a_run_of_some_stages_forgets_no_file_that_others_handed_on() {
     let space = Space::new();
     space.write("in/a.bin", "of the user");
