@@ -1,7 +1,8 @@
 //! Draws strands as thin lines with depth.
 //!
 //! A strand thinner than a sample covers it by chance, the chance being its width; averaging samples gives the right
-//! coverage. The chance is a hash of strand and sample, so pictures are repeatable.
+//! coverage. The chance is a hash of strand and place along it, so pictures are repeatable, and what is covered moves
+//! with the strand.
 
 use std::cell::OnceCell;
 
@@ -21,6 +22,9 @@ const FARTHEST: f32 = 1e6;
 
 /// Samples along a strand that are looked at together; segments have about twice as many.
 const LANES: usize = 8;
+
+/// Places of a segment that are covered or not on their own.
+const PLACES: f32 = 12.0;
 
 /// Side of the squares of which it is known how deep one sees into them, samples.
 const TILE: usize = 8;
@@ -153,11 +157,12 @@ fn shade(posed: &PosedHead<'_>, strand: usize, point: usize, p: Vec3, tangent: V
     sum
 }
 
-/// A hash of a strand and a sample in [0, 1).
+/// A hash in [0, 1) of a strand's segment and a place in it, which is a share of its length. It goes with the strand: in
+/// a film hair does not sparkle behind a grid that stands still.
 #[inline(always)]
-fn chance(strand: u32, x: i32, y: i32) -> f32 {
-    let mut h =
-        strand.wrapping_mul(0x9E37_79B1) ^ (x as u32).wrapping_mul(0x85EB_CA6B) ^ (y as u32).wrapping_mul(0xC2B2_AE35);
+fn chance(strand: u32, segment: u32, share: f32) -> f32 {
+    let place = (share * PLACES) as u32;
+    let mut h = strand.wrapping_mul(0x9E37_79B1) ^ segment.wrapping_mul(0x85EB_CA6B) ^ place.wrapping_mul(0xC2B2_AE35);
     h ^= h >> 15;
     h = h.wrapping_mul(0x2C1B_3C6D);
     h ^= h >> 13;
@@ -215,7 +220,7 @@ fn segment(
                 let inside = (i < steps) & (x >= 0) & (y >= 0) & (x < w) & (y < h);
                 let width = (a.width + (b.width - a.width) * t) * slope;
                 (at[k], depth[k], share[k]) = (y.wrapping_mul(w).wrapping_add(x), a.z + (b.z - a.z) * t, t);
-                covered |= u32::from(inside & (chance(strand, x, y) <= width)) << k;
+                covered |= u32::from(inside & (chance(strand, a.index as u32, t) <= width)) << k;
             }
             while covered != 0 {
                 let k = covered.trailing_zeros() as usize;
@@ -233,7 +238,7 @@ fn segment(
         let half = if thin { 0.0 } else { 0.5 * width };
         for m in floor(minor - half)..=floor(minor + half) {
             let (x, y) = if steep { (m, floor(at.y)) } else { (floor(at.x), m) };
-            if x < 0 || y < 0 || x >= w || y >= h || (thin && chance(strand, x, y) > width) {
+            if x < 0 || y < 0 || x >= w || y >= h || (thin && chance(strand, a.index as u32, t) > width) {
                 continue;
             }
             cover((y * w + x) as usize, a.z + (b.z - a.z) * t, t);
