@@ -21,6 +21,8 @@ pub(super) struct Log {
     pub terms: Vec<(String, Vec<(f64, f64)>)>,
     /// Cells with text, NaN or infinity.
     pub dropped: usize,
+    /// Columns of nothing but these.
+    pub lost: Vec<String>,
 }
 
 /// Reads a CSV file: a head with names, then numbers; empty cells are allowed.
@@ -37,7 +39,8 @@ pub(super) fn read(csv: &str) -> Result<Log, String> {
         return Err("the file has only one column".into());
     }
     let terms = head[1..].iter().map(|name| (name.clone(), Vec::new())).collect();
-    let mut log = Log { step: head[0].clone(), terms, dropped: 0 };
+    let mut log = Log { step: head[0].clone(), terms, dropped: 0, lost: Vec::new() };
+    let mut dropped = vec![0; head.len() - 1];
     for (i, line) in lines {
         let row = cells(line);
         if row.len() != head.len() {
@@ -45,14 +48,17 @@ pub(super) fn read(csv: &str) -> Result<Log, String> {
         }
         let step = row[0].parse::<f64>().ok().filter(|step| step.is_finite());
         let Some(step) = step else { return Err(format!("line {}: `{}` is no step", i + 1, row[0])) };
-        for (cell, (_, points)) in row[1..].iter().zip(&mut log.terms) {
+        for ((cell, (_, points)), dropped) in row[1..].iter().zip(&mut log.terms).zip(&mut dropped) {
             match cell.parse::<f64>() {
                 Ok(value) if value.is_finite() => points.push((step, value)),
                 _ if cell.is_empty() => {}
-                _ => log.dropped += 1,
+                _ => *dropped += 1,
             }
         }
     }
+    log.dropped = dropped.iter().sum();
+    let lost = log.terms.iter().zip(dropped).filter(|((_, points), dropped)| points.is_empty() && *dropped > 0);
+    log.lost = lost.map(|((name, _), _)| name.clone()).collect();
     log.terms.retain(|(_, points)| !points.is_empty());
     if log.terms.is_empty() {
         return Err("the file holds no numbers".into());
@@ -333,12 +339,19 @@ mod tests {
     #[test]
     fn panels_hold_names_safely_and_name_only_palette_colours() {
         let points: Vec<(f64, f64)> = (0..2000).map(|i| (f64::from(i), f64::from(1 + i % 2 * 99))).collect();
-        let log = Log { step: "step".into(), terms: vec![("a<b&\"c\"".into(), points)], dropped: 0 };
+        let log = Log { step: "step".into(), terms: vec![("a<b&\"c\"".into(), points)], dropped: 0, lost: Vec::new() };
         let svg = &draw(&[(String::new(), &log)], "x").unwrap()[0].svg;
         assert!(svg.contains("a&lt;b&amp;") && !svg.contains("a<b"), "names are escaped");
         assert!(svg.contains("(logarithmic)") && svg.contains("var(--curve)") && svg.contains("var(--raw)"));
         assert!(!svg.contains("\"#"), "a colour outside the palette");
         assert!(svg.len() < 60_000, "{} bytes", svg.len());
+    }
+
+    #[test]
+    fn columns_without_a_number_are_named() {
+        let log = read("step,loss,nothing,psnr,rate\n1,2,,nan,1\n2,nan,,inf,2\n").unwrap();
+        assert_eq!((log.dropped, log.lost), (3, vec!["psnr".to_string()]));
+        assert_eq!(log.terms.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["loss", "rate"]);
     }
 
     #[test]
@@ -355,7 +368,7 @@ mod tests {
     #[test]
     fn one_point_and_constant_curves_are_drawn() {
         for points in [vec![(5.0, 0.0)], vec![(0.0, 3.0), (1.0, 3.0)]] {
-            let log = Log { step: "step".into(), terms: vec![("loss".into(), points)], dropped: 0 };
+            let log = Log { step: "step".into(), terms: vec![("loss".into(), points)], dropped: 0, lost: Vec::new() };
             assert!(draw(&[(String::new(), &log)], "x").unwrap()[0].svg.contains("var(--curve)"));
         }
     }
@@ -364,7 +377,7 @@ mod tests {
     fn curves_of_several_rows_share_panels_and_the_first_drawing_names_them() {
         let log = |terms: &[&str]| {
             let terms = terms.iter().map(|term| (term.to_string(), vec![(0.0, 1.0), (9.0, 2.0)])).collect();
-            Log { step: "step".into(), terms, dropped: 0 }
+            Log { step: "step".into(), terms, dropped: 0, lost: Vec::new() }
         };
         let (both, one) = (log(&["loss", "rate"]), log(&["loss"]));
         let drawn = draw(&[("seed <1>".into(), &both), ("seed 2".into(), &one)], "x").unwrap();

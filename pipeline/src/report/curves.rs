@@ -66,6 +66,12 @@ pub(super) fn curves(
         if dropped > 0 {
             notes.push(format!("{} not drawn: text, NaN or infinite", counted(dropped, "value")));
         }
+        // a panel that is not there is missed by nobody who does not know of it
+        let drawn = |name: &String| some.iter().flat_map(|(_, log)| &log.terms).any(|(term, _)| term == name);
+        let mut lost: Vec<&String> = some.iter().flat_map(|(_, log)| &log.lost).filter(|name| !drawn(name)).collect();
+        lost.sort();
+        lost.dedup();
+        notes.extend(lost.iter().map(|name| format!("no curve of `{name}`, which holds no number")));
         let note = (!notes.is_empty()).then(|| notes.join("; "));
         blocks.push(Block::Drawings(curve::draw(&named, &format!("{prefix}-{:02}", some[0].0 + 1))?, note));
     }

@@ -93,6 +93,9 @@ pub(super) fn draw(nodes: &[FinishedNode]) -> Option<(Drawing, String)> {
     if drawn.parts.1 {
         legend.push("Names in italics: where a line goes on.");
     }
+    if nodes.iter().any(|node| node.name.ends_with("@*")) {
+        legend.push("Names that end in `@*`: the rows of all variants, below each other.");
+    }
     let drawing = Drawing { name: "stages.svg".into(), svg: drawn.svg, size: drawn.size, alt: drawn.alt };
     Some((drawing, legend.join(" ")))
 }

@@ -22,6 +22,8 @@ const VIDEOS: usize = 12;
 const EMBEDDED: u64 = 48 << 20;
 /// The page's width for one large picture, px.
 const PAGE: u32 = 1040;
+/// How high small pictures are made at most, px.
+const TALL: u32 = 1200;
 /// How long the shorter side of small pictures is made at least, if the page is wide enough, px.
 const LEGIBLE: u32 = 176;
 /// The same of videos, which need room for their buttons, px.
@@ -187,7 +189,7 @@ fn caption(manifest: &Manifest, row: usize, parts: &[String]) -> String {
 
 /// Small pictures are enlarged by a whole number, so that each pixel stays a square.
 fn zoom((width, height): (u32, u32), legible: u32, alone: bool) -> u32 {
-    let most = (PAGE / width.max(1)).max(1);
+    let most = (PAGE / width.max(1)).min(TALL / height.max(1)).max(1);
     if alone { most.min(4) } else { legible.div_ceil(width.min(height).max(1)).min(most) }
 }
 
@@ -325,6 +327,11 @@ mod tests {
         let sizes = [(64, 64), (512, 512), (512, 64), (2000, 20), (1, 0)];
         assert_eq!(sizes.map(|size| zoom(size, LEGIBLE, false)), [3, 1, 2, 1, 176]);
         assert_eq!(sizes.map(|size| zoom(size, LEGIBLE, true)), [4, 2, 2, 1, 4]);
+        assert_eq!(
+            [zoom((120, 900), LEGIBLE, true), zoom((120, 400), LEGIBLE, true)],
+            [1, 3],
+            "none is higher than a screen"
+        );
     }
 
     #[test]

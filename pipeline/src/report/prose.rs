@@ -20,6 +20,27 @@ pub(super) fn escape(text: &str) -> String {
     out
 }
 
+/// Letters of a word that may make the column wide that it stands in.
+const LONG: usize = 24;
+
+/// Text as HTML in which long words may be broken where their parts end, as names of variants and files have them.
+pub(super) fn breakable(text: &str) -> String {
+    let mut out = String::new();
+    for word in text.split_inclusive(' ') {
+        let long = word.chars().count() > LONG;
+        let mut line = 0;
+        for part in word.split_inclusive(['_', '/', ',', '=', '@']) {
+            if long && line >= LONG / 2 {
+                out.push_str("<wbr>");
+                line = 0;
+            }
+            out.push_str(&escape(part));
+            line += part.chars().count();
+        }
+    }
+    out
+}
+
 /// The HTML of some Markdown.
 pub(super) fn html(markdown: &str) -> String {
     let mut out = String::new();
@@ -124,6 +145,12 @@ fn span(text: &str) -> Option<(String, usize)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn long_words_may_be_broken() {
+        assert_eq!(breakable("no_diffusion & more"), "no_diffusion &amp; more");
+        assert_eq!(breakable("a_method <b>_with_a_very_long_name"), "a_method &lt;b&gt;_with_a_very_<wbr>long_name");
+    }
 
     #[test]
     fn blocks() {

@@ -16,11 +16,11 @@ pub(super) fn rates(nodes: &[FinishedNode], stages: &[String], count: Option<&st
         rows: Vec::new(),
         note: Some(format!(
             "busy: seconds that the tasks of these units took, in whichever run and on whichever machine that was, added up also where \
-             tasks ran side by side; a second: {what} over busy"
+             tasks ran side by side; {what} a second: {what} over busy"
         )),
         ..Table::default()
     };
-    table.head.push(Head { text: "a second".into(), number: true, ..Head::default() });
+    table.head.push(Head { text: format!("{what} a second"), number: true, ..Head::default() });
     let found: Vec<_> = stages.iter().map(|stage| (stage, rate(nodes, stage, count.unwrap_or(stage)))).collect();
     let style = Style::of(found.iter().filter_map(|(_, rate)| rate.as_ref().ok().and_then(Rate::per_second)));
     for (stage, rate) in found {

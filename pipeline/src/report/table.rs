@@ -27,7 +27,10 @@ pub(super) fn table(manifest: &Manifest, asked: &TableItem, shown: usize) -> any
     }
     let rows: Vec<usize> = (0..manifest.len()).filter(|&row| passes(manifest, row, &asked.filter)).collect();
     if rows.is_empty() {
-        let why = if manifest.is_empty() { "it has no rows" } else { "none of its rows is asked for" };
+        let why = match manifest.len() {
+            0 => "it has no rows".into(),
+            rows => format!("of {} there is none where {}", counted(rows, "row"), conditions(&asked.filter)),
+        };
         return Ok(Block::Notice(format!("not available: {why}")));
     }
     let kept = manifest.take(&rows);
@@ -37,12 +40,7 @@ pub(super) fn table(manifest: &Manifest, asked: &TableItem, shown: usize) -> any
         means(&kept, asked, shown)?
     };
     if !asked.filter.is_empty() {
-        let condition = |(column, values): &(String, Vec<Value>)| {
-            let values: Vec<String> = values.iter().map(numbers::value).collect();
-            format!("{column} is {}", values.join(" or "))
-        };
-        let conditions: Vec<String> = asked.filter.iter().map(condition).collect();
-        table.remark(format!("rows where {}", conditions.join(" and ")));
+        table.remark(format!("rows where {}", conditions(&asked.filter)));
     }
     if let Some(note) = &asked.note {
         table.remark(note.trim().into());
@@ -53,6 +51,15 @@ pub(super) fn table(manifest: &Manifest, asked: &TableItem, shown: usize) -> any
 /// A sentence for a column that is not there.
 pub(super) fn absent(manifest: &Manifest, column: &str) -> String {
     format!("not available: there is no column `{column}`; there are: {}", manifest.schema().names().join(", "))
+}
+
+/// Which rows are asked for, in words.
+fn conditions(filter: &[(String, Vec<Value>)]) -> String {
+    let condition = |(column, values): &(String, Vec<Value>)| {
+        let values: Vec<String> = values.iter().map(numbers::value).collect();
+        format!("{column} is {}", values.join(" or "))
+    };
+    filter.iter().map(condition).collect::<Vec<_>>().join(" and ")
 }
 
 fn passes(manifest: &Manifest, row: usize, filter: &[(String, Vec<Value>)]) -> bool {
