@@ -24,6 +24,8 @@ pub struct FinishedRun {
     pub workspace: PathBuf,
     /// When the run began, milliseconds since 1970 UTC.
     pub started: u64,
+    /// What it warned of.
+    pub warnings: Vec<String>,
     /// How long it took.
     pub seconds: f64,
     /// Where it ran.

@@ -53,6 +53,9 @@ pub struct Record {
     pub cached: usize,
     /// Units that failed.
     pub failed: usize,
+    /// What it warned of, and what earlier runs did whose rows it took; none in older records.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
     /// The machine.
     pub host: String,
     /// Its processor.
@@ -85,6 +88,29 @@ pub struct Called {
 /// The option by which an override is given: fields of stages are named `STAGE.FIELD`, parameters have no point.
 pub fn option_of(text: &str) -> &'static str {
     if text.split('=').next().is_some_and(|name| name.contains('.')) { "--set" } else { "--param" }
+}
+
+/// What the run before warned of in stages whose rows and inputs are the same now, and that did no work: nobody else
+/// says it again. `outcome` has what this one warned of.
+pub fn still_warned(workspace: &Path, plan: &Plan, recipe: &Path, outcome: &Outcome) -> Vec<String> {
+    let mut records = names(workspace).into_iter().rev().filter_map(|name| read(workspace, &name));
+    let whole = |one: &Record| !one.stages.iter().any(|stage| stage.left_out);
+    let Some(last) = records.find(|one| one.is_of(plan, recipe, &[]) && whole(one)) else { return Vec::new() };
+    let is_same = |i: usize| {
+        let then = last.stage(&plan.nodes[i].name).and_then(|then| then.table);
+        then.is_some() && then == outcome.tallies[i].table
+    };
+    let begin = |i: usize| format!("stage `{}`: ", plan.nodes[i].name);
+    let rests = |i: &usize| {
+        let (node, tally) = (&plan.nodes[*i], &outcome.tallies[*i]);
+        let inputs = node.from.iter().copied().chain(node.with.iter().map(|(_, i)| *i));
+        tally.executed + tally.failed == 0
+            && std::iter::once(*i).chain(inputs).all(is_same)
+            && !outcome.warnings.iter().any(|text| text.starts_with(&begin(*i)))
+    };
+    let begins: Vec<String> = (0..plan.nodes.len()).filter(rests).map(begin).collect();
+    let is_told = |text: &&String| begins.iter().any(|begin| text.starts_with(begin.as_str()));
+    last.warnings.iter().filter(is_told).cloned().collect()
 }
 
 /// Where records of runs lie.
@@ -349,6 +375,7 @@ pub fn write(
         executed,
         cached,
         failed,
+        warnings: outcome.warnings.clone(),
         host: host.name.clone(),
         cpu: host.cpu.clone(),
         threads: host.threads,

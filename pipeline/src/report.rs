@@ -182,7 +182,8 @@ fn document(run: &FinishedRun) -> anyhow::Result<Document> {
         blocks.push(Block::Listing("Parameters".into(), parameters));
     }
     blocks.push(Block::Listing(format!("Recipe {}", run.file), run.text.clone()));
-    Ok(Document { title: run.recipe.clone(), summary: summary(run), trouble: trouble(run), facts: facts(run), blocks })
+    let (title, warnings) = (run.recipe.clone(), run.warnings.clone());
+    Ok(Document { title, summary: summary(run), trouble: trouble(run), warnings, facts: facts(run), blocks })
 }
 
 /// The blocks of one item of the recipe's `report:`.
@@ -320,7 +321,10 @@ fn summary(run: &FinishedRun) -> String {
 
 fn trouble(run: &FinishedRun) -> Vec<String> {
     let sentence = |node: &FinishedNode| match node.state {
-        NodeState::Failed => Some(format!("Stage {} failed: {}.", node.name, counted(node.failed, "failed unit"))),
+        NodeState::Failed => {
+            let name = &node.name;
+            Some(format!("Stage {name} failed: {} (effigy log {name} says why).", counted(node.failed, "unit")))
+        }
         NodeState::Done if node.failed > 0 => {
             Some(format!("Stage {} goes on without {}, as it may.", node.name, counted(node.failed, "failed unit")))
         }

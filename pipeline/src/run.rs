@@ -236,7 +236,7 @@ fn pass(
     let at_rest = !failed && !run.cache.is_doubtful() && run.options.selection.is_all();
     let rest = if at_rest { Rest::of(plan, &run.used, &tables, run.cache)? } else { None };
     let jobs = run.executors.jobs().to_vec();
-    Ok(Ok(Outcome { tallies: run.tallies, states, tables, interrupted, rest, jobs }))
+    Ok(Ok(Outcome { tallies: run.tallies, states, tables, interrupted, rest, jobs, warnings: Vec::new() }))
 }
 
 impl<'a> Run<'a> {

@@ -120,6 +120,58 @@ fn the_report_works_in_a_browser_without_a_network() {
     assert!(chrome.complaints().is_empty(), "{:?}", chrome.complaints());
 }
 
+/// Names that are longer than a phone is wide, a picture that is wider, and something to be warned of.
+const WIDE: &str = "
+recipe: wide
+stages:
+  dot: { run: 'cp dot.png {out}/dot.png', shell: true, writes: { dot: blob } }
+  a: { rows: [{ k: a_name_that_is_much_longer_than_a_telephone_is_wide, v: 1 }] }
+  b: { rows: [{ k: a_name_that_is_much_longer_than_a_telephone_is_wide, v: 2 }] }
+  both: { join: [a, b], on: [k] }
+  a_stage_whose_name_is_much_longer_than_a_telephone_is_wide: { run: 'exit 1', shell: true, writes: { x: blob } }
+report:
+  - { table: both, title: A_heading_that_is_much_longer_than_a_telephone_is_wide }
+  - { table: both, title: Nothing, where: { v: 3 } }
+  - { images: dot, column: dot, title: A picture }
+";
+
+#[test]
+fn a_phone_shows_long_names_and_pictures_in_their_own_size() {
+    let space = start();
+    let mut bytes = Vec::new();
+    let mut encoder = png::Encoder::new(&mut bytes, 1000, 10);
+    encoder.set_color(png::ColorType::Rgb);
+    encoder.write_header().expect("a header").write_image_data(&[200; 1000 * 10 * 3]).expect("pixels");
+    std::fs::write(space.path("dot.png"), bytes).expect("it can be written");
+    space.write("r.yaml", WIDE);
+    space.settle();
+    assert_eq!(space.effigy(&["run", "r.yaml"]).code, 1);
+    let said = space.read("out/report.html");
+    for words in [
+        "of 1 row there is none where v is 3",
+        "1 warning<",
+        "both tables have <code>v</code>",
+        "failed: 1 unit (effigy log a_",
+    ] {
+        assert!(said.contains(words), "{words}");
+    }
+    let Some(program) = chrome::program() else { return };
+    let mut chrome = Chrome::start(&program, 800, 900);
+    let size = json!({"width": 390, "height": 844, "deviceScaleFactor": 1, "mobile": false});
+    chrome.call("Emulation.setDeviceMetricsOverride", size);
+    chrome.open(&space.path("out/report.html"));
+    assert_eq!(chrome.value("document.documentElement.scrollWidth > innerWidth"), false, "something stands out");
+    let width = "document.querySelector('figure img').clientWidth";
+    assert!(chrome.value(width).as_u64() < Some(390));
+    chrome.click("figure img");
+    assert_eq!(chrome.value(width), 1000, "a click gives a picture its own size");
+    assert_eq!(chrome.value("document.documentElement.scrollWidth > innerWidth"), false, "it moves within its place");
+    chrome.value("document.querySelector('figure img').focus()");
+    chrome.enter("");
+    assert!(chrome.value(width).as_u64() < Some(390), "and the keyboard takes it back");
+    assert!(chrome.complaints().is_empty(), "{:?}", chrome.complaints());
+}
+
 #[test]
 fn what_is_folded_away_is_printed() {
     let Some(program) = chrome::program() else { return };

@@ -94,6 +94,7 @@ pub fn last_run(recipe: &RecipeArgs, verb: &str) -> Result<Result<FinishedRun, u
         workspace: workspace.canonicalize().unwrap_or(workspace.clone()),
         started: last.as_ref().map_or(0, |last| last.started),
         seconds: last.as_ref().map_or(0.0, |last| last.seconds),
+        warnings: last.as_ref().map_or_else(Vec::new, |last| last.warnings.clone()),
         // where that run was, whatever is checked out by now
         host: last.as_ref().map_or_else(|| host::info(&plan.spec.dir, &plan.providers), Record::host),
         blob_path: Box::new(move |blob| places.find(blob)),

@@ -19,7 +19,9 @@ use anyhow::{Context, Result};
 use cache::Cache;
 use load::Loaded;
 use manifests::Digest;
+use std::cell::RefCell;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
@@ -141,8 +143,12 @@ impl Run {
         kept::begin(cache.root(), &id, &begun)?;
         // the commit is that at which it begins
         let host = host::info(&plan.spec.dir, &plan.providers);
-        let mut readers: Vec<Box<dyn Reader>> =
-            vec![progress::reader(self.json, self.quiet), live::reader(cache.root(), plan, started)];
+        let warnings = Warnings::default();
+        let mut readers: Vec<Box<dyn Reader>> = vec![
+            progress::reader(self.json, self.quiet),
+            live::reader(cache.root(), plan, started),
+            Box::new(warnings.clone()),
+        ];
         let emit = |readers: &mut Vec<Box<dyn Reader>>, event: Event| {
             readers.iter_mut().for_each(|reader| reader.hear(&event))
         };
@@ -154,6 +160,9 @@ impl Run {
                 kept::end(cache.root(), &id, &begun, false);
             }
         })?;
+        outcome.warnings = warnings.0.take();
+        let earlier = crate::record::still_warned(cache.root(), plan, &options.recipe, &outcome);
+        outcome.warnings.extend(earlier);
         let (executed, cached, failed) = outcome.totals();
         let seconds = began.elapsed().as_secs_f64();
         // first of all: whatever goes wrong from now on, what was done is on record
@@ -310,9 +319,25 @@ pub fn finished(
         workspace: cache.root().to_path_buf(),
         started,
         seconds,
+        warnings: outcome.warnings.clone(),
         host: host.clone(),
         blob_path: Box::new(cache.places()),
     })
+}
+
+/// Keeps what a run warns of, each text once.
+#[derive(Clone, Default)]
+struct Warnings(Rc<RefCell<Vec<String>>>);
+
+impl Reader for Warnings {
+    fn hear(&mut self, event: &Event) {
+        let mut all = self.0.borrow_mut();
+        if let Event::Warning { text } = event
+            && !all.contains(text)
+        {
+            all.push(text.clone());
+        }
+    }
 }
 
 /// A name for a run: when it began, and a few digits against collisions.

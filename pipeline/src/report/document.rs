@@ -14,6 +14,8 @@ pub(super) struct Document {
     pub summary: String,
     /// What went wrong, a sentence each; empty after a clean run.
     pub trouble: Vec<String>,
+    /// What the run warned of, a sentence each.
+    pub warnings: Vec<String>,
     /// Profile, time, machine, versions: name and value.
     pub facts: Vec<(String, String)>,
     /// Everything else, in reading order.

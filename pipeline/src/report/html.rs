@@ -2,6 +2,7 @@
 //! it. Knows no run.
 
 use super::document::{Block, Document, Drawing, Media, Table};
+use super::numbers;
 use super::palette::{Color, PALETTE};
 use super::prose;
 use anyhow::Context;
@@ -15,6 +16,8 @@ const COLUMN: u32 = 1040;
 const PAPER: (u32, u32) = (680, 870);
 /// Large pictures that stand below each other; of more nobody looks at each by itself.
 const FEW: usize = 6;
+/// More warnings than these are folded away.
+const FEW_WARNINGS: usize = 4;
 
 #[derive(Template)]
 #[template(path = "report.html")]

@@ -9,6 +9,9 @@ pub(super) fn render(document: &Document) -> String {
     for sentence in &document.trouble {
         out += &format!("> **{}**\n\n", escape(sentence));
     }
+    for text in &document.warnings {
+        out += &format!("> Warning: {}\n\n", escape(text));
+    }
     for (name, value) in &document.facts {
         out += &format!("- {}: {}\n", escape(name), escape(value));
     }

@@ -253,6 +253,7 @@ fn sample() -> FinishedRun {
         workspace: "/home/somebody/.effigy".into(),
         started: 1_767_225_599_000,
         seconds: 1151.0,
+        warnings: vec!["stage `frames`: irises were found in 3 of 6 moments".into()],
         host: HostInfo {
             name: "box".into(),
             cpu: "Some CPU at 2.4 GHz".into(),
@@ -283,6 +284,7 @@ fn both_renderings_tell_the_same() {
     let (out, markdown, html) = written(&run);
     for said in [
         "25 stages",
+        "irises were found in",
         "2025-12-31 23:59 UTC",
         "not available",
         "± ",
@@ -359,7 +361,7 @@ fn a_second_report_replaces_the_first_and_failures_are_on_top() {
     let avatar = run.nodes.iter_mut().find(|node| node.name == "avatar").unwrap();
     (avatar.state, avatar.executed, avatar.failed, avatar.manifest) = (NodeState::Failed, 0, 1, None);
     let html = fs::read_to_string(write(&run, out.path()).unwrap().html).unwrap();
-    let banner = html.find("Stage avatar failed: 1 failed unit.").unwrap();
+    let banner = html.find("Stage avatar failed: 1 unit (effigy log avatar says why).").unwrap();
     assert!(banner < html.find("<dl>").unwrap());
     assert!(html.contains("stage <code>scores</code>: something it needs failed"));
     let left: Vec<_> = fs::read_dir(out.path().join(FILES)).unwrap().map(|file| file.unwrap().file_name()).collect();

@@ -77,6 +77,8 @@ pub struct Outcome {
     pub rest: Option<Rest>,
     /// The jobs of a cluster that worked for it.
     pub jobs: Vec<String>,
+    /// What the user was warned of, if somebody has listened.
+    pub warnings: Vec<String>,
 }
 
 impl Outcome {
