@@ -328,6 +328,21 @@ stages:
     chrome.go(&server.address(&format!("#/run/{run}")));
     chrome.until("document.querySelector('.failures pre')?.innerText.includes('went wrong with 2')");
     chrome.until("document.querySelector('.trouble')?.innerText.includes('bad failed: 1 unit')");
+    // what goes on without some of its units has not failed, and what the run warned of is still told
+    let part = "bad: { run: 'test {n} = 1 && echo > {out}/x', shell: true, from: src, writes: { x: blob }, allow_failures: 0.5 }";
+    let stages = format!(
+        "  src: {{ rows: [{{ n: 1 }}, {{ n: 2 }}] }}\n  other: {{ rows: [{{ n: 1, v: 1 }}] }}\n  more: {{ rows: [{{ n: 1, v: 2 }}] }}\n  both: {{ join: [other, more], on: [n] }}\n  {part}\n"
+    );
+    space.write("r.yaml", &format!("recipe: broken\nstages:\n{stages}"));
+    space.settle();
+    space.effigy(&["run", "r.yaml"]);
+    let run = server.json("runs")["runs"][0]["run"].as_str().expect("a name").to_string();
+    let told = server.json(&format!("run?run={run}"));
+    assert!(told["warnings"][0].as_str().is_some_and(|text| text.contains("both tables have `v`")), "{told}");
+    chrome.go(&server.address(&format!("#/run/{run}")));
+    chrome
+        .until("document.querySelector('.trouble.mild')?.innerText.includes('bad goes on without 1 unit that failed')");
+    chrome.until("document.querySelector('details.trouble.mild')?.innerText.includes('both tables have `v`')");
     assert!(chrome.complaints().is_empty(), "{:?}", chrome.complaints());
 }
 

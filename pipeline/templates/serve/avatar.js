@@ -249,7 +249,7 @@ export function controls(told, state, changed, front, moved = changed) {
     h("h2", {}, "Directions"),
     told.directions.length ? h("p", { class: "note" }, "In which the tracked expressions vary most, in standard deviations, with their share of the variance.")
       : h("p", { class: "note" }, "The tracked expressions do not vary."),
-    told.directions.map((one, i) => slider([`${i + 1}`, `direction ${i + 1}, ${Math.round(100 * one.share)} % of the variance`], `${Math.round(100 * one.share)} %`, -told.reach, told.reach, state.along[i], (value) => { state.along[i] = value; changed(); })),
+    told.directions.map((one, i) => slider([`${i + 1}`, `direction ${i + 1}, ${percent(one.share)} of the variance`], percent(one.share), -told.reach, told.reach, state.along[i], (value) => { state.along[i] = value; changed(); })),
     told.eyes?.gaze || told.eyes?.lids ? [
       h("h2", {}, "Eyes"),
       h("p", { class: "note" }, "What the avatar is told of eyes beside the expression: they are no part of the surface."),
@@ -268,6 +268,9 @@ export function controls(told, state, changed, front, moved = changed) {
     h("p", {}, h("button", { click: reset, name: "reset" }, "Reset sliders"), " ", h("button", { click: front, name: "front" }, "Camera in front")),
     sliders);
 }
+
+/** A share; one that is small is not nothing. */
+const percent = (share) => (share > 0 && share < 0.005 ? "< 1 %" : `${Math.round(100 * share)} %`);
 
 function slider([name, label], remark, low, high, value, moved) {
   const shown = h("output", {}, String(value));

@@ -40,6 +40,9 @@ export async function compare(place, _parts, fields, signal) {
       !compared ? "no stage was finished in both runs" : differ.length ? `${counted(differ.length, "stage")} of ${compared} ${verb}` : "all stages that both finished put out the same rows",
       open.length ? `${counted(open.length, "stage")} not finished in one of them` : "",
     ].filter(Boolean).join("; "))));
+    const [was, is] = [old, next].map((run) => Object.fromEntries(run.params ?? []));
+    const own = different(was, is, (value) => value);
+    if (own) place.append(h("p", {}, h("span", { class: "faint" }, "Parameters of the recipe: "), own));
     const stageAt = (stage) => link(["compare"], { old: chosen.old, new: chosen.new, stage });
     const same = pairs.filter((pair) => pair.state === "equal");
     if (differ.length) place.append(overview(differ, stageAt));
@@ -83,18 +86,22 @@ function together(old, next) {
   });
 }
 
+/** Parameters that differ, with both values as `write` has them. */
+function different(a = {}, b = {}, write = JSON.stringify) {
+  const all = [...new Set([...Object.keys(a), ...Object.keys(b)])];
+  const text = (value) => (value === undefined ? "nothing" : write(value));
+  return all.filter((key) => JSON.stringify(a[key]) !== JSON.stringify(b[key])).map((key) => `${key}: ${text(a[key])} → ${text(b[key])}`).join(", ");
+}
+
 function overview(pairs, stageAt) {
-  const told = (name, a, b) => {
-    const all = [...new Set([...Object.keys(a ?? {}), ...Object.keys(b ?? {})])];
-    const text = (value) => (value === undefined ? "nothing" : JSON.stringify(value));
-    return all.filter((key) => JSON.stringify(a?.[key]) !== JSON.stringify(b?.[key])).map((key) => `${key}: ${text(a?.[key])} → ${text(b?.[key])}`).join(", ");
-  };
+  const told = (pair) => different(pair.old?.params, pair.new?.params);
+  const any = pairs.some(told);
   const row = (pair) => h("tr", { class: pair.state },
     h("td", {}, pair.both ? h("a", { href: stageAt(pair.name) }, pair.name) : pair.name),
     h("td", {}, h("span", { class: `state ${pair.state}` }, pair.state)),
     h("td", { class: "number" }, pair.old?.rows ?? ""), h("td", { class: "number" }, pair.new?.rows ?? ""),
-    h("td", { class: "faint" }, told(pair.name, pair.old?.params, pair.new?.params)));
-  return table(["Stage", "Rows", h("th", { class: "number" }, "Old"), h("th", { class: "number" }, "New"), "Parameters that differ"], pairs.map(row));
+    any ? h("td", { class: "faint" }, told(pair)) : null);
+  return table(["Stage", "Rows", numeral("Old rows"), numeral("New rows"), any ? "Parameters that differ" : null].filter(Boolean), pairs.map(row));
 }
 
 /** What the server found of the rows. */
@@ -108,11 +115,13 @@ function told(diff, state) {
   const example = (one) => h("tr", {}, h("td", {}, one.row), h("td", {}, one.cells.map(([name, a, b]) => h("div", {}, h("span", { class: "faint" }, `${name} `), `${a} → ${b}`))));
   return [
     h("p", { class: "summary" }, parts.filter(([count]) => count).map(([count, word]) => `${count} ${word}`).join(", ") || "no rows", columns.length ? `; ${columns.join(", ")}` : ""),
-    diff.columns.length ? table(["Column", "Rows that differ", "Mean", "Largest difference"], diff.columns.map(column)) : null,
+    diff.columns.length ? table(["Column", numeral("Rows that differ"), numeral("Their mean"), numeral("Largest difference")], diff.columns.map(column)) : null,
     diff.examples.length ? h("details", {}, h("summary", {}, `Rows that changed${diff.examples.length < diff.changed ? ` (the first ${diff.examples.length})` : ""}`), table(["Row", "Old → new"], diff.examples.map(example))) : null,
     alone("Rows that came", diff.came), alone("Rows that went", diff.went),
   ].filter(Boolean);
 }
+
+const numeral = (text) => h("th", { class: "number" }, text);
 
 const alone = (title, names) => (names.length ? h("details", {}, h("summary", {}, title), h("ul", {}, names.map((name) => h("li", {}, name)))) : null);
 
@@ -157,15 +166,17 @@ function figure(pair, { left, right }) {
   const [a, b] = [pair.left[left], pair.right[right]];
   const numbers = pair.numbers.filter(([, old, next]) => old !== next).slice(0, 4);
   return h("figure", {},
-    isPicture(a) && isPicture(b) ? slider(address(a), address(b)) : h("p", { class: "faint" }, "no two pictures"),
+    isPicture(a) && isPicture(b) ? slider([address(a), address(b)], pair.name) : h("p", { class: "faint" }, "no two pictures"),
     h("figcaption", {}, pair.name, a?.blob && a.blob === b?.blob ? h("span", { class: "faint" }, " · equal") : null,
       numbers.map(([name, old, next]) => h("div", {}, `${name} ${old === null ? "~" : digits(old)} → ${next === null ? "~" : digits(next)}`))));
 }
 
 /** Two pictures, one above the other; the line between them follows the pointer, and the arrow keys of the range below. */
-function slider(old, next) {
-  const above = h("img", { src: old, alt: "the old file is not kept any more", draggable: "false", class: "above" });
-  const below = h("img", { src: next, alt: "the new file is not kept any more", draggable: "false" });
+function slider([old, next], name) {
+  const image = (src, which, kind) => h("img", {
+    src, alt: `${which}: ${name}`, draggable: "false", class: kind, error: (event) => { event.target.alt = `the ${which} file is not kept any more`; },
+  });
+  const [above, below] = [image(old, "old", "above"), image(next, "new", null)];
   const line = h("span", { class: "line" });
   const range = h("input", { type: "range", min: 0, max: 100, value: 50, "aria-label": "how much of the old picture is seen", input: () => set(Number(range.value)) });
   const set = (share) => {

@@ -74,7 +74,7 @@ function paged(place, page, state, go, digest) {
       h("button", { class: "heading", title: `${type}; sort by it`, "data-focus": `column ${name}`, click: () => go({ order: next }) }, name, up ? " ▴" : down ? " ▾" : ""));
   };
   const written = page.columns.map(([, type, facts]) => (type === "f64" ? alike(facts) : digits));
-  const shownCell = (cell, i) => (typeof cell === "number" ? h("td", { class: "number" }, written[i](cell)) : h("td", {}, content(cell, false)));
+  const shownCell = (cell, i) => (typeof cell === "number" ? h("td", { class: "number" }, written[i](cell)) : h("td", {}, content(cell, false, page.columns[i][0])));
   // a click anywhere on a row shows it in full; its number is what the keyboard reaches
   const row = ([index, cells], i) => h("tr", { click: (event) => { if (!event.target.closest("a")) whole(place, digest, page, order, i); } },
     h("td", { class: "number" }, h("button", { class: "heading", "data-focus": `row ${i}`, "aria-label": `row ${index} in full`, "aria-haspopup": "dialog" }, index)),
@@ -106,10 +106,10 @@ function arranged(columns) {
 }
 
 /** A value as it is seen, small or large. */
-export function content(cell, large) {
+export function content(cell, large, name = "") {
   if (cell === null) return h("span", { class: "faint" }, "~");
   if (isPicture(cell)) {
-    const image = h("img", { src: address(cell), loading: large ? null : "lazy", alt: "", class: large ? "large" : "thumbnail", title: bytes(cell.len) });
+    const image = h("img", { src: address(cell), loading: large ? null : "lazy", alt: name, class: large ? "large" : "thumbnail", title: bytes(cell.len) });
     // small pictures are enlarged as they are, pixel by pixel
     image.addEventListener("load", () => image.classList.toggle("pixels", image.naturalWidth < 200));
     return large ? h("a", { href: address(cell), target: "_blank", rel: "noopener" }, image) : image;
@@ -151,7 +151,7 @@ function whole(place, digest, page, order, at) {
       const told = await get("rows", { table: digest, offset: index, limit: 1, whole: 1 });
       if (at !== next) return;
       const [, cells] = told.rows[0];
-      const line = (i) => [h("dt", { title: page.columns[i][1] }, page.columns[i][0]), h("dd", {}, content(cells[i], true))];
+      const line = (i) => [h("dt", { title: page.columns[i][1] }, page.columns[i][0]), h("dd", {}, content(cells[i], true, page.columns[i][0]))];
       put(body, h("dl", {}, order.map(line)));
       box.scrollTop = 0;
     } catch (error) {

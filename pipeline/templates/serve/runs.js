@@ -11,6 +11,9 @@ const PAGE = 100;
 /** More stages than this are drawn when somebody asks for it. */
 const DRAWN = 60;
 
+/** More warnings than these are folded away. */
+const WARNED = 4;
+
 /** More stages that wait for their turn are only named. */
 const WAITING = 8;
 
@@ -117,7 +120,7 @@ function progress() {
   return { place, show, drawn: known };
 }
 
-const HEADINGS = () => ["Stage", "", numeral("Units"), numeral("Known"), "Remark"];
+const HEADINGS = () => ["Stage", "State", numeral("Units"), numeral("Known"), "Remark"];
 
 /** Rows of a table by the names of stages. */
 function lines() {
@@ -125,7 +128,7 @@ function lines() {
   const line = (name) => {
     const bar = h("progress", { max: 1, "aria-label": `share of ${name} that is done` });
     const [share, state, units, known, note] = [h("span", { class: "share" }), h("span"), h("td", { class: "number" }), h("td", { class: "number" }), h("td", { class: "faint" })];
-    const row = h("tr", {}, h("td", {}, name), h("td", { class: "bar" }, bar, share, state), units, known, note);
+    const row = h("tr", {}, h("td", { class: "name" }, name), h("td", { class: "bar" }, bar, share, state), units, known, note);
     return { row, bar, share, state, units, known, note };
   };
   return {
@@ -155,7 +158,7 @@ function lines() {
 }
 
 function over({ runs: all, total }, offset, on) {
-  if (!total) return [h("h1", {}, "Runs"), h("p", {}, on ? "No run is over yet." : "This workspace has seen no run yet. `effigy run RECIPE` makes one.")];
+  if (!total) return [h(on ? "h2" : "h1", {}, "Runs"), h("p", {}, on ? "No run is over yet." : "This workspace has seen no run yet. `effigy run RECIPE` makes one.")];
   if (!all.length) return [h("h1", {}, "Runs"), h("p", {}, `There are only ${counted(total, "run")}. `, h("a", { href: link([]) }, "The last ones"))];
   const row = (one) => h("tr", {},
     h("td", { class: "whole" }, h("a", { href: link(["run", one.run]) }, moment(one.started))),
@@ -180,7 +183,7 @@ export async function run(place, [name], _fields, signal) {
   const told = await get("run", { run: name }, signal);
   const rowsOf = (stage) => link(["rows", told.run, stage.name]);
   const row = (stage) => [h("tr", { id: `stage-${stage.name}` },
-    h("td", {}, stage.kept ? h("a", { href: rowsOf(stage) }, stage.name) : stage.name),
+    h("td", { class: "name" }, stage.kept ? h("a", { href: rowsOf(stage) }, stage.name) : stage.name),
     h("td", { class: "faint" }, stage.kind),
     h("td", { class: "whole" }, outcome(stage.state)),
     number(stage.rows), number(stage.executed || ""), number(stage.cached || ""), number(stage.failed || ""), number(duration(stage.seconds)),
@@ -195,8 +198,14 @@ export async function run(place, [name], _fields, signal) {
       told.avatar ? [" · ", h("a", { href: link(["avatar", told.run]) }, "See the avatar")] : null),
   );
   if (failed.length) {
-    place.append(h("div", { class: "trouble" }, failed.map((stage) => h("p", {}, h("button", { class: "plain", click: show(stage) }, stage.name),
-      ` failed: ${counted(stage.failed, "unit")}${why(stage)}`))));
+    // a stage may go on without some of its units
+    const ending = (stage) => (stage.state === "done" ? ` goes on without ${counted(stage.failed, "unit")} that failed, as it may` : ` failed: ${counted(stage.failed, "unit")}`);
+    place.append(h("div", { class: failed.every((stage) => stage.state === "done") ? "trouble mild" : "trouble" },
+      failed.map((stage) => h("p", {}, h("button", { class: "plain", click: show(stage) }, stage.name), `${ending(stage)}${why(stage)}`))));
+  }
+  const warned = told.warnings ?? [];
+  if (warned.length) {
+    place.append(h("details", { class: "trouble mild", open: warned.length <= WARNED }, h("summary", {}, counted(warned.length, "warning")), warned.map((text) => h("p", {}, text))));
   }
   if (told.svg) {
     const picture = h("div", { class: "drawing" }, linked(drawing(told.svg), told.stages.filter((stage) => stage.kept), rowsOf));
