@@ -149,7 +149,7 @@ fn a_phone_shows_long_names_and_pictures_in_their_own_size() {
     let said = space.read("out/report.html");
     for words in [
         "of 1 row there is none where v is 3",
-        "1 warning<",
+        "<details class=\"mild\" open>",
         "both tables have <code>v</code>",
         "failed: 1 unit (effigy log a_",
     ] {
@@ -178,8 +178,9 @@ fn what_is_folded_away_is_printed() {
     let space = start();
     let mut chrome = Chrome::start(&program, 1200, 900);
     chrome.open(&space.path("out/report.html"));
-    let hidden = "[...document.querySelectorAll('details')].filter((e) => e.clientHeight < 2 * e.querySelector('summary').clientHeight).length";
-    let count = chrome.value("document.querySelectorAll('details').length");
+    // a few warnings are not folded away
+    let hidden = "[...document.querySelectorAll('details:not(.mild)')].filter((e) => e.clientHeight < 2 * e.querySelector('summary').clientHeight).length";
+    let count = chrome.value("document.querySelectorAll('details:not(.mild)').length");
     assert!(count.as_u64() >= Some(1), "the recipe is there");
     assert_eq!(chrome.value(hidden), count, "on the screen they are folded");
     chrome.call("Emulation.setEmulatedMedia", json!({"media": "print"}));
