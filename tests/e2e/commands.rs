@@ -312,7 +312,7 @@ report:
         let said = space.effigy(&[write, "r.yaml"]);
         assert!(said.out.contains("report: out/report.html"), "{write}: {}{}", said.out, said.err);
         let page = space.read("out/report.html");
-        let told = ["Stage fit failed: 1 failed unit.", "so they did not run: used."];
+        let told = ["Stage fit failed: 1 unit (effigy log fit says why).", "so they did not run: used."];
         assert!(told.iter().all(|part| page.contains(part)) && !page.contains("as it may"), "{write}: {page}");
         std::fs::remove_dir_all(space.path("out")).expect("it is there");
     }
@@ -479,7 +479,10 @@ report:
         let said = space.effigy(&[write, "r.yaml"]);
         assert_eq!(said.code, i32::from(write == "run"), "{}{}", said.out, said.err);
         let page = space.read("out/report.html");
-        let told = ["Stage train@seed=2 failed: 1 failed unit.", "so they did not run: score@seed=2."];
+        let told = [
+            "Stage train@seed=2 failed: 1 unit (effigy log train@seed=2 says why).",
+            "so they did not run: score@seed=2.",
+        ];
         assert!(told.iter().all(|part| page.contains(part)), "{write}: {page}");
         let text = space.read("out/report.md");
         assert!(text.contains("| seed |") && text.contains("| 1 |") && !text.contains("| 2 |"), "{write}: {text}");
