@@ -157,8 +157,8 @@ fn shade(posed: &PosedHead<'_>, strand: usize, point: usize, p: Vec3, tangent: V
     sum
 }
 
-/// A hash in [0, 1) of a strand's segment and a place in it, which is a share of its length. It goes with the strand: in
-/// a film hair does not sparkle behind a grid that stands still.
+/// A hash in [0, 1) of a strand's segment and a place in it, which is a share of its length. It goes with the strand:
+/// in a film hair does not sparkle behind a grid that stands still.
 #[inline(always)]
 fn chance(strand: u32, segment: u32, share: f32) -> f32 {
     let place = (share * PLACES) as u32;
