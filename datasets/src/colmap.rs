@@ -83,7 +83,7 @@ pub fn read(root: &Path, folder: &Path) -> Result<Vec<View>, Fault> {
         ));
     };
     if posed.is_empty() {
-        return Err(Fault::at(&images, "(file)", "no picture", "at least one", "did COLMAP place any picture?"));
+        return Err(Fault::whole(&images, "no picture", "at least one", "did COLMAP place any picture?"));
     }
     // the first folder that has the first picture; without any, errors speak of the usual one
     let folders = ["images", "input", "rgb", ""].map(|name| root.join(name));

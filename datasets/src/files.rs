@@ -29,13 +29,16 @@ pub(crate) fn json(path: &Path) -> Result<Value, Fault> {
                 "is it the file that was meant? JSON knows no NaN, no Infinity and no comments: export it again without"
             }
         };
-        Fault::field(path, "(file)", format!("text that is not JSON ({e})"), "a JSON object", hint)
+        Fault::whole(path, format!("text that is not JSON ({e})"), "a JSON object", hint)
     })
 }
 
 /// Writes a file by one rename; makes the folders that are needed.
 pub(crate) fn put(path: &Path, bytes: &[u8]) -> Result<(), Fault> {
-    let partial = path.with_extension("partial");
+    // beside `x.json` there may be an `x.npy`
+    let mut name = path.file_name().unwrap_or_default().to_os_string();
+    name.push(".partial");
+    let partial = path.with_file_name(name);
     let write = || {
         path.parent().map_or(Ok(()), std::fs::create_dir_all)?;
         std::fs::write(&partial, bytes)?;

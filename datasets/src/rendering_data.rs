@@ -255,9 +255,8 @@ pub fn open(folder: &Path) -> Result<(Config, Stats, Listing), Fault> {
 
 /// The first of the missing files as an error, with their number.
 pub fn missing_files(missing: &[PathBuf]) -> Option<Fault> {
-    Some(Fault::field(
+    Some(Fault::whole(
         missing.first()?,
-        "(file)",
         match missing.len() {
             1 => "no such file".into(),
             n => format!("no such file, nor {} others", n - 1),

@@ -90,27 +90,40 @@ pub fn option_of(text: &str) -> &'static str {
     if text.split('=').next().is_some_and(|name| name.contains('.')) { "--set" } else { "--param" }
 }
 
-/// What the run before warned of in stages whose rows and inputs are the same now, and that did no work: nobody else
+/// So many runs are looked at for what they warned of.
+const LOOKED_AT: usize = 50;
+
+/// What earlier runs warned of in stages that did no work now and whose table is the one that they left: nobody else
 /// says it again. `outcome` has what this one warned of.
+///
+/// A stage that worked on a part of its rows says what it warned of now alone: it is not known to which of the others
+/// an earlier warning belonged.
 pub fn still_warned(workspace: &Path, plan: &Plan, recipe: &Path, outcome: &Outcome) -> Vec<String> {
-    let mut records = names(workspace).into_iter().rev().filter_map(|name| read(workspace, &name));
-    let whole = |one: &Record| !one.stages.iter().any(|stage| stage.left_out);
-    let Some(last) = records.find(|one| one.is_of(plan, recipe, &[]) && whole(one)) else { return Vec::new() };
-    let is_same = |i: usize| {
-        let then = last.stage(&plan.nodes[i].name).and_then(|then| then.table);
-        then.is_some() && then == outcome.tallies[i].table
-    };
-    let begin = |i: usize| format!("stage `{}`: ", plan.nodes[i].name);
-    let rests = |i: &usize| {
-        let (node, tally) = (&plan.nodes[*i], &outcome.tallies[*i]);
-        let inputs = node.from.iter().copied().chain(node.with.iter().map(|(_, i)| *i));
-        tally.executed + tally.failed == 0
-            && std::iter::once(*i).chain(inputs).all(is_same)
-            && !outcome.warnings.iter().any(|text| text.starts_with(&begin(*i)))
-    };
-    let begins: Vec<String> = (0..plan.nodes.len()).filter(rests).map(begin).collect();
-    let is_told = |text: &&String| begins.iter().any(|begin| text.starts_with(begin.as_str()));
-    last.warnings.iter().filter(is_told).cloned().collect()
+    let records = names(workspace).into_iter().rev().filter_map(|name| read(workspace, &name));
+    let mut open: Vec<usize> = (0..plan.nodes.len())
+        .filter(|i| {
+            let tally = &outcome.tallies[*i];
+            tally.executed + tally.failed == 0 && tally.table.is_some()
+        })
+        .collect();
+    let mut told: Vec<String> = Vec::new();
+    for record in records.filter(|one| one.is_of(plan, recipe, &[])).take(LOOKED_AT) {
+        // the last run that had a table of the stage
+        open.retain(|i| {
+            let name = &plan.nodes[*i].name;
+            let Some(table) = record.stage(name).and_then(|then| then.table) else { return true };
+            if Some(table) == outcome.tallies[*i].table {
+                let begin = format!("stage `{name}`: ");
+                let is_new = |text: &&String| text.starts_with(&begin) && !outcome.warnings.contains(text);
+                told.extend(record.warnings.iter().filter(is_new).cloned());
+            }
+            false
+        });
+        if open.is_empty() {
+            break;
+        }
+    }
+    told
 }
 
 /// Where records of runs lie.

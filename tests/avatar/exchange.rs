@@ -177,7 +177,7 @@ fn a_folder_that_is_not_whole_is_named() {
     std::fs::write(space.path(uv), &whole[..whole.len() / 2]).expect("it is ours");
     run(&["expected a whole PNG", "hint"]);
     std::fs::remove_file(space.path(uv)).expect("it is there");
-    run(&["uv/frame_00003.png, field `(file)`: found no such file", "partial: true"]);
+    run(&["uv/frame_00003.png: found no such file", "partial: true"]);
     space.settle();
     let said = space.effigy(&["run", "in.yaml", "--set", "pictures.partial=true"]);
     assert_eq!(said.code, 0, "{}\n{}", said.out, said.err);

@@ -162,14 +162,44 @@ fn a_phone_shows_long_names_and_pictures_in_their_own_size() {
     chrome.open(&space.path("out/report.html"));
     assert_eq!(chrome.value("document.documentElement.scrollWidth > innerWidth"), false, "something stands out");
     let width = "document.querySelector('figure img').clientWidth";
-    assert!(chrome.value(width).as_u64() < Some(390));
+    assert!(chrome.value(width).as_u64().is_some_and(|width| width < 390));
     chrome.click("figure img");
     assert_eq!(chrome.value(width), 1000, "a click gives a picture its own size");
     assert_eq!(chrome.value("document.documentElement.scrollWidth > innerWidth"), false, "it moves within its place");
     chrome.value("document.querySelector('figure img').focus()");
     chrome.enter("");
-    assert!(chrome.value(width).as_u64() < Some(390), "and the keyboard takes it back");
+    assert!(chrome.value(width).as_u64().is_some_and(|width| width < 390), "and the keyboard takes it back");
     assert!(chrome.complaints().is_empty(), "{:?}", chrome.complaints());
+}
+
+#[test]
+fn what_was_warned_of_is_told_as_long_as_its_rows_are_taken() {
+    let space = Space::new();
+    space.write(
+        "r.yaml",
+        "
+recipe: warned
+params: { fail: 0 }
+stages:
+  src: { rows: [{ n: 1 }] }
+  gate: { run: 'echo {n} > {out}/x; exit {param.fail}', shell: true, from: src, params: { fail: '${fail}' }, writes: { x: blob } }
+  a: { run: 'echo \"warning: lens is guessed\" >&2; cp {x} {out}/y', shell: true, from: gate, writes: { y: blob } }
+report: [{ table: src }]
+",
+    );
+    space.settle();
+    let warned = |args: &[&str], code: i32| {
+        assert_eq!(space.effigy(&[&["run", "r.yaml"], args].concat()).code, code);
+        space.read("out/report.md").matches("lens is guessed").count()
+    };
+    assert_eq!(warned(&[], 0), 1);
+    assert_eq!(warned(&[], 0), 1, "nothing ran");
+    assert_eq!(warned(&["--param", "fail=1"], 1), 0, "it was not reached");
+    assert_eq!(warned(&["--only", "gate"], 0), 0, "nor asked for");
+    assert_eq!(warned(&[], 0), 1, "its row is that of the first run");
+    space.write("r.yaml", &space.read("r.yaml").replace("echo \"warning: lens is guessed\" >&2; ", ""));
+    assert_eq!(warned(&[], 0), 0, "it ran anew, and said nothing");
+    assert_eq!(warned(&[], 0), 0);
 }
 
 #[test]

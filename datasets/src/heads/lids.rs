@@ -71,11 +71,11 @@ impl Profile {
             let step = Self::step(p.normalize_or_zero().z).round() as usize;
             farthest[step] = farthest[step].max(p.length());
         }
-        // a step without a point of its own is as far as the one before it
-        for i in 1..STEPS {
-            if farthest[i] == 0.0 {
-                farthest[i] = farthest[i - 1];
-            }
+        // a step without a point of its own is as far as the one before it, the first ones as the first that has one
+        let mut before = farthest.into_iter().find(|far| *far > 0.0).unwrap_or(0.0);
+        for far in &mut farthest {
+            before = if *far > 0.0 { *far } else { before };
+            *far = before;
         }
         Self(farthest)
     }

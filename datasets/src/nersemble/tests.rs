@@ -66,7 +66,7 @@ fn calibration_round_trips_and_its_errors_are_exact() {
         let error = read_calibration(&path).unwrap_err().to_string();
         assert!(error.contains(expected), "{error}");
     };
-    check("{", "field `(file)`");
+    check("{", "text that is not JSON");
     check("{}", "field `world_2_cam`: found nothing");
     check(
         r#"{"world_2_cam": {"1": [[1,2],[3,4]]}, "intrinsics": []}"#,

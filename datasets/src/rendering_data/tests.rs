@@ -217,12 +217,12 @@ fn folders_that_disagree_with_their_statistics_are_named() {
         "`available_sequences.18.EMO-1-shout+laugh`: found no such sequence, expected such sequence, as in config.json",
     ]);
     spoil("}", "");
-    check(&["stats.json, field `(file)`: found text that is not JSON"]);
+    check(&["stats.json: found text that is not JSON"]);
     stats(&[0, 3, 6]).write(&place).unwrap();
     let listing = open(root.path()).unwrap().2;
     assert_eq!(listing.missing, frame(6).paths(root.path()));
     let error = missing_files(&listing.missing).unwrap();
-    assert!(error.to_string().contains("depths/frame_00006.png, field `(file)`: found no such file, nor 4 others"));
+    assert!(error.to_string().contains("depths/frame_00006.png: found no such file, nor 4 others"));
     std::fs::remove_file(&place).unwrap();
     check(&["stats.json", "No such file"]);
     assert!(list(&root.path().join("v9.9")).unwrap_err().to_string().contains("v9.9"));

@@ -289,7 +289,7 @@ fn errors_say_where_and_what() {
     for length in 0..text.len() {
         fs::write(&path, &text[..length]).unwrap();
         let error = read(std::slice::from_ref(&path)).unwrap_err().to_string();
-        assert!(error.contains("transforms.json, field `(file)`"), "{error}");
+        assert!(error.contains("transforms.json: found text that is not JSON"), "{error}");
     }
     // what was cut off is told from what Python writes for a number that is none
     let hint = |text: &str| {

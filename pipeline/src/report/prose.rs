@@ -41,6 +41,18 @@ pub(super) fn breakable(text: &str) -> String {
     out
 }
 
+/// A sentence of ours, or of a program, as HTML: what stands between backticks is code, all else is text.
+pub(super) fn quoted(text: &str) -> String {
+    if !text.matches('`').count().is_multiple_of(2) {
+        return escape(text);
+    }
+    let part = |(i, part): (usize, &str)| match i % 2 {
+        0 => escape(part),
+        _ => format!("<code>{}</code>", escape(part)),
+    };
+    text.split('`').enumerate().map(part).collect()
+}
+
 /// The HTML of some Markdown.
 pub(super) fn html(markdown: &str) -> String {
     let mut out = String::new();

@@ -253,7 +253,7 @@ fn sample() -> FinishedRun {
         workspace: "/home/somebody/.effigy".into(),
         started: 1_767_225_599_000,
         seconds: 1151.0,
-        warnings: vec!["stage `frames`: irises were found in 3 of 6 moments".into()],
+        warnings: vec!["stage `frames`: irises were found in 3 of 6 moments <b>*in* c:\\x".into()],
         host: HostInfo {
             name: "box".into(),
             cpu: "Some CPU at 2.4 GHz".into(),
@@ -296,6 +296,8 @@ fn both_renderings_tell_the_same() {
         assert!(html.contains(said), "the page lacks {said}");
         assert!(markdown.contains(said), "the Markdown lacks {said}");
     }
+    let warned = "stage <code>frames</code>: irises were found in 3 of 6 moments &lt;b&gt;*in* c:\\x<";
+    assert!(html.contains(warned), "words of programs are no Markdown");
     assert!(html.contains("<strong class=\"best\">25.") && markdown.contains("| **25."), "the best PSNR is bold");
     assert!(html.contains("<strong class=\"best\">0.061") && markdown.contains("| **0.061"), "the least L1 is bold");
     assert!(run.nodes.iter().all(|node| html.contains(&node.name) && html.contains(&node.key)));

@@ -18,12 +18,17 @@ use std::path::Path;
 /// # Errors
 /// If two have different rates; the message names them.
 pub fn ensure_one_rate<'a>(videos: impl Iterator<Item = &'a Path>, cx: &Cx<'_>) -> Result<()> {
-    let mut clocks = Vec::new();
+    let (mut clocks, mut times) = (Vec::new(), Vec::new());
     for path in videos {
         // one that is broken is told by whoever reads its frames, and keeps nothing else from being read
         let Ok(video) = VideoReader::open(path) else { continue };
         let (rate, frames) = (video.rate()?, video.promised()?);
-        clocks.push(Clock { path, rate, frames, uneven: of(path).as_deref().and_then(uneven) });
+        clocks.push(Clock { path, rate, frames, uneven: None });
+        times.push(of(path));
+    }
+    // cameras of one trigger leave out the same frames, and are together all the same
+    if !agree(&times) {
+        clocks.iter_mut().zip(&times).for_each(|(clock, times)| clock.uneven = times.as_deref().and_then(uneven));
     }
     remarks(&clocks)?.iter().for_each(|remark| cx.warn(remark));
     Ok(())
@@ -97,6 +102,7 @@ fn remarks(clocks: &[Clock<'_>]) -> Result<Vec<String>> {
         let (clock, head) = videos.first()?;
         let more = match videos.len() - 1 {
             0 => String::new(),
+            1 => format!(" (and 1 more video {})", one(others)),
             more => format!(" (and {more} more videos {others})"),
         };
         let rate = clock.uneven.map_or(clock.rate, |uneven| 1.0 / uneven.period);
@@ -104,6 +110,11 @@ fn remarks(clocks: &[Clock<'_>]) -> Result<Vec<String>> {
         Some(format!("{head}{more}; frames of the same number are taken for one moment{cure}"))
     });
     Ok(told.collect())
+}
+
+/// What is said of several videos, as it is said of one.
+fn one(others: &str) -> String {
+    others.replace("have ", "has ").replace("lead ", "leads ").replace("are ", "is ")
 }
 
 /// What is to be done about times that differ.
@@ -118,12 +129,25 @@ fn near_whole(rate: f64) -> String {
     if (rate - rate.round()).abs() < 0.01 * rate { format!("{rate:.0}") } else { format!("{rate:.3}") }
 }
 
+/// Whether frames of the same number were taken less than half of the time between two frames apart in all videos, by
+/// the time since each began; no if one does not tell.
+fn agree(videos: &[Option<Vec<f64>>]) -> bool {
+    let Some(Some(first)) = videos.first() else { return false };
+    let near = |times: &[f64]| {
+        let since = |times: &[f64], at: usize| times[at] - times[0];
+        let gap = |at: usize| (first[at.max(1)] - first[at.max(1) - 1]).abs();
+        let frames = first.len().min(times.len());
+        (1..frames).all(|at| (since(first, at) - since(times, at)).abs() < HALF * gap(at))
+    };
+    videos.iter().all(|times| times.as_deref().is_some_and(near))
+}
+
 /// The first frame that is not where an even rate has it, by the frame before, or by the first and the last.
 fn uneven(times: &[f64]) -> Option<Uneven> {
     let gaps: Vec<f64> = times.windows(2).map(|two| two[1] - two[0]).collect();
     let mut sorted = gaps.clone();
     sorted.sort_by(f64::total_cmp);
-    let period = *sorted.get(sorted.len() / 2)?;
+    let period = *sorted.get(sorted.len() / 2).filter(|period| **period > 0.0)?;
     if let Some(at) = gaps.iter().position(|gap| (gap - period).abs() > HALF * period) {
         return Some(Uneven { frame: at + 1, late: gaps[at] - period, period });
     }
@@ -257,6 +281,15 @@ mod tests {
     }
 
     #[test]
+    fn cameras_of_one_trigger_are_together_however_uneven() {
+        let dropped =
+            |late: f64| Some((0..50).map(|at| 0.1 * f64::from(at) + if at > 30 { late } else { 0.0 }).collect());
+        assert!(agree(&[dropped(0.1), dropped(0.1), dropped(0.11)]));
+        assert!(!agree(&[dropped(0.1), dropped(0.0)]) && !agree(&[dropped(0.0), None]) && !agree(&[]));
+        assert_eq!(uneven(&[0.0, 0.0, 0.0, 1.0]), None, "a table without steps tells nothing");
+    }
+
+    #[test]
     fn videos_of_one_scene_are_compared() {
         let paths = ["a.mp4", "b.mp4", "c.mp4"].map(Path::new);
         let odd = Uneven { frame: 12, late: 0.033, period: 0.0333 };
@@ -275,8 +308,7 @@ mod tests {
         let found = told(&[(30.0, 100, None), (29.97, 100, Some(odd)), (29.97, 90, Some(odd))]).unwrap();
         assert_eq!(found.len(), 2, "{found:?}");
         assert_eq!(found[0], "c.mp4 has 90 frames, and a.mp4 100; frames of the same number are taken for one moment");
-        let expected =
-            "frame 12 of b.mp4 comes 33.0 ms too late, where 33.3 ms are usual (and 1 more videos are uneven)";
+        let expected = "frame 12 of b.mp4 comes 33.0 ms too late, where 33.3 ms are usual (and 1 more video is uneven)";
         assert!(found[1].starts_with(expected) && found[1].contains("fps=30 out.mp4"), "{}", found[1]);
         // a thousandth of 3000 frames are three
         let found = told(&[(30.0, 3000, None), (29.97, 3000, None)]).unwrap();
