@@ -190,7 +190,7 @@ report: [{ table: src }]
     space.settle();
     let warned = |args: &[&str], code: i32| {
         assert_eq!(space.effigy(&[&["run", "r.yaml"], args].concat()).code, code);
-        space.read("out/report.md").matches("lens is guessed").count()
+        space.read("out/report.md").matches("stage `a`: lens is guessed").count()
     };
     assert_eq!(warned(&[], 0), 1);
     assert_eq!(warned(&[], 0), 1, "nothing ran");
