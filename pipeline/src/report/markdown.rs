@@ -10,7 +10,7 @@ pub(super) fn render(document: &Document) -> String {
         out += &format!("> **{}**\n\n", escape(sentence));
     }
     for text in &document.warnings {
-        out += &format!("> Warning: {}\n\n", escape(text));
+        out += &format!("> Warning: {}\n\n", with_code(text));
     }
     for (name, value) in &document.facts {
         out += &format!("- {}: {}\n", escape(name), escape(value));
