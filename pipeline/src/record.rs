@@ -53,7 +53,7 @@ pub struct Record {
     pub cached: usize,
     /// Units that failed.
     pub failed: usize,
-    /// What it warned of, and what earlier runs did whose rows it took; none in older records.
+    /// What it warned of, and of stages that had nothing to do what earlier runs did; none in older records.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
     /// The machine.
