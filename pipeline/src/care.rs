@@ -147,7 +147,7 @@ pub fn look(cache: &mut Cache, store: &Store, wanted: Wanted) -> Result<Option<L
     for run in &runs {
         let (count, is_whole) = counts.entry((run.recipe_file(), run.profile.as_deref())).or_default();
         *count += 1;
-        *is_whole |= run.is_whole();
+        *is_whole |= run.whole;
         let goes_on = run.outcome == "interrupted" && !*is_whole;
         if *count > wanted.keep_last && !goes_on {
             continue;

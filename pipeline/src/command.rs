@@ -165,16 +165,10 @@ impl Command {
             };
             if !is_whole {
                 let message = format!(
-                    "`{piece}` stands {place} and is no whole number: the shell would execute parts of its value"
+                    "`{piece}` stands {} and is no whole number: the shell would execute parts of its value",
+                    place.told()
                 );
-                let hint = match self.shell {
-                    // which looks into variables as well
-                    Some(Shell::Bash) => "compare by `[ … ]`, or let the program read `{params}` or `{in}`".to_string(),
-                    _ => format!(
-                        "put it into a variable before, `n={piece}`, and write `$n` there; or let the program read `{{params}}` or `{{in}}`"
-                    ),
-                };
-                fields.wrong(at, message, hint);
+                fields.wrong(at, message, place.hint(piece));
             }
         }
         for piece in self.pieces() {

@@ -47,6 +47,9 @@ pub struct Record {
     pub seconds: f64,
     /// `done`, `failed` or `interrupted`; [`OPEN`] in none that a run has written.
     pub outcome: String,
+    /// It did all of its recipe and profile ([`Outcome::is_whole`]); older records do not say so.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub whole: bool,
     /// Units that ran.
     pub executed: usize,
     /// Units that were known.
@@ -239,12 +242,6 @@ impl Record {
         }
     }
 
-    /// Whether it did all of its recipe and profile, and so has gone on with what earlier ones of these had begun.
-    pub fn is_whole(&self) -> bool {
-        let is_done = |stage: &StageRecord| stage.state == NodeState::Done && !stage.left_out;
-        self.outcome == "done" && self.variants.is_empty() && self.stages.iter().all(is_done)
-    }
-
     /// Whether it is a run of a plan's recipe, which lies at this absolute path, and of its profile, with just these
     /// `--param` and `--set` if there are any.
     pub fn is_of(&self, plan: &Plan, recipe: &Path, asked: &[String]) -> bool {
@@ -317,15 +314,16 @@ pub fn write(
 ) -> Result<()> {
     let (executed, cached, failed) = outcome.totals();
     let parts = options.selection.parts(plan);
-    let whole = outcome.states.iter().zip(&parts).all(|(state, part)| *part == Part::Left || *state == NodeState::Done);
+    let whole = outcome.is_whole(plan, &options.selection);
+    let did = outcome.states.iter().zip(&parts).all(|(state, part)| *part == Part::Left || *state == NodeState::Done);
     let newest = || {
         let mut records = names(workspace).into_iter().rev().filter_map(|name| read(workspace, &name));
         records.find(|one| one.is_of(plan, &options.recipe, &[]))
     };
     if executed + failed == 0
-        && whole
+        && did
         && !outcome.interrupted
-        && newest().is_some_and(|last| is_still(&last, called, plan, outcome, &parts))
+        && newest().is_some_and(|last| (last.whole || !whole) && is_still(&last, called, plan, outcome, &parts))
     {
         return Ok(());
     }
@@ -385,6 +383,7 @@ pub fn write(
             (false, false) => "done".into(),
             (false, true) => "failed".into(),
         },
+        whole,
         executed,
         cached,
         failed,

@@ -216,6 +216,45 @@ fn what_fails_is_tried_again_as_often_as_its_stage_says() {
 }
 
 #[test]
+fn where_all_fail_few_are_tried_as_often_as_may_be() {
+    let space = Space::new();
+    let rows: Vec<String> = (1..=60).map(|x| format!("{{ x: {x} }}")).collect();
+    let stage = "{ run: 'echo {x} >> tries; exit 7', shell: true, from: src, writes: { y: blob }, retries: 2 }";
+    space.write("r.yaml", &format!("stages:\n  src: {{ rows: [{}] }}\n  some: {stage}\n", rows.join(", ")));
+    let said = space.effigy(&["run", "r.yaml", "--jobs", "2"]);
+    said.expect_error(1, &["failed and none succeeded; the other "]);
+    let tries = space.read("tries").lines().count();
+    assert!((15..=3 * (5 + 2)).contains(&tries), "{tries} tries");
+}
+
+#[test]
+fn nothing_is_tried_again_once_a_run_ends() {
+    let space = Space::new();
+    let stage = "run: 'touch begun; until test -e go; do sleep 0.05; done; sleep 1; exit 7', shell: true";
+    let slow = format!("  slow: {{ {stage}, writes: {{ y: blob }}, retries: 3 }}\n");
+    let quick = "  quick: { run: 'until test -e begun; do sleep 0.05; done; touch go; exit 8', shell: true, writes: { y: blob } }\n";
+    space.write("r.yaml", &format!("stages:\n{slow}{quick}"));
+    let said = space.effigy(&["run", "r.yaml", "--fail-fast", "--jobs", "2"]);
+    said.expect_error(1, &["exited with code 8", "exited with code 7"]);
+    assert!(!said.err.contains("tried again"), "{}", said.err);
+    // nor once it was asked to stop
+    ["begun", "go"].iter().for_each(|name| std::fs::remove_file(space.path(name)).expect("it was made"));
+    space.write("r.yaml", &format!("stages:\n{slow}"));
+    let mut command = space.command(&["run", "r.yaml"]);
+    let child = command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::piped()).spawn();
+    let child = child.expect("it starts");
+    while !space.path("begun").exists() {
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    let pid = child.id().to_string();
+    assert!(std::process::Command::new("kill").args(["-INT", &pid]).status().expect("it starts").success());
+    space.write("go", "");
+    let said = child.wait_with_output().expect("it ends");
+    let err = String::from_utf8_lossy(&said.stderr);
+    assert!(!err.contains("tried again") && !err.contains("error:"), "{err}");
+}
+
+#[test]
 fn what_no_other_try_would_mend_is_not_tried_again() {
     let space = Space::new();
     let stage =

@@ -78,14 +78,19 @@ fn failure(stage: &str, unit: &str, error: &str, hint: Option<&String>, log: Opt
 /// So many failures of a stage are told one by one.
 pub const TOLD: usize = 10;
 
-/// How many units of each stage have failed, and how many tries were followed by another.
+/// What was told of failures, by stage.
 #[derive(Default)]
-struct Failures(HashMap<String, usize>, HashMap<String, usize>);
+struct Failures {
+    /// How many units have failed.
+    failed: HashMap<String, usize>,
+    /// How many tries failed and were followed by another.
+    tried: HashMap<String, usize>,
+}
 
 impl Failures {
     /// What is said of another one; nothing if that is too many.
     fn another(&mut self, stage: &str, unit: &str, error: &str, told: [Option<&String>; 2]) -> Option<String> {
-        let count = self.0.entry(stage.into()).or_default();
+        let count = self.failed.entry(stage.into()).or_default();
         *count += 1;
         (*count <= TOLD).then(|| failure(stage, unit, error, told[0], told[1]))
     }
@@ -93,7 +98,7 @@ impl Failures {
     /// What is said of a try that failed and is followed by another; nothing but once if that is too many.
     fn retry(&mut self, event: &Event) -> Option<String> {
         let Event::Retry { stage, unit, error, retry, of, log } = event else { return None };
-        let count = self.1.entry(stage.clone()).or_default();
+        let count = self.tried.entry(stage.clone()).or_default();
         *count += 1;
         if *count > TOLD {
             let more = format!("{stage}: what else is tried again is in `effigy log {stage}`");
@@ -107,13 +112,13 @@ impl Failures {
 
     /// The same of all stages that did not come to their end.
     fn all(&mut self) -> Vec<String> {
-        let stages: Vec<String> = self.0.keys().cloned().collect();
+        let stages: Vec<String> = self.failed.keys().cloned().collect();
         stages.iter().filter_map(|stage| self.rest(stage)).collect()
     }
 
     /// What is said behind the last one of a stage.
     fn rest(&mut self, stage: &str) -> Option<String> {
-        let more = self.0.remove(stage)?.checked_sub(TOLD + 1)? + 1;
+        let more = self.failed.remove(stage)?.checked_sub(TOLD + 1)? + 1;
         Some(format!(
             "error: stage `{stage}`: {more} more have failed\n  hint: `effigy log {stage}` has what they wrote"
         ))

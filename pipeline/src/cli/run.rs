@@ -175,9 +175,8 @@ impl Run {
             (started, &host),
             seconds,
         )?;
+        kept::end(cache.root(), &id, &begun, outcome.is_whole(plan, &options.selection));
         let is_done = |state: &NodeState| *state == NodeState::Done;
-        let all = options.selection.is_all() && plan.spec.left_out.is_empty() && outcome.states.iter().all(is_done);
-        kept::end(cache.root(), &id, &begun, all);
         // that of a run of some stages would say less than the one that is there
         let tells = whole && !outcome.interrupted && (outcome.states.is_empty() || outcome.states.iter().any(is_done));
         // one that cannot be written takes nothing else along, and is told last

@@ -21,9 +21,7 @@ use ask::{Seen, Which};
 use element::{Element, Orders, file};
 use protocol::Needs;
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::ExitStatus;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
@@ -331,11 +329,11 @@ impl Slurm {
         // the task in work when its job was ended for what it did
         let blame = match state {
             "OUT_OF_MEMORY" => {
-                let (how, status) = (
-                    format!("was ended by Slurm, because its memory ran out (job {job})"),
-                    ExitStatus::from_raw(libc::SIGKILL),
-                );
-                Some(Ended::Died { how, tail: words.clone(), status: Some(status) })
+                let tail = if words.is_empty() { String::new() } else { format!(":\n{words}") };
+                Some(Ended::Lost {
+                    how: format!("it was ended by Slurm, because its memory ran out (job {job}){tail}"),
+                    hint: "raise `needs: { memory_mb: N }` of the stage, or `memory_mb:` in the cluster's file".into(),
+                })
             }
             "TIMEOUT" | "DEADLINE" => Some(Ended::Lost {
                 how: format!("it was ended by Slurm, because the time of its job was up (job {job}, {state})"),

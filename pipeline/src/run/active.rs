@@ -55,6 +55,8 @@ pub struct Active {
     pub executed: usize,
     /// Failures the user was told of.
     pub told: usize,
+    /// Tries that failed and were followed by another.
+    pub tried: usize,
     /// A task of it was started.
     pub begun: bool,
     open: usize,
@@ -143,6 +145,7 @@ impl Active {
             sound_in: None,
             executed: 0,
             told: 0,
+            tried: 0,
             begun: false,
             open: 0,
             forced: false,
@@ -363,16 +366,18 @@ impl Active {
         self.waiting.push_front(open);
     }
 
-    /// Tries a unit that failed alone again, if it was not tried again so often; how often it then was.
-    pub fn retry_of(&mut self, slot: usize, most: usize) -> Option<usize> {
-        let retries = &mut self.slots[slot].retries;
-        if *retries >= most {
-            return None;
-        }
-        *retries += 1;
-        let retries = *retries;
-        self.retry(slot);
-        Some(retries)
+    /// Whether a unit that failed alone was not tried again so often.
+    pub fn may_retry(&self, slot: usize, most: usize) -> bool {
+        self.slots[slot].retries < most
+    }
+
+    /// Tries a unit that failed alone again; how often it then was. It is decided before others begin: where all fail,
+    /// that is known after a few of them.
+    pub fn retry_of(&mut self, slot: usize) -> usize {
+        self.put_back(vec![slot]);
+        self.tried += 1;
+        self.slots[slot].retries += 1;
+        self.slots[slot].retries
     }
 
     /// Tries a unit once more, alone.
@@ -449,19 +454,17 @@ impl Active {
         Some(blobs)
     }
 
-    /// Units that have not begun.
-    pub fn waiting_units(&self) -> usize {
-        self.waiting_slots
-    }
-
-    /// Gives up everything that has not begun.
-    pub fn abandon(&mut self) {
-        self.waiting_slots = 0;
-        for slots in std::mem::take(&mut self.waiting) {
-            for slot in slots {
-                self.fail(slot);
-            }
-        }
+    /// Gives up everything that has not begun, and says how many units that are. Of those that were tried and wait for
+    /// another try, it was said that they are tried again.
+    pub fn abandon(&mut self) -> usize {
+        let is_tried = |slots: &Vec<usize>| slots.iter().any(|&slot| self.slots[slot].retries > 0);
+        let (tried, untried): (VecDeque<_>, VecDeque<_>) =
+            std::mem::take(&mut self.waiting).into_iter().partition(is_tried);
+        self.waiting = tried;
+        let untried: Vec<usize> = untried.into_iter().flatten().collect();
+        self.waiting_slots -= untried.len();
+        untried.iter().for_each(|&slot| self.fail(slot));
+        untried.len()
     }
 
     /// Seconds of work in its units.
@@ -549,17 +552,18 @@ mod tests {
         active.open = active.slots.len();
         active.put_back(vec![1]);
         active.retry(2);
-        assert_eq!((active.waiting_units(), active.to_run(), active.failed_units()), (2, 3, 0));
+        assert_eq!((active.waiting_slots, active.to_run(), active.failed_units()), (2, 3, 0));
         active.fail(0);
-        assert_eq!((active.waiting_units(), active.to_run(), active.failed_units()), (2, 3, 2), "two have its key");
+        assert_eq!((active.waiting_slots, active.to_run(), active.failed_units()), (2, 3, 2), "two have its key");
         assert!(active.failed_more_than(0.4) && !active.failed_more_than(0.5) && !active.has_some());
         active.slots[1].output = Some(Output { columns: Vec::new(), rows: Vec::new() });
         (active.open, active.executed) = (1, 1);
         assert!(active.has_some());
         // the other is given up before it has begun
         active.waiting.retain(|slots| *slots == [2]);
-        active.abandon();
-        assert_eq!((active.waiting_units(), active.to_run(), active.failed_units()), (0, 3, 3));
+        active.waiting_slots = 1;
+        assert_eq!(active.abandon(), 1);
+        assert_eq!((active.waiting_slots, active.to_run(), active.failed_units()), (0, 3, 3));
         assert!(active.is_over());
     }
 }

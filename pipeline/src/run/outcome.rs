@@ -4,6 +4,7 @@ use super::Damaged;
 use crate::finished::{FinishedNode, NodeState};
 use crate::plan::Plan;
 use crate::rest::Rest;
+use crate::selection::Selection;
 use anyhow::Result;
 use manifests::{Digest, Manifest};
 use std::cell::OnceCell;
@@ -86,6 +87,13 @@ impl Outcome {
     pub fn totals(&self) -> (usize, usize, usize) {
         let sum = |get: fn(&Tally) -> usize| self.tallies.iter().map(get).sum();
         (sum(|tally| tally.executed), sum(|tally| tally.cached), sum(|tally| tally.failed))
+    }
+
+    /// Whether it did all of its recipe and profile, and so has gone on with what earlier runs of these had begun. A
+    /// run from some stage on has not: what it took from the last run need not be what others had begun.
+    pub fn is_whole(&self, plan: &Plan, selection: &Selection) -> bool {
+        let is_all = selection.is_all() && plan.spec.left_out.is_empty();
+        is_all && self.states.iter().all(|state| *state == NodeState::Done)
     }
 
     /// A stage's part of a finished run.

@@ -17,7 +17,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// So many failures of a stage leave a log.
+/// So many failures of a stage leave a log, and so many tries that another followed.
 const LOGGED: usize = 1000;
 /// Where more tasks are in work than these, readers are not told of every word of each.
 const MANY: usize = 64;
@@ -349,13 +349,22 @@ impl<'a> Run<'a> {
                 }
                 let Work::Units(stage) = &self.plan.nodes[i].work else { break };
                 let name = active.name(stage, slot);
-                if flight.may_retry
-                    && let Some(retry) = active.retry_of(slot, stage.retries)
-                {
-                    let (units, of) = (active.unit_numbers(&[slot]), stage.retries);
-                    let stage = self.plan.nodes[i].name.clone();
-                    let log = self.logs.keep_tried(&stage, units, &flight.dir.join("log.txt"), &error);
-                    let log = log.map(|log| log.display().to_string());
+                // a failure that has ended the run leaves no other try, and this one has to be told of
+                if flight.may_retry && !self.given_up && active.may_retry(slot, stage.retries) {
+                    if super::is_stopped() {
+                        // the next run tries it
+                        active.put_back(vec![slot]);
+                        continue;
+                    }
+                    let (retry, of, units) = (active.retry_of(slot), stage.retries, active.unit_numbers(&[slot]));
+                    let is_logged = active.tried <= LOGGED;
+                    let (stage, log) = (self.plan.nodes[i].name.clone(), flight.dir.join("log.txt"));
+                    let kept = is_logged.then(|| self.logs.keep_tried(&stage, units, &log, &error)).flatten();
+                    if !is_logged {
+                        // as below
+                        let _ = std::fs::remove_file(&log);
+                    }
+                    let log = kept.map(|log| log.display().to_string());
                     self.emit(&Event::Retry { stage, unit: name, error, retry, of, log });
                     continue;
                 }
@@ -412,16 +421,18 @@ impl<'a> Run<'a> {
     fn despair(&mut self, i: usize) {
         let State::Active(active) = &mut self.states[i] else { return };
         let Work::Units(stage) = &self.plan.nodes[i].work else { return };
-        let (failed, left) = (active.told, active.waiting_units());
+        let failed = active.told;
         if self.options.keep_going
             || failed < HOPELESS
-            || left == 0
             || active.has_some()
             || !active.failed_more_than(stage.allow_failures)
         {
             return;
         }
-        active.abandon();
+        let left = active.abandon();
+        if left == 0 {
+            return;
+        }
         let stage = &self.plan.nodes[i].name;
         let text = format!(
             "stage `{stage}`: {failed} units failed and none succeeded; the other {left} are not tried\n  hint: `--keep-going` tries them all"
