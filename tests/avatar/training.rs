@@ -173,14 +173,14 @@ fn samplers_and_precisions_are_parameters() {
     assert!(
         mean.len() == raw_mean.len() && mean.iter().any(|value| *value != 0.0) && std.iter().any(|value| *value != 1.0)
     );
-    // six numbers of gaze and two of lids after the expression; no eyes were found in so small pictures, so theirs
-    // never change
+    // six numbers of gaze and two of lids after the expression, each kind scaled as a whole
     let n = mean.len() - 8;
     let pooled = (std[..n].iter().map(|value| value * value).sum::<f64>() / n as f64).sqrt();
     assert!(mean == same_mean && kinds[..n].iter().all(|value| (value / pooled - 1.0).abs() < 1e-9), "{kinds:?}");
-    assert!(
-        std[..n].iter().any(|value| (value / pooled - 1.0).abs() > 0.1) && kinds[n..].iter().all(|value| *value == 1.0)
-    );
+    assert!(std[..n].iter().any(|value| (value / pooled - 1.0).abs() > 0.1), "{std:?}");
+    for kind in [&kinds[n..n + 6], &kinds[n + 6..]] {
+        assert!(kind[0] > 0.0 && kind[0] != pooled && kind.iter().all(|value| *value == kind[0]), "{kinds:?}");
+    }
 }
 
 const TWO: &str = "stages:
