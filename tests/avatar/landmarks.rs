@@ -194,7 +194,7 @@ fn landmarks_are_near_the_true_corners_of_eyes_and_mouth() {
     for row in scores {
         let (mm, found) = (row["landmark_mm"].as_f64(), row["landmarks_found"].as_i64());
         // a px is 3.5 mm at this size
-        assert!(mm.is_some_and(|mm| mm < 12.0) && found.is_some_and(|n| n > 400), "{mm:?} mm, {found:?} found");
+        assert!(mm.is_some_and(|mm| mm < 8.0) && found.is_some_and(|n| n > 400), "{mm:?} mm, {found:?} found");
         sum += mm.unwrap_or(f64::NAN);
     }
     let mean = sum / scores.len() as f64;
