@@ -97,18 +97,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                     e.add(name, *weight).ok_or("unknown unit")?;
                 }
                 let azimuth = if i >= 8 { 30.0 } else { 0.0 };
-                shots.push((
-                    seed,
-                    e,
-                    vec![front(
-                        azimuth,
-                        match kind {
-                            "eyes" => 3.6,
-                            "close" => 1.9,
-                            _ => 1.0,
-                        },
-                    )],
-                ));
+                let zoom = match kind {
+                    "eyes" => 3.6,
+                    "close" => 1.9,
+                    _ => 1.0,
+                };
+                shots.push((seed, e, vec![front(azimuth, zoom)]));
             }
             "rig" => {
                 let rig = capture::rig(&capture::SERIALS, size, size * 16 / 11);

@@ -133,18 +133,15 @@ impl Lids {
     pub fn new(assets: &HeadAssets, neutral: &[Vec3], eyes: &[Eyeball; 2]) -> Self {
         let edges = edges(assets);
         let body = &assets.triangles[assets.triangles_of(Part::Body)];
+        let in_socket = |tri: &&[u32; 3]| regions::in_socket(tri.map(|v| assets.template[v as usize]));
+        let (lining, outside): (Vec<&[u32; 3]>, Vec<&[u32; 3]>) = body.iter().partition(in_socket);
+        let [lining, skin] = [lining, outside].map(|faces| BTreeSet::from_iter(faces.into_iter().flatten().copied()));
+        let rim: Vec<Vec3> = skin.intersection(&lining).map(|v| assets.template[*v as usize]).collect();
         let lid = |side: usize| {
             let is_mine = |t: Vec3| (t.x > 0.0) == (side == 0);
             let blink = unit(["eyeBlinkLeft", "eyeBlinkRight"][side]).expect("a unit of ARKit");
             let mut moved = vec![Vec3::ZERO; assets.cage.len()];
             assets.face_units[blink].add_to(&mut moved, 1.0);
-            let corners = |is_lining: bool| {
-                let faces =
-                    body.iter().filter(|tri| regions::in_socket(tri.map(|v| assets.template[v as usize])) == is_lining);
-                faces.flatten().copied().collect::<BTreeSet<u32>>()
-            };
-            let (skin, lining) = (corners(false), corners(true));
-            let rim: Vec<Vec3> = skin.intersection(&lining).map(|v| assets.template[*v as usize]).collect();
             let is_deep = |v: &u32| {
                 let t = assets.template[*v as usize];
                 is_mine(t) && rim.iter().all(|seen| t.distance(*seen) > EDGE)
