@@ -93,7 +93,7 @@ pub fn option_of(text: &str) -> &'static str {
     if text.split('=').next().is_some_and(|name| name.contains('.')) { "--set" } else { "--param" }
 }
 
-/// So many runs are looked at for what they warned of.
+/// So many runs are looked at for what they warned of, of whatever recipes.
 const LOOKED_AT: usize = 50;
 
 /// What earlier runs warned of in stages that did no work now and whose table is the one that they left: nobody else
@@ -102,7 +102,7 @@ const LOOKED_AT: usize = 50;
 /// A stage that worked on a part of its rows says what it warned of now alone: it is not known to which of the others
 /// an earlier warning belonged.
 pub fn still_warned(workspace: &Path, plan: &Plan, recipe: &Path, outcome: &Outcome) -> Vec<String> {
-    let records = names(workspace).into_iter().rev().filter_map(|name| read(workspace, &name));
+    let records = names(workspace).into_iter().rev().take(LOOKED_AT).filter_map(|name| read(workspace, &name));
     let mut open: Vec<usize> = (0..plan.nodes.len())
         .filter(|i| {
             let tally = &outcome.tallies[*i];
@@ -110,7 +110,7 @@ pub fn still_warned(workspace: &Path, plan: &Plan, recipe: &Path, outcome: &Outc
         })
         .collect();
     let mut told: Vec<String> = Vec::new();
-    for record in records.filter(|one| one.is_of(plan, recipe, &[])).take(LOOKED_AT) {
+    for record in records.filter(|one| one.is_of(plan, recipe, &[])) {
         // the last run that had a table of the stage
         open.retain(|i| {
             let name = &plan.nodes[*i].name;
