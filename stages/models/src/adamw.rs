@@ -8,6 +8,7 @@ use std::path::Path;
 use tch::nn::VarStore;
 use tch::{Device, Kind, Tensor};
 
+use crate::numbers::{numbers, numbers_mut};
 use crate::weights::{self, Precision, Tensors, WeightsError};
 
 /// How one group of parameters is updated.
@@ -73,6 +74,7 @@ impl Update {
         let [clip, keep, beta1, beta2] = [self.clip, self.keep, self.beta1, self.beta2].map(|x| x as f32);
         let [rate, correction2, eps] = [self.rate, self.correction2, self.eps].map(|x| x as f32);
         let (fresh1, fresh2) = ((1.0 - self.beta1) as f32, (1.0 - self.beta2) as f32);
+        // variables, moments and gradients are storages of their own
         let (value, m, v, gradient) = (numbers_mut(value), numbers_mut(m), numbers_mut(v), numbers(&gradient));
         for (((value, m), v), gradient) in value.iter_mut().zip(m).zip(v).zip(gradient) {
             let gradient = gradient * clip;
@@ -81,21 +83,6 @@ impl Update {
             *value = keep * *value - rate * *m / (v.sqrt() / correction2 + eps);
         }
     }
-}
-
-/// The numbers of a contiguous f32 tensor on the CPU.
-fn numbers(tensor: &Tensor) -> &[f32] {
-    assert!(tensor.is_contiguous() && tensor.kind() == Kind::Float && tensor.device() == Device::Cpu);
-    // SAFETY: just that many f32 lie there, and they live as long as the tensor.
-    unsafe { std::slice::from_raw_parts(tensor.data_ptr().cast(), tensor.numel()) }
-}
-
-/// The same to be changed.
-fn numbers_mut(tensor: &mut Tensor) -> &mut [f32] {
-    assert!(tensor.is_contiguous() && tensor.kind() == Kind::Float && tensor.device() == Device::Cpu);
-    // SAFETY: as above; variables, moments and gradients are storages of their own, so nothing else looks at them
-    // meanwhile.
-    unsafe { std::slice::from_raw_parts_mut(tensor.data_ptr().cast(), tensor.numel()) }
 }
 
 /// The optimiser.

@@ -4,6 +4,8 @@
 use tch::Tensor;
 use tch::nn::Path;
 
+use crate::{runtime, winograd};
+
 /// 2-D convolution over `[B, C, H, W]`.
 #[derive(Debug)]
 pub struct Conv2d {
@@ -24,7 +26,17 @@ impl Conv2d {
 
     /// `[B, in, H, W]` -> `[B, out, H', W']`.
     pub fn forward(&self, x: &Tensor) -> Tensor {
-        x.conv2d(&self.weight, Some(&self.bias), self.stride, self.padding, 1, 1)
+        convolve(x, &self.weight, &self.bias, self.stride, self.padding)
+    }
+}
+
+/// The convolution of a [`Conv2d`], in fewer multiplications where no gradient is kept and that is faster.
+pub fn convolve(x: &Tensor, weight: &Tensor, bias: &Tensor, stride: i64, padding: i64) -> Tensor {
+    let learns = || runtime::keeps_gradients() && [x, weight, bias].iter().any(|t| t.requires_grad());
+    if (stride, padding) == (1, 1) && winograd::suits(x, weight) && !learns() {
+        winograd::conv3x3(x, weight, bias)
+    } else {
+        x.conv2d(weight, Some(bias), stride, padding, 1, 1)
     }
 }
 

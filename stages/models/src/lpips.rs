@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use tch::{Kind, Tensor};
 
+use crate::layers::convolve;
 use crate::weights::{self, Mismatch, Tensors, WeightsError, WrongShape};
 
 pub use package::{SdistError, convert_sdist, load_from_sdist};
@@ -244,7 +245,7 @@ impl Lpips {
         let mut x = (images - &self.shift) / &self.scale;
         let conv = |x: &Tensor, name: &str, stride: i64, padding: i64| {
             let (weight, bias) = (&self.weights[&format!("{name}.weight")], &self.weights[&format!("{name}.bias")]);
-            x.conv2d(weight, Some(bias), stride, padding, 1, 1).relu()
+            convolve(x, weight, bias, stride, padding).relu()
         };
         let mut taps = Vec::new();
         for layer in self.net.layers() {

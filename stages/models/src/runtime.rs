@@ -22,6 +22,16 @@ pub fn one_thread() {
     tch::set_num_threads(1);
 }
 
+/// Whether operations of this thread are remembered for gradients: not within [`tch::no_grad`].
+pub fn keeps_gradients() -> bool {
+    // SAFETY: sets a flag of this thread, and sets it back.
+    unsafe {
+        let before = torch_sys::at_grad_set_enabled(0);
+        torch_sys::at_grad_set_enabled(before);
+        before != 0
+    }
+}
+
 /// Ends the process that has done its work, without the farewell of its libraries: libtorch strikes its operators off
 /// its lists one by one, which takes as long as a quarter of its start. What was not flushed is lost.
 pub fn leave() -> ! {
