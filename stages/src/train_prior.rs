@@ -42,6 +42,10 @@ struct Params {
     #[serde(default = "lr")]
     #[schemars(extend("exclusiveMinimum" = 0))]
     lr: f64,
+    /// Steps that the half cosine takes; 0: all. Where these are more than `steps`, training ends while the rate is
+    /// high, for another that goes on from there (`start`).
+    #[serde(default)]
+    decay_steps: u64,
     /// Widths of the levels; each level after the first halves the resolution.
     #[serde(default = "widths")]
     #[schemars(length(min = 1), inner(range(min = 1)))]
@@ -112,6 +116,13 @@ protocol::register!(Params, def, |params: Params, _: &Cx<'_>| {
     anyhow::Ok(TrainPrior { params })
 });
 
+impl Params {
+    /// The share of the learning rate that a step has.
+    fn rate(&self, step: u64) -> f64 {
+        cosine(step, if self.decay_steps == 0 { self.steps } else { self.decay_steps }, 50, 0.01)
+    }
+}
+
 struct TrainPrior {
     params: Params,
 }
@@ -177,7 +188,7 @@ impl TrainPrior {
             let loss = team.backward(&leader, cut(p.batch, p.parts).into_iter().map(part).collect());
             let norms = optimiser.norms();
             checkpoints.finite(loss[0], &norms, step + 1)?;
-            optimiser.update(cosine(step, p.steps, 50, 0.01), &norms);
+            optimiser.update(p.rate(step), &norms);
             average.update(&variables);
             curve.push(step + 1, &loss);
             if step % 10 == 9 || step + 1 == p.steps {
@@ -247,4 +258,20 @@ fn encode_all((vae, device): (&Vae, Device), images: &Tensor, cx: &Cx<'_>) -> (T
         }
     });
     (Tensor::cat(&means, 0), Tensor::cat(&deviations, 0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_training_may_end_while_the_rate_is_high() {
+        let rate = |params: &str, step| serde_json::from_str::<Params>(params).unwrap().rate(step);
+        assert!((rate(r#"{"steps": 400}"#, 400) - 0.01).abs() < 1e-9);
+        for step in [0, 49, 50, 225, 300] {
+            assert_eq!(rate(r#"{"steps": 300, "decay_steps": 400}"#, step), rate(r#"{"steps": 400}"#, step));
+        }
+        // half way between both ends
+        assert!((rate(r#"{"steps": 300, "decay_steps": 400}"#, 225) - 0.505).abs() < 1e-9);
+    }
 }
