@@ -17,7 +17,8 @@ pub fn prepare(threads: usize) {
     keep_freed_memory();
 }
 
-/// Makes the calling thread run its operations alone. New threads begin with as many as the machine has cores.
+/// Makes the calling thread run its operations alone. New threads begin with as many as were
+/// set last, and as many as the machine has cores if none were.
 pub fn one_thread() {
     tch::set_num_threads(1);
 }

@@ -36,19 +36,18 @@ pub fn suits(x: &Tensor, weight: &Tensor) -> bool {
 pub fn conv3x3(x: &Tensor, weight: &Tensor, bias: &Tensor) -> Tensor {
     tch::no_grad(|| {
         let (samples, input, height, width) = x.size4().expect("a feature map is [B, C, H, W]");
-        let out = Tensor::empty([samples, weight.size()[0], height, width], (Kind::Float, Device::Cpu));
+        let mut out = Tensor::empty([samples, weight.size()[0], height, width], (Kind::Float, Device::Cpu));
         let shape = Shape::new([input, weight.size()[0], height, width].map(|n| n as usize));
         let (x, kernels) = (x.contiguous(), kernels(weight));
         let bias = Vec::<f32>::try_from(bias).expect("numbers of f32");
         let mut strip = Strip::new(&shape);
-        for (sample, pixels) in numbers(&x).chunks_exact(shape.input * shape.height * shape.width).enumerate() {
+        let pixels = shape.height * shape.width;
+        let finished = numbers_mut(&mut out).chunks_exact_mut(shape.out * pixels);
+        for (sample, finished) in numbers(&x).chunks_exact(shape.input * pixels).zip(finished) {
             for first in (0..shape.down).step_by(shape.rows) {
-                strip.gather(&shape, pixels, first);
+                strip.gather(&shape, sample, first);
                 let _ = kernels.bmm_out(&strip.products, &strip.sums);
-                strip.spread(&shape, &bias);
-                let rows = (2 * shape.rows).min(shape.height - 2 * first) as i64;
-                let mut place = out.narrow(0, sample as i64, 1).narrow(2, 2 * first as i64, rows);
-                place.copy_(&strip.pixels.narrow(1, 0, rows));
+                strip.spread(&shape, &bias, finished, first);
             }
         }
         out
@@ -90,19 +89,13 @@ struct Strip {
     sums: Tensor,
     /// `[16, out, tiles]`.
     products: Tensor,
-    /// `[out, 2 rows, width]`.
-    pixels: Tensor,
 }
 
 impl Strip {
     fn new(shape: &Shape) -> Self {
         let zeros = |size: [usize; 3]| Tensor::zeros(size.map(|n| n as i64), (Kind::Float, Device::Cpu));
         let tiles = shape.rows * shape.across;
-        Self {
-            sums: zeros([PRODUCTS, shape.input, tiles]),
-            products: zeros([PRODUCTS, shape.out, tiles]),
-            pixels: zeros([shape.out, 2 * shape.rows, shape.width]),
-        }
+        Self { sums: zeros([PRODUCTS, shape.input, tiles]), products: zeros([PRODUCTS, shape.out, tiles]) }
     }
 
     /// Sums of a sample's pixels, for the tiles from row `first` on: Bᵀ d B of each 4x4 pixels d.
@@ -133,20 +126,23 @@ impl Strip {
         }
     }
 
-    /// Pixels of the products: Aᵀ m A of each tile's 4x4 products m, and the bias.
-    fn spread(&mut self, shape: &Shape, bias: &[f32]) {
+    /// Pixels of a sample from the products, of the tiles from row `first` on: Aᵀ m A of each tile's 4x4 products m,
+    /// and the bias.
+    fn spread(&self, shape: &Shape, bias: &[f32], sample: &mut [f32], first: usize) {
         let products = numbers(&self.products);
         let mut folded: [Vec<f32>; 4] = std::array::from_fn(|_| vec![0.0; shape.across]);
-        for (i, line) in numbers_mut(&mut self.pixels).chunks_exact_mut(shape.width).enumerate() {
-            let (row, below) = (i / 2, i % 2 == 1);
-            for (column, folded) in folded.iter_mut().enumerate() {
-                let product = |k: usize| {
-                    let at = (4 * k + column) * shape.out * shape.rows + row;
-                    &products[at * shape.across..][..shape.across]
-                };
-                fold(below, [0, 1, 2, 3].map(product), folded);
+        for (channel, map) in sample.chunks_exact_mut(shape.height * shape.width).enumerate() {
+            let lines = map.chunks_exact_mut(shape.width).skip(2 * first).take(2 * shape.rows);
+            for (y, line) in lines.enumerate() {
+                for (column, folded) in folded.iter_mut().enumerate() {
+                    let product = |k: usize| {
+                        let at = ((4 * k + column) * shape.out + channel) * shape.rows + y / 2;
+                        &products[at * shape.across..][..shape.across]
+                    };
+                    fold(y % 2 == 1, [0, 1, 2, 3].map(product), folded);
+                }
+                finish(folded.each_ref().map(Vec::as_slice), bias[channel], line);
             }
-            finish(folded.each_ref().map(Vec::as_slice), bias[row / shape.rows], line);
         }
     }
 }
