@@ -67,7 +67,8 @@ pub trait Executor {
     /// Whether a task was handed in that is not over.
     fn is_busy(&self) -> bool;
 
-    /// The user wants to stop: takes back what was handed in and has not begun.
+    /// The user wants to stop: takes back what was handed in and has not begun, and tells workers at the rest to end
+    /// soon.
     fn drain(&mut self);
 
     /// Ends everything.

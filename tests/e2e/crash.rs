@@ -155,6 +155,56 @@ fn interrupted_once_it_finishes_what_has_begun() {
     assert!(executed > 0);
 }
 
+/// Interrupts a run of the stage once the log has so many lines; what it came to, as it summed up.
+fn interrupted(space: &Space, stage: &str, lines: usize) -> (u64, u64, u64) {
+    let logged = || std::fs::read_to_string(space.path("ran.log")).unwrap_or_default().lines().count();
+    let mut command = space.command(&["run", "r.yaml", "--json", "--jobs", "1", "--only", stage]);
+    let child = command.stdout(std::process::Stdio::piped()).spawn().expect("it starts");
+    waits_for("work", || logged() >= lines);
+    // SAFETY: a signal to a child of ours that was not waited for.
+    unsafe { libc::kill(child.id() as i32, libc::SIGINT) };
+    let output = child.wait_with_output().expect("it ends");
+    assert_eq!(output.status.code(), Some(130));
+    let out = String::from_utf8_lossy(&output.stdout);
+    let done: serde_json::Value = serde_json::from_str(out.lines().last().expect("a sum")).expect("JSON");
+    let count = |name: &str| done[name].as_u64().expect("a number");
+    (count("executed"), count("cached"), count("failed"))
+}
+
+#[test]
+fn interrupted_once_a_worker_stops_between_units() {
+    let space = Space::new();
+    let log = space.path("ran.log").display().to_string();
+    space.write(
+        "r.yaml",
+        &format!(
+            "providers: ['{}']\nstages:\n  ids: {{ stage: numbers, count: 160 }}\n  slow: {{ stage: on_gpu, from: ids, pause: 30, log: '{log}' }}\n",
+            provider()
+        ),
+    );
+    assert_eq!(space.effigy(&["run", "r.yaml", "--only", "ids"]).code, 0);
+    let (executed, _, failed) = interrupted(&space, "slow", 4);
+    let ended = space.ran().iter().filter(|line| line.starts_with("end")).count() as u64;
+    assert!(failed == 0 && (1..30).contains(&executed), "it went on with its task: {executed} units");
+    assert_eq!(executed, ended, "the unit in work was finished and kept");
+    assert_eq!(space.run(), (160 - executed, 1 + executed, 0));
+}
+
+#[test]
+fn interrupted_once_a_training_leaves_a_checkpoint() {
+    let space = start();
+    space.write("r.yaml", &space.read("r.yaml").replace("steps: 20, pause: 15", "steps: 100, pause: 60"));
+    assert_eq!(space.effigy(&["run", "r.yaml", "--only", "count", "--only", "one"]).code, 0);
+    space.ran();
+    let steps = |lines: Vec<String>| lines.iter().filter(|line| line.starts_with("step")).count();
+    let (executed, _, failed) = interrupted(&space, "train", 3);
+    assert_eq!((executed, failed), (0, 0), "nothing is done, and nothing has failed");
+    let before = steps(space.ran());
+    assert!((3..50).contains(&before), "it went on to its end: {before} steps");
+    let (executed, _, failed) = space.run();
+    assert_eq!((executed, failed, before + steps(space.ran())), (1, 0, 100), "a step was done twice or not at all");
+}
+
 #[test]
 fn a_full_disk_is_one_clear_error_and_loses_nothing() {
     let space = Space::new();

@@ -28,5 +28,7 @@ pub const UNIT: &str = "_unit";
 /// The column of `out.arrow` that says which of its unit's input rows an output row extends.
 pub const OF: &str = "_of";
 /// The file that appears in a task directory when the task should end soon: whoever can go on from a checkpoint leaves
-/// one and stops.
+/// one and stops, and whoever has several units stops between them.
 pub const STOP: &str = "stop";
+/// How the error of a task begins that ended because of [`STOP`].
+pub const STOPPED: &str = "stopped";

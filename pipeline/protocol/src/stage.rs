@@ -1,6 +1,6 @@
 //! What a stage of a Rust provider looks like from inside: units of rows in, rows out.
 
-use crate::{Event, OF, STOP, StageDef, TaskParams, UNIT};
+use crate::{Event, OF, STOP, STOPPED, StageDef, TaskParams, UNIT};
 use anyhow::{Context, Result, bail};
 use manifests::{Manifest, Value};
 use std::collections::BTreeMap;
@@ -301,7 +301,7 @@ impl Cx<'_> {
     /// If it is to `stop`. It is begun again, and goes on from the checkpoint.
     pub fn stop_if(&self, stop: bool) -> Result<()> {
         if stop {
-            bail!("stopped after a checkpoint, because its time is up\nhint: run again, and it goes on from there");
+            bail!("{STOPPED} after a checkpoint, as it was told to\nhint: run again, and it goes on from there");
         }
         Ok(())
     }

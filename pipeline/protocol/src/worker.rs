@@ -5,8 +5,8 @@
 
 use crate::stage::check_out_row;
 use crate::{
-    Cx, Description, Event, Finding, OF, OutRow, PROTOCOL, Registration, Rows, Stage, StageDef, Table, TaskParams,
-    UNIT, Unit,
+    Cx, Description, Event, Finding, OF, OutRow, PROTOCOL, Registration, Rows, STOPPED, Stage, StageDef, Table,
+    TaskParams, UNIT, Unit,
 };
 use anyhow::{Context, Result, bail};
 use manifests::{Manifest, Schema, Type, Value};
@@ -199,8 +199,12 @@ fn task(dir: &Path, built: &mut Built, prepare: fn(usize)) -> Result<()> {
         if units.len() > 1 {
             say(&Event::Progress { done: done as u64, total: units.len() as u64, note: String::new() });
         }
-        if parts.since.elapsed() > HAND_OVER {
+        let stop = done < units.len() && cx.should_stop();
+        if stop || parts.since.elapsed() > HAND_OVER {
             parts.hand_over()?;
+        }
+        if stop {
+            bail!("{STOPPED} between units, as it was told to\nhint: run again, and it goes on with the next");
         }
     }
     parts.hand_over()

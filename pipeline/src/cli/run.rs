@@ -349,7 +349,7 @@ fn run_id(started: u64) -> String {
 /// looks at the count. Whoever cannot install a handler is stopped at once, as ever.
 pub fn catch_interrupts() {
     let _ = ctrlc::set_handler(|| match INTERRUPTS.fetch_add(1, Ordering::Relaxed) {
-        0 => remark("\nfinishing what has begun; Ctrl-C once more stops it"),
+        0 => remark("\nfinishing the units in work, trainings up to a checkpoint; Ctrl-C once more stops them"),
         1 => {}
         // as if killed: nothing is lost that was put, and what we have started is ended beside us
         _ => std::process::exit(i32::from(INTERRUPTED)),

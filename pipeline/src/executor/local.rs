@@ -14,7 +14,7 @@ use crate::executor::process::{LAST_WORDS, find, how, last_words, lines, process
 use crate::executor::spawn::{Group, spawn};
 use crate::executor::{By, Ended, Executor, Report, Task, tail, weight};
 use ends::{not_started, room, silent};
-use protocol::{Event, Needs};
+use protocol::{Event, Needs, STOP};
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{Read, Write};
@@ -123,6 +123,8 @@ impl Waiters {
 struct Running {
     group: Arc<Group>,
     worker: Option<u64>,
+    /// The task directory.
+    dir: PathBuf,
     deadline: Option<Instant>,
     timed_out: bool,
     limit_mb: Option<u64>,
@@ -438,6 +440,7 @@ impl Executor for Local {
                     Running {
                         group,
                         worker,
+                        dir: task.dir.clone(),
                         deadline,
                         timed_out: false,
                         limit_mb: task.limit_mb,
@@ -484,7 +487,11 @@ impl Executor for Local {
     }
 
     fn drain(&mut self) {
-        // whatever was handed in has begun
+        // whatever was handed in has begun; a program knows nothing of the file and is waited for, and where the file
+        // cannot be written, so is a worker
+        for running in self.running.values().filter(|running| running.worker.is_some()) {
+            let _ = std::fs::write(running.dir.join(STOP), "");
+        }
     }
 
     fn stop_all(&mut self) {

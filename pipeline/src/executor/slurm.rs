@@ -437,7 +437,7 @@ impl Executor for Slurm {
         self.drained = true;
         let idle = |which: &Which| seen.get(which).is_none_or(|seen| !seen.is_running());
         for element in self.elements.values_mut().filter(|element| element.began.is_some()) {
-            // what it has begun it may finish
+            // the unit that it is at it may finish
             element.suffice();
             let current = element.current;
             let (kept, rest): (VecDeque<Task>, VecDeque<Task>) =

@@ -2,7 +2,7 @@
 //!
 //! Training logs have terms of very different size, so each has a panel and an axis of its own; a logarithmic one where
 //! the values, all positive, span more than a decade and a half. Curves of several files lie over each other, each in a
-//! colour of its own that a line above names. Knows no page.
+//! colour and a stroke of its own that a line above names. Knows no page.
 
 use super::document::Drawing;
 use super::graph::text_width;
@@ -108,18 +108,19 @@ fn legend(logs: &[(String, &Log)], file: String) -> Drawing {
     const SIZE: f64 = 13.0;
     let (mut x, mut y) = (0.0, 16.0);
     let mut body = String::new();
-    for ((name, _), (_, color)) in logs.iter().zip(SERIES) {
-        let long = 34.0 + text_width(name, SIZE);
+    for (i, ((name, _), (_, color))) in logs.iter().zip(SERIES).enumerate() {
+        let long = 48.0 + text_width(name, SIZE);
         if x > 0.0 && x + long > f64::from(WIDTH) {
             (x, y) = (0.0, y + 21.0);
         }
         body += &format!(
-            "<line x1=\"{x:.0}\" x2=\"{:.0}\" y1=\"{:.0}\" y2=\"{:.0}\" stroke=\"var(--{color})\" stroke-width=\"3\"/>\
+            "<line x1=\"{x:.0}\" x2=\"{:.0}\" y1=\"{:.0}\" y2=\"{:.0}\" stroke=\"var(--{color})\" stroke-width=\"3\"{}/>\
              <text x=\"{:.0}\" y=\"{y:.0}\" font-size=\"{SIZE}\" fill=\"var(--ink)\">{}</text>\n",
-            x + 20.0,
+            x + 34.0,
             y - 4.5,
             y - 4.5,
-            x + 27.0,
+            dashes(i, 1),
+            x + 41.0,
             escape(name)
         );
         x += long + 14.0;
@@ -165,6 +166,18 @@ pub(super) const SERIES: [(RGBColor, &str); 8] = [
     (RGBColor(3, 254, 15), "series8"),
 ];
 
+/// The stroke of a curve of several, so that they are told apart without colours as well; lengths are `unit` px.
+fn dashes(series: usize, unit: u32) -> String {
+    const STROKES: [&[u32]; 4] = [&[], &[8, 4], &[2, 3], &[9, 3, 2, 3]];
+    match STROKES[series % STROKES.len()] {
+        [] => String::new(),
+        lengths => {
+            let lengths: Vec<String> = lengths.iter().map(|length| (length * unit).to_string()).collect();
+            format!(" stroke-dasharray=\"{}\"", lengths.join(" "))
+        }
+    }
+}
+
 /// `several`: whether there are curves of several logs, though this panel may have one of them alone.
 fn panel(
     (step, term): (&str, &str),
@@ -194,6 +207,11 @@ fn panel(
             chart(&root, (step, &title), (lines, several), x, low..high, &label)?;
         }
         root.present()?;
+    }
+    // plotters has dashes of its own, which are lines of two points each: a thousand to a curve
+    for (i, (RGBColor(r, g, b), name)) in SERIES.into_iter().enumerate() {
+        let stroke = format!("stroke=\"#{r:02X}{g:02X}{b:02X}\"");
+        svg = svg.replace(&stroke, &format!("stroke=\"var(--{name})\"{}", dashes(i, FINE)));
     }
     for (color, name) in STAND_INS.into_iter().chain(SERIES) {
         let RGBColor(r, g, b) = color;

@@ -90,6 +90,11 @@ impl Group {
         &self.keys[..self.keys.len().saturating_sub(1)]
     }
 
+    /// The share of its rows that has a value in a column; none if no row has.
+    fn share(&self, column: usize) -> Option<f64> {
+        self.means[column].map(|mean| mean.n as f64 / self.rows as f64)
+    }
+
     /// What counts once and has a value in a column.
     fn valued(&self, column: usize) -> HashSet<&[String]> {
         let there = self.units.iter().filter(|(_, values)| values[column].is_some());
@@ -147,7 +152,9 @@ fn means(manifest: &Manifest, asked: &TableItem, shown: usize) -> anyhow::Result
                 // nobody wins by seeds that others lack, whose differences beside it would say otherwise
                 let fair = asked.against.is_none() || alike(section, c);
                 odd |= best.is_some() && !fair;
-                std::iter::repeat_n(best.filter(|_| fair), section.len())
+                // nor by leaving out rows that others have, which may be the hard ones
+                let most = section.iter().filter_map(|group| group.share(c)).fold(0.0, f64::max);
+                section.iter().map(move |group| best.filter(|_| fair && group.share(c) == Some(most)))
             })
             .collect();
         if odd {
@@ -483,7 +490,8 @@ mod tests {
         let (_, rows, _) = texts(table(&scores(), &asked("method", "psnr", "", "psnr"), SHOWN).unwrap());
         assert_eq!(
             rows.iter().map(|row| row[2].as_str()).collect::<Vec<_>>(),
-            ["25.00 ± 1.41", "*18.50 (n = 1)*", "inf"]
+            // the least, but of one row of two
+            ["25.00 ± 1.41", "18.50 (n = 1)", "inf"]
         );
     }
 

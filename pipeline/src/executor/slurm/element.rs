@@ -176,7 +176,7 @@ impl Element {
         let _ = std::fs::write(file(&self.dir, self.index, "over"), "");
     }
 
-    /// Leaves word that it may finish the task that it is at, and begin no other.
+    /// Leaves word that it may finish the unit that it is at, or leave a checkpoint of it, and begin no other.
     pub fn suffice(&self) {
         let _ = std::fs::write(file(&self.dir, self.index, "enough"), "");
     }

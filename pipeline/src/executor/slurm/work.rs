@@ -175,12 +175,18 @@ impl Job {
                     local.stop_all();
                     return Ok(End::Dismissed);
                 }
+                // the user wants no other task, nor all of this one
+                if file(&self.dir, self.index, "enough").exists() && !stop.exists() {
+                    let _ = std::fs::write(&stop, "");
+                }
                 self.say(&Line::Alive)?;
             }
             if WARNED.load(Ordering::Relaxed) && warned.is_none() {
                 warned = Some(Instant::now());
-                // whoever does not look is stopped without
-                let _ = std::fs::write(&stop, "");
+                // whoever does not look is stopped without; several units have no checkpoint, and may come to their end
+                if task.keys.len() == 1 {
+                    let _ = std::fs::write(&stop, "");
+                }
             }
             // Slurm counts from the signal as we do; some of it is for asking to be started again
             if warned.is_some_and(|since| since.elapsed() + Duration::from_secs(5) > grace) {
