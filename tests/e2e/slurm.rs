@@ -285,6 +285,23 @@ fn interrupted_once_jobs_finish_the_task_they_are_at() {
 }
 
 #[test]
+fn interrupted_once_a_training_on_a_node_leaves_a_checkpoint() {
+    let Some((cluster, _turn)) = cluster() else { return };
+    let space = space();
+    // it tells every step, so that its job is never silent
+    let params = ["--param", "steps=120", "--param", "step=100"];
+    let child = start(&space, cluster, &params);
+    waits_for("steps", || lines_of(&space, "step") >= 3);
+    interrupt(&child);
+    let lines = finish(child, 130);
+    let before = lines_of(&space, "step");
+    assert!(counts(&lines).2 == 0 && before < 90, "it went on to its end: {before} steps, {lines:?}");
+    waits_for("the end of all jobs", || cluster.jobs().is_empty());
+    run(&space, cluster, &params);
+    assert_eq!(lines_of(&space, "step"), 120, "a step was done twice or not at all");
+}
+
+#[test]
 fn interrupted_twice_nothing_is_left_on_the_cluster() {
     let Some((cluster, _turn)) = cluster() else { return };
     let space = space();
