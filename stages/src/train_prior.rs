@@ -1,11 +1,13 @@
 //! `train_prior`: the small latent diffusion model on portraits of other people: the "pre-trained LDM" of the default.
 //!
-//! reads: image; with vae, start?
-//! writes: component (`unet`, `scheduler`, `null_prompt`), config, weights, losses (CSV, unet's)
+//! reads: image; with vae, start?, validation? (image)
+//! writes: component (`unet`, `scheduler`, `null_prompt`), config, weights, losses (CSV, unet's; with `validation` its
+//! images' as well)
 //!
 //! Unconditional but for a constant null prompt, v-prediction, zero terminal SNR: the same schedule an avatar is
 //! trained with. Latents of all images and their mirror images are encoded once. A prior that there is already,
-//! `start`, is trained on. The loop stands here from top to bottom.
+//! `start`, is trained on. Now and then the averaged weights are tried on the images of `validation`, from which
+//! nothing is learned. The loop stands here from top to bottom.
 
 use crate::common::backbone;
 use crate::common::prior_training::{check_widths, load_images, resume, save_state, to_signed};
@@ -15,7 +17,7 @@ use manifests::Type;
 use models::adamw::{AdamW, Ema, Group, cosine};
 use models::ldm::{Draw, PriorTrainee, null_prompt};
 use models::schedule::{Schedule, ScheduleConfig};
-use models::team::{Team, cut};
+use models::team::{Member, Team, cut};
 use models::unet::UNetConfig;
 use models::vae::Vae;
 use models::{init, weights};
@@ -105,6 +107,7 @@ fn def() -> StageDef {
         .reads([("image", Type::Blob)])
         .with("vae", backbone::COLUMNS)
         .may_take("start", backbone::COLUMNS)
+        .may_take("validation", [("image", Type::Blob)])
         .writes(backbone::COLUMNS)
         .writes([("losses", Type::Blob)])
         .threads(2)
@@ -169,7 +172,20 @@ impl TrainPrior {
         optimiser.add(Group { max_grad_norm: Some(1.0), ..Group::network("unet", p.lr) }, vs);
         let variables = weights::sorted(vs);
         let mut average = Ema::new(&variables, p.ema);
+        let judge = match cx.maybe_with("validation") {
+            None => None,
+            Some(others) => {
+                let images = load_images(&others.rows().collect::<Vec<_>>(), "image")?;
+                let scaled = |(mean, std): (Tensor, Tensor)| {
+                    vae.scale(&(&mean + std * init::normal(p.seed ^ 0x7E57, 0, &mean.size())))
+                };
+                Some(Judge::new(build(), (&schedule, &scaled(encode_all((&vae, vae_vs.device()), &images, cx))), p))
+            }
+        };
         let mut curve = LossCurve::new(&["loss"], p.steps, 100);
+        if judge.is_some() {
+            curve = curve.with_seldom("validation");
+        }
 
         let checkpoints = Checkpoints::new(cx.scratch()?);
         let start = resume(&checkpoints, vs, (&mut optimiser, &mut average, &mut curve), |text| cx.log(text))?;
@@ -190,6 +206,9 @@ impl TrainPrior {
             checkpoints.finite(loss[0], &norms, step + 1)?;
             optimiser.update(p.rate(step), &norms);
             average.update(&variables);
+            if let Some(judge) = judge.as_ref().filter(|_| curve.asks(step + 1)) {
+                curve.tell(judge.loss(&average)?);
+            }
             curve.push(step + 1, &loss);
             if step % 10 == 9 || step + 1 == p.steps {
                 cx.progress(step as usize + 1, p.steps as usize, format!("loss {:.4}", curve.last()));
@@ -220,6 +239,31 @@ impl TrainPrior {
             OutRow::new().str("component", "scheduler").file("config", &scheduler_path),
             OutRow::new().str("component", "null_prompt").file("weights", &prompt_path),
         ])
+    }
+}
+
+/// Tells how well the averaged weights do on pictures of people that are not learned from: always the same pictures,
+/// times and noise, so that only the weights differ.
+struct Judge {
+    network: PriorTrainee,
+    /// Scaled latents and their draws, a batch each.
+    batches: Vec<(Tensor, Draw)>,
+}
+
+impl Judge {
+    fn new(network: PriorTrainee, (schedule, latents): (&Schedule, &Tensor), p: &Params) -> Self {
+        let batches = latents.split(p.batch as i64, 0).into_iter().zip(0..);
+        let draws = |part: &Tensor, i| Draw::new(schedule, &part.size(), p.seed ^ 0x7E57, i);
+        let batches = batches.map(|(part, i)| (part.shallow_clone(), draws(&part, i))).collect();
+        Self { network, batches }
+    }
+
+    /// The mean loss over all pictures.
+    fn loss(&self, average: &Ema) -> Result<f64> {
+        weights::load_tensors(&self.network.vs, average.tensors(), "the moving average")?;
+        let of = |batch: &(Tensor, Draw)| self.network.loss(batch).1[0] * batch.1.t.len() as f64;
+        let sum = tch::no_grad(|| self.batches.iter().map(of).sum::<f64>());
+        Ok(sum / self.batches.iter().map(|(_, draw)| draw.t.len() as f64).sum::<f64>())
     }
 }
 

@@ -318,10 +318,22 @@ stages:
         let row = rows.into_iter().find(|row| row["component"] == "unet").expect("a network");
         std::fs::read(row["weights"].as_str().expect("a path")).expect("weights")
     };
-    // steps of no length: what comes out is what went in, which random weights would not be
-    space.write("r.yaml", &recipe(1, "1.0e-12", "48, 96, 96"));
+    // steps of no length: what comes out is what went in, which random weights would not be; and so others are judged
+    // alike, who are no part of it
+    let judged = recipe(20, "1.0e-12", "48, 96, 96").replace("start: known }", "start: known, validation: others }");
+    let others =
+        "others: { stage: portraits_synthetic, from: them, assets: '${assets}', size: 32, views: 3, expressions: 1 }";
+    space.write("r.yaml", &format!("{judged}  them: {{ stage: draw_identities, count: 1, seed: 6 }}\n  {others}\n"));
     let said = space.effigy_with_packages(&["run", "r.yaml"]);
     assert_eq!(said.code, 0, "{}", said.err);
+    let shown = space.effigy_with_packages(&["show", "r.yaml", "more", "--json", "--paths"]);
+    let row: Value = serde_json::from_str(shown.out.lines().next().expect("a row")).expect("JSON");
+    let curve = std::fs::read_to_string(row["losses"].as_str().expect("a path")).expect("a curve");
+    let cells: Vec<Vec<&str>> = curve.lines().map(|line| line.split(',').collect()).collect();
+    assert_eq!((cells[0].join(","), cells.len()), ("step,loss,validation".into(), 21));
+    let told: Vec<(&str, &str)> =
+        cells[1..].iter().filter(|row| !row[2].is_empty()).map(|row| (row[0], row[2])).collect();
+    assert!(matches!(told[..], [("10", a), ("20", b)] if a == b && a.parse::<f64>().is_ok_and(|a| a > 0.1)), "{curve}");
     // f16 numbers behind the header; a zero that has moved by nothing may have a sign
     let data = |bytes: &[u8]| -> Vec<u16> {
         let from = 8 + u64::from_le_bytes(bytes[..8].try_into().expect("eight")) as usize;

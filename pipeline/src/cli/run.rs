@@ -191,6 +191,9 @@ impl Run {
         }
         let seconds = began.elapsed().as_secs_f64();
         emit(&mut readers, Event::Done { executed, cached, failed, seconds });
+        if outcome.interrupted && !self.json && !self.quiet {
+            remark("interrupted: the same command goes on from here");
+        }
         if let (Some(path), false) = (report?, self.json || self.quiet) {
             print(&format!("report: {}", path.display()));
         }

@@ -143,13 +143,33 @@ pub struct LossCurve {
     terms: usize,
     sums: Vec<f64>,
     count: usize,
+    /// What a column more has in the next row, where there is one.
+    seldom: Option<Option<f64>>,
 }
 
 impl LossCurve {
     /// A curve of these terms with about `points` rows over `steps` steps.
     pub fn new(terms: &[&str], steps: u64, points: u64) -> LossCurve {
         let text = format!("step,{}\n", terms.join(","));
-        LossCurve { text, every: (steps / points).max(1), terms: terms.len(), sums: vec![0.0; terms.len()], count: 0 }
+        let (every, terms) = ((steps / points).max(1), terms.len());
+        LossCurve { text, every, terms, sums: vec![0.0; terms], ..LossCurve::default() }
+    }
+
+    /// With a column more, of what is not known of every step.
+    pub fn with_seldom(mut self, name: &str) -> LossCurve {
+        self.text = format!("{},{name}\n", self.text.trim_end());
+        self.seldom = Some(None);
+        self
+    }
+
+    /// Whether it is time for what is seldom told: a step (counted from 1) completes each tenth row.
+    pub fn asks(&self, step: u64) -> bool {
+        self.seldom.is_some() && step.is_multiple_of(10 * self.every)
+    }
+
+    /// What the next row says in the column more.
+    pub fn tell(&mut self, value: f64) {
+        self.seldom = Some(Some(value));
     }
 
     /// Adds the terms of a step (counted from 1). Gives the means of a row that this completes.
@@ -163,7 +183,8 @@ impl LossCurve {
     fn flush(&mut self, step: u64) -> Vec<f64> {
         let means: Vec<f64> = self.sums.iter().map(|sum| sum / self.count as f64).collect();
         let text: Vec<String> = means.iter().map(|mean| format!("{mean:.6}")).collect();
-        writeln!(self.text, "{step},{}", text.join(",")).expect("writing to a string");
+        let more = self.seldom.as_mut().map(|value| value.take().map_or(",".into(), |value| format!(",{value:.6}")));
+        writeln!(self.text, "{step},{}{}", text.join(","), more.unwrap_or_default()).expect("writing to a string");
         self.sums.fill(0.0);
         self.count = 0;
         means
