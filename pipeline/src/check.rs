@@ -170,9 +170,12 @@ fn chosen(prepared: &Prepared, known: &[bool]) -> Vec<(Digest, usize)> {
 impl Check<'_> {
     /// Executes all; says whether the user stopped it.
     fn all(&mut self, mut waiting: VecDeque<Again>, executor: &mut Local) -> Result<bool> {
-        let mut next = 0;
+        let (mut next, mut drained) = (0, false);
         loop {
             let stopped = INTERRUPTS.load(Ordering::Relaxed);
+            if stopped > 0 && !std::mem::replace(&mut drained, true) {
+                executor.drain();
+            }
             if stopped > 1 || stopped > 0 && self.flights.is_empty() {
                 return Ok(!waiting.is_empty() || !self.flights.is_empty());
             }

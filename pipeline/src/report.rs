@@ -11,6 +11,7 @@ mod curves;
 mod document;
 mod fold;
 pub mod graph;
+mod groups;
 mod html;
 mod layers;
 mod markdown;

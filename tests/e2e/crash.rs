@@ -206,6 +206,24 @@ fn interrupted_once_a_training_leaves_a_checkpoint() {
 }
 
 #[test]
+fn a_check_that_is_interrupted_stops_soon_and_blames_nobody() {
+    let space = start();
+    space.write("r.yaml", &space.read("r.yaml").replace("steps: 20, pause: 15", "steps: 60, pause: 60"));
+    space.run();
+    space.ran();
+    let command = &["run", "r.yaml", "--check", "--only", "train", "--jobs", "1"];
+    let child = space.command(command).stderr(std::process::Stdio::piped()).spawn().expect("it starts");
+    let steps = || std::fs::read_to_string(space.path("ran.log")).unwrap_or_default().matches("step").count();
+    waits_for("steps", || steps() >= 3);
+    // SAFETY: a signal to a child of ours that was not waited for.
+    unsafe { libc::kill(child.id() as i32, libc::SIGINT) };
+    let output = child.wait_with_output().expect("it ends");
+    let err = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(130), "{err}");
+    assert!(steps() < 40 && !err.contains("error"), "{} steps\n{err}", steps());
+}
+
+#[test]
 fn a_full_disk_is_one_clear_error_and_loses_nothing() {
     let space = Space::new();
     for i in 0..4 {

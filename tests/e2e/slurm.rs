@@ -302,6 +302,39 @@ fn interrupted_once_a_training_on_a_node_leaves_a_checkpoint() {
 }
 
 #[test]
+fn interrupted_while_a_job_starts_it_begins_nothing() {
+    let Some((cluster, _turn)) = cluster() else { return };
+    let space = space();
+    space.write(
+        "cluster.yaml",
+        "{ partition: main, jobs: 4, tasks: 3, silent_s: 3, memory_mb: 100, prelude: 'sleep 6' }\n",
+    );
+    let child = start(&space, cluster, &[]);
+    waits_for("jobs", || cluster.jobs().iter().any(|(_, state)| state == "RUNNING"));
+    interrupt(&child);
+    let lines = finish(child, 130);
+    assert_eq!((counts(&lines).2, lines_of(&space, "upper")), (0, 0), "{lines:?}");
+    waits_for("the end of all jobs", || cluster.jobs().is_empty());
+}
+
+#[test]
+fn what_a_job_left_for_a_run_that_is_gone_is_gone_on_with() {
+    let Some((cluster, _turn)) = cluster() else { return };
+    let space = space();
+    let params = ["--param", "steps=120", "--param", "step=100"];
+    let mut child = start(&space, cluster, &params);
+    waits_for("steps", || lines_of(&space, "step") >= 3);
+    interrupt(&child);
+    // it has told the job and does not live to hear what came of it
+    std::thread::sleep(Duration::from_millis(400));
+    child.kill().expect("it was running");
+    child.wait().expect("it is over");
+    waits_for("the end of all jobs", || cluster.jobs().is_empty());
+    run(&space, cluster, &params);
+    assert_eq!(lines_of(&space, "step"), 120, "a step was done twice or not at all");
+}
+
+#[test]
 fn interrupted_twice_nothing_is_left_on_the_cluster() {
     let Some((cluster, _turn)) = cluster() else { return };
     let space = space();

@@ -4,6 +4,7 @@
 use super::{clean, remark};
 use crate::event::{Event, Reader};
 use crate::finished::NodeState;
+use crate::run::is_stopped;
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 use std::collections::HashMap;
 use std::io::{IsTerminal, Write};
@@ -43,6 +44,7 @@ fn summary(executed: usize, cached: usize, failed: usize, taken: f64) -> String 
     let units = |n: usize, word: &str| format!("{n} unit{} {word}", if n == 1 { "" } else { "s" });
     let taken = seconds(taken);
     match (executed, failed) {
+        (0, 0) if is_stopped() => format!("no unit finished, {cached} known ({taken})"),
         (0, 0) => format!("nothing to do: {} ({taken})", units(cached, "known")),
         (_, 0) => format!("{}, {cached} known ({taken})", units(executed, "run")),
         _ => format!("{}, {cached} known, {failed} failed ({taken})", units(executed, "run")),

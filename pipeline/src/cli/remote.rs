@@ -126,7 +126,7 @@ impl RemoteArgs {
         }
         let mut cache = workspace.open()?;
         chosen.share(&mut cache)?;
-        super::run::catch_interrupts();
+        super::run::catch_interrupts("what has begun");
         let mut readers = vec![progress::reader(json, false)];
         match direction {
             Direction::Push => {

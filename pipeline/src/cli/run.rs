@@ -109,7 +109,7 @@ impl Run {
             }
             return super::plan::tell(&loaded, &selection, &mut cache, self.json);
         }
-        catch_interrupts();
+        catch_interrupts("the units in work, trainings up to a checkpoint");
         let memory_mb = self.memory.unwrap_or_else(host::memory_mb).max(1);
         let id = run_id(started);
         let (place, cluster) = self.work.read(&loaded.recipe, &id)?;
@@ -192,7 +192,8 @@ impl Run {
         let seconds = began.elapsed().as_secs_f64();
         emit(&mut readers, Event::Done { executed, cached, failed, seconds });
         if outcome.interrupted && !self.json && !self.quiet {
-            remark("interrupted: the same command goes on from here");
+            let but = if self.choice.force.is_empty() { "" } else { ", without `--force`," };
+            remark(&format!("interrupted: the same command{but} goes on from here"));
         }
         if let (Some(path), false) = (report?, self.json || self.quiet) {
             print(&format!("report: {}", path.display()));
@@ -349,10 +350,10 @@ fn run_id(started: u64) -> String {
 }
 
 /// Ctrl-C once drains, twice stops, and a third time ends us wherever we are: a large file may be read, and nobody
-/// looks at the count. Whoever cannot install a handler is stopped at once, as ever.
-pub fn catch_interrupts() {
-    let _ = ctrlc::set_handler(|| match INTERRUPTS.fetch_add(1, Ordering::Relaxed) {
-        0 => remark("\nfinishing the units in work, trainings up to a checkpoint; Ctrl-C once more stops them"),
+/// looks at the count. Whoever cannot install a handler is stopped at once, as ever. `first` is what is finished then.
+pub fn catch_interrupts(first: &'static str) {
+    let _ = ctrlc::set_handler(move || match INTERRUPTS.fetch_add(1, Ordering::Relaxed) {
+        0 => remark(&format!("\nfinishing {first}; Ctrl-C once more stops it")),
         1 => {}
         // as if killed: nothing is lost that was put, and what we have started is ended beside us
         _ => std::process::exit(i32::from(INTERRUPTED)),

@@ -14,7 +14,7 @@ use crate::executor::process::{LAST_WORDS, find, how, last_words, lines, process
 use crate::executor::spawn::{Group, spawn};
 use crate::executor::{By, Ended, Executor, Report, Task, tail, weight};
 use ends::{not_started, room, silent};
-use protocol::{Event, Needs, STOP};
+use protocol::{Event, Needs, STOP, STOPPED};
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{Read, Write};
@@ -143,6 +143,8 @@ struct Worker {
     proven: bool,
     /// Whether it has said anything of the one that it has.
     spoke: bool,
+    /// Whether it has left the rest of that one, as it was told to.
+    left: bool,
     /// The GPUs that it was told of when it began.
     devices: Vec<usize>,
     stage_key: String,
@@ -324,6 +326,7 @@ impl Local {
             task: None,
             proven: false,
             spoke: false,
+            left: false,
             devices,
             stage_key: String::new(),
             log,
@@ -351,8 +354,17 @@ impl Local {
                 if matches!(event, Event::Done) {
                     worker.task = None;
                     worker.proven = true;
+                    let ended = if std::mem::take(&mut worker.left) { Ended::Withdrawn } else { Ended::Done };
                     self.give_back(id);
-                    return Some((id, Report::Ended(Ended::Done, Instant::now())));
+                    return Some((id, Report::Ended(ended, Instant::now())));
+                }
+                // that is no failure
+                if let Event::Failed { unit: None, error, .. } = &event
+                    && error.starts_with(STOPPED)
+                    && self.running.get(&id).is_some_and(|running| running.dir.join(STOP).exists())
+                {
+                    worker.left = true;
+                    return None;
                 }
                 Some((id, Report::Event(event)))
             }

@@ -325,6 +325,11 @@ impl Slurm {
         let words = element.last_words();
         let (current, began) = (element.current, element.began);
         let mut rest: Vec<Task> = element.tasks.into();
+        if self.drained {
+            let withdrawn = |task: Task| (task.id, Report::Ended(Ended::Withdrawn, Instant::now()));
+            self.told.extend(rest.into_iter().map(withdrawn));
+            return;
+        }
         let state = seen.state.as_str();
         // the task in work when its job was ended for what it did
         let blame = match state {
@@ -428,6 +433,8 @@ impl Executor for Slurm {
             self.told.extend(elements.values().flat_map(|element| &element.tasks).map(withdrawn));
             return;
         }
+        // one that is just about to begin after all finds that it need not
+        self.elements.values().for_each(Element::suffice);
         let name = format!("--name={}", self.cluster.name());
         if self.elements.is_empty() || ask::say(&["scancel", "--state=PENDING"], &name, &self.dir).is_err() {
             return;
@@ -438,7 +445,6 @@ impl Executor for Slurm {
         let idle = |which: &Which| seen.get(which).is_none_or(|seen| !seen.is_running());
         for element in self.elements.values_mut().filter(|element| element.began.is_some()) {
             // the unit that it is at it may finish
-            element.suffice();
             let current = element.current;
             let (kept, rest): (VecDeque<Task>, VecDeque<Task>) =
                 element.tasks.drain(..).partition(|task| Some(task.id) == current);
@@ -446,7 +452,6 @@ impl Executor for Slurm {
             self.told.extend(rest.iter().map(withdrawn));
         }
         for (_, element) in self.elements.extract_if(.., |which, element| element.began.is_none() && idle(which)) {
-            // one that is just about to begin after all finds that it need not
             element.dismiss();
             self.told.extend(element.tasks.iter().map(withdrawn));
         }

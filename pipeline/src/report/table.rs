@@ -1,14 +1,13 @@
-//! Tables over the rows of a stage: means by group through polars, or the rows as they are.
+//! Tables over the rows of a stage: means by group, or the rows as they are.
 //!
 //! Which of a column's means is best is found in the data, by the direction the recipe gives. Knows no markup.
 
 use super::document::{Block, Cell, Head, Number, Table};
+use super::groups::{Group, alike, as_number, delta, grouped, numeric, reference, together};
 use super::numbers::{self, Style, counted};
 use crate::finished::TableItem;
 use anyhow::Context;
 use manifests::{Manifest, Type, Value};
-use polars::prelude::*;
-use std::collections::{HashMap, HashSet};
 
 /// What a cell says that has no value.
 const NOT_AVAILABLE: &str = "n/a";
@@ -73,49 +72,6 @@ fn passes(manifest: &Manifest, row: usize, filter: &[(String, Vec<Value>)]) -> b
     })
 }
 
-/// Mean, spread and count of each column in each group of rows.
-#[derive(Default)]
-struct Group {
-    keys: Vec<String>,
-    rows: usize,
-    /// For each averaged column its mean; none if no row has a value.
-    means: Vec<Option<Number>>,
-    /// For each of what counts once, by its name: its value in each averaged column. Empty without `per:`.
-    units: HashMap<Vec<String>, Vec<Option<f64>>>,
-}
-
-impl Group {
-    /// What it shares with the groups it is compared with.
-    fn section(&self) -> &[String] {
-        &self.keys[..self.keys.len().saturating_sub(1)]
-    }
-
-    /// The share of its rows that has a value in a column; none if no row has.
-    fn share(&self, column: usize) -> Option<f64> {
-        self.means[column].map(|mean| mean.n as f64 / self.rows as f64)
-    }
-
-    /// What counts once and has a value in a column.
-    fn valued(&self, column: usize) -> HashSet<&[String]> {
-        let there = self.units.iter().filter(|(_, values)| values[column].is_some());
-        there.map(|(unit, _)| unit.as_slice()).collect()
-    }
-}
-
-/// Groups that share their first keys stand together, each in the order of its first row.
-fn together(groups: Vec<Group>) -> Vec<Group> {
-    let mut first: HashMap<Vec<String>, usize> = HashMap::new();
-    for (i, group) in groups.iter().enumerate() {
-        for n in 1..=group.keys.len() {
-            first.entry(group.keys[..n].to_vec()).or_insert(i);
-        }
-    }
-    let rank = |group: &Group| (1..=group.keys.len()).map(|n| first[&group.keys[..n]]).collect::<Vec<_>>();
-    let mut ranked: Vec<_> = groups.into_iter().map(|group| (rank(&group), group)).collect();
-    ranked.sort_by(|a, b| a.0.cmp(&b.0));
-    ranked.into_iter().map(|(_, group)| group).collect()
-}
-
 fn means(manifest: &Manifest, asked: &TableItem, shown: usize) -> anyhow::Result<Table> {
     let groups = together(grouped(manifest, asked).context("averaging a table of the report")?);
     let mut table = Table { shared: asked.by.len().saturating_sub(1), ..Table::default() };
@@ -130,7 +86,7 @@ fn means(manifest: &Manifest, asked: &TableItem, shown: usize) -> anyhow::Result
         row.push(Cell::faint(group.rows.to_string()));
         table.rows.push(row);
     }
-    let mut uneven = Vec::new();
+    let (mut uneven, mut partial) = (Vec::new(), Vec::new());
     for (c, name) in asked.mean.iter().enumerate() {
         let tolerance = asked.tolerance.iter().find(|(column, _)| column == name).map_or(0.0, |(_, most)| *most);
         let head = |text: String, means: String, tolerance: f64| Head {
@@ -143,7 +99,7 @@ fn means(manifest: &Manifest, asked: &TableItem, shown: usize) -> anyhow::Result
         table.head.push(head(format!("{name}{}", arrow(asked, name)), name.clone(), tolerance));
         let style = Style::of(groups.iter().filter_map(|group| Some(group.means[c]?.value)));
         // compared are groups that differ in the last column of `by` alone: methods on one split, not splits
-        let mut odd = false;
+        let (mut odd, mut few) = (false, false);
         let best: Vec<Option<f64>> = groups
             .chunk_by(|a, b| a.section() == b.section())
             .flat_map(|section| {
@@ -154,11 +110,17 @@ fn means(manifest: &Manifest, asked: &TableItem, shown: usize) -> anyhow::Result
                 odd |= best.is_some() && !fair;
                 // nor by leaving out rows that others have, which may be the hard ones
                 let most = section.iter().filter_map(|group| group.share(c)).fold(0.0, f64::max);
-                section.iter().map(move |group| best.filter(|_| fair && group.share(c) == Some(most)))
+                let whole = |group: &Group| group.share(c) == Some(most);
+                let held = |group: &Group| best.is_some() && group.means[c].map(|mean| mean.value) == best;
+                few |= fair && best.is_some() && !section.iter().any(|group| held(group) && whole(group));
+                section.iter().map(|group| best.filter(|_| fair && whole(group))).collect::<Vec<_>>()
             })
             .collect();
         if odd {
             uneven.push(format!("`{name}`"));
+        }
+        if few {
+            partial.push(format!("`{name}`"));
         }
         for ((group, row), best) in groups.iter().zip(&mut table.rows).zip(best) {
             row.push(mean_cell(group.means[c], group.rows, best, |x| style.write(x), style));
@@ -200,6 +162,12 @@ fn means(manifest: &Manifest, asked: &TableItem, shown: usize) -> anyhow::Result
         let (columns, per) = (uneven.join(", "), asked.per.join(", "));
         notes.push(format!("no best of {columns} is marked among rows that do not have it of the same {per}"));
     }
+    if !partial.is_empty() {
+        let columns = partial.join(", ");
+        notes.push(format!(
+            "no best of {columns} is marked where it would be a mean over fewer of its rows than others"
+        ));
+    }
     let lacking: Vec<String> = (asked.mean.iter().enumerate())
         .filter(|(c, name)| numeric(manifest, name) && groups.iter().all(|group| group.means[*c].is_none()))
         .map(|(_, name)| format!("`{name}`"))
@@ -238,131 +206,8 @@ fn mean_cell(
     Cell { spread, count, best: best == Some(value), number: mean, ..Cell::new(write(value)) }
 }
 
-/// Whether all groups that have values in a column have them of the same of what counts once; always so without `per:`.
-fn alike(groups: &[Group], column: usize) -> bool {
-    let mut sets = groups.iter().map(|group| group.valued(column)).filter(|set| !set.is_empty());
-    let first = sets.next();
-    sets.all(|set| first.as_ref() == Some(&set))
-}
-
-/// The group that one is compared with.
-fn reference<'a>(groups: &'a [Group], group: &Group, asked: &TableItem) -> Option<&'a Group> {
-    groups.iter().find(|other| other.section() == group.section() && other.keys.last() == asked.against.as_ref())
-}
-
-/// How much more a group has in a column than another: by what counts once, where both have it, or of the means.
-fn delta(group: &Group, than: &Group, column: usize) -> Option<Number> {
-    if group.units.is_empty() {
-        let value = group.means[column]?.value - than.means[column]?.value;
-        return Some(Number { value, deviation: None, n: group.rows });
-    }
-    let pair =
-        |(unit, values): (&Vec<String>, &Vec<Option<f64>>)| Some(values[column]? - than.units.get(unit)?[column]?);
-    let mut pairs: Vec<f64> = group.units.iter().filter_map(pair).collect();
-    // sums do not depend on the order of a hash map
-    pairs.sort_by(f64::total_cmp);
-    let n = pairs.len();
-    let value = pairs.iter().sum::<f64>() / n as f64;
-    let squares = pairs.iter().map(|x| (x - value).powi(2)).sum::<f64>();
-    (n > 0).then(|| Number { value, deviation: (n > 1).then(|| (squares / (n - 1) as f64).sqrt()), n })
-}
-
-fn numeric(manifest: &Manifest, column: &str) -> bool {
-    matches!(manifest.schema().ty(column), Some(Type::I64 | Type::F64 | Type::Bool))
-}
-
 fn flush_right(manifest: &Manifest, column: &str) -> bool {
     matches!(manifest.schema().ty(column), Some(Type::I64 | Type::F64))
-}
-
-fn grouped(manifest: &Manifest, asked: &TableItem) -> anyhow::Result<Vec<Group>> {
-    let TableItem { by, mean, per, .. } = asked;
-    // Columns get names of their own: one may be asked for twice. Keys go in as exact text, and are shown by their
-    // rounded one. A constant key makes all rows one group if nothing is grouped by.
-    let mut columns = vec![Column::new("key".into(), vec![""; manifest.len()])];
-    for (i, name) in by.iter().enumerate() {
-        let values = manifest.column(name)?;
-        let exact: Vec<String> = values.iter().map(Value::to_json_text).collect();
-        let shown: Vec<String> = values.iter().map(numbers::value).collect();
-        columns.push(Column::new(format!("key{i}").into(), exact));
-        columns.push(Column::new(format!("shown{i}").into(), shown));
-    }
-    for (i, name) in mean.iter().enumerate() {
-        let values: Vec<Option<f64>> = match numeric(manifest, name) {
-            true => manifest.column(name)?.iter().map(as_number).collect(),
-            false => vec![None; manifest.len()],
-        };
-        columns.push(Column::new(format!("value{i}").into(), values));
-    }
-    for (i, name) in per.iter().enumerate() {
-        let exact: Vec<String> = manifest.column(name)?.iter().map(Value::to_json_text).collect();
-        columns.push(Column::new(format!("unit{i}").into(), exact));
-    }
-    let keys: Vec<Expr> = std::iter::once(col("key")).chain((0..by.len()).map(|i| col(format!("key{i}")))).collect();
-    let mut sums = vec![len().cast(DataType::Float64).alias("rows")];
-    sums.extend((0..by.len()).map(|i| col(format!("shown{i}")).first()));
-    for i in 0..mean.len() {
-        let value = || col(format!("value{i}"));
-        sums.push(value().mean().alias(format!("mean{i}")));
-        sums.push(value().std(1).alias(format!("deviation{i}")));
-        sums.push(value().count().cast(DataType::Float64).alias(format!("count{i}")));
-    }
-    let mut rows = DataFrame::new_infer_height(columns)?.lazy();
-    if !per.is_empty() {
-        let units = keys.iter().cloned().chain((0..per.len()).map(|i| col(format!("unit{i}"))));
-        let shown = (0..by.len()).map(|i| col(format!("shown{i}")).first());
-        let means = (0..mean.len()).map(|i| col(format!("value{i}")).mean());
-        rows = rows.group_by_stable(units.collect::<Vec<_>>()).agg(shown.chain(means).collect::<Vec<_>>());
-    }
-    // what counts once is kept for pairs; without `per:` that is nothing
-    let single = if per.is_empty() { None } else { Some(rows.clone().collect()?) };
-    let frame = rows.group_by_stable(keys).agg(sums).collect()?;
-    let floats = |name: String| -> PolarsResult<Vec<Option<f64>>> { Ok(frame.column(&name)?.f64()?.iter().collect()) };
-    let texts = |name: String| -> PolarsResult<Vec<String>> {
-        Ok(frame.column(&name)?.str()?.iter().map(|text| text.unwrap_or_default().to_string()).collect())
-    };
-    let count = |x: Option<f64>| x.unwrap_or(0.0) as usize;
-    let rows = floats("rows".into())?;
-    let mut groups: Vec<Group> = rows.into_iter().map(|rows| Group { rows: count(rows), ..Group::default() }).collect();
-    for i in 0..by.len() {
-        texts(format!("shown{i}"))?.into_iter().zip(&mut groups).for_each(|(key, group)| group.keys.push(key));
-    }
-    for i in 0..mean.len() {
-        let parts = [floats(format!("mean{i}"))?, floats(format!("deviation{i}"))?, floats(format!("count{i}"))?];
-        for (g, group) in groups.iter_mut().enumerate() {
-            let (deviation, n) = (parts[1][g], count(parts[2][g]));
-            group.means.push(parts[0][g].map(|value| Number { value, deviation, n }));
-        }
-    }
-    if let Some(single) = single {
-        let texts = |frame: &DataFrame, name: String| -> PolarsResult<Vec<String>> {
-            Ok(frame.column(&name)?.str()?.iter().map(|text| text.unwrap_or_default().to_string()).collect())
-        };
-        let exact = |frame: &DataFrame, name: &str, n: usize| -> PolarsResult<Vec<Vec<String>>> {
-            (0..n).map(|i| texts(frame, format!("{name}{i}"))).collect()
-        };
-        let (group_keys, keys, units) =
-            (exact(&frame, "key", by.len())?, exact(&single, "key", by.len())?, exact(&single, "unit", per.len())?);
-        let of = |columns: &[Vec<String>], row: usize| columns.iter().map(|column| column[row].clone()).collect();
-        let places: HashMap<Vec<String>, usize> = (0..groups.len()).map(|g| (of(&group_keys, g), g)).collect();
-        let values = (0..mean.len())
-            .map(|i| Ok(single.column(&format!("value{i}"))?.f64()?.iter().collect()))
-            .collect::<PolarsResult<Vec<Vec<Option<f64>>>>>()?;
-        for row in 0..single.height() {
-            let group = &mut groups[places[&of(&keys, row)]];
-            group.units.insert(of(&units, row), values.iter().map(|column| column[row]).collect());
-        }
-    }
-    Ok(groups)
-}
-
-fn as_number(value: &Value) -> Option<f64> {
-    match value {
-        Value::F64(x) => Some(*x),
-        Value::I64(x) => Some(*x as f64),
-        Value::Bool(x) => Some(f64::from(u8::from(*x))),
-        _ => None,
-    }
 }
 
 /// Whether more (`true`) or less is better in a column; `None` if the recipe does not say.
@@ -516,6 +361,29 @@ mod tests {
         assert!(note.unwrap().contains("over n means, each over the rows of one person"));
         let block = table(&manifest, &TableItem { per: names("nobody"), ..people }, SHOWN).unwrap();
         assert!(matches!(&block, Block::Notice(text) if text.contains("there is no column `nobody`")), "{block:?}");
+    }
+
+    #[test]
+    fn nobody_is_the_best_by_leaving_out_rows() {
+        let schema = Schema::new([("method", Type::Str), ("person", Type::I64), ("error", Type::F64)]).unwrap();
+        let row = |method: &str, person, error| vec![Value::Str(method.into()), Value::I64(person), error];
+        let mut rows = Vec::new();
+        for person in [1, 2] {
+            for hard in [false, true] {
+                rows.push(row("ours", person, Value::F64(if hard { 4.0 } else { 2.0 })));
+                rows.push(row("theirs", person, if hard { Value::Null } else { Value::F64(2.5) }));
+            }
+        }
+        let manifest = Manifest::from_rows(schema, &rows).unwrap();
+        for per in ["", "person"] {
+            for (lower, mark) in [(true, false), (false, true)] {
+                let (higher, lower) = if lower { ("", "error") } else { ("error", "") };
+                let item = TableItem { per: names(per), ..asked("method", "error", higher, lower) };
+                let (_, rows, note) = texts(table(&manifest, &item, SHOWN).unwrap());
+                assert_eq!((rows[0][2].contains('*'), rows[1][2].contains('*')), (mark, false), "{rows:?}");
+                assert_eq!(note.unwrap().contains("no best of `error` is marked"), !mark);
+            }
+        }
     }
 
     #[test]

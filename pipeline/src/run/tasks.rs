@@ -12,7 +12,6 @@ use crate::task::{self, Lent};
 use anyhow::Result;
 use cache::layout;
 use manifests::Digest;
-use protocol::STOPPED;
 use std::fs::OpenOptions;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -300,19 +299,6 @@ impl<'a> Run<'a> {
                     Ok(()) => None,
                     Err(error) => Some(told(error)?),
                 }
-            }
-            // what a worker did not come to is left for the next run
-            Ended::Done
-                if flight.error.as_ref().is_some_and(|(error, _)| self.drained && error.starts_with(STOPPED)) =>
-            {
-                let left = |unit: &usize| !flight.delivered.contains(unit) && !flight.failed.contains_key(unit);
-                let left: Vec<usize> = (0..flight.slots.len()).filter(left).collect();
-                if let State::Active(active) = &mut self.states[flight.node] {
-                    active.put_back(left.iter().map(|&unit| flight.slots[unit]).collect());
-                }
-                // nor is it to be told as failed
-                flight.delivered.extend(left);
-                None
             }
             Ended::Done => flight.error.take(),
             Ended::Died { how, tail, status } => {

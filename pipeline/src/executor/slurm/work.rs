@@ -85,6 +85,8 @@ pub fn work(dir: &Path, index: usize, id: &str, node: &str) -> Result<()> {
             End::Over if open.len() > 1 && file(dir, index, "back").exists() => return job.say(&Line::Back),
             End::Over => further = true,
             End::Dismissed => return Ok(()),
+            // no other start of it is wanted
+            End::Warned if job.suffices() => return job.say(&Line::Ended(task.id, Ended::Withdrawn)),
             End::Warned => {
                 if !further && !left_checkpoint(&task, began) {
                     let how =
@@ -93,18 +95,21 @@ pub fn work(dir: &Path, index: usize, id: &str, node: &str) -> Result<()> {
                     job.say(&Line::Ended(task.id, Ended::Lost { how, hint }))?;
                     open.remove(0);
                 }
-                if open.is_empty() {
-                    break;
-                }
-                job.say(&Line::Again)?;
-                ask::say(&["scontrol", "requeue"], id, dir).map_err(anyhow::Error::msg)?;
-                // Slurm ends us
-                std::thread::sleep(Duration::from_secs(60));
-                return Ok(());
+                break;
             }
         }
         open.remove(0);
+        if WARNED.load(Ordering::Relaxed) {
+            break;
+        }
     }
+    if open.is_empty() {
+        return Ok(());
+    }
+    job.say(&Line::Again)?;
+    ask::say(&["scontrol", "requeue"], id, dir).map_err(anyhow::Error::msg)?;
+    // Slurm ends us
+    std::thread::sleep(Duration::from_secs(60));
     Ok(())
 }
 
@@ -137,7 +142,7 @@ impl Job {
         let stop = task.dir.join(STOP);
         // of the time before the job was started again
         let _ = std::fs::remove_file(&stop);
-        if self.is_dismissed() || file(&self.dir, self.index, "enough").exists() {
+        if self.is_dismissed() || self.suffices() {
             return Ok(End::Dismissed);
         }
         self.say(&Line::Began(task.id, task.dir.clone()))?;
@@ -146,13 +151,21 @@ impl Job {
             return Ok(End::Over);
         }
         let (mut warned, mut looked): (Option<Instant>, _) = (None, Instant::now());
-        let mut has_failed = false;
+        let (mut has_failed, mut has_some) = (false, false);
         loop {
             for (id, report) in local.poll(Duration::from_millis(100)) {
                 match report {
-                    // a task that stops because it is told to has not failed
+                    // whoever is told to stop and knows no better word for it has not failed
                     Report::Event(Event::Failed { .. }) if warned.is_some() => has_failed = true,
-                    Report::Event(event) => self.say(&Line::Said(id, event))?,
+                    Report::Event(event) => {
+                        has_some |= matches!(event, Event::Part { .. });
+                        self.say(&Line::Said(id, event))?;
+                    }
+                    // its other units are handed in again, unless the user wants no more
+                    Report::Ended(Ended::Withdrawn, _) if has_some || self.suffices() => {
+                        self.say(&Line::Ended(id, Ended::Withdrawn))?;
+                        return Ok(End::Over);
+                    }
                     Report::Ended(Ended::Done, _) if !has_failed => {
                         self.say(&Line::Ended(id, Ended::Done))?;
                         return Ok(End::Over);
@@ -177,8 +190,7 @@ impl Job {
                     local.stop_all();
                     return Ok(End::Dismissed);
                 }
-                // the user wants no other task, nor all of this one
-                if file(&self.dir, self.index, "enough").exists() && !stop.exists() {
+                if self.suffices() && !stop.exists() {
                     let _ = std::fs::write(&stop, "");
                 }
             }
@@ -187,10 +199,11 @@ impl Job {
             }
             if WARNED.load(Ordering::Relaxed) && warned.is_none() {
                 warned = Some(Instant::now());
-                // whoever does not look is stopped without; several units have no checkpoint, and may come to their end
-                if task.keys.len() == 1 {
-                    let _ = std::fs::write(&stop, "");
-                }
+            }
+            // whoever does not look is stopped without; several units have no checkpoint, and may come to their end
+            let patience = if task.keys.len() == 1 { Duration::ZERO } else { grace / 2 };
+            if warned.is_some_and(|since| since.elapsed() >= patience) && !stop.exists() {
+                let _ = std::fs::write(&stop, "");
             }
             // Slurm counts from the signal as we do; some of it is for asking to be started again
             if warned.is_some_and(|since| since.elapsed() + Duration::from_secs(5) > grace) {
@@ -198,6 +211,11 @@ impl Job {
                 return Ok(End::Warned);
             }
         }
+    }
+
+    /// Whether the user wants no other task, nor all of the one in work.
+    fn suffices(&self) -> bool {
+        file(&self.dir, self.index, "enough").exists()
     }
 
     fn is_dismissed(&self) -> bool {
