@@ -60,9 +60,14 @@ paper-check: build ## the paper's network in its own size: a folder like Stable 
 	  --param prior=$(abspath $(dir $(bin))tmp/stable-diffusion-2-1)
 	@rm -r $(dir $(bin))tmp/stable-diffusion-2-1 target/tmp/paper-check
 
-prior: build ## make the shipped image prior again, from scratch
+prior: build ## make the shipped image prior again: from scratch, and trained on twice
 	@$(bin)/effigy run pipeline/recipes/prior.yaml --out out/prior
-	@datasets/weights/export.sh $(bin)/effigy datasets/weights/prior-64
+	@datasets/weights/export.sh $(bin)/effigy out/prior/first
+	@$(bin)/effigy run pipeline/recipes/prior_longer.yaml --param shipped=$(abspath out/prior/first) --out out/prior/longer
+	@datasets/weights/export.sh $(bin)/effigy out/prior/second pipeline/recipes/prior_longer.yaml
+	@$(bin)/effigy run pipeline/recipes/prior_longer.yaml --param shipped=$(abspath out/prior/second) --param prior_steps=5000 \
+	  --param seed=1 --out out/prior/longer
+	@datasets/weights/export.sh $(bin)/effigy datasets/weights/prior-64 pipeline/recipes/prior_longer.yaml
 
 head: build ## make the shipped head model again, from scratch
 	@$(bin)/effigy run pipeline/recipes/head_weights.yaml --out out/head

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Copies the backbone that the last run of prior.yaml made into a folder in the diffusers layout, with pictures it drew of noise
-# and the facts it stands on: the key of each unit and the digest of each file.
+# Copies the backbone that the last run of a recipe of priors made into a folder in the diffusers layout, and prints the digest of
+# each file and the first and last losses.
 #
-#   datasets/weights/export.sh EFFIGY FOLDER [WORKSPACE]
+#   datasets/weights/export.sh EFFIGY FOLDER [RECIPE [WORKSPACE]]
 set -euo pipefail
-effigy=$1 folder=$2 workspace=${3:-.effigy}
-show() { "$effigy" show pipeline/recipes/prior.yaml "$1" --workspace "$workspace" --json --paths; }
+effigy=$1 folder=$2 recipe=${3:-pipeline/recipes/prior.yaml} workspace=${4:-.effigy}
+show() { "$effigy" show "$recipe" "$1" --workspace "$workspace" --json --paths; }
 backbone=$(show backbone) samples=$(show samples) losses=$(show vae && show unet)
 mkdir -p "$folder"/{vae,unet,scheduler}
 python3 - "$folder" "$backbone" "$losses" "$samples" <<'PY'
