@@ -1,6 +1,6 @@
 //! The other commands: plan, why, show, status, log, cache, stages, doctor, report.
 
-use crate::support::{Space, provider};
+use crate::support::{Space, interrupt, provider};
 use serde_json::Value;
 
 const RECIPE: &str = "
@@ -429,8 +429,7 @@ fn a_stage_that_was_stopped_is_told_as_interrupted_and_its_older_rows_as_such() 
         assert!(since.elapsed().as_secs() < 60);
         std::thread::sleep(std::time::Duration::from_millis(5));
     }
-    // SAFETY: a signal to a child of ours that was not waited for.
-    unsafe { libc::kill(child.id() as i32, libc::SIGINT) };
+    interrupt(&child);
     assert_eq!(child.wait().expect("it ends").code(), Some(130));
     let status = space.effigy(&["status"]).out;
     assert!(status.contains("  slow  interrupted 1 run, 0 known, 0 failed"), "{status}");

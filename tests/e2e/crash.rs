@@ -1,6 +1,6 @@
 //! Kills, full disks, second processes: nothing finished is done again, and the tables are those of an undisturbed run.
 
-use crate::support::{Space, provider};
+use crate::support::{Space, interrupt, provider};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
@@ -105,8 +105,7 @@ fn what_programs_have_started_ends_with_a_run_that_is_killed() {
     let mut child = space.start(&["run", "r.yaml"]);
     waits_for("two sleepers", || alive(&format!("sleep\0{seconds}")) == 2);
     for _ in 0..2 {
-        // SAFETY: a signal to a child of ours that was not waited for.
-        unsafe { libc::kill(child.id() as i32, libc::SIGINT) };
+        interrupt(&child);
         std::thread::sleep(Duration::from_millis(100));
     }
     assert_eq!(child.wait().expect("it ends").code(), Some(130));
@@ -145,8 +144,7 @@ fn interrupted_once_it_finishes_what_has_begun() {
     let space = start();
     let mut child = space.start(&["run", "r.yaml"]);
     waits_for("the first", || space.path("ran.log").exists());
-    // SAFETY: a signal to a child of ours that was not waited for.
-    unsafe { libc::kill(child.id() as i32, libc::SIGINT) };
+    interrupt(&child);
     assert_eq!(child.wait().expect("it ends").code(), Some(130));
     let ran = space.ran().len() as u64;
     assert!(ran < 12, "it drained instead of going on");
@@ -161,8 +159,7 @@ fn interrupted(space: &Space, stage: &str, lines: usize) -> (u64, u64, u64) {
     let mut command = space.command(&["run", "r.yaml", "--json", "--jobs", "1", "--only", stage]);
     let child = command.stdout(std::process::Stdio::piped()).spawn().expect("it starts");
     waits_for("work", || logged() >= lines);
-    // SAFETY: a signal to a child of ours that was not waited for.
-    unsafe { libc::kill(child.id() as i32, libc::SIGINT) };
+    interrupt(&child);
     let output = child.wait_with_output().expect("it ends");
     assert_eq!(output.status.code(), Some(130));
     let out = String::from_utf8_lossy(&output.stdout);
@@ -215,8 +212,7 @@ fn a_check_that_is_interrupted_stops_soon_and_blames_nobody() {
     let child = space.command(command).stderr(std::process::Stdio::piped()).spawn().expect("it starts");
     let steps = || std::fs::read_to_string(space.path("ran.log")).unwrap_or_default().matches("step").count();
     waits_for("steps", || steps() >= 3);
-    // SAFETY: a signal to a child of ours that was not waited for.
-    unsafe { libc::kill(child.id() as i32, libc::SIGINT) };
+    interrupt(&child);
     let output = child.wait_with_output().expect("it ends");
     let err = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(130), "{err}");
@@ -416,8 +412,7 @@ fn whoever_interrupts_while_a_file_is_read_begins_nothing_more() {
     let mut child = space.start(&["run", "r.yaml"]);
     waits_for("the lock", || space.path(".effigy/lock").exists());
     std::thread::sleep(Duration::from_millis(200));
-    // SAFETY: a signal to a child of ours that was not waited for.
-    unsafe { libc::kill(child.id() as i32, libc::SIGINT) };
+    interrupt(&child);
     assert_eq!(child.wait().expect("it ends").code(), Some(130));
     assert!(space.ran().is_empty(), "nothing that had not begun");
 }
@@ -433,8 +428,7 @@ fn whoever_interrupts_a_third_time_waits_for_no_file() {
     waits_for("the lock", || space.path(".effigy/lock").exists());
     std::thread::sleep(Duration::from_millis(200));
     for _ in 0..3 {
-        // SAFETY: it sends a signal to a process that we have started and not waited for.
-        unsafe { libc::kill(child.id() as i32, libc::SIGINT) };
+        interrupt(&child);
         std::thread::sleep(Duration::from_millis(50));
     }
     let since = Instant::now();

@@ -1,7 +1,7 @@
 //! Shared caches in a folder: what one has computed the other need not, and nothing wrong comes from there.
 
 use crate::remotes::{files, named, spoil, web};
-use crate::support::{Said, Space};
+use crate::support::{Said, Space, interrupt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -376,8 +376,7 @@ fn interrupted_while_it_sends_it_leaves_the_rest_queued() {
     let url = format!("http://127.0.0.1:{port}");
     let mut child = one.start(&["cache", "push", "--remote", &url]);
     waits_for("uploads", || share.count("blobs/") > 0);
-    // SAFETY: a signal to a child of ours that was not waited for.
-    unsafe { libc::kill(child.id() as i32, libc::SIGINT) };
+    interrupt(&child);
     assert_eq!(child.wait().expect("it ends").code(), Some(130));
     assert!(share.count("records/") < UNITS as usize);
     assert!(!named(&one.path(".effigy/uploads"), "").is_empty());

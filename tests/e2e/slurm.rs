@@ -2,7 +2,7 @@
 //! munge, and says so where they are missing.
 
 use crate::cluster::{Cluster, accounted, cluster};
-use crate::support::{Space, provider};
+use crate::support::{Space, interrupt, provider};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -284,21 +284,33 @@ fn interrupted_once_jobs_finish_the_task_they_are_at() {
     assert_eq!(lines_of(&space, "upper"), executed as usize);
 }
 
+/// Of a training that tells every step, so that its job is never silent.
+const STEPS: [&str; 4] = ["--param", "steps=120", "--param", "step=100"];
+
+/// A run whose training is at work on a node.
+fn amid_a_training(cluster: &Cluster) -> (Space, Child) {
+    let space = space();
+    let child = start(&space, cluster, &STEPS);
+    waits_for("steps", || lines_of(&space, "step") >= 3);
+    (space, child)
+}
+
+/// The next run does what is left of it.
+fn goes_on(cluster: &Cluster, space: &Space) {
+    waits_for("the end of all jobs", || cluster.jobs().is_empty());
+    run(space, cluster, &STEPS);
+    assert_eq!(lines_of(space, "step"), 120, "a step was done twice or not at all");
+}
+
 #[test]
 fn interrupted_once_a_training_on_a_node_leaves_a_checkpoint() {
     let Some((cluster, _turn)) = cluster() else { return };
-    let space = space();
-    // it tells every step, so that its job is never silent
-    let params = ["--param", "steps=120", "--param", "step=100"];
-    let child = start(&space, cluster, &params);
-    waits_for("steps", || lines_of(&space, "step") >= 3);
+    let (space, child) = amid_a_training(cluster);
     interrupt(&child);
     let lines = finish(child, 130);
     let before = lines_of(&space, "step");
     assert!(counts(&lines).2 == 0 && before < 90, "it went on to its end: {before} steps, {lines:?}");
-    waits_for("the end of all jobs", || cluster.jobs().is_empty());
-    run(&space, cluster, &params);
-    assert_eq!(lines_of(&space, "step"), 120, "a step was done twice or not at all");
+    goes_on(cluster, &space);
 }
 
 #[test]
@@ -320,18 +332,13 @@ fn interrupted_while_a_job_starts_it_begins_nothing() {
 #[test]
 fn what_a_job_left_for_a_run_that_is_gone_is_gone_on_with() {
     let Some((cluster, _turn)) = cluster() else { return };
-    let space = space();
-    let params = ["--param", "steps=120", "--param", "step=100"];
-    let mut child = start(&space, cluster, &params);
-    waits_for("steps", || lines_of(&space, "step") >= 3);
+    let (space, mut child) = amid_a_training(cluster);
     interrupt(&child);
     // it has told the job and does not live to hear what came of it
     std::thread::sleep(Duration::from_millis(400));
     child.kill().expect("it was running");
     child.wait().expect("it is over");
-    waits_for("the end of all jobs", || cluster.jobs().is_empty());
-    run(&space, cluster, &params);
-    assert_eq!(lines_of(&space, "step"), 120, "a step was done twice or not at all");
+    goes_on(cluster, &space);
 }
 
 #[test]
@@ -346,11 +353,6 @@ fn interrupted_twice_nothing_is_left_on_the_cluster() {
     }
     finish(child, 130);
     waits_for("the end of all jobs", || cluster.jobs().is_empty());
-}
-
-fn interrupt(child: &Child) {
-    // SAFETY: a signal to a child of ours that was not waited for.
-    unsafe { libc::kill(child.id() as i32, libc::SIGINT) };
 }
 
 #[test]

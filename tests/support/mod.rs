@@ -20,6 +20,12 @@ pub struct Said {
     pub err: String,
 }
 
+/// Ctrl-C at a child of ours that was not waited for.
+pub fn interrupt(child: &Child) {
+    // SAFETY: a signal to a process that is there: its number is not given to another before it is waited for.
+    unsafe { libc::kill(child.id() as i32, libc::SIGINT) };
+}
+
 fn said(mut command: Command) -> Said {
     let Output { status, stdout, stderr } = command.output().expect("it starts");
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("UTF-8");
